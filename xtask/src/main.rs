@@ -1,0 +1,133 @@
+//! The commands a newcomer needs: demo, test, tools, crds, bench, compat.
+
+mod checks;
+mod crds;
+mod run;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tokenscope_xtask::progress::say;
+use tokenscope_xtask::tools::{Resolved, Tool, locate};
+
+/// Runs and tests tokenscope from its checkout.
+///
+/// Real servers (etcd, kube-apiserver, helm) are found in the environment or PATH, or are built once with Go into
+/// ~/.cache/tokenscope.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start a real API server and tokenscope, annotate a pod, and get AWS credentials with its token
+    Demo {
+        /// Leave everything running and print the kubeconfig; Ctrl-C ends it
+        #[arg(long)]
+        keep: bool,
+        /// Show every request and what was written into the pod
+        #[arg(short, long)]
+        verbose: bool,
+    },
+    /// Run every check and test, and end with one line: N passed, N failed
+    Test {
+        /// Only tests whose name contains this, and no static checks
+        filter: Option<String>,
+    },
+    /// List the real servers and clients that demo and test use; builds what is missing
+    Tools {
+        #[arg(short, long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Write the custom resource definitions from the Rust types into crds/yaml and the chart
+    Crds {
+        /// Change nothing; fail if a file isn't what would be written
+        #[arg(long)]
+        check: bool,
+    },
+    /// Measure: `bench webhook --help` lists what can be varied
+    Bench(PassedOn),
+    /// Replay recorded cases of another webhook's suite through ours: compat FILE…
+    Compat(PassedOn),
+}
+
+#[derive(Args)]
+struct PassedOn {
+    /// Passed on as they stand
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+    arguments: Vec<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Demo { keep, verbose } => {
+            let flags = [("--keep", keep), ("--verbose", verbose)];
+            let flags = flags
+                .iter()
+                .filter(|(_, given)| *given)
+                .map(|(flag, _)| (*flag).to_owned());
+            run::program("demo", run::Profile::Debug, flags.collect())
+        }
+        Command::Test { filter } => checks::run(filter.as_deref()),
+        Command::Tools { output } => list_tools(output).map(|()| ExitCode::SUCCESS),
+        Command::Crds { check } => crds::run(check).map(|()| ExitCode::SUCCESS),
+        Command::Bench(PassedOn { arguments }) => run::program("bench", run::Profile::Release, arguments),
+        Command::Compat(PassedOn { arguments }) => run::program("compat", run::Profile::Debug, arguments),
+    };
+    result.unwrap_or_else(|error| {
+        say(&format!("error: {error:#}"));
+        ExitCode::FAILURE
+    })
+}
+
+fn list_tools(output: Output) -> Result<()> {
+    let found = Tool::ALL.into_iter().map(locate).collect::<Result<Vec<Resolved>>>()?;
+    match output {
+        Output::Json => {
+            let rows: Vec<_> = found
+                .iter()
+                .map(
+                    |Resolved {
+                         tool,
+                         version,
+                         origin,
+                         path,
+                     }| {
+                        serde_json::json!({
+                            "tool": tool.name(), "version": version, "origin": origin.to_string(), "path": path,
+                        })
+                    },
+                )
+                .collect();
+            println!("{}", serde_json::to_string_pretty(&rows)?);
+        }
+        Output::Table => {
+            println!("{:<16} {:<20} {:<22} PATH", "TOOL", "VERSION", "FROM");
+            for Resolved {
+                tool,
+                version,
+                origin,
+                path,
+            } in found
+            {
+                println!(
+                    "{:<16} {version:<20} {:<22} {}",
+                    tool.name(),
+                    origin.to_string(),
+                    path.display()
+                );
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! `demo`, `bench` and `compat`: builds what they need, then becomes the program that does the work.
+
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use tokenscope_xtask::progress::say;
+use tokenscope_xtask::root;
+use tokenscope_xtask::tools::{Tool, resolve};
+
+/// How the project is compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// Quickly.
+    Debug,
+    /// As it is measured.
+    Release,
+}
+
+/// Replaces this process by a program of the tests crate, so that signals and the exit status are its own.
+pub(crate) fn program(name: &str, profile: Profile, arguments: Vec<String>) -> Result<ExitCode> {
+    for tool in Tool::ALL {
+        resolve(tool)?;
+    }
+    build(profile)?;
+    let path = target(profile)?.join(name);
+    let error = Command::new(&path).args(arguments).exec();
+    Err(error).with_context(|| format!("can't run {}", path.display()))
+}
+
+/// Builds every program of the workspace. Cargo shows its own progress.
+pub(crate) fn build(profile: Profile) -> Result<()> {
+    let started = Instant::now();
+    say("  building tokenscope …");
+    let mut command = cargo(&["build", "--workspace", "--bins", "--locked"]);
+    if profile == Profile::Release {
+        command.arg("--release");
+    }
+    let status = command.status().context("can't run cargo")?;
+    if !status.success() {
+        bail!("cargo build ended with {status}");
+    }
+    say(&format!(
+        "✓ tokenscope is built ({:.1} s)",
+        started.elapsed().as_secs_f64()
+    ));
+    Ok(())
+}
+
+/// Cargo, in the root of the checkout.
+pub(crate) fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root()).args(arguments);
+    // Ours are about this small package; a build script that sees them in another build would run again.
+    for (name, _) in std::env::vars_os() {
+        if name
+            .to_str()
+            .is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"))
+        {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// The folder of built programs: beside the one that this program is in, wherever the target folder is.
+fn target(profile: Profile) -> Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    let folder = program
+        .parent()
+        .and_then(|folder| folder.parent())
+        .context("the target folder has two levels")?;
+    Ok(folder.join(match profile {
+        Profile::Debug => "debug",
+        Profile::Release => "release",
+    }))
+}
