@@ -1,0 +1,183 @@
+{{- /* Labels of every object. Call with (list $ "webhook"); the component may be "". */ -}}
+{{- define "tokenscope.labels" -}}
+{{- $root := index . 0 -}}
+{{- with $root.Values.commonLabels }}
+{{- toYaml . }}
+{{ end -}}
+helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
+app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+app.kubernetes.io/part-of: tokenscope
+{{ include "tokenscope.selectorLabels" . }}
+{{- end -}}
+
+{{- /* The labels that never change, for selectors. Call as tokenscope.labels. */ -}}
+{{- define "tokenscope.selectorLabels" -}}
+{{- $root := index . 0 -}}
+{{- $component := index . 1 -}}
+app.kubernetes.io/name: tokenscope
+app.kubernetes.io/instance: {{ $root.Release.Name }}
+{{- with $component }}
+app.kubernetes.io/component: {{ . }}
+{{- end }}
+{{- end -}}
+
+{{- /* name, labels and annotations of an object. Call with a dict: root, name, component, and optionally namespaced, labels, annotations. */ -}}
+{{- define "tokenscope.metadata" -}}
+name: {{ .name }}
+{{- if .namespaced }}
+namespace: {{ .root.Release.Namespace }}
+{{- end }}
+labels:
+  {{- mergeOverwrite (dict) (.labels | default dict) (include "tokenscope.labels" (list .root .component) | fromYaml) | toYaml | nindent 2 }}
+{{- with mergeOverwrite (dict) .root.Values.commonAnnotations (.annotations | default dict) }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- /* Arguments that both processes take. Numbers go through int64: Helm holds them as floats, which print as 3.1536e+07. */ -}}
+{{- define "tokenscope.commonArguments" -}}
+- {{ printf "--observe=%s:8080" .Values.listenAddress | quote }}
+- {{ printf "--log-level=%s" .Values.logging.level | quote }}
+- --log-format={{ .Values.logging.format }}
+- --eks-compatible={{ .Values.eksCompatible }}
+- --policy-required={{ .Values.policy.required }}
+- --enforcement={{ .Values.enforcement }}
+- {{ printf "--default-audience=%s" .Values.defaults.audience | quote }}
+{{- with .Values.defaults.tokenExpirationSeconds }}
+- --default-token-expiration={{ int64 . }}
+{{- end }}
+{{- with .Values.defaults.region }}
+- --default-region={{ . }}
+{{- end }}
+{{- if not (kindIs "invalid" .Values.defaults.stsRegionalEndpoints) }}
+- --sts-regional-endpoints={{ .Values.defaults.stsRegionalEndpoints }}
+{{- end }}
+{{- end -}}
+
+{{- /* The pod of a process. Call with a dict: root, component (which names the values, the container and the ServiceAccount), arguments, ports,
+       gracePeriod (seconds). */ -}}
+{{- define "tokenscope.podTemplate" -}}
+{{- $root := .root -}}
+{{- $values := index $root.Values .component -}}
+metadata:
+  labels:
+    {{- mergeOverwrite (dict) $values.podLabels (include "tokenscope.labels" (list $root .component) | fromYaml) | toYaml | nindent 4 }}
+  annotations:
+    {{- mergeOverwrite (dict "kubectl.kubernetes.io/default-container" .component) $root.Values.commonAnnotations $values.podAnnotations | toYaml | nindent 4 }}
+spec:
+  serviceAccountName: tokenscope-{{ .component }}
+  automountServiceAccountToken: true
+  # Every flag can be given as TOKENSCOPE_<FLAG>; the kubelet's variables for Services of that prefix must not be among them.
+  enableServiceLinks: false
+  {{- with $root.Values.priorityClassName }}
+  priorityClassName: {{ . }}
+  {{- end }}
+  terminationGracePeriodSeconds: {{ .gracePeriod }}
+  {{- with $root.Values.podSecurityContext }}
+  securityContext:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $root.Values.image.pullSecrets }}
+  imagePullSecrets:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  containers:
+  - name: {{ .component }}
+    {{- $image := printf "%s%s" (empty $root.Values.image.registry | ternary "" (printf "%s/" $root.Values.image.registry)) $values.image.repository }}
+    image: {{ empty $values.image.digest | ternary (printf "%s:%s" $image ($root.Values.image.tag | default $root.Chart.AppVersion)) (printf "%s@%s" $image $values.image.digest) | quote }}
+    imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+    args:
+    {{- .arguments | nindent 4 }}
+    {{- include "tokenscope.commonArguments" $root | nindent 4 }}
+    {{- range $values.extraArgs }}
+    - {{ . | quote }}
+    {{- end }}
+    env:
+    - name: TOKENSCOPE_NAMESPACE
+      valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
+    - name: TOKENSCOPE_POD_NAME
+      valueFrom: {fieldRef: {fieldPath: metadata.name}}
+    ports:
+    {{- with .ports }}
+    {{- . | nindent 4 }}
+    {{- end }}
+    - {name: metrics, containerPort: 8080, protocol: TCP}
+    livenessProbe:
+      httpGet: {path: /livez, port: metrics}
+      periodSeconds: 10
+      timeoutSeconds: 3
+      failureThreshold: 3
+    readinessProbe:
+      httpGet: {path: /readyz, port: metrics}
+      periodSeconds: 5
+      timeoutSeconds: 3
+      failureThreshold: 2
+    {{- with $values.resources }}
+    resources:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
+    {{- with $root.Values.containerSecurityContext }}
+    securityContext:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
+  topologySpreadConstraints:
+  {{- with $values.topologySpreadConstraints }}
+  {{- toYaml . | nindent 2 }}
+  {{- else }}
+  {{- range list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
+  - topologyKey: {{ . }}
+    maxSkew: 1
+    whenUnsatisfiable: ScheduleAnyway
+    # Per revision: the pods of the old one must not push those of the new one together.
+    matchLabelKeys: [pod-template-hash]
+    labelSelector:
+      matchLabels:
+        {{- include "tokenscope.selectorLabels" (list $root $.component) | nindent 8 }}
+  {{- end }}
+  {{- end }}
+  {{- with $values.nodeSelector }}
+  nodeSelector:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $values.tolerations }}
+  tolerations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $values.affinity }}
+  affinity:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end -}}
+
+{{- /* Namespaces whose pods are nobody's business here, as matchExpressions: the control plane's, so that it can always start; our own, so that we
+       can; those that an administrator took out. */ -}}
+{{- define "tokenscope.namespaceExpressions" -}}
+- key: kubernetes.io/metadata.name
+  operator: NotIn
+  values:
+    {{- concat (list "kube-system" .Release.Namespace) .Values.excludedNamespaces | uniq | toYaml | nindent 4 }}
+- key: tokenscope.io/inject
+  operator: NotIn
+  values: ["false"]
+{{- end -}}
+
+{{- /* Conditions that every pod must meet to be looked at. A mirror pod only shows what a kubelet already runs: refusing it stops nothing and
+       hides it. */ -}}
+{{- define "tokenscope.podConditions" -}}
+- name: not-a-mirror-pod
+  expression: "!object.metadata.?annotations[?'kubernetes.io/config.mirror'].hasValue()"
+- name: not-opted-out
+  expression: "object.metadata.?annotations[?'tokenscope.io/inject'].orValue('') != 'false'"
+{{- end -}}
+
+{{- /* CEL: the pod itself asks for a role. */ -}}
+{{- define "tokenscope.asks" -}}
+object.metadata.?annotations.orValue({}).exists(k, k == 'tokenscope.io/role-arn' || k.startsWith('tokenscope.io/role-arn.'))
+{{- end -}}
+
+{{- /* CEL: the webhook has seen the pod. */ -}}
+{{- define "tokenscope.reviewed" -}}
+object.metadata.?annotations[?'tokenscope.io/reviewed'].hasValue()
+{{- end -}}
