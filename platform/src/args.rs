@@ -1,0 +1,64 @@
+//! The flags that every process has. Each is also an environment variable: `--log-level` is `TOKENSCOPE_LOG_LEVEL`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::telemetry;
+
+/// Who the process is, where it is seen, and how it reaches the cluster.
+#[derive(Clone, Debug, clap::Args)]
+pub struct CommonArgs {
+    /// The namespace that tokenscope itself is installed in
+    #[arg(
+        long,
+        env = "TOKENSCOPE_NAMESPACE",
+        value_name = "NAMESPACE",
+        default_value = "tokenscope-system"
+    )]
+    pub namespace: String,
+
+    /// Who this process is, in the Lease and in Events [default: the host name]
+    #[arg(long, env = "TOKENSCOPE_POD_NAME", value_name = "NAME", default_value_t = host_name(), hide_default_value = true)]
+    pub pod_name: String,
+
+    /// Where /livez, /readyz and /metrics are served, in plain HTTP
+    #[arg(
+        long,
+        env = "TOKENSCOPE_OBSERVE",
+        value_name = "ADDRESS",
+        default_value = "0.0.0.0:8080"
+    )]
+    pub observe: SocketAddr,
+
+    /// What is logged: a level, or targets and levels as in "info,kube=debug"
+    #[arg(long, env = "TOKENSCOPE_LOG_LEVEL", value_name = "FILTER", default_value = "info", value_parser = telemetry::checked_filter)]
+    pub log_level: String,
+
+    /// How it is logged, to standard error
+    #[arg(long, env = "TOKENSCOPE_LOG_FORMAT", value_name = "FORMAT", default_value = "json")]
+    pub log_format: telemetry::Format,
+
+    /// The kubeconfig to use outside a cluster [default: $KUBECONFIG, else the pod's own service account]
+    #[arg(long, env = "TOKENSCOPE_KUBECONFIG", value_name = "PATH")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// How many threads serve requests
+    #[arg(long, env = "TOKENSCOPE_WORKERS", value_name = "THREADS", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub workers: u16,
+
+    /// How many seconds running work has to finish after SIGTERM; keep it under the pod's termination grace period
+    #[arg(long, env = "TOKENSCOPE_STOP_TIMEOUT", value_name = "SECONDS", default_value = "25", value_parser = seconds)]
+    pub stop_timeout: Duration,
+}
+
+/// A whole number of seconds, for `#[arg(value_parser = seconds)]` on a [`Duration`].
+pub fn seconds(text: &str) -> Result<Duration, std::num::ParseIntError> {
+    text.parse().map(Duration::from_secs)
+}
+
+/// The kernel's name for this host, which in a pod is the pod's name.
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned())
+}

@@ -1,0 +1,109 @@
+//! The Kubernetes client: no request of it can hang, and none is repeated behind the caller's back.
+
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use http::header::{HeaderValue, InvalidHeaderValue, USER_AGENT};
+use http::{Request, Response};
+use kube::client::{Body, ClientBuilder};
+use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::{Client, Config};
+use tower::{BoxError, Service};
+use tower_http::timeout::TimeoutBody;
+
+use crate::args::CommonArgs;
+use crate::metrics::process_name;
+
+/// How long the API server may take to begin an answer, and to go on with one that is not a watch.
+pub const DEADLINE: Duration = Duration::from_secs(10);
+
+/// A watch without any event, not even a bookmark, for so long is dead. API servers end each within ten minutes themselves.
+const WATCH_SILENCE: Duration = Duration::from_secs(600);
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kubeconfig can't be read or used.
+    #[error("the kubeconfig can't be used")]
+    Kubeconfig(#[from] KubeconfigError),
+    /// There is no kubeconfig, and the process doesn't run in a pod with a service account.
+    #[error("neither --kubeconfig nor KUBECONFIG is given, and the pod's service account can't be used")]
+    InCluster(#[from] InClusterError),
+    /// The process's name can't be sent as a header.
+    #[error("the process's name is no user agent")]
+    UserAgent(#[from] InvalidHeaderValue),
+    /// The configuration can't be turned into a client: a certificate or an address in it is wrong.
+    #[error("the Kubernetes client can't be built")]
+    Build(#[source] Box<kube::Error>),
+}
+
+/// A client by `--kubeconfig`, else `KUBECONFIG`, else the pod's own service account. Nothing is sent yet.
+pub async fn connect(common: &CommonArgs) -> Result<Client, Error> {
+    let file = match &common.kubeconfig {
+        Some(path) => Some(Kubeconfig::read_from(path)?),
+        None => Kubeconfig::from_env()?,
+    };
+    let config = match file {
+        Some(file) => Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?,
+        None => Config::incluster()?,
+    };
+    client_from(config)
+}
+
+/// A client with this configuration, and [`DEADLINE`].
+pub fn client_from(config: Config) -> Result<Client, Error> {
+    client_with_deadline(config, DEADLINE)
+}
+
+/// A client with this configuration, and a deadline of its own.
+pub fn client_with_deadline(mut config: Config, deadline: Duration) -> Result<Client, Error> {
+    // Silent repetition with growing pauses is wrong for a lease and for a review: who asks decides.
+    config.default_retry = false;
+    config.connect_timeout = Some(deadline);
+    let user_agent = format!("{}/{}", process_name(), env!("CARGO_PKG_VERSION"));
+    config.headers.push((USER_AGENT, HeaderValue::try_from(user_agent)?));
+    let builder = ClientBuilder::try_from(config).map_err(|error| Error::Build(Box::new(error)))?;
+    Ok(builder
+        .with_layer(&tower::layer::layer_fn(|inner| Punctual { inner, deadline }))
+        .build())
+}
+
+/// The API server kept us waiting.
+#[derive(Debug, thiserror::Error)]
+#[error("the API server has not begun to answer within {} s", .0.as_secs_f32())]
+struct Late(Duration);
+
+/// Bounds the time to the response's headers, and between two pieces of its body.
+#[derive(Clone, Debug)]
+struct Punctual<S> {
+    inner: S,
+    deadline: Duration,
+}
+
+impl<S, B> Service<Request<Body>> for Punctual<S>
+where
+    S: Service<Request<Body>, Response = Response<B>, Error = BoxError, Future: Send + 'static>,
+{
+    type Response = Response<TimeoutBody<B>>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let deadline = self.deadline;
+        let is_watch = request
+            .uri()
+            .query()
+            .is_some_and(|query| query.split('&').any(|pair| pair == "watch=true"));
+        let silence = if is_watch { WATCH_SILENCE } else { deadline };
+        let response = tokio::time::timeout(deadline, self.inner.call(request));
+        Box::pin(async move {
+            let response = response.await.map_err(|_| Late(deadline))??;
+            Ok(response.map(|body| TimeoutBody::new(silence, body)))
+        })
+    }
+}

@@ -1,0 +1,18 @@
+//! How a process starts, is seen and stops.
+//!
+//! A binary is a `main` over [`run()`]: it names its arguments and its body, and gets from here what every process
+//! needs: parsed flags, logs, `/livez`, `/readyz` and `/metrics`, a Kubernetes client whose requests can't hang, a TLS
+//! listener that swaps its certificate while it serves, leadership by a Lease, and an orderly stop.
+
+pub mod args;
+pub mod client;
+pub mod health;
+pub mod lease;
+pub mod metrics;
+pub mod run;
+mod server;
+pub mod telemetry;
+pub mod tls;
+
+pub use run::{Process, run};
+pub use server::Limits;
