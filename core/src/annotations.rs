@@ -1,0 +1,259 @@
+//! Annotations and labels that users write and the webhook leaves, and what they ask for.
+
+use crate::{
+    Audience, InvalidAudience, InvalidRoleArn, InvalidTokenExpiration, Pairs, Request, RoleArn, Settings,
+    TokenExpiration, arn::shortened,
+};
+use std::str::FromStr;
+
+/// The role, on a pod or a service account.
+pub const ROLE_ARN: &str = "tokenscope.io/role-arn";
+/// The role of one container, on a pod; the container's name follows.
+pub const CONTAINER_ROLE_ARN: &str = "tokenscope.io/role-arn.";
+/// The token's audience.
+pub const AUDIENCE: &str = "tokenscope.io/audience";
+/// The token's expiration in seconds.
+pub const TOKEN_EXPIRATION: &str = "tokenscope.io/token-expiration";
+/// Only these containers, separated by commas.
+pub const CONTAINERS: &str = "tokenscope.io/containers";
+/// All containers but these, separated by commas.
+pub const SKIP_CONTAINERS: &str = "tokenscope.io/skip-containers";
+/// `"false"` opts out: a pod, a service account, or (as a label) a namespace.
+pub const INJECT: &str = "tokenscope.io/inject";
+/// Written by the webhook: what was granted ([`crate::GrantRecord`]).
+pub const GRANT: &str = "tokenscope.io/grant";
+/// Written by the webhook on every pod that had to be reviewed: `granted`, `refused` or `untouched`.
+pub const REVIEWED: &str = "tokenscope.io/reviewed";
+/// Namespace label: every pod must be reviewed.
+pub const REQUIRED: &str = "tokenscope.io/required";
+/// Namespace label: denied pods are refused.
+pub const ENFORCE: &str = "tokenscope.io/enforce";
+/// Namespace label: denied pods are admitted with a warning.
+pub const WARN: &str = "tokenscope.io/warn";
+/// Namespace label: denied pods are admitted and audited.
+pub const AUDIT: &str = "tokenscope.io/audit";
+
+const EKS_ROLE_ARN: &str = "eks.amazonaws.com/role-arn";
+const EKS_AUDIENCE: &str = "eks.amazonaws.com/audience";
+const EKS_STS_REGIONAL_ENDPOINTS: &str = "eks.amazonaws.com/sts-regional-endpoints";
+const EKS_TOKEN_EXPIRATION: &str = "eks.amazonaws.com/token-expiration";
+const EKS_SKIP_CONTAINERS: &str = "eks.amazonaws.com/skip-containers";
+
+/// Whether an annotation can change a decision, so that a cache needs to keep no other.
+pub fn is_relevant(key: &str) -> bool {
+    key.starts_with("tokenscope.io/") || key.starts_with("eks.amazonaws.com/")
+}
+
+/// What a workload asks for by annotation.
+#[derive(Debug, Default)]
+pub(crate) struct Asks<'a> {
+    pub(crate) role: Option<NamedRole>,
+    pub(crate) container_roles: Vec<(&'a str, RoleArn)>,
+    pub(crate) audience: Option<Audience>,
+    pub(crate) expiration: Option<TokenExpiration>,
+    pub(crate) only: Option<Vec<&'a str>>,
+    pub(crate) skip: Vec<&'a str>,
+    pub(crate) sts_regional_endpoints: Option<bool>,
+    /// Values that can't be parsed, of annotations that don't name a role: they matter once a role is asked for.
+    pub(crate) invalid: Vec<InvalidAnnotation>,
+}
+
+/// A role and the place that names it.
+#[derive(Debug)]
+pub(crate) struct NamedRole {
+    pub(crate) role: RoleArn,
+    pub(crate) place: &'static str,
+}
+
+impl<'a> Asks<'a> {
+    /// Reads the annotations. A role that can't be parsed is the error.
+    pub(crate) fn read(request: &'a Request<'_>, settings: &Settings) -> Result<Self, Vec<InvalidAnnotation>> {
+        let on_pod = Annotated {
+            place: "pod",
+            pairs: &request.pod.annotations,
+        };
+        let on_service_account = Annotated {
+            place: "service account",
+            pairs: &request.service_account_annotations,
+        };
+        let places = [on_pod, on_service_account];
+        let eks = settings.eks_compatible;
+        let mut asks = Asks::default();
+        let mut invalid_roles = Vec::new();
+
+        for (key, value) in request.pod.annotations.iter() {
+            if let Some(container) = key.strip_prefix(CONTAINER_ROLE_ARN) {
+                match value.parse() {
+                    Ok(role) => asks.container_roles.push((container, role)),
+                    Err(reason) => invalid_roles.push(InvalidAnnotation::new(key, "pod", reason)),
+                }
+            }
+        }
+        for (annotated, key, eks_only) in [
+            (on_pod, ROLE_ARN, false),
+            (on_service_account, ROLE_ARN, false),
+            (on_service_account, EKS_ROLE_ARN, true),
+        ] {
+            // An empty EKS annotation means none, as it does there.
+            let Some(value) = annotated
+                .pairs
+                .value(key)
+                .filter(|value| !eks_only || (eks && !value.is_empty()))
+            else {
+                continue;
+            };
+            match value.parse() {
+                Ok(role) => {
+                    asks.role = Some(NamedRole {
+                        role,
+                        place: annotated.place,
+                    })
+                }
+                Err(reason) => invalid_roles.push(InvalidAnnotation::new(key, annotated.place, reason)),
+            }
+            break;
+        }
+        if !invalid_roles.is_empty() {
+            return Err(invalid_roles);
+        }
+
+        let both = |key: &'static str| places.into_iter().find_map(|place| place.found(key));
+        let eks_on = |place: Annotated<'a>, key: &'static str| eks.then(|| place.found(key)).flatten();
+        asks.audience = asks.parse(both(AUDIENCE).or_else(|| eks_on(on_service_account, EKS_AUDIENCE)));
+        asks.expiration = asks.parse(
+            both(TOKEN_EXPIRATION)
+                .or_else(|| eks_on(on_pod, EKS_TOKEN_EXPIRATION))
+                .or_else(|| eks_on(on_service_account, EKS_TOKEN_EXPIRATION)),
+        );
+        asks.sts_regional_endpoints = asks
+            .parse::<Flag>(eks_on(on_service_account, EKS_STS_REGIONAL_ENDPOINTS))
+            .map(|Flag(value)| value);
+        asks.only = both(CONTAINERS).map(|found| names(found.value));
+        asks.skip = both(SKIP_CONTAINERS)
+            .or_else(|| eks_on(on_pod, EKS_SKIP_CONTAINERS))
+            .map(|found| names(found.value))
+            .unwrap_or_default();
+        Ok(asks)
+    }
+
+    fn parse<T: FromStr>(&mut self, found: Option<Found<'_>>) -> Option<T>
+    where
+        InvalidValue: From<T::Err>,
+    {
+        let found = found?;
+        match found.value.parse() {
+            Ok(value) => Some(value),
+            Err(reason) => {
+                self.invalid
+                    .push(InvalidAnnotation::new(found.key, found.place, reason));
+                None
+            }
+        }
+    }
+}
+
+/// Whether pod, service account or namespace opt out. An `inject` that is neither `"true"` nor `"false"` is the error.
+pub(crate) fn opted_out(request: &Request<'_>) -> Result<bool, InvalidAnnotation> {
+    if request.namespace_labels.value(INJECT) == Some("false") {
+        return Ok(true);
+    }
+    let places = [
+        ("pod", &request.pod.annotations),
+        ("service account", &request.service_account_annotations),
+    ];
+    let Some((place, value)) = places
+        .into_iter()
+        .find_map(|(place, pairs)| Some((place, pairs.value(INJECT)?)))
+    else {
+        return Ok(false);
+    };
+    match value {
+        "true" => Ok(false),
+        "false" => Ok(true),
+        _ => Err(InvalidAnnotation::new(
+            INJECT,
+            place,
+            InvalidFlag { text: shortened(value) },
+        )),
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Annotated<'a> {
+    place: &'static str,
+    pairs: &'a Pairs<&'a str>,
+}
+
+impl<'a> Annotated<'a> {
+    fn found(self, key: &'static str) -> Option<Found<'a>> {
+        self.pairs.value(key).map(|value| Found {
+            key,
+            value,
+            place: self.place,
+        })
+    }
+}
+
+struct Found<'a> {
+    key: &'static str,
+    value: &'a str,
+    place: &'static str,
+}
+
+fn names(list: &str) -> Vec<&str> {
+    list.split(',').map(str::trim).filter(|name| !name.is_empty()).collect()
+}
+
+/// A boolean as the EKS webhook reads it (Go's `strconv.ParseBool`).
+struct Flag(bool);
+
+impl FromStr for Flag {
+    type Err = InvalidFlag;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(Self(true)),
+            "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(Self(false)),
+            _ => Err(InvalidFlag { text: shortened(text) }),
+        }
+    }
+}
+
+/// An annotation whose value can't be used. It names the annotation, the place, the value and the remedy.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("annotation {key} of the {place}: {reason}")]
+pub struct InvalidAnnotation {
+    key: Box<str>,
+    place: &'static str,
+    // Its text is part of this one's, for the messages that users read are one sentence.
+    reason: InvalidValue,
+}
+
+impl InvalidAnnotation {
+    fn new(key: &str, place: &'static str, reason: impl Into<InvalidValue>) -> Self {
+        Self {
+            key: shortened(key),
+            place,
+            reason: reason.into(),
+        }
+    }
+}
+
+/// Why an annotation's value can't be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum InvalidValue {
+    #[error(transparent)]
+    RoleArn(#[from] InvalidRoleArn),
+    #[error(transparent)]
+    Audience(#[from] InvalidAudience),
+    #[error(transparent)]
+    TokenExpiration(#[from] InvalidTokenExpiration),
+    #[error(transparent)]
+    Flag(#[from] InvalidFlag),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} should be \"true\" or \"false\"")]
+pub(crate) struct InvalidFlag {
+    text: Box<str>,
+}

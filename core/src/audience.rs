@@ -1,0 +1,143 @@
+//! Whom a token is for, and how long it is valid.
+
+use crate::arn::shortened;
+use std::{fmt, str::FromStr, sync::Arc};
+
+/// A token's audience: 1 to 255 printable ASCII characters without spaces.
+///
+/// The length is that of an IAM OIDC provider's client ID (CreateOpenIDConnectProvider).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Audience(Arc<str>);
+
+impl Audience {
+    /// `sts.amazonaws.com`, which AWS STS expects by default.
+    pub fn sts() -> Self {
+        Self("sts.amazonaws.com".into())
+    }
+
+    /// The audience as it stands in the token.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Audience {
+    type Err = InvalidAudience;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.is_empty() || text.len() > 255 || !text.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(InvalidAudience { text: shortened(text) });
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+impl fmt::Display for Audience {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Audience {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
+/// Why a text is no audience.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{text:?} is not an audience: it should have 1 to 255 printable ASCII characters and no spaces, such as sts.amazonaws.com"
+)]
+pub struct InvalidAudience {
+    text: Box<str>,
+}
+
+/// How long a projected token is valid, in seconds: 600 to 86400.
+///
+/// The lower bound is Kubernetes' own (TokenRequest refuses less); AWS refuses tokens that are older than a day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TokenExpiration(u32);
+
+impl TokenExpiration {
+    /// The least: 10 minutes.
+    pub const MIN_SECONDS: i64 = 600;
+    /// The most: a day.
+    pub const MAX_SECONDS: i64 = 86_400;
+    /// An hour, where nobody says otherwise.
+    pub const HOUR: Self = Self(3600);
+    /// A day, the EKS webhook's default.
+    pub const DAY: Self = Self(86_400);
+
+    /// Checks the bounds.
+    pub fn from_seconds(seconds: i64) -> Result<Self, InvalidTokenExpiration> {
+        if !(Self::MIN_SECONDS..=Self::MAX_SECONDS).contains(&seconds) {
+            return Err(InvalidTokenExpiration {
+                text: seconds.to_string().into(),
+            });
+        }
+        Ok(Self(seconds as u32))
+    }
+
+    /// Seconds.
+    pub fn seconds(self) -> u32 {
+        self.0
+    }
+}
+
+impl FromStr for TokenExpiration {
+    type Err = InvalidTokenExpiration;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse()
+            .ok()
+            .and_then(|seconds| Self::from_seconds(seconds).ok())
+            .ok_or_else(|| InvalidTokenExpiration { text: shortened(text) })
+    }
+}
+
+/// Why a text is no token expiration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a token expiration: it should be a whole number of seconds from 600 to 86400")]
+pub struct InvalidTokenExpiration {
+    text: Box<str>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_audience_has_no_spaces_and_an_end() {
+        assert!("sts.amazonaws.com".parse::<Audience>().is_ok());
+        for bad in ["", "a b", " a", "a\n", "ä", &"a".repeat(256)] {
+            assert!(bad.parse::<Audience>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_expiration_out_of_bounds_is_an_error_and_not_rounded() {
+        assert_eq!("600".parse::<TokenExpiration>().unwrap().seconds(), 600);
+        assert_eq!("86400".parse::<TokenExpiration>().unwrap(), TokenExpiration::DAY);
+        for bad in [
+            "0",
+            "599",
+            "86401",
+            "999999999999",
+            "99999999999999999999",
+            "-600",
+            "1h",
+            "",
+            " 600",
+            "600.5",
+        ] {
+            assert!(
+                bad.parse::<TokenExpiration>()
+                    .unwrap_err()
+                    .to_string()
+                    .contains("600 to 86400"),
+                "{bad:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! What a container gets, and the record of it that stays on the pod.
+
+use crate::{Audience, PolicyName, Region, RoleArn, TokenExpiration, TokenSource};
+use serde::{Deserialize, Serialize};
+use std::{borrow::Cow, fmt};
+
+/// What one container gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The role.
+    pub role: RoleArn,
+    /// The token's audience.
+    pub audience: Audience,
+    /// Who signs the token.
+    pub source: TokenSource,
+    /// The token's lifetime.
+    pub expiration: TokenExpiration,
+    /// `AWS_REGION` and `AWS_DEFAULT_REGION`.
+    pub region: Option<Region>,
+    /// Whether `AWS_STS_REGIONAL_ENDPOINTS` is `regional`.
+    pub sts_regional_endpoints: bool,
+    /// `AWS_ROLE_SESSION_NAME`.
+    pub session_name: Option<SessionName>,
+    /// The policy that granted it; `None` where none is required and none selects the pod.
+    pub policy: Option<PolicyName>,
+}
+
+/// A role session name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionName {
+    /// The pod's name, which nobody knows before the API server generated it: the downward API fills it in.
+    PodName,
+    /// This text, which fits STS's `[\w+=,.@-]{2,64}`.
+    Text(Box<str>),
+}
+
+/// A container and its grant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerGrant {
+    /// The container's index in the request.
+    pub container: usize,
+    /// What it gets.
+    pub grant: Grant,
+    /// Why: one sentence.
+    pub reason: Box<str>,
+}
+
+/// What the webhook did to a pod, as the annotation `tokenscope.io/grant` keeps it: compact JSON.
+///
+/// It tells a later review which edits are our own, and the operator what the pod runs with. It holds no secret and
+/// proves nothing: whoever may create a pod can write it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantRecord<'a> {
+    /// One for each distinct policy, role and set of variables.
+    #[serde(borrow)]
+    pub grants: Vec<RecordedGrant<'a>>,
+    /// The [`fingerprint`] of the decision.
+    #[serde(borrow)]
+    pub hash: Cow<'a, str>,
+}
+
+/// Containers that got the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedGrant<'a> {
+    /// The policy's `Display`; absent where none was required.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Cow<'a, str>>,
+    /// The role.
+    #[serde(borrow)]
+    pub role: Cow<'a, str>,
+    /// The containers' names.
+    #[serde(borrow)]
+    pub containers: Vec<Cow<'a, str>>,
+    /// The environment variables that the webhook added, in order.
+    #[serde(borrow)]
+    pub env: Vec<Cow<'a, str>>,
+}
+
+impl<'a> GrantRecord<'a> {
+    /// Reads the annotation; anything that is not ours is nothing.
+    pub fn read(annotation: &'a str) -> Option<Self> {
+        serde_json::from_str(annotation).ok()
+    }
+
+    /// The variables that the webhook added to a container.
+    pub fn env_of(&self, container: &str) -> &[Cow<'a, str>] {
+        self.grants
+            .iter()
+            .find(|grant| grant.containers.iter().any(|name| name == container))
+            .map_or(&[], |grant| &grant.env)
+    }
+}
+
+/// A short text that changes whenever a decision would change the pod: 16 hexadecimal digits.
+///
+/// It only tells one decision from another; it protects nothing.
+pub fn fingerprint<'a>(service_account: &str, grants: impl IntoIterator<Item = (&'a str, &'a Grant)>) -> String {
+    let mut hash = Fnv::default();
+    hash.write(service_account);
+    for (container, grant) in grants {
+        hash.write(container);
+        hash.write(grant.role.as_str());
+        hash.write(grant.audience.as_str());
+        hash.write(grant.source.as_str());
+        hash.write(&grant.expiration.seconds().to_string());
+        hash.write(grant.region.as_ref().map_or("", Region::as_str));
+        hash.write(if grant.sts_regional_endpoints { "regional" } else { "" });
+        hash.write(match &grant.session_name {
+            None => "",
+            Some(SessionName::PodName) => "${pod.name}",
+            Some(SessionName::Text(text)) => text,
+        });
+    }
+    hash.to_string()
+}
+
+impl Audience {
+    /// The file of its token beside others': `token-` and 16 hexadecimal digits.
+    pub fn file_name(&self) -> String {
+        let mut hash = Fnv::default();
+        hash.write(self.as_str());
+        format!("token-{hash}")
+    }
+}
+
+/// Fowler-Noll-Vo 1a, 64 bits: the same on every machine and in every version, which the standard library's hasher is not.
+struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Fnv {
+    fn write(&mut self, text: &str) {
+        // The 0xff separates fields: it is in no UTF-8 text.
+        for byte in text.bytes().chain([0xff]) {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+}
+
+impl fmt::Display for Fnv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}

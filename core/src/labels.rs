@@ -1,0 +1,175 @@
+//! Labels and annotations, and the selectors over them.
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use std::{fmt, marker::PhantomData};
+
+/// A small map of texts, such as labels: a list, since there are few and each is looked at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pairs<S>(Vec<(S, S)>);
+
+impl<S: AsRef<str>> Pairs<S> {
+    /// The value of `key`.
+    pub fn value(&self, key: &str) -> Option<&str> {
+        self.0.iter().find(|(k, _)| k.as_ref() == key).map(|(_, v)| v.as_ref())
+    }
+
+    /// Keys and values in the order in which they were read.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(k, v)| (k.as_ref(), v.as_ref()))
+    }
+
+    /// The same pairs, borrowed.
+    pub fn borrowed(&self) -> Pairs<&str> {
+        self.iter().collect()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Drops what is not needed.
+    pub fn retain(&mut self, mut keep: impl FnMut(&str) -> bool) {
+        self.0.retain(|(k, _)| keep(k.as_ref()));
+        self.0.shrink_to_fit();
+    }
+}
+
+impl<S> Default for Pairs<S> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<S> FromIterator<(S, S)> for Pairs<S> {
+    fn from_iter<I: IntoIterator<Item = (S, S)>>(pairs: I) -> Self {
+        Self(pairs.into_iter().collect())
+    }
+}
+
+impl<'de, S: Deserialize<'de>> Deserialize<'de> for Pairs<S> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Read<S>(PhantomData<S>);
+        impl<'de, S: Deserialize<'de>> Visitor<'de> for Read<S> {
+            type Value = Pairs<S>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of strings")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut pairs = Vec::with_capacity(map.size_hint().unwrap_or(4).min(64));
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(Pairs(pairs))
+            }
+
+            // A null map is an empty one, as everywhere in Kubernetes.
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(Pairs::default())
+            }
+        }
+        deserializer.deserialize_any(Read(PhantomData))
+    }
+}
+
+/// A label selector: every requirement holds. One without requirements selects everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selector(pub Vec<Requirement>);
+
+/// One requirement on one label, after `metav1.LabelSelectorRequirement`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requirement {
+    /// The label's key.
+    pub key: Box<str>,
+    /// What must be true of its value.
+    pub operator: Operator,
+}
+
+/// What must be true of a label's value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operator {
+    /// It is one of these.
+    In(Vec<Box<str>>),
+    /// It is absent, or none of these.
+    NotIn(Vec<Box<str>>),
+    /// It is present.
+    Exists,
+    /// It is absent.
+    DoesNotExist,
+}
+
+impl Selector {
+    /// Whether the labels fulfil every requirement.
+    pub fn matches<S: AsRef<str>>(&self, labels: &Pairs<S>) -> bool {
+        self.0.iter().all(|requirement| {
+            let value = labels.value(&requirement.key);
+            match &requirement.operator {
+                Operator::In(values) => value.is_some_and(|v| values.iter().any(|x| **x == *v)),
+                Operator::NotIn(values) => value.is_none_or(|v| values.iter().all(|x| **x != *v)),
+                Operator::Exists => value.is_some(),
+                Operator::DoesNotExist => value.is_none(),
+            }
+        })
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("anything");
+        }
+        for (index, Requirement { key, operator }) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str(", ")?;
+            }
+            match operator {
+                Operator::In(values) if values.len() == 1 => write!(f, "{key}={}", values[0])?,
+                Operator::In(values) => write!(f, "{key} in ({})", values.join(","))?,
+                Operator::NotIn(values) => write!(f, "{key} not in ({})", values.join(","))?,
+                Operator::Exists => write!(f, "{key}")?,
+                Operator::DoesNotExist => write!(f, "!{key}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn selector(key: &str, operator: Operator) -> Selector {
+        Selector(vec![Requirement {
+            key: key.into(),
+            operator,
+        }])
+    }
+
+    #[test]
+    fn each_operator_means_what_kubernetes_says() {
+        let labels: Pairs<&str> = [("app", "orders"), ("tier", "")].into_iter().collect();
+        let values = || vec!["orders".into(), "carts".into()];
+
+        assert!(selector("app", Operator::In(values())).matches(&labels));
+        assert!(!selector("other", Operator::In(values())).matches(&labels));
+        assert!(!selector("app", Operator::NotIn(values())).matches(&labels));
+        assert!(selector("other", Operator::NotIn(values())).matches(&labels));
+        assert!(selector("tier", Operator::Exists).matches(&labels));
+        assert!(!selector("tier", Operator::DoesNotExist).matches(&labels));
+        assert!(Selector::default().matches(&labels));
+    }
+
+    #[test]
+    fn a_null_map_is_empty_and_a_wrong_one_is_an_error() {
+        assert!(serde_json::from_str::<Pairs<String>>("null").unwrap().is_empty());
+        assert!(serde_json::from_str::<Pairs<String>>(r#"{"a":1}"#).is_err());
+        assert_eq!(
+            serde_json::from_str::<Pairs<String>>(r#"{"a":"b"}"#)
+                .unwrap()
+                .value("a"),
+            Some("b")
+        );
+    }
+}

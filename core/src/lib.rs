@@ -1,0 +1,40 @@
+//! What is allowed, named how, for how long.
+//!
+//! The rule that the webhook, the operator and every later caller share: [`decide`] looks at the facts of a pod
+//! ([`Request`]), the policies ([`PolicySet`]) and the installation's [`Settings`], and answers with a [`Decision`]
+//! that carries its reasons. Everything here is pure: no clock, no network, no Kubernetes client. Time is an argument.
+
+pub mod annotations;
+mod arn;
+mod audience;
+mod decide;
+mod grant;
+mod labels;
+mod pattern;
+pub mod pod;
+mod policy;
+mod refusal;
+mod request;
+mod schedule;
+mod settings;
+mod subject;
+mod template;
+mod trust_policy;
+
+pub use arn::{InvalidRoleArn, RoleArn};
+pub use audience::{Audience, InvalidAudience, InvalidTokenExpiration, TokenExpiration};
+pub use decide::{Decision, Granted, LeftAlone, Untouched, decide, default_conflicts};
+pub use grant::{ContainerGrant, Grant, GrantRecord, RecordedGrant, SessionName, fingerprint};
+pub use labels::{Operator, Pairs, Requirement, Selector};
+pub use pattern::{Glob, InvalidRolePattern, RolePattern};
+pub use policy::{
+    AVAILABLE_SOURCES, Algorithm, Audiences, AwsSettings, Claims, ContainerFilter, InvalidPolicy, Policy, PolicyName,
+    PolicySet, Roles, Standing, TokenSettings, TokenSource,
+};
+pub use refusal::{Denied, Refusal};
+pub use request::{Container, OwnRole, PodFacts, Request};
+pub use schedule::{InvalidSchedule, Schedule};
+pub use settings::{Enforcement, InvalidRegion, InvalidSettings, Region, Settings};
+pub use subject::Subject;
+pub use template::{InvalidTemplate, Template, Unrendered, Variable, Variables};
+pub use trust_policy::{TrustPolicy, trust_policy};

@@ -1,0 +1,204 @@
+//! Names with `*` in them.
+
+use crate::arn::{self, Reason, RoleArn};
+use std::{fmt, str::FromStr};
+
+/// A text in which `*` stands for any characters, also none and also `/`; every other character for itself.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Glob(Box<str>);
+
+impl Glob {
+    /// Takes any text; one without `*` matches itself only.
+    pub fn new(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// Whether the whole of `text` matches. Takes time proportional to both lengths' product at worst.
+    pub fn matches(&self, text: &str) -> bool {
+        matches(self.0.as_bytes(), text.as_bytes())
+    }
+
+    /// Whether it has no `*`.
+    pub fn is_exact(&self) -> bool {
+        !self.0.contains('*')
+    }
+
+    /// The text as it was written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Glob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Goes back to the last `*` only: an earlier one never needs to take more than it took.
+fn matches(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t) = (0, 0);
+    let mut last_star: Option<(usize, usize)> = None;
+    while t < text.len() {
+        if pattern.get(p) == Some(&b'*') {
+            last_star = Some((p, t));
+            p += 1;
+        } else if pattern.get(p) == Some(&text[t]) {
+            p += 1;
+            t += 1;
+        } else if let Some((star, taken)) = last_star {
+            last_star = Some((star, taken + 1));
+            p = star + 1;
+            t = taken + 1;
+        } else {
+            return false;
+        }
+    }
+    pattern[p..].iter().all(|&b| b == b'*')
+}
+
+/// Which roles a policy allows: a role ARN, exact or with `*` inside the role's path and name.
+///
+/// Partition and account are always exact, so a pattern can't reach into another account.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RolePattern {
+    text: Box<str>,
+    /// Bytes before the role's path and name, which are compared as they are.
+    fixed: usize,
+}
+
+impl RolePattern {
+    /// Whether it allows `role`.
+    pub fn matches(&self, role: &RoleArn) -> bool {
+        let (fixed, path_and_name) = self.text.split_at(self.fixed);
+        role.as_str()
+            .strip_prefix(fixed)
+            .is_some_and(|rest| matches(path_and_name.as_bytes(), rest.as_bytes()))
+    }
+
+    /// The one role it allows, where it has no `*`.
+    pub fn exact(&self) -> Option<RoleArn> {
+        self.text.parse().ok()
+    }
+
+    /// The text as it was written.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+impl FromStr for RolePattern {
+    type Err = InvalidRolePattern;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let fail = |reason| InvalidRolePattern {
+            text: arn::shortened(text),
+            reason,
+        };
+        let path_and_name = match arn::prefix(text) {
+            Ok(prefix) => prefix.path_and_name,
+            Err(_) if text.split("role/").next().unwrap_or_default().contains('*') => {
+                return Err(fail(Reason::WildcardPlace));
+            }
+            Err(reason) => return Err(fail(reason)),
+        };
+        arn::check_path_and_name(path_and_name, |b| b == b'*' || arn::allowed_in_name(b)).map_err(fail)?;
+        Ok(Self {
+            text: text.into(),
+            fixed: text.len() - path_and_name.len(),
+        })
+    }
+}
+
+impl fmt::Display for RolePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// Why a text is no pattern of role ARNs.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a pattern of IAM role ARNs: {reason}")]
+pub struct InvalidRolePattern {
+    text: Box<str>,
+    reason: Reason,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn allows(pattern: &str, role: &str) -> bool {
+        let role = format!("arn:aws:iam::111122223333:role/{role}").parse().unwrap();
+        format!("arn:aws:iam::111122223333:role/{pattern}")
+            .parse::<RolePattern>()
+            .unwrap()
+            .matches(&role)
+    }
+
+    #[test]
+    fn a_star_takes_any_characters_of_the_path_and_name() {
+        assert!(allows("shop/*", "shop/orders"));
+        assert!(allows("shop/*", "shop/eu/orders"));
+        assert!(allows("*", "orders"));
+        assert!(allows("*/orders-*-reader", "a/b/orders-eu-reader"));
+        assert!(!allows("shop/*", "shopping/orders"));
+        assert!(!allows("orders", "orders2"));
+        assert!(!allows("*/orders", "orders"));
+    }
+
+    #[test]
+    fn another_account_or_partition_never_matches() {
+        let pattern: RolePattern = "arn:aws:iam::111122223333:role/*".parse().unwrap();
+
+        for other in [
+            "arn:aws:iam::999922223333:role/r",
+            "arn:aws-cn:iam::111122223333:role/r",
+        ] {
+            assert!(!pattern.matches(&other.parse().unwrap()), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_star_outside_the_role_part_is_refused_and_the_error_says_where_it_may_stand() {
+        for text in ["arn:aws:iam::*:role/r", "arn:*:iam::111122223333:role/r", "*"] {
+            let error = text.parse::<RolePattern>().unwrap_err();
+            assert!(
+                error.to_string().contains("only in the role's path and name"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_a_pattern_without_a_star_is_exact() {
+        let exact: RolePattern = "arn:aws:iam::111122223333:role/r".parse().unwrap();
+        let open: RolePattern = "arn:aws:iam::111122223333:role/r*".parse().unwrap();
+
+        assert_eq!(exact.exact().unwrap().as_str(), exact.as_str());
+        assert_eq!(open.exact(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_text_matches_itself_with_any_part_replaced_by_a_star(text in "[a-c/]{0,12}", from in 0usize..12, to in 0usize..12) {
+            let (from, to) = (from.min(text.len()), to.min(text.len()));
+            let (from, to) = (from.min(to), from.max(to));
+            let pattern = format!("{}*{}", &text[..from], &text[to..]);
+            prop_assert!(Glob::new(&pattern).matches(&text));
+        }
+
+        #[test]
+        fn it_agrees_with_the_plain_recursive_definition(pattern in "[ab*]{0,8}", text in "[ab]{0,10}") {
+            fn plain(p: &[u8], t: &[u8]) -> bool {
+                match p.split_first() {
+                    None => t.is_empty(),
+                    Some((b'*', rest)) => (0..=t.len()).any(|n| plain(rest, &t[n..])),
+                    Some((c, rest)) => t.first() == Some(c) && plain(rest, &t[1..]),
+                }
+            }
+            prop_assert_eq!(Glob::new(&pattern).matches(&text), plain(pattern.as_bytes(), text.as_bytes()));
+        }
+    }
+}

@@ -1,0 +1,466 @@
+//! Policies as the rule sees them: parsed, complete, and with nothing of Kubernetes in them.
+
+use crate::{
+    Audience, Glob, InvalidSchedule, Pairs, Region, RoleArn, RolePattern, Schedule, Selector, Subject, Template,
+    TokenExpiration,
+};
+use jiff::Timestamp;
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    str::FromStr,
+    sync::Arc,
+};
+
+/// Which policy: a namespaced one or a cluster one. Namespaced ones come first in the order.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PolicyName {
+    /// A `TokenScopePolicy`.
+    Namespaced {
+        /// Its namespace.
+        namespace: Arc<str>,
+        /// Its name.
+        name: Arc<str>,
+    },
+    /// A `ClusterTokenScopePolicy`.
+    Cluster {
+        /// Its name.
+        name: Arc<str>,
+    },
+}
+
+impl PolicyName {
+    /// Names a `TokenScopePolicy`.
+    pub fn namespaced(namespace: &str, name: &str) -> Self {
+        Self::Namespaced {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+
+    /// Names a `ClusterTokenScopePolicy`.
+    pub fn cluster(name: &str) -> Self {
+        Self::Cluster { name: name.into() }
+    }
+
+    /// The object's kind.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Namespaced { .. } => "TokenScopePolicy",
+            Self::Cluster { .. } => "ClusterTokenScopePolicy",
+        }
+    }
+
+    /// The object's name.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Namespaced { name, .. } | Self::Cluster { name } => name,
+        }
+    }
+
+    /// The object's namespace.
+    pub fn namespace(&self) -> Option<&str> {
+        match self {
+            Self::Namespaced { namespace, .. } => Some(namespace),
+            Self::Cluster { .. } => None,
+        }
+    }
+
+    /// Whether it is a cluster policy.
+    pub fn is_cluster(&self) -> bool {
+        matches!(self, Self::Cluster { .. })
+    }
+}
+
+/// `TokenScopePolicy shop/orders`, as messages and the grant annotation have it.
+impl fmt::Display for PolicyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Namespaced { namespace, name } => write!(f, "TokenScopePolicy {namespace}/{name}"),
+            Self::Cluster { name } => write!(f, "ClusterTokenScopePolicy {name}"),
+        }
+    }
+}
+
+impl FromStr for PolicyName {
+    type Err = ();
+
+    /// Reads back what `Display` wrote.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once(' ').ok_or(())? {
+            ("TokenScopePolicy", path) => path
+                .split_once('/')
+                .map(|(namespace, name)| Self::namespaced(namespace, name))
+                .ok_or(()),
+            ("ClusterTokenScopePolicy", name) => Ok(Self::cluster(name)),
+            _ => Err(()),
+        }
+    }
+}
+
+/// A policy: which workloads may have which role, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Which one it is.
+    pub name: PolicyName,
+    /// Which namespaces a cluster policy is about; a namespaced policy is about its own.
+    pub namespace_selector: Selector,
+    /// Any may match; none = no pod is meant.
+    pub subjects: Vec<Subject>,
+    /// Which roles.
+    pub roles: Roles,
+    /// For whom the tokens may be.
+    pub audiences: Audiences,
+    /// What kind of token.
+    pub token: TokenSettings,
+    /// What the token says beyond its subject; only the issuer can sign that.
+    pub claims: Claims,
+    /// What the SDK is told.
+    pub aws: AwsSettings,
+    /// Which containers.
+    pub containers: ContainerFilter,
+    /// Switched off.
+    pub disabled: bool,
+    /// Looked at only where no other policy grants.
+    pub fallback: bool,
+    /// In force before this moment only.
+    pub expires_at: Option<Timestamp>,
+    /// In force in these windows only.
+    pub active_schedule: Option<Schedule>,
+}
+
+/// Roles that a policy allows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Roles {
+    /// Exact ARNs or patterns.
+    pub allowed: Vec<RolePattern>,
+    /// The role of a matching pod that names none.
+    pub default: Option<RoleArn>,
+}
+
+impl Roles {
+    /// Whether it allows `role`; its default it always does.
+    pub fn allow(&self, role: &RoleArn) -> bool {
+        self.default.as_ref() == Some(role) || self.allowed.iter().any(|pattern| pattern.matches(role))
+    }
+}
+
+/// Audiences that a policy allows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Audiences {
+    /// None = any.
+    pub allowed: Vec<Audience>,
+    /// The audience where the workload names none.
+    pub default: Option<Audience>,
+}
+
+/// The kind of token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenSettings {
+    /// Who signs it.
+    pub source: TokenSource,
+    /// How long it is valid; a workload may ask for less.
+    pub expiration: TokenExpiration,
+    /// What it is signed with, where we sign.
+    pub algorithm: Algorithm,
+}
+
+/// Who signs the token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TokenSource {
+    /// The cluster: a projected service account token.
+    ServiceAccount,
+    /// SPIRE or another SPIFFE provider: a JWT-SVID.
+    Spiffe,
+    /// tokenscope's own OIDC issuer.
+    Issuer,
+}
+
+/// The sources that this version can inject.
+pub const AVAILABLE_SOURCES: &[TokenSource] = &[TokenSource::ServiceAccount];
+
+impl TokenSource {
+    /// The word in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ServiceAccount => "ServiceAccount",
+            Self::Spiffe => "SPIFFE",
+            Self::Issuer => "Issuer",
+        }
+    }
+
+    /// Whether this version can inject it.
+    pub fn is_available(self) -> bool {
+        AVAILABLE_SOURCES.contains(&self)
+    }
+}
+
+/// Signature algorithms that AWS accepts and our issuer offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Algorithm {
+    /// RSA with SHA-256.
+    RS256,
+    /// ECDSA on P-256.
+    ES256,
+    /// ECDSA on P-384.
+    ES384,
+}
+
+/// What a token says beyond its subject. Values are templates.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claims {
+    /// Session tags by key.
+    pub principal_tags: BTreeMap<Box<str>, Template>,
+    /// Keys of tags that persist through role chaining.
+    pub transitive_tag_keys: Vec<Box<str>>,
+    /// The source identity.
+    pub source_identity: Option<Template>,
+}
+
+impl Claims {
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        self.principal_tags.is_empty() && self.transitive_tag_keys.is_empty() && self.source_identity.is_none()
+    }
+}
+
+/// What the SDK in the container is told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AwsSettings {
+    /// `AWS_REGION` and `AWS_DEFAULT_REGION`.
+    pub region: Option<Region>,
+    /// `AWS_STS_REGIONAL_ENDPOINTS`.
+    pub sts_regional_endpoints: Option<bool>,
+    /// `AWS_ROLE_SESSION_NAME`: `${pod.name}` alone, or a template without it.
+    pub role_session_name: Option<Template>,
+}
+
+/// Which containers of a matching pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ContainerFilter {
+    /// Names or globs; none = all.
+    pub include: Vec<Glob>,
+    /// Names or globs that stay out.
+    pub exclude: Vec<Glob>,
+}
+
+impl ContainerFilter {
+    /// Whether a container of this name is in.
+    pub fn covers(&self, name: &str) -> bool {
+        (self.include.is_empty() || self.include.iter().any(|glob| glob.matches(name)))
+            && !self.exclude.iter().any(|glob| glob.matches(name))
+    }
+}
+
+/// How a policy stands to a pod at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It is a candidate.
+    Candidate,
+    /// It is switched off.
+    Disabled,
+    /// Its time is over.
+    Expired,
+    /// No window of its schedule is open.
+    Inactive,
+    /// It is about other namespaces.
+    OtherNamespace,
+    /// It is about other workloads.
+    OtherSubject,
+}
+
+impl Policy {
+    /// How it stands to a pod of this namespace, service account and labels.
+    pub fn standing<N: AsRef<str>, P: AsRef<str>>(
+        &self,
+        namespace: &str,
+        namespace_labels: &Pairs<N>,
+        service_account: &str,
+        pod_labels: &Pairs<P>,
+        now: Timestamp,
+    ) -> Standing {
+        let in_namespace = match &self.name {
+            PolicyName::Namespaced { namespace: own, .. } => **own == *namespace,
+            PolicyName::Cluster { .. } => self.namespace_selector.matches(namespace_labels),
+        };
+        if !in_namespace {
+            return Standing::OtherNamespace;
+        }
+        if !self
+            .subjects
+            .iter()
+            .any(|subject| subject.matches(service_account, pod_labels))
+        {
+            return Standing::OtherSubject;
+        }
+        self.standing_in_time(now)
+    }
+
+    /// Whether it is in force at a moment, whatever the pod.
+    pub fn standing_in_time(&self, now: Timestamp) -> Standing {
+        if self.disabled {
+            return Standing::Disabled;
+        }
+        if self.expires_at.is_some_and(|expires_at| now >= expires_at) {
+            return Standing::Expired;
+        }
+        if self
+            .active_schedule
+            .as_ref()
+            .is_some_and(|schedule| !schedule.is_active(now))
+        {
+            return Standing::Inactive;
+        }
+        Standing::Candidate
+    }
+
+    /// When its standing in time may change next, after `now`.
+    pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
+        let expiry = self.expires_at.filter(|&expires_at| expires_at > now);
+        let schedule = self
+            .active_schedule
+            .as_ref()
+            .and_then(|schedule| schedule.next_change(now));
+        expiry.into_iter().chain(schedule).min()
+    }
+}
+
+/// All policies of a cluster, by namespace. A clone shares the policies.
+#[derive(Clone, Debug, Default)]
+pub struct PolicySet {
+    namespaced: HashMap<Arc<str>, Arc<Vec<Entry>>>,
+    cluster: Arc<Vec<Entry>>,
+}
+
+#[derive(Clone, Debug)]
+enum Entry {
+    Valid(Arc<Policy>),
+    Invalid(PolicyName, Arc<str>),
+}
+
+impl Entry {
+    fn name(&self) -> &PolicyName {
+        match self {
+            Self::Valid(policy) => &policy.name,
+            Self::Invalid(name, _) => name,
+        }
+    }
+}
+
+impl PolicySet {
+    /// Adds a policy, or replaces the one of its name.
+    pub fn insert(&mut self, policy: Arc<Policy>) {
+        self.put(Entry::Valid(policy));
+    }
+
+    /// Notes that there is a policy of this name that can't be used, and why: it grants nothing, and a denied pod hears of it.
+    pub fn insert_invalid(&mut self, name: PolicyName, why: &str) {
+        self.put(Entry::Invalid(name, why.into()));
+    }
+
+    /// Removes the policy of this name.
+    pub fn remove(&mut self, name: &PolicyName) {
+        let Some(entries) = self.entries_mut(name) else { return };
+        entries.retain(|entry| entry.name() != name);
+        if let PolicyName::Namespaced { namespace, .. } = name
+            && entries.is_empty()
+        {
+            self.namespaced.remove(namespace);
+        }
+    }
+
+    /// The policies that may be about pods of a namespace: its own by name, then the cluster's by name.
+    pub fn about(&self, namespace: &str) -> impl Iterator<Item = &Arc<Policy>> {
+        self.entries(namespace).filter_map(|entry| match entry {
+            Entry::Valid(policy) => Some(policy),
+            Entry::Invalid(..) => None,
+        })
+    }
+
+    /// The policies of a namespace and of the cluster that can't be used, and why.
+    pub fn invalid_about(&self, namespace: &str) -> impl Iterator<Item = (&PolicyName, &str)> {
+        self.entries(namespace).filter_map(|entry| match entry {
+            Entry::Valid(_) => None,
+            Entry::Invalid(name, why) => Some((name, &**why)),
+        })
+    }
+
+    /// Every policy that can be used.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Policy>> {
+        self.namespaced
+            .values()
+            .flat_map(|entries| entries.iter())
+            .chain(self.cluster.iter())
+            .filter_map(|entry| match entry {
+                Entry::Valid(policy) => Some(policy),
+                Entry::Invalid(..) => None,
+            })
+    }
+
+    /// How many there are, the unusable ones too.
+    pub fn len(&self) -> usize {
+        self.namespaced.values().map(|entries| entries.len()).sum::<usize>() + self.cluster.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn entries(&self, namespace: &str) -> impl Iterator<Item = &Entry> {
+        self.namespaced
+            .get(namespace)
+            .into_iter()
+            .flat_map(|entries| entries.iter())
+            .chain(self.cluster.iter())
+    }
+
+    fn entries_mut(&mut self, name: &PolicyName) -> Option<&mut Vec<Entry>> {
+        match name {
+            PolicyName::Namespaced { namespace, .. } => self.namespaced.get_mut(namespace).map(Arc::make_mut),
+            PolicyName::Cluster { .. } => Some(Arc::make_mut(&mut self.cluster)),
+        }
+    }
+
+    fn put(&mut self, entry: Entry) {
+        if let PolicyName::Namespaced { namespace, .. } = entry.name() {
+            self.namespaced.entry(namespace.clone()).or_default();
+        }
+        let Some(entries) = self.entries_mut(entry.name()) else {
+            return;
+        };
+        match entries.binary_search_by(|other| other.name().cmp(entry.name())) {
+            Ok(at) => entries[at] = entry,
+            Err(at) => entries.insert(at, entry),
+        }
+    }
+}
+
+impl FromIterator<Policy> for PolicySet {
+    fn from_iter<I: IntoIterator<Item = Policy>>(policies: I) -> Self {
+        let mut set = Self::default();
+        for policy in policies {
+            set.insert(Arc::new(policy));
+        }
+        set
+    }
+}
+
+/// Why an object of our API is no policy, though the schema let it through (or was got round).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {reason}")]
+pub struct InvalidPolicy {
+    /// The field's path, such as `spec.roles.allowed[0]`.
+    pub field: String,
+    /// What is wrong with its value and what would be right.
+    pub reason: String,
+}
+
+impl From<InvalidSchedule> for InvalidPolicy {
+    fn from(error: InvalidSchedule) -> Self {
+        Self {
+            field: "spec.activeSchedule".into(),
+            reason: error.to_string(),
+        }
+    }
+}

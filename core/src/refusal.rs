@@ -1,0 +1,195 @@
+//! Why a pod is denied, in sentences that its owner can act on.
+
+use crate::{Audience, PolicyName, RoleArn, TokenExpiration, TokenSource, annotations::InvalidAnnotation};
+use jiff::Timestamp;
+use std::fmt;
+
+/// Everything that stood against a pod. `Display` is one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denied {
+    /// The reasons, the nearest miss first. Never empty.
+    pub refusals: Vec<Refusal>,
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// A cluster can have more policies than a message should have lines.
+        const MOST: usize = 8;
+        for (index, refusal) in self.refusals.iter().take(MOST).enumerate() {
+            if index > 0 {
+                f.write_str("; ")?;
+            }
+            write!(f, "{refusal}")?;
+        }
+        match self.refusals.len().checked_sub(MOST) {
+            Some(more) if more > 0 => write!(f, "; and {more} more"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Why a policy did not grant a request, or why none could. `Display` is the sentence that users read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// An annotation's value can't be parsed.
+    #[error("{0}")]
+    InvalidAnnotation(InvalidAnnotation),
+    /// A container's own `AWS_ROLE_ARN` can't be parsed.
+    #[error("AWS_ROLE_ARN of container {container}: {reason}")]
+    InvalidOwnRole {
+        /// Which container.
+        container: Box<str>,
+        /// What is wrong with it.
+        reason: crate::InvalidRoleArn,
+    },
+    /// A container's own `AWS_ROLE_ARN` and its annotation name two roles.
+    #[error(
+        "container {container} sets AWS_ROLE_ARN to {own} but annotation tokenscope.io/role-arn.{container} names {asked}: remove one of them"
+    )]
+    ContradictingRoles {
+        /// Which container.
+        container: Box<str>,
+        /// The role in its environment.
+        own: RoleArn,
+        /// The role in the annotation.
+        asked: RoleArn,
+    },
+    /// No policy is about the workload.
+    #[error(
+        "no policy selects service account {service_account} of namespace {namespace} with this pod's labels, so it may not have {role}: \
+         a TokenScopePolicy in this namespace whose subjects match the pod and whose roles.allowed has the role would allow it"
+    )]
+    NoPolicy {
+        /// The pod's namespace.
+        namespace: Box<str>,
+        /// The pod's service account.
+        service_account: Box<str>,
+        /// The role that was asked for.
+        role: RoleArn,
+    },
+    /// The policy allows other roles.
+    #[error("{policy} does not allow {role}: its roles.allowed has {allowed}")]
+    RoleNotAllowed {
+        /// Which policy.
+        policy: PolicyName,
+        /// The role that was asked for.
+        role: RoleArn,
+        /// What it allows, shortened.
+        allowed: Box<str>,
+    },
+    /// The policy allows other audiences.
+    #[error("{policy} does not allow audience {audience}: its audiences.allowed has {allowed}")]
+    AudienceNotAllowed {
+        /// Which policy.
+        policy: PolicyName,
+        /// The audience that was asked for.
+        audience: Audience,
+        /// What it allows, shortened.
+        allowed: Box<str>,
+    },
+    /// The workload asks for a longer token than the policy gives.
+    #[error("{policy} gives tokens of at most {} seconds and the workload asks for {}: lower tokenscope.io/token-expiration", most.seconds(), asked.seconds())]
+    ExpirationTooLong {
+        /// Which policy.
+        policy: PolicyName,
+        /// What was asked for.
+        asked: TokenExpiration,
+        /// What the policy gives.
+        most: TokenExpiration,
+    },
+    /// The policy leaves the container out.
+    #[error("{policy} does not cover container {container}: see its spec.containers")]
+    ContainerNotCovered {
+        /// Which policy.
+        policy: PolicyName,
+        /// Which container.
+        container: Box<str>,
+    },
+    /// This version can't inject the policy's kind of token.
+    #[error("{policy} wants tokens from {}, which is not available in this version: set its token.source to ServiceAccount", source_name(*.source_of_token))]
+    SourceNotAvailable {
+        /// Which policy.
+        policy: PolicyName,
+        /// Its source.
+        source_of_token: TokenSource,
+    },
+    /// Two policies of one level assign different roles.
+    #[error(
+        "{one} and {other} assign different default roles to this pod, {one_role} and {other_role}: name one with annotation tokenscope.io/role-arn, or change a policy"
+    )]
+    ConflictingDefaults {
+        /// The first policy by name.
+        one: PolicyName,
+        /// Its default.
+        one_role: RoleArn,
+        /// The first policy by name that has another default.
+        other: PolicyName,
+        /// That default.
+        other_role: RoleArn,
+    },
+    /// The policy is switched off.
+    #[error("{policy} is disabled")]
+    Disabled {
+        /// Which policy.
+        policy: PolicyName,
+    },
+    /// The policy's time is over.
+    #[error("{policy} expired at {at}")]
+    Expired {
+        /// Which policy.
+        policy: PolicyName,
+        /// When (UTC).
+        at: Timestamp,
+    },
+    /// The policy is in force at other times.
+    #[error("{policy} is not active now: its schedule is {schedule}{}", next_opening(*.next))]
+    Inactive {
+        /// Which policy.
+        policy: PolicyName,
+        /// The schedule's text.
+        schedule: Box<str>,
+        /// When it is in force again (UTC).
+        next: Option<Timestamp>,
+    },
+    /// The policy is about other workloads.
+    #[error("{policy} does not select this pod: it is about {subjects}")]
+    OtherSubject {
+        /// Which policy.
+        policy: PolicyName,
+        /// Its subjects, shortened.
+        subjects: Box<str>,
+    },
+    /// The policy itself is unusable.
+    #[error("{policy} can't be used: {why}")]
+    InvalidPolicy {
+        /// Which policy.
+        policy: PolicyName,
+        /// What is wrong with it.
+        why: Box<str>,
+    },
+}
+
+fn source_name(source: TokenSource) -> &'static str {
+    source.as_str()
+}
+
+fn next_opening(next: Option<Timestamp>) -> String {
+    next.map(|at| format!(", next at {at}")).unwrap_or_default()
+}
+
+/// The first few of many things, for a message.
+pub(crate) fn some_of<T: fmt::Display>(things: &[T]) -> Box<str> {
+    const MOST: usize = 5;
+    let mut text = String::new();
+    for (index, thing) in things.iter().take(MOST).enumerate() {
+        if index > 0 {
+            text.push_str(", ");
+        }
+        text.push_str(&thing.to_string());
+    }
+    match things.len() {
+        0 => "none".into(),
+        n if n > MOST => format!("{text} and {} more", n - MOST).into(),
+        _ => text.into(),
+    }
+}

@@ -1,0 +1,202 @@
+//! When a policy is in force: a cron expression that opens a window, and how long it stays open.
+
+use cronexpr::Crontab;
+use jiff::{SignedDuration, Timestamp};
+use std::fmt;
+
+/// Windows that open at the times of a cron expression in a time zone and stay open for a duration.
+///
+/// The duration is elapsed time: across a change of the clocks a window of ten hours still lasts ten hours. Opening
+/// times are civil times of the zone. One that the spring change skips opens its window at the moment that the skipped
+/// time would have been without the change (02:30 becomes 03:30); one that the autumn change repeats opens at its
+/// first occurrence.
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    crontab: Crontab,
+    duration: SignedDuration,
+    text: Box<str>,
+}
+
+impl Schedule {
+    /// The shortest window: a minute.
+    pub const MIN: SignedDuration = SignedDuration::from_mins(1);
+    /// The longest window: 31 days.
+    pub const MAX: SignedDuration = SignedDuration::from_hours(31 * 24);
+
+    /// Parses cron (`0 8 * * 1-5`: minute, hour, day of month, month, day of week), duration (`10h`, `1h30m`) and an IANA
+    /// time zone (`Europe/Berlin`).
+    pub fn parse(cron: &str, duration: &str, time_zone: &str) -> Result<Self, InvalidSchedule> {
+        jiff::tz::TimeZone::get(time_zone).map_err(|_| InvalidSchedule::TimeZone { text: time_zone.into() })?;
+        if cron.split_whitespace().count() != 5 {
+            return Err(InvalidSchedule::Cron {
+                text: cron.into(),
+                reason: "it does not have five fields".into(),
+            });
+        }
+        let crontab =
+            cronexpr::parse_crontab(&format!("{cron} {time_zone}")).map_err(|error| InvalidSchedule::Cron {
+                text: cron.into(),
+                reason: error.to_string().lines().collect::<Vec<_>>().join(" ").into(),
+            })?;
+        let parsed: SignedDuration = duration
+            .parse()
+            .map_err(|_| InvalidSchedule::Duration { text: duration.into() })?;
+        if parsed < Self::MIN || parsed > Self::MAX {
+            return Err(InvalidSchedule::Duration { text: duration.into() });
+        }
+        Ok(Self {
+            crontab,
+            duration: parsed,
+            text: format!("{cron:?} for {duration} in {time_zone}").into(),
+        })
+    }
+
+    /// Whether a window is open at `now`. A window includes its first moment and excludes its last.
+    pub fn is_active(&self, now: Timestamp) -> bool {
+        self.opened(now).is_some()
+    }
+
+    /// When the answer of [`Self::is_active`] may change next, after `now`.
+    pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
+        let closes = self
+            .opened(now)
+            .and_then(|opened| opened.checked_add(self.duration).ok());
+        let opens = self.next_opening(now);
+        closes.into_iter().chain(opens).min()
+    }
+
+    /// When a window opens next, after `now`.
+    pub fn next_opening(&self, now: Timestamp) -> Option<Timestamp> {
+        self.crontab.find_next(now).ok().map(|zoned| zoned.timestamp())
+    }
+
+    /// The oldest opening whose window still is open at `now`.
+    fn opened(&self, now: Timestamp) -> Option<Timestamp> {
+        let earliest = now.checked_sub(self.duration).ok()?;
+        self.next_opening(earliest).filter(|&opened| opened <= now)
+    }
+}
+
+impl PartialEq for Schedule {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Schedule {}
+
+impl fmt::Display for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// Why there is no such schedule.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidSchedule {
+    /// Not five cron fields, or one out of range.
+    #[error(
+        "cron {text:?}: {reason}; it should have five fields: minute, hour, day of month, month, day of week, such as 0 8 * * 1-5"
+    )]
+    Cron {
+        /// What was given.
+        text: Box<str>,
+        /// What the parser says.
+        reason: Box<str>,
+    },
+    /// Not a duration, or out of bounds.
+    #[error("duration {text:?} should be from 1m to 744h, such as 10h or 1h30m")]
+    Duration {
+        /// What was given.
+        text: Box<str>,
+    },
+    /// Not in the IANA time zone database.
+    #[error("timeZone {text:?} is not an IANA time zone such as Europe/Berlin or UTC")]
+    TimeZone {
+        /// What was given.
+        text: Box<str>,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn berlin(cron: &str, duration: &str) -> Schedule {
+        Schedule::parse(cron, duration, "Europe/Berlin").unwrap()
+    }
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_window_opens_at_its_first_moment_and_closes_at_its_last() {
+        let schedule = berlin("0 8 * * 1-5", "10h");
+
+        assert!(!schedule.is_active(at("2026-11-23T07:59:59+01:00")));
+        assert!(schedule.is_active(at("2026-11-23T08:00:00+01:00")));
+        assert!(schedule.is_active(at("2026-11-23T17:59:59+01:00")));
+        assert!(!schedule.is_active(at("2026-11-23T18:00:00+01:00")));
+        assert!(!schedule.is_active(at("2026-11-22T12:00:00+01:00")), "a Sunday");
+    }
+
+    #[test]
+    fn the_next_change_is_the_close_of_an_open_window_or_the_next_opening() {
+        let schedule = berlin("0 8 * * 1-5", "10h");
+
+        assert_eq!(
+            schedule.next_change(at("2026-11-23T09:00:00+01:00")),
+            Some(at("2026-11-23T18:00:00+01:00"))
+        );
+        assert_eq!(
+            schedule.next_change(at("2026-11-23T19:00:00+01:00")),
+            Some(at("2026-11-24T08:00:00+01:00"))
+        );
+    }
+
+    #[test]
+    fn a_window_across_the_spring_change_keeps_its_length() {
+        // 2026-03-29: at 02:00 the clocks go to 03:00.
+        let schedule = berlin("0 1 * * *", "2h");
+
+        assert!(schedule.is_active(at("2026-03-29T01:00:00+01:00")));
+        assert!(schedule.is_active(at("2026-03-29T03:59:59+02:00")));
+        assert!(!schedule.is_active(at("2026-03-29T04:00:00+02:00")));
+    }
+
+    #[test]
+    fn an_opening_that_the_spring_change_skips_happens_after_the_gap() {
+        let schedule = berlin("30 2 * * *", "1h");
+
+        assert!(!schedule.is_active(at("2026-03-29T03:29:59+02:00")));
+        assert!(schedule.is_active(at("2026-03-29T03:30:00+02:00")));
+        assert!(!schedule.is_active(at("2026-03-29T04:30:00+02:00")));
+    }
+
+    #[test]
+    fn an_opening_that_the_autumn_change_repeats_happens_once_at_its_first_occurrence() {
+        // 2026-10-25: at 03:00 the clocks go back to 02:00.
+        let schedule = berlin("30 2 * * *", "30m");
+
+        assert!(schedule.is_active(at("2026-10-25T02:30:00+02:00")));
+        assert!(!schedule.is_active(at("2026-10-25T02:30:00+01:00")));
+    }
+
+    #[test]
+    fn each_fault_is_named() {
+        for (cron, duration, zone, part) in [
+            ("0 8 * *", "10h", "UTC", "five fields"),
+            ("0 8 * * 1-5 UTC", "10h", "UTC", "five fields"),
+            ("61 8 * * *", "10h", "UTC", "cron \"61 8 * * *\""),
+            ("0 8 * * *", "ten hours", "UTC", "duration \"ten hours\""),
+            ("0 8 * * *", "0m", "UTC", "1m to 744h"),
+            ("0 8 * * *", "-1h", "UTC", "1m to 744h"),
+            ("0 8 * * *", "745h", "UTC", "1m to 744h"),
+            ("0 8 * * *", "10h", "Europe/Bonn", "timeZone \"Europe/Bonn\""),
+        ] {
+            let error = Schedule::parse(cron, duration, zone).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! What the installation decides for all: the chart's values, as far as they change a decision.
+
+use crate::{Audience, InvalidAudience, InvalidTokenExpiration, Pairs, TokenExpiration, annotations, arn::shortened};
+use std::{fmt, str::FromStr};
+
+/// The installation's settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Whether `eks.amazonaws.com/` annotations of service accounts count, and volume and path are EKS's own.
+    pub eks_compatible: bool,
+    /// Whether a role needs a policy. `false` is for migrating: a pod that no policy selects gets the role it names.
+    pub policy_required: bool,
+    /// What happens to a denied pod where its namespace doesn't say.
+    pub enforcement: Enforcement,
+    /// The audience where neither workload nor policy names one.
+    pub default_audience: Audience,
+    /// The expiration where neither workload nor policy names one.
+    pub default_token_expiration: TokenExpiration,
+    /// The region where the policy names none.
+    pub default_region: Option<Region>,
+    /// Whether STS's regional endpoints are asked for where the policy doesn't say.
+    pub sts_regional_endpoints: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            eks_compatible: false,
+            policy_required: true,
+            enforcement: Enforcement::Enforce,
+            default_audience: Audience::sts(),
+            default_token_expiration: TokenExpiration::HOUR,
+            default_region: None,
+            sts_regional_endpoints: true,
+        }
+    }
+}
+
+impl Settings {
+    /// The defaults of EKS-compatible mode: tokens of a day and no word on STS endpoints, as the EKS webhook has them.
+    pub fn eks_compatible() -> Self {
+        Self {
+            eks_compatible: true,
+            default_token_expiration: TokenExpiration::DAY,
+            sts_regional_endpoints: false,
+            ..Self::default()
+        }
+    }
+
+    /// What happens to a denied pod of a namespace with these labels.
+    ///
+    /// The strictest of `tokenscope.io/enforce`, `/warn` and `/audit` that is `"true"`; where none is, the installation's
+    /// own unless its label is `"false"`, then the next weaker one.
+    pub fn enforcement_in<S: AsRef<str>>(&self, namespace_labels: &Pairs<S>) -> Enforcement {
+        let label = |mode: Enforcement| namespace_labels.value(mode.label());
+        let strictest_first = [Enforcement::Enforce, Enforcement::Warn, Enforcement::Audit];
+        strictest_first
+            .into_iter()
+            .find(|&mode| label(mode) == Some("true"))
+            .or_else(|| {
+                strictest_first
+                    .into_iter()
+                    .find(|&mode| mode >= self.enforcement && label(mode) != Some("false"))
+            })
+            .unwrap_or(Enforcement::Audit)
+    }
+}
+
+/// What happens to a pod that is denied. Ordered from the strictest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Enforcement {
+    /// It is refused, with the reasons.
+    Enforce,
+    /// It is admitted without credentials, with a warning to whoever created it.
+    Warn,
+    /// It is admitted without credentials; an audit annotation and a metric say so.
+    Audit,
+}
+
+impl Enforcement {
+    /// The word in flags, labels and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Warn => "warn",
+            Self::Audit => "audit",
+        }
+    }
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Enforce => annotations::ENFORCE,
+            Self::Warn => annotations::WARN,
+            Self::Audit => annotations::AUDIT,
+        }
+    }
+}
+
+impl FromStr for Enforcement {
+    type Err = InvalidSettings;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "enforce" => Ok(Self::Enforce),
+            "warn" => Ok(Self::Warn),
+            "audit" => Ok(Self::Audit),
+            _ => Err(InvalidSettings::Enforcement { text: shortened(text) }),
+        }
+    }
+}
+
+impl fmt::Display for Enforcement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// An AWS region, such as `eu-central-1`: 1 to 32 lower case letters, digits and hyphens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Region(Box<str>);
+
+impl Region {
+    /// The region as AWS writes it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Region {
+    type Err = InvalidRegion;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        if text.is_empty() || text.len() > 32 || !text.bytes().all(allowed) {
+            return Err(InvalidRegion { text: shortened(text) });
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+/// Why a text is no region.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not an AWS region such as eu-central-1")]
+pub struct InvalidRegion {
+    text: Box<str>,
+}
+
+/// Why a setting can't be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidSettings {
+    /// Not one of the three words.
+    #[error("{text:?} is not an enforcement: it should be enforce, warn or audit")]
+    Enforcement {
+        /// What was given.
+        text: Box<str>,
+    },
+    /// A bad audience.
+    #[error("default audience")]
+    Audience(#[source] InvalidAudience),
+    /// A bad expiration.
+    #[error("default token expiration")]
+    Expiration(#[source] InvalidTokenExpiration),
+    /// A bad region.
+    #[error("default region")]
+    Region(#[source] InvalidRegion),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn enforcement(default: Enforcement, labels: &[(&str, &str)]) -> Enforcement {
+        let labels: Pairs<&str> = labels.iter().copied().collect();
+        Settings {
+            enforcement: default,
+            ..Settings::default()
+        }
+        .enforcement_in(&labels)
+    }
+
+    #[test]
+    fn a_namespace_label_beats_the_installation() {
+        use Enforcement::{Audit, Enforce, Warn};
+
+        assert_eq!(enforcement(Enforce, &[]), Enforce);
+        assert_eq!(enforcement(Enforce, &[("tokenscope.io/warn", "true")]), Warn);
+        assert_eq!(enforcement(Audit, &[("tokenscope.io/enforce", "true")]), Enforce);
+        assert_eq!(
+            enforcement(
+                Audit,
+                &[("tokenscope.io/audit", "true"), ("tokenscope.io/warn", "true")]
+            ),
+            Warn
+        );
+        assert_eq!(enforcement(Enforce, &[("tokenscope.io/enforce", "false")]), Warn);
+        assert_eq!(
+            enforcement(
+                Enforce,
+                &[("tokenscope.io/enforce", "false"), ("tokenscope.io/warn", "false")]
+            ),
+            Audit
+        );
+        assert_eq!(enforcement(Warn, &[("tokenscope.io/enforce", "yes")]), Warn);
+    }
+}

@@ -1,0 +1,1 @@
+//! The API that users write, and its way into the rule's own types.

@@ -1,0 +1,1 @@
+//! Drives objects to the declared state: policy status, drift, certificates.

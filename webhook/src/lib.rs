@@ -1,0 +1,1 @@
+//! Reviews pods: facts, decision, plan, patch.
