@@ -1,9 +1,6 @@
-{{- /* Labels of every object. Call with (list $ "webhook"); the component may be "". */ -}}
+{{- /* The chart's own labels of every object. Call with (list $ "webhook"); the component may be "". */ -}}
 {{- define "tokenscope.labels" -}}
 {{- $root := index . 0 -}}
-{{- with $root.Values.commonLabels }}
-{{- toYaml . }}
-{{ end -}}
 helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
 app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ $root.Release.Service }}
@@ -29,7 +26,7 @@ name: {{ .name }}
 namespace: {{ .root.Release.Namespace }}
 {{- end }}
 labels:
-  {{- mergeOverwrite (dict) (.labels | default dict) (include "tokenscope.labels" (list .root .component) | fromYaml) | toYaml | nindent 2 }}
+  {{- mergeOverwrite (dict) .root.Values.commonLabels (.labels | default dict) (include "tokenscope.labels" (list .root .component) | fromYaml) | toYaml | nindent 2 }}
 {{- with mergeOverwrite (dict) .root.Values.commonAnnotations (.annotations | default dict) }}
 annotations:
   {{- toYaml . | nindent 2 }}
@@ -63,7 +60,7 @@ annotations:
 {{- $values := index $root.Values .component -}}
 metadata:
   labels:
-    {{- mergeOverwrite (dict) $values.podLabels (include "tokenscope.labels" (list $root .component) | fromYaml) | toYaml | nindent 4 }}
+    {{- mergeOverwrite (dict) $root.Values.commonLabels $values.podLabels (include "tokenscope.labels" (list $root .component) | fromYaml) | toYaml | nindent 4 }}
   annotations:
     {{- mergeOverwrite (dict "kubectl.kubernetes.io/default-container" .component) $root.Values.commonAnnotations $values.podAnnotations | toYaml | nindent 4 }}
 spec:
