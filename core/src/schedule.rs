@@ -1,7 +1,7 @@
 //! When a policy is in force: a cron expression that opens a window, and how long it stays open.
 
 use cronexpr::Crontab;
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use std::fmt;
 
 /// Windows that open at the times of a cron expression in a time zone and stay open for a duration.
@@ -12,7 +12,9 @@ use std::fmt;
 /// first occurrence.
 #[derive(Clone, Debug)]
 pub struct Schedule {
+    /// Parsed as if for UTC: its times are civil times, which `time_zone` then places.
     crontab: Crontab,
+    time_zone: TimeZone,
     duration: SignedDuration,
     text: Box<str>,
 }
@@ -26,18 +28,24 @@ impl Schedule {
     /// Parses cron (`0 8 * * 1-5`: minute, hour, day of month, month, day of week), duration (`10h`, `1h30m`) and an IANA
     /// time zone (`Europe/Berlin`).
     pub fn parse(cron: &str, duration: &str, time_zone: &str) -> Result<Self, InvalidSchedule> {
-        jiff::tz::TimeZone::get(time_zone).map_err(|_| InvalidSchedule::TimeZone { text: time_zone.into() })?;
+        let zone = TimeZone::get(time_zone).map_err(|_| InvalidSchedule::TimeZone { text: time_zone.into() })?;
+        let invalid_cron = |reason: &str| InvalidSchedule::Cron {
+            text: cron.into(),
+            reason: reason.into(),
+        };
         if cron.split_whitespace().count() != 5 {
-            return Err(InvalidSchedule::Cron {
-                text: cron.into(),
-                reason: "it does not have five fields".into(),
-            });
+            return Err(invalid_cron("it does not have five fields"));
         }
-        let crontab =
-            cronexpr::parse_crontab(&format!("{cron} {time_zone}")).map_err(|error| InvalidSchedule::Cron {
-                text: cron.into(),
-                reason: error.to_string().lines().collect::<Vec<_>>().join(" ").into(),
-            })?;
+        let crontab = cronexpr::parse_crontab(&format!("{cron} UTC")).map_err(|error| {
+            invalid_cron(
+                error
+                    .to_string()
+                    .lines()
+                    .last()
+                    .unwrap_or_default()
+                    .trim_start_matches([' ', '^', '-']),
+            )
+        })?;
         let parsed: SignedDuration = duration
             .parse()
             .map_err(|_| InvalidSchedule::Duration { text: duration.into() })?;
@@ -46,6 +54,7 @@ impl Schedule {
         }
         Ok(Self {
             crontab,
+            time_zone: zone,
             duration: parsed,
             text: format!("{cron:?} for {duration} in {time_zone}").into(),
         })
@@ -67,7 +76,17 @@ impl Schedule {
 
     /// When a window opens next, after `now`.
     pub fn next_opening(&self, now: Timestamp) -> Option<Timestamp> {
-        self.crontab.find_next(now).ok().map(|zoned| zoned.timestamp())
+        /// More than any change of the clocks: an opening this much earlier by the clock may still lie ahead.
+        const CLOCK_CHANGE: SignedDuration = SignedDuration::from_hours(3);
+        let civil = self.time_zone.to_datetime(now).checked_sub(CLOCK_CHANGE).ok()?;
+        let mut civil = TimeZone::UTC.to_timestamp(civil).ok()?;
+        loop {
+            civil = self.crontab.find_next(civil).ok()?.timestamp();
+            let opening = self.time_zone.to_timestamp(TimeZone::UTC.to_datetime(civil)).ok()?;
+            if opening > now {
+                return Some(opening);
+            }
+        }
     }
 
     /// The oldest opening whose window still is open at `now`.
