@@ -149,12 +149,12 @@ spec:
 {{- end -}}
 
 {{- /* Namespaces whose pods are nobody's business here, as matchExpressions: the control plane's, so that it can always start; our own, so that we
-       can; those that an administrator took out. */ -}}
+       can; those that an administrator took out. The operator knows the same three, or it would report (and evict) their pods as missed. */ -}}
 {{- define "tokenscope.namespaceExpressions" -}}
 - key: kubernetes.io/metadata.name
   operator: NotIn
   values:
-    {{- concat (list "kube-system" .Release.Namespace) .Values.excludedNamespaces | uniq | toYaml | nindent 4 }}
+    {{- list "kube-system" .Release.Namespace | uniq | toYaml | nindent 4 }}
 - key: tokenscope.io/inject
   operator: NotIn
   values: ["false"]
