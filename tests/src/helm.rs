@@ -1,0 +1,58 @@
+//! The real helm.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use tokenscope_xtask::root;
+use tokenscope_xtask::tools::{Tool, resolve};
+
+use crate::apply::documents;
+
+/// The namespace that the tests install into.
+pub const NAMESPACE: &str = "tokenscope-system";
+
+/// The folder of a chart of this project: `tokenscope` or `tokenscope-crds`.
+pub fn chart(name: &str) -> PathBuf {
+    root().join("charts").join(name)
+}
+
+/// The objects that a chart of this project makes of `values` (an object; `null` for the defaults), in helm's order of
+/// installation.
+pub fn template(chart_name: &str, values: &Value) -> Result<Vec<Value>> {
+    let folder = chart(chart_name).display().to_string();
+    documents(&helm(
+        &["template", "tokenscope", &folder, "--namespace", NAMESPACE],
+        values,
+    )?)
+}
+
+/// Runs helm with values. Returns what it printed; fails with its standard error.
+pub fn helm(arguments: &[&str], values: &Value) -> Result<String> {
+    let mut command = Command::new(resolve(Tool::Helm)?);
+    command.args(arguments);
+    if !values.is_null() {
+        command.args(["--values", "-"]);
+    }
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut stdin = child.stdin.take().context("standard input is piped")?;
+    if !values.is_null() {
+        stdin.write_all(values.to_string().as_bytes())?;
+    }
+    drop(stdin);
+    let output = child.wait_with_output()?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success(),
+        "helm {}: {}",
+        arguments.join(" "),
+        errors.trim()
+    );
+    Ok(String::from_utf8(output.stdout)?)
+}

@@ -1,0 +1,351 @@
+//! tokenscope as its charts say, with its real programs running outside the cluster.
+//!
+//! Everything comes from what helm renders: custom resource definitions, RBAC, the guard, the webhook configuration, and
+//! the programs' arguments and environment from the Deployments. Only what being outside a cluster needs is different: the
+//! webhook is reached by an address instead of a Service, and the programs listen on ports of their own and authenticate
+//! by a kubeconfig with the token of the chart's ServiceAccount.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+use tokenscope_xtask::progress::say;
+use tokenscope_xtask::root;
+
+use crate::admission::try_pod;
+use crate::control_plane::{ControlPlane, NODE};
+use crate::forward::forward;
+use crate::helm::{NAMESPACE, template};
+use crate::process::{Process, Start, free_port};
+use crate::{eventually, get_json};
+
+/// How long the programs may take to become ready on a busy machine.
+const READY_DEADLINE: Duration = Duration::from_secs(60);
+
+/// What may be varied.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Values for charts/tokenscope; `null` for its defaults.
+    pub values: Value,
+    /// How many webhooks run. With more than one, the API server reaches them through [`forward`](mod@crate::forward).
+    pub webhooks: usize,
+    /// How many operators run.
+    pub operators: usize,
+    /// Arguments that replace or add to the chart's, such as `--drain=1`.
+    pub webhook_arguments: Vec<String>,
+    /// The same for the operator.
+    pub operator_arguments: Vec<String>,
+    /// The folder of the project's programs; where this program is if left out.
+    pub programs: Option<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let none = Vec::new;
+        Self {
+            values: Value::Null,
+            webhooks: 1,
+            operators: 1,
+            webhook_arguments: none(),
+            operator_arguments: none(),
+            programs: None,
+        }
+    }
+}
+
+/// An installed and running tokenscope. Dropping it ends its programs; what is in the cluster stays.
+#[derive(Debug)]
+pub struct Installed {
+    webhooks: Vec<Process>,
+    operators: Vec<Process>,
+    webhook_ports: Vec<u16>,
+    port: u16,
+    objects: Vec<Value>,
+}
+
+/// Installs into [`NAMESPACE`] and waits until a pod that asks is answered by the webhook.
+pub async fn install(control_plane: &ControlPlane, options: Options) -> Result<Installed> {
+    let programs = match &options.programs {
+        Some(folder) => folder.clone(),
+        None => own_programs()?,
+    };
+    let port = free_port()?;
+    let client = control_plane.client().await?;
+    if get_json(&client, &format!("/api/v1/namespaces/{NAMESPACE}"))
+        .await
+        .is_err()
+    {
+        control_plane.create_namespace(NAMESPACE, &[]).await?;
+    }
+    control_plane
+        .apply(&template("tokenscope-crds", &Value::Null)?, NAMESPACE)
+        .await?;
+    let mut objects = template("tokenscope", &options.values)?;
+    for object in &mut objects {
+        reach_by_address(object, port);
+    }
+    // The accounts first: the programs' tokens are of theirs.
+    objects.sort_by_key(|object| object["kind"] == "MutatingWebhookConfiguration");
+    control_plane.apply(&objects, NAMESPACE).await?;
+
+    let operators = run(
+        control_plane,
+        &objects,
+        &programs,
+        "tokenscope-operator",
+        port,
+        &options,
+    )
+    .await?;
+    let webhooks = run(control_plane, &objects, &programs, "tokenscope-webhook", port, &options).await?;
+    let webhook_ports: Vec<u16> = webhooks.iter().map(|(_, port)| *port).collect();
+    if webhooks.len() > 1 {
+        forward(port, webhook_ports.clone())?;
+    }
+    let installed = Installed {
+        webhooks: webhooks.into_iter().map(|(process, _)| process).collect(),
+        operators: operators.into_iter().map(|(process, _)| process).collect(),
+        webhook_ports,
+        port,
+        objects,
+    };
+    installed.wait_ready(control_plane).await?;
+    Ok(installed)
+}
+
+impl Installed {
+    /// The n-th webhook, from 0.
+    ///
+    /// # Panics
+    /// If fewer were asked for.
+    pub fn webhook(&self, number: usize) -> &Process {
+        &self.webhooks[number]
+    }
+
+    /// The n-th operator, from 0.
+    ///
+    /// # Panics
+    /// If fewer were asked for.
+    pub fn operator(&self, number: usize) -> &Process {
+        &self.operators[number]
+    }
+
+    /// Every program of it.
+    pub fn processes(&self) -> impl Iterator<Item = &Process> {
+        self.webhooks.iter().chain(&self.operators)
+    }
+
+    /// The port on 127.0.0.1 where the API server reaches the webhooks, by TLS.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The port on 127.0.0.1 where the n-th webhook itself listens.
+    ///
+    /// # Panics
+    /// If fewer were asked for.
+    pub fn webhook_port(&self, number: usize) -> u16 {
+        self.webhook_ports[number]
+    }
+
+    /// What the chart rendered, as it was applied: to apply it again after a test has damaged something.
+    pub fn objects(&self) -> &[Value] {
+        &self.objects
+    }
+
+    /// Waits until all programs are ready and a pod that asks for a role is answered by the webhook.
+    pub async fn wait_ready(&self, control_plane: &ControlPlane) -> Result<()> {
+        for process in self.processes() {
+            process.wait_ready(READY_DEADLINE).await?;
+        }
+        let client = control_plane.client().await?;
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {
+                "name": "is-tokenscope-there", "namespace": "default",
+                "annotations": {"tokenscope.io/role-arn": "arn:aws:iam::111122223333:role/nobody-allows-this"},
+            },
+            "spec": {"containers": [{"name": "app", "image": "app"}]},
+        });
+        eventually(
+            READY_DEADLINE,
+            "a pod that asks for a role is answered by the webhook",
+            async || {
+                let answer = try_pod(&client, &pod).await?;
+                let reviewed = answer.body["metadata"]["annotations"]["tokenscope.io/reviewed"].is_string();
+                // Without the webhook it is refused as well: because it can't be called, or by the guard.
+                let refused = answer.message().contains("tokenscope.io\" denied the request");
+                ensure!(reviewed || refused, "{} {}", answer.status, answer.body);
+                Ok(())
+            },
+        )
+        .await
+    }
+}
+
+/// The folder of the programs that Cargo built beside this one.
+fn own_programs() -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let folder = own.parent().context("a program is in a folder")?;
+    // A test program is in target/debug/deps, a binary of this crate in target/debug.
+    Ok(if folder.ends_with("deps") {
+        folder.parent().unwrap_or(folder)
+    } else {
+        folder
+    }
+    .to_owned())
+}
+
+/// Outside a cluster there is no Service; the certificate is checked in the same way.
+fn reach_by_address(object: &mut Value, port: u16) {
+    if object["kind"] != "MutatingWebhookConfiguration" {
+        return;
+    }
+    for webhook in object["webhooks"].as_array_mut().into_iter().flatten() {
+        let path = webhook["clientConfig"]["service"]["path"]
+            .as_str()
+            .unwrap_or("/")
+            .to_owned();
+        let mut reached = json!({"url": format!("https://127.0.0.1:{port}{path}")});
+        if let Some(bundle) = webhook["clientConfig"].get("caBundle") {
+            reached["caBundle"] = bundle.clone();
+        }
+        webhook["clientConfig"] = reached;
+    }
+}
+
+/// Starts the program of a Deployment, as often as asked for; each with the port it serves on, `only_port` if it is alone.
+async fn run(
+    control_plane: &ControlPlane,
+    objects: &[Value],
+    programs: &Path,
+    name: &str,
+    only_port: u16,
+    options: &Options,
+) -> Result<Vec<(Process, u16)>> {
+    let deployment = objects
+        .iter()
+        .find(|object| object["kind"] == "Deployment" && object["metadata"]["name"] == name);
+    let pod = &deployment.with_context(|| format!("the chart has no Deployment {name}"))?["spec"]["template"]["spec"];
+    let account = pod["serviceAccountName"]
+        .as_str()
+        .context("the Deployment names its ServiceAccount")?;
+    let container = &pod["containers"][0];
+    let program = programs.join(name);
+    ensure!(
+        program.exists(),
+        "{} is missing: build the programs first (cargo build --workspace --bins), or run `cargo xtask test`",
+        program.display()
+    );
+    warn_if_old(&program)?;
+    let kubeconfig = control_plane.config_as(NAMESPACE, account).await?;
+    let (count, more) = if name == "tokenscope-webhook" {
+        (options.webhooks, &options.webhook_arguments)
+    } else {
+        (options.operators, &options.operator_arguments)
+    };
+    let mut processes = Vec::new();
+    for number in 0..count {
+        let (port, observe) = (if count == 1 { only_port } else { free_port()? }, free_port()?);
+        let mut own = vec![
+            format!("--observe=127.0.0.1:{observe}"),
+            format!("--kubeconfig={}", kubeconfig.display()),
+        ];
+        if name == "tokenscope-webhook" {
+            own.push(format!("--listen=127.0.0.1:{port}"));
+        } else {
+            own.push("--extra-serving-name=127.0.0.1".to_owned());
+        }
+        let instance = format!("{name}-{number}");
+        let environment = environment(container, &instance)?;
+        let start = Start {
+            name: instance,
+            program: program.clone(),
+            arguments: arguments(container, &environment, own.iter().chain(more)),
+            environment,
+            logs: control_plane.folder().join("logs"),
+            observe_port: Some(observe),
+        };
+        processes.push((Process::start(start, control_plane.watchdog())?, port));
+    }
+    Ok(processes)
+}
+
+/// The container's environment, with what the downward API would say.
+fn environment(container: &Value, instance: &str) -> Result<BTreeMap<String, String>> {
+    let mut environment = BTreeMap::new();
+    for entry in container["env"].as_array().into_iter().flatten() {
+        let name = entry["name"].as_str().context("a variable has a name")?;
+        let value = match (
+            entry["value"].as_str(),
+            entry["valueFrom"]["fieldRef"]["fieldPath"].as_str(),
+        ) {
+            (Some(value), _) => value,
+            (None, Some("metadata.namespace")) => NAMESPACE,
+            (None, Some("metadata.name")) => instance,
+            (None, Some("spec.nodeName")) => NODE,
+            (None, Some("status.podIP" | "status.hostIP")) => "127.0.0.1",
+            _ => bail!("the harness can't give {name} its value: {entry}"),
+        };
+        environment.insert(name.to_owned(), value.to_owned());
+    }
+    Ok(environment)
+}
+
+/// The container's arguments, `$(VARIABLE)` expanded, with `own` in place of those of the same flag.
+fn arguments<'a>(
+    container: &Value,
+    environment: &BTreeMap<String, String>,
+    own: impl Iterator<Item = &'a String> + Clone,
+) -> Vec<String> {
+    let flag = |argument: &str| argument.split_once('=').map_or(argument, |(flag, _)| flag).to_owned();
+    let mut arguments = Vec::new();
+    for argument in container["args"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+    {
+        let expanded = environment.iter().fold(argument.to_owned(), |text, (name, value)| {
+            text.replace(&format!("$({name})"), value)
+        });
+        if !own.clone().any(|own| flag(own) == flag(&expanded)) {
+            arguments.push(expanded);
+        }
+    }
+    arguments.extend(own.cloned());
+    arguments
+}
+
+/// Cargo builds programs for `cargo test` only in their own package, so here they may be older than their source.
+fn warn_if_old(program: &Path) -> Result<()> {
+    let built = program.metadata()?.modified()?;
+    for folder in ["core", "crds", "platform", "webhook", "operator"] {
+        if let Some(newer) = newer_source(&root().join(folder).join("src"), built)? {
+            say(&format!(
+                "warning: {} is older than {}; `cargo build --workspace --bins` builds it",
+                program.display(),
+                newer.display()
+            ));
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn newer_source(folder: &Path, built: SystemTime) -> Result<Option<PathBuf>> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let newer = if entry.file_type()?.is_dir() {
+            newer_source(&entry.path(), built)?
+        } else {
+            (entry.metadata()?.modified()? > built).then(|| entry.path())
+        };
+        if newer.is_some() {
+            return Ok(newer);
+        }
+    }
+    Ok(None)
+}
