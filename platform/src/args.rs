@@ -4,6 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::ArgAction::Set;
+use tokenscope_core::{Audience, Enforcement, Region, Settings, TokenExpiration};
+
 use crate::telemetry;
 
 /// Who the process is, where it is seen, and how it reaches the cluster.
@@ -52,6 +55,65 @@ pub struct CommonArgs {
     pub stop_timeout: Duration,
 }
 
+/// What the installation decides for all pods: the flags behind [`Settings`]. A bad value is a usage error.
+#[derive(Clone, Debug, clap::Args)]
+pub struct SettingsArgs {
+    /// Whether eks.amazonaws.com/ annotations count, with the volume and path of EKS
+    #[arg(long, env = "TOKENSCOPE_EKS_COMPATIBLE", value_name = "BOOL", default_value_t = false, action = Set)]
+    pub eks_compatible: bool,
+
+    /// Whether a role needs a policy that allows it
+    #[arg(long, env = "TOKENSCOPE_POLICY_REQUIRED", value_name = "BOOL", default_value_t = true, action = Set)]
+    pub policy_required: bool,
+
+    /// What happens to a denied pod where its namespace doesn't say: enforce, warn or audit
+    #[arg(long, env = "TOKENSCOPE_ENFORCEMENT", value_name = "MODE", default_value = "enforce")]
+    pub enforcement: Enforcement,
+
+    /// A token's audience where neither workload nor policy names one
+    #[arg(
+        long,
+        env = "TOKENSCOPE_DEFAULT_AUDIENCE",
+        value_name = "AUDIENCE",
+        default_value = "sts.amazonaws.com"
+    )]
+    pub default_audience: Audience,
+
+    /// A token's lifetime in seconds where neither workload nor policy says [default: 3600, EKS-compatible 86400]
+    #[arg(long, env = "TOKENSCOPE_DEFAULT_TOKEN_EXPIRATION", value_name = "SECONDS")]
+    pub default_token_expiration: Option<TokenExpiration>,
+
+    /// The AWS region for workloads whose policy names none [default: none is set]
+    #[arg(long, env = "TOKENSCOPE_DEFAULT_REGION", value_name = "REGION")]
+    pub default_region: Option<Region>,
+
+    /// Whether workloads use the STS endpoint of their region [default: true, EKS-compatible false]
+    #[arg(long, env = "TOKENSCOPE_STS_REGIONAL_ENDPOINTS", value_name = "BOOL")]
+    pub sts_regional_endpoints: Option<bool>,
+}
+
+impl SettingsArgs {
+    /// The settings, with the defaults of EKS-compatible mode where that is on.
+    pub fn settings(&self) -> Settings {
+        let defaults = if self.eks_compatible {
+            Settings::eks_compatible()
+        } else {
+            Settings::default()
+        };
+        Settings {
+            eks_compatible: self.eks_compatible,
+            policy_required: self.policy_required,
+            enforcement: self.enforcement,
+            default_audience: self.default_audience.clone(),
+            default_token_expiration: self
+                .default_token_expiration
+                .unwrap_or(defaults.default_token_expiration),
+            default_region: self.default_region.clone(),
+            sts_regional_endpoints: self.sts_regional_endpoints.unwrap_or(defaults.sts_regional_endpoints),
+        }
+    }
+}
+
 /// A whole number of seconds, for `#[arg(value_parser = seconds)]` on a [`Duration`].
 pub fn seconds(text: &str) -> Result<Duration, std::num::ParseIntError> {
     text.parse().map(Duration::from_secs)
@@ -61,4 +123,70 @@ pub fn seconds(text: &str) -> Result<Duration, std::num::ParseIntError> {
 fn host_name() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname")
         .map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Both {
+        #[command(flatten)]
+        common: CommonArgs,
+        #[command(flatten)]
+        settings: SettingsArgs,
+    }
+
+    fn settings(flags: &[&str]) -> Settings {
+        let all = ["process"].iter().chain(flags);
+        Both::try_parse_from(all).unwrap().settings.settings()
+    }
+
+    fn usage_error(flag: &str) -> String {
+        Both::try_parse_from(["process", flag]).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn without_flags_the_settings_are_the_defaults() {
+        assert_eq!(settings(&[]), Settings::default());
+        assert_eq!(settings(&["--eks-compatible=true"]), Settings::eks_compatible());
+    }
+
+    #[test]
+    fn a_flag_beats_the_defaults_of_either_mode() {
+        let flags = [
+            "--eks-compatible=true",
+            "--default-token-expiration=900",
+            "--sts-regional-endpoints=true",
+            "--policy-required",
+            "false",
+        ];
+        let settings = settings(&flags);
+        assert_eq!(settings.default_token_expiration.seconds(), 900);
+        assert!(settings.sts_regional_endpoints);
+        assert!(!settings.policy_required);
+    }
+
+    #[test]
+    fn a_bad_value_is_a_usage_error_that_names_the_flag() {
+        for flag in [
+            "--enforcement=strict",
+            "--default-token-expiration=5",
+            "--default-region=Nowhere!",
+            "--log-level=a=b=c",
+            "--workers=0",
+        ] {
+            let (name, value) = flag.split_once('=').unwrap();
+            let error = usage_error(flag);
+            assert!(error.contains(name) && error.contains(value), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_host_is_the_identity_where_no_pod_is_named() {
+        let parsed = Both::try_parse_from(["process"]).unwrap();
+        assert!(!parsed.common.pod_name.is_empty());
+        assert!(!parsed.common.pod_name.contains(char::is_whitespace));
+    }
 }

@@ -107,3 +107,100 @@ where
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::Router;
+    use axum::extract::Query;
+    use futures::{StreamExt as _, TryStreamExt as _, pin_mut};
+    use http::{HeaderMap, StatusCode};
+    use k8s_openapi::api::core::v1::Namespace;
+    use kube::Api;
+    use kube::api::{ListParams, WatchParams};
+    use std::collections::HashMap;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Instant;
+    use tokio::net::TcpListener;
+
+    const SHORT: Duration = Duration::from_millis(300);
+
+    async fn namespaces_from(app: Router) -> Api<Namespace> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        namespaces_at(address)
+    }
+
+    fn namespaces_at(address: std::net::SocketAddr) -> Api<Namespace> {
+        let config = Config::new(format!("http://{address}").parse().unwrap());
+        Api::all(client_with_deadline(config, SHORT).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_server_that_says_nothing_costs_no_more_than_the_deadline() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let namespaces = namespaces_at(listener.local_addr().unwrap());
+        let began = Instant::now();
+        let error = namespaces.get("shop").await.unwrap_err();
+        assert!(
+            began.elapsed() >= SHORT && began.elapsed() < SHORT * 5,
+            "{:?}",
+            began.elapsed()
+        );
+        assert!(
+            error.to_string().contains("has not begun to answer within 0.3 s"),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_watch_may_be_silent_for_longer_and_a_list_may_not() {
+        let namespaces = namespaces_from(Router::new().fallback(
+            async |Query(query): Query<HashMap<String, String>>| {
+                let is_watch = query.contains_key("watch");
+                let pieces = futures::stream::iter(["a", "b"]).then(move |name| async move {
+                    if name == "b" {
+                        tokio::time::sleep(SHORT * 3).await;
+                    }
+                    let object =
+                        serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+                    let event = serde_json::json!({"type": "ADDED", "object": object});
+                    Ok::<_, std::convert::Infallible>(if is_watch { format!("{event}\n") } else { " ".to_owned() })
+                });
+                axum::body::Body::from_stream(pieces)
+            },
+        ))
+        .await;
+
+        let events = namespaces.watch(&WatchParams::default(), "0").await.unwrap();
+        pin_mut!(events);
+        let mut seen = 0;
+        while events.try_next().await.unwrap().is_some() {
+            seen += 1;
+        }
+        assert_eq!(seen, 2);
+        let began = Instant::now();
+        namespaces.list(&ListParams::default()).await.unwrap_err();
+        assert!(began.elapsed() < SHORT * 2, "{:?}", began.elapsed());
+    }
+
+    #[tokio::test]
+    async fn an_overloaded_server_is_asked_once_and_told_who_asks() {
+        let requests = Arc::new(AtomicU32::new(0));
+        let counted = requests.clone();
+        let namespaces = namespaces_from(Router::new().fallback(async move |headers: HeaderMap| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            let user_agent = headers[USER_AGENT].to_str().unwrap().to_owned();
+            (StatusCode::SERVICE_UNAVAILABLE, user_agent)
+        }))
+        .await;
+        let error = namespaces.get("shop").await.unwrap_err().to_string();
+        assert!(
+            error.contains("tokenscope_platform") && error.contains(concat!("/", env!("CARGO_PKG_VERSION"))),
+            "{error}"
+        );
+        assert_eq!(requests.load(Ordering::Relaxed), 1);
+    }
+}

@@ -228,3 +228,109 @@ fn some_lines(lines: impl Iterator<Item = String>) -> Option<String> {
     }
     (!text.is_empty()).then_some(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+
+    async fn get(address: SocketAddr, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream
+            .write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes())
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head[9..12].parse().unwrap(), body.to_owned())
+    }
+
+    async fn observed() -> (SocketAddr, Observed) {
+        let observed = Observed {
+            gates: Gates::default(),
+            registry: Registry::new(),
+            stop: CancellationToken::new(),
+        };
+        let address = start(([127, 0, 0, 1], 0).into(), observed.clone(), CancellationToken::new())
+            .await
+            .unwrap();
+        (address, observed)
+    }
+
+    #[tokio::test]
+    async fn ready_is_when_every_gate_is_open_and_until_the_stop() {
+        let (address, observed) = observed().await;
+        assert_eq!(get(address, "/readyz").await, (503, "waiting for start\n".to_owned()));
+
+        let policies = observed.gates.gate("policies");
+        let certificate = observed.gates.gate("certificate");
+        certificate.close("the secret is not there");
+        assert_eq!(
+            get(address, "/readyz").await,
+            (
+                503,
+                "waiting for certificate: the secret is not there\nwaiting for policies: not yet\n".to_owned()
+            )
+        );
+        certificate.open();
+        assert_eq!(
+            get(address, "/readyz").await,
+            (503, "waiting for policies: not yet\n".to_owned())
+        );
+        policies.open();
+        assert_eq!(get(address, "/readyz").await, (200, "ok\n".to_owned()));
+        observed.gates.gate("policies");
+        assert_eq!(
+            get(address, "/readyz").await.0,
+            200,
+            "asking for a gate again does not close it"
+        );
+        policies.close("the watch is broken");
+        assert_eq!(
+            get(address, "/readyz").await,
+            (503, "waiting for policies: the watch is broken\n".to_owned())
+        );
+        policies.open();
+        observed.stop.cancel();
+        assert_eq!(get(address, "/readyz").await, (503, "stopping\n".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn alive_is_while_heartbeats_are_young() {
+        let (address, observed) = observed().await;
+        assert_eq!(get(address, "/livez").await, (200, "ok\n".to_owned()));
+        let heartbeat = observed.gates.heartbeat("drift", Duration::from_millis(100));
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        let (status, text) = get(address, "/livez").await;
+        assert_eq!(
+            (status, text.as_str()),
+            (503, "drift: no sign of life for 0 s, at most 0 s are allowed\n")
+        );
+        heartbeat.touch();
+        assert_eq!(get(address, "/livez").await.0, 200);
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        observed.stop.cancel();
+        assert_eq!(
+            get(address, "/livez").await.0,
+            200,
+            "a process that stops is not restarted for it"
+        );
+    }
+
+    #[tokio::test]
+    async fn the_metrics_are_served_as_openmetrics() {
+        let (address, _) = observed().await;
+        let (status, text) = get(address, "/metrics").await;
+        assert_eq!(status, 200);
+        assert!(text.contains("process_resident_memory_bytes "), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_named() {
+        let (address, observed) = observed().await;
+        let error = start(address, observed, CancellationToken::new()).await.unwrap_err();
+        assert!(error.to_string().contains(&address.to_string()), "{error}");
+    }
+}
