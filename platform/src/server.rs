@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::fmt::Display;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -121,10 +121,19 @@ pub(crate) async fn serve<H, F, S>(
 /// The next connection, once one may be had.
 async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> io::Result<(OwnedSemaphorePermit, TcpStream)> {
     let slot = slots.clone().acquire_owned().await.map_err(io::Error::other)?;
-    let (tcp, _) = listener.accept().await?;
-    // An answer is one small write: it must not wait for the acknowledgement of the one before.
-    tcp.set_nodelay(true)?;
-    Ok((slot, tcp))
+    loop {
+        let tcp = match listener.accept().await {
+            Ok((tcp, _)) => tcp,
+            // The client has left already: that says nothing about the next one.
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => continue,
+            Err(error) => return Err(error),
+        };
+        // An answer is one small write: it must not wait for the acknowledgement of the one before.
+        if let Err(error) = tcp.set_nodelay(true) {
+            tracing::debug!(%error, "answers may be delayed");
+        }
+        return Ok((slot, tcp));
+    }
 }
 
 async fn converse<S>(stream: S, protocol: Protocol, app: Router, limits: Limits, stop: CancellationToken)
@@ -140,8 +149,9 @@ where
     match protocol {
         Protocol::Http1 => {
             let mut builder = hyper::server::conn::http1::Builder::new();
-            // `supervise` keeps the time, for both protocols and without a timer for each request.
-            builder.header_read_timeout(None);
+            // `supervise` keeps the time, for both protocols and without a timer for each request. The buffer bounds the
+            // headers; bodies pass through it in pieces, which under TLS are of 16 KiB anyway.
+            builder.header_read_timeout(None).max_buf_size(64 << 10);
             supervise(builder.serve_connection(stream, app), &requests, limits, stop).await;
         }
         Protocol::Http2 => {

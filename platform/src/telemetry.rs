@@ -26,7 +26,7 @@ pub enum Error {
     Taken(#[source] Box<dyn StdError + Send + Sync>),
 }
 
-/// Starts logs for the whole process; `level` is a `tracing` filter such as `info` or `info,kube=debug`.
+/// Starts logs for the whole process, panics included; `level` is a `tracing` filter such as `info` or `info,kube=debug`.
 pub fn start(level: &str, format: Format) -> Result<(), Error> {
     // kube logs each failed request as an error of its own; whoever made the request logs it too, and knows if it matters.
     let filter = if level.contains("kube_client") {
@@ -42,7 +42,10 @@ pub fn start(level: &str, format: Format) -> Result<(), Error> {
         Format::Json => logs.json().flatten_event(true).with_span_list(false).try_init(),
         Format::Text => logs.with_ansi(std::io::stderr().is_terminal()).try_init(),
     }
-    .map_err(Error::Taken)
+    .map_err(Error::Taken)?;
+    // Else a panic is the one thing in the log that isn't JSON.
+    std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "panicked")));
+    Ok(())
 }
 
 /// An error and its causes in one line, without repeating a cause that an outer text already includes.
