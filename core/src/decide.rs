@@ -287,13 +287,11 @@ impl<'a> Field<'a> {
     /// The first candidate that allows it grants it.
     fn grant(&self, wanted: &Wanted<'_>, asks: &Asks<'_>) -> Judged {
         let mut refusals = Vec::new();
-        let mut granting: Vec<&Arc<Policy>> = Vec::new();
+        let mut granting: Vec<&Policy> = Vec::new();
+        let mut other_defaults: Vec<&Policy> = Vec::new();
         for policy in &self.candidates {
-            // A fallback is looked at only where nothing else grants.
-            if granting.first().is_some_and(|first| first.fallback != policy.fallback) {
-                break;
-            }
             if wanted.by_default && policy.roles.default.as_ref() != Some(&wanted.role) {
+                other_defaults.extend(policy.roles.default.is_some().then_some(&***policy));
                 continue;
             }
             match CHECKS.iter().find_map(|check| check(policy, wanted, asks)) {
@@ -301,8 +299,8 @@ impl<'a> Field<'a> {
                 Some(refusal) => refusals.push(refusal),
             }
         }
-        if let Some(policy) = granting.first() {
-            let reason = granted_reason(wanted, &granting);
+        if let [policy, others @ ..] = granting.as_slice() {
+            let reason = granted_reason(wanted, policy, others.iter().chain(&other_defaults));
             return Judged::Granted(self.grant_by(policy, wanted, asks), reason);
         }
         // Left out by every policy that would allow it, and not named itself: that is what the policies' authors meant.
@@ -459,24 +457,21 @@ fn source_is_available(policy: &Policy, _: &Wanted<'_>, _: &Asks<'_>) -> Option<
     })
 }
 
-fn granted_reason(wanted: &Wanted<'_>, granting: &[&Arc<Policy>]) -> Box<str> {
-    let by = |place: &str| match place {
-        "default" => "assigned as its default".to_owned(),
-        place => format!("named by {place}, allowed"),
+/// Names the policies that came after the granting one too, so that no policy displaces another in silence.
+fn granted_reason<'a>(wanted: &Wanted<'_>, policy: &Policy, others: impl Iterator<Item = &'a &'a Policy>) -> Box<str> {
+    let mut reason = if wanted.by_default {
+        format!("{} assigned as its default by {}", wanted.role, policy.name)
+    } else {
+        format!("{} named by {}, allowed by {}", wanted.role, wanted.place, policy.name)
     };
-    let [policy, others @ ..] = granting else {
-        return Box::default();
-    };
-    let mut reason = format!("{} {} by {}", wanted.role, by(&wanted.place), policy.name);
     if policy.fallback {
         reason.push_str(" (a fallback: no other policy grants it)");
     }
+    let others: Vec<_> = others.map(|other| &other.name).collect();
     if !others.is_empty() {
-        let others: Vec<&PolicyName> = others.iter().map(|other| &other.name).collect();
-        reason.push_str(&format!(
-            ", before {} (namespaced before cluster, then by name)",
-            some_of(&others)
-        ));
+        reason.push_str(", before ");
+        reason.push_str(&some_of(&others));
+        reason.push_str(" (fallback last, namespaced before cluster, then by name)");
     }
     reason.into()
 }
@@ -499,7 +494,7 @@ fn near_miss(policy: &Policy, standing: Standing, now: Timestamp) -> Option<Refu
             })
         }
         // A cluster may have thousands of cluster policies about others; those of the pod's own namespace are worth a line.
-        Standing::OtherSubject if policy.name.is_cluster() => None,
+        Standing::OtherSubject if policy.name.is_cluster() || policy.disabled => None,
         Standing::OtherSubject => Some(Refusal::OtherSubject {
             policy: name,
             subjects: some_of(&policy.subjects),
