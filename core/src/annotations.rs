@@ -107,7 +107,7 @@ impl<'a> Asks<'a> {
                     asks.role = Some(NamedRole {
                         role,
                         place: annotated.place,
-                    })
+                    });
                 }
                 Err(reason) => invalid_roles.push(InvalidAnnotation::new(key, annotated.place, reason)),
             }

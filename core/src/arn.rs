@@ -251,7 +251,7 @@ mod tests {
             text in "arn:aws(-cn|-us-gov|-iso-b)?:iam::[0-9]{12}:role/([!-.0-~]{1,20}/){0,4}[A-Za-z0-9_+=,.@-]{1,64}"
         ) {
             let arn = text.parse::<RoleArn>().unwrap();
-            prop_assert_eq!(arn.to_string(), text.clone());
+            prop_assert_eq!(arn.as_str(), text.as_str());
             let rebuilt = format!("arn:{}:iam::{}:role/{}", arn.partition(), arn.account(), arn.path_and_name());
             prop_assert_eq!(rebuilt, text);
         }

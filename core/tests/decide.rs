@@ -1,5 +1,7 @@
 //! The rule from outside: who gets which role by which policy, and in which words it is refused.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail as tests do")]
+
 use jiff::Timestamp;
 use proptest::prelude::*;
 use tokenscope_core::*;
