@@ -35,9 +35,10 @@ pub fn documents(text: &str) -> Result<Vec<Value>> {
 }
 
 async fn apply(client: &Client, object: &Value, namespace: &str) -> Result<Value> {
-    let typed: DynamicObject = serde_json::from_value(object.clone()).context("not a Kubernetes object")?;
-    let types = typed.types.context("an object has an apiVersion and a kind")?;
-    let name = typed.metadata.name.context("an object has a name")?;
+    let DynamicObject { types, metadata, .. } =
+        serde_json::from_value(object.clone()).context("not a Kubernetes object")?;
+    let types = types.context("an object has an apiVersion and a kind")?;
+    let name = metadata.name.context("an object has a name")?;
     let kind = GroupVersionKind::try_from(&types)?;
     let title = format!("{} {name}", kind.kind);
     // A kind is served some moments after its definition was accepted.
@@ -49,13 +50,13 @@ async fn apply(client: &Client, object: &Value, namespace: &str) -> Result<Value
     .await?;
     let namespace = match capabilities.scope {
         discovery::Scope::Cluster => None,
-        discovery::Scope::Namespaced => Some(typed.metadata.namespace.as_deref().unwrap_or(namespace)),
+        discovery::Scope::Namespaced => Some(metadata.namespace.as_deref().unwrap_or(namespace)),
     };
-    let path = format!("{}/{name}", DynamicObject::url_path(&resource, namespace));
+    let object_path = format!("{}/{name}", DynamicObject::url_path(&resource, namespace));
     let query = "fieldManager=tokenscope-tests&force=true&fieldValidation=Strict";
     let mut patch = request(
         http::Method::PATCH,
-        &format!("{path}?{query}"),
+        &format!("{object_path}?{query}"),
         object.to_string().into_bytes(),
     )?;
     let apply_patch = http::HeaderValue::from_static("application/apply-patch+yaml");
@@ -66,7 +67,7 @@ async fn apply(client: &Client, object: &Value, namespace: &str) -> Result<Value
         .with_context(|| format!("can't apply {title}"))?;
     if kind.kind == "CustomResourceDefinition" {
         eventually(Duration::from_secs(20), format!("{title} is established"), async || {
-            let definition = get_json(client, &path).await?;
+            let definition = get_json(client, &object_path).await?;
             let conditions = definition["status"]["conditions"]
                 .as_array()
                 .cloned()

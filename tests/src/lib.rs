@@ -3,12 +3,14 @@
 //! - [`control_plane`]: a real etcd and kube-apiserver, and what a kubelet and an administrator ask of them;
 //! - [`install`]: tokenscope as its charts say, with its real programs running outside the cluster;
 //! - [`admission`]: creating pods and looking at the whole answer, warnings included;
+//! - [`container`]: what a process in a container would find, for the unmodified AWS SDK;
 //! - [`helm`]: the real helm;
 //! - [`process`]: child processes that end when the test does, and the faults to give them;
 //! - [`Shared`]: one control plane for all tests of a file.
 
 pub mod admission;
 pub mod apply;
+pub mod container;
 pub mod control_plane;
 pub mod forward;
 pub mod helm;
@@ -200,8 +202,8 @@ pub async fn delete(client: &Client, path: &str) -> kube::Result<Value> {
 }
 
 /// A JSON merge patch.
-pub async fn merge(client: &Client, path: &str, patch: &Value) -> kube::Result<Value> {
-    let mut request = request(http::Method::PATCH, path, patch.to_string().into_bytes())?;
+pub async fn merge(client: &Client, path: &str, change: &Value) -> kube::Result<Value> {
+    let mut request = request(http::Method::PATCH, path, change.to_string().into_bytes())?;
     let json_merge = http::HeaderValue::from_static("application/merge-patch+json");
     request.headers_mut().insert(http::header::CONTENT_TYPE, json_merge);
     client.request(request).await

@@ -20,7 +20,14 @@ async fn a_control_plane_serves_gives_bound_tokens_and_leaves_nothing() {
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "orders", "namespace": "shop"},
         "spec": {
-            "containers": [{"name": "app", "image": "app"}],
+            "containers": [{
+                "name": "app", "image": "app",
+                "env": [
+                    {"name": "TOKEN_FILE", "value": "/var/run/aws/token"},
+                    {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+                ],
+                "volumeMounts": [{"name": "token", "mountPath": "/var/run/aws"}],
+            }],
             "volumes": [{"name": "token", "projected": {"sources": [
                 {"serviceAccountToken": {"audience": "sts.amazonaws.com", "path": "token"}},
             ]}}],
@@ -58,6 +65,11 @@ async fn a_control_plane_serves_gives_bound_tokens_and_leaves_nothing() {
         review["status"]["user"]["extra"]["authentication.kubernetes.io/pod-name"],
         json!(["orders"])
     );
+
+    // A container finds its token and its variables, and the AWS SDK for Python.
+    let container = control_plane.container("shop", "orders", "app").await.unwrap();
+    let script = "import boto3, os; print(os.environ['POD'], open(os.environ['TOKEN_FILE']).read().count('.'))";
+    assert_eq!(container.python(script, &[]).unwrap(), "orders 2\n");
 
     // The issuer's documents are open, and say what AWS will compare.
     let discovery = get_json(&client, "/.well-known/openid-configuration").await.unwrap();

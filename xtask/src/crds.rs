@@ -17,7 +17,7 @@ pub(crate) fn run(check: bool) -> Result<()> {
     let mut stale = Vec::new();
     for folder in [
         root().join("crds/yaml"),
-        root().join("charts/tokenscope-crds/templates"),
+        root().join("charts/tokenscope-crds/files"),
     ] {
         stale.extend(differences(&folder, &generated)?);
         if !check {
