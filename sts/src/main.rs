@@ -1,0 +1,105 @@
+//! The stand-in as a process of its own.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Parser;
+use tokenscope_sts::{Config, Server, ServingCertificate};
+use tokio::signal::unix::{SignalKind, signal};
+
+const EXAMPLE: &str = r#"Example:
+  cat > sts.json <<'END'
+  {
+    "providers": [{"url": "https://oidc.tokenscope.test", "account": "111122223333", "client_ids": ["sts.amazonaws.com"]}],
+    "roles": [{
+      "arn": "arn:aws:iam::111122223333:role/orders",
+      "trust_policy": {"Version": "2012-10-17", "Statement": [{
+        "Effect": "Allow", "Action": "sts:AssumeRoleWithWebIdentity",
+        "Principal": {"Federated": "arn:aws:iam::111122223333:oidc-provider/oidc.tokenscope.test"},
+        "Condition": {"StringEquals": {"oidc.tokenscope.test:aud": "sts.amazonaws.com",
+                                       "oidc.tokenscope.test:sub": "system:serviceaccount:shop:orders"}}}]}
+    }]
+  }
+  END
+  tokenscope-sts --config sts.json --issuer-trust ca.crt --connect-to oidc.tokenscope.test=127.0.0.1:6443
+  # in another shell, with the address it prints:
+  AWS_ENDPOINT_URL_STS=http://127.0.0.1:PORT AWS_ROLE_ARN=arn:aws:iam::111122223333:role/orders \
+    AWS_WEB_IDENTITY_TOKEN_FILE=token AWS_REGION=eu-central-1 aws sts get-caller-identity"#;
+
+/// A strict stand-in for AWS STS, for tests and demos on one machine.
+///
+/// Answers AssumeRoleWithWebIdentity and GetCallerIdentity as AWS does: it really verifies the token with the keys of
+/// its issuer, and evaluates the role's trust policy. Prints the address it listens on as one line and runs until
+/// SIGTERM or Ctrl-C.
+#[derive(Parser)]
+#[command(version, after_help = EXAMPLE)]
+struct Args {
+    /// Loopback address to listen on; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// JSON file with providers, roles, and optionally issuer_trust_pem and connect_to.
+    #[arg(long)]
+    config: PathBuf,
+    /// PEM file of CAs that issuers' certificates are checked against (repeatable).
+    #[arg(long)]
+    issuer_trust: Vec<PathBuf>,
+    /// Reach an issuer at a loopback address; URL, Host and TLS name stay the issuer's (repeatable).
+    #[arg(long, value_name = "HOST=ADDRESS", value_parser = connect_to)]
+    connect_to: Vec<(String, SocketAddr)>,
+    /// PEM certificate chain; with it and --tls-key the stand-in speaks TLS.
+    #[arg(long, requires = "tls_key")]
+    tls_certificate: Option<PathBuf>,
+    /// PEM private key.
+    #[arg(long, requires = "tls_certificate")]
+    tls_key: Option<PathBuf>,
+    /// What is logged to standard error: off, error, warn, info or debug.
+    #[arg(long, default_value = "warn")]
+    log_level: tracing::level_filters::LevelFilter,
+}
+
+fn connect_to(text: &str) -> Result<(String, SocketAddr), String> {
+    let (host, address) = text
+        .split_once('=')
+        .ok_or("must be HOST=ADDRESS, e.g. oidc.test=127.0.0.1:6443")?;
+    Ok((
+        host.to_owned(),
+        address.parse().map_err(|error| format!("{address}: {error}"))?,
+    ))
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    tracing_subscriber::fmt()
+        .with_max_level(args.log_level)
+        .with_writer(std::io::stderr)
+        .init();
+    let read = |path: &PathBuf| std::fs::read_to_string(path).with_context(|| path.display().to_string());
+
+    let mut config: Config =
+        serde_json::from_str(&read(&args.config)?).with_context(|| args.config.display().to_string())?;
+    for path in &args.issuer_trust {
+        config.issuer_trust_pem.push('\n');
+        config.issuer_trust_pem.push_str(&read(path)?);
+    }
+    config.connect_to.extend(args.connect_to);
+    let certificate = match (&args.tls_certificate, &args.tls_key) {
+        (Some(certificate), Some(key)) => Some(ServingCertificate {
+            certificate_pem: read(certificate)?,
+            key_pem: read(key)?,
+        }),
+        _ => None,
+    };
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    let server = Server::start(config, args.listen, certificate).await?;
+    writeln!(std::io::stdout(), "{}", server.addr())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        stopped = tokio::signal::ctrl_c() => stopped?,
+    }
+    server.stop().await;
+    Ok(())
+}

@@ -1,0 +1,582 @@
+//! The request: parameters of the query protocol, and the bounds and patterns STS gives to each of them.
+
+use std::collections::BTreeMap;
+
+use percent_encoding::percent_decode_str;
+use serde_json::Value;
+
+use crate::config::RoleArn;
+use crate::xml::AwsError;
+
+const VERSION: &str = "2011-06-15";
+/// Neither action has a list longer than ten; far more parameters are an attack on memory.
+const MAX_PARAMETERS: usize = 200;
+/// The plain text of an inline session policy and the ARNs of managed ones together, in characters.
+const MAX_SESSION_POLICY: usize = 2048;
+
+const NAME_PATTERN: &str = r"[\w+=,.@-]*";
+const ARN_PATTERN: &str = r"[\u0009\u000A\u000D\u0020-\u007E\u0085\u00A0-\uD7FF\uE000-\uFFFD\u10000-\u10FFFF]+";
+const POLICY_PATTERN: &str = r"[\u0009\u000A\u000D\u0020-\u00FF]+";
+
+/// What the caller wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    AssumeRoleWithWebIdentity,
+    GetCallerIdentity,
+}
+
+/// Decoded parameters. No Debug: the token is among them.
+pub(crate) struct Parameters(BTreeMap<String, String>);
+
+impl Parameters {
+    /// Takes `application/x-www-form-urlencoded` text.
+    pub(crate) fn parse(form: &str) -> Result<Self, AwsError> {
+        let malformed = || AwsError::new(400, "MalformedQueryString", "The query string contains a syntax error.");
+        let decode = |text: &str| {
+            let spaced = text.replace('+', " ");
+            percent_decode_str(&spaced)
+                .decode_utf8()
+                .map(std::borrow::Cow::into_owned)
+                .map_err(|_| malformed())
+        };
+        let mut parameters = BTreeMap::new();
+        for pair in form.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            if parameters.len() >= MAX_PARAMETERS || parameters.insert(decode(name)?, decode(value)?).is_some() {
+                return Err(malformed());
+            }
+        }
+        Ok(Self(parameters))
+    }
+
+    fn value(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    pub(crate) fn action(&self) -> Result<Action, AwsError> {
+        let Some(action) = self.value("Action").filter(|action| !action.is_empty()) else {
+            return Err(AwsError::new(400, "MissingAction", "The request is missing an action."));
+        };
+        let version = self.value("Version").unwrap_or("NO_VERSION_SPECIFIED");
+        match (action, version) {
+            ("AssumeRoleWithWebIdentity", VERSION) => Ok(Action::AssumeRoleWithWebIdentity),
+            ("GetCallerIdentity", VERSION) => Ok(Action::GetCallerIdentity),
+            _ => {
+                let message = format!("Could not find operation {action} for version {version}");
+                Err(AwsError::new(400, "InvalidAction", message))
+            }
+        }
+    }
+}
+
+/// `AssumeRoleWithWebIdentity` with every parameter in its bounds. No Debug: it holds the token.
+pub(crate) struct AssumeRequest {
+    pub(crate) role_arn: String,
+    pub(crate) role: RoleArn,
+    pub(crate) session_name: String,
+    pub(crate) token: String,
+    /// Seconds.
+    pub(crate) duration: u32,
+    /// Percent of the space for session policies, if there are any.
+    pub(crate) packed_policy_size: Option<usize>,
+}
+
+impl AssumeRequest {
+    pub(crate) fn parse(parameters: &Parameters) -> Result<Self, AwsError> {
+        let mut check = Check {
+            parameters,
+            problems: Vec::new(),
+        };
+        let role_arn = check.required(
+            "RoleArn",
+            "roleArn",
+            &Bounds::text(20, 2048, ARN_PATTERN, is_arn_character),
+        );
+        let session_name = check.required(
+            "RoleSessionName",
+            "roleSessionName",
+            &Bounds::text(2, 64, NAME_PATTERN, is_name_character),
+        );
+        let token = check.required("WebIdentityToken", "webIdentityToken", &Bounds::secret(4, 20_000));
+        let provider_id = check.optional("ProviderId", "providerId", &Bounds::text(4, 2048, "", |_| true));
+        let policy_arns = check.policy_arns()?;
+        let policy = check.optional(
+            "Policy",
+            "policy",
+            &Bounds::text(1, 2048, POLICY_PATTERN, is_policy_character),
+        );
+        let duration = check
+            .number("DurationSeconds", "durationSeconds", 900, 43_200)?
+            .unwrap_or(3600);
+        let _ = check.number("MinimumSessionTokenSize", "minimumSessionTokenSize", 0, 4096)?;
+        check.finish()?;
+
+        let role = RoleArn::parse(role_arn).ok_or_else(|| AwsError::validation("Request ARN is invalid"))?;
+        if provider_id.is_some() {
+            return Err(AwsError::validation(
+                "ProviderId must not be specified for OpenID Connect ID tokens",
+            ));
+        }
+        if let Some(policy) = policy {
+            check_session_policy(policy)?;
+        }
+        let size = policy_arns
+            .iter()
+            .copied()
+            .chain(policy)
+            .map(|text| text.chars().count())
+            .sum::<usize>();
+        let percent = (size * 100).div_ceil(MAX_SESSION_POLICY);
+        if percent > 100 {
+            let message = format!("Packed policy consumes {percent}% of allotted space, please use smaller policy.");
+            return Err(AwsError::new(400, "PackedPolicyTooLarge", message));
+        }
+        Ok(Self {
+            role_arn: role_arn.to_owned(),
+            role,
+            session_name: session_name.to_owned(),
+            token: token.to_owned(),
+            duration,
+            packed_policy_size: (size > 0).then_some(percent),
+        })
+    }
+}
+
+/// The class `[\w+=,.@-]` of session names, source identities and role names.
+pub(crate) fn is_name_character(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "_+=,.@-".contains(c)
+}
+
+struct Bounds {
+    min: usize,
+    max: usize,
+    pattern: &'static str,
+    allowed: fn(char) -> bool,
+    sensitive: bool,
+}
+
+impl Bounds {
+    fn text(min: usize, max: usize, pattern: &'static str, allowed: fn(char) -> bool) -> Self {
+        Self {
+            min,
+            max,
+            pattern,
+            allowed,
+            sensitive: false,
+        }
+    }
+
+    fn secret(min: usize, max: usize) -> Self {
+        Self {
+            sensitive: true,
+            ..Self::text(min, max, "", |_| true)
+        }
+    }
+}
+
+/// Collects all problems, since AWS reports them together.
+struct Check<'a> {
+    parameters: &'a Parameters,
+    problems: Vec<String>,
+}
+
+impl<'a> Check<'a> {
+    fn required(&mut self, name: &str, member: &str, bounds: &Bounds) -> &'a str {
+        self.optional(name, member, bounds).unwrap_or_else(|| {
+            let value = if bounds.sensitive { "Value" } else { "Value null" };
+            self.problems.push(format!(
+                "{value} at '{member}' failed to satisfy constraint: Member must not be null"
+            ));
+            ""
+        })
+    }
+
+    fn optional(&mut self, name: &str, member: &str, bounds: &Bounds) -> Option<&'a str> {
+        let value = self.parameters.value(name)?;
+        let length = value.chars().count();
+        if length < bounds.min {
+            let rule = format!("Member must have length greater than or equal to {}", bounds.min);
+            self.problem(value, member, bounds.sensitive, &rule);
+        }
+        if length > bounds.max {
+            let rule = format!("Member must have length less than or equal to {}", bounds.max);
+            self.problem(value, member, bounds.sensitive, &rule);
+        }
+        if !value.chars().all(bounds.allowed) {
+            let rule = format!("Member must satisfy regular expression pattern: {}", bounds.pattern);
+            self.problem(value, member, bounds.sensitive, &rule);
+        }
+        Some(value)
+    }
+
+    fn number(&mut self, name: &str, member: &str, min: u32, max: u32) -> Result<Option<u32>, AwsError> {
+        let Some(text) = self.parameters.value(name) else {
+            return Ok(None);
+        };
+        let number: i64 = text
+            .parse()
+            .map_err(|_| AwsError::new(400, "MalformedInput", format!("Value at '{member}' is not an integer")))?;
+        if number < i64::from(min) {
+            self.problem(
+                text,
+                member,
+                false,
+                &format!("Member must have value greater than or equal to {min}"),
+            );
+        }
+        if number > i64::from(max) {
+            self.problem(
+                text,
+                member,
+                false,
+                &format!("Member must have value less than or equal to {max}"),
+            );
+        }
+        Ok(u32::try_from(number).ok())
+    }
+
+    fn policy_arns(&mut self) -> Result<Vec<&'a str>, AwsError> {
+        let given = self
+            .parameters
+            .0
+            .keys()
+            .filter(|name| name.starts_with("PolicyArns."))
+            .count();
+        let mut arns = Vec::new();
+        for index in 1..=given {
+            let bounds = Bounds::text(20, 2048, ARN_PATTERN, is_arn_character);
+            let member = format!("policyArns.{index}.member.arn");
+            match self.optional(&format!("PolicyArns.member.{index}.arn"), &member, &bounds) {
+                Some(arn) => arns.push(arn),
+                None => {
+                    return Err(AwsError::new(
+                        400,
+                        "MalformedInput",
+                        "PolicyArns is not a list counted from 1",
+                    ));
+                }
+            }
+        }
+        if arns.len() > 10 {
+            let list = format!("[{}]", arns.join(", "));
+            self.problem(
+                &list,
+                "policyArns",
+                false,
+                "Member must have length less than or equal to 10",
+            );
+        }
+        Ok(arns)
+    }
+
+    fn problem(&mut self, value: &str, member: &str, sensitive: bool, rule: &str) {
+        let value = if sensitive {
+            "Value".to_owned()
+        } else {
+            format!("Value '{value}'")
+        };
+        self.problems
+            .push(format!("{value} at '{member}' failed to satisfy constraint: {rule}"));
+    }
+
+    fn finish(self) -> Result<(), AwsError> {
+        let count = self.problems.len();
+        if count == 0 {
+            return Ok(());
+        }
+        let errors = if count == 1 { "error" } else { "errors" };
+        Err(AwsError::validation(format!(
+            "{count} validation {errors} detected: {}",
+            self.problems.join("; ")
+        )))
+    }
+}
+
+fn check_session_policy(policy: &str) -> Result<(), AwsError> {
+    let Ok(document) = serde_json::from_str::<Value>(policy) else {
+        return Err(AwsError::malformed_policy("This policy contains invalid Json"));
+    };
+    let statements = match &document["Statement"] {
+        Value::Array(list) if !list.is_empty() => list.iter().collect(),
+        one @ Value::Object(_) => vec![one],
+        _ => return Err(AwsError::malformed_policy("Syntax errors in policy.")),
+    };
+    if statements
+        .iter()
+        .any(|statement| !matches!(statement["Effect"].as_str(), Some("Allow" | "Deny")))
+    {
+        return Err(AwsError::malformed_policy("Syntax errors in policy."));
+    }
+    if statements.iter().any(|statement| {
+        statement
+            .get("Principal")
+            .or_else(|| statement.get("NotPrincipal"))
+            .is_some()
+    }) {
+        return Err(AwsError::malformed_policy(
+            "Policy document should not specify a principal.",
+        ));
+    }
+    Ok(())
+}
+
+fn is_arn_character(c: char) -> bool {
+    matches!(c, '\t' | '\n' | '\r' | ' '..='~' | '\u{85}' | '\u{a0}'..='\u{fffd}' | '\u{10000}'..)
+}
+
+fn is_policy_character(c: char) -> bool {
+    matches!(c, '\t' | '\n' | '\r' | ' '..='\u{ff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROLE: &str = "arn:aws:iam::111122223333:role/orders";
+
+    /// A valid request with some parameters replaced, or left out by an empty value.
+    fn assume(changes: &[(&str, &str)]) -> Result<AssumeRequest, AwsError> {
+        let mut values = BTreeMap::from(
+            [
+                ("RoleArn", ROLE),
+                ("RoleSessionName", "pod-1"),
+                ("WebIdentityToken", "a.b.c"),
+            ]
+            .map(|(name, value)| (name.to_owned(), value.to_owned())),
+        );
+        for (name, value) in changes {
+            if value.is_empty() {
+                values.remove(*name);
+            } else {
+                values.insert((*name).to_owned(), (*value).to_owned());
+            }
+        }
+        AssumeRequest::parse(&Parameters(values))
+    }
+
+    #[test]
+    fn form_text_is_decoded_and_a_repeated_or_broken_parameter_refused() {
+        let parameters = Parameters::parse("Action=Get%43allerIdentity&Version=2011-06-15&x=a+b%2Bc&y").unwrap();
+        assert_eq!(parameters.action(), Ok(Action::GetCallerIdentity));
+        assert_eq!(
+            (parameters.value("x"), parameters.value("y")),
+            (Some("a b+c"), Some(""))
+        );
+        for wrong in [
+            "a=1&a=2",
+            "a=%ff",
+            &(0..300).map(|n| format!("p{n}=")).collect::<Vec<_>>().join("&"),
+        ] {
+            assert_eq!(Parameters::parse(wrong).err().unwrap().code, "MalformedQueryString");
+        }
+    }
+
+    #[test]
+    fn action_and_version_must_be_ones_that_sts_has() {
+        for (form, code, message) in [
+            ("", "MissingAction", "The request is missing an action."),
+            (
+                "Action=AssumeRole&Version=2011-06-15",
+                "InvalidAction",
+                "Could not find operation AssumeRole for version 2011-06-15",
+            ),
+            (
+                "Action=GetCallerIdentity",
+                "InvalidAction",
+                "Could not find operation GetCallerIdentity for version NO_VERSION_SPECIFIED",
+            ),
+            (
+                "Action=GetCallerIdentity&Version=2010-05-08",
+                "InvalidAction",
+                "Could not find operation GetCallerIdentity for version 2010-05-08",
+            ),
+        ] {
+            let error = Parameters::parse(form).unwrap().action().unwrap_err();
+            assert_eq!((error.status, error.code, error.message.as_str()), (400, code, message));
+        }
+    }
+
+    #[test]
+    fn every_parameter_outside_its_bounds_is_refused_in_the_words_of_aws() {
+        let constraint = |value: &str, member: &str, rule: &str| {
+            format!(
+                "1 validation error detected: {value} at '{member}' failed to satisfy constraint: Member must {rule}"
+            )
+        };
+        let long_name = "n".repeat(65);
+        let long_policy = format!("{{\"x\":\"{}\"}}", "y".repeat(2048));
+        let cases = [
+            ("RoleArn", "", constraint("Value null", "roleArn", "not be null")),
+            (
+                "RoleArn",
+                "short",
+                constraint("Value 'short'", "roleArn", "have length greater than or equal to 20"),
+            ),
+            (
+                "RoleArn",
+                "arn:aws:s3:::a-bucket-name",
+                "Request ARN is invalid".to_owned(),
+            ),
+            (
+                "RoleSessionName",
+                "",
+                constraint("Value null", "roleSessionName", "not be null"),
+            ),
+            (
+                "RoleSessionName",
+                "n",
+                constraint("Value 'n'", "roleSessionName", "have length greater than or equal to 2"),
+            ),
+            (
+                "RoleSessionName",
+                &long_name,
+                constraint(
+                    &format!("Value '{long_name}'"),
+                    "roleSessionName",
+                    "have length less than or equal to 64",
+                ),
+            ),
+            (
+                "RoleSessionName",
+                "a:b",
+                constraint(
+                    "Value 'a:b'",
+                    "roleSessionName",
+                    r"satisfy regular expression pattern: [\w+=,.@-]*",
+                ),
+            ),
+            (
+                "WebIdentityToken",
+                "",
+                constraint("Value", "webIdentityToken", "not be null"),
+            ),
+            (
+                "WebIdentityToken",
+                "abc",
+                constraint("Value", "webIdentityToken", "have length greater than or equal to 4"),
+            ),
+            (
+                "WebIdentityToken",
+                &"t".repeat(20_001),
+                constraint("Value", "webIdentityToken", "have length less than or equal to 20000"),
+            ),
+            (
+                "ProviderId",
+                "graph.facebook.com",
+                "ProviderId must not be specified for OpenID Connect ID tokens".to_owned(),
+            ),
+            (
+                "DurationSeconds",
+                "899",
+                constraint(
+                    "Value '899'",
+                    "durationSeconds",
+                    "have value greater than or equal to 900",
+                ),
+            ),
+            (
+                "DurationSeconds",
+                "43201",
+                constraint(
+                    "Value '43201'",
+                    "durationSeconds",
+                    "have value less than or equal to 43200",
+                ),
+            ),
+            (
+                "MinimumSessionTokenSize",
+                "4097",
+                constraint(
+                    "Value '4097'",
+                    "minimumSessionTokenSize",
+                    "have value less than or equal to 4096",
+                ),
+            ),
+            (
+                "Policy",
+                &long_policy,
+                constraint(
+                    &format!("Value '{long_policy}'"),
+                    "policy",
+                    "have length less than or equal to 2048",
+                ),
+            ),
+            (
+                "PolicyArns.member.1.arn",
+                "short",
+                constraint(
+                    "Value 'short'",
+                    "policyArns.1.member.arn",
+                    "have length greater than or equal to 20",
+                ),
+            ),
+        ];
+        for (name, value, message) in cases {
+            assert_eq!(
+                assume(&[(name, value)]).err(),
+                Some(AwsError::validation(message)),
+                "{name}={value}"
+            );
+        }
+        let both = assume(&[("RoleSessionName", "a/"), ("DurationSeconds", "1")])
+            .err()
+            .unwrap();
+        assert!(
+            both.message.starts_with("2 validation errors detected: Value 'a/'"),
+            "{both}"
+        );
+        assert!(both.message.contains("; Value '1' at 'durationSeconds'"), "{both}");
+    }
+
+    #[test]
+    fn session_policies_must_be_policies_and_fit_together() {
+        for (policy, message) in [
+            ("{", "This policy contains invalid Json"),
+            ("{}", "Syntax errors in policy."),
+            (
+                r#"{"Statement":[{"Effect":"Allow","Principal":"*"}]}"#,
+                "Policy document should not specify a principal.",
+            ),
+        ] {
+            assert_eq!(
+                assume(&[("Policy", policy)]).err(),
+                Some(AwsError::malformed_policy(message))
+            );
+        }
+        let policy = format!(r#"{{"Statement":{{"Effect":"Deny","Action":"{}"}}}}"#, "a".repeat(1990));
+        let arn = ("PolicyArns.member.1.arn", "arn:aws:iam::aws:policy/ReadOnlyAccess");
+        assert_eq!(
+            assume(&[("Policy", &policy), arn]).err().unwrap().code,
+            "PackedPolicyTooLarge"
+        );
+        assert_eq!(assume(&[arn]).unwrap().packed_policy_size, Some(2));
+        let list: Vec<_> = (1..=11).map(|n| format!("PolicyArns.member.{n}.arn")).collect();
+        let list: Vec<_> = list.iter().map(|name| (name.as_str(), arn.1)).collect();
+        assert!(
+            assume(&list)
+                .err()
+                .unwrap()
+                .message
+                .ends_with("Member must have length less than or equal to 10")
+        );
+        assert_eq!(
+            assume(&[("PolicyArns.member.2.arn", arn.1)]).err().unwrap().code,
+            "MalformedInput"
+        );
+        assert_eq!(
+            assume(&[("DurationSeconds", "an hour")]).err().unwrap().code,
+            "MalformedInput"
+        );
+    }
+
+    #[test]
+    fn a_valid_request_has_the_defaults_of_aws() {
+        let request = assume(&[]).unwrap();
+        assert_eq!((request.duration, request.packed_policy_size), (3600, None));
+        assert_eq!(
+            (request.role.name.as_str(), request.session_name.as_str()),
+            ("orders", "pod-1")
+        );
+        assert_eq!(assume(&[("DurationSeconds", "43200")]).unwrap().duration, 43_200);
+    }
+}

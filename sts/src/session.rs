@@ -1,0 +1,159 @@
+//! The credentials that were issued, in memory.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::error::Unspecified;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::config::RoleArn;
+use crate::xml::AwsError;
+
+/// Sessions remembered; the oldest goes first. Expired ones stay until then, so that their use is answered with
+/// `ExpiredToken` instead of `InvalidClientTokenId`.
+const MAX_SESSIONS: usize = 10_000;
+const BASE32: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+
+/// One assumed role. No Debug: it holds the secrets.
+pub(crate) struct Session {
+    pub(crate) access_key_id: String,
+    pub(crate) secret_access_key: String,
+    pub(crate) token: String,
+    pub(crate) expires: Timestamp,
+    /// `arn:<partition>:sts::<account>:assumed-role/<role>/<session>`
+    pub(crate) arn: String,
+    /// `AROA…:<session>`
+    pub(crate) user_id: String,
+    pub(crate) account: String,
+}
+
+impl Session {
+    /// New random credentials, valid for `duration` seconds.
+    pub(crate) fn issue(
+        role_arn: &str,
+        role: &RoleArn,
+        session_name: &str,
+        duration: u32,
+        now: Timestamp,
+    ) -> Result<Self, Unspecified> {
+        // The id of a role is stable, as in AWS.
+        let role_id = base32(&digest(&SHA256, role_arn.as_bytes()).as_ref()[..17]);
+        let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+        Ok(Self {
+            access_key_id: format!("ASIA{}", base32(&random::<16>()?)),
+            secret_access_key: STANDARD.encode(random::<30>()?),
+            token: STANDARD.encode(random::<192>()?),
+            expires: now
+                .saturating_add(SignedDuration::from_secs(i64::from(duration)))
+                .unwrap_or(Timestamp::MAX),
+            arn: format!(
+                "arn:{}:sts::{}:assumed-role/{}/{session_name}",
+                role.partition, role.account, role.name
+            ),
+            user_id: format!("AROA{role_id}:{session_name}"),
+            account: role.account.clone(),
+        })
+    }
+
+    pub(crate) fn has_token(&self, token: &[u8]) -> bool {
+        verify_slices_are_equal(self.token.as_bytes(), token).is_ok()
+    }
+
+    pub(crate) fn check_expiry(&self, now: Timestamp) -> Result<(), AwsError> {
+        if now < self.expires {
+            return Ok(());
+        }
+        Err(AwsError::new(
+            403,
+            "ExpiredToken",
+            "The security token included in the request is expired",
+        ))
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Sessions {
+    by_key: HashMap<String, Arc<Session>>,
+    oldest_first: VecDeque<String>,
+}
+
+impl Sessions {
+    pub(crate) fn add(&mut self, session: Arc<Session>) {
+        if self.oldest_first.len() >= MAX_SESSIONS
+            && let Some(oldest) = self.oldest_first.pop_front()
+        {
+            self.by_key.remove(&oldest);
+        }
+        self.oldest_first.push_back(session.access_key_id.clone());
+        self.by_key.insert(session.access_key_id.clone(), session);
+    }
+
+    pub(crate) fn find(&self, access_key_id: &str) -> Option<Arc<Session>> {
+        self.by_key.get(access_key_id).cloned()
+    }
+}
+
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], Unspecified> {
+    let mut bytes = [0; N];
+    aws_lc_rs::rand::fill(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// One character for the low five bits of each byte.
+fn base32(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .map(|byte| char::from(BASE32[usize::from(byte & 31)]))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session(now: i64) -> Session {
+        let arn = "arn:aws-cn:iam::111122223333:role/shop/orders";
+        let now = Timestamp::from_second(now).unwrap();
+        Session::issue(arn, &RoleArn::parse(arn).unwrap(), "pod-1", 900, now).unwrap()
+    }
+
+    #[test]
+    fn credentials_look_like_those_of_aws_and_are_never_the_same() {
+        let (one, other) = (session(0), session(0));
+        assert_eq!(one.arn, "arn:aws-cn:sts::111122223333:assumed-role/orders/pod-1");
+        assert!(one.access_key_id.starts_with("ASIA") && one.access_key_id.len() == 20);
+        assert_eq!((one.secret_access_key.len(), one.token.len()), (40, 256));
+        assert!(one.user_id.starts_with("AROA") && one.user_id.len() == 21 + ":pod-1".len());
+        assert_eq!(one.user_id, other.user_id);
+        assert!(one.access_key_id != other.access_key_id && one.secret_access_key != other.secret_access_key);
+        assert!(one.has_token(one.token.as_bytes()) && !one.has_token(other.token.as_bytes()));
+    }
+
+    #[test]
+    fn a_session_ends_with_the_second_of_its_expiry() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        assert_eq!(session(1000).check_expiry(at(1899)), Ok(()));
+        assert_eq!(session(1000).check_expiry(at(1900)).unwrap_err().code, "ExpiredToken");
+    }
+
+    #[test]
+    fn only_so_many_sessions_are_remembered() {
+        let mut sessions = Sessions::default();
+        let first = Arc::new(session(0));
+        sessions.add(first.clone());
+        for _ in 1..MAX_SESSIONS {
+            sessions.add(Arc::new(session(0)));
+        }
+        assert!(sessions.find(&first.access_key_id).is_some());
+        sessions.add(Arc::new(session(0)));
+        assert!(sessions.find(&first.access_key_id).is_none());
+        assert_eq!(
+            (sessions.by_key.len(), sessions.oldest_first.len()),
+            (MAX_SESSIONS, MAX_SESSIONS)
+        );
+    }
+}

@@ -1,0 +1,417 @@
+//! AWS Signature Version 4 in the Authorization header: read and verified.
+
+use std::fmt::Write as _;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::hmac;
+use hyper::{HeaderMap, Method};
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
+
+use crate::xml::AwsError;
+
+const ALGORITHM: &str = "AWS4-HMAC-SHA256";
+const SERVICE: &str = "sts";
+/// How far the signer's clock may be off, in seconds.
+const MAX_SKEW: i64 = 15 * 60;
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// The parts of a request that are signed.
+pub(crate) struct Signed<'a> {
+    pub(crate) method: &'a Method,
+    pub(crate) path: &'a str,
+    pub(crate) query: &'a str,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) body: &'a [u8],
+}
+
+/// What the Authorization header claims.
+pub(crate) struct Authorization {
+    pub(crate) access_key_id: String,
+    /// `<date>/<region>/<service>/aws4_request`
+    scope: String,
+    signed_headers: Vec<String>,
+    signature: String,
+    /// `X-Amz-Date` as it was sent.
+    date: String,
+    at: Timestamp,
+}
+
+impl Authorization {
+    /// Reads the headers. A message never repeats them.
+    pub(crate) fn parse(headers: &HeaderMap) -> Result<Self, AwsError> {
+        let incomplete = |message: String| AwsError::new(400, "IncompleteSignature", message);
+        let Some(header) = headers.get("authorization") else {
+            return Err(AwsError::new(
+                403,
+                "MissingAuthenticationToken",
+                "Request is missing Authentication Token",
+            ));
+        };
+        let fields = header
+            .to_str()
+            .ok()
+            .and_then(|text| text.strip_prefix(ALGORITHM))
+            .and_then(|t| t.strip_prefix(' '));
+        let Some(fields) = fields else {
+            return Err(incomplete(format!(
+                "Authorization header must begin with '{ALGORITHM} '"
+            )));
+        };
+        let field = |name: &str| {
+            let found = fields
+                .split(',')
+                .find_map(|field| field.trim().strip_prefix(name)?.strip_prefix('='));
+            found
+                .filter(|value| !value.is_empty())
+                .ok_or_else(|| incomplete(format!("Authorization header requires '{name}' parameter.")))
+        };
+        let (credential, signed_headers, signature) =
+            (field("Credential")?, field("SignedHeaders")?, field("Signature")?);
+        let (access_key_id, scope) = credential
+            .split_once('/')
+            .ok_or_else(|| incomplete("Credential must have a scope: <key>/<date>/<region>/sts/aws4_request".into()))?;
+        let date = headers
+            .get("x-amz-date")
+            .and_then(|value| value.to_str().ok())
+            .ok_or_else(|| {
+                incomplete("Authorization header requires existence of a 'X-Amz-Date' header.".to_owned())
+            })?;
+        let at = DateTime::strptime("%Y%m%dT%H%M%SZ", date)
+            .and_then(|time| time.to_zoned(TimeZone::UTC))
+            .map_err(|_| incomplete("Date must be in ISO-8601 'basic format'.".to_owned()))?
+            .timestamp();
+        let signed_headers: Vec<_> = signed_headers.split(';').map(str::to_owned).collect();
+        for required in ["host", "x-amz-date", "x-amz-security-token"] {
+            if headers.contains_key(required) && !signed_headers.iter().any(|name| name == required) {
+                return Err(incomplete(format!(
+                    "'{required}' must be a 'SignedHeader' in the AWS Authorization."
+                )));
+            }
+        }
+        let scope_problem = match scope.split('/').collect::<Vec<_>>().as_slice() {
+            [day, ..] if !date.starts_with(&format!("{day}T")) => {
+                Some("Date in Credential scope does not match the date of the request.")
+            }
+            [_, "", _, _] => Some("Credential should be scoped to a valid region."),
+            [_, _, service, _] if *service != SERVICE => Some("Credential should be scoped to correct service: 'sts'."),
+            [_, _, _, "aws4_request"] => None,
+            _ => Some("Credential should be scoped with a valid terminator: 'aws4_request'."),
+        };
+        if let Some(problem) = scope_problem {
+            return Err(does_not_match(problem));
+        }
+        Ok(Self {
+            access_key_id: access_key_id.to_owned(),
+            scope: scope.to_owned(),
+            signed_headers,
+            signature: signature.to_owned(),
+            date: date.to_owned(),
+            at,
+        })
+    }
+
+    /// Checks the time and the signature under `secret`.
+    pub(crate) fn verify(&self, request: &Signed<'_>, secret: &str, now: Timestamp) -> Result<(), AwsError> {
+        let difference = now.as_second() - self.at.as_second();
+        if difference.abs() > MAX_SKEW {
+            let (sent, now) = (&self.date, now.strftime("%Y%m%dT%H%M%SZ"));
+            return Err(does_not_match(&if difference > 0 {
+                format!("Signature expired: {sent} is more than 15 min. earlier than {now}")
+            } else {
+                format!("Signature not yet current: {sent} is more than 15 min. later than {now}")
+            }));
+        }
+        let expected = signature(request, &self.signed_headers, &self.date, &self.scope, secret);
+        verify_slices_are_equal(expected.as_bytes(), self.signature.as_bytes()).map_err(|_| {
+            does_not_match(
+                "The request signature we calculated does not match the signature you provided. Check your AWS Secret \
+                 Access Key and signing method. Consult the service documentation for details.",
+            )
+        })
+    }
+}
+
+fn does_not_match(message: &str) -> AwsError {
+    AwsError::new(403, "SignatureDoesNotMatch", message)
+}
+
+/// The signature in lower-case hexadecimal.
+fn signature(request: &Signed<'_>, signed_headers: &[String], date: &str, scope: &str, secret: &str) -> String {
+    let sha256 = |bytes: &[u8]| hex(digest(&SHA256, bytes).as_ref());
+    let mac = |key: &[u8], text: &str| hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text.as_bytes());
+
+    let mut canonical = format!(
+        "{}\n{}\n{}\n",
+        request.method,
+        request.path,
+        canonical_query(request.query)
+    );
+    for name in signed_headers {
+        let values = request.headers.get_all(name).iter().map(|value| {
+            // One space for several, none at the ends.
+            String::from_utf8_lossy(value.as_bytes())
+                .split_whitespace()
+                .collect::<Vec<_>>()
+                .join(" ")
+        });
+        // Writing to a String can't fail.
+        let _ = writeln!(canonical, "{name}:{}", values.collect::<Vec<_>>().join(","));
+    }
+    let _ = write!(canonical, "\n{}\n{}", signed_headers.join(";"), sha256(request.body));
+
+    let to_sign = format!("{ALGORITHM}\n{date}\n{scope}\n{}", sha256(canonical.as_bytes()));
+    let key = scope
+        .split('/')
+        .fold(format!("AWS4{secret}").into_bytes(), |key, part| {
+            mac(&key, part).as_ref().to_vec()
+        });
+    hex(mac(&key, &to_sign).as_ref())
+}
+
+fn canonical_query(query: &str) -> String {
+    let encode = |text: &str| {
+        let bytes: Vec<u8> = percent_decode_str(text).collect();
+        percent_encode(&bytes, UNRESERVED).to_string()
+    };
+    let mut pairs: Vec<_> = query
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .map(|(name, value)| (encode(name), encode(value)))
+        .collect();
+    pairs.sort();
+    pairs
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect::<Vec<_>>()
+        .join("&")
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
+    const BODY: &[u8] = b"Action=GetCallerIdentity&Version=2011-06-15";
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+            .collect()
+    }
+
+    fn names(list: &[&str]) -> Vec<String> {
+        list.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    /// Headers of a request signed with `SECRET` at 2015-08-30T12:36:00Z.
+    fn signed() -> HeaderMap {
+        let mut headers = headers(&[
+            ("host", "127.0.0.1:1"),
+            ("x-amz-date", "20150830T123600Z"),
+            ("x-amz-security-token", "session"),
+        ]);
+        let list = names(&["host", "x-amz-date", "x-amz-security-token"]);
+        let scope = "20150830/eu-central-1/sts/aws4_request";
+        let request = Signed {
+            method: &Method::POST,
+            path: "/",
+            query: "",
+            headers: &headers,
+            body: BODY,
+        };
+        let signature = signature(&request, &list, "20150830T123600Z", scope, SECRET);
+        let header = format!(
+            "{ALGORITHM} Credential=AKIDEXAMPLE/{scope}, SignedHeaders={}, Signature={signature}",
+            list.join(";")
+        );
+        headers.insert("authorization", header.parse().unwrap());
+        headers
+    }
+
+    fn now() -> Timestamp {
+        "2015-08-30T12:36:00Z".parse().unwrap()
+    }
+
+    fn verify(headers: &HeaderMap, secret: &str, now: Timestamp) -> Result<(), AwsError> {
+        let request = Signed {
+            method: &Method::POST,
+            path: "/",
+            query: "",
+            headers,
+            body: BODY,
+        };
+        Authorization::parse(headers)?.verify(&request, secret, now)
+    }
+
+    #[test]
+    fn the_signatures_of_the_published_examples_come_out() {
+        let plain = headers(&[("host", "example.amazonaws.com"), ("x-amz-date", "20150830T123600Z")]);
+        let request = Signed {
+            method: &Method::GET,
+            path: "/",
+            query: "",
+            headers: &plain,
+            body: b"",
+        };
+        assert_eq!(
+            signature(
+                &request,
+                &names(&["host", "x-amz-date"]),
+                "20150830T123600Z",
+                "20150830/us-east-1/service/aws4_request",
+                SECRET
+            ),
+            "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31"
+        );
+        let users = headers(&[
+            ("content-type", "application/x-www-form-urlencoded; charset=utf-8"),
+            ("host", "iam.amazonaws.com"),
+            ("x-amz-date", "20150830T123600Z"),
+        ]);
+        let query = "Version=2010-05-08&Action=ListUsers";
+        let request = Signed {
+            method: &Method::GET,
+            path: "/",
+            query,
+            headers: &users,
+            body: b"",
+        };
+        assert_eq!(
+            signature(
+                &request,
+                &names(&["content-type", "host", "x-amz-date"]),
+                "20150830T123600Z",
+                "20150830/us-east-1/iam/aws4_request",
+                SECRET
+            ),
+            "5d672d79c15b13162d9279b0855cfba6789a8edb4c82c400e06b5924a6f2b5d7"
+        );
+    }
+
+    #[test]
+    fn a_signature_holds_only_for_its_secret_request_and_time() {
+        assert_eq!(verify(&signed(), SECRET, now()), Ok(()));
+        let code = |result: Result<(), AwsError>| result.unwrap_err().code;
+        assert_eq!(code(verify(&signed(), "other", now())), "SignatureDoesNotMatch");
+        for header in ["host", "x-amz-security-token"] {
+            let mut changed = signed();
+            changed.insert(header, "changed".parse().unwrap());
+            assert_eq!(
+                code(verify(&changed, SECRET, now())),
+                "SignatureDoesNotMatch",
+                "{header}"
+            );
+        }
+        for (seconds, expected) in [
+            (900, None),
+            (-900, None),
+            (901, Some("Signature expired")),
+            (-901, Some("Signature not yet current")),
+        ] {
+            let at = Timestamp::from_second(now().as_second() + seconds).unwrap();
+            let problem = verify(&signed(), SECRET, at).err().map(|error| error.message);
+            assert_eq!(problem.is_some(), expected.is_some(), "{seconds}");
+            assert!(problem.unwrap_or_default().starts_with(expected.unwrap_or_default()));
+        }
+    }
+
+    #[test]
+    fn what_is_missing_or_out_of_scope_is_said_without_repeating_the_header() {
+        let mut without = signed();
+        without.remove("authorization");
+        let error = Authorization::parse(&without).err().unwrap();
+        assert_eq!(
+            error.to_string(),
+            "MissingAuthenticationToken: Request is missing Authentication Token"
+        );
+        let scope = "20150830/eu-central-1/sts/aws4_request";
+        let all = "host;x-amz-date;x-amz-security-token";
+        for (header, code, text) in [
+            ("Bearer secret".to_owned(), "IncompleteSignature", "must begin with"),
+            (
+                format!("AWS4-ECDSA-P256-SHA256 Credential=A/{scope}, SignedHeaders={all}, Signature=0"),
+                "IncompleteSignature",
+                "must begin with",
+            ),
+            (
+                format!("{ALGORITHM} SignedHeaders={all}, Signature=0"),
+                "IncompleteSignature",
+                "requires 'Credential'",
+            ),
+            (
+                format!("{ALGORITHM} Credential=A/{scope}, Signature=0"),
+                "IncompleteSignature",
+                "requires 'SignedHeaders'",
+            ),
+            (
+                format!("{ALGORITHM} Credential=A/{scope}, SignedHeaders={all}"),
+                "IncompleteSignature",
+                "requires 'Signature'",
+            ),
+            (
+                format!("{ALGORITHM} Credential=A/{scope}, SignedHeaders=host;x-amz-date, Signature=0"),
+                "IncompleteSignature",
+                "'x-amz-security-token' must be",
+            ),
+            (
+                format!("{ALGORITHM} Credential=A/{scope}, SignedHeaders=x-amz-date;x-amz-security-token, Signature=0"),
+                "IncompleteSignature",
+                "'host' must be",
+            ),
+            (
+                format!(
+                    "{ALGORITHM} Credential=A/20150829/eu-central-1/sts/aws4_request, SignedHeaders={all}, Signature=0"
+                ),
+                "SignatureDoesNotMatch",
+                "Date in Credential scope",
+            ),
+            (
+                format!(
+                    "{ALGORITHM} Credential=A/20150830/eu-central-1/s3/aws4_request, SignedHeaders={all}, Signature=0"
+                ),
+                "SignatureDoesNotMatch",
+                "correct service: 'sts'",
+            ),
+            (
+                format!("{ALGORITHM} Credential=A/20150830/eu-central-1/sts/aws3, SignedHeaders={all}, Signature=0"),
+                "SignatureDoesNotMatch",
+                "valid terminator",
+            ),
+        ] {
+            let mut headers = signed();
+            headers.insert("authorization", header.parse().unwrap());
+            let error = Authorization::parse(&headers).err().unwrap();
+            assert_eq!(error.code, code, "{header}: {error}");
+            assert!(
+                error.message.contains(text) && !error.message.contains("secret"),
+                "{header}: {error}"
+            );
+        }
+        let mut undated = signed();
+        undated.remove("x-amz-date");
+        assert_eq!(
+            Authorization::parse(&undated).err().unwrap().code,
+            "IncompleteSignature"
+        );
+        undated.insert("x-amz-date", "yesterday".parse().unwrap());
+        assert_eq!(
+            Authorization::parse(&undated).err().unwrap().code,
+            "IncompleteSignature"
+        );
+    }
+}
