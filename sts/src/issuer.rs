@@ -121,33 +121,34 @@ impl Issuers {
 
     /// The key of a registered issuer.
     pub(crate) async fn key(&self, issuer: &str, key_id: &str, now: Timestamp) -> Result<Key, AwsError> {
+        // Waiting for another request's fetch counts too, so that a dead issuer holds nobody longer than this.
+        let found = match tokio::time::timeout(DEADLINE, self.find(issuer, key_id, now)).await {
+            Ok(found) => found,
+            Err(_) => Err(FetchError::Deadline),
+        };
+        let key = found.map_err(|error| {
+            let cause = std::error::Error::source(&error)
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            tracing::warn!(issuer, %error, cause, "no keys");
+            error.as_aws_error()
+        })?;
+        key.ok_or_else(no_verification_key)
+    }
+
+    async fn find(&self, issuer: &str, key_id: &str, now: Timestamp) -> Result<Option<Key>, FetchError> {
         let remembered = {
             let mut all = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
             all.entry(issuer.to_owned()).or_default().clone()
         };
         let mut remembered = remembered.lock().await;
         if remembered.needs_fetch(key_id, now) {
-            let fetched = match tokio::time::timeout(DEADLINE, self.fetch(issuer)).await {
-                Ok(fetched) => fetched,
-                Err(_) => Err(FetchError::Deadline),
+            *remembered = Remembered {
+                keys: self.fetch(issuer).await?,
+                fetched: Some(now),
             };
-            match fetched {
-                Ok(keys) => {
-                    *remembered = Remembered {
-                        keys,
-                        fetched: Some(now),
-                    }
-                }
-                Err(error) => {
-                    let cause = std::error::Error::source(&error)
-                        .map(ToString::to_string)
-                        .unwrap_or_default();
-                    tracing::warn!(issuer, %error, cause, "no keys");
-                    return Err(error.as_aws_error());
-                }
-            }
         }
-        remembered.keys.find(key_id).cloned().ok_or_else(no_verification_key)
+        Ok(remembered.keys.find(key_id).cloned())
     }
 
     async fn fetch(&self, issuer: &str) -> Result<Keys, FetchError> {

@@ -1,6 +1,6 @@
 //! The stand-in as a process of its own.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -75,6 +75,7 @@ async fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt()
         .with_max_level(args.log_level)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     let read = |path: &PathBuf| std::fs::read_to_string(path).with_context(|| path.display().to_string());
 

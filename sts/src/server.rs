@@ -38,7 +38,7 @@ const MAX_CONNECTIONS: usize = 256;
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 /// Between two requests on a connection, until the head of the next one is there.
 const HEAD_DEADLINE: Duration = Duration::from_secs(60);
-/// For the body, and for the issuer (twice its 5 s: another request may be asking it first).
+/// For the body and, 5 s of it, for the issuer.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(15);
 /// How long `stop` waits for requests in flight.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
@@ -95,7 +95,6 @@ struct State {
 
 impl Server {
     /// Listens on `listen` (loopback only; port 0 = any free one), in plain HTTP or with TLS, by the machine's clock.
-    /// Must be called inside a tokio runtime.
     pub async fn start(
         config: Config,
         listen: SocketAddr,

@@ -451,9 +451,13 @@ async fn keys_are_remembered_and_an_unknown_one_is_asked_for_at_most_every_half_
     let no_key = "400 InvalidIdentityToken: Couldn't retrieve verification key from your identity provider, please \
                   reference AssumeRoleWithWebIdentity documentation for requirements";
 
-    for _ in 0..3 {
-        assert_eq!(assume(&server, &old.token(&json!({}))).await.0, 200);
-    }
+    let token = old.token(&json!({}));
+    let together = tokio::join!(
+        assume(&server, &token),
+        assume(&server, &token),
+        assume(&server, &token)
+    );
+    assert_eq!((together.0.0, together.1.0, together.2.0), (200, 200, 200));
     assert_eq!(issuer.requests(), 2, "discovery and keys, once");
     issuer.answer("/cluster/keys", 200, &json!({"keys": [old.jwk(), new.jwk()]}));
     assert_eq!(error(assume(&server, &new.token(&json!({}))).await), no_key);
@@ -509,6 +513,18 @@ async fn an_issuer_that_cannot_be_trusted_or_reached_gives_no_credentials() {
     .await;
     assert!(error(assume(&server, &token).await).starts_with(no_key));
     assert_eq!(issuer.requests(), 0);
+
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let connect_to = [("oidc.tokenscope.test".to_owned(), silent.local_addr().unwrap())].into();
+    let (server, _) = start(Config {
+        connect_to,
+        ..config(&issuer)
+    })
+    .await;
+    let started = std::time::Instant::now();
+    let both = tokio::join!(assume(&server, &token), assume(&server, &token));
+    assert!(error(both.0).starts_with(no_key) && error(both.1).starts_with(no_key));
+    assert!((5..8).contains(&started.elapsed().as_secs()), "{:?}", started.elapsed());
 
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let connect_to = [("oidc.tokenscope.test".to_owned(), closed)].into();
