@@ -111,6 +111,12 @@ spec:
       periodSeconds: 5
       timeoutSeconds: 3
       failureThreshold: 2
+    {{- with .preStopSeconds }}
+    # The process closes its listener at once when it is told to stop; until then the endpoints have forgotten the pod.
+    lifecycle:
+      preStop:
+        sleep: {seconds: {{ . }}}
+    {{- end }}
     {{- with $values.resources }}
     resources:
       {{- toYaml . | nindent 6 }}
