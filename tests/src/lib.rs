@@ -4,6 +4,7 @@
 //! - [`install`]: tokenscope as its charts say, with its real programs running outside the cluster;
 //! - [`admission`]: creating pods and looking at the whole answer, warnings included;
 //! - [`container`]: what a process in a container would find, for the unmodified AWS SDK;
+//! - [`fixtures`]: a namespace of a shop, its policies and its pods;
 //! - [`helm`]: the real helm;
 //! - [`process`]: child processes that end when the test does, and the faults to give them;
 //! - [`Shared`]: one control plane for all tests of a file.
@@ -12,6 +13,7 @@ pub mod admission;
 pub mod apply;
 pub mod container;
 pub mod control_plane;
+pub mod fixtures;
 pub mod forward;
 pub mod helm;
 pub mod install;
