@@ -5,7 +5,9 @@
 //! - [`admission`]: creating pods and looking at the whole answer, warnings included;
 //! - [`container`]: what a process in a container would find, for the unmodified AWS SDK;
 //! - [`fixtures`]: a namespace of a shop, its policies and its pods;
+//! - [`direct`]: a webhook without an API server between;
 //! - [`helm`]: the real helm;
+//! - [`second_webhook`]: somebody else's webhook beside ours;
 //! - [`process`]: child processes that end when the test does, and the faults to give them;
 //! - [`Shared`]: one control plane for all tests of a file.
 
@@ -13,12 +15,14 @@ pub mod admission;
 pub mod apply;
 pub mod container;
 pub mod control_plane;
+pub mod direct;
 pub mod fixtures;
 pub mod forward;
 pub mod helm;
 pub mod install;
 pub mod pki;
 pub mod process;
+pub mod second_webhook;
 
 use std::fmt::Display;
 use std::time::{Duration, Instant};

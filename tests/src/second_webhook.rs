@@ -1,0 +1,133 @@
+//! Somebody else's mutating webhook, as most clusters have several: a real TLS server with a registration of its own.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use axum::routing::post;
+use axum::{Json, Router};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use serde_json::{Value, json};
+use tokenscope_platform::Limits;
+use tokenscope_platform::tls::{ServingCertificate, serve, server_config};
+use tokio::net::TcpListener;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::admission::try_pod;
+use crate::control_plane::ControlPlane;
+use crate::pki::Authority;
+use crate::{delete, eventually};
+
+const CONFIGURATIONS: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
+
+/// A webhook that changes the pods of one namespace. It serves until it is dropped or its test's runtime ends; its
+/// registration stays until [`SecondWebhook::remove`].
+#[derive(Debug)]
+pub struct SecondWebhook {
+    name: String,
+    calls: Arc<AtomicUsize>,
+    _serving: DropGuard,
+}
+
+impl SecondWebhook {
+    /// Registers it and waits until the API server calls it.
+    ///
+    /// The API server calls webhooks in the order of their registrations' names, so `name` says whether it comes before or
+    /// after `tokenscope`. It is called again when another one changes the pod after it. `change` gives the JSON Patch
+    /// operations for a pod.
+    pub async fn start(
+        control_plane: &ControlPlane,
+        name: &str,
+        namespace: &str,
+        change: impl Fn(&Value) -> Vec<Value> + Send + Sync + 'static,
+    ) -> Result<Self> {
+        let authority = Authority::new("somebody-else")?;
+        let identity = authority.server(&["127.0.0.1"])?;
+        let certificate = ServingCertificate::empty();
+        certificate.replace(&identity.certificate, &identity.key)?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let port = listener.local_addr()?.port();
+
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&calls);
+        let change = Arc::new(change);
+        let app = Router::new().route(
+            "/",
+            post(async move |Json(review): Json<Value>| {
+                let answer = answer(&review["request"], &*change);
+                counted.fetch_add(1, Ordering::Relaxed);
+                Json(answer)
+            }),
+        );
+        let stop = CancellationToken::new();
+        let config = server_config(certificate)?;
+        tokio::spawn(serve(listener, config, app, Limits::default(), stop.clone()));
+
+        let client = control_plane.client().await?;
+        let configuration = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration", "metadata": {"name": name},
+            "webhooks": [{
+                "name": "pods.somebody-else.test",
+                "clientConfig": {
+                    "url": format!("https://127.0.0.1:{port}/"),
+                    "caBundle": BASE64_STANDARD.encode(authority.certificate()),
+                },
+                "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+                "admissionReviewVersions": ["v1"], "sideEffects": "None", "failurePolicy": "Fail",
+                "reinvocationPolicy": "IfNeeded", "timeoutSeconds": 30,
+            }],
+        });
+        crate::post(&client, CONFIGURATIONS, &configuration).await?;
+        let pod = json!({
+            "metadata": {"name": "is-the-second-webhook-there", "namespace": namespace},
+            "spec": {"containers": [{"name": "app", "image": "app"}]},
+        });
+        eventually(Duration::from_secs(30), format!("{name} is called"), async || {
+            // What becomes of the pod does not matter here.
+            let answer = try_pod(&client, &pod).await?;
+            ensure!(calls.load(Ordering::Relaxed) > 0, "{} {}", answer.status, answer.body);
+            Ok(())
+        })
+        .await?;
+        Ok(Self {
+            name: name.to_owned(),
+            calls,
+            _serving: stop.drop_guard(),
+        })
+    }
+
+    /// How often it was called so far.
+    pub fn calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// Takes its registration away and waits until the API server calls it no more.
+    pub async fn remove(self, control_plane: &ControlPlane, namespace: &str) -> Result<()> {
+        let client = control_plane.client().await?;
+        delete(&client, &format!("{CONFIGURATIONS}/{}", self.name)).await?;
+        let pod = json!({
+            "metadata": {"name": "is-the-second-webhook-gone", "namespace": namespace},
+            "spec": {"containers": [{"name": "app", "image": "app"}]},
+        });
+        eventually(Duration::from_secs(30), format!("{} is called no more", self.name), async || {
+            let before = self.calls();
+            try_pod(&client, &pod).await?;
+            ensure!(self.calls() == before, "it was called again");
+            Ok(())
+        })
+        .await
+    }
+}
+
+fn answer(request: &Value, change: &dyn Fn(&Value) -> Vec<Value>) -> Value {
+    let mut response = json!({"uid": request["uid"], "allowed": true});
+    let operations = change(&request["object"]);
+    if !operations.is_empty() {
+        response["patchType"] = json!("JSONPatch");
+        response["patch"] = json!(BASE64_STANDARD.encode(Value::from(operations).to_string()));
+    }
+    json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response})
+}
