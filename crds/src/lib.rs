@@ -1,1 +1,14 @@
 //! The API that users write, and its way into the rule's own types.
+//!
+//! - [`v1alpha1`]: the two kinds of policy with their schema, and their status;
+//! - [`read`]: from what a watch delivers to a [`tokenscope_core::Policy`], the same way for every process;
+//! - [`conditions`]: the conditions of a policy's status and the closed set of their reasons;
+//! - [`definitions`]: the custom resource definitions, as the generated files have them.
+
+pub mod conditions;
+mod definitions;
+mod parse;
+pub mod read;
+pub mod v1alpha1;
+
+pub use definitions::{CannotWriteYaml, definitions, yaml};

@@ -1,0 +1,274 @@
+//! The conditions of a policy's status.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use std::fmt;
+
+/// What a condition is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ConditionType {
+    /// The policy makes sense, and this version can do what it says.
+    Accepted,
+    /// The policy is in force now.
+    Active,
+    /// There is nothing for a person to do: whoever waits for `Ready` may go on.
+    Ready,
+}
+
+impl ConditionType {
+    /// The word in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "Accepted",
+            Self::Active => "Active",
+            Self::Ready => "Ready",
+        }
+    }
+}
+
+impl fmt::Display for ConditionType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why a condition is as it is. Each reason belongs to one condition and to one status of it; there are no others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// Accepted.
+    Valid,
+    /// Not accepted: a field is wrong.
+    Invalid,
+    /// Not accepted: this version has no such token source.
+    SourceNotAvailable,
+    /// Active.
+    InForce,
+    /// Not active: not accepted.
+    Unusable,
+    /// Not active: switched off.
+    Disabled,
+    /// Not active: over.
+    Expired,
+    /// Not active: no window of its schedule is open.
+    OutsideSchedule,
+    /// Ready: every pod has what it should.
+    UpToDate,
+    /// Ready: there are pods that a restart would change.
+    OutdatedPods,
+    /// Ready: nothing is to be done while it isn't in force.
+    NotInForce,
+    /// Not ready: not accepted.
+    NotAccepted,
+    /// Not ready: another policy gives a pod another default role.
+    Conflict,
+    /// Not ready: pods run without what it grants.
+    MissedPods,
+}
+
+impl Reason {
+    /// Every reason, by condition.
+    pub const ALL: &[Self] = &[
+        Self::Valid,
+        Self::Invalid,
+        Self::SourceNotAvailable,
+        Self::InForce,
+        Self::Unusable,
+        Self::Disabled,
+        Self::Expired,
+        Self::OutsideSchedule,
+        Self::UpToDate,
+        Self::OutdatedPods,
+        Self::NotInForce,
+        Self::NotAccepted,
+        Self::Conflict,
+        Self::MissedPods,
+    ];
+
+    /// The word in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Valid => "Valid",
+            Self::Invalid => "Invalid",
+            Self::SourceNotAvailable => "SourceNotAvailable",
+            Self::InForce => "InForce",
+            Self::Unusable => "Unusable",
+            Self::Disabled => "Disabled",
+            Self::Expired => "Expired",
+            Self::OutsideSchedule => "OutsideSchedule",
+            Self::UpToDate => "UpToDate",
+            Self::OutdatedPods => "OutdatedPods",
+            Self::NotInForce => "NotInForce",
+            Self::NotAccepted => "NotAccepted",
+            Self::Conflict => "Conflict",
+            Self::MissedPods => "MissedPods",
+        }
+    }
+
+    /// The condition that it belongs to.
+    pub fn condition_type(self) -> ConditionType {
+        match self {
+            Self::Valid | Self::Invalid | Self::SourceNotAvailable => ConditionType::Accepted,
+            Self::InForce | Self::Unusable | Self::Disabled | Self::Expired | Self::OutsideSchedule => {
+                ConditionType::Active
+            }
+            Self::UpToDate
+            | Self::OutdatedPods
+            | Self::NotInForce
+            | Self::NotAccepted
+            | Self::Conflict
+            | Self::MissedPods => ConditionType::Ready,
+        }
+    }
+
+    /// Whether the condition is True with it.
+    pub fn is_true(self) -> bool {
+        matches!(
+            self,
+            Self::Valid | Self::InForce | Self::UpToDate | Self::OutdatedPods | Self::NotInForce
+        )
+    }
+
+    /// What it means and what to do, in a sentence for the reference.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Valid => "The policy makes sense and this version can do what it says.",
+            Self::Invalid => {
+                "A field is wrong, though the schema let it through; the message names the field and what would be right. The policy grants nothing."
+            }
+            Self::SourceNotAvailable => {
+                "The policy's token.source is not available in this version. Pods that it selects are refused."
+            }
+            Self::InForce => "The policy is in force now.",
+            Self::Unusable => "The policy is not accepted, so it is not in force; the condition Accepted says why.",
+            Self::Disabled => "The policy's disabled is true.",
+            Self::Expired => "The policy's expiresAt is over.",
+            Self::OutsideSchedule => {
+                "No window of the policy's activeSchedule is open; the message says when the next one opens."
+            }
+            Self::UpToDate => "Every running pod that the policy selects has what it should have.",
+            Self::OutdatedPods => {
+                "Pods run that were created before the policy said what it says now; restart them to give them what it says."
+            }
+            Self::NotInForce => {
+                "The policy is not in force now, and nothing is to be done; the condition Active says why."
+            }
+            Self::NotAccepted => "The policy is not accepted; the condition Accepted says what to change.",
+            Self::Conflict => {
+                "Another policy gives a pod that both select another default role, so such a pod is refused; the message names the policy. Change one of them, or name the role on the pod."
+            }
+            Self::MissedPods => {
+                "Pods run without what the policy grants, since the webhook was not asked when they were created; create them anew."
+            }
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A condition; its type and status follow from the reason. `generation` is the policy's that it is about.
+///
+/// Its lastTransitionTime is `now`; [`upsert`] keeps the older one while the status stays.
+pub fn condition(reason: Reason, message: impl Into<String>, generation: Option<i64>, now: Timestamp) -> Condition {
+    /// What the API conventions (metav1.Condition) allow.
+    const MOST_BYTES: usize = 32_768;
+    let mut message = message.into();
+    if message.len() > MOST_BYTES {
+        let end = (0..=MOST_BYTES).rev().find(|&at| message.is_char_boundary(at));
+        message.truncate(end.unwrap_or_default());
+    }
+    Condition {
+        type_: reason.condition_type().as_str().to_owned(),
+        status: if reason.is_true() { "True" } else { "False" }.to_owned(),
+        reason: reason.as_str().to_owned(),
+        message,
+        observed_generation: generation,
+        last_transition_time: Time(now),
+    }
+}
+
+/// Puts a condition into a list. `lastTransitionTime` becomes `now` if the status is another one than before and stays
+/// otherwise, so that looking again at an unchanged policy changes nothing. Returns whether anything changed.
+pub fn upsert(conditions: &mut Vec<Condition>, mut condition: Condition, now: Timestamp) -> bool {
+    condition.last_transition_time = Time(now);
+    let Some(present) = conditions.iter_mut().find(|present| present.type_ == condition.type_) else {
+        conditions.push(condition);
+        return true;
+    };
+    if present.status == condition.status {
+        condition.last_transition_time = present.last_transition_time.clone();
+    }
+    let changed = *present != condition;
+    *present = condition;
+    changed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn the_transition_time_moves_only_when_the_status_does() {
+        let mut conditions = Vec::new();
+
+        assert!(upsert(
+            &mut conditions,
+            condition(Reason::UpToDate, "12 pods", Some(1), at(10)),
+            at(10)
+        ));
+        assert!(!upsert(
+            &mut conditions,
+            condition(Reason::UpToDate, "12 pods", Some(1), at(20)),
+            at(20)
+        ));
+        assert!(upsert(
+            &mut conditions,
+            condition(Reason::OutdatedPods, "1 pod", Some(2), at(30)),
+            at(30)
+        ));
+        assert_eq!(conditions[0].last_transition_time, Time(at(10)));
+        assert!(upsert(
+            &mut conditions,
+            condition(Reason::MissedPods, "1 pod", Some(2), at(40)),
+            at(40)
+        ));
+        assert_eq!(conditions[0].last_transition_time, Time(at(40)));
+        assert_eq!(conditions.len(), 1);
+    }
+
+    #[test]
+    fn conditions_of_different_types_live_side_by_side() {
+        let mut conditions = Vec::new();
+        for reason in [Reason::Valid, Reason::InForce, Reason::UpToDate] {
+            upsert(&mut conditions, condition(reason, "", None, at(1)), at(1));
+        }
+
+        let types: Vec<_> = conditions.iter().map(|condition| &*condition.type_).collect();
+        assert_eq!(types, ["Accepted", "Active", "Ready"]);
+    }
+
+    #[test]
+    fn every_reason_has_a_word_and_a_sentence_of_its_own() {
+        let words: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
+        let sentences: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.meaning()).collect();
+
+        assert_eq!(words.len(), Reason::ALL.len());
+        assert_eq!(sentences.len(), Reason::ALL.len());
+        assert!(sentences.iter().all(|sentence| sentence.ends_with('.')));
+    }
+
+    #[test]
+    fn a_very_long_message_is_cut_between_characters() {
+        let cut = condition(Reason::Invalid, "ä".repeat(40_000), None, at(1));
+
+        assert_eq!(cut.message.len(), 32_768);
+    }
+}

@@ -1,0 +1,149 @@
+//! The custom resource definitions.
+
+use crate::v1alpha1::{ClusterTokenScopePolicy, TokenScopePolicy};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+use serde_json::Value;
+
+/// Both definitions, as they are installed.
+///
+/// They differ from what `CustomResourceExt::crd` gives in that no field is nullable: a field that says nothing is left
+/// out, and the rules need not ask for null.
+pub fn definitions() -> Result<[CustomResourceDefinition; 2], CannotWriteYaml> {
+    let [namespaced, cluster] = finished()?;
+    let typed = |value| serde_json::from_value(value).map_err(CannotWriteYaml::Schema);
+    Ok([typed(namespaced)?, typed(cluster)?])
+}
+
+/// The file of each definition: its name and what it holds, the same on every run.
+pub fn yaml() -> Result<[(String, String); 2], CannotWriteYaml> {
+    let [namespaced, cluster] = finished()?;
+    Ok([file(&namespaced)?, file(&cluster)?])
+}
+
+/// Why there is no file.
+#[derive(Debug, thiserror::Error)]
+pub enum CannotWriteYaml {
+    /// The types and Kubernetes disagree on what a schema is.
+    #[error("the schema is not one of Kubernetes")]
+    Schema(#[source] serde_json::Error),
+    /// The writer of YAML failed.
+    #[error("the definition can't be written as YAML")]
+    Yaml(#[source] serde_saphyr::ser::Error),
+}
+
+fn finished() -> Result<[Value; 2], CannotWriteYaml> {
+    let value = |definition: CustomResourceDefinition| {
+        let mut value = serde_json::to_value(definition).map_err(CannotWriteYaml::Schema)?;
+        tidy(&mut value);
+        Ok(value)
+    };
+    Ok([value(TokenScopePolicy::crd())?, value(ClusterTokenScopePolicy::crd())?])
+}
+
+/// Takes out null as a value, joins the lines of descriptions (`kubectl explain` breaks them itself), and writes whole
+/// numbers as such.
+fn tidy(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.retain(|key, value| key != "nullable" || !value.is_boolean());
+            if let Some(Value::Array(words)) = map.get_mut("enum") {
+                words.retain(|word| !word.is_null());
+            }
+            if let Some(Value::String(text)) = map.get_mut("description") {
+                *text = text.replace('\n', " ");
+            }
+            map.values_mut().for_each(tidy);
+        }
+        Value::Array(items) => items.iter_mut().for_each(tidy),
+        Value::Number(number) => {
+            if let Some(float) = number.as_f64().filter(|float| float.fract() == 0.0) {
+                *number = (float as i64).into();
+            }
+        }
+        _ => {}
+    }
+}
+
+fn file(definition: &Value) -> Result<(String, String), CannotWriteYaml> {
+    let name = definition["metadata"]["name"].as_str().unwrap_or_default();
+    let body = serde_saphyr::to_string(definition).map_err(CannotWriteYaml::Yaml)?;
+    Ok((
+        format!("{name}.yaml"),
+        format!(
+            "# Generated from the types in crds/src by `cargo xtask crds`. Changes here are lost.\n{}\n",
+            body.trim_end()
+        ),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{fs, path::Path};
+
+    #[test]
+    fn the_committed_definitions_are_what_the_types_say() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        for folder in ["crds/yaml", "charts/tokenscope-crds/files"] {
+            for (name, content) in yaml().unwrap() {
+                let committed = fs::read_to_string(root.join(folder).join(&name)).unwrap_or_default();
+                assert!(
+                    committed == content,
+                    "{folder}/{name} differs from the types: run `cargo xtask crds` and commit the result"
+                );
+            }
+            let files = fs::read_dir(root.join(folder)).unwrap();
+            assert_eq!(files.count(), 2, "{folder} has files that nothing generates");
+        }
+    }
+
+    #[test]
+    fn every_field_is_described_and_bounded() {
+        fn check(schema: &Value, path: &str) {
+            let bound = match schema["type"].as_str() {
+                Some("string") if schema["enum"].is_null() && schema["format"].is_null() => "maxLength",
+                Some("array") => "maxItems",
+                Some("object") if schema["additionalProperties"].is_object() => "maxProperties",
+                _ => "type",
+            };
+            assert!(!schema[bound].is_null(), "{path} has no {bound}");
+            for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+                let path = format!("{path}.{name}");
+                let described = property["description"].as_str().is_some_and(|text| text.len() > 10);
+                assert!(described, "{path} has no description");
+                check(property, &path);
+            }
+            for key in ["items", "additionalProperties"] {
+                if schema[key].is_object() {
+                    check(&schema[key], &format!("{path}[]"));
+                }
+            }
+        }
+        for definition in finished().unwrap() {
+            let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+            check(&schema["properties"]["spec"], "spec");
+        }
+    }
+
+    #[test]
+    fn both_kinds_say_the_same_but_for_the_namespace_selector() {
+        let [namespaced, cluster] = finished().unwrap().map(|definition| {
+            let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+            let mut spec = schema["properties"]["spec"].clone();
+            let selector = spec["properties"].as_object_mut().unwrap().remove("namespaceSelector");
+            spec.as_object_mut().unwrap().remove("description");
+            (spec, selector.is_some())
+        });
+
+        assert!(!namespaced.1 && cluster.1);
+        assert!(namespaced.0 == cluster.0);
+    }
+
+    #[test]
+    fn the_yaml_reads_back_as_what_was_written() {
+        for ((_, content), definition) in yaml().unwrap().iter().zip(finished().unwrap()) {
+            assert!(serde_saphyr::from_str::<Value>(content).unwrap() == definition);
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! From what a watch delivers to a policy, so that one malformed object stops nobody.
+//!
+//! Both kinds are watched as [`DynamicObject`]: it takes an object of any shape, so a list or a watch never fails because
+//! of one of them, whatever schema it was written under. [`read`] then gives a [`Policy`], or the reason for this object
+//! alone:
+//!
+//! ```no_run
+//! # use futures::TryStreamExt;
+//! # use kube::{Api, Client, core::DynamicObject, runtime::{watcher, WatchStreamExt}};
+//! # use std::sync::Arc;
+//! # use tokenscope_core::PolicySet;
+//! # async fn watch(client: Client, mut policies: PolicySet) -> Result<(), watcher::Error> {
+//! for resource in tokenscope_crds::read::resources() {
+//!     let api = Api::<DynamicObject>::all_with(client.clone(), &resource);
+//!     let mut objects = std::pin::pin!(watcher(api, watcher::Config::default()).applied_objects());
+//!     while let Some(object) = objects.try_next().await? {
+//!         match tokenscope_crds::read::read(&object) {
+//!             (_, Ok(policy)) => policies.insert(Arc::new(policy)),
+//!             (name, Err(why)) => policies.insert_invalid(name, &why.to_string()),
+//!         }
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+use crate::{
+    parse,
+    v1alpha1::{ClusterTokenScopePolicy, LabelSelector, PolicySpec, PolicyStatus, TokenScopePolicy},
+};
+use kube::core::{ApiResource, DynamicObject};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokenscope_core::{InvalidPolicy, Policy, PolicyName, Selector};
+
+/// What to watch: the namespaced kind and the cluster's.
+pub fn resources() -> [ApiResource; 2] {
+    [
+        ApiResource::erase::<TokenScopePolicy>(&()),
+        ApiResource::erase::<ClusterTokenScopePolicy>(&()),
+    ]
+}
+
+/// Which policy an object is, and what it states. The error names the first field that is wrong.
+pub fn read(object: &DynamicObject) -> (PolicyName, Result<Policy, InvalidPolicy>) {
+    let name = name(object);
+    let policy = policy(object, &name);
+    (name, policy)
+}
+
+/// Which policy an object is: a namespaced one has a namespace, a cluster one has none.
+pub fn name(object: &DynamicObject) -> PolicyName {
+    let name = object.metadata.name.as_deref().unwrap_or_default();
+    match &object.metadata.namespace {
+        Some(namespace) => PolicyName::namespaced(namespace, name),
+        None => PolicyName::cluster(name),
+    }
+}
+
+/// An object's status; an unreadable one is an empty one, which the operator writes anew.
+pub fn status(object: &DynamicObject) -> PolicyStatus {
+    object
+        .data
+        .get("status")
+        .and_then(|status| serde::Deserialize::deserialize(status).ok())
+        .unwrap_or_default()
+}
+
+fn policy(object: &DynamicObject, name: &PolicyName) -> Result<Policy, InvalidPolicy> {
+    let spec = object.data.get("spec").unwrap_or(&Value::Null);
+    let namespace_selector = match spec.get("namespaceSelector") {
+        Some(selector) if name.is_cluster() => {
+            const FIELD: &str = "spec.namespaceSelector";
+            parse::selector(&typed::<LabelSelector>(selector, FIELD)?, FIELD)?
+        }
+        _ => Selector::default(),
+    };
+    typed::<PolicySpec>(spec, "spec")?.policy(name.clone(), namespace_selector)
+}
+
+fn typed<T: DeserializeOwned>(value: &Value, field: &str) -> Result<T, InvalidPolicy> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let path = error.path().to_string();
+        InvalidPolicy {
+            field: match path.as_str() {
+                "." => field.to_owned(),
+                path => format!("{field}.{path}"),
+            },
+            reason: error.inner().to_string(),
+        }
+    })
+}

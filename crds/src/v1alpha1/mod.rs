@@ -1,0 +1,16 @@
+//! `tokenscope.io/v1alpha1`. Doc comments here are what `kubectl explain` prints.
+
+mod cluster_policy;
+mod policy;
+mod schema;
+mod status;
+
+pub use cluster_policy::{ClusterPolicySpec, ClusterTokenScopePolicy};
+pub use policy::{
+    ActiveSchedule, Algorithm, Audiences, Aws, Claims, Containers, LabelOperator, LabelRequirement, LabelSelector,
+    PolicySpec, Roles, Source, Subject, Token, TokenScopePolicy,
+};
+pub use status::{MOST_TRUST_POLICIES, PolicyStatus, TrustPolicy};
+
+/// The API group of both kinds.
+pub const GROUP: &str = "tokenscope.io";

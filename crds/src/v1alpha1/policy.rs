@@ -1,0 +1,400 @@
+//! What a policy says.
+
+#![expect(
+    clippy::duplicated_attributes,
+    reason = "each printed column has its own name and path"
+)]
+#![expect(
+    unreachable_pub,
+    reason = "what KubeSchema derives holds a copy of each struct inside a function"
+)]
+
+use super::schema;
+use super::status::PolicyStatus;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Which workloads may take which AWS roles, and how.
+#[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "tokenscope.io",
+    version = "v1alpha1",
+    kind = "TokenScopePolicy",
+    plural = "tokenscopepolicies",
+    singular = "tokenscopepolicy",
+    shortname = "tsp",
+    category = "tokenscope",
+    namespaced,
+    status = "PolicyStatus",
+    derive = "Default",
+    derive = "PartialEq",
+    doc = "TokenScopePolicy says which workloads of its namespace may take which AWS IAM role by web identity. A pod asks for a role with the annotation tokenscope.io/role-arn, or gets the policy's default role.",
+    printcolumn(
+        name = "Role",
+        type_ = "string",
+        json_path = ".spec.roles.default",
+        description = "the role of a matching pod that names none"
+    ),
+    printcolumn(
+        name = "Source",
+        type_ = "string",
+        json_path = ".spec.token.source",
+        description = "who signs the token"
+    ),
+    printcolumn(
+        name = "Matched",
+        type_ = "integer",
+        json_path = ".status.matchedPods",
+        description = "running pods that the policy selects"
+    ),
+    printcolumn(
+        name = "Missed",
+        type_ = "integer",
+        json_path = ".status.missedPods",
+        description = "matched pods that run without what the policy grants"
+    ),
+    printcolumn(
+        name = "Active",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Active\")].status",
+        priority = 1,
+        description = "whether the policy is in force now"
+    ),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status",
+        description = "whether there is nothing for a person to do"
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.claims) || (has(self.token) && self.token.source == 'Issuer')")
+    .message("should be left out unless token.source is Issuer: only tokenscope's own issuer can sign claims")
+    .field_path(".claims"))]
+pub struct PolicySpec {
+    /// What the policy is for, in words. Nothing reads it but people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub description: String,
+
+    /// Which pods the policy is about. A pod is meant if any item matches it; an item matches if everything in it does.
+    /// Without items the policy is about no pod.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub subjects: Vec<Subject>,
+
+    /// Which IAM roles these pods may have.
+    pub roles: Roles,
+
+    /// For whom the pods' tokens may be.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub audiences: Audiences,
+
+    /// What kind of token the pods get.
+    #[serde(default)]
+    pub token: Token,
+
+    /// What the token says about the pod besides its subject. Only with token.source Issuer.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub claims: Claims,
+
+    /// What the AWS SDK in the containers is told.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub aws: Aws,
+
+    /// Which containers of a matching pod get credentials. Left out: all of them.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub containers: Containers,
+
+    /// Switches the policy off: it grants nothing, as if it weren't there.
+    #[serde(default)]
+    pub disabled: bool,
+
+    /// Makes the policy count only where no policy without fallback grants the pod's request.
+    #[serde(default)]
+    pub fallback: bool,
+
+    /// From this moment on the policy grants nothing, RFC 3339, such as "2027-01-01T00:00:00Z". Tokens that pods hold by
+    /// then stay valid until they expire.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::date_time")]
+    pub expires_at: Option<String>,
+
+    /// Limits the policy to times of the day, week or year: it grants only to pods that are created in an open window.
+    /// Left out: always.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active_schedule: Option<ActiveSchedule>,
+}
+
+/// A group of pods. Everything in it must match; an empty one matches every pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Subject {
+    /// Names of service accounts, in which * stands for any characters, such as orders or orders-*. Left out or empty:
+    /// any service account.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::service_accounts")]
+    pub service_accounts: Vec<String>,
+
+    /// Labels of the pod. Left out or empty: any labels. Who may label pods decides here: an IAM trust policy can't check
+    /// labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_selector: Option<LabelSelector>,
+}
+
+/// IAM roles.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.default) || (has(self.allowed) && self.allowed.size() > 0)")
+        .message("should have allowed, default or both: without them the policy grants nothing"),
+    validation = Rule::new(concat!(
+        "!has(self.default) || !has(self.allowed) || self.allowed.size() == 0 || ",
+        // Between \Q and \E everything stands for itself, so only a pattern that has \E itself would be misread:
+        // the operator judges that one.
+        r"self.allowed.exists(pattern, pattern.contains('\\E') || ",
+        r"self.default.matches('^\\Q' + pattern.replace('*', '\\E.*\\Q') + '\\E$'))",
+    ))
+    .message("should be one of the roles in roles.allowed: add it there, or a pattern that covers it")
+    .field_path(".default")
+)]
+pub struct Roles {
+    /// ARNs of roles that a pod may ask for, such as arn:aws:iam::111122223333:role/shop/orders. A * stands for any
+    /// characters, also slashes, and may stand only in the role's path and name: arn:aws:iam::111122223333:role/shop/*.
+    /// Left out or empty: the default role only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::role_patterns")]
+    pub allowed: Vec<String>,
+
+    /// ARN of the role that a matching pod gets if it asks for none. Left out: a pod that asks for nothing gets nothing.
+    /// Two policies that give the same pod different defaults are in conflict, and the pod is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::role_arn")]
+    pub default: Option<String>,
+}
+
+/// Audiences of tokens.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(
+    "!has(self.default) || !has(self.allowed) || self.allowed.size() == 0 || self.default in self.allowed")
+    .message("should be one of audiences.allowed: add it there")
+    .field_path(".default"))]
+pub struct Audiences {
+    /// Audiences that a pod may ask for with the annotation tokenscope.io/audience, such as sts.amazonaws.com. Left out or
+    /// empty: any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::audiences")]
+    pub allowed: Vec<String>,
+
+    /// The audience of a pod that asks for none. Left out: the installation's default, sts.amazonaws.com unless it was
+    /// changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::audience")]
+    pub default: Option<String>,
+}
+
+/// The kind of token.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.algorithm) || self.source == 'Issuer'")
+    .message("should be left out unless token.source is Issuer: other sources choose their algorithm themselves")
+    .field_path(".algorithm"))]
+pub struct Token {
+    /// Who signs the token. ServiceAccount: the cluster, as a projected service account token. SPIFFE: a SPIFFE provider
+    /// such as SPIRE, as a JWT-SVID. Issuer: tokenscope's own OIDC issuer.
+    #[serde(default)]
+    pub source: Source,
+
+    /// How long the token is valid, in seconds: 600 (10 minutes) to 86400 (a day). A pod may ask for less with the
+    /// annotation tokenscope.io/token-expiration.
+    #[serde(default = "hour")]
+    #[schemars(range(min = 600, max = 86400))]
+    pub expiration_seconds: i64,
+
+    /// What the token is signed with. Only with source Issuer, where RS256 is the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub algorithm: Option<Algorithm>,
+}
+
+impl Default for Token {
+    fn default() -> Self {
+        Self {
+            source: Source::default(),
+            expiration_seconds: hour(),
+            algorithm: None,
+        }
+    }
+}
+
+fn hour() -> i64 {
+    3600
+}
+
+/// Who signs the token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[expect(
+    missing_docs,
+    reason = "the field that has it describes them, which is what users read"
+)]
+pub enum Source {
+    #[default]
+    ServiceAccount,
+    #[serde(rename = "SPIFFE")]
+    Spiffe,
+    Issuer,
+}
+
+/// What the token is signed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[expect(missing_docs, reason = "the names of RFC 7518")]
+pub enum Algorithm {
+    RS256,
+    ES256,
+    ES384,
+}
+
+/// Claims of a token that tokenscope's issuer signs. Values are templates over ${namespace},
+/// ${namespace.labels['key']}, ${serviceAccount}, ${pod.name}, ${pod.uid} and ${pod.labels['key']}.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(
+    "!has(self.transitiveTagKeys) || self.transitiveTagKeys.all(key, has(self.principalTags) && key in self.principalTags)")
+    .message("should name only keys of claims.principalTags, written in the same way")
+    .field_path(".transitiveTagKeys"))]
+pub struct Claims {
+    /// Session tags by key, such as Team: "${pod.labels['team']}". At most 50. The role's trust policy must allow
+    /// sts:TagSession.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::principal_tags")]
+    pub principal_tags: BTreeMap<String, String>,
+
+    /// Keys of principalTags that stay when the session assumes a further role.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::tag_keys")]
+    pub transitive_tag_keys: Vec<String>,
+
+    /// The session's source identity, such as "${namespace}.${serviceAccount}": 2 to 64 letters, digits and _+=,.@- once
+    /// the variables are filled in. The role's trust policy must allow sts:SetSourceIdentity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::source_identity")]
+    pub source_identity: Option<String>,
+}
+
+/// What the AWS SDK is told by environment variables. A variable that a container sets itself is left alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Aws {
+    /// AWS_REGION and AWS_DEFAULT_REGION, such as eu-central-1. Left out: the installation's default, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::region")]
+    pub region: Option<String>,
+
+    /// Whether AWS_STS_REGIONAL_ENDPOINTS is set to regional, so that STS is asked in the pod's own region. Left out: the
+    /// installation's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sts_regional_endpoints: Option<bool>,
+
+    /// AWS_ROLE_SESSION_NAME, by which CloudTrail tells sessions apart: ${pod.name} alone, or a template without
+    /// ${pod.name} and ${pod.uid}, such as "${namespace}.${serviceAccount}". Left out: the SDK makes one up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::role_session_name")]
+    pub role_session_name: Option<String>,
+}
+
+/// Containers by name, init containers included.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Containers {
+    /// Names of containers that get credentials, in which * stands for any characters. Left out or empty: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::containers")]
+    pub include: Vec<String>,
+
+    /// Names of containers that get none, also if include has them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::containers")]
+    pub exclude: Vec<String>,
+}
+
+/// Windows of time that open at the times of a cron expression.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ActiveSchedule {
+    /// When a window opens: minute, hour, day of month, month, day of week, such as "0 8 * * 1-5" for eight o'clock on
+    /// weekdays.
+    #[schemars(schema_with = "schema::cron")]
+    pub cron: String,
+
+    /// How long a window stays open, in hours and minutes from 1m to 744h, such as 10h or 1h30m.
+    #[schemars(schema_with = "schema::window")]
+    pub duration: String,
+
+    /// The IANA time zone in which cron is meant, such as Europe/Berlin.
+    #[serde(default = "utc")]
+    #[schemars(schema_with = "schema::time_zone")]
+    pub time_zone: String,
+}
+
+fn utc() -> String {
+    "UTC".into()
+}
+
+/// Labels that must all be as said.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LabelSelector {
+    /// Labels with the value that each must have.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::match_labels")]
+    pub match_labels: BTreeMap<String, String>,
+
+    /// Requirements on labels, all of which must hold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub match_expressions: Vec<LabelRequirement>,
+}
+
+/// A requirement on one label.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!(self.operator in ['In', 'NotIn']) || (has(self.values) && self.values.size() > 0)")
+        .message("should have at least one value, since operator is In or NotIn")
+        .field_path(".values"),
+    validation = Rule::new("!(self.operator in ['Exists', 'DoesNotExist']) || !has(self.values) || self.values.size() == 0")
+        .message("should be left out, since operator is Exists or DoesNotExist")
+        .field_path(".values")
+)]
+pub struct LabelRequirement {
+    /// The label's key.
+    #[schemars(schema_with = "schema::label_key")]
+    pub key: String,
+
+    /// In: the label has one of the values. NotIn: it has none of them, or is absent. Exists: it is there. DoesNotExist:
+    /// it is not.
+    pub operator: LabelOperator,
+
+    /// Values for In and NotIn.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::label_values")]
+    pub values: Vec<String>,
+}
+
+/// What a requirement demands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[expect(missing_docs, reason = "the words of metav1.LabelSelectorRequirement")]
+pub enum LabelOperator {
+    In,
+    NotIn,
+    Exists,
+    DoesNotExist,
+}
+
+/// For fields that are left out when they say nothing.
+pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}

@@ -1,0 +1,267 @@
+//! The schema's words: texts with the rules that the API server checks.
+//!
+//! A rule is CEL rather than a `pattern` wherever a person may get it wrong, since only CEL has a message of its own. Every
+//! text and list has a bound: the API server refuses a definition whose rules could cost too much.
+
+use kube::core::Rule;
+use schemars::{Schema, SchemaGenerator, json_schema};
+
+/// What a template may speak of, as the rule's own parser knows it.
+macro_rules! variable {
+    () => {
+        r"\$\{(namespace|serviceAccount|pod\.name|pod\.uid|(namespace|pod)\.labels\['[A-Za-z0-9._/-]+'\])\}"
+    };
+}
+
+/// A `${` that is no variable is refused; `$${` stands for `${`.
+const KNOWS_ITS_VARIABLES: (&str, &str) = (
+    concat!(
+        "self.matches(r\"^([^$]|",
+        variable!(),
+        r"|\$\$+\{|\$+[^${])*\$*$",
+        "\")"
+    ),
+    "has an unknown or unclosed variable: known are ${namespace}, ${namespace.labels['key']}, ${serviceAccount}, ${pod.name}, ${pod.uid}, ${pod.labels['key']}",
+);
+
+/// STS's characters of session names and source identities (AssumeRoleWithWebIdentity), around any variables.
+const STS_NAME_CHARACTERS: (&str, &str) = (
+    r#"self.matches(r"^([A-Za-z0-9_+=,.@-]|\$\{[^}]*\})*$")"#,
+    "should have only letters, digits and _+=,.@- besides variables, as AWS STS demands",
+);
+
+const STS_NAME_LENGTH: (&str, &str) = (
+    "self.contains('${') || (self.size() >= 2 && self.size() <= 64)",
+    "should have 2 to 64 characters, as AWS STS demands",
+);
+
+const ROLE_ARN: (&str, &str) = (
+    r#"self.matches(r"^arn:aws(-[a-z0-9-]{0,30}[a-z0-9])?:iam::[0-9]{12}:role/([!-~]*/)?[A-Za-z0-9_+=,.@-]{1,64}$")"#,
+    "should be the ARN of an IAM role without wildcards, arn:<partition>:iam::<account of 12 digits>:role/<path and name>, such as arn:aws:iam::111122223333:role/shop/orders",
+);
+
+const ROLE_PATTERN: (&str, &str) = (
+    r#"self.matches(r"^arn:aws(-[a-z0-9-]{0,30}[a-z0-9])?:iam::[0-9]{12}:role/([!-~]*/)?[A-Za-z0-9_+=,.@*-]{1,64}$")"#,
+    "should be the ARN of an IAM role, such as arn:aws:iam::111122223333:role/shop/orders, in which * may stand only in the role's path and name, such as arn:aws:iam::111122223333:role/shop/*",
+);
+
+const AUDIENCE: (&str, &str) = (
+    r#"self.matches(r"^[!-~]+$")"#,
+    "should have 1 to 255 printable ASCII characters without spaces, such as sts.amazonaws.com",
+);
+
+const REGION: (&str, &str) = (
+    r#"self.matches(r"^[a-z0-9-]+$")"#,
+    "should be an AWS region, such as eu-central-1",
+);
+
+const SERVICE_ACCOUNT_GLOB: (&str, &str) = (
+    r#"self.matches(r"^[a-z0-9*]([a-z0-9.*-]*[a-z0-9*])?$")"#,
+    "should be the name of a service account, in which * stands for any characters, such as orders or orders-*",
+);
+
+const CONTAINER_GLOB: (&str, &str) = (
+    r#"self.matches(r"^[a-z0-9*]([a-z0-9*-]*[a-z0-9*])?$")"#,
+    "should be the name of a container, in which * stands for any characters, such as app or worker-*",
+);
+
+/// Characters of session tags (IAM API reference, Tag).
+const TAG_CHARACTERS: &str = r"[\p{L}\p{Z}\p{N}_.:/=+@-]";
+
+const LABEL_VALUE: (&str, &str) = (
+    r#"self.matches(r"^([A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?)?$")"#,
+    "should be a label's value: at most 63 letters, digits, '-', '_' and '.', with a letter or digit at both ends",
+);
+
+const LABEL_KEY: &str = r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$";
+
+const LABEL_KEY_MESSAGE: &str = "should be a label's key, such as app or example.com/team";
+
+/// The ARN of a role. No valid one is longer than 638 characters: 35 of the partition, 511 of the path, 64 of the name.
+pub(super) fn role_arn(_: &mut SchemaGenerator) -> Schema {
+    text(0, 640, &[ROLE_ARN])
+}
+
+/// Roles, exact or with `*`.
+pub(super) fn role_patterns(_: &mut SchemaGenerator) -> Schema {
+    set(64, text(0, 640, &[ROLE_PATTERN]))
+}
+
+pub(super) fn audience(_: &mut SchemaGenerator) -> Schema {
+    text(1, 255, &[AUDIENCE])
+}
+
+pub(super) fn audiences(_: &mut SchemaGenerator) -> Schema {
+    set(32, text(1, 255, &[AUDIENCE]))
+}
+
+pub(super) fn region(_: &mut SchemaGenerator) -> Schema {
+    text(1, 32, &[REGION])
+}
+
+pub(super) fn service_accounts(_: &mut SchemaGenerator) -> Schema {
+    set(64, text(1, 253, &[SERVICE_ACCOUNT_GLOB]))
+}
+
+pub(super) fn containers(_: &mut SchemaGenerator) -> Schema {
+    set(64, text(1, 63, &[CONTAINER_GLOB]))
+}
+
+pub(super) fn source_identity(_: &mut SchemaGenerator) -> Schema {
+    text(1, 1024, &[KNOWS_ITS_VARIABLES, STS_NAME_CHARACTERS, STS_NAME_LENGTH])
+}
+
+pub(super) fn role_session_name(_: &mut SchemaGenerator) -> Schema {
+    text(
+        1,
+        1024,
+        &[
+            KNOWS_ITS_VARIABLES,
+            STS_NAME_CHARACTERS,
+            STS_NAME_LENGTH,
+            (
+                "self == '${pod.name}' || !(self.contains('${pod.name}') || self.contains('${pod.uid}'))",
+                "should be ${pod.name} alone, or a template without ${pod.name} and ${pod.uid}: these have no value yet when the pod is admitted",
+            ),
+        ],
+    )
+}
+
+/// Session tags: templates by key. AWS compares keys without regard to case and reserves the prefix `aws:` (IAM user
+/// guide, "Tagging rules").
+pub(super) fn principal_tags(_: &mut SchemaGenerator) -> Schema {
+    let key_characters = format!(r#"self.all(key, key.matches(r"^{TAG_CHARACTERS}{{1,128}}$"))"#);
+    let value_characters = format!(r#"self.matches(r"^({TAG_CHARACTERS}|\$\{{[^}}]*\}})*$")"#);
+    let value = text(
+        0,
+        1024,
+        &[
+            KNOWS_ITS_VARIABLES,
+            (
+                &value_characters,
+                "should have only letters, digits, spaces and _.:/=+-@ besides variables, as AWS demands of a tag's value",
+            ),
+            (
+                "self.contains('${') || self.size() <= 256",
+                "should have at most 256 characters, as AWS demands of a tag's value",
+            ),
+            (
+                "!self.lowerAscii().startsWith('aws:')",
+                "should not start with aws:, which AWS keeps to itself",
+            ),
+        ],
+    );
+    json_schema!({
+        "type": "object",
+        "maxProperties": 50,
+        "additionalProperties": value,
+        "x-kubernetes-validations": rules(&[
+            (
+                &key_characters,
+                "every key should have 1 to 128 letters, digits, spaces and _.:/=+-@, as AWS demands of a tag's key",
+            ),
+            (
+                "self.all(key, !key.lowerAscii().startsWith('aws:'))",
+                "no key should start with aws:, which AWS keeps to itself",
+            ),
+            (
+                "self.all(key, self.exists_one(other, other.lowerAscii() == key.lowerAscii()))",
+                "two keys should differ by more than upper and lower case: to AWS they are one tag",
+            ),
+        ]),
+    })
+}
+
+pub(super) fn tag_keys(_: &mut SchemaGenerator) -> Schema {
+    set(50, text(1, 128, &[]))
+}
+
+/// Five fields with their own bounds: a day of the month that no month has still is the operator's to find.
+pub(super) fn cron(_: &mut SchemaGenerator) -> Schema {
+    let field = |value: &str| format!(r"(\*|{value}(-{value})?)(/[0-9]+)?(,(\*|{value}(-{value})?)(/[0-9]+)?)*");
+    let fields = [
+        field("[0-5]?[0-9]"),
+        field("(2[0-3]|[01]?[0-9])"),
+        field("(L|(3[01]|[12][0-9]|0?[1-9])W?)"),
+        field("(1[0-2]|0?[1-9]|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)"),
+        field("([0-7]|sun|mon|tue|wed|thu|fri|sat)(L|#[1-5])?"),
+    ];
+    let rule = format!(r#"self.matches(r"^(?i)\s*{}\s*$")"#, fields.join(r"\s+"));
+    text(
+        9,
+        128,
+        &[(
+            &rule,
+            "should be five cron fields: minute (0-59), hour (0-23), day of month (1-31), month (1-12), day of week (0-7 or SUN-SAT), such as 0 8 * * 1-5",
+        )],
+    )
+}
+
+pub(super) fn window(_: &mut SchemaGenerator) -> Schema {
+    text(
+        2,
+        16,
+        &[(
+            r#"self.matches(r"^([0-9]{1,3}h)?([0-9]{1,5}m)?$") && duration(self) >= duration('1m') && duration(self) <= duration('744h')"#,
+            "should be hours and minutes from 1m to 744h (31 days), such as 10h or 1h30m",
+        )],
+    )
+}
+
+pub(super) fn time_zone(_: &mut SchemaGenerator) -> Schema {
+    text(
+        1,
+        64,
+        &[(
+            r#"self.matches(r"^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$")"#,
+            "should be an IANA time zone, such as Europe/Berlin or UTC",
+        )],
+    )
+}
+
+/// A moment. The API server takes RFC 3339 only.
+pub(super) fn date_time(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "format": "date-time"})
+}
+
+pub(super) fn match_labels(_: &mut SchemaGenerator) -> Schema {
+    let keys = format!(r#"self.all(key, key.matches(r"{LABEL_KEY}"))"#);
+    json_schema!({
+        "type": "object",
+        "maxProperties": 32,
+        "additionalProperties": text(0, 63, &[LABEL_VALUE]),
+        "x-kubernetes-validations": rules(&[(&keys, &format!("every key {LABEL_KEY_MESSAGE}"))]),
+    })
+}
+
+pub(super) fn label_key(_: &mut SchemaGenerator) -> Schema {
+    let rule = format!(r#"self.matches(r"{LABEL_KEY}")"#);
+    text(1, 317, &[(&rule, LABEL_KEY_MESSAGE)])
+}
+
+pub(super) fn label_values(_: &mut SchemaGenerator) -> Schema {
+    set(64, text(0, 63, &[LABEL_VALUE]))
+}
+
+fn text(least: u32, most: u32, checks: &[(&str, &str)]) -> Schema {
+    let mut schema = json_schema!({"type": "string", "maxLength": most});
+    if least > 0 {
+        schema.insert("minLength".into(), least.into());
+    }
+    if !checks.is_empty() {
+        schema.insert("x-kubernetes-validations".into(), rules(checks));
+    }
+    schema
+}
+
+/// A list without duplicates.
+fn set(most: u32, item: Schema) -> Schema {
+    json_schema!({"type": "array", "x-kubernetes-list-type": "set", "maxItems": most, "items": item})
+}
+
+fn rules(checks: &[(&str, &str)]) -> serde_json::Value {
+    checks
+        .iter()
+        .map(|&(rule, message)| serde_json::to_value(Rule::new(rule).message(message)).unwrap_or_default())
+        .collect()
+}

@@ -1,0 +1,78 @@
+//! What the operator reports about a policy.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The most trust policies that a status holds.
+pub const MOST_TRUST_POLICIES: usize = 20;
+
+/// What the operator found out about the policy. Only the operator writes it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyStatus {
+    /// The metadata.generation that this status is about. While it differs from the policy's own, the status is of an
+    /// older version of the policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// When the operator first saw this generation (UTC). Pods that are older are counted as outdated rather than missed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation_observed_at: Option<Time>,
+
+    /// Accepted: the policy makes sense. Active: it is in force now. Ready: there is nothing for a person to do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 8),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"])
+    )]
+    pub conditions: Vec<Condition>,
+
+    /// Running pods that the policy's subjects select.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub matched_pods: Option<i64>,
+
+    /// Matched pods that run with a grant of this policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub injected_pods: Option<i64>,
+
+    /// Matched pods that were created while the policy granted them a role, and run without it: the webhook was not
+    /// asked, or was down. Create them anew to repair them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub missed_pods: Option<i64>,
+
+    /// Matched pods that were created before the policy said what it says now: a restart would change what they have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub outdated_pods: Option<i64>,
+
+    /// For each role that the policy names exactly, the IAM trust policy that lets these workloads assume it, ready to
+    /// paste into IAM. At most 20.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = MOST_TRUST_POLICIES),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["roleArn"])
+    )]
+    pub trust_policies: Vec<TrustPolicy>,
+}
+
+/// The trust policy of one role.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TrustPolicy {
+    /// The role that the document belongs to.
+    #[schemars(length(max = 2048))]
+    pub role_arn: String,
+
+    /// The trust policy document, JSON.
+    #[schemars(length(max = 65536))]
+    pub document: String,
+
+    /// Where the document allows more than the policy does, or may not fit IAM's limits.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 1024)))]
+    pub notes: Vec<String>,
+}
