@@ -22,11 +22,21 @@ use crate::{delete, eventually};
 
 const CONFIGURATIONS: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
 
+/// When it is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Before ours.
+    Before,
+    /// After ours.
+    After,
+}
+
 /// A webhook that changes the pods of one namespace. It serves until it is dropped or its test's runtime ends; its
 /// registration stays until [`SecondWebhook::remove`].
 #[derive(Debug)]
 pub struct SecondWebhook {
     name: String,
+    namespace: String,
     calls: Arc<AtomicUsize>,
     _serving: DropGuard,
 }
@@ -34,15 +44,18 @@ pub struct SecondWebhook {
 impl SecondWebhook {
     /// Registers it and waits until the API server calls it.
     ///
-    /// The API server calls webhooks in the order of their registrations' names, so `name` says whether it comes before or
-    /// after `tokenscope`. It is called again when another one changes the pod after it. `change` gives the JSON Patch
-    /// operations for a pod.
+    /// It is called again when another one changes the pod after it. `change` gives the JSON Patch operations for a pod.
     pub async fn start(
         control_plane: &ControlPlane,
-        name: &str,
+        order: Order,
         namespace: &str,
         change: impl Fn(&Value) -> Vec<Value> + Send + Sync + 'static,
     ) -> Result<Self> {
+        // The API server calls webhooks in the order of their registrations' names; ours is `tokenscope`.
+        let name = match order {
+            Order::Before => format!("a-webhook-before-{namespace}"),
+            Order::After => format!("z-webhook-after-{namespace}"),
+        };
         let authority = Authority::new("somebody-else")?;
         let identity = authority.server(&["127.0.0.1"])?;
         let certificate = ServingCertificate::empty();
@@ -93,7 +106,8 @@ impl SecondWebhook {
         })
         .await?;
         Ok(Self {
-            name: name.to_owned(),
+            name,
+            namespace: namespace.to_owned(),
             calls,
             _serving: stop.drop_guard(),
         })
@@ -105,19 +119,23 @@ impl SecondWebhook {
     }
 
     /// Takes its registration away and waits until the API server calls it no more.
-    pub async fn remove(self, control_plane: &ControlPlane, namespace: &str) -> Result<()> {
+    pub async fn remove(self, control_plane: &ControlPlane) -> Result<()> {
         let client = control_plane.client().await?;
         delete(&client, &format!("{CONFIGURATIONS}/{}", self.name)).await?;
         let pod = json!({
-            "metadata": {"name": "is-the-second-webhook-gone", "namespace": namespace},
+            "metadata": {"name": "is-the-second-webhook-gone", "namespace": self.namespace},
             "spec": {"containers": [{"name": "app", "image": "app"}]},
         });
-        eventually(Duration::from_secs(30), format!("{} is called no more", self.name), async || {
-            let before = self.calls();
-            try_pod(&client, &pod).await?;
-            ensure!(self.calls() == before, "it was called again");
-            Ok(())
-        })
+        eventually(
+            Duration::from_secs(30),
+            format!("{} is called no more", self.name),
+            async || {
+                let before = self.calls();
+                try_pod(&client, &pod).await?;
+                ensure!(self.calls() == before, "it was called again");
+                Ok(())
+            },
+        )
         .await
     }
 }
