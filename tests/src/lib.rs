@@ -3,6 +3,7 @@
 //! - [`control_plane`]: a real etcd and kube-apiserver, and what a kubelet and an administrator ask of them;
 //! - [`install`]: tokenscope as its charts say, with its real programs running outside the cluster;
 //! - [`admission`]: creating pods and looking at the whole answer, warnings included;
+//! - [`compat`]: recorded cases of the EKS webhook's suite;
 //! - [`container`]: what a process in a container would find, for the unmodified AWS SDK;
 //! - [`fixtures`]: a namespace of a shop, its policies and its pods;
 //! - [`direct`]: a webhook without an API server between;
@@ -13,6 +14,7 @@
 
 pub mod admission;
 pub mod apply;
+pub mod compat;
 pub mod container;
 pub mod control_plane;
 pub mod direct;
