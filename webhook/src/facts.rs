@@ -1,0 +1,42 @@
+//! From a pod and what is known around it to the request that the rule judges.
+
+use tokenscope_core::pod::Pod;
+use tokenscope_core::{GrantRecord, Pairs, Request};
+
+/// What is known about a pod's namespace and service account.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings<'a> {
+    /// The namespace's labels.
+    pub namespace_labels: Pairs<&'a str>,
+    /// The service account's annotations, at least those that can change a decision; `None` where there is none of that name.
+    pub service_account_annotations: Option<Pairs<&'a str>>,
+}
+
+/// The service account that the API server's own admission gives a pod that names none.
+const DEFAULT_SERVICE_ACCOUNT: &str = "default";
+
+/// The pod's service account.
+pub fn service_account<S: AsRef<str>>(pod: &Pod<S>) -> &str {
+    pod.spec
+        .service_account_name
+        .as_ref()
+        .map(AsRef::as_ref)
+        .filter(|name| !name.is_empty())
+        .unwrap_or(DEFAULT_SERVICE_ACCOUNT)
+}
+
+/// The facts about a pod, without what `record` says that an earlier review added.
+pub fn request<'a, S: AsRef<str>>(
+    pod: &'a Pod<S>,
+    record: Option<&GrantRecord<'_>>,
+    namespace: &'a str,
+    surroundings: Surroundings<'a>,
+) -> Request<'a> {
+    Request {
+        namespace,
+        namespace_labels: surroundings.namespace_labels,
+        service_account: service_account(pod),
+        service_account_annotations: surroundings.service_account_annotations.unwrap_or_default(),
+        pod: pod.facts(record),
+    }
+}

@@ -1,0 +1,142 @@
+//! What the webhook counts. Nothing here allocates or looks anything up while a review runs.
+
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use tokenscope_platform::metrics::{Registry, SECONDS_50_MICROS_TO_100_MILLIS};
+
+/// What became of a review.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The pod got credentials.
+    Granted,
+    /// The pod was kept out.
+    Denied,
+    /// The pod was admitted without credentials, and whoever created it was warned.
+    Warned,
+    /// The pod was admitted without credentials, and only the audit log and this count say so.
+    Audited,
+    /// The pod asked for nothing.
+    Untouched,
+    /// There was no verdict: the failure policy decided.
+    Failed,
+    /// There were too many reviews at a time: the failure policy decided.
+    Shed,
+}
+
+impl Outcome {
+    const ALL: [Self; 7] = [
+        Self::Granted,
+        Self::Denied,
+        Self::Warned,
+        Self::Audited,
+        Self::Untouched,
+        Self::Failed,
+        Self::Shed,
+    ];
+
+    /// The word in metrics and audit annotations.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Granted => "granted",
+            Self::Denied => "denied",
+            Self::Warned => "warned",
+            Self::Audited => "audited",
+            Self::Untouched => "untouched",
+            Self::Failed => "failed",
+            Self::Shed => "shed",
+        }
+    }
+}
+
+/// What came of asking the API server for something that no watch had told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// It is there.
+    Found,
+    /// It is not there.
+    Missing,
+    /// There was no answer, or not in time.
+    Failed,
+}
+
+/// The counters. A clone counts into the same ones.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    reviews: [Counter; Outcome::ALL.len()],
+    duration: Histogram,
+    lookups: [Counter; 3],
+    /// Events that were dropped because too many waited.
+    pub events_dropped: Counter,
+    /// Events that the API server did not take.
+    pub events_failed: Counter,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabel {
+    result: &'static str,
+}
+
+impl Metrics {
+    /// Counters that start at zero and are seen in `registry`.
+    pub fn new(registry: &Registry) -> Self {
+        let reviews = Family::<OutcomeLabel, Counter>::default();
+        registry.register("webhook_reviews", "Reviews by what became of the pod", reviews.clone());
+        let lookups = Family::<ResultLabel, Counter>::default();
+        registry.register(
+            "webhook_live_lookups",
+            "Service accounts and namespaces that had to be asked for because no watch had told of them yet",
+            lookups.clone(),
+        );
+        let this = Self {
+            reviews: Outcome::ALL.map(|outcome| {
+                let outcome = outcome.as_str();
+                reviews.get_or_create_owned(&OutcomeLabel { outcome })
+            }),
+            duration: Histogram::new(SECONDS_50_MICROS_TO_100_MILLIS),
+            lookups: ["found", "missing", "failed"].map(|result| lookups.get_or_create_owned(&ResultLabel { result })),
+            events_dropped: Counter::default(),
+            events_failed: Counter::default(),
+        };
+        registry.register(
+            "webhook_review_duration_seconds",
+            "How long reviews took, from the whole request to the whole answer",
+            this.duration.clone(),
+        );
+        registry.register(
+            "webhook_events_dropped",
+            "Events about refusals that were not written because too many waited",
+            this.events_dropped.clone(),
+        );
+        registry.register(
+            "webhook_events_failed",
+            "Events about refusals that the API server did not take",
+            this.events_failed.clone(),
+        );
+        this
+    }
+
+    /// A review came to its end.
+    pub fn reviewed(&self, outcome: Outcome, took: Duration) {
+        self.reviews[outcome as usize].inc();
+        self.duration.observe(took.as_secs_f64());
+    }
+
+    /// A review was turned away unread.
+    pub fn shed(&self) {
+        self.reviews[Outcome::Shed as usize].inc();
+    }
+
+    /// The API server was asked for something.
+    pub fn looked_up(&self, result: Lookup) {
+        self.lookups[result as usize].inc();
+    }
+}

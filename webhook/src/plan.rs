@@ -1,0 +1,803 @@
+//! From a decision to the edits of one pod.
+//!
+//! The edits are the difference between what the pod should carry and what it carries, so that reviewing our own output
+//! gives none. What an earlier review of ours added is known by the record that it left on the pod, and is changed or
+//! taken away where the decision is another one by now. Nothing else that a user or another webhook wrote is ever changed.
+
+use std::borrow::Cow;
+
+use tokenscope_core::pod::{Container, EnvVar, Pod, Volume, VolumeMount};
+use tokenscope_core::{
+    Audience, Decision, Denied, Enforcement, Grant, GrantRecord, Granted, RecordedGrant, Request, SessionName,
+    Settings, TokenExpiration, Untouched, annotations, fingerprint,
+};
+
+/// What a review comes to, and how the pod changes.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    /// What becomes of the pod.
+    pub verdict: Verdict,
+    /// How it changes, in the order in which it must change.
+    pub edits: Vec<Edit<'a>>,
+    /// What whoever creates the pod should know.
+    pub warnings: Vec<String>,
+}
+
+/// What becomes of a pod, once its own volumes and mounts were looked at too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It gets no credentials, and nobody asked for any.
+    Untouched(Untouched),
+    /// It gets credentials.
+    Granted,
+    /// It may not have what it asks for.
+    Refused {
+        /// One sentence each; never empty.
+        reasons: Vec<String>,
+        /// Whether it is kept out, or admitted without credentials.
+        enforcement: Enforcement,
+    },
+}
+
+/// One change of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Edit<'a> {
+    /// Puts our volume before all others; `none` where the pod has no list of volumes yet.
+    AddVolume {
+        /// Its name.
+        name: &'static str,
+        /// What is in it.
+        tokens: Vec<TokenFile<'a>>,
+        /// Whether the pod has no list of volumes yet.
+        none: bool,
+    },
+    /// Puts other tokens into our volume.
+    ReplaceTokens {
+        /// The volume's index.
+        volume: usize,
+        /// What is in it.
+        tokens: Vec<TokenFile<'a>>,
+    },
+    /// Takes our volume away.
+    RemoveVolume {
+        /// The volume's index.
+        volume: usize,
+    },
+    /// Puts variables behind all others.
+    AddVariables {
+        /// The container.
+        container: Place,
+        /// The variables; never empty.
+        variables: Vec<Variable<'a>>,
+        /// Whether the container has no list of variables yet.
+        none: bool,
+    },
+    /// Gives our variable another value.
+    ReplaceVariable {
+        /// The container.
+        container: Place,
+        /// The variable's index.
+        index: usize,
+        /// What it is from now on.
+        variable: Variable<'a>,
+    },
+    /// Takes our variable away.
+    RemoveVariable {
+        /// The container.
+        container: Place,
+        /// The variable's index.
+        index: usize,
+    },
+    /// Puts our mount behind all others.
+    AddMount {
+        /// The container.
+        container: Place,
+        /// The mount.
+        mount: Mount,
+        /// Whether the container has no list of mounts yet.
+        none: bool,
+    },
+    /// Sets our mount right.
+    ReplaceMount {
+        /// The container.
+        container: Place,
+        /// The mount's index.
+        index: usize,
+        /// The mount.
+        mount: Mount,
+    },
+    /// Takes our mount away.
+    RemoveMount {
+        /// The container.
+        container: Place,
+        /// The mount's index.
+        index: usize,
+    },
+    /// Sets annotations.
+    Annotate {
+        /// Keys and values; never empty.
+        annotations: Vec<(&'static str, Cow<'static, str>)>,
+        /// Whether the pod has no annotations yet.
+        none: bool,
+    },
+    /// Takes an annotation away.
+    RemoveAnnotation {
+        /// Its key.
+        key: &'static str,
+    },
+}
+
+/// Where a container stands in the pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// `initContainers` or `containers`.
+    pub list: &'static str,
+    /// Its index there.
+    pub index: usize,
+}
+
+/// One projected token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenFile<'a> {
+    /// Whom it is for.
+    pub audience: &'a Audience,
+    /// How long it is valid.
+    pub expiration: TokenExpiration,
+    /// Its file in the volume.
+    pub file: Cow<'static, str>,
+}
+
+/// An environment variable of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variable<'a> {
+    /// Its name.
+    pub name: &'static str,
+    /// Its value.
+    pub value: Value<'a>,
+}
+
+/// What a variable of ours holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value<'a> {
+    /// This text, which the kubelet takes as it is.
+    Text(Cow<'a, str>),
+    /// The pod's name, by the downward API.
+    PodName,
+}
+
+/// A read-only mount of our volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// The volume's name.
+    pub volume: &'static str,
+    /// Where it is mounted.
+    pub path: &'static str,
+}
+
+/// The variables that a container may get, in the order in which the EKS webhook adds them.
+const STS_REGIONAL_ENDPOINTS: &str = "AWS_STS_REGIONAL_ENDPOINTS";
+const DEFAULT_REGION: &str = "AWS_DEFAULT_REGION";
+const REGION: &str = "AWS_REGION";
+const ROLE_ARN: &str = "AWS_ROLE_ARN";
+const TOKEN_FILE: &str = "AWS_WEB_IDENTITY_TOKEN_FILE";
+const ROLE_SESSION_NAME: &str = "AWS_ROLE_SESSION_NAME";
+
+impl Mount {
+    fn of(settings: &Settings) -> Self {
+        if settings.eks_compatible {
+            return Self {
+                volume: "aws-iam-token",
+                path: "/var/run/secrets/eks.amazonaws.com/serviceaccount",
+            };
+        }
+        Self {
+            volume: "tokenscope-aws-token",
+            path: "/var/run/secrets/tokenscope.io/aws",
+        }
+    }
+
+    /// The path of one of its files, as a program in the container writes it.
+    fn file(self, name: &str, windows: bool) -> String {
+        if windows {
+            return format!("C:{}\\{name}", self.path.replace('/', "\\"));
+        }
+        format!("{}/{name}", self.path)
+    }
+}
+
+/// Says how a pod changes so that it carries what was decided about `request`, which is the request that `pod` gave.
+///
+/// A pod whose own volume or mount stands where ours must go is refused although its role was granted: a token that we
+/// did not put there is never trusted.
+pub fn plan<'a, S: AsRef<str>>(
+    pod: &'a Pod<S>,
+    record: Option<&GrantRecord<'_>>,
+    request: &Request<'_>,
+    decision: &'a Decision,
+    settings: &Settings,
+) -> Plan<'a> {
+    let planner = Planner::new(pod, record, request, settings);
+    match decision {
+        Decision::Untouched(why) => planner.leave(Verdict::Untouched(*why)),
+        Decision::Denied(denied) => planner.refuse(sentences(denied)),
+        Decision::Granted(granted) => {
+            let equipment = Equipment::of(granted, &planner);
+            match planner.conflicts(&equipment) {
+                conflicts if conflicts.is_empty() => planner.grant(granted, &equipment),
+                conflicts => planner.refuse(conflicts),
+            }
+        }
+    }
+}
+
+/// The reasons of a refusal, as many as a person can use.
+fn sentences(denied: &Denied) -> Vec<String> {
+    const MOST: usize = 8;
+    let mut sentences: Vec<String> = denied.refusals.iter().take(MOST).map(ToString::to_string).collect();
+    if denied.refusals.len() > MOST {
+        sentences.push(format!("and {} more", denied.refusals.len() - MOST));
+    }
+    sentences
+}
+
+/// A pod, and what an earlier review left on it.
+struct Planner<'a, 'b, S> {
+    pod: &'a Pod<S>,
+    containers: Vec<(Place, &'a Container<S>)>,
+    record: Option<&'b GrantRecord<'b>>,
+    request: &'b Request<'b>,
+    settings: &'b Settings,
+    mount: Mount,
+    windows: bool,
+    /// The volume that has the name of ours.
+    volume: Option<(usize, &'a Volume<S>)>,
+    /// Whether what has the name of our volume is ours.
+    owns_volume: bool,
+}
+
+/// What the granted containers get.
+struct Equipment<'a> {
+    /// One for each granted container, in the pod's order.
+    containers: Vec<Equipped<'a>>,
+    /// One for each distinct audience.
+    tokens: Vec<TokenFile<'a>>,
+    /// Whether a role session name had to be left out.
+    name_does_not_fit: bool,
+}
+
+/// What one container gets.
+struct Equipped<'a> {
+    /// Its index among all containers.
+    container: usize,
+    grant: &'a Grant,
+    variables: Vec<Variable<'a>>,
+    mounts: bool,
+}
+
+impl<'a> Equipment<'a> {
+    fn of<S: AsRef<str>>(granted: &'a Granted, planner: &Planner<'a, '_, S>) -> Self {
+        let mut equipment = Self {
+            containers: Vec::with_capacity(granted.containers.len()),
+            tokens: Vec::with_capacity(1),
+            name_does_not_fit: false,
+        };
+        for granted in &granted.containers {
+            // The decision's indices are those of the request, which was made from these containers.
+            let Some((_, container)) = planner.containers.get(granted.container) else {
+                continue;
+            };
+            equipment.equip(granted.container, container, &granted.grant, planner);
+        }
+        equipment
+    }
+
+    fn equip<S: AsRef<str>>(
+        &mut self,
+        index: usize,
+        container: &Container<S>,
+        grant: &'a Grant,
+        planner: &Planner<'a, '_, S>,
+    ) {
+        let own = |name: &str| container.variable(name).filter(|_| !planner.is_ours(container, name));
+        let mut variables = Vec::with_capacity(6);
+        let mut add = |name, value| variables.push(Variable { name, value });
+        let text = |text: &'a str| Value::Text(Cow::Borrowed(text));
+
+        if grant.sts_regional_endpoints && own(STS_REGIONAL_ENDPOINTS).is_none() {
+            add(STS_REGIONAL_ENDPOINTS, text("regional"));
+        }
+        if let Some(region) = &grant.region
+            && own(REGION).is_none()
+            && own(DEFAULT_REGION).is_none()
+        {
+            add(DEFAULT_REGION, text(region.as_str()));
+            add(REGION, text(region.as_str()));
+        }
+        if own(ROLE_ARN).is_none() {
+            add(ROLE_ARN, Value::Text(unexpanded(grant.role.as_str())));
+        }
+        let own_file = own(TOKEN_FILE);
+        // A file of its own elsewhere comes from a volume of its own, so it needs nothing of ours.
+        let mounts = own_file.is_none_or(|file| {
+            file.value
+                .as_ref()
+                .is_some_and(|path| is_within(path.as_ref(), planner.mount.path, planner.windows))
+        });
+        let file = if mounts {
+            self.token(&grant.audience, grant.expiration)
+        } else {
+            ""
+        };
+        if own_file.is_none() {
+            let path = planner.mount.file(file, planner.windows);
+            add(TOKEN_FILE, Value::Text(Cow::Owned(path)));
+        }
+        if let Some(session_name) = &grant.session_name
+            && own(ROLE_SESSION_NAME).is_none()
+        {
+            match session_name {
+                SessionName::Text(name) => add(ROLE_SESSION_NAME, text(name)),
+                SessionName::PodName if planner.pod_name_fits() => add(ROLE_SESSION_NAME, Value::PodName),
+                SessionName::PodName => self.name_does_not_fit = true,
+            }
+        }
+        self.containers.push(Equipped {
+            container: index,
+            grant,
+            variables,
+            mounts,
+        });
+    }
+
+    /// The file of a token for `audience`, which is valid for at most `expiration`.
+    fn token(&mut self, audience: &'a Audience, expiration: TokenExpiration) -> &str {
+        let known = self.tokens.iter().position(|token| token.audience == audience);
+        let index = known.unwrap_or_else(|| {
+            let file = if self.tokens.is_empty() {
+                Cow::Borrowed("token")
+            } else {
+                Cow::Owned(audience.file_name())
+            };
+            self.tokens.push(TokenFile {
+                audience,
+                expiration,
+                file,
+            });
+            self.tokens.len() - 1
+        });
+        let token = &mut self.tokens[index];
+        token.expiration = token.expiration.min(expiration);
+        &token.file
+    }
+}
+
+impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
+    fn new(
+        pod: &'a Pod<S>,
+        record: Option<&'b GrantRecord<'b>>,
+        request: &'b Request<'b>,
+        settings: &'b Settings,
+    ) -> Self {
+        let mount = Mount::of(settings);
+        let volume = pod
+            .spec
+            .volumes
+            .iter()
+            .flatten()
+            .enumerate()
+            .find(|(_, volume)| volume.name.as_ref() == mount.volume);
+        Self {
+            pod,
+            containers: places(pod).collect(),
+            record,
+            request,
+            settings,
+            mount,
+            windows: pod.needs_windows(),
+            volume,
+            owns_volume: record.is_some() && volume.is_none_or(|(_, volume)| holds_tokens_only(volume)),
+        }
+    }
+
+    /// Whether an earlier review added this variable.
+    fn is_ours(&self, container: &Container<S>, variable: &str) -> bool {
+        self.ours(container).iter().any(|name| name == variable)
+    }
+
+    /// The variables that an earlier review added.
+    fn ours(&self, container: &Container<S>) -> &'b [Cow<'b, str>] {
+        self.record.map_or(&[], |record| record.env_of(container.name.as_ref()))
+    }
+
+    /// What stands where our volume or one of its mounts must go, and what to do about it.
+    fn conflicts(&self, equipment: &Equipment<'_>) -> Vec<String> {
+        let Mount { volume, path } = self.mount;
+        if equipment.tokens.is_empty() {
+            return Vec::new();
+        }
+        let mut conflicts = Vec::new();
+        if self.volume.is_some() && !self.owns_volume {
+            conflicts.push(format!(
+                "the pod brings a volume {volume} of its own, which is the name of the volume that tokenscope adds: remove or rename it"
+            ));
+        }
+        for (index, (_, container)) in self.containers.iter().enumerate() {
+            let name = container.name.as_ref();
+            let mounts = equipment
+                .containers
+                .iter()
+                .any(|equipped| equipped.container == index && equipped.mounts);
+            for foreign in container.volume_mounts.iter().flatten() {
+                let by_name = foreign.name.as_ref() == volume;
+                if by_name && !self.owns_volume {
+                    conflicts.push(format!(
+                        "container {name} mounts volume {volume} itself, which tokenscope adds: remove that mount"
+                    ));
+                } else if !by_name && mounts && is_within(foreign.mount_path.as_ref(), path, self.windows) {
+                    conflicts.push(format!(
+                        "container {name} mounts volume {} at {}, where tokenscope puts the token: mount it elsewhere",
+                        foreign.name.as_ref(),
+                        foreign.mount_path.as_ref()
+                    ));
+                }
+            }
+        }
+        conflicts
+    }
+
+    fn grant(&self, granted: &'a Granted, equipment: &Equipment<'a>) -> Plan<'a> {
+        let mut edits = Vec::with_capacity(equipment.containers.len() * 2 + 2);
+        self.edit_volume(&equipment.tokens, &mut edits);
+        let mut equipped = equipment.containers.iter().peekable();
+        for (index, (place, container)) in self.containers.iter().enumerate() {
+            let equipped = equipped.next_if(|equipped| equipped.container == index);
+            self.edit_container(*place, container, equipped, &mut edits);
+        }
+        let record = self.record_of(granted, equipment);
+        self.edit_annotations(Some(record), Some("granted"), &mut edits);
+
+        let mut warnings = granted.warnings.clone();
+        self.warn_about_other_credentials(equipment, &mut warnings);
+        if equipment.name_does_not_fit {
+            warnings.push(format!(
+                "AWS_ROLE_SESSION_NAME is left out: STS takes 2 to 64 characters, and the pod's name has {}",
+                self.pod.metadata.name.as_ref().map_or(0, |name| name.as_ref().len())
+            ));
+        }
+        Plan {
+            verdict: Verdict::Granted,
+            edits,
+            warnings,
+        }
+    }
+
+    fn refuse(&self, reasons: Vec<String>) -> Plan<'a> {
+        let enforcement = self.settings.enforcement_in(&self.request.namespace_labels);
+        let verdict = Verdict::Refused { reasons, enforcement };
+        if enforcement == Enforcement::Enforce {
+            return Plan {
+                verdict,
+                edits: Vec::new(),
+                warnings: Vec::new(),
+            };
+        }
+        self.leave(verdict)
+    }
+
+    /// Takes away what an earlier review added, and marks the pod where it needs the mark.
+    fn leave(&self, verdict: Verdict) -> Plan<'a> {
+        let mut edits = Vec::new();
+        if self.record.is_some() {
+            self.edit_volume(&[], &mut edits);
+            for (place, container) in &self.containers {
+                self.edit_container(*place, container, None, &mut edits);
+            }
+        }
+        let mark = match &verdict {
+            Verdict::Refused { .. } => Some("refused"),
+            // A mark that the user brought must not stand there if it is not true.
+            _ if self.request.needs_mark() || self.pod.annotation(annotations::REVIEWED).is_some() => Some("untouched"),
+            _ => None,
+        };
+        self.edit_annotations(None, mark, &mut edits);
+        Plan {
+            verdict,
+            edits,
+            warnings: Vec::new(),
+        }
+    }
+
+    fn edit_volume(&self, tokens: &[TokenFile<'a>], edits: &mut Vec<Edit<'a>>) {
+        match self.volume {
+            None if tokens.is_empty() => {}
+            None => edits.push(Edit::AddVolume {
+                name: self.mount.volume,
+                tokens: tokens.to_vec(),
+                none: self.pod.spec.volumes.is_none(),
+            }),
+            Some(_) if !self.owns_volume => {}
+            Some((volume, _)) if tokens.is_empty() => edits.push(Edit::RemoveVolume { volume }),
+            Some((volume, present)) => {
+                if !holds(present, tokens) {
+                    edits.push(Edit::ReplaceTokens {
+                        volume,
+                        tokens: tokens.to_vec(),
+                    });
+                }
+            }
+        }
+    }
+
+    fn edit_container(
+        &self,
+        place: Place,
+        container: &Container<S>,
+        equipped: Option<&Equipped<'a>>,
+        edits: &mut Vec<Edit<'a>>,
+    ) {
+        let wanted = equipped.map_or(&[][..], |equipped| &equipped.variables);
+        self.edit_variables(place, container, wanted, edits);
+        self.edit_mounts(
+            place,
+            container,
+            equipped.is_some_and(|equipped| equipped.mounts),
+            edits,
+        );
+    }
+
+    fn edit_variables(
+        &self,
+        place: Place,
+        container: &Container<S>,
+        wanted: &[Variable<'a>],
+        edits: &mut Vec<Edit<'a>>,
+    ) {
+        let present = container.env.as_deref().unwrap_or_default();
+        let last = |name: &str| present.iter().rposition(|variable| variable.name.as_ref() == name);
+        let mut unwanted: Vec<usize> = Vec::new();
+        for name in self.ours(container) {
+            let Some(index) = last(name) else { continue };
+            match wanted.iter().find(|variable| variable.name == *name) {
+                Some(variable) if variable.is(&present[index]) => {}
+                Some(variable) => edits.push(Edit::ReplaceVariable {
+                    container: place,
+                    index,
+                    variable: variable.clone(),
+                }),
+                None => unwanted.push(index),
+            }
+        }
+        // From behind, so that the indices of those that are still to go stay true.
+        unwanted.sort_unstable_by(|a, b| b.cmp(a));
+        unwanted.dedup();
+        edits.extend(unwanted.into_iter().map(|index| Edit::RemoveVariable {
+            container: place,
+            index,
+        }));
+        let missing: Vec<_> = wanted
+            .iter()
+            .filter(|variable| last(variable.name).is_none())
+            .cloned()
+            .collect();
+        if !missing.is_empty() {
+            edits.push(Edit::AddVariables {
+                container: place,
+                variables: missing,
+                none: container.env.is_none(),
+            });
+        }
+    }
+
+    fn edit_mounts(&self, place: Place, container: &Container<S>, wanted: bool, edits: &mut Vec<Edit<'a>>) {
+        let container_mounts = container.volume_mounts.as_deref().unwrap_or_default();
+        let mut ours = container_mounts
+            .iter()
+            .enumerate()
+            .filter(|(_, mount)| self.owns_volume && mount.name.as_ref() == self.mount.volume);
+        if wanted {
+            match ours.next() {
+                None => edits.push(Edit::AddMount {
+                    container: place,
+                    mount: self.mount,
+                    none: container.volume_mounts.is_none(),
+                }),
+                Some((_, present)) if self.mount.is(present) => {}
+                Some((index, _)) => edits.push(Edit::ReplaceMount {
+                    container: place,
+                    index,
+                    mount: self.mount,
+                }),
+            }
+        }
+        let surplus: Vec<usize> = ours.map(|(index, _)| index).collect();
+        edits.extend(surplus.into_iter().rev().map(|index| Edit::RemoveMount {
+            container: place,
+            index,
+        }));
+    }
+
+    fn edit_annotations(&self, record: Option<String>, mark: Option<&'static str>, edits: &mut Vec<Edit<'a>>) {
+        let present = |key| self.pod.annotation(key);
+        if record.is_none() && present(annotations::GRANT).is_some() {
+            edits.push(Edit::RemoveAnnotation {
+                key: annotations::GRANT,
+            });
+        }
+        let record = record.map(|record| (annotations::GRANT, Cow::Owned(record)));
+        let mark = mark.map(|mark| (annotations::REVIEWED, Cow::Borrowed(mark)));
+        let annotations: Vec<_> = record
+            .into_iter()
+            .chain(mark)
+            .filter(|(key, value)| present(key) != Some(value))
+            .collect();
+        if !annotations.is_empty() {
+            edits.push(Edit::Annotate {
+                annotations,
+                none: self.pod.metadata.annotations.is_none(),
+            });
+        }
+    }
+
+    /// The text of the annotation that the next review and the operator read.
+    fn record_of(&self, granted: &'a Granted, equipment: &Equipment<'a>) -> String {
+        let name = |index: usize| self.containers[index].1.name.as_ref();
+        let mut record = GrantRecord {
+            grants: Vec::with_capacity(1),
+            hash: fingerprint(
+                self.request.service_account,
+                granted
+                    .containers
+                    .iter()
+                    .map(|granted| (name(granted.container), &granted.grant)),
+            )
+            .into(),
+        };
+        let mut kinds: Vec<&Equipped<'_>> = Vec::with_capacity(1);
+        for equipped in &equipment.containers {
+            let same = |other: &&Equipped<'_>| {
+                other.grant.policy == equipped.grant.policy
+                    && other.grant.role == equipped.grant.role
+                    && names(other).eq(names(equipped))
+            };
+            let container = Cow::Borrowed(name(equipped.container));
+            if let Some(kind) = kinds.iter().position(same) {
+                record.grants[kind].containers.push(container);
+                continue;
+            }
+            kinds.push(equipped);
+            record.grants.push(RecordedGrant {
+                policy: equipped.grant.policy.as_ref().map(|policy| policy.to_string().into()),
+                role: equipped.grant.role.as_str().into(),
+                containers: vec![container],
+                env: names(equipped).map(Cow::Borrowed).collect(),
+            });
+        }
+        // Strings and lists of them always serialise.
+        serde_json::to_string(&record).unwrap_or_default()
+    }
+
+    /// SDKs look at access keys in the environment before they look at a web identity token.
+    fn warn_about_other_credentials(&self, equipment: &Equipment<'_>, warnings: &mut Vec<String>) {
+        for equipped in &equipment.containers {
+            let container = self.containers[equipped.container].1;
+            let name = container.name.as_ref();
+            if container.variable("AWS_ACCESS_KEY_ID").is_some() {
+                warnings.push(format!(
+                    "container {name} sets AWS_ACCESS_KEY_ID, which SDKs prefer to the granted role: remove it"
+                ));
+            } else if container.env_from.as_ref().is_some_and(|sources| !sources.is_empty()) {
+                warnings.push(format!(
+                    "container {name} has envFrom: if that brings AWS_ACCESS_KEY_ID, SDKs prefer it to the granted role"
+                ));
+            }
+        }
+    }
+
+    /// Whether STS takes the pod's name as a role session name: 2 to 64 characters, and all that a pod's name can have are
+    /// allowed there. A generated name never has more than 63.
+    fn pod_name_fits(&self) -> bool {
+        let name = self
+            .pod
+            .metadata
+            .name
+            .as_ref()
+            .map(AsRef::as_ref)
+            .filter(|name| !name.is_empty());
+        name.is_none_or(|name| (2..=64).contains(&name.len()))
+    }
+}
+
+fn names(equipped: &Equipped<'_>) -> impl Iterator<Item = &'static str> {
+    equipped.variables.iter().map(|variable| variable.name)
+}
+
+impl Variable<'_> {
+    /// Whether it is there already.
+    fn is<S: AsRef<str>>(&self, present: &EnvVar<S>) -> bool {
+        match &self.value {
+            Value::Text(text) => {
+                present.value_from.is_none() && present.value.as_ref().is_some_and(|value| value.as_ref() == text)
+            }
+            Value::PodName => present
+                .value_from
+                .as_ref()
+                .and_then(|from| from.field_ref.as_ref())
+                .is_some_and(|field| field.field_path.as_ref() == "metadata.name"),
+        }
+    }
+}
+
+impl Mount {
+    /// Whether it is there already.
+    fn is<S: AsRef<str>>(self, present: &VolumeMount<S>) -> bool {
+        present.mount_path.as_ref() == self.path
+            && present.read_only == Some(true)
+            && present.sub_path.as_ref().is_none_or(|path| path.as_ref().is_empty())
+    }
+}
+
+/// All containers in the order of a request's, and where they stand.
+fn places<S: AsRef<str>>(pod: &Pod<S>) -> impl Iterator<Item = (Place, &Container<S>)> {
+    let at = |list| {
+        move |(index, container)| {
+            let place = Place { list, index };
+            (place, container)
+        }
+    };
+    let init = pod.spec.init_containers.iter().flatten().enumerate();
+    let containers = pod.spec.containers.iter().flatten().enumerate();
+    init.map(at("initContainers")).chain(containers.map(at("containers")))
+}
+
+/// Whether the volume can be one of ours: projected, and service account tokens are all there is in it.
+fn holds_tokens_only<S>(volume: &Volume<S>) -> bool {
+    volume
+        .projected
+        .as_ref()
+        .and_then(|projected| projected.sources.as_ref())
+        .is_some_and(|sources| {
+            !sources.is_empty() && sources.iter().all(|source| source.service_account_token.is_some())
+        })
+}
+
+/// Whether exactly these tokens are in the volume.
+fn holds<S: AsRef<str>>(volume: &Volume<S>, tokens: &[TokenFile<'_>]) -> bool {
+    let sources = volume
+        .projected
+        .iter()
+        .flat_map(|projected| projected.sources.iter().flatten());
+    let present = sources.map(|source| {
+        let token = source.service_account_token.as_ref()?;
+        let audience = token.audience.as_ref().map(AsRef::as_ref);
+        Some((audience, token.expiration_seconds, token.path.as_ref()))
+    });
+    present.eq(tokens.iter().map(|token| {
+        let expiration = i64::from(token.expiration.seconds());
+        Some((Some(token.audience.as_str()), Some(expiration), &*token.file))
+    }))
+}
+
+/// The text as it must stand in a variable's value so that the kubelet does not expand it: `$(NAME)` is a reference to
+/// another variable there, `$$` a dollar sign. A role's path may hold such characters.
+fn unexpanded(text: &str) -> Cow<'_, str> {
+    if text.contains('$') {
+        return Cow::Owned(text.replace('$', "$$"));
+    }
+    Cow::Borrowed(text)
+}
+
+/// Whether `path` is `folder` or something in it, however its slashes are written.
+fn is_within(path: &str, folder: &str, windows: bool) -> bool {
+    let separator = |c: char| c == '/' || (windows && c == '\\');
+    let path = match path.as_bytes() {
+        [drive, b':', ..] if windows && drive.is_ascii_alphabetic() => &path[2..],
+        _ => path,
+    };
+    let mut parts = path.split(separator).filter(|part| !part.is_empty() && *part != ".");
+    let mut folder = folder.split('/').filter(|part| !part.is_empty());
+    folder.all(|expected| {
+        parts
+            .next()
+            .is_some_and(|part| part == expected || (windows && part.eq_ignore_ascii_case(expected)))
+    })
+}

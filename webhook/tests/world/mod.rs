@@ -1,0 +1,242 @@
+//! A small cluster in memory, and pods that are reviewed in it.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of it")]
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokenscope_core::{
+    Algorithm, Audiences, AwsSettings, Claims, ContainerFilter, Pairs, Policy, PolicyName, PolicySet, Roles, Selector,
+    Settings, Subject, TokenExpiration, TokenSettings, TokenSource,
+};
+use tokenscope_webhook::facts::Surroundings;
+use tokenscope_webhook::review::{self, Answer, Asked};
+
+pub const ROLE: &str = "arn:aws:iam::111122223333:role/shop/orders";
+pub const OTHER_ROLE: &str = "arn:aws:iam::111122223333:role/shop/other";
+pub const VOLUME: &str = "tokenscope-aws-token";
+pub const MOUNT: &str = "/var/run/secrets/tokenscope.io/aws";
+
+/// What is around a pod.
+#[derive(Clone, Debug)]
+pub struct World {
+    pub policies: PolicySet,
+    pub settings: Settings,
+    pub namespace_labels: Vec<(&'static str, String)>,
+    pub service_account: Vec<(&'static str, String)>,
+    pub dry_run: bool,
+}
+
+/// A pod after its review.
+pub struct Reviewed {
+    pub answer: Answer,
+    /// The answer's `response`.
+    pub response: Value,
+    /// The patch's operations; none where there is no patch.
+    pub patch: Vec<Value>,
+    /// The pod as the API server stores it.
+    pub pod: Value,
+}
+
+impl World {
+    /// One policy, `TokenScopePolicy shop/orders`, which allows every role of the account to everybody in the namespace.
+    pub fn new() -> Self {
+        Self {
+            policies: [policy("orders")].into_iter().collect(),
+            settings: Settings::default(),
+            namespace_labels: Vec::new(),
+            service_account: Vec::new(),
+            dry_run: false,
+        }
+    }
+
+    pub fn with_policy(change: impl FnOnce(&mut Policy)) -> Self {
+        let mut policy = policy("orders");
+        change(&mut policy);
+        Self {
+            policies: [policy].into_iter().collect(),
+            ..Self::new()
+        }
+    }
+
+    pub fn review(&self, pod: &Value) -> Reviewed {
+        let body = self.request(pod).to_string();
+        let Asked::Pod(asked) = review::read(body.as_bytes()).expect("a review that can be read") else {
+            panic!("no pod");
+        };
+        let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+        let answer = asked.answer(self.surroundings(), &self.policies, &self.settings, now);
+        Reviewed::new(answer, pod)
+    }
+
+    pub fn request(&self, pod: &Value) -> Value {
+        json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
+            "uid": "705ab4f5-6393-11e8-b7cc-42010a800002",
+            "kind": {"group": "", "version": "v1", "kind": "Pod"},
+            "resource": {"group": "", "version": "v1", "resource": "pods"},
+            "namespace": "shop", "operation": "CREATE", "dryRun": self.dry_run, "object": pod, "oldObject": null,
+        }})
+    }
+
+    pub fn surroundings(&self) -> Surroundings<'_> {
+        Surroundings {
+            namespace_labels: borrowed(&self.namespace_labels),
+            service_account_annotations: Some(borrowed(&self.service_account)),
+        }
+    }
+}
+
+fn borrowed<'a>(pairs: &'a [(&'static str, String)]) -> Pairs<&'a str> {
+    pairs.iter().map(|(key, value)| (*key, value.as_str())).collect()
+}
+
+impl Reviewed {
+    pub fn new(answer: Answer, pod: &Value) -> Self {
+        let review: Value = serde_json::from_str(&answer.body).expect("the answer is JSON");
+        assert_eq!(review["apiVersion"], "admission.k8s.io/v1");
+        assert_eq!(review["kind"], "AdmissionReview");
+        let response = review["response"].clone();
+        assert_eq!(response.get("patch").is_some(), response.get("patchType").is_some());
+        let mut after = pod.clone();
+        let patch = response["patch"].as_str().map(decoded).unwrap_or_default();
+        let operations: json_patch::Patch = serde_json::from_value(Value::Array(patch.clone())).expect("a JSON Patch");
+        json_patch::patch(&mut after, &operations).expect("the patch fits the pod");
+        for warning in response["warnings"].as_array().into_iter().flatten() {
+            assert!(warning.as_str().unwrap().len() <= 256, "{warning}");
+        }
+        Self {
+            answer,
+            response,
+            patch,
+            pod: after,
+        }
+    }
+
+    pub fn message(&self) -> &str {
+        self.response["status"]["message"].as_str().unwrap_or_default()
+    }
+
+    pub fn warnings(&self) -> String {
+        let texts = self.response["warnings"].as_array().into_iter().flatten();
+        texts.map(|text| text.as_str().unwrap()).collect::<Vec<_>>().join("\n")
+    }
+
+    pub fn annotation(&self, key: &str) -> Option<&str> {
+        self.pod["metadata"]["annotations"][key].as_str()
+    }
+
+    pub fn record(&self) -> Value {
+        serde_json::from_str(self.annotation("tokenscope.io/grant").expect("a record")).expect("JSON")
+    }
+
+    /// A container's variables, in order, as `NAME=value`.
+    pub fn env(&self, container: &str) -> Vec<String> {
+        let env = self.container(container)["env"].as_array().cloned().unwrap_or_default();
+        env.iter()
+            .map(|variable| {
+                let value = match &variable["value"] {
+                    Value::String(text) => text.clone(),
+                    _ => variable["valueFrom"]["fieldRef"]["fieldPath"].to_string(),
+                };
+                format!("{}={value}", variable["name"].as_str().unwrap())
+            })
+            .collect()
+    }
+
+    pub fn value(&self, container: &str, variable: &str) -> Option<String> {
+        let prefix = format!("{variable}=");
+        self.env(container)
+            .iter()
+            .find_map(|text| text.strip_prefix(&prefix).map(ToOwned::to_owned))
+    }
+
+    pub fn mounts(&self, container: &str) -> Vec<String> {
+        let mounts = self.container(container)["volumeMounts"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        mounts
+            .iter()
+            .map(|mount| {
+                format!(
+                    "{}:{}",
+                    mount["name"].as_str().unwrap(),
+                    mount["mountPath"].as_str().unwrap()
+                )
+            })
+            .collect()
+    }
+
+    /// The tokens in our volume, as `file audience seconds`.
+    pub fn tokens(&self) -> Vec<String> {
+        let volumes = self.pod["spec"]["volumes"].as_array().cloned().unwrap_or_default();
+        let volume = volumes.iter().find(|volume| volume["name"] == VOLUME);
+        let sources = volume.and_then(|volume| volume["projected"]["sources"].as_array().cloned());
+        sources
+            .iter()
+            .flatten()
+            .map(|source| {
+                let token = &source["serviceAccountToken"];
+                let text = |key: &str| token[key].as_str().unwrap().to_owned();
+                format!("{} {} {}", text("path"), text("audience"), token["expirationSeconds"])
+            })
+            .collect()
+    }
+
+    fn container(&self, name: &str) -> &Value {
+        ["initContainers", "containers"]
+            .iter()
+            .flat_map(|list| self.pod["spec"][*list].as_array().into_iter().flatten())
+            .find(|container| container["name"] == name)
+            .expect("the container")
+    }
+}
+
+fn decoded(patch: &str) -> Vec<Value> {
+    use base64::Engine as _;
+    let bytes = base64::engine::general_purpose::STANDARD.decode(patch).expect("base64");
+    serde_json::from_slice(&bytes).expect("a list")
+}
+
+pub fn policy(name: &str) -> Policy {
+    Policy {
+        name: PolicyName::namespaced("shop", name),
+        namespace_selector: Selector::default(),
+        subjects: vec![Subject::default()],
+        roles: Roles {
+            allowed: vec!["arn:aws:iam::111122223333:role/*".parse().unwrap()],
+            default: None,
+        },
+        audiences: Audiences::default(),
+        token: TokenSettings {
+            source: TokenSource::ServiceAccount,
+            expiration: TokenExpiration::HOUR,
+            algorithm: Algorithm::RS256,
+        },
+        claims: Claims::default(),
+        aws: AwsSettings::default(),
+        containers: ContainerFilter::default(),
+        disabled: false,
+        fallback: false,
+        expires_at: None,
+        active_schedule: None,
+    }
+}
+
+/// A pod of service account `orders` that asks for [`ROLE`], with these containers.
+pub fn asking(containers: Value) -> Value {
+    let mut pod = plain(containers);
+    pod["metadata"]["annotations"] = json!({"tokenscope.io/role-arn": ROLE});
+    pod
+}
+
+/// A pod of service account `orders` that asks for nothing.
+pub fn plain(containers: Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "orders-0", "namespace": "shop"},
+        "spec": {"serviceAccountName": "orders", "containers": containers}})
+}
+
+/// One container named `app`, without anything.
+pub fn app() -> Value {
+    json!([{"name": "app", "image": "app"}])
+}
