@@ -189,11 +189,10 @@ fn claims(claims: &Claims, source: Source) -> Result<core::Claims, InvalidPolicy
             "should be left out unless token.source is Issuer: only tokenscope's own issuer can sign claims",
         ));
     }
-    const TRANSITIVE: &str = "spec.claims.transitiveTagKeys";
     for (index, key) in claims.transitive_tag_keys.iter().enumerate() {
         if !claims.principal_tags.contains_key(key) {
             return Err(invalid(
-                format!("{TRANSITIVE}[{index}]"),
+                format!("spec.claims.transitiveTagKeys[{index}]"),
                 format!("{key:?} should be a key of claims.principalTags, written in the same way"),
             ));
         }

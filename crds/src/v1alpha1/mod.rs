@@ -1,5 +1,8 @@
 //! `tokenscope.io/v1alpha1`. Doc comments here are what `kubectl explain` prints.
 
+// The descriptions are read in a terminal, not as Markdown.
+#![allow(clippy::doc_link_with_quotes)]
+
 mod cluster_policy;
 mod policy;
 mod schema;
