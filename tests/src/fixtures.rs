@@ -78,7 +78,10 @@ impl<'a> Shop<'a> {
         let what = format!("the status of {policy} has a trust policy for {role}");
         let document = eventually(PROPAGATION, what, async || {
             let object = get_json(&self.client, &path).await?;
-            let entries = object["status"]["trustPolicies"].as_array().cloned().unwrap_or_default();
+            let entries = object["status"]["trustPolicies"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
             let entry = entries.into_iter().find(|entry| entry["roleArn"] == role);
             let document = entry.with_context(|| object["status"].to_string())?["document"].clone();
             Ok(document.as_str().context("a document is a text")?.to_owned())
@@ -106,13 +109,21 @@ impl<'a> Shop<'a> {
         eventually(PROPAGATION, what, async || {
             let answer = try_pod(&self.client, pod).await?;
             ensure!(answer.accepted(), "refused: {}", answer.message());
-            ensure!(reviewed(&answer.body) == Some("granted"), "not granted: {}", answer.body);
+            ensure!(
+                reviewed(&answer.body) == Some("granted"),
+                "not granted: {}",
+                answer.body
+            );
             Ok(())
         })
         .await?;
         let answer = create_pod(&self.client, pod).await?;
         ensure!(answer.accepted(), "refused after it was granted: {}", answer.message());
-        ensure!(reviewed(&answer.body) == Some("granted"), "not granted: {}", answer.body);
+        ensure!(
+            reviewed(&answer.body) == Some("granted"),
+            "not granted: {}",
+            answer.body
+        );
         Ok(answer)
     }
 
@@ -143,7 +154,11 @@ impl<'a> Shop<'a> {
         ensure!(answer.accepted(), "refused: {}", answer.message());
         let text = answer.body["spec"].to_string();
         ensure!(!text.contains("tokenscope"), "something was injected: {text}");
-        ensure!(annotation(&answer.body, "tokenscope.io/grant").is_none(), "{}", answer.body);
+        ensure!(
+            annotation(&answer.body, "tokenscope.io/grant").is_none(),
+            "{}",
+            answer.body
+        );
         Ok(answer)
     }
 
@@ -254,7 +269,10 @@ pub fn mounted_at<'a>(pod: &'a Value, container: &str, volume: &str) -> Option<&
 
 /// A volume of a pod.
 pub fn volume<'a>(pod: &'a Value, name: &str) -> Option<&'a Value> {
-    pod["spec"]["volumes"].as_array()?.iter().find(|volume| volume["name"] == name)
+    pod["spec"]["volumes"]
+        .as_array()?
+        .iter()
+        .find(|volume| volume["name"] == name)
 }
 
 /// The stand-in for AWS STS with the cluster as an identity provider, and roles with their trust policies.

@@ -1,0 +1,287 @@
+//! What happens to a pod that is denied, and to those that stay out.
+
+use crate::{SHARED, VOLUME};
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
+use tokenscope_tests::admission::{create_pod, try_pod};
+use tokenscope_tests::control_plane::ControlPlane;
+use tokenscope_tests::fixtures::{
+    ADMIN, ORDERS, PROPAGATION, Shop, annotation, environment, reviewed, volume, with_annotations,
+};
+use tokenscope_tests::{eventually, get_json, merge};
+
+#[tokio::test]
+async fn a_namespace_with_the_warn_label_admits_without_credentials_and_warns() {
+    let control_plane = &SHARED.environment().await.control_plane;
+    let shop = Shop::open(control_plane, "warned", &[("tokenscope.io/warn", "true")])
+        .await
+        .unwrap();
+    shop.allow_orders().await.unwrap();
+    shop.granted(&shop.asking("allowed", ORDERS)).await.unwrap();
+    let answer = admitted_without_credentials(&shop, "denied").await;
+
+    let text = answer.warnings.join(" ");
+    assert!(text.contains("gets no AWS credentials"), "{text}");
+    // The API server cuts a warning after 256 characters, so a sentence may go on in the next one.
+    let text = text.replace("… ", "");
+    assert!(
+        text.contains(&format!("TokenScopePolicy warned/orders does not allow {ADMIN}")),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_namespace_with_the_audit_label_admits_without_credentials_and_only_the_audit_log_says_so() {
+    let control_plane = &SHARED.environment().await.control_plane;
+    let shop = Shop::open(control_plane, "audited", &[("tokenscope.io/audit", "true")])
+        .await
+        .unwrap();
+    shop.allow_orders().await.unwrap();
+    shop.granted(&shop.asking("allowed", ORDERS)).await.unwrap();
+    let answer = admitted_without_credentials(&shop, "denied").await;
+    assert!(answer.warnings.is_empty(), "{:?}", answer.warnings);
+
+    let audit_annotations = audited(control_plane, "audited", "denied").await;
+    assert!(
+        audit_annotations.contains("pods-that-ask.tokenscope.io/"),
+        "{audit_annotations}"
+    );
+    assert!(
+        audit_annotations.contains(&format!("TokenScopePolicy audited/orders does not allow {ADMIN}")),
+        "{audit_annotations}"
+    );
+    let granted = audited(control_plane, "audited", "allowed").await;
+    assert!(
+        granted.contains(ORDERS) && granted.contains("TokenScopePolicy audited/orders"),
+        "{granted}"
+    );
+}
+
+#[tokio::test]
+async fn a_namespace_that_is_labelled_later_behaves_so_from_then_on() {
+    let control_plane = &SHARED.environment().await.control_plane;
+    let shop = Shop::open(control_plane, "relabelled", &[]).await.unwrap();
+    shop.refused(&shop.asking("first", ADMIN), "no policy selects")
+        .await
+        .unwrap();
+    let path = "/api/v1/namespaces/relabelled";
+    merge(
+        &shop.client,
+        path,
+        &json!({"metadata": {"labels": {"tokenscope.io/audit": "true"}}}),
+    )
+    .await
+    .unwrap();
+    admitted_without_credentials(&shop, "second").await;
+    merge(
+        &shop.client,
+        path,
+        &json!({"metadata": {"labels": {"tokenscope.io/enforce": "true"}}}),
+    )
+    .await
+    .unwrap();
+    shop.refused(&shop.asking("third", ADMIN), "no policy selects")
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_denied_copy_of_an_injected_pod_keeps_nothing_of_ours() {
+    let control_plane = &SHARED.environment().await.control_plane;
+    let shop = Shop::open(control_plane, "stripped", &[("tokenscope.io/warn", "true")])
+        .await
+        .unwrap();
+    shop.allow_orders().await.unwrap();
+    let mut copy = shop.granted(&shop.asking("original", ORDERS)).await.unwrap().body;
+    copy["metadata"] = json!({
+        "name": "copy", "namespace": "stripped", "annotations": copy["metadata"]["annotations"],
+    });
+    let copy = with_annotations(copy, &[("tokenscope.io/role-arn", ADMIN)]);
+    let answer = create_pod(&shop.client, &copy).await.unwrap();
+
+    assert!(answer.accepted(), "{}", answer.message());
+    assert_eq!(reviewed(&answer.body), Some("refused"));
+    assert_eq!(annotation(&answer.body, "tokenscope.io/grant"), None);
+    assert_eq!(environment(&answer.body, "app"), []);
+    assert!(volume(&answer.body, VOLUME).is_none());
+}
+
+#[tokio::test]
+async fn a_refusal_leaves_a_warning_on_the_owner_and_a_dry_run_leaves_nothing() {
+    let control_plane = &SHARED.environment().await.control_plane;
+    let shop = Shop::open(control_plane, "owners", &[]).await.unwrap();
+    shop.allow_orders().await.unwrap();
+    let owned_by = |owner: &str, role| {
+        let mut pod = shop.asking("unused", role);
+        pod["metadata"]["name"].take();
+        pod["metadata"]["generateName"] = json!(format!("{owner}-"));
+        pod["metadata"]["ownerReferences"] = json!([{
+            "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": owner, "controller": true,
+            "uid": "7e0c5d2e-51b1-44a5-8a3c-2f3f52f1c0de",
+        }]);
+        pod
+    };
+    shop.granted(&owned_by("fine", ORDERS)).await.unwrap();
+    let tried = try_pod(&shop.client, &owned_by("tried", ADMIN)).await.unwrap();
+    assert!(!tried.accepted(), "{}", tried.body);
+    let refused = create_pod(&shop.client, &owned_by("refused", ADMIN)).await.unwrap();
+    assert_eq!(tried.message(), refused.message(), "a dry run says what would happen");
+
+    let events = eventually(PROPAGATION, "an Event is on the owner", async || {
+        let events = shop.events_about("ReplicaSet", "refused").await?;
+        ensure!(!events.is_empty(), "none yet");
+        Ok(events)
+    })
+    .await
+    .unwrap();
+    let [event] = events.as_slice() else {
+        panic!("{events:?}")
+    };
+    assert_eq!(event["type"], "Warning");
+    assert_eq!(event["involvedObject"]["apiVersion"], "apps/v1");
+    assert_eq!(event["involvedObject"]["uid"], "7e0c5d2e-51b1-44a5-8a3c-2f3f52f1c0de");
+    let text = event["message"].as_str().or(event["note"].as_str()).unwrap();
+    assert!(
+        text.contains(&format!("TokenScopePolicy owners/orders does not allow {ADMIN}")),
+        "{event}"
+    );
+    // It was sent after what the dry run would have sent.
+    for quiet in ["tried", "fine"] {
+        assert_eq!(
+            shop.events_about("ReplicaSet", quiet).await.unwrap(),
+            Vec::<Value>::new()
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_controller_that_tries_again_and_again_does_not_fill_the_cluster_with_events() {
+    let control_plane = &SHARED.environment().await.control_plane;
+    let shop = Shop::open(control_plane, "stubborn", &[]).await.unwrap();
+    let mut pod = shop.asking("unused", ADMIN);
+    pod["metadata"]["name"].take();
+    pod["metadata"]["generateName"] = json!("stubborn-");
+    pod["metadata"]["ownerReferences"] = json!([{
+        "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "stubborn", "controller": true,
+        "uid": "7e0c5d2e-51b1-44a5-8a3c-2f3f52f1c0df",
+    }]);
+    for _ in 0..30 {
+        assert!(!create_pod(&shop.client, &pod).await.unwrap().accepted());
+    }
+    eventually(PROPAGATION, "an Event is on the owner", async || {
+        let events = shop.events_about("ReplicaSet", "stubborn").await?;
+        ensure!(!events.is_empty(), "none yet");
+        ensure!(events.len() <= 3, "{} events for one reason", events.len());
+        Ok(())
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn opting_out_works_on_the_pod_its_service_account_and_its_namespace() {
+    let control_plane = &SHARED.environment().await.control_plane;
+    let shop = Shop::open(control_plane, "opted-out", &[]).await.unwrap();
+    shop.allow_orders().await.unwrap();
+    let everybody = json!({"subjects": [{}], "roles": {"default": ORDERS}});
+    shop.policy("everybody", everybody.clone()).await.unwrap();
+    control_plane
+        .create_service_account("opted-out", "quiet", &[("tokenscope.io/inject", "false")])
+        .await
+        .unwrap();
+    shop.granted(&shop.pod("by-default")).await.unwrap();
+
+    let out = with_annotations(shop.asking("pod", ADMIN), &[("tokenscope.io/inject", "false")]);
+    let out = shop.untouched(&out).await.unwrap().body;
+    assert_eq!(reviewed(&out), None, "nobody had to look at it");
+    let of_quiet = |mut pod: Value| {
+        pod["spec"]["serviceAccountName"] = json!("quiet");
+        pod
+    };
+    shop.untouched(&of_quiet(shop.pod("account"))).await.unwrap();
+    let asking = shop
+        .untouched(&of_quiet(shop.asking("account-asking", ORDERS)))
+        .await
+        .unwrap()
+        .body;
+    assert_eq!(
+        reviewed(&asking),
+        Some("untouched"),
+        "or the guard would not let it pass"
+    );
+    let back_in = with_annotations(of_quiet(shop.pod("back-in")), &[("tokenscope.io/inject", "true")]);
+    shop.granted(&back_in).await.unwrap();
+
+    let quiet = Shop::open(control_plane, "quiet-namespace", &[("tokenscope.io/inject", "false")])
+        .await
+        .unwrap();
+    quiet.policy("everybody", everybody).await.unwrap();
+    let answer = quiet.untouched(&quiet.asking("asking", ADMIN)).await.unwrap();
+    assert_eq!(reviewed(&answer.body), None);
+    assert!(answer.warnings.is_empty(), "{:?}", answer.warnings);
+}
+
+#[tokio::test]
+async fn every_pod_of_a_required_namespace_bears_the_mark_of_its_review() {
+    let control_plane = &SHARED.environment().await.control_plane;
+    let shop = Shop::open(control_plane, "required", &[("tokenscope.io/required", "true")])
+        .await
+        .unwrap();
+    shop.allow_orders().await.unwrap();
+    eventually(PROPAGATION, "the label is known", async || {
+        let answer = try_pod(&shop.client, &shop.pod("plain")).await?;
+        ensure!(answer.accepted(), "{}", answer.message());
+        ensure!(reviewed(&answer.body) == Some("untouched"), "{}", answer.body);
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let plain = shop.untouched(&shop.pod("plain")).await.unwrap().body;
+    assert_eq!(reviewed(&plain), Some("untouched"));
+    shop.granted(&shop.asking("asking", ORDERS)).await.unwrap();
+    shop.refused(&shop.asking("denied", ADMIN), "does not allow")
+        .await
+        .unwrap();
+}
+
+/// Creates a pod that asks for what it may not have, and is let in without it.
+async fn admitted_without_credentials(shop: &Shop<'_>, name: &str) -> tokenscope_tests::admission::Answer {
+    let pod = shop.asking(name, ADMIN);
+    eventually(PROPAGATION, "the namespace's label is known", async || {
+        let answer = try_pod(&shop.client, &pod).await?;
+        ensure!(answer.accepted(), "{}", answer.message());
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let answer = create_pod(&shop.client, &pod).await.unwrap();
+    assert!(answer.accepted(), "{}", answer.message());
+    assert_eq!(reviewed(&answer.body), Some("refused"));
+    assert_eq!(annotation(&answer.body, "tokenscope.io/grant"), None);
+    assert_eq!(environment(&answer.body, "app"), []);
+    assert!(volume(&answer.body, VOLUME).is_none());
+    let stored = get_json(&shop.client, &shop.path(&format!("pods/{name}")))
+        .await
+        .unwrap();
+    assert_eq!(reviewed(&stored), Some("refused"));
+    answer
+}
+
+/// The audit annotations of the creation of a pod, as JSON.
+async fn audited(control_plane: &ControlPlane, namespace: &str, pod: &str) -> String {
+    eventually(PROPAGATION, "the creation is in the audit log", async || {
+        let created = |event: &Value| {
+            let object = &event["objectRef"];
+            let dry_run = event["requestURI"].as_str().unwrap_or_default().contains("dryRun");
+            event["verb"] == "create"
+                && !dry_run
+                && object["resource"] == "pods"
+                && object["namespace"] == namespace
+                && object["name"] == pod
+        };
+        let events = control_plane.audit_events(created)?;
+        Ok(events.first().context("not yet")?["annotations"].to_string())
+    })
+    .await
+    .unwrap()
+}
