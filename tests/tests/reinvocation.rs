@@ -1,5 +1,7 @@
 //! Beside somebody else's mutating webhook, which runs before or after ours and changes what ours has seen.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use tokenscope_tests::admission::{accepts, rejects, try_pod};

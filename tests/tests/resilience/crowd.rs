@@ -180,7 +180,7 @@ async fn just_created_accounts_are_never_missed_and_nothing_is_asked_beyond_the_
     .await
     .unwrap();
     let policy = policy_when(&shop, "by-default", SOON, |_| Ok(())).await.unwrap();
-    until_after(&policy["status"]["generationObservedAt"]).await;
+    until_after(&shop, &policy["status"]["generationObservedAt"]).await;
     scenario.installed.webhook(0).kill().unwrap();
     let mut pod = shop.pod("missed");
     pod["metadata"]["labels"] = json!({"app": "by-default"});

@@ -56,7 +56,7 @@ async fn no_pod_that_asks_gets_past_a_missing_webhook_and_the_others_are_admitte
         runs(&shop, pod).await;
     }
     let policy = policy_when(&shop, "both", SOON, counts(2, 2, 0)).await.unwrap();
-    until_after(&policy["status"]["generationObservedAt"]).await;
+    until_after(&shop, &policy["status"]["generationObservedAt"]).await;
 
     // It crashed: who asks is refused, nobody else is held up.
     webhook.kill().unwrap();

@@ -1,5 +1,7 @@
 //! What happens to pods when something fails: each test breaks something for real, on a control plane of its own.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 mod certificates;
 mod crowd;
 mod gone;
@@ -7,12 +9,13 @@ mod malformed;
 mod operators;
 
 use std::ops::Deref;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
 use kube::Client;
 use serde_json::Value;
+use tokenscope_tests::admission::try_pod;
 use tokenscope_tests::control_plane::ControlPlane;
 use tokenscope_tests::fixtures::{PROPAGATION, Shop};
 use tokenscope_tests::install::{Installed, Options};
@@ -143,16 +146,20 @@ async fn runs(shop: &Shop<'_>, pod: &str) {
     tokenscope_tests::merge(&shop.client, &path, &status).await.unwrap();
 }
 
-/// Waits until a moment with a whole second is over: times in objects have no fractions.
-async fn until_after(time: &Value) {
-    let time: Timestamp = time.as_str().unwrap().parse().unwrap();
-    let after = SystemTime::from(time) + Duration::from_secs(2);
-    if let Ok(left) = after.duration_since(SystemTime::now()) {
-        tokio::time::sleep(left).await;
-    }
+/// Waits until what is created is younger than a moment in an object, by the API server's clock: such times are of whole
+/// seconds.
+async fn until_after(shop: &Shop<'_>, moment: &Value) {
+    eventually(SOON, format!("{moment} is over"), async || {
+        let created =
+            try_pod(&shop.client, &shop.pod("what-time-is-it")).await?.body["metadata"]["creationTimestamp"].take();
+        ensure!(created.as_str() > moment.as_str(), "it is {created}");
+        Ok(())
+    })
+    .await
+    .unwrap();
 }
 
-/// The webhook configuration is there and each of its webhooks has a caBundle that isn't `unlike`.
+/// The caBundle of each webhook in our registration; empty where there is none.
 async fn bundles(client: &Client) -> Result<Vec<String>> {
     let configuration = get_json(client, CONFIGURATION).await?;
     let webhooks = configuration["webhooks"].as_array().context("it has webhooks")?;
