@@ -15,10 +15,7 @@ use crate::run::cargo;
 pub(crate) fn run(check: bool) -> Result<()> {
     let generated = generate()?;
     let mut stale = Vec::new();
-    for folder in [
-        root().join("crds/yaml"),
-        root().join("charts/tokenscope-crds/files"),
-    ] {
+    for folder in [root().join("crds/yaml"), root().join("charts/tokenscope-crds/files")] {
         stale.extend(differences(&folder, &generated)?);
         if !check {
             write(&folder, &generated)?;
@@ -54,6 +51,7 @@ fn generate() -> Result<BTreeMap<OsString, String>> {
         "--bin",
         "crdgen",
         "--",
+        "--out",
     ])
     .arg(&folder)
     .status()
