@@ -140,7 +140,7 @@ async fn a_refusal_leaves_a_warning_on_the_owner_and_a_dry_run_leaves_nothing() 
     assert_eq!(event["type"], "Warning");
     assert_eq!(event["involvedObject"]["apiVersion"], "apps/v1");
     assert_eq!(event["involvedObject"]["uid"], "7e0c5d2e-51b1-44a5-8a3c-2f3f52f1c0de");
-    let text = event["message"].as_str().or(event["note"].as_str()).unwrap();
+    let text = event["message"].as_str().unwrap();
     assert!(
         text.contains(&format!("TokenScopePolicy owners/orders does not allow {ADMIN}")),
         "{event}"

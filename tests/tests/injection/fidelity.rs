@@ -23,13 +23,13 @@ fn full_pod(shop: &Shop<'_>) -> Value {
         "resources": {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "2Gi"}},
         "securityContext": {
             "runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}, "supplementalGroupsPolicy": "Strict",
-            "seLinuxChangePolicy": "Recursive", "fsGroupChangePolicy": "OnRootMismatch", "sysctls": [],
+            "seLinuxChangePolicy": "Recursive", "fsGroupChangePolicy": "OnRootMismatch",
         },
         "terminationGracePeriodSeconds": 7,
         "readinessGates": [{"conditionType": "example.com/ready"}],
         "schedulingGates": [{"name": "example.com/wait"}],
         "topologySpreadConstraints": [{
-            "maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway", "minDomains": null,
+            "maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway",
             "labelSelector": {"matchLabels": {"a": ""}}, "matchLabelKeys": ["pod-template-hash"], "nodeTaintsPolicy": "Honor",
         }],
         "tolerations": [{"key": "a", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5}],
@@ -56,7 +56,7 @@ fn full_pod(shop: &Shop<'_>) -> Value {
             ],
             "resources": {"claims": [{"name": "gpu", "request": "one"}], "limits": {"example.com/thing": "3"}},
             "resizePolicy": [{"resourceName": "cpu", "restartPolicy": "NotRequired"}],
-            "lifecycle": {"preStop": {"sleep": {"seconds": 3}}, "stopSignal": null},
+            "lifecycle": {"preStop": {"sleep": {"seconds": 3}}},
             "securityContext": {"procMount": "Default", "appArmorProfile": {"type": "RuntimeDefault"}},
             "ports": [{"containerPort": 80, "protocol": "TCP"}, {"containerPort": 80, "protocol": "SCTP"}],
         }],
@@ -64,8 +64,6 @@ fn full_pod(shop: &Shop<'_>) -> Value {
             {"name": "config", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
             {"name": "image", "image": {"reference": "registry.example.com/models:1", "pullPolicy": "IfNotPresent"}},
             {"name": "projected", "projected": {"defaultMode": 288, "sources": [
-                {"clusterTrustBundle": {"signerName": "example.com/ca", "labelSelector": {}, "path": "ca.pem"}},
-                {"podCertificate": {"signerName": "example.com/tls", "keyType": "ED25519", "credentialBundlePath": "tls.pem"}},
                 {"serviceAccountToken": {"audience": "elsewhere", "path": "own"}},
             ]}},
         ],
@@ -136,7 +134,7 @@ async fn a_pod_of_more_than_two_mebibytes_is_injected() {
     shop.allow_orders().await.unwrap();
     shop.granted(&shop.asking("small", ORDERS)).await.unwrap();
     let mut pod = shop.asking("large", ORDERS);
-    let text: String = (0..2 << 17).map(|number| format!("{number:07x} ")).collect();
+    let text = "0123456 ".repeat(2 << 17);
     let variables: Vec<_> = (0..1000)
         .map(|number| json!({"name": format!("V{number}"), "value": "x".repeat(300)}))
         .collect();

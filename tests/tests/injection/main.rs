@@ -1,5 +1,7 @@
 //! What becomes of a pod that asks, on a real API server with the webhook and the operator as the chart installs them.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
+
 mod asking;
 mod containers;
 mod credentials;
