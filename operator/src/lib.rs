@@ -1,1 +1,60 @@
 //! Drives objects to the declared state: policy status, drift, certificates.
+//!
+//! All replicas watch and compute, so that each could take over at once; the one that holds the Lease writes.
+
+mod args;
+mod certificates;
+mod leader;
+mod metrics;
+mod watching;
+mod webhook_configuration;
+
+pub use args::Args;
+
+use certificates::Certificates;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
+use leader::Leader;
+use metrics::Metrics;
+use std::sync::Arc;
+use tokenscope_platform::{Process, client, lease::Elector};
+use tokio::sync::watch;
+use webhook_configuration::Keeper;
+
+/// The operator's body: starts everything and waits for the stop.
+pub async fn run(args: Args, process: Process) -> Result<(), client::Error> {
+    let client = client::connect(&args.common).await?;
+    let metrics = Arc::new(Metrics::register(&process.registry));
+    let certificates_gate = process.gates.gate("certificates");
+
+    let leases: Api<Lease> = Api::namespaced(client.clone(), &args.common.namespace);
+    let elector = Elector::new(leases, &args.lease, &args.common.pod_name, args.lease_duration);
+    let leader = Leader::new(process.hold_lease(elector));
+
+    let (wanted_bundle, wanted) = watch::channel(None);
+    let (found, bundles) = watch::channel(None);
+    let keeper = Keeper {
+        client: client.clone(),
+        name: args.webhook_configuration.clone(),
+        leader: leader.clone(),
+        wanted,
+        found,
+        metrics: metrics.clone(),
+    };
+    let certificates = Certificates {
+        client: client.clone(),
+        namespace: args.common.namespace.clone(),
+        names: args.certificate_names(),
+        settings: args.certificate_settings(),
+        leader: leader.clone(),
+        bundles,
+        wanted_bundle,
+        gate: certificates_gate,
+        metrics: metrics.clone(),
+    };
+    process.spawn("webhook configuration", keeper.run(process.stop.clone()));
+    process.spawn("certificates", certificates.run(process.stop.clone()));
+
+    process.stop.cancelled().await;
+    Ok(())
+}

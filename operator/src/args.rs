@@ -1,0 +1,129 @@
+//! The operator's flags. Each is also an environment variable: `--ca-secret` is `TOKENSCOPE_CA_SECRET`.
+
+use crate::certificates::{Names, Settings};
+use clap::ArgAction::Set;
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use tokenscope_platform::args::{CommonArgs, SettingsArgs, seconds};
+
+/// Keeps the state of policies, the certificates of the webhook and its configuration true.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(version)]
+pub struct Args {
+    /// Those of every process
+    #[command(flatten)]
+    pub common: CommonArgs,
+
+    /// Those that decide about pods; the same as the webhook's
+    #[command(flatten)]
+    pub settings: SettingsArgs,
+
+    /// The MutatingWebhookConfiguration whose caBundle is kept
+    #[arg(
+        long,
+        env = "TOKENSCOPE_WEBHOOK_CONFIGURATION",
+        value_name = "NAME",
+        default_value = "tokenscope"
+    )]
+    pub webhook_configuration: String,
+
+    /// The Service that the serving certificate is for
+    #[arg(
+        long,
+        env = "TOKENSCOPE_WEBHOOK_SERVICE",
+        value_name = "NAME",
+        default_value = "tokenscope-webhook"
+    )]
+    pub webhook_service: String,
+
+    /// The Secret of the certificate authority
+    #[arg(
+        long,
+        env = "TOKENSCOPE_CA_SECRET",
+        value_name = "NAME",
+        default_value = "tokenscope-ca"
+    )]
+    pub ca_secret: String,
+
+    /// The Secret of the serving certificate
+    #[arg(
+        long,
+        env = "TOKENSCOPE_SERVING_SECRET",
+        value_name = "NAME",
+        default_value = "tokenscope-webhook-tls"
+    )]
+    pub serving_secret: String,
+
+    /// The Lease that only one operator holds at a time
+    #[arg(
+        long,
+        env = "TOKENSCOPE_LEASE",
+        value_name = "NAME",
+        default_value = "tokenscope-operator"
+    )]
+    pub lease: String,
+
+    /// How many seconds after its last sign of life another operator takes over
+    #[arg(long, env = "TOKENSCOPE_LEASE_DURATION", value_name = "SECONDS", default_value = "15", value_parser = seconds)]
+    pub lease_duration: Duration,
+
+    /// The issuer of the cluster's ServiceAccount tokens [default: what the API server says]
+    #[arg(long, env = "TOKENSCOPE_ISSUER", value_name = "URL")]
+    pub issuer: Option<String>,
+
+    /// How many seconds a certificate authority lives; it is replaced after two thirds
+    #[arg(long, env = "TOKENSCOPE_CA_LIFETIME", value_name = "SECONDS", default_value = "31536000", value_parser = seconds)]
+    pub ca_lifetime: Duration,
+
+    /// How many seconds a serving certificate lives; it is replaced after two thirds
+    #[arg(long, env = "TOKENSCOPE_SERVING_LIFETIME", value_name = "SECONDS", default_value = "2592000", value_parser = seconds)]
+    pub serving_lifetime: Duration,
+
+    /// How many seconds API servers, then webhooks, get to notice a new certificate authority before the old one goes
+    #[arg(long, env = "TOKENSCOPE_ROTATION_OVERLAP", value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    pub rotation_overlap: Duration,
+
+    /// A DNS name or IP address beside the Service's that the serving certificate is for; may be given more than once
+    #[arg(
+        long,
+        env = "TOKENSCOPE_EXTRA_SERVING_NAME",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
+    pub extra_serving_name: Vec<String>,
+
+    /// After how many seconds everything is looked at again without a change
+    #[arg(long, env = "TOKENSCOPE_RESYNC", value_name = "SECONDS", default_value = "300", value_parser = seconds)]
+    pub resync: Duration,
+
+    /// Whether running pods that should have been injected and were not are evicted
+    #[arg(long, env = "TOKENSCOPE_EVICT_MISSED", value_name = "BOOL", default_value_t = false, action = Set)]
+    pub evict_missed: bool,
+}
+
+impl Args {
+    /// How long certificates live.
+    pub(crate) fn certificate_settings(&self) -> Settings {
+        Settings::new(self.ca_lifetime, self.serving_lifetime, self.rotation_overlap)
+    }
+
+    /// What the Secrets are called, and the serving certificate is for.
+    pub(crate) fn certificate_names(&self) -> Names {
+        let (service, namespace) = (&self.webhook_service, &self.common.namespace);
+        let mut names = BTreeSet::from([
+            format!("{service}.{namespace}.svc"),
+            format!("{service}.{namespace}.svc.cluster.local"),
+        ]);
+        for name in &self.extra_serving_name {
+            // As they are read back from a certificate.
+            names.insert(match name.parse::<IpAddr>() {
+                Ok(address) => address.to_string(),
+                Err(_) => name.to_ascii_lowercase(),
+            });
+        }
+        Names {
+            authority_secret: self.ca_secret.clone(),
+            serving_secret: self.serving_secret.clone(),
+            serving_names: names.into_iter().collect(),
+        }
+    }
+}

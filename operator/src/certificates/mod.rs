@@ -1,0 +1,182 @@
+//! The certificate authority and the webhook's serving certificate, kept alive in two Secrets.
+
+mod plan;
+mod secrets;
+mod x509;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use plan::{Settings, Step};
+pub(crate) use secrets::{Bundles, Names, Secrets};
+
+use crate::{leader::Leader, metrics::Metrics, watching};
+use futures::StreamExt as _;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api, Client,
+    api::PostParams,
+    runtime::{WatchStreamExt as _, watcher},
+};
+use plan::next_step;
+use secrets::Write;
+use std::{convert::Infallible, pin::pin, sync::Arc};
+use tokenscope_platform::{health::Gate, telemetry};
+use tokio::{sync::watch, time::Duration};
+use tokio_util::sync::CancellationToken;
+
+/// After a write that failed.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// The loop that takes step after step.
+pub(crate) struct Certificates {
+    /// For the two Secrets.
+    pub(crate) client: Client,
+    /// Where they are.
+    pub(crate) namespace: String,
+    /// What they are called.
+    pub(crate) names: Names,
+    /// How long things live.
+    pub(crate) settings: Settings,
+    /// Whether this process writes.
+    pub(crate) leader: Leader,
+    /// What the API servers are told to trust; none before the first look.
+    pub(crate) bundles: watch::Receiver<Option<Bundles>>,
+    /// What they should be told; none as long as there is nothing.
+    pub(crate) wanted_bundle: watch::Sender<Option<Vec<u8>>>,
+    /// Open once there is an authority and a certificate by it.
+    pub(crate) gate: Gate,
+    /// What is counted.
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// The Secrets as far as they were read: neither counts as missing before it was looked for.
+#[derive(Default)]
+struct Seen {
+    authority: bool,
+    serving: bool,
+    secrets: Secrets,
+}
+
+impl Certificates {
+    /// Runs until `stop`.
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), Infallible> {
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        let mut authority = pin!(watcher::watch_object(api.clone(), &self.names.authority_secret).default_backoff());
+        let mut serving = pin!(watcher::watch_object(api.clone(), &self.names.serving_secret).default_backoff());
+        let mut seen = Seen::default();
+        let mut pause = RETRY;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                Some(found) = authority.next() => match found {
+                    Ok(found) => {
+                        seen.authority = true;
+                        watching::keep_newer(&mut seen.secrets.authority, found);
+                    }
+                    Err(error) => unreadable(&self.names.authority_secret, &error),
+                },
+                Some(found) = serving.next() => match found {
+                    Ok(found) => {
+                        seen.serving = true;
+                        watching::keep_newer(&mut seen.secrets.serving, found);
+                    }
+                    Err(error) => unreadable(&self.names.serving_secret, &error),
+                },
+                // It fails only when its sender has ended, which is when the process does.
+                Ok(()) = self.bundles.changed() => {}
+                () = self.leader.change() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+            if seen.authority && seen.serving {
+                pause = self.settle(&api, &mut seen.secrets).await;
+            }
+        }
+    }
+
+    /// Takes steps until there is none, and answers how long there will be none.
+    async fn settle(&mut self, api: &Api<Secret>, secrets: &mut Secrets) -> Duration {
+        loop {
+            let now = Timestamp::now();
+            let bundles = self.bundles.borrow_and_update().clone();
+            let state = secrets.state(bundles.as_ref().unwrap_or(&None), &self.names, now);
+            self.publish(secrets, now);
+            if state.authority.is_ok() && state.serving.is_ok() {
+                self.gate.open();
+            }
+            // Nobody knows whom to wait for before the configuration was looked for.
+            let (Some(bundles), true) = (bundles, self.leader.may_write()) else {
+                return RETRY;
+            };
+            let step = next_step(&state, now, &self.settings);
+            if let Step::Wait(until) = step {
+                return Duration::try_from(now.duration_until(until)).unwrap_or(RETRY);
+            }
+            let write = match secrets.perform(step, &bundles, &self.names, &self.settings, now) {
+                Ok(Some(write)) => write,
+                Ok(None) => return RETRY,
+                Err(error) => {
+                    tracing::error!(?step, error = telemetry::chain(&error), "a certificate step failed");
+                    return RETRY;
+                }
+            };
+            let (place, secret) = match write {
+                Write::Authority(secret) => (&mut secrets.authority, secret),
+                Write::Serving(secret) => (&mut secrets.serving, secret),
+            };
+            match put(api, &secret).await {
+                Ok(written) => {
+                    *place = Some(written);
+                    self.metrics.certificate_step(step);
+                    log(step);
+                }
+                // The watch brings what it is now.
+                Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => return RETRY,
+                Err(error) => {
+                    tracing::warn!(?step, error = telemetry::chain(&error), "a Secret could not be written");
+                    return RETRY;
+                }
+            }
+        }
+    }
+
+    fn publish(&self, secrets: &Secrets, now: Timestamp) {
+        let (authority, serving) = secrets.ends(now);
+        self.metrics.certificate_ends(authority, serving);
+        let bundle = secrets.bundle(now);
+        self.wanted_bundle.send_if_modified(|wanted| {
+            // What was right before is better than nothing while the authority is healed.
+            let changes = bundle.is_some() && *wanted != bundle;
+            if changes {
+                *wanted = bundle;
+            }
+            changes
+        });
+    }
+}
+
+/// Compares and swaps: a Secret with a resource version replaces only that version, one without only nothing.
+async fn put(api: &Api<Secret>, secret: &Secret) -> Result<Secret, kube::Error> {
+    let params = PostParams::default();
+    match (&secret.metadata.resource_version, &secret.metadata.name) {
+        (Some(_), Some(name)) => api.replace(name, &params, secret).await,
+        _ => api.create(&params, secret).await,
+    }
+}
+
+fn unreadable(secret: &str, error: &watcher::Error) {
+    tracing::warn!(secret, error = telemetry::chain(error), "a Secret can't be watched");
+}
+
+fn log(step: Step) {
+    match step {
+        Step::CreateAuthority(reason) => tracing::info!(%reason, "made a new certificate authority"),
+        Step::RepairBundle => tracing::warn!("repaired the trust bundle of the certificate authority"),
+        Step::SignServing(reason) => tracing::info!(%reason, "made a new serving certificate"),
+        Step::NoteTrust => tracing::info!("the API server's configuration trusts the new certificate authority"),
+        Step::DropOthers => tracing::info!("older certificate authorities are no longer trusted"),
+        Step::CopyBundle => tracing::info!("copied the trust bundle to the serving Secret"),
+        Step::Wait(_) => {}
+    }
+}

@@ -1,0 +1,290 @@
+//! From the two Secrets to the state of the certificates, and from a step to the Secrets as they should be.
+
+use super::{
+    plan::{Bundle, Reason, Serving, Settings, State, Step, Trust},
+    x509::{Authority, Certificate, NotMade, create_authority},
+};
+use jiff::Timestamp;
+use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use std::collections::BTreeMap;
+
+/// Annotation of either Secret: any new value asks for a new certificate.
+pub(crate) const ROTATE: &str = "tokenscope.io/rotate";
+/// Annotation of either Secret: the last value of [`ROTATE`] that was obeyed.
+pub(crate) const ROTATED: &str = "tokenscope.io/rotated";
+/// Annotation of the authority's Secret, during a rotation: since when the API servers have been known to trust it.
+pub(crate) const TRUSTED_SINCE: &str = "tokenscope.io/trusted-since";
+
+const BUNDLE: &str = "ca.crt";
+const CERTIFICATE: &str = "tls.crt";
+const KEY: &str = "tls.key";
+
+/// How many authorities a bundle has at most: a webhook configuration is sent to every API server whole.
+const MOST_TRUSTED: usize = 4;
+
+/// What the Secrets and the serving certificate are called.
+#[derive(Clone, Debug)]
+pub(crate) struct Names {
+    /// The Secret of the certificate authority.
+    pub(crate) authority_secret: String,
+    /// The Secret of the serving certificate.
+    pub(crate) serving_secret: String,
+    /// The DNS names and IP addresses that the serving certificate is for.
+    pub(crate) serving_names: Vec<String>,
+}
+
+/// The two Secrets as they are in the cluster. It has no `Debug`: keys are in it.
+#[derive(Clone, Default)]
+pub(crate) struct Secrets {
+    /// The certificate authority.
+    pub(crate) authority: Option<Secret>,
+    /// The serving certificate.
+    pub(crate) serving: Option<Secret>,
+}
+
+/// The trust bundles of a webhook configuration, one a webhook; `None` where there is no configuration.
+pub(crate) type Bundles = Option<Vec<Vec<u8>>>;
+
+/// A Secret to be created, or to be replaced if it carries a resource version.
+pub(crate) enum Write {
+    /// The authority's.
+    Authority(Secret),
+    /// The serving certificate's.
+    Serving(Secret),
+}
+
+impl Secrets {
+    /// What there is.
+    pub(crate) fn state(&self, bundles: &Bundles, names: &Names, now: Timestamp) -> State {
+        let authority = self.signing_authority(now);
+        let (trusted, readable) = Certificate::all_in(data(self.authority.as_ref(), BUNDLE));
+        let others = authority.as_ref().map_or(0, |authority| {
+            trusted.iter().filter(|certificate| !authority.is(certificate)).count()
+        });
+        let has_authority = authority
+            .as_ref()
+            .is_ok_and(|authority| trusted.iter().any(|certificate| authority.is(certificate)));
+        let sound = readable && has_authority && trusted.iter().all(|certificate| certificate.validity.covers(now));
+        State {
+            trust: match (bundles, &authority) {
+                (None, _) => Trust::NoConfiguration,
+                (Some(bundles), Ok(authority)) if trusted_by_all(authority, bundles) => Trust::Confirmed,
+                _ => Trust::NotYet,
+            },
+            serving: self.serving(authority.as_ref().ok(), &trusted, names, now),
+            authority: authority.map(|authority| authority.validity()),
+            authority_requested: rotation_requested(self.authority.as_ref()),
+            bundle: if sound {
+                Bundle::Sound { others }
+            } else {
+                Bundle::Damaged
+            },
+            serving_requested: rotation_requested(self.serving.as_ref()),
+            bundle_is_copied: data(self.authority.as_ref(), BUNDLE) == data(self.serving.as_ref(), BUNDLE),
+            trusted_since: annotation(self.authority.as_ref(), TRUSTED_SINCE).and_then(|at| at.parse().ok()),
+        }
+    }
+
+    /// What webhook clients are to trust: PEM. None as long as there is no authority that could sign.
+    pub(crate) fn bundle(&self, now: Timestamp) -> Option<Vec<u8>> {
+        let authority = self.signing_authority(now).ok()?;
+        let (trusted, _) = Certificate::all_in(data(self.authority.as_ref(), BUNDLE));
+        let is_in = trusted.iter().any(|certificate| authority.is(certificate));
+        is_in.then(|| data(self.authority.as_ref(), BUNDLE).to_vec())
+    }
+
+    /// When the authority and the serving certificate end, as far as they can be used.
+    pub(crate) fn ends(&self, now: Timestamp) -> (Option<Timestamp>, Option<Timestamp>) {
+        let authority = self.signing_authority(now).ok();
+        let serving = read_serving(self.serving.as_ref(), now).ok();
+        (
+            authority.map(|authority| authority.validity().not_after),
+            serving.map(|serving| serving.validity.not_after),
+        )
+    }
+
+    /// The write that a step consists of; none for [`Step::Wait`].
+    pub(crate) fn perform(
+        &self,
+        step: Step,
+        bundles: &Bundles,
+        names: &Names,
+        settings: &Settings,
+        now: Timestamp,
+    ) -> Result<Option<Write>, NotMade> {
+        let mut authority = present(self.authority.as_ref(), &names.authority_secret);
+        let mut serving = present(self.serving.as_ref(), &names.serving_secret);
+        let write = match step {
+            Step::Wait(_) => return Ok(None),
+            Step::CreateAuthority(_) => {
+                let pair = create_authority(settings.authority_validity(now))?;
+                let known = self.known_authorities(bundles, now);
+                set(&mut authority, BUNDLE, bundle(&pair.certificate, known));
+                set(&mut authority, CERTIFICATE, pair.certificate);
+                set(&mut authority, KEY, pair.key);
+                annotations(&mut authority).remove(TRUSTED_SINCE);
+                obey_rotation(&mut authority);
+                Write::Authority(authority)
+            }
+            Step::RepairBundle => {
+                let own = String::from_utf8_lossy(data(self.authority.as_ref(), CERTIFICATE)).into_owned();
+                let (known, _) = Certificate::all_in(data(self.authority.as_ref(), BUNDLE));
+                set(&mut authority, BUNDLE, bundle(&own, valid(known, now)));
+                Write::Authority(authority)
+            }
+            Step::NoteTrust => {
+                annotations(&mut authority).insert(TRUSTED_SINCE.into(), now.to_string());
+                Write::Authority(authority)
+            }
+            Step::DropOthers => {
+                let own = data(self.authority.as_ref(), CERTIFICATE).to_vec();
+                set(&mut authority, BUNDLE, own);
+                annotations(&mut authority).remove(TRUSTED_SINCE);
+                Write::Authority(authority)
+            }
+            Step::SignServing(_) => {
+                // `next_step` asks for it only where the authority can sign; if it ended since, the next round heals it.
+                let Ok(signer) = self.signing_authority(now) else {
+                    return Ok(None);
+                };
+                let pair = signer.sign(&names.serving_names, settings.serving_validity(now, signer.validity()))?;
+                set(&mut serving, CERTIFICATE, pair.certificate);
+                set(&mut serving, KEY, pair.key);
+                set(&mut serving, BUNDLE, data(self.authority.as_ref(), BUNDLE).to_vec());
+                obey_rotation(&mut serving);
+                Write::Serving(serving)
+            }
+            Step::CopyBundle => {
+                set(&mut serving, BUNDLE, data(self.authority.as_ref(), BUNDLE).to_vec());
+                Write::Serving(serving)
+            }
+        };
+        Ok(Some(write))
+    }
+
+    fn signing_authority(&self, now: Timestamp) -> Result<Authority, Reason> {
+        let secret = self.authority.as_ref();
+        if data(secret, CERTIFICATE).is_empty() && data(secret, KEY).is_empty() {
+            return Err(Reason::Missing);
+        }
+        Authority::read(data(secret, CERTIFICATE), data(secret, KEY), now)
+    }
+
+    fn serving(
+        &self,
+        authority: Option<&Authority>,
+        trusted: &[Certificate],
+        names: &Names,
+        now: Timestamp,
+    ) -> Result<Serving, Reason> {
+        let serving = read_serving(self.serving.as_ref(), now)?;
+        let by_authority = authority.is_some_and(|authority| authority.signed(&serving, now));
+        if !by_authority && !trusted.iter().any(|other| other.signed(&serving, now)) {
+            return Err(Reason::NotTrusted);
+        }
+        Ok(Serving {
+            validity: serving.validity,
+            by_authority,
+            names_fit: serving.names_exactly(&names.serving_names),
+        })
+    }
+
+    /// Whatever may have signed the serving certificate that webhooks show at the moment.
+    fn known_authorities(&self, bundles: &Bundles, now: Timestamp) -> Vec<Certificate> {
+        let own = [
+            (&self.authority, CERTIFICATE),
+            (&self.authority, BUNDLE),
+            (&self.serving, BUNDLE),
+        ];
+        let in_secrets = own.into_iter().map(|(secret, key)| data(secret.as_ref(), key));
+        let in_configuration = bundles.iter().flatten().map(Vec::as_slice);
+        let known = in_secrets
+            .chain(in_configuration)
+            .flat_map(|pem| Certificate::all_in(pem).0);
+        valid(known.collect(), now)
+    }
+}
+
+fn trusted_by_all(authority: &Authority, bundles: &[Vec<u8>]) -> bool {
+    bundles.iter().all(|bundle| {
+        let (certificates, readable) = Certificate::all_in(bundle);
+        readable && certificates.iter().any(|certificate| authority.is(certificate))
+    })
+}
+
+fn read_serving(secret: Option<&Secret>, now: Timestamp) -> Result<Certificate, Reason> {
+    if data(secret, CERTIFICATE).is_empty() && data(secret, KEY).is_empty() {
+        return Err(Reason::Missing);
+    }
+    Certificate::read(data(secret, CERTIFICATE), data(secret, KEY), now)
+}
+
+fn valid(certificates: Vec<Certificate>, now: Timestamp) -> Vec<Certificate> {
+    let mut valid: Vec<Certificate> = Vec::new();
+    for certificate in certificates {
+        if certificate.validity.covers(now) && !valid.contains(&certificate) {
+            valid.push(certificate);
+        }
+    }
+    valid
+}
+
+/// The authority first, then others.
+fn bundle(authority: &str, others: Vec<Certificate>) -> String {
+    let (own, _) = Certificate::all_in(authority.as_bytes());
+    let mut pem = String::new();
+    for certificate in own
+        .iter()
+        .chain(others.iter().filter(|other| !own.contains(other)))
+        .take(MOST_TRUSTED)
+    {
+        pem.push_str(&certificate.pem());
+    }
+    pem
+}
+
+fn rotation_requested(secret: Option<&Secret>) -> bool {
+    let wanted = annotation(secret, ROTATE).filter(|value| !value.is_empty());
+    wanted.is_some() && wanted != annotation(secret, ROTATED)
+}
+
+fn obey_rotation(secret: &mut Secret) {
+    let annotations = annotations(secret);
+    if let Some(wanted) = annotations.get(ROTATE).cloned() {
+        annotations.insert(ROTATED.into(), wanted);
+    }
+}
+
+fn present(secret: Option<&Secret>, name: &str) -> Secret {
+    secret.cloned().unwrap_or_else(|| Secret {
+        metadata: ObjectMeta {
+            name: Some(name.into()),
+            labels: Some(BTreeMap::from([
+                ("app.kubernetes.io/part-of".into(), "tokenscope".into()),
+                ("app.kubernetes.io/managed-by".into(), "tokenscope-operator".into()),
+            ])),
+            ..ObjectMeta::default()
+        },
+        type_: Some("kubernetes.io/tls".into()),
+        ..Secret::default()
+    })
+}
+
+fn data<'a>(secret: Option<&'a Secret>, key: &str) -> &'a [u8] {
+    secret
+        .and_then(|secret| secret.data.as_ref()?.get(key))
+        .map_or(&[], |value| &value.0)
+}
+
+fn set(secret: &mut Secret, key: &str, value: impl Into<Vec<u8>>) {
+    let data = secret.data.get_or_insert_default();
+    data.insert(key.into(), ByteString(value.into()));
+}
+
+fn annotation<'a>(secret: Option<&'a Secret>, key: &str) -> Option<&'a str> {
+    secret?.metadata.annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+fn annotations(secret: &mut Secret) -> &mut BTreeMap<String, String> {
+    secret.metadata.annotations.get_or_insert_default()
+}

@@ -1,0 +1,201 @@
+//! The caBundle of the webhook configuration, kept as the certificates want it.
+
+use crate::{certificates::Bundles, leader::Leader, metrics::Metrics, watching};
+use futures::StreamExt as _;
+use json_patch::jsonptr::PointerBuf;
+use k8s_openapi::{ByteString, api::admissionregistration::v1::MutatingWebhookConfiguration};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+    runtime::{WatchStreamExt as _, watcher},
+};
+use serde_json::json;
+use std::{convert::Infallible, pin::pin, sync::Arc};
+use tokenscope_platform::telemetry;
+use tokio::{sync::watch, time::Duration};
+use tokio_util::sync::CancellationToken;
+
+/// How often everything is looked at without an event, and after a write that failed.
+const POLL: Duration = Duration::from_secs(30);
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The loop that keeps it right.
+pub(crate) struct Keeper {
+    /// For the configuration.
+    pub(crate) client: Client,
+    /// Its name.
+    pub(crate) name: String,
+    /// Whether this process writes.
+    pub(crate) leader: Leader,
+    /// What it should have; none as long as nobody knows.
+    pub(crate) wanted: watch::Receiver<Option<Vec<u8>>>,
+    /// What it has.
+    pub(crate) found: watch::Sender<Option<Bundles>>,
+    /// What is counted.
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+impl Keeper {
+    /// Runs until `stop`.
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), Infallible> {
+        let api: Api<MutatingWebhookConfiguration> = Api::all(self.client.clone());
+        let mut objects = pin!(watcher::watch_object(api.clone(), &self.name).default_backoff());
+        // Outside: not looked for yet. Inside: it isn't there.
+        let mut known: Option<Option<MutatingWebhookConfiguration>> = None;
+        let mut pause = POLL;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                Some(found) = objects.next() => match found {
+                    Ok(found) => {
+                        let was_there = !matches!(known, Some(None));
+                        if found.is_none() && was_there {
+                            tracing::error!(name = self.name, "the webhook configuration is missing: no pod is reviewed");
+                        }
+                        watching::keep_newer(known.get_or_insert(None), found);
+                    }
+                    Err(error) => {
+                        tracing::warn!(name = self.name, error = telemetry::chain(&error), "the webhook configuration can't be watched");
+                    }
+                },
+                Ok(()) = self.wanted.changed() => {}
+                () = self.leader.change() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+            if let Some(configuration) = &mut known {
+                pause = self.settle(&api, configuration).await;
+                self.publish(configuration.as_ref());
+            }
+        }
+    }
+
+    /// Writes the bundle if it is different, and answers when to look again.
+    async fn settle(
+        &mut self,
+        api: &Api<MutatingWebhookConfiguration>,
+        known: &mut Option<MutatingWebhookConfiguration>,
+    ) -> Duration {
+        let wanted = self.wanted.borrow_and_update().clone();
+        let (Some(wanted), Some(configuration)) = (wanted, &known) else {
+            return POLL;
+        };
+        let Some(patch) = bundle_patch(configuration, &wanted) else {
+            return POLL;
+        };
+        if !self.leader.may_write() {
+            return POLL;
+        }
+        // A patch, since the chart's own fields belong to whoever installs it: helm and we never write the same one.
+        match api
+            .patch(&self.name, &PatchParams::default(), &Patch::<()>::Json(patch))
+            .await
+        {
+            Ok(written) => {
+                *known = Some(written);
+                self.metrics.bundle_writes.inc();
+                tracing::info!(name = self.name, "wrote the caBundle of the webhook configuration");
+                POLL
+            }
+            // Somebody else changed or removed it in the meantime: the watch brings what it is now.
+            Err(kube::Error::Api(status)) if status.is_not_found() || status.is_invalid() || status.is_conflict() => {
+                RETRY
+            }
+            Err(error) => {
+                tracing::warn!(
+                    name = self.name,
+                    error = telemetry::chain(&error),
+                    "the caBundle could not be written"
+                );
+                RETRY
+            }
+        }
+    }
+
+    fn publish(&self, configuration: Option<&MutatingWebhookConfiguration>) {
+        self.metrics
+            .webhook_configuration
+            .set(i64::from(configuration.is_some()));
+        let bundles = configuration.map(bundles);
+        self.found.send_if_modified(|found| {
+            let changes = found.as_ref() != Some(&bundles);
+            if changes {
+                *found = Some(bundles);
+            }
+            changes
+        });
+    }
+}
+
+/// The caBundle of each webhook, empty where there is none.
+fn bundles(configuration: &MutatingWebhookConfiguration) -> Vec<Vec<u8>> {
+    let webhooks = configuration.webhooks.iter().flatten();
+    webhooks
+        .map(|webhook| {
+            webhook
+                .client_config
+                .ca_bundle
+                .as_ref()
+                .map_or_else(Vec::new, |bundle| bundle.0.clone())
+        })
+        .collect()
+}
+
+/// The patch that gives every webhook this bundle; none if all have it. It holds for the version that was looked at only.
+fn bundle_patch(configuration: &MutatingWebhookConfiguration, bundle: &[u8]) -> Option<json_patch::Patch> {
+    let mut operations = vec![json_patch::PatchOperation::Test(json_patch::TestOperation {
+        path: PointerBuf::from_tokens(["metadata", "resourceVersion"]),
+        value: json!(configuration.metadata.resource_version),
+    })];
+    for (index, found) in bundles(configuration).iter().enumerate() {
+        if found != bundle {
+            operations.push(json_patch::PatchOperation::Add(json_patch::AddOperation {
+                path: PointerBuf::from_tokens(["webhooks", &index.to_string(), "clientConfig", "caBundle"]),
+                value: json!(ByteString(bundle.to_vec())),
+            }));
+        }
+    }
+    (operations.len() > 1).then_some(json_patch::Patch(operations))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn configuration(bundles: &[Option<&str>]) -> MutatingWebhookConfiguration {
+        let webhooks: Vec<_> = bundles
+            .iter()
+            .enumerate()
+            .map(|(index, bundle)| {
+                let bundle = bundle.map(|text| ByteString(text.into()));
+                json!({
+                    "name": format!("w{index}.tokenscope.io"), "admissionReviewVersions": ["v1"], "sideEffects": "None",
+                    "clientConfig": {"service": {"name": "s", "namespace": "n"}, "caBundle": bundle},
+                })
+            })
+            .collect();
+        let object = json!({"metadata": {"name": "tokenscope", "resourceVersion": "7"}, "webhooks": webhooks});
+        serde_json::from_value(object).unwrap()
+    }
+
+    #[test]
+    fn only_what_differs_is_patched_and_only_the_version_that_was_looked_at() {
+        let patch = bundle_patch(&configuration(&[Some("right"), None, Some("wrong")]), b"right").unwrap();
+
+        let bundle = json!(ByteString(b"right".to_vec()));
+        let expected = json!([
+            {"op": "test", "path": "/metadata/resourceVersion", "value": "7"},
+            {"op": "add", "path": "/webhooks/1/clientConfig/caBundle", "value": bundle},
+            {"op": "add", "path": "/webhooks/2/clientConfig/caBundle", "value": bundle},
+        ]);
+        assert_eq!(serde_json::to_value(patch).unwrap(), expected);
+    }
+
+    #[test]
+    fn nothing_is_written_where_nothing_differs() {
+        assert_eq!(
+            bundle_patch(&configuration(&[Some("right"), Some("right")]), b"right"),
+            None
+        );
+        assert_eq!(bundle_patch(&configuration(&[]), b"right"), None);
+    }
+}
