@@ -54,3 +54,45 @@ fn copy(mut from: &TcpStream, mut to: &TcpStream) {
     let _ = io::copy(&mut from, &mut to);
     let _ = to.shutdown(Shutdown::Write);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+    use crate::process::free_port;
+
+    /// A server that sends its name, then what it receives, until the connection ends.
+    fn server(name: &'static str) -> TcpListener {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let accepting = listener.try_clone().unwrap();
+        thread::spawn(move || {
+            for mut stream in accepting.incoming().flatten() {
+                stream.write_all(name.as_bytes()).unwrap();
+                io::copy(&mut stream.try_clone().unwrap(), &mut stream).unwrap();
+            }
+        });
+        listener
+    }
+
+    #[test]
+    fn connections_go_in_turn_to_the_servers_that_answer() {
+        let (first, second) = (server("first "), server("second "));
+        let nobody = free_port().unwrap();
+        let port = free_port().unwrap();
+        let ports = [first, second].map(|listener| listener.local_addr().unwrap().port());
+        forward(port, vec![ports[0], ports[1], nobody]).unwrap();
+        let mut answers = Vec::new();
+        for _ in 0..6 {
+            let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            client.write_all(b"hello").unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).unwrap();
+            answers.push(answer);
+        }
+        answers.sort();
+        answers.dedup();
+        assert_eq!(answers, ["first hello", "second hello"]);
+    }
+}

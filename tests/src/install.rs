@@ -349,3 +349,37 @@ fn newer_source(folder: &Path, built: SystemTime) -> Result<Option<PathBuf>> {
     }
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_arguments_stand_in_place_of_the_charts() {
+        let container = json!({
+            "args": ["--listen=0.0.0.0:8443", "--drain=20", "--name=$(POD)"],
+            "env": [
+                {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+                {"name": "TOKENSCOPE_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
+            ],
+        });
+        let environment = environment(&container, "tokenscope-webhook-0").unwrap();
+        assert_eq!(environment["TOKENSCOPE_NAMESPACE"], NAMESPACE);
+        let own = ["--listen=127.0.0.1:1".to_owned(), "--extra=2".to_owned()];
+        assert_eq!(
+            arguments(&container, &environment, own.iter()),
+            [
+                "--drain=20",
+                "--name=tokenscope-webhook-0",
+                "--listen=127.0.0.1:1",
+                "--extra=2"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_variable_that_the_harness_does_not_know_is_an_error() {
+        let container = json!({"env": [{"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}]});
+        assert!(environment(&container, "any").unwrap_err().to_string().contains("KEY"));
+    }
+}

@@ -30,7 +30,7 @@ while read -r word value; do
   esac
 done
 for pid in $pids; do kill -s KILL -- "-$pid" 2>/dev/null; done
-[ $remove = yes ] || exit 0
+[ $remove = yes ] || { rm -rf -- "$1/etcd"; exit 0; }
 for attempt in 1 2 3 4 5 6 7 8 9 10; do rm -rf -- "$1" && exit 0; sleep 0.3; done
 "#;
 
@@ -60,7 +60,7 @@ impl Watchdog {
         }))
     }
 
-    /// Leaves the folder in place at the end.
+    /// Leaves the folder in place at the end, but for etcd's data, which nobody reads.
     pub fn keep_folder(&self) {
         self.tell("keep");
     }

@@ -11,6 +11,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -72,8 +73,19 @@ pub fn resolve(tool: Tool) -> Result<PathBuf> {
     locate(tool).map(|resolved| resolved.path)
 }
 
-/// As [`resolve`], with the version and where it came from.
+/// As [`resolve`], with the version and where it came from. Found once in the life of a process.
 pub fn locate(tool: Tool) -> Result<Resolved> {
+    static FOUND: Mutex<BTreeMap<Tool, Resolved>> = Mutex::new(BTreeMap::new());
+    let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(resolved) = found.get(&tool) {
+        return Ok(resolved.clone());
+    }
+    let resolved = search(tool)?;
+    found.insert(tool, resolved.clone());
+    Ok(resolved)
+}
+
+fn search(tool: Tool) -> Result<Resolved> {
     if let Some(found) = from_environment(tool)? {
         return Ok(found);
     }
