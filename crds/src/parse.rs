@@ -71,14 +71,13 @@ impl PolicySpec {
 
 /// The selector that an object's field states.
 pub(crate) fn selector(selector: &LabelSelector, field: &str) -> Result<Selector, InvalidPolicy> {
-    let mut requirements: Vec<_> = selector
-        .match_labels
-        .iter()
-        .map(|(key, value)| core::Requirement {
-            key: key.as_str().into(),
+    let mut requirements = Vec::new();
+    for (key, value) in &selector.match_labels {
+        requirements.push(core::Requirement {
+            key: label_key(key, &format!("{field}.matchLabels"))?,
             operator: Operator::In(vec![value.as_str().into()]),
-        })
-        .collect();
+        });
+    }
     for (index, LabelRequirement { key, operator, values }) in selector.match_expressions.iter().enumerate() {
         let texts = || values.iter().map(|value| value.as_str().into()).collect();
         let takes_values = matches!(operator, LabelOperator::In | LabelOperator::NotIn);
@@ -96,7 +95,7 @@ pub(crate) fn selector(selector: &LabelSelector, field: &str) -> Result<Selector
             ));
         }
         requirements.push(core::Requirement {
-            key: key.as_str().into(),
+            key: label_key(key, &format!("{field}.matchExpressions[{index}].key"))?,
             operator: match operator {
                 LabelOperator::In => Operator::In(texts()),
                 LabelOperator::NotIn => Operator::NotIn(texts()),
@@ -106,6 +105,18 @@ pub(crate) fn selector(selector: &LabelSelector, field: &str) -> Result<Selector
         });
     }
     Ok(Selector(requirements))
+}
+
+/// A key that no label can have would make a requirement that always or never holds.
+fn label_key(key: &str, field: &str) -> Result<Box<str>, InvalidPolicy> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_./".contains(&b);
+    if key.is_empty() || key.len() > 317 || !key.bytes().all(allowed) {
+        return Err(invalid(
+            field,
+            "should be a label's key, such as app or example.com/team",
+        ));
+    }
+    Ok(key.into())
 }
 
 fn subject(subject: &Subject, field: &str) -> Result<core::Subject, InvalidPolicy> {

@@ -120,7 +120,7 @@ pub struct PolicySpec {
     /// From this moment on the policy grants nothing, RFC 3339, such as "2027-01-01T00:00:00Z". Tokens that pods hold by
     /// then stay valid until they expire.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::date_time")]
+    #[schemars(schema_with = "schema::moment")]
     pub expires_at: Option<String>,
 
     /// Limits the policy to times of the day, week or year: it grants only to pods that are created in an open window.

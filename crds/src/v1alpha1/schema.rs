@@ -83,41 +83,40 @@ const ROLE_LENGTH: u32 = 512;
 
 /// The ARN of a role.
 pub(super) fn role_arn(_: &mut SchemaGenerator) -> Schema {
-    text(0, ROLE_LENGTH, &[ROLE_ARN])
+    text(ROLE_LENGTH, &[ROLE_ARN])
 }
 
 /// Roles, exact or with `*`.
 pub(super) fn role_patterns(_: &mut SchemaGenerator) -> Schema {
-    set(32, &text(0, ROLE_LENGTH, &[ROLE_PATTERN]))
+    set(32, &text(ROLE_LENGTH, &[ROLE_PATTERN]))
 }
 
 pub(super) fn audience(_: &mut SchemaGenerator) -> Schema {
-    text(1, 255, &[AUDIENCE])
+    text(255, &[AUDIENCE])
 }
 
 pub(super) fn audiences(_: &mut SchemaGenerator) -> Schema {
-    set(32, &text(1, 255, &[AUDIENCE]))
+    set(32, &text(255, &[AUDIENCE]))
 }
 
 pub(super) fn region(_: &mut SchemaGenerator) -> Schema {
-    text(1, 32, &[REGION])
+    text(32, &[REGION])
 }
 
 pub(super) fn service_accounts(_: &mut SchemaGenerator) -> Schema {
-    set(64, &text(1, 253, &[SERVICE_ACCOUNT_GLOB]))
+    set(64, &text(253, &[SERVICE_ACCOUNT_GLOB]))
 }
 
 pub(super) fn containers(_: &mut SchemaGenerator) -> Schema {
-    set(64, &text(1, 63, &[CONTAINER_GLOB]))
+    set(64, &text(63, &[CONTAINER_GLOB]))
 }
 
 pub(super) fn source_identity(_: &mut SchemaGenerator) -> Schema {
-    text(1, 1024, &[KNOWS_ITS_VARIABLES, STS_NAME_CHARACTERS, STS_NAME_LENGTH])
+    text(1024, &[KNOWS_ITS_VARIABLES, STS_NAME_CHARACTERS, STS_NAME_LENGTH])
 }
 
 pub(super) fn role_session_name(_: &mut SchemaGenerator) -> Schema {
     text(
-        1,
         1024,
         &[
             KNOWS_ITS_VARIABLES,
@@ -137,7 +136,6 @@ pub(super) fn principal_tags(_: &mut SchemaGenerator) -> Schema {
     let key_characters = format!(r#"self.all(key, key.matches(r"^{TAG_CHARACTERS}{{1,128}}$"))"#);
     let value_characters = format!(r#"self.matches(r"^({TAG_CHARACTERS}|\$\{{[^}}]*\}})*$")"#);
     let value = text(
-        0,
         1024,
         &[
             KNOWS_ITS_VARIABLES,
@@ -177,7 +175,7 @@ pub(super) fn principal_tags(_: &mut SchemaGenerator) -> Schema {
 }
 
 pub(super) fn tag_keys(_: &mut SchemaGenerator) -> Schema {
-    set(50, &text(1, 128, &[]))
+    set(50, &text(128, &[]))
 }
 
 /// Five fields with their own bounds: a day of the month that no month has still is the operator's to find.
@@ -192,7 +190,6 @@ pub(super) fn cron(_: &mut SchemaGenerator) -> Schema {
     ];
     let rule = format!(r#"self.matches(r"^(?i)\s*{}\s*$")"#, fields.join(r"\s+"));
     text(
-        9,
         128,
         &[(
             &rule,
@@ -203,7 +200,6 @@ pub(super) fn cron(_: &mut SchemaGenerator) -> Schema {
 
 pub(super) fn window(_: &mut SchemaGenerator) -> Schema {
     text(
-        2,
         16,
         &[(
             r#"self.matches(r"^([0-9]{1,3}h)?([0-9]{1,5}m)?$") && duration(self) >= duration('1m') && duration(self) <= duration('744h')"#,
@@ -214,18 +210,23 @@ pub(super) fn window(_: &mut SchemaGenerator) -> Schema {
 
 pub(super) fn time_zone(_: &mut SchemaGenerator) -> Schema {
     text(
-        1,
         64,
         &[(
-            r#"self.matches(r"^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$")"#,
+            r#"self.matches(r"^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$") && timestamp('2000-01-01T00:00:00Z').getHours(self) >= 0"#,
             "should be an IANA time zone, such as Europe/Berlin or UTC",
         )],
     )
 }
 
-/// A moment. The API server takes RFC 3339 only.
-pub(super) fn date_time(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "string", "format": "date-time"})
+/// A moment. With `format: date-time` the API server's message would not say what is right.
+pub(super) fn moment(_: &mut SchemaGenerator) -> Schema {
+    text(
+        40,
+        &[(
+            r#"self.matches(r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$") && timestamp(self) > timestamp('1970-01-01T00:00:00Z')"#,
+            "should be a moment with a time zone as in RFC 3339, such as 2027-01-01T00:00:00Z",
+        )],
+    )
 }
 
 pub(super) fn match_labels(_: &mut SchemaGenerator) -> Schema {
@@ -233,25 +234,22 @@ pub(super) fn match_labels(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
         "maxProperties": 32,
-        "additionalProperties": text(0, 63, &[LABEL_VALUE]),
+        "additionalProperties": text(63, &[LABEL_VALUE]),
         "x-kubernetes-validations": rules(&[(&keys, &format!("every key {LABEL_KEY_MESSAGE}"))]),
     })
 }
 
 pub(super) fn label_key(_: &mut SchemaGenerator) -> Schema {
     let rule = format!(r#"self.matches(r"{LABEL_KEY}")"#);
-    text(1, 317, &[(&rule, LABEL_KEY_MESSAGE)])
+    text(317, &[(&rule, LABEL_KEY_MESSAGE)])
 }
 
 pub(super) fn label_values(_: &mut SchemaGenerator) -> Schema {
-    set(32, &text(0, 63, &[LABEL_VALUE]))
+    set(32, &text(63, &[LABEL_VALUE]))
 }
 
-fn text(least: u32, most: u32, checks: &[(&str, &str)]) -> Schema {
+fn text(most: u32, checks: &[(&str, &str)]) -> Schema {
     let mut schema = json_schema!({"type": "string", "maxLength": most});
-    if least > 0 {
-        schema.insert("minLength".into(), least.into());
-    }
     if !checks.is_empty() {
         schema.insert("x-kubernetes-validations".into(), rules(checks));
     }

@@ -1,0 +1,239 @@
+//! From objects as a watch delivers them to policies, whatever their shape.
+
+mod policies;
+
+use kube::core::{DynamicObject, ObjectList};
+use policies::{BAD, GOOD};
+use serde_json::{Value, json};
+use tokenscope_core::{
+    Algorithm, Audience, Glob, InvalidPolicy, Operator, Policy, PolicyName, TokenExpiration, TokenSource,
+};
+use tokenscope_crds::{
+    read,
+    v1alpha1::{ClusterTokenScopePolicy, PolicyStatus, TokenScopePolicy},
+};
+
+const ROLE: &str = "arn:aws:iam::111122223333:role/orders";
+
+fn object(spec: &Value) -> Value {
+    json!({
+        "apiVersion": "tokenscope.io/v1alpha1", "kind": "TokenScopePolicy",
+        "metadata": {"name": "orders", "namespace": "shop"}, "spec": spec,
+    })
+}
+
+fn cluster_object(spec: &Value) -> Value {
+    json!({
+        "apiVersion": "tokenscope.io/v1alpha1", "kind": "ClusterTokenScopePolicy",
+        "metadata": {"name": "orders"}, "spec": spec,
+    })
+}
+
+fn policy(object: Value) -> Result<Policy, InvalidPolicy> {
+    read::read(&watched(object)).1
+}
+
+#[expect(
+    clippy::unwrap_used,
+    reason = "an object of any shape can be watched, which is the point"
+)]
+fn watched(object: Value) -> DynamicObject {
+    serde_json::from_value(object).unwrap()
+}
+
+#[test]
+fn what_the_api_server_accepts_is_a_policy() {
+    for (case, spec) in GOOD {
+        let spec: Value = serde_saphyr::from_str(spec).unwrap();
+
+        assert!(policy(object(&spec)).is_ok(), "{case}: {:?}", policy(object(&spec)));
+        assert!(policy(cluster_object(&spec)).is_ok(), "{case}");
+    }
+}
+
+#[test]
+fn what_the_api_server_refuses_is_none_and_the_error_names_the_same_field() {
+    for (case, spec, (field, _)) in BAD {
+        // A role that is there twice changes nothing.
+        if *case == "the same role twice" {
+            continue;
+        }
+        let spec: Value = serde_saphyr::from_str(spec).unwrap();
+        for object in [object(&spec), cluster_object(&spec)] {
+            let error = policy(object).expect_err(case);
+            assert!(
+                error.field.starts_with(field) || field.starts_with(&error.field),
+                "{case}: {error} should be about {field}"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_field_arrives() {
+    let (_, spec) = GOOD.iter().find(|(case, _)| case.starts_with("everything")).unwrap();
+    let spec = serde_saphyr::from_str(spec).unwrap();
+    let policy = policy(object(&spec)).unwrap();
+
+    assert_eq!(policy.name, PolicyName::namespaced("shop", "orders"));
+    assert_eq!(policy.subjects.len(), 2);
+    assert_eq!(
+        policy.subjects[0].to_string(),
+        "service account orders or orders-* with pod labels app=orders, example.com/team=, tier in (web,batch), !canary"
+    );
+    assert_eq!(policy.subjects[1].to_string(), "any service account");
+    assert_eq!(
+        policy.roles.allowed[0].as_str(),
+        "arn:aws:iam::111122223333:role/shop/*"
+    );
+    assert_eq!(
+        policy.roles.default.unwrap().as_str(),
+        "arn:aws:iam::111122223333:role/shop/orders"
+    );
+    assert_eq!(policy.audiences.allowed.len(), 2);
+    assert_eq!(policy.audiences.default, Some(Audience::sts()));
+    assert_eq!(policy.token.source, TokenSource::Issuer);
+    assert_eq!(policy.token.expiration, TokenExpiration::from_seconds(600).unwrap());
+    assert_eq!(policy.token.algorithm, Algorithm::ES384);
+    assert_eq!(
+        policy.claims.principal_tags["Team"].as_str(),
+        "${pod.labels['example.com/team']}"
+    );
+    assert_eq!(*policy.claims.transitive_tag_keys, ["Team".into()]);
+    assert_eq!(
+        policy.claims.source_identity.unwrap().as_str(),
+        "${namespace}.${serviceAccount}"
+    );
+    assert_eq!(policy.aws.region.unwrap().as_str(), "eu-central-1");
+    assert_eq!(policy.aws.sts_regional_endpoints, Some(true));
+    assert_eq!(policy.aws.role_session_name.unwrap().as_str(), "${pod.name}");
+    assert_eq!(policy.containers.include, [Glob::new("app"), Glob::new("worker-*")]);
+    assert_eq!(policy.containers.exclude, [Glob::new("*-proxy")]);
+    assert!(policy.disabled && policy.fallback);
+    assert_eq!(policy.expires_at.unwrap().to_string(), "2026-12-31T23:00:00Z");
+    assert_eq!(
+        policy.active_schedule.unwrap().to_string(),
+        r#""0 8 * * 1-5" for 10h in Europe/Berlin"#
+    );
+}
+
+#[test]
+fn what_is_left_out_has_the_schemas_default() {
+    let policy = policy(object(&json!({"roles": {"default": ROLE}}))).unwrap();
+
+    assert_eq!(policy.token.source, TokenSource::ServiceAccount);
+    assert_eq!(policy.token.expiration, TokenExpiration::HOUR);
+    assert!(policy.subjects.is_empty() && policy.claims.is_empty() && !policy.disabled && !policy.fallback);
+}
+
+#[test]
+fn a_cluster_policy_has_its_namespace_selector_and_a_namespaced_one_none() {
+    let spec = json!({
+        "roles": {"default": ROLE},
+        "namespaceSelector": {"matchExpressions": [{"key": "team", "operator": "Exists"}]},
+    });
+
+    let cluster = policy(cluster_object(&spec)).unwrap();
+    assert_eq!(cluster.name, PolicyName::cluster("orders"));
+    assert_eq!(cluster.namespace_selector.0[0].operator, Operator::Exists);
+    assert!(policy(object(&spec)).unwrap().namespace_selector.0.is_empty());
+}
+
+#[test]
+fn the_typed_object_and_the_watched_one_give_the_same() {
+    for (_, spec) in GOOD {
+        let spec: Value = serde_saphyr::from_str(spec).unwrap();
+        let typed: TokenScopePolicy = serde_json::from_value(object(&spec)).unwrap();
+        assert_eq!(typed.policy(), policy(object(&spec)));
+
+        let typed: ClusterTokenScopePolicy = serde_json::from_value(cluster_object(&spec)).unwrap();
+        assert_eq!(typed.policy(), policy(cluster_object(&spec)));
+    }
+}
+
+#[test]
+fn a_malformed_object_is_an_error_of_its_own_and_the_list_goes_on() {
+    let good = json!({"roles": {"default": ROLE}});
+    let malformed = [
+        (json!(null), "spec"),
+        (json!("text"), "spec"),
+        (json!({}), "spec"),
+        (json!({"roles": {"allowed": ROLE}}), "spec.roles.allowed"),
+        (json!({"roles": {"allowed": [ROLE, 7]}}), "spec.roles.allowed[1]"),
+        (
+            json!({"roles": {"default": ROLE}, "token": {"expirationSeconds": "1h"}}),
+            "spec.token.expirationSeconds",
+        ),
+        (
+            json!({"roles": {"default": ROLE}, "token": {"source": "Vault"}}),
+            "spec.token.source",
+        ),
+        (
+            json!({"roles": {"default": ROLE}, "subjects": [{}, {"podSelector": {"matchLabels": {"a": 1}}}]}),
+            "spec.subjects[1].podSelector.matchLabels.a",
+        ),
+    ];
+    let mut items = vec![object(&good)];
+    items.extend(malformed.iter().map(|(spec, _)| object(spec)));
+    items.push(
+        json!({"apiVersion": "tokenscope.io/v1alpha1", "kind": "TokenScopePolicy", "metadata": {"name": "bare"}}),
+    );
+    items.push(object(&good));
+    let list =
+        json!({"apiVersion": "tokenscope.io/v1alpha1", "kind": "TokenScopePolicyList", "metadata": {}, "items": items});
+
+    let list: ObjectList<DynamicObject> = serde_json::from_value(list).unwrap();
+    let policies: Vec<_> = list.items.iter().map(|object| read::read(object).1).collect();
+
+    assert!(policies.first().unwrap().is_ok() && policies.last().unwrap().is_ok());
+    for ((spec, field), policy) in malformed.iter().zip(&policies[1..]) {
+        assert_eq!(policy.as_ref().unwrap_err().field, *field, "{spec}");
+    }
+    assert!(policies[malformed.len() + 1].is_err());
+}
+
+#[test]
+fn a_malformed_namespace_selector_never_selects_everything() {
+    let spec = json!({"roles": {"default": ROLE}, "namespaceSelector": {"matchExpressions": [{"key": "a", "operator": "Like"}]}});
+
+    let error = policy(cluster_object(&spec)).unwrap_err();
+    assert_eq!(error.field, "spec.namespaceSelector.matchExpressions[0].operator");
+
+    let spec = json!({"roles": {"default": ROLE}, "namespaceSelector": "shop"});
+    assert!(policy(cluster_object(&spec)).is_err());
+}
+
+#[test]
+fn a_malformed_status_is_an_empty_one_and_the_policy_holds() {
+    let mut object = object(&json!({"roles": {"default": ROLE}}));
+    object["status"] = json!({"matchedPods": "many"});
+    let object = watched(object);
+
+    assert_eq!(read::status(&object), PolicyStatus::default());
+    assert!(read::read(&object).1.is_ok());
+}
+
+#[test]
+fn a_status_reads_back_as_it_was_written() {
+    let status = json!({"observedGeneration": 3, "generationObservedAt": "2026-11-22T08:00:00Z", "missedPods": 1});
+    let mut object = object(&json!({}));
+    object["status"] = status.clone();
+    let object = watched(object);
+
+    assert_eq!(serde_json::to_value(read::status(&object)).unwrap(), status);
+}
+
+#[test]
+fn both_kinds_are_watched_under_their_own_names() {
+    let [namespaced, cluster] = read::resources();
+
+    assert_eq!(
+        (&*namespaced.plural, &*namespaced.kind),
+        ("tokenscopepolicies", "TokenScopePolicy")
+    );
+    assert_eq!(
+        (&*cluster.plural, &*cluster.kind),
+        ("clustertokenscopepolicies", "ClusterTokenScopePolicy")
+    );
+    assert_eq!(cluster.api_version, "tokenscope.io/v1alpha1");
+}
