@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokenscope_tests::fixtures::{ADMIN, CARTS, ORDERS, Shop, orders_may};
 use tokenscope_tests::helm::template;
 use tokenscope_tests::install::Options;
-use tokenscope_tests::{eventually, get_json, post, put};
+use tokenscope_tests::{eventually, get_json, merge, post, put};
 
 use crate::{SOON, Scenario, condition, is_ready, policy_when};
 
@@ -118,7 +118,8 @@ async fn a_malformed_policy_never_stops_the_others_and_says_what_is_wrong_with_i
         .await
         .unwrap();
     // One of them is repaired.
-    broken.policy("bad-role", orders_may(&[ADMIN])).await.unwrap();
+    let repair = json!({"spec": {"roles": {"allowed": [ADMIN]}}});
+    merge(client, &format!("{POLICIES}/bad-role"), &repair).await.unwrap();
     policy_when(&broken, "bad-role", SOON, is_ready).await.unwrap();
     broken.granted(&broken.asking("repaired", ADMIN)).await.unwrap();
     scenario.holds(&[]);
