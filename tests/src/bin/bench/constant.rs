@@ -1,0 +1,91 @@
+//! A webhook that always says the same, on the same stack as ours: what a review costs before anything is reviewed.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, LazyLock};
+
+use anyhow::{Context, Result};
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use tokenscope_platform::tls::{self, Limits, ServingCertificate};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// The path of the constant answer.
+pub(crate) const ANSWER: &str = "/constant";
+/// The path of the constant answer with a constant patch: it shows what the API server takes to apply one.
+pub(crate) const PATCH: &str = "/constant-patch";
+
+/// How to run it.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Where to listen
+    #[arg(long)]
+    listen: SocketAddr,
+    /// The certificate, PEM
+    #[arg(long)]
+    certificate: PathBuf,
+    /// Its key, PEM
+    #[arg(long)]
+    key: PathBuf,
+    /// A file with the patch of the answers that have one, in base64
+    #[arg(long)]
+    patch: PathBuf,
+    /// How many threads serve
+    #[arg(long)]
+    workers: usize,
+}
+
+/// Serves until it is killed.
+pub(crate) fn serve(arguments: &Arguments) -> Result<()> {
+    let certificate =
+        ServingCertificate::from_pem(std::fs::read(&arguments.certificate)?, std::fs::read(&arguments.key)?)?;
+    let patch = patch(arguments.patch.clone());
+    let router = Router::new()
+        .route(ANSWER, post(async |body: Bytes| answer(&body, "")))
+        .route(PATCH, post(async move |body: Bytes| answer(&body, &patch)))
+        .layer(DefaultBodyLimit::max(8 << 20));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(arguments.workers)
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let listener = TcpListener::bind(arguments.listen)
+            .await
+            .with_context(|| format!("can't listen on {}", arguments.listen))?;
+        let config = tls::server_config(certificate)?;
+        tls::serve(listener, config, router, Limits::default(), CancellationToken::new()).await;
+        Ok(())
+    })
+}
+
+/// The members of an answer with a patch.
+fn patch(file: PathBuf) -> Arc<LazyLock<String, impl FnOnce() -> String>> {
+    // The file is written once the answer that it is taken from is known.
+    Arc::new(LazyLock::new(move || {
+        let patch = std::fs::read_to_string(file).unwrap_or_default();
+        format!(r#","patchType":"JSONPatch","patch":"{patch}""#)
+    }))
+}
+
+/// The API server takes an answer only with the ID of its question, which stands near the beginning.
+fn answer(body: &Bytes, patch: &str) -> Response {
+    const BEFORE: &[u8] = b"\"uid\":\"";
+    const LENGTH: usize = 36;
+    let from = body
+        .windows(BEFORE.len())
+        .position(|window| window == BEFORE)
+        .map(|at| at + BEFORE.len());
+    let uid = from.and_then(|from| std::str::from_utf8(body.get(from..from + LENGTH)?).ok());
+    let Some(uid) = uid else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
+    let answer = format!(
+        r#"{{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{{"uid":"{uid}","allowed":true{patch}}}}}"#
+    );
+    ([(header::CONTENT_TYPE, "application/json")], answer).into_response()
+}

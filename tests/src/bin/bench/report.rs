@@ -1,0 +1,263 @@
+//! What was measured, as a table for people and as JSON for scripts.
+
+use std::fmt::{self, Write as _};
+
+use serde::Serialize;
+
+/// Everything that one run measured.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Report {
+    /// How many ServiceAccounts there were.
+    pub(crate) service_accounts: usize,
+    /// Reviews straight to the servers.
+    pub(crate) reviews: Vec<Reviews>,
+    /// What our webhook takes of memory.
+    pub(crate) memory: Vec<MemoryUse>,
+    /// Creates of pods through the API server; empty if that was not asked for.
+    pub(crate) through_apiserver: Vec<Creates>,
+    /// What was aimed at.
+    pub(crate) budgets: Vec<Budget>,
+}
+
+/// One server under one load.
+#[derive(Debug, Serialize)]
+pub(crate) struct Reviews {
+    /// Containers of the pod.
+    pub(crate) containers: usize,
+    /// Bytes of the review.
+    pub(crate) review_bytes: usize,
+    /// Bytes of the answer.
+    pub(crate) answer_bytes: usize,
+    /// Connections at once.
+    pub(crate) connections: usize,
+    /// `constant`, `tokenscope` or `peer`.
+    pub(crate) server: &'static str,
+    /// Reviews a second.
+    pub(crate) per_second: f64,
+    /// Of the constant answer's reviews a second.
+    pub(crate) ratio: f64,
+    /// Microseconds that half of the answers took at most.
+    pub(crate) p50_us: f64,
+    /// Microseconds that 99 of 100 answers took at most.
+    pub(crate) p99_us: f64,
+    /// Microseconds of the server's processor time for a review; nobody knows the peer's process.
+    pub(crate) processor_us: Option<f64>,
+    /// The same of the load itself, which shares the processors.
+    pub(crate) load_processor_us: Option<f64>,
+}
+
+/// Memory at a moment, in bytes.
+#[derive(Debug, Serialize)]
+pub(crate) struct MemoryUse {
+    /// The moment.
+    pub(crate) when: &'static str,
+    /// Resident.
+    pub(crate) resident: u64,
+    /// The most that was resident up to then.
+    pub(crate) peak: u64,
+}
+
+/// Creates of pods under one webhook.
+#[derive(Debug, Serialize)]
+pub(crate) struct Creates {
+    /// `no webhook`, `constant`, `constant+patch`, `tokenscope` or `peer`.
+    pub(crate) webhook: &'static str,
+    /// How many.
+    pub(crate) count: usize,
+    /// Microseconds that half of them took at most.
+    pub(crate) p50_us: f64,
+    /// Microseconds that 99 of 100 took at most.
+    pub(crate) p99_us: f64,
+    /// Microseconds that the webhook adds to the half.
+    pub(crate) added_us: f64,
+    /// Of what the constant answer adds.
+    pub(crate) ratio: Option<f64>,
+}
+
+/// An aim, and whether it is reached.
+#[derive(Debug, Serialize)]
+pub(crate) struct Budget {
+    /// What it is about.
+    pub(crate) what: String,
+    /// What was measured.
+    pub(crate) measured: f64,
+    /// The most, or with `at_least` the least, that it should be.
+    pub(crate) limit: f64,
+    /// Whether more is better.
+    pub(crate) at_least: bool,
+    /// Whether the aim is reached.
+    pub(crate) pass: bool,
+}
+
+impl Budget {
+    /// More is better.
+    pub(crate) fn at_least(what: String, measured: f64, limit: f64) -> Self {
+        Self {
+            what,
+            measured,
+            limit,
+            at_least: true,
+            pass: measured >= limit,
+        }
+    }
+
+    /// Less is better.
+    pub(crate) fn at_most(what: String, measured: f64, limit: f64) -> Self {
+        Self {
+            what,
+            measured,
+            limit,
+            at_least: false,
+            pass: measured <= limit,
+        }
+    }
+}
+
+impl Report {
+    /// Whether every aim is reached.
+    pub(crate) fn passes(&self) -> bool {
+        self.budgets.iter().all(|budget| budget.pass)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            service_accounts,
+            reviews,
+            memory,
+            through_apiserver,
+            budgets,
+        } = self;
+        writeln!(
+            f,
+            "Reviews over TLS, HTTP/1.1 with connections kept open; ratio: of the constant answer's reviews/s"
+        )?;
+        let mut rows = vec![row([
+            "CONTAINERS",
+            "kB",
+            "CONNECTIONS",
+            "SERVER",
+            "REVIEWS/s",
+            "RATIO",
+            "p50 µs",
+            "p99 µs",
+            "CPU µs/REVIEW",
+            "LOAD'S CPU µs",
+        ])];
+        for line in reviews {
+            rows.push(vec![
+                line.containers.to_string(),
+                format!("{:.1}", line.review_bytes as f64 / 1e3),
+                line.connections.to_string(),
+                line.server.to_owned(),
+                format!("{:.0}", line.per_second),
+                format!("{:.2}", line.ratio),
+                format!("{:.0}", line.p50_us),
+                format!("{:.0}", line.p99_us),
+                optional(line.processor_us),
+                optional(line.load_processor_us),
+            ]);
+        }
+        f.write_str(&table(&rows, &[3]))?;
+
+        writeln!(
+            f,
+            "\nMemory of tokenscope-webhook at {service_accounts} annotated ServiceAccounts"
+        )?;
+        let mut rows = vec![row(["WHEN", "RSS MB", "PEAK MB"])];
+        for line in memory {
+            let megabytes = |bytes: u64| format!("{:.1}", bytes as f64 / 1e6);
+            rows.push(vec![
+                line.when.to_owned(),
+                megabytes(line.resident),
+                megabytes(line.peak),
+            ]);
+        }
+        f.write_str(&table(&rows, &[0]))?;
+
+        if !through_apiserver.is_empty() {
+            writeln!(
+                f,
+                "\nCreates of pods through the API server (dry run, one connection); ratio: of what the constant answer adds"
+            )?;
+            let mut rows = vec![row(["WEBHOOK", "CREATES", "p50 µs", "p99 µs", "ADDED µs", "RATIO"])];
+            for line in through_apiserver {
+                rows.push(vec![
+                    line.webhook.to_owned(),
+                    line.count.to_string(),
+                    format!("{:.0}", line.p50_us),
+                    format!("{:.0}", line.p99_us),
+                    format!("{:.0}", line.added_us),
+                    line.ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}")),
+                ]);
+            }
+            f.write_str(&table(&rows, &[0]))?;
+        }
+
+        writeln!(f, "\nBudgets")?;
+        let mut rows = vec![row(["", "WHAT", "MEASURED", "AIM"])];
+        for Budget {
+            what,
+            measured,
+            limit,
+            at_least,
+            pass,
+        } in budgets
+        {
+            rows.push(vec![
+                (if *pass { "pass" } else { "MISS" }).to_owned(),
+                what.clone(),
+                format!("{measured:.2}"),
+                format!("{} {limit:.2}", if *at_least { "≥" } else { "≤" }),
+            ]);
+        }
+        f.write_str(&table(&rows, &[0, 1]))
+    }
+}
+
+fn optional(microseconds: Option<f64>) -> String {
+    microseconds.map_or_else(|| "-".to_owned(), |microseconds| format!("{microseconds:.1}"))
+}
+
+fn row<const N: usize>(titles: [&str; N]) -> Vec<String> {
+    titles.map(str::to_owned).to_vec()
+}
+
+/// Columns line up; those of `texts` to the left and all others, numbers, to the right.
+fn table(rows: &[Vec<String>], texts: &[usize]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
+    let length = |text: &String| text.chars().count();
+    let width = |column: usize| {
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(length)
+            .max()
+            .unwrap_or_default()
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            // Writing to a String can't fail.
+            let _ = match texts.contains(&column) {
+                true => write!(line, "{cell:<width$}  "),
+                false => write!(line, "{cell:>width$}  "),
+            };
+        }
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up() {
+        let rows = [row(["NAME", "µs"]), row(["a", "1000"]), row(["longer", "7"])];
+        assert_eq!(table(&rows, &[0]), "NAME      µs\na       1000\nlonger     7\n");
+    }
+}
