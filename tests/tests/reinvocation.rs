@@ -377,7 +377,8 @@ fn replace_account(pod: &Value, old: &str, new: &str) -> Vec<Value> {
     ]
 }
 
-/// A pod's specification without the random end of the name that the API server gives the volume of its own token.
+/// A pod's specification without what the order of the webhooks may change: the random end of the name that the API server
+/// gives the volume of its own token, and where that is mounted first.
 fn comparable(spec: &Value) -> Value {
     const NAME: &str = "kube-api-access-";
     let text = spec.to_string();
@@ -387,5 +388,13 @@ fn comparable(spec: &Value) -> Value {
         same.push_str(NAME);
         same.push_str(part.get(5..).unwrap_or_default());
     }
-    serde_json::from_str(&same).unwrap()
+    let mut spec: Value = serde_json::from_str(&same).unwrap();
+    for list in ["containers", "initContainers"] {
+        for container in spec[list].as_array_mut().into_iter().flatten() {
+            if let Some(mounts) = container["volumeMounts"].as_array_mut() {
+                mounts.sort_by_key(Value::to_string);
+            }
+        }
+    }
+    spec
 }
