@@ -33,7 +33,10 @@ pub(crate) fn program(name: &str, profile: Profile, arguments: Vec<String>) -> R
 /// Builds every program of the workspace. Cargo shows its own progress.
 pub(crate) fn build(profile: Profile) -> Result<()> {
     let started = Instant::now();
-    say("  building tokenscope …");
+    say(match profile {
+        Profile::Debug => "  building tokenscope …",
+        Profile::Release => "  building tokenscope as it is measured, which takes some minutes the first time …",
+    });
     let mut command = cargo(&["build", "--workspace", "--bins", "--locked"]);
     if profile == Profile::Release {
         command.arg("--release");
