@@ -196,7 +196,8 @@ impl Issuers {
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
         let request = Request::get(path)
             .header("host", authority.as_str())
-            .header("accept", "application/json")
+            // kube-apiserver serves its keys as the second only, and answers 406 to whoever doesn't take that.
+            .header("accept", "application/json, application/jwk-set+json")
             .header("user-agent", "tokenscope-sts")
             .body(Empty::<Bytes>::new())
             .map_err(|error| http(error.into()))?;
