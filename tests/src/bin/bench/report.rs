@@ -1,6 +1,6 @@
 //! What was measured, as a table for people and as JSON for scripts.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use serde::Serialize;
 
@@ -240,13 +240,16 @@ fn table(rows: &[Vec<String>], texts: &[usize]) -> String {
     for row in rows {
         let mut line = String::new();
         for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            // Writing to a String can't fail.
-            let _ = match texts.contains(&column) {
-                true => write!(line, "{cell:<width$}  "),
-                false => write!(line, "{cell:>width$}  "),
+            let padded = if texts.contains(&column) {
+                format!("{cell:<width$}")
+            } else {
+                format!("{cell:>width$}")
             };
+            line.push_str(&padded);
+            line.push_str("  ");
         }
-        let _ = writeln!(text, "{}", line.trim_end());
+        text.push_str(line.trim_end());
+        text.push('\n');
     }
     text
 }
