@@ -315,8 +315,8 @@ pub async fn who_is(
     let url = sts.url();
     // The region is not under test here; without any, the SDK doesn't even begin.
     let mut more = vec![("AWS_ENDPOINT_URL_STS", url.as_str())];
-    if !container.environment.contains_key("AWS_REGION") {
-        more.push(("AWS_REGION", "eu-central-1"));
+    if !container.environment.contains_key("AWS_DEFAULT_REGION") {
+        more.push(("AWS_DEFAULT_REGION", "eu-central-1"));
     }
     let arn = tokio::task::block_in_place(|| container.python(WHO_AM_I, &more))?;
     Ok(arn.trim().to_owned())
