@@ -1,10 +1,17 @@
 //! Reviews pods: facts, decision, plan, patch.
 //!
 //! The way of one review: bytes → [`review`] → [`facts`] → [`tokenscope_core::decide`] → [`plan`] → [`patch`] → [`review`]
-//! → bytes. Each step is pure.
+//! → bytes. Each of these steps is pure; only [`cache`], [`lookup`], [`events`] and [`certificate`] touch the network, and
+//! [`router`] and [`run`] put all together.
 
+pub mod cache;
+pub mod certificate;
+pub mod events;
 pub mod facts;
+pub mod lookup;
 pub mod metrics;
 pub mod patch;
 pub mod plan;
 pub mod review;
+pub mod router;
+pub mod run;

@@ -1,12 +1,19 @@
 //! What the webhook counts. Nothing here allocates or looks anything up while a review runs.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use tokenscope_platform::metrics::{Registry, SECONDS_50_MICROS_TO_100_MILLIS};
+
+use crate::cache::Cache;
 
 /// What became of a review.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +76,8 @@ pub struct Metrics {
     reviews: [Counter; Outcome::ALL.len()],
     duration: Histogram,
     lookups: [Counter; 3],
+    /// When the serving certificate expires, in seconds since the Unix epoch.
+    pub certificate_expires: Gauge,
     /// Events that were dropped because too many waited.
     pub events_dropped: Counter,
     /// Events that the API server did not take.
@@ -103,6 +112,7 @@ impl Metrics {
             }),
             duration: Histogram::new(SECONDS_50_MICROS_TO_100_MILLIS),
             lookups: ["found", "missing", "failed"].map(|result| lookups.get_or_create_owned(&ResultLabel { result })),
+            certificate_expires: Gauge::default(),
             events_dropped: Counter::default(),
             events_failed: Counter::default(),
         };
@@ -110,6 +120,11 @@ impl Metrics {
             "webhook_review_duration_seconds",
             "How long reviews took, from the whole request to the whole answer",
             this.duration.clone(),
+        );
+        registry.register(
+            "webhook_certificate_expiry_seconds",
+            "When the serving certificate expires, in seconds since the Unix epoch; 0 while there is none",
+            this.certificate_expires.clone(),
         );
         registry.register(
             "webhook_events_dropped",
@@ -122,6 +137,11 @@ impl Metrics {
             this.events_failed.clone(),
         );
         this
+    }
+
+    /// Shows how much the cache holds, whenever somebody looks.
+    pub fn show_sizes(&self, registry: &Registry, cache: &Arc<Cache>) {
+        registry.register_collector(Sizes(cache.clone()));
     }
 
     /// A review came to its end.
@@ -138,5 +158,24 @@ impl Metrics {
     /// The API server was asked for something.
     pub fn looked_up(&self, result: Lookup) {
         self.lookups[result as usize].inc();
+    }
+}
+
+#[derive(Debug)]
+struct Sizes(Arc<Cache>);
+
+impl Collector for Sizes {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let mut descriptor = encoder.encode_descriptor(
+            "tokenscope_webhook_cache_size",
+            "How many objects of each kind are known",
+            None,
+            MetricType::Gauge,
+        )?;
+        for (kind, size) in self.0.sizes() {
+            let size = ConstGauge::new(i64::try_from(size).unwrap_or(i64::MAX));
+            size.encode(descriptor.encode_family(&[("kind", kind)])?)?;
+        }
+        Ok(())
     }
 }

@@ -131,7 +131,7 @@ fn asked<'a>(wire: Wire<'a, Pod<Text<'a>>>) -> Result<Asked<'a>, Unreadable> {
     })))
 }
 
-fn checked<'a, O>(wire: Wire<'a, O>) -> Result<WireRequest<'a, O>, Unreadable> {
+fn checked<O>(wire: Wire<'_, O>) -> Result<WireRequest<'_, O>, Unreadable> {
     if *wire.api_version != *API_VERSION || *wire.kind != *KIND {
         return Err(Unreadable::Version {
             kind: wire.kind.to_string(),

@@ -1,5 +1,7 @@
 //! What becomes of pods: the patch is applied by a library of its own, and the pods are compared.
 
+#![allow(clippy::unwrap_used, reason = "this is test code, also outside the tests themselves")]
+
 mod world;
 
 use proptest::prelude::*;
@@ -45,7 +47,7 @@ fn a_granted_pod_gets_volume_mount_variables_record_and_mark() {
     assert_eq!(record["grants"][0]["policy"], "TokenScopePolicy shop/orders");
     assert_eq!(record["grants"][0]["role"], ROLE);
     assert_eq!(record["grants"][0]["containers"], json!(["app"]));
-    assert_eq!(reviewed.answer.outcome, Outcome::Granted);
+    assert_eq!(reviewed.outcome(), Outcome::Granted);
     assert_eq!(reviewed.response["uid"], "705ab4f5-6393-11e8-b7cc-42010a800002");
     assert_eq!(reviewed.response["auditAnnotations"]["decision"], "granted");
     assert_eq!(
@@ -104,7 +106,7 @@ fn the_patch_for_one_container_is_small() {
 #[test]
 fn a_pod_that_asks_for_nothing_is_left_exactly_as_it_is() {
     let reviewed = World::new().review(&plain(app()));
-    assert_eq!(reviewed.answer.outcome, Outcome::Untouched);
+    assert_eq!(reviewed.outcome(), Outcome::Untouched);
     assert_eq!(
         reviewed.response,
         json!({"uid": "705ab4f5-6393-11e8-b7cc-42010a800002", "allowed": true})
@@ -343,7 +345,7 @@ fn a_foreign_volume_of_our_name_is_refused_with_the_remedy() {
         let mut pod = asking(app());
         pod["spec"]["volumes"] = json!([volume]);
         let reviewed = World::new().review(&pod);
-        assert_eq!(reviewed.answer.outcome, Outcome::Denied);
+        assert_eq!(reviewed.outcome(), Outcome::Denied);
         assert!(reviewed.message().starts_with("tokenscope: "), "{}", reviewed.message());
         assert!(reviewed.message().contains(VOLUME) && reviewed.message().contains("remove or rename it"));
         assert_eq!(reviewed.response["status"]["code"], 403);
@@ -363,7 +365,7 @@ fn a_record_does_not_make_a_foreign_volume_ours() {
     let mut pod = World::new().review(&asking(app())).pod;
     pod["spec"]["volumes"][0] = json!({"name": VOLUME, "hostPath": {"path": "/"}});
     let reviewed = World::new().review(&pod);
-    assert_eq!(reviewed.answer.outcome, Outcome::Denied);
+    assert_eq!(reviewed.outcome(), Outcome::Denied);
     assert!(reviewed.message().contains("volume"), "{}", reviewed.message());
 }
 
@@ -381,7 +383,7 @@ fn a_foreign_mount_at_our_path_or_below_it_is_refused_and_one_beside_it_is_not()
         MOUNT.replace('/', "//"),
     ] {
         let reviewed = mounted(&path);
-        assert_eq!(reviewed.answer.outcome, Outcome::Denied, "{path}");
+        assert_eq!(reviewed.outcome(), Outcome::Denied, "{path}");
         assert!(
             reviewed.message().contains("container app mounts volume own"),
             "{}",
@@ -389,7 +391,7 @@ fn a_foreign_mount_at_our_path_or_below_it_is_refused_and_one_beside_it_is_not()
         );
     }
     for path in ["/var/run/secrets".to_owned(), format!("{MOUNT}-2"), "/data".to_owned()] {
-        assert_eq!(mounted(&path).answer.outcome, Outcome::Granted, "{path}");
+        assert_eq!(mounted(&path).outcome(), Outcome::Granted, "{path}");
     }
 }
 
@@ -544,10 +546,10 @@ fn a_refusal_is_an_answer_a_warning_or_a_note_as_the_namespace_says() {
         "{}",
         enforced.message()
     );
-    assert_eq!(enforced.answer.outcome, Outcome::Denied);
+    assert_eq!(enforced.outcome(), Outcome::Denied);
     assert_eq!(enforced.response["auditAnnotations"]["decision"], "denied");
     assert!(enforced.patch.is_empty());
-    let refusal = enforced.answer.refusal.unwrap();
+    let refusal = enforced.refusal().unwrap();
     assert_eq!(&*refusal.owner.name, "orders-1");
     assert!(refusal.message.starts_with("A pod was refused: "));
 
@@ -562,7 +564,7 @@ fn a_refusal_is_an_answer_a_warning_or_a_note_as_the_namespace_says() {
     );
     assert!(warned.warnings().contains("does not allow"), "{}", warned.warnings());
     assert_eq!(warned.annotation("tokenscope.io/reviewed"), Some("refused"));
-    assert!(warned.answer.refusal.is_some());
+    assert!(warned.refusal().is_some());
 
     let audited = in_namespace("tokenscope.io/audit");
     assert_eq!(audited.response["allowed"], true);
@@ -574,7 +576,7 @@ fn a_refusal_is_an_answer_a_warning_or_a_note_as_the_namespace_says() {
             .unwrap()
             .contains("does not allow")
     );
-    assert!(audited.answer.refusal.is_none());
+    assert!(audited.refusal().is_none());
 }
 
 #[test]
@@ -590,7 +592,7 @@ fn a_dry_run_is_answered_the_same_and_leaves_no_event() {
     }
     .review(&pod);
     assert_eq!(real.response, dry.response);
-    assert!(real.answer.refusal.is_some() && dry.answer.refusal.is_none());
+    assert!(real.refusal().is_some() && dry.refusal().is_none());
 }
 
 #[test]
@@ -880,7 +882,7 @@ proptest! {
         let once = world.review(&pod);
         let twice = world.review(&once.pod);
         prop_assert_eq!(&twice.patch, &Vec::<Value>::new());
-        prop_assert_eq!(twice.answer.outcome, once.answer.outcome);
+        prop_assert_eq!(twice.outcome(), once.outcome());
     }
 
     #[test]
@@ -888,8 +890,8 @@ proptest! {
         let first = before.review(&pod);
         let redone = after.review(&first.pod);
         let direct = after.review(&pod);
-        prop_assert_eq!(redone.answer.outcome, direct.answer.outcome);
-        if redone.answer.outcome != Outcome::Denied {
+        prop_assert_eq!(redone.outcome(), direct.outcome());
+        if redone.outcome() != Outcome::Denied {
             prop_assert_eq!(comparable(&redone.pod), comparable(&direct.pod));
         }
     }

@@ -1,6 +1,13 @@
 //! A small cluster in memory, and pods that are reviewed in it.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of it")]
+#![allow(
+    clippy::expect_used,
+    clippy::needless_pass_by_value,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "this is test code, only not inside a test, and literals are passed on"
+)]
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -9,7 +16,8 @@ use tokenscope_core::{
     Settings, Subject, TokenExpiration, TokenSettings, TokenSource,
 };
 use tokenscope_webhook::facts::Surroundings;
-use tokenscope_webhook::review::{self, Answer, Asked};
+use tokenscope_webhook::metrics::Outcome;
+use tokenscope_webhook::review::{self, Answer, Asked, Refusal};
 
 pub const ROLE: &str = "arn:aws:iam::111122223333:role/shop/orders";
 pub const OTHER_ROLE: &str = "arn:aws:iam::111122223333:role/shop/other";
@@ -28,7 +36,7 @@ pub struct World {
 
 /// A pod after its review.
 pub struct Reviewed {
-    pub answer: Answer,
+    answer: Option<Answer>,
     /// The answer's `response`.
     pub response: Value,
     /// The patch's operations; none where there is no patch.
@@ -65,7 +73,7 @@ impl World {
         };
         let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
         let answer = asked.answer(self.surroundings(), &self.policies, &self.settings, now);
-        Reviewed::new(answer, pod)
+        Reviewed::new(&answer, pod)
     }
 
     pub fn request(&self, pod: &Value) -> Value {
@@ -90,8 +98,15 @@ fn borrowed<'a>(pairs: &'a [(&'static str, String)]) -> Pairs<&'a str> {
 }
 
 impl Reviewed {
-    pub fn new(answer: Answer, pod: &Value) -> Self {
-        let review: Value = serde_json::from_str(&answer.body).expect("the answer is JSON");
+    pub fn new(answer: &Answer, pod: &Value) -> Self {
+        Self {
+            answer: Some(answer.clone()),
+            ..Self::of_body(&answer.body, pod)
+        }
+    }
+
+    pub fn of_body(body: &str, pod: &Value) -> Self {
+        let review: Value = serde_json::from_str(body).expect("the answer is JSON");
         assert_eq!(review["apiVersion"], "admission.k8s.io/v1");
         assert_eq!(review["kind"], "AdmissionReview");
         let response = review["response"].clone();
@@ -104,11 +119,19 @@ impl Reviewed {
             assert!(warning.as_str().unwrap().len() <= 256, "{warning}");
         }
         Self {
-            answer,
+            answer: None,
             response,
             patch,
             pod: after,
         }
+    }
+
+    pub fn outcome(&self) -> Outcome {
+        self.answer.as_ref().expect("the answer").outcome
+    }
+
+    pub fn refusal(&self) -> Option<&Refusal> {
+        self.answer.as_ref()?.refusal.as_ref()
     }
 
     pub fn message(&self) -> &str {

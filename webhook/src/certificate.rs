@@ -1,0 +1,105 @@
+//! The serving certificate: read from its Secret again and again, and swapped when it changed.
+//!
+//! Only `get` by name: a right to list or watch could not be bound to the one Secret.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use prometheus_client::metrics::gauge::Gauge;
+use tokenscope_platform::health::Gate;
+use tokenscope_platform::telemetry::chain;
+use tokenscope_platform::tls::{self, ServingCertificate};
+use tokio_util::sync::CancellationToken;
+
+/// Keeps a serving certificate what its Secret says.
+#[derive(Debug)]
+pub struct Keeper {
+    /// Where the Secret is.
+    pub secrets: Api<Secret>,
+    /// The Secret's name.
+    pub name: String,
+    /// How long between two looks.
+    pub period: Duration,
+    /// What the listener shows.
+    pub certificate: Arc<ServingCertificate>,
+    /// Open while the certificate that is shown is valid.
+    pub gate: Gate,
+    /// When it expires, in seconds since the Unix epoch; 0 while there is none.
+    pub expires: Gauge,
+    /// The time.
+    pub clock: fn() -> Timestamp,
+}
+
+/// Why a Secret gives no certificate.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("the Secret can't be read")]
+    Read(#[source] Box<kube::Error>),
+    #[error("the Secret has no {0}")]
+    Missing(&'static str),
+    #[error("the Secret's certificate can't be used, and the one before stays")]
+    Unusable(#[source] tls::Error),
+}
+
+impl Keeper {
+    /// Looks again and again until `stop`.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), Infallible> {
+        let mut version = None;
+        let mut problem = None;
+        while !stop.is_cancelled() {
+            let looked = self.look(&mut version).await.err().map(|error| chain(&error));
+            // The same problem is one line in the log, not one every few seconds.
+            if let Some(text) = &looked
+                && problem.as_ref() != Some(text)
+            {
+                tracing::warn!(secret = self.name, error = text, "no new serving certificate");
+            }
+            problem = looked;
+            self.judge(problem.as_deref());
+            stop.run_until_cancelled(tokio::time::sleep(self.period)).await;
+        }
+        Ok(())
+    }
+
+    /// Shows the Secret's certificate, if the Secret is not the `version` that was looked at before.
+    async fn look(&self, version: &mut Option<String>) -> Result<(), Error> {
+        let secret = self
+            .secrets
+            .get(&self.name)
+            .await
+            .map_err(|error| Error::Read(Box::new(error)))?;
+        if secret.metadata.resource_version.is_some() && secret.metadata.resource_version == *version {
+            return Ok(());
+        }
+        let data = secret.data.unwrap_or_default();
+        let entry = |key| data.get(key).ok_or(Error::Missing(key));
+        let (certificate, key) = (entry("tls.crt")?, entry("tls.key")?);
+        let info = self
+            .certificate
+            .replace(&certificate.0, &key.0)
+            .map_err(Error::Unusable)?;
+        tracing::info!(serial = info.serial, not_after = %info.not_after, "a serving certificate was taken");
+        *version = secret.metadata.resource_version;
+        Ok(())
+    }
+
+    /// Whether what is shown is good now.
+    fn judge(&self, problem: Option<&str>) {
+        let Some(info) = self.certificate.info() else {
+            self.gate.close(problem.unwrap_or("there is none yet"));
+            return;
+        };
+        self.expires.set(info.not_after.as_second());
+        let now = (self.clock)();
+        if now < info.not_before || now > info.not_after {
+            self.gate
+                .close(format!("it was valid from {} to {}", info.not_before, info.not_after));
+            return;
+        }
+        self.gate.open();
+    }
+}

@@ -1,0 +1,9 @@
+//! The mutating admission webhook of tokenscope.
+
+use std::process::ExitCode;
+
+use tokenscope_webhook::run::{Arguments, run};
+
+fn main() -> ExitCode {
+    tokenscope_platform::run(|arguments: &Arguments| &arguments.common, run)
+}

@@ -1,0 +1,132 @@
+//! The process: flags, watches, certificate, listener.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::Api;
+use tokenscope_platform::args::{CommonArgs, SettingsArgs, seconds};
+use tokenscope_platform::tls::{self, ServingCertificate};
+use tokenscope_platform::{Limits, Process, client};
+use tokio::net::TcpListener;
+
+use crate::cache::Cache;
+use crate::certificate::Keeper;
+use crate::events::events;
+use crate::lookup::Lookups;
+use crate::metrics::Metrics;
+use crate::router::{Webhook, router};
+
+/// Gives pods AWS credentials as policies say: the mutating admission webhook of tokenscope
+#[derive(Clone, Debug, clap::Parser)]
+#[command(version)]
+pub struct Arguments {
+    /// What every process has.
+    #[command(flatten)]
+    pub common: CommonArgs,
+
+    /// What the installation decides for all pods.
+    #[command(flatten)]
+    pub settings: SettingsArgs,
+
+    /// Where reviews are answered, over TLS
+    #[arg(
+        long,
+        env = "TOKENSCOPE_LISTEN",
+        value_name = "ADDRESS",
+        default_value = "0.0.0.0:8443"
+    )]
+    pub listen: SocketAddr,
+
+    /// The Secret in --namespace that has the serving certificate and its key
+    #[arg(
+        long,
+        env = "TOKENSCOPE_SERVING_SECRET",
+        value_name = "NAME",
+        default_value = "tokenscope-webhook-tls"
+    )]
+    pub serving_secret: String,
+
+    /// How many seconds lie between two looks at that Secret
+    #[arg(long, env = "TOKENSCOPE_SERVING_SECRET_POLL", value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    pub serving_secret_poll: Duration,
+
+    /// How many seconds running reviews have to finish after SIGTERM; keep it under --stop-timeout
+    #[arg(long, env = "TOKENSCOPE_DRAIN", value_name = "SECONDS", default_value = "20", value_parser = seconds)]
+    pub drain: Duration,
+}
+
+/// Why the webhook can't run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No client for the API server.
+    #[error("the API server can't be reached")]
+    Client(#[from] client::Error),
+    /// The address is taken, or not ours.
+    #[error("can't listen on {address}")]
+    Listen {
+        /// Which address.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// TLS can't be set up.
+    #[error("TLS can't be set up")]
+    Tls(#[from] rustls::Error),
+}
+
+/// Runs the webhook until it is told to stop.
+pub async fn run(arguments: Arguments, process: Process) -> Result<(), Error> {
+    let Arguments { common, listen, .. } = &arguments;
+    let clock = Timestamp::now;
+    let client = client::connect(common).await?;
+    let metrics = Metrics::new(&process.registry);
+    let cache = Arc::new(Cache::default());
+    metrics.show_sizes(&process.registry, &cache);
+
+    // The gates are made before the first of them can open.
+    let certificate = ServingCertificate::empty();
+    let keeper = Keeper {
+        secrets: Api::namespaced(client.clone(), &common.namespace),
+        name: arguments.serving_secret.clone(),
+        period: arguments.serving_secret_poll,
+        certificate: certificate.clone(),
+        gate: process.gates.gate("certificate"),
+        expires: metrics.certificate_expires.clone(),
+        clock,
+    };
+    cache.watch(&client, &process);
+    process.spawn("certificate", keeper.run(process.stop.clone()));
+
+    let (events, writer) = events(client.clone(), &common.pod_name, clock, metrics.clone());
+    process.spawn("events", writer.run());
+    let app = router(Webhook {
+        lookups: Lookups::new(cache.clone(), client, metrics.clone()),
+        cache,
+        settings: arguments.settings.settings(),
+        events,
+        metrics,
+        clock,
+    });
+    let listener = TcpListener::bind(listen).await.map_err(|source| Error::Listen {
+        address: *listen,
+        source,
+    })?;
+    let limits = Limits {
+        drain: arguments.drain,
+        ..Limits::default()
+    };
+    tracing::info!(address = %listen, "serving reviews");
+    // The router ends with the listener, and with it the last sender of Events, so their writer ends too.
+    tls::serve(
+        listener,
+        tls::server_config(certificate)?,
+        app,
+        limits,
+        process.stop.clone(),
+    )
+    .await;
+    Ok(())
+}

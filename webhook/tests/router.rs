@@ -1,0 +1,509 @@
+//! The whole HTTP surface, driven without a listener, in front of an API server that is a function.
+
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "this is test code, also outside the tests themselves"
+)]
+
+mod world;
+
+use std::convert::Infallible;
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, Response, StatusCode, header};
+use http_body_util::BodyExt as _;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use kube::Client;
+use kube::core::{DynamicObject, PartialObjectMeta};
+use kube::runtime::watcher::Event;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokenscope_core::Settings;
+use tokenscope_platform::metrics::Registry;
+use tokenscope_webhook::cache::Cache;
+use tokenscope_webhook::events::events;
+use tokenscope_webhook::lookup::Lookups;
+use tokenscope_webhook::metrics::Metrics;
+use tokenscope_webhook::router::{MOST_BODY_BYTES, Webhook, router};
+use tokio::sync::mpsc;
+use tower::ServiceExt as _;
+use world::{ROLE, World, app, asking, plain};
+
+/// A webhook, and what it sent to the API server.
+struct Harness {
+    router: Router,
+    registry: Registry,
+    cache: Arc<Cache>,
+    requests: mpsc::UnboundedReceiver<(String, Value)>,
+}
+
+/// What the API server answers to a path, and how long it takes.
+type Answers = fn(&str) -> (StatusCode, Value, Duration);
+
+fn nothing(_: &str) -> (StatusCode, Value, Duration) {
+    (StatusCode::NOT_FOUND, failure(404, "NotFound"), Duration::ZERO)
+}
+
+fn failure(code: u16, reason: &str) -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": reason, "reason": reason, "code": code})
+}
+
+impl Harness {
+    fn new(answers: Answers) -> Self {
+        let (sender, requests) = mpsc::unbounded_channel();
+        let api_server = tower::service_fn(move |request: Request<kube::client::Body>| {
+            let sender = sender.clone();
+            async move {
+                let path = request.uri().path().to_owned();
+                let body = request.into_body().collect().await.unwrap().to_bytes();
+                sender
+                    .send((path.clone(), serde_json::from_slice(&body).unwrap_or_default()))
+                    .unwrap();
+                let (status, answer, delay) = answers(&path);
+                tokio::time::sleep(delay).await;
+                let answer = kube::client::Body::from(answer.to_string().into_bytes());
+                Ok::<_, Infallible>(Response::builder().status(status).body(answer).unwrap())
+            }
+        });
+        let client = Client::new(api_server, "default");
+        let registry = Registry::new();
+        let metrics = Metrics::new(&registry);
+        let cache = Arc::new(Cache::default());
+        metrics.show_sizes(&registry, &cache);
+        let (events, writer) = events(client.clone(), "webhook-0", Timestamp::now, metrics.clone());
+        tokio::spawn(writer.run());
+        let router = router(Webhook {
+            lookups: Lookups::new(cache.clone(), client, metrics.clone()),
+            cache: cache.clone(),
+            settings: Settings::default(),
+            events,
+            metrics,
+            clock: Timestamp::now,
+        });
+        cache.namespace(Event::Apply(object(
+            json!({"metadata": {"name": "shop", "labels": {"team": "shop"}}}),
+        )));
+        cache.policy(
+            false,
+            Event::Apply(policy("orders", &json!(["arn:aws:iam::111122223333:role/shop/*"]))),
+        );
+        Self {
+            router,
+            registry,
+            cache,
+            requests,
+        }
+    }
+
+    /// One that knows service account `shop/orders`, which asks for nothing.
+    fn knowing(answers: Answers) -> Self {
+        let harness = Self::new(answers);
+        let account = object::<ServiceAccount>(json!({"metadata": {"namespace": "shop", "name": "orders"}}));
+        harness.cache.service_account(Event::Apply(account));
+        harness
+    }
+
+    async fn post(&self, body: impl Into<Body>) -> (StatusCode, String) {
+        let request = Request::post("/mutate")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(body.into())
+            .unwrap();
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let status = response.status();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    async fn review(&self, pod: &Value) -> Value {
+        let (status, body) = self.post(World::new().request(pod).to_string()).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+        serde_json::from_str::<Value>(&body).unwrap()["response"].clone()
+    }
+
+    fn metric(&self, line: &str) -> u64 {
+        let text = self.registry.encode().unwrap();
+        let value = text
+            .lines()
+            .find_map(|found| found.strip_prefix(line))
+            .unwrap_or_else(|| panic!("no {line} in {text}"));
+        value.trim().parse().unwrap()
+    }
+
+    fn reviews(&self, outcome: &str) -> u64 {
+        self.metric(&format!("tokenscope_webhook_reviews_total{{outcome=\"{outcome}\"}}"))
+    }
+}
+
+fn object<K>(value: Value) -> PartialObjectMeta<K>
+where
+    PartialObjectMeta<K>: DeserializeOwned,
+{
+    serde_json::from_value(value).unwrap()
+}
+
+fn policy(name: &str, allowed: &Value) -> DynamicObject {
+    serde_json::from_value(json!({
+        "apiVersion": "tokenscope.io/v1alpha1", "kind": "TokenScopePolicy",
+        "metadata": {"namespace": "shop", "name": name},
+        "spec": {"subjects": [{}], "roles": {"allowed": allowed}},
+    }))
+    .unwrap()
+}
+
+fn owned(mut pod: Value) -> Value {
+    pod["metadata"]["ownerReferences"] =
+        json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "orders-1", "uid": "u-1", "controller": true}]);
+    pod
+}
+
+fn refused() -> Value {
+    let mut pod = owned(asking(app()));
+    pod["metadata"]["annotations"]["tokenscope.io/role-arn"] = json!("arn:aws:iam::999999999999:role/other");
+    pod
+}
+
+#[tokio::test]
+async fn recorded_reviews_are_granted_and_their_patches_fit() {
+    let harness = Harness::knowing(nothing);
+    for (file, containers) in [("one-container", 1), ("three-containers", 3), ("ten-containers", 10)] {
+        let body = fs::read_to_string(format!("{}/tests/data/{file}.json", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        let pod = serde_json::from_str::<Value>(&body).unwrap()["request"]["object"].clone();
+        let (status, answer) = harness.post(body.clone()).await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+        let reviewed = world::Reviewed::of_body(&answer, &pod);
+        for container in reviewed.pod["spec"]["containers"].as_array().unwrap() {
+            let name = container["name"].as_str().unwrap();
+            assert_eq!(reviewed.value(name, "AWS_ROLE_ARN").as_deref(), Some(ROLE));
+        }
+        assert_eq!(
+            reviewed.record()["grants"][0]["containers"].as_array().unwrap().len(),
+            containers
+        );
+        assert_eq!(
+            reviewed.pod["metadata"]["managedFields"],
+            pod["metadata"]["managedFields"]
+        );
+        if containers == 1 {
+            let bytes = Value::Array(reviewed.patch).to_string().len();
+            assert!(bytes < 1500, "{bytes} bytes");
+        }
+    }
+    assert_eq!(harness.reviews("granted"), 3);
+    assert_eq!(harness.metric("tokenscope_webhook_review_duration_seconds_count"), 3);
+}
+
+#[tokio::test]
+async fn what_is_no_review_is_a_failed_call_with_a_clear_text() {
+    let harness = Harness::knowing(nothing);
+    let review = |change: fn(&mut Value)| {
+        let mut review = World::new().request(&plain(app()));
+        change(&mut review);
+        review.to_string()
+    };
+    let cases = [
+        (String::new(), "not an AdmissionReview"),
+        ("{".to_owned(), "not an AdmissionReview"),
+        ("[]".to_owned(), "not an AdmissionReview"),
+        (
+            review(|review| review["apiVersion"] = json!("admission.k8s.io/v1beta1")),
+            "v1beta1",
+        ),
+        (review(|review| review["kind"] = json!("Pod")), "is a Pod"),
+        (review(|review| review["request"] = Value::Null), "has no request"),
+        (
+            review(|review| review["request"]["uid"] = json!("")),
+            "has no request.uid",
+        ),
+        (
+            review(|review| review["request"]["object"] = Value::Null),
+            "has no object",
+        ),
+        (
+            review(|review| review["request"]["namespace"] = Value::Null),
+            "has no namespace",
+        ),
+        (
+            review(|review| review["request"]["object"]["spec"] = json!(7)),
+            "pod of the AdmissionReview can't be read",
+        ),
+    ];
+    let count = cases.len() as u64;
+    for (body, text) in cases {
+        let (status, answer) = harness.post(body).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{answer}");
+        assert!(
+            answer.starts_with("tokenscope: ") && answer.contains(text),
+            "{text}: {answer}"
+        );
+    }
+    assert_eq!(harness.post(vec![b'"', 0xff, b'"']).await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(harness.reviews("failed"), count + 1);
+}
+
+#[tokio::test]
+async fn other_objects_and_operations_pass_untouched() {
+    let harness = Harness::knowing(nothing);
+    let mut update = World::new().request(&asking(app()));
+    update["request"]["operation"] = json!("UPDATE");
+    let mut delete = World::new().request(&Value::Null);
+    delete["request"]["operation"] = json!("DELETE");
+    let mut service = World::new().request(&json!({"apiVersion": "v1", "kind": "Service", "spec": {"ports": 1}}));
+    service["request"]["kind"]["kind"] = json!("Service");
+    let mut ephemeral = World::new().request(&asking(app()));
+    ephemeral["request"]["subResource"] = json!("ephemeralcontainers");
+    for review in [update, delete, service, ephemeral] {
+        let (status, body) = harness.post(review.to_string()).await;
+        assert_eq!(status, StatusCode::OK);
+        let response = serde_json::from_str::<Value>(&body).unwrap()["response"].clone();
+        assert_eq!(
+            response,
+            json!({"uid": "705ab4f5-6393-11e8-b7cc-42010a800002", "allowed": true})
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_large_pod_is_read_and_one_that_is_too_large_is_not() {
+    let harness = Harness::knowing(nothing);
+    let with_note = |bytes: usize| {
+        let mut pod = asking(app());
+        pod["metadata"]["annotations"]["note"] = json!("n".repeat(bytes));
+        World::new().request(&pod).to_string()
+    };
+    let (status, body) = harness.post(with_note(3 << 20)).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(body.contains("\"allowed\":true") && body.len() < 8192);
+
+    let (status, body) = harness.post(with_note(MOST_BODY_BYTES)).await;
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert!(body.contains("more than 8 MiB"), "{body}");
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_not_waited_for() {
+    let harness = Harness::knowing(nothing);
+    let stuck = Body::from_stream(futures::stream::pending::<Result<Vec<u8>, Infallible>>());
+    let (status, body) = harness.post(stuck).await;
+    assert_eq!(status, StatusCode::GATEWAY_TIMEOUT);
+    assert!(body.contains("no verdict within 4 s"), "{body}");
+}
+
+#[tokio::test]
+async fn too_many_at_a_time_are_turned_away_at_once() {
+    let harness = Harness::knowing(nothing);
+    let stuck = || {
+        let body = Body::from_stream(futures::stream::pending::<Result<Vec<u8>, Infallible>>());
+        let request = Request::post("/mutate").body(body).unwrap();
+        let router = harness.router.clone();
+        tokio::spawn(async move { router.oneshot(request).await.unwrap().status() })
+    };
+    let all: Vec<_> = (0..257).map(|_| stuck()).collect();
+    let mut answers = Vec::new();
+    for task in all {
+        answers.push(task.await.unwrap());
+    }
+    let shed = answers
+        .iter()
+        .filter(|status| **status == StatusCode::SERVICE_UNAVAILABLE)
+        .count();
+    assert_eq!(shed, 1);
+    assert_eq!(harness.reviews("shed"), 1);
+    assert_eq!(
+        harness.review(&plain(app())).await["allowed"],
+        true,
+        "and then there is room again"
+    );
+}
+
+#[tokio::test]
+async fn a_service_account_that_no_watch_told_of_is_asked_for_once_for_all_who_wait() {
+    static ASKED: AtomicUsize = AtomicUsize::new(0);
+    let harness = Harness::new(|path| {
+        assert_eq!(path, "/api/v1/namespaces/shop/serviceaccounts/orders");
+        ASKED.fetch_add(1, Ordering::Relaxed);
+        let account = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1",
+            "metadata": {"name": "orders", "namespace": "shop", "annotations": {"tokenscope.io/role-arn": ROLE}}});
+        (StatusCode::OK, account, Duration::from_millis(50))
+    });
+    let pod = plain(app());
+    let reviews = (0..20).map(|_| harness.review(&pod));
+    for response in futures::future::join_all(reviews).await {
+        assert_eq!(response["auditAnnotations"]["role"], ROLE);
+    }
+    assert_eq!(ASKED.load(Ordering::Relaxed), 1);
+    assert_eq!(
+        harness.metric("tokenscope_webhook_live_lookups_total{result=\"found\"}"),
+        1
+    );
+    harness.review(&pod).await;
+    assert_eq!(
+        ASKED.load(Ordering::Relaxed),
+        2,
+        "an answer is not kept: only a watch tells of changes"
+    );
+}
+
+#[tokio::test]
+async fn a_service_account_that_does_not_exist_asks_for_nothing_and_is_warned_of() {
+    let harness = Harness::new(nothing);
+    let response = harness.review(&plain(app())).await;
+    assert_eq!(response["allowed"], true);
+    assert!(
+        response["warnings"][0]
+            .as_str()
+            .unwrap()
+            .contains("service account orders was not found")
+    );
+    assert_eq!(
+        harness.metric("tokenscope_webhook_live_lookups_total{result=\"missing\"}"),
+        1
+    );
+}
+
+#[tokio::test]
+async fn where_the_api_server_does_not_answer_the_failure_policy_decides() {
+    let slow = Harness::new(|_| (StatusCode::OK, json!({}), Duration::from_secs(30)));
+    let began = std::time::Instant::now();
+    let (status, body) = slow.post(World::new().request(&asking(app())).to_string()).await;
+    assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert!(
+        body.contains("service account shop/orders is not in the cache") && body.contains("no answer within 1 s"),
+        "{body}"
+    );
+    assert_eq!(began.elapsed().as_secs(), 1);
+
+    let broken = Harness::new(|_| (StatusCode::FORBIDDEN, failure(403, "Forbidden"), Duration::ZERO));
+    let (status, body) = broken.post(World::new().request(&asking(app())).to_string()).await;
+    assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert!(body.contains("Forbidden"), "{body}");
+    assert_eq!(
+        broken.metric("tokenscope_webhook_live_lookups_total{result=\"failed\"}"),
+        1
+    );
+}
+
+#[tokio::test]
+async fn a_refusal_is_written_on_the_owner_once() {
+    let mut harness = Harness::knowing(nothing);
+    for _ in 0..3 {
+        assert_eq!(harness.review(&refused()).await["allowed"], false);
+    }
+    let mut other = refused();
+    other["metadata"]["ownerReferences"][0]["uid"] = json!("u-2");
+    harness.review(&other).await;
+    harness.review(&owned(asking(app()))).await;
+
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let (path, event) = harness.requests.try_recv().unwrap();
+    assert_eq!(path, "/api/v1/namespaces/shop/events");
+    assert_eq!(event["reason"], "CredentialsRefused");
+    assert_eq!(event["type"], "Warning");
+    assert_eq!(event["involvedObject"]["kind"], "ReplicaSet");
+    assert_eq!(event["involvedObject"]["name"], "orders-1");
+    assert_eq!(event["reportingInstance"], "webhook-0");
+    let message = event["message"].as_str().unwrap();
+    assert!(
+        message.starts_with("A pod was refused: ") && message.len() <= 1024,
+        "{message}"
+    );
+    let (_, event) = harness.requests.try_recv().unwrap();
+    assert_eq!(event["involvedObject"]["uid"], "u-2");
+    assert!(harness.requests.try_recv().is_err(), "the same is not written again");
+}
+
+#[tokio::test]
+async fn a_dry_run_writes_nothing() {
+    let mut harness = Harness::knowing(nothing);
+    let world = World {
+        dry_run: true,
+        ..World::new()
+    };
+    let (_, body) = harness.post(world.request(&refused()).to_string()).await;
+    assert!(body.contains("\"allowed\":false"), "{body}");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(harness.requests.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn other_paths_and_methods_are_not_served() {
+    let harness = Harness::knowing(nothing);
+    for (request, status) in [
+        (Request::get("/mutate"), StatusCode::METHOD_NOT_ALLOWED),
+        (Request::post("/"), StatusCode::NOT_FOUND),
+    ] {
+        let response = harness
+            .router
+            .clone()
+            .oneshot(request.body(Body::empty()).unwrap())
+            .await
+            .unwrap();
+        assert_eq!(response.status(), status);
+    }
+}
+
+#[tokio::test]
+async fn changes_that_the_watches_tell_of_count_at_once() {
+    let harness = Harness::knowing(nothing);
+    let account = |role: &str| {
+        object::<ServiceAccount>(json!({"metadata": {"namespace": "shop", "name": "orders",
+        "annotations": {"tokenscope.io/role-arn": role, "irrelevant": "x".repeat(1000)}}}))
+    };
+    harness.cache.service_account(Event::Apply(account(ROLE)));
+    assert_eq!(harness.review(&plain(app())).await["auditAnnotations"]["role"], ROLE);
+
+    harness.cache.policy(false, Event::Delete(policy("orders", &json!([]))));
+    assert_eq!(harness.review(&plain(app())).await["allowed"], false);
+
+    harness
+        .cache
+        .policy(false, Event::Apply(policy("orders", &json!(["nonsense"]))));
+    let message = harness.review(&plain(app())).await["status"]["message"].to_string();
+    assert!(
+        message.contains("TokenScopePolicy shop/orders can't be used"),
+        "{message}"
+    );
+
+    let namespace =
+        object::<Namespace>(json!({"metadata": {"name": "shop", "labels": {"tokenscope.io/inject": "false"}}}));
+    harness.cache.namespace(Event::Apply(namespace));
+    assert_eq!(harness.review(&plain(app())).await["allowed"], true);
+    assert_eq!(
+        harness.metric("tokenscope_webhook_cache_size{kind=\"serviceaccounts\"}"),
+        1
+    );
+}
+
+#[tokio::test]
+async fn a_new_list_takes_away_what_it_does_not_name_and_nothing_before_it_ends() {
+    let cache = Cache::default();
+    let account = |name: &str| object::<ServiceAccount>(json!({"metadata": {"namespace": "shop", "name": name}}));
+    cache.service_account(Event::Apply(account("old")));
+    cache.service_account(Event::Apply(account("kept")));
+    cache.policy(false, Event::Apply(policy("old", &json!([]))));
+    cache.policy(false, Event::Apply(policy("kept", &json!([]))));
+
+    cache.service_account(Event::Init);
+    cache.service_account(Event::InitApply(account("kept")));
+    cache.service_account(Event::InitApply(account("new")));
+    cache.policy(false, Event::Init);
+    cache.policy(false, Event::InitApply(policy("kept", &json!([]))));
+    assert!(cache.annotations("shop", "old").is_some());
+    assert_eq!(cache.policies().len(), 2);
+    cache.policy(true, Event::Init);
+    cache.policy(true, Event::InitDone);
+
+    cache.service_account(Event::InitDone);
+    cache.policy(false, Event::InitDone);
+    assert!(cache.annotations("shop", "old").is_none());
+    assert!(cache.annotations("shop", "kept").is_some() && cache.annotations("shop", "new").is_some());
+    assert_eq!(cache.policies().len(), 1);
+    cache.service_account(Event::Delete(account("new")));
+    assert!(cache.annotations("shop", "new").is_none());
+}
