@@ -183,7 +183,7 @@ fn malformed() -> Vec<(&'static str, Value)> {
         ("disabled-is-text", with("disabled", json!("no"))),
         ("audiences-is-null", with("audiences", json!({"allowed": [null]}))),
         ("bad-status", {
-            let mut policy = with("token", json!([]));
+            let mut policy = with("token", json!("any"));
             policy["status"] = json!("fine");
             policy
         }),
