@@ -260,7 +260,11 @@ mod tests {
         let words: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
         let sentences: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.meaning()).collect();
 
-        assert_eq!(Reason::ALL.len(), Reason::MissedPods as usize + 1, "MissedPods is the last one");
+        assert_eq!(
+            Reason::ALL.len(),
+            Reason::MissedPods as usize + 1,
+            "MissedPods is the last one"
+        );
         assert_eq!(words.len(), Reason::ALL.len());
         assert_eq!(sentences.len(), Reason::ALL.len());
         assert!(sentences.iter().all(|sentence| sentence.ends_with('.')));

@@ -10,14 +10,14 @@ use serde_json::Value;
 /// They differ from what `CustomResourceExt::crd` gives in that no field is nullable: a field that says nothing is left
 /// out, and the rules need not ask for null.
 pub fn definitions() -> Result<[CustomResourceDefinition; 2], CannotWriteYaml> {
-    let [namespaced, cluster] = finished()?;
+    let [namespaced, cluster] = values()?;
     let typed = |value| serde_json::from_value(value).map_err(CannotWriteYaml::Schema);
     Ok([typed(namespaced)?, typed(cluster)?])
 }
 
 /// The file of each definition: its name and what it holds, the same on every run.
 pub fn yaml() -> Result<[(String, String); 2], CannotWriteYaml> {
-    let [namespaced, cluster] = finished()?;
+    let [namespaced, cluster] = values()?;
     Ok([file(&namespaced)?, file(&cluster)?])
 }
 
@@ -32,7 +32,8 @@ pub enum CannotWriteYaml {
     Yaml(#[source] serde_saphyr::ser::Error),
 }
 
-fn finished() -> Result<[Value; 2], CannotWriteYaml> {
+/// Both definitions as plain values, tidied.
+pub(crate) fn values() -> Result<[Value; 2], CannotWriteYaml> {
     let value = |definition: CustomResourceDefinition| {
         let mut value = serde_json::to_value(definition).map_err(CannotWriteYaml::Schema)?;
         tidy(&mut value);

@@ -1,4 +1,4 @@
-//! `crds`: the custom resource definitions, from the Rust types into crds/yaml and the chart.
+//! `crds`: the custom resource definitions, from the Rust types into crds/yaml, the chart and docs/reference.md.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -13,8 +13,15 @@ use crate::run::cargo;
 
 /// Writes the files or, with `check`, fails and names those that differ.
 pub(crate) fn run(check: bool) -> Result<()> {
-    let generated = generate()?;
+    let (generated, reference) = generate()?;
     let mut stale = Vec::new();
+    let document = root().join("docs/reference.md");
+    if fs::read_to_string(&document).ok().as_ref() != Some(&reference) {
+        if !check {
+            fs::write(&document, &reference)?;
+        }
+        stale.push(document);
+    }
     for folder in [root().join("crds/yaml"), root().join("charts/tokenscope-crds/files")] {
         stale.extend(differences(&folder, &generated)?);
         if !check {
@@ -38,8 +45,8 @@ pub(crate) fn run(check: bool) -> Result<()> {
     Ok(())
 }
 
-/// What crdgen makes of the types, by file name.
-fn generate() -> Result<BTreeMap<OsString, String>> {
+/// What crdgen makes of the types: the definitions by file name, and the reference.
+fn generate() -> Result<(BTreeMap<OsString, String>, String)> {
     let folder = std::env::temp_dir().join(format!("tokenscope-crds-{}", std::process::id()));
     fs::create_dir_all(&folder)?;
     let status = cargo(&[
@@ -57,11 +64,12 @@ fn generate() -> Result<BTreeMap<OsString, String>> {
     .status()
     .context("can't run cargo")?;
     let files = read(&folder);
+    let reference = fs::read_to_string(folder.join("reference.md"));
     fs::remove_dir_all(&folder)?;
     ensure!(status.success(), "crdgen ended with {status}");
     let files = files?;
     ensure!(!files.is_empty(), "crdgen wrote nothing");
-    Ok(files)
+    Ok((files, reference.context("crdgen wrote no reference.md")?))
 }
 
 /// The YAML files of a folder, which need not exist.

@@ -1,9 +1,9 @@
-//! Writes the custom resource definitions: `crdgen --out DIR`.
+//! Writes the custom resource definitions and their reference: `crdgen --out DIR`.
 
 use clap::Parser;
 use std::{error::Error, fs, path::PathBuf};
 
-/// Writes the custom resource definitions of tokenscope as YAML.
+/// Writes the custom resource definitions of tokenscope as YAML, and reference.md about them.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -18,5 +18,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (name, content) in tokenscope_crds::yaml()? {
         fs::write(out.join(name), content)?;
     }
+    fs::write(out.join("reference.md"), tokenscope_crds::reference()?)?;
     Ok(())
 }
