@@ -121,7 +121,7 @@ mod tests {
                 }
             }
         }
-        for definition in finished().unwrap() {
+        for definition in values().unwrap() {
             let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
             check(&schema["properties"]["spec"], "spec");
         }
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn both_kinds_say_the_same_but_for_the_namespace_selector() {
-        let [namespaced, cluster] = finished().unwrap().map(|definition| {
+        let [namespaced, cluster] = values().unwrap().map(|definition| {
             let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
             let mut spec = schema["properties"]["spec"].clone();
             let selector = spec["properties"].as_object_mut().unwrap().remove("namespaceSelector");
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn the_yaml_reads_back_as_what_was_written() {
-        for ((_, content), definition) in yaml().unwrap().iter().zip(finished().unwrap()) {
+        for ((_, content), definition) in yaml().unwrap().iter().zip(values().unwrap()) {
             assert!(serde_saphyr::from_str::<Value>(content).unwrap() == definition);
         }
     }
