@@ -231,12 +231,13 @@ async fn a_pod_name_that_is_too_long_for_a_session_is_left_out_with_a_warning_an
     let answer = shop.granted(&shop.asking(&name, ORDERS)).await.unwrap();
 
     assert_eq!(variable(&answer.body, "app", "AWS_ROLE_SESSION_NAME"), None);
-    let [warning] = answer.warnings.as_slice() else {
-        panic!("{:?}", answer.warnings)
-    };
+    // The API server has its own opinion of such a name.
+    let expected =
+        "tokenscope: AWS_ROLE_SESSION_NAME is left out: STS takes 2 to 64 characters, and the pod's name has 65";
     assert!(
-        warning.contains("AWS_ROLE_SESSION_NAME") && warning.contains("65"),
-        "{warning}"
+        answer.warnings.iter().any(|warning| warning == expected),
+        "{:?}",
+        answer.warnings
     );
     let trust = shop.trust_policy("orders", ORDERS).await.unwrap();
     let sts = sts(control_plane, &["sts.amazonaws.com"], &[(ORDERS, &trust)])
