@@ -23,6 +23,8 @@ use tokenscope_platform::Process;
 use tokenscope_platform::health::Gate;
 use tokio_util::sync::CancellationToken;
 
+use crate::problem;
+
 /// A namespace's labels.
 pub type Labels = Arc<Pairs<Box<str>>>;
 
@@ -360,9 +362,9 @@ where
                 break;
             }
             if synced {
-                tracing::warn!(what, %error, "a watch was interrupted");
+                tracing::warn!(what, error = problem::of_watch(&error), "a watch was interrupted");
             } else {
-                gate.close(error.to_string());
+                gate.close(problem::of_watch(&error));
             }
             let pause = Duration::from_millis(200 << failures.min(5));
             failures += 1;

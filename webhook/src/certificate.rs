@@ -15,6 +15,8 @@ use tokenscope_platform::telemetry::chain;
 use tokenscope_platform::tls::{self, ServingCertificate};
 use tokio_util::sync::CancellationToken;
 
+use crate::problem;
+
 /// Keeps a serving certificate what its Secret says.
 #[derive(Debug)]
 pub struct Keeper {
@@ -37,8 +39,8 @@ pub struct Keeper {
 /// Why a Secret gives no certificate.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    #[error("the Secret can't be read")]
-    Read(#[source] Box<kube::Error>),
+    #[error("the Secret can't be read: {0}")]
+    Read(String),
     #[error("the Secret has no {0}")]
     Missing(&'static str),
     #[error("the Secret's certificate can't be used, and the one before stays")]
@@ -71,7 +73,7 @@ impl Keeper {
             .secrets
             .get(&self.name)
             .await
-            .map_err(|error| Error::Read(Box::new(error)))?;
+            .map_err(|error| Error::Read(problem::of_request(&error)))?;
         if secret.metadata.resource_version.is_some() && secret.metadata.resource_version == *version {
             return Ok(());
         }

@@ -12,6 +12,7 @@ pub mod lookup;
 pub mod metrics;
 pub mod patch;
 pub mod plan;
+mod problem;
 pub mod review;
 pub mod router;
 pub mod run;

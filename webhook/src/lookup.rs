@@ -13,6 +13,7 @@ use kube::{Api, Client};
 
 use crate::cache::{Annotations, Cache, Labels, labels_of};
 use crate::metrics::{Lookup, Metrics};
+use crate::problem;
 
 /// How long the API server has for an answer: the review itself has 5 seconds, and more than one thing may be missing.
 const DEADLINE: Duration = Duration::from_secs(1);
@@ -122,7 +123,7 @@ impl Lookups {
                         .looked_up(if found { Lookup::Found } else { Lookup::Missing });
                     return Ok(metadata.map(Arc::new));
                 }
-                Ok(Err(error)) => error.to_string(),
+                Ok(Err(error)) => problem::of_request(&error),
                 Err(_) => format!("no answer within {} s", DEADLINE.as_secs()),
             };
             this.metrics.looked_up(Lookup::Failed);
