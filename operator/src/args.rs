@@ -123,7 +123,7 @@ impl Args {
         Names {
             authority_secret: self.ca_secret.clone(),
             serving_secret: self.serving_secret.clone(),
-            serving_names: names.into_iter().collect(),
+            hosts: names.into_iter().collect(),
         }
     }
 }

@@ -4,10 +4,15 @@
 
 mod args;
 mod certificates;
+mod drift;
+mod issuer;
 mod leader;
 mod metrics;
+mod missed;
+mod policy;
 mod watching;
 mod webhook_configuration;
+mod world;
 
 pub use args::Args;
 
@@ -16,16 +21,18 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use leader::Leader;
 use metrics::Metrics;
-use std::sync::Arc;
+use policy::Reconciler;
+use std::{sync::Arc, time::Duration};
 use tokenscope_platform::{Process, client, lease::Elector};
 use tokio::sync::watch;
 use webhook_configuration::Keeper;
+use world::World;
 
 /// The operator's body: starts everything and waits for the stop.
 pub async fn run(args: Args, process: Process) -> Result<(), client::Error> {
     let client = client::connect(&args.common).await?;
     let metrics = Arc::new(Metrics::register(&process.registry));
-    let certificates_gate = process.gates.gate("certificates");
+    let (certificates_gate, policies_gate) = (process.gates.gate("certificates"), process.gates.gate("policies"));
 
     let leases: Api<Lease> = Api::namespaced(client.clone(), &args.common.namespace);
     let elector = Elector::new(leases, &args.lease, &args.common.pod_name, args.lease_duration);
@@ -54,6 +61,27 @@ pub async fn run(args: Args, process: Process) -> Result<(), client::Error> {
     };
     process.spawn("webhook configuration", keeper.run(process.stop.clone()));
     process.spawn("certificates", certificates.run(process.stop.clone()));
+
+    let (reporter, writer) = missed::events(client.clone(), leader.clone(), &args.common.pod_name, metrics.clone());
+    let (changes, received) = policy::watch(&client, &process);
+    let reconciler = Reconciler {
+        client: client.clone(),
+        leader,
+        world: World::new(args.settings.settings(), &args.common.namespace),
+        reporter,
+        evict_missed: args.evict_missed,
+        resync: args.resync,
+        gate: policies_gate,
+        heartbeat: process.gates.heartbeat("policies", Duration::from_secs(120)),
+        metrics,
+    };
+    let stop = process.stop.clone();
+    process.spawn(
+        "issuer",
+        issuer::run(client, args.issuer, args.resync, changes, stop.clone()),
+    );
+    process.spawn("events", writer.run(stop.clone()));
+    process.spawn("policies", reconciler.run(received, stop));
 
     process.stop.cancelled().await;
     Ok(())

@@ -1,10 +1,10 @@
 //! What the operator counts. No label has more values than are written here.
 
-use crate::certificates::Step;
+use crate::{certificates::Step, policy::build::Tally};
 use jiff::Timestamp;
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
 };
 use tokenscope_platform::metrics::Registry;
 
@@ -15,8 +15,75 @@ pub(crate) struct Metrics {
     pub(crate) bundle_writes: Counter,
     /// Whether the webhook configuration is there.
     pub(crate) webhook_configuration: Gauge,
+    /// Whether this process writes.
+    pub(crate) leader: Gauge,
+    /// Seconds that a look at what changed took.
+    pub(crate) passes: Passes,
     certificate_ends: Family<Which, Gauge>,
     certificate_steps: Family<StepLabel, Counter>,
+    pods: Family<StateLabel, Gauge>,
+    policies: Family<ReadyLabel, Gauge>,
+    status_writes: Family<OutcomeLabel, Counter>,
+    evictions: Family<OutcomeLabel, Counter>,
+    events: Family<OutcomeLabel, Counter>,
+}
+
+/// A histogram whose buckets fit a cluster of any size.
+#[derive(Clone, Debug)]
+pub(crate) struct Passes(Histogram);
+
+impl Default for Passes {
+    fn default() -> Self {
+        Self(Histogram::new([
+            0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0,
+        ]))
+    }
+}
+
+impl Passes {
+    /// Counts one of so many seconds.
+    pub(crate) fn observe(&self, seconds: f64) {
+        self.0.observe(seconds);
+    }
+}
+
+/// What a write came to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum WriteOutcome {
+    /// It was written.
+    Written,
+    /// There was nothing to write to any more.
+    Gone,
+    /// It will be tried again.
+    Failed,
+}
+
+/// What became of an Event.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum EventOutcome {
+    /// It was written.
+    Written,
+    /// It was there already.
+    Known,
+    /// It could not be written.
+    Failed,
+    /// Too many wait; it is tried again.
+    Delayed,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StateLabel {
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReadyLabel {
+    ready: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -53,7 +120,85 @@ impl Metrics {
             "Steps in the life of the certificates",
             metrics.certificate_steps.clone(),
         );
+        registry.register(
+            "operator_leader",
+            "1 if this process holds the Lease and writes",
+            metrics.leader.clone(),
+        );
+        registry.register(
+            "operator_pass_seconds",
+            "How long a look at what changed took, in seconds",
+            metrics.passes.0.clone(),
+        );
+        registry.register(
+            "operator_pods",
+            "Running pods that a policy or an annotation gives a role (matched), that have it (injected), that were created without it although they were meant to have it (missed), and that a restart would change (outdated)",
+            metrics.pods.clone(),
+        );
+        registry.register(
+            "operator_policies",
+            "Policies by their condition Ready",
+            metrics.policies.clone(),
+        );
+        registry.register(
+            "operator_status_writes",
+            "Writes of a policy's status",
+            metrics.status_writes.clone(),
+        );
+        registry.register(
+            "operator_evictions",
+            "Evictions of missed pods",
+            metrics.evictions.clone(),
+        );
+        registry.register("operator_events", "Events about missed pods", metrics.events.clone());
         metrics
+    }
+
+    /// How all pods stand.
+    pub(crate) fn pods(&self, tally: Tally) {
+        let Tally {
+            matched,
+            injected,
+            missed,
+            outdated,
+        } = tally;
+        for (state, pods) in [
+            ("matched", matched),
+            ("injected", injected),
+            ("missed", missed),
+            ("outdated", outdated),
+        ] {
+            self.pods.get_or_create(&StateLabel { state }).set(pods);
+        }
+    }
+
+    /// How all policies stand.
+    pub(crate) fn policies(&self, ready: usize, not_ready: usize) {
+        for (ready, policies) in [("true", ready), ("false", not_ready)] {
+            let policies = i64::try_from(policies).unwrap_or(i64::MAX);
+            self.policies.get_or_create(&ReadyLabel { ready }).set(policies);
+        }
+    }
+
+    /// A write of a status.
+    pub(crate) fn status_write(&self, outcome: WriteOutcome) {
+        self.status_writes.get_or_create(&outcome.label()).inc();
+    }
+
+    /// An eviction.
+    pub(crate) fn eviction(&self, outcome: WriteOutcome) {
+        self.evictions.get_or_create(&outcome.label()).inc();
+    }
+
+    /// An Event.
+    pub(crate) fn event(&self, outcome: EventOutcome) {
+        let outcome = match outcome {
+            EventOutcome::Written => "written",
+            EventOutcome::Known => "known",
+            EventOutcome::Failed => "failed",
+            EventOutcome::Delayed => "delayed",
+        };
+        self.events.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
     /// When the two certificates end.
@@ -76,5 +221,16 @@ impl Metrics {
             Step::Wait(_) => return,
         };
         self.certificate_steps.get_or_create(&StepLabel { step }).inc();
+    }
+}
+
+impl WriteOutcome {
+    fn label(self) -> OutcomeLabel {
+        let outcome = match self {
+            Self::Written => "written",
+            Self::Gone => "gone",
+            Self::Failed => "failed",
+        };
+        OutcomeLabel { outcome }
     }
 }

@@ -30,7 +30,7 @@ pub(crate) struct Names {
     /// The Secret of the serving certificate.
     pub(crate) serving_secret: String,
     /// The DNS names and IP addresses that the serving certificate is for.
-    pub(crate) serving_names: Vec<String>,
+    pub(crate) hosts: Vec<String>,
 }
 
 /// The two Secrets as they are in the cluster. It has no `Debug`: keys are in it.
@@ -119,7 +119,7 @@ impl Secrets {
             Step::CreateAuthority(_) => {
                 let pair = create_authority(settings.authority_validity(now))?;
                 let known = self.known_authorities(bundles, now);
-                set(&mut authority, BUNDLE, bundle(&pair.certificate, known));
+                set(&mut authority, BUNDLE, bundle(&pair.certificate, &known));
                 set(&mut authority, CERTIFICATE, pair.certificate);
                 set(&mut authority, KEY, pair.key);
                 annotations(&mut authority).remove(TRUSTED_SINCE);
@@ -129,7 +129,7 @@ impl Secrets {
             Step::RepairBundle => {
                 let own = String::from_utf8_lossy(data(self.authority.as_ref(), CERTIFICATE)).into_owned();
                 let (known, _) = Certificate::all_in(data(self.authority.as_ref(), BUNDLE));
-                set(&mut authority, BUNDLE, bundle(&own, valid(known, now)));
+                set(&mut authority, BUNDLE, bundle(&own, &valid(known, now)));
                 Write::Authority(authority)
             }
             Step::NoteTrust => {
@@ -147,7 +147,7 @@ impl Secrets {
                 let Ok(signer) = self.signing_authority(now) else {
                     return Ok(None);
                 };
-                let pair = signer.sign(&names.serving_names, settings.serving_validity(now, signer.validity()))?;
+                let pair = signer.sign(&names.hosts, settings.serving_validity(now, signer.validity()))?;
                 set(&mut serving, CERTIFICATE, pair.certificate);
                 set(&mut serving, KEY, pair.key);
                 set(&mut serving, BUNDLE, data(self.authority.as_ref(), BUNDLE).to_vec());
@@ -185,7 +185,7 @@ impl Secrets {
         Ok(Serving {
             validity: serving.validity,
             by_authority,
-            names_fit: serving.names_exactly(&names.serving_names),
+            names_fit: serving.names_exactly(&names.hosts),
         })
     }
 
@@ -230,7 +230,7 @@ fn valid(certificates: Vec<Certificate>, now: Timestamp) -> Vec<Certificate> {
 }
 
 /// The authority first, then others.
-fn bundle(authority: &str, others: Vec<Certificate>) -> String {
+fn bundle(authority: &str, others: &[Certificate]) -> String {
     let (own, _) = Certificate::all_in(authority.as_bytes());
     let mut pem = String::new();
     for certificate in own

@@ -37,7 +37,7 @@ impl World {
             names: Names {
                 authority_secret: "tokenscope-ca".into(),
                 serving_secret: "tokenscope-webhook-tls".into(),
-                serving_names: vec!["127.0.0.1".into(), "tokenscope-webhook.tokenscope-system.svc".into()],
+                hosts: vec!["127.0.0.1".into(), "tokenscope-webhook.tokenscope-system.svc".into()],
             },
             settings: Settings::new(
                 Duration::from_secs(365 * 86400),
@@ -172,7 +172,7 @@ fn an_empty_cluster_gets_an_authority_and_a_certificate_at_once() {
     assert_eq!(serving.validity.not_after, world.now + 30 * DAY);
     assert_eq!(state.authority.unwrap().not_after, world.now + 365 * DAY);
     assert_eq!(world.data("serving", "ca.crt"), world.data("authority", "tls.crt"));
-    assert!(world.serving().unwrap().names_exactly(&world.names.serving_names));
+    assert!(world.serving().unwrap().names_exactly(&world.names.hosts));
 }
 
 #[test]
@@ -374,7 +374,7 @@ fn a_pair_of_another_authority_is_not_served() {
 #[test]
 fn other_names_make_another_certificate() {
     let mut world = World::settled();
-    world.names.serving_names.push("webhook.example".into());
+    world.names.hosts.push("webhook.example".into());
     world.settle();
     assert_eq!(world.steps, [Step::SignServing(Reason::OtherNames)]);
 }
