@@ -380,3 +380,95 @@ fn can_not_stream(error: &watcher::Error) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::client::Body;
+    use serde_json::json;
+    use tokenscope_platform::health::Gates;
+
+    type Answer = (u16, serde_json::Value);
+
+    /// Watches service accounts at an API server that answers queries so, until the first whole list.
+    async fn first_list(answers: fn(&str) -> Answer) -> (Arc<Cache>, Gates) {
+        let api_server = tower::service_fn(move |request: http::Request<Body>| async move {
+            let query = request.uri().query().unwrap_or_default().to_owned();
+            let (status, body) = answers(&query);
+            // A text stands for itself, such as the lines of a watch.
+            let body = body.as_str().map_or_else(|| body.to_string(), ToOwned::to_owned);
+            let body = Body::from(format!("{body}\n").into_bytes());
+            Ok::<_, Infallible>(http::Response::builder().status(status).body(body).unwrap())
+        });
+        let api = Api::all(Client::new(api_server, "default"));
+        let (cache, gates, stop) = (Arc::new(Cache::default()), Gates::default(), CancellationToken::new());
+        let gate = gates.gate("serviceaccounts");
+        let (told, ended) = (cache.clone(), stop.clone());
+        let watching = watching(api, "serviceaccounts", gate, stop, move |event| {
+            let whole = matches!(event, Event::InitDone);
+            told.service_account(event);
+            if whole {
+                ended.cancel();
+            }
+        });
+        tokio::time::timeout(Duration::from_secs(5), watching)
+            .await
+            .unwrap()
+            .unwrap();
+        (cache, gates)
+    }
+
+    fn account() -> serde_json::Value {
+        json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1",
+            "metadata": {"name": "orders", "namespace": "shop", "resourceVersion": "7"}})
+    }
+
+    #[tokio::test]
+    async fn a_streamed_list_is_asked_for_and_its_end_opens_the_gate() {
+        let (cache, gates) = first_list(|query| {
+            assert!(query.contains("sendInitialEvents=true"), "{query}");
+            let end = json!({"type": "BOOKMARK", "object": {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1",
+                "metadata": {"resourceVersion": "7", "annotations": {"k8s.io/initial-events-end": "true"}}}});
+            let added = json!({"type": "ADDED", "object": account()});
+            (200, serde_json::Value::String(format!("{added}\n{end}")))
+        })
+        .await;
+        assert!(cache.annotations("shop", "orders").is_some());
+        assert_eq!(gates.waiting(), None);
+    }
+
+    #[tokio::test]
+    async fn where_lists_can_not_be_streamed_they_are_read_in_pages() {
+        let (cache, gates) = first_list(|query| {
+            if query.contains("sendInitialEvents=true") {
+                let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 422, "reason": "Invalid",
+                    "message": "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled"});
+                return (422, status);
+            }
+            assert!(query.contains("limit="), "{query}");
+            let list = json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
+                "metadata": {"resourceVersion": "7"}, "items": [account()]});
+            (200, list)
+        })
+        .await;
+        assert!(cache.annotations("shop", "orders").is_some());
+        assert_eq!(gates.waiting(), None);
+    }
+
+    #[test]
+    fn only_annotations_that_can_change_a_decision_are_kept_and_kept_exactly() {
+        let metadata: ObjectMeta = serde_json::from_value(json!({"annotations": {
+            "tokenscope.io/role-arn": "a\"\u{0}ä", "eks.amazonaws.com/audience": "b", "note": "x"}}))
+        .unwrap();
+        let kept = Annotations::of(&metadata);
+        let mut pairs: Vec<_> = kept.pairs().iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+        pairs.sort();
+        let expected = [
+            ("eks.amazonaws.com/audience", "b"),
+            ("tokenscope.io/role-arn", "a\"\u{0}ä"),
+        ];
+        assert_eq!(pairs, expected.map(|(k, v)| (k.to_owned(), v.to_owned())));
+        assert_eq!(Annotations::of(&ObjectMeta::default()), Annotations(None));
+        assert!(Annotations::default().pairs().is_empty());
+    }
+}
