@@ -776,3 +776,6 @@ fn missed_message(decision: &Decision) -> String {
         Decision::Untouched(reason) => format!("runs without a review: {reason}"),
     }
 }
+
+#[cfg(test)]
+mod tests;
