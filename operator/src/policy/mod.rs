@@ -284,9 +284,9 @@ impl Reconciler {
                         pacing.written.insert(name.clone(), Instant::now());
                         WriteOutcome::Written
                     }
-                    // It was deleted, and the watch says so too.
+                    // It was deleted, as the watch says soon; or its definition has no status at the moment.
                     Err(kube::Error::Api(status)) if status.is_not_found() => {
-                        pacing.written.remove(&name);
+                        pacing.held_back.insert(name.clone(), Instant::now() + RETRY);
                         WriteOutcome::Gone
                     }
                     Err(error) => {

@@ -71,11 +71,11 @@ impl Test {
     }
 
     /// A policy of generation 1 from six o'clock.
-    fn policy(&mut self, name: &str, spec: Value) -> PolicyName {
+    fn policy(&mut self, name: &str, spec: &Value) -> PolicyName {
         self.policy_object(name, 1, spec)
     }
 
-    fn policy_object(&mut self, name: &str, generation: i64, spec: Value) -> PolicyName {
+    fn policy_object(&mut self, name: &str, generation: i64, spec: &Value) -> PolicyName {
         self.version += 1;
         let policy = PolicyName::namespaced("shop", name);
         let status = self.world.objects.get(&policy).map(|known| known.status.clone());
@@ -91,7 +91,7 @@ impl Test {
         policy
     }
 
-    fn cluster_policy(&mut self, name: &str, spec: Value) -> PolicyName {
+    fn cluster_policy(&mut self, name: &str, spec: &Value) -> PolicyName {
         let object = json!({
             "apiVersion": "tokenscope.io/v1alpha1", "kind": "ClusterTokenScopePolicy",
             "metadata": {"name": name, "uid": name, "generation": 1, "creationTimestamp": at("06:00").to_string()},
@@ -214,7 +214,7 @@ fn default_role(role: &str) -> Value {
 #[test]
 fn a_pod_with_what_it_should_have_is_injected() {
     let mut test = Test::new();
-    let policy = test.policy("orders", default_role(ROLE));
+    let policy = test.policy("orders", &default_role(ROLE));
     test.injected_pod("a", at("07:00"));
 
     assert_eq!(test.counts(&policy), [1, 1, 0, 0]);
@@ -225,7 +225,7 @@ fn a_pod_with_what_it_should_have_is_injected() {
 #[test]
 fn a_pod_without_a_grant_is_missed_if_the_policy_was_there_first() {
     let mut test = Test::new();
-    let policy = test.policy("orders", default_role(ROLE));
+    let policy = test.policy("orders", &default_role(ROLE));
     test.pod("before", at("05:59"), &json!({}));
     test.pod("after", at("06:00"), &json!({}));
 
@@ -243,9 +243,9 @@ fn a_pod_without_a_grant_is_missed_if_the_policy_was_there_first() {
 #[test]
 fn a_pod_with_another_grant_is_outdated() {
     let mut test = Test::new();
-    let policy = test.policy("orders", default_role(ROLE));
+    let policy = test.policy("orders", &default_role(ROLE));
     test.injected_pod("a", at("07:00"));
-    test.policy_object("orders", 2, default_role(OTHER_ROLE));
+    test.policy_object("orders", 2, &default_role(OTHER_ROLE));
 
     assert_eq!(test.counts(&policy), [1, 0, 0, 1]);
     assert_eq!(test.reasons(&policy)[2], "OutdatedPods");
@@ -254,10 +254,10 @@ fn a_pod_with_another_grant_is_outdated() {
 #[test]
 fn a_new_generation_counts_from_when_it_was_seen() {
     let mut test = Test::new();
-    let policy = test.policy("orders", json!({"subjects": [{}], "roles": {"allowed": [ROLE]}}));
+    let policy = test.policy("orders", &json!({"subjects": [{}], "roles": {"allowed": [ROLE]}}));
     test.pod("old", at("07:00"), &json!({}));
     test.written();
-    test.policy_object("orders", 2, default_role(ROLE));
+    test.policy_object("orders", 2, &default_role(ROLE));
     test.pod("new", at("10:00"), &json!({}));
 
     assert_eq!(test.counts(&policy), [2, 0, 1, 1]);
@@ -269,7 +269,7 @@ fn a_new_generation_counts_from_when_it_was_seen() {
     let status = test.status(&policy);
     let mut later = Test::new();
     later.now = at("12:00");
-    later.policy_object("orders", 2, default_role(ROLE));
+    later.policy_object("orders", 2, &default_role(ROLE));
     later.world.objects.get_mut(&policy).unwrap().status = status;
     later.pod("new", at("10:00"), &json!({}));
     assert_eq!(later.counts(&policy), [1, 0, 1, 0]);
@@ -278,11 +278,11 @@ fn a_new_generation_counts_from_when_it_was_seen() {
 #[test]
 fn a_pod_whose_policy_no_longer_grants_is_outdated_for_it() {
     let mut test = Test::new();
-    let policy = test.policy("orders", default_role(ROLE));
+    let policy = test.policy("orders", &default_role(ROLE));
     test.injected_pod("a", at("07:00"));
     let mut disabled = default_role(ROLE);
     disabled["disabled"] = true.into();
-    test.policy_object("orders", 2, disabled);
+    test.policy_object("orders", 2, &disabled);
 
     assert_eq!(test.counts(&policy), [0, 0, 0, 1]);
     assert_eq!(test.reasons(&policy), ["Valid", "Disabled", "NotInForce"]);
@@ -291,7 +291,7 @@ fn a_pod_whose_policy_no_longer_grants_is_outdated_for_it() {
 #[test]
 fn pods_that_are_reviewed_and_refused_are_not_missed() {
     let mut test = Test::new();
-    let policy = test.policy("orders", json!({"subjects": [{}], "roles": {"allowed": [OTHER_ROLE]}}));
+    let policy = test.policy("orders", &json!({"subjects": [{}], "roles": {"allowed": [OTHER_ROLE]}}));
     test.pod(
         "warned",
         at("07:00"),
@@ -300,7 +300,7 @@ fn pods_that_are_reviewed_and_refused_are_not_missed() {
     assert_eq!(test.counts(&policy), [0; 4]);
     assert_eq!(test.totals(), [0; 4]);
 
-    test.policy_object("orders", 2, json!({"subjects": [{}], "roles": {"allowed": [ROLE]}}));
+    test.policy_object("orders", 2, &json!({"subjects": [{}], "roles": {"allowed": [ROLE]}}));
     assert_eq!(test.counts(&policy), [1, 0, 0, 1], "a restart would help it now");
 }
 
@@ -321,7 +321,7 @@ fn pods_that_ask_and_were_never_reviewed_are_missed_also_where_nothing_is_grante
 #[test]
 fn pods_older_than_the_annotation_of_their_service_account_are_not_missed() {
     let mut test = Test::new();
-    let policy = test.policy("orders", json!({"subjects": [{}], "roles": {"allowed": [ROLE]}}));
+    let policy = test.policy("orders", &json!({"subjects": [{}], "roles": {"allowed": [ROLE]}}));
     test.account("orders", ROLE, at("08:00"));
     test.pod("before", at("07:00"), &json!({}));
     test.pod("after", at("09:00"), &json!({}));
@@ -334,7 +334,7 @@ fn pods_created_outside_the_schedule_are_not_missed() {
     let mut test = Test::new();
     let mut spec = default_role(ROLE);
     spec["activeSchedule"] = json!({"cron": "0 8 * * *", "duration": "4h", "timeZone": "UTC"});
-    let policy = test.policy("orders", spec);
+    let policy = test.policy("orders", &spec);
     test.pod("early", at("07:00"), &json!({}));
     test.pod("inside", at("09:00"), &json!({}));
     assert_eq!(test.counts(&policy), [2, 0, 1, 1]);
@@ -350,7 +350,7 @@ fn pods_created_outside_the_schedule_are_not_missed() {
 fn finished_pods_and_those_of_namespaces_that_are_left_out_do_not_count() {
     let mut test = Test::new();
     let everywhere = json!({"subjects": [{}], "roles": {"default": ROLE}});
-    let policy = test.cluster_policy("all", everywhere);
+    let policy = test.cluster_policy("all", &everywhere);
     test.namespace("kube-system", &json!({}));
     test.namespace("tokenscope-system", &json!({}));
     test.namespace("out", &json!({"tokenscope.io/inject": "false"}));
@@ -373,7 +373,7 @@ fn finished_pods_and_those_of_namespaces_that_are_left_out_do_not_count() {
 #[test]
 fn a_deleted_pod_leaves_no_trace_also_where_only_a_new_list_shows_it() {
     let mut test = Test::new();
-    let policy = test.policy("orders", default_role(ROLE));
+    let policy = test.policy("orders", &default_role(ROLE));
     for name in ["a", "b"] {
         test.pod(name, at("07:00"), &json!({}));
     }
@@ -393,11 +393,11 @@ fn a_deleted_pod_leaves_no_trace_also_where_only_a_new_list_shows_it() {
 #[test]
 fn two_defaults_for_one_pod_show_on_both_policies_until_one_goes() {
     let mut test = Test::new();
-    let one = test.policy("one", default_role(ROLE));
-    let two = test.policy("two", default_role(OTHER_ROLE));
+    let one = test.policy("one", &default_role(ROLE));
+    let two = test.policy("two", &default_role(OTHER_ROLE));
     let same = test.policy(
         "same",
-        json!({"subjects": [{"serviceAccounts": ["other"]}], "roles": {"default": ROLE}}),
+        &json!({"subjects": [{"serviceAccounts": ["other"]}], "roles": {"default": ROLE}}),
     );
     for (policy, other) in [(&one, "shop/two"), (&two, "shop/one")] {
         assert_eq!(test.reasons(policy)[2], "Conflict");
@@ -409,10 +409,10 @@ fn two_defaults_for_one_pod_show_on_both_policies_until_one_goes() {
     }
     assert_eq!(test.reasons(&same)[2], "UpToDate");
 
-    test.policy_object("two", 2, default_role(ROLE));
+    test.policy_object("two", 2, &default_role(ROLE));
     assert_eq!(test.written().len(), 2);
     assert_eq!(test.reasons(&one)[2], "UpToDate");
-    test.policy_object("two", 3, default_role(OTHER_ROLE));
+    test.policy_object("two", 3, &default_role(OTHER_ROLE));
     assert_eq!(test.reasons(&one)[2], "Conflict");
     test.world.remove_policy(&two);
     assert_eq!(test.written(), std::slice::from_ref(&one));
@@ -422,10 +422,10 @@ fn two_defaults_for_one_pod_show_on_both_policies_until_one_goes() {
 #[test]
 fn a_conflict_ends_when_one_side_expires() {
     let mut test = Test::new();
-    let one = test.policy("one", default_role(ROLE));
+    let one = test.policy("one", &default_role(ROLE));
     let mut ending = default_role(OTHER_ROLE);
     ending["expiresAt"] = at("11:00").to_string().into();
-    let two = test.policy("two", ending);
+    let two = test.policy("two", &ending);
     assert_eq!(test.reasons(&one)[2], "Conflict");
     test.now = at("11:00");
     assert!(test.world.is_stale(test.now));
@@ -436,9 +436,9 @@ fn a_conflict_ends_when_one_side_expires() {
 #[test]
 fn an_unusable_policy_says_what_is_wrong_and_the_others_go_on() {
     let mut test = Test::new();
-    let bad = test.policy("bad", json!({"subjects": [{}], "roles": {"default": "nonsense"}}));
-    let shape = test.policy("shape", json!({"subjects": 7}));
-    let good = test.policy("good", default_role(ROLE));
+    let bad = test.policy("bad", &json!({"subjects": [{}], "roles": {"default": "nonsense"}}));
+    let shape = test.policy("shape", &json!({"subjects": 7}));
+    let good = test.policy("good", &default_role(ROLE));
     test.injected_pod("a", at("07:00"));
 
     assert_eq!(test.reasons(&bad), ["Invalid", "Unusable", "NotAccepted"]);
@@ -453,7 +453,7 @@ fn a_source_that_this_version_lacks_is_not_accepted() {
     let mut test = Test::new();
     let mut spec = default_role(ROLE);
     spec["token"] = json!({"source": "SPIFFE"});
-    let policy = test.policy("orders", spec);
+    let policy = test.policy("orders", &spec);
     assert_eq!(test.reasons(&policy), ["SourceNotAvailable", "Unusable", "NotAccepted"]);
     assert_eq!(test.status(&policy).trust_policies, []);
 }
@@ -465,7 +465,7 @@ fn trust_policies_are_given_for_exact_roles() {
         "subjects": [{"serviceAccounts": ["orders"], "podSelector": {"matchLabels": {"app": "orders"}}}],
         "roles": {"default": ROLE, "allowed": [ROLE, OTHER_ROLE, "arn:aws:iam::111122223333:role/shop/*"]},
     });
-    let policy = test.policy("orders", spec);
+    let policy = test.policy("orders", &spec);
     let trust = test.status(&policy).trust_policies;
     let roles: Vec<_> = trust.iter().map(|trust| trust.role_arn.as_str()).collect();
     assert_eq!(roles, [ROLE, OTHER_ROLE]);
@@ -490,7 +490,7 @@ fn trust_policies_are_given_for_exact_roles() {
 fn at_most_twenty_trust_policies_are_given_and_the_status_says_so() {
     let mut test = Test::new();
     let allowed: Vec<String> = (10..40).map(|n| format!("{ROLE}-{n}")).collect();
-    let policy = test.policy("many", json!({"subjects": [{}], "roles": {"allowed": allowed}}));
+    let policy = test.policy("many", &json!({"subjects": [{}], "roles": {"allowed": allowed}}));
     assert_eq!(test.status(&policy).trust_policies.len(), 20);
     assert!(test.ready_message(&policy).contains("20 of 30 roles"));
 }
@@ -498,8 +498,8 @@ fn at_most_twenty_trust_policies_are_given_and_the_status_says_so() {
 #[test]
 fn nothing_is_written_twice() {
     let mut test = Test::new();
-    test.policy("orders", default_role(ROLE));
-    test.policy("bad", json!({"subjects": 7}));
+    test.policy("orders", &default_role(ROLE));
+    test.policy("bad", &json!({"subjects": 7}));
     test.pod("a", at("07:00"), &json!({}));
     assert_eq!(test.written().len(), 2);
 
@@ -507,7 +507,7 @@ fn nothing_is_written_twice() {
     test.world.concern_all();
     assert_eq!(test.written(), [], "also when all is looked at again");
     // The watch brings what was written.
-    test.policy("orders", default_role(ROLE));
+    test.policy("orders", &default_role(ROLE));
     test.pod("a", at("07:00"), &json!({"somebody.else/annotation": "x"}));
     assert!(!test.world.is_stale(test.now));
     assert_eq!(test.written(), []);
@@ -516,10 +516,10 @@ fn nothing_is_written_twice() {
 #[test]
 fn what_somebody_else_wrote_into_the_status_is_corrected() {
     let mut test = Test::new();
-    let policy = test.policy("orders", default_role(ROLE));
+    let policy = test.policy("orders", &default_role(ROLE));
     let right = test.status(&policy);
     test.world.objects.get_mut(&policy).unwrap().status = PolicyStatus::default();
-    test.policy("orders", default_role(ROLE));
+    test.policy("orders", &default_role(ROLE));
     test.world.concern(policy.clone());
     test.now = at("10:05");
     let mut again = test.status(&policy);
@@ -532,7 +532,7 @@ fn what_somebody_else_wrote_into_the_status_is_corrected() {
 #[test]
 fn a_status_keeps_the_time_of_a_condition_until_it_flips() {
     let mut test = Test::new();
-    let policy = test.policy("orders", default_role(ROLE));
+    let policy = test.policy("orders", &default_role(ROLE));
     test.written();
     test.now = at("11:00");
     test.pod("a", at("10:30"), &json!({}));
