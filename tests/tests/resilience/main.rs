@@ -16,9 +16,9 @@ use jiff::Timestamp;
 use kube::Client;
 use serde_json::Value;
 use tokenscope_tests::admission::try_pod;
-use tokenscope_tests::control_plane::ControlPlane;
+use tokenscope_tests::control_plane::{self, ControlPlane};
 use tokenscope_tests::fixtures::{PROPAGATION, Shop};
-use tokenscope_tests::install::{Installed, Options};
+use tokenscope_tests::install::{Installed, Options, install};
 use tokenscope_tests::{Environment, eventually, get_json};
 
 const CONFIGURATION: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/tokenscope";
@@ -29,6 +29,21 @@ struct Scenario(Environment);
 impl Scenario {
     async fn start(options: Options) -> Self {
         Self(Environment::start(options).await.unwrap())
+    }
+
+    /// The same with more arguments for kube-apiserver.
+    async fn start_with(arguments: &[&str], options: Options) -> Self {
+        let arguments = arguments.iter().map(ToString::to_string).collect();
+        let control_plane = ControlPlane::start(control_plane::Options {
+            arguments,
+            ..control_plane::Options::default()
+        });
+        let control_plane = control_plane.await.unwrap();
+        let installed = install(&control_plane, options).await.unwrap();
+        Self(Environment {
+            installed,
+            control_plane,
+        })
     }
 
     /// What must be true after whatever happened: no request was beyond the chart's rights, every program still runs, and

@@ -30,13 +30,7 @@ async fn a_malformed_policy_never_stops_the_others_and_says_what_is_wrong_with_i
     loosen(client, false).await.unwrap();
     let mut names = Vec::new();
     for (name, rest) in malformed() {
-        let mut policy = json!({
-            "apiVersion": "tokenscope.io/v1alpha1", "kind": "TokenScopePolicy", "metadata": {"name": name, "namespace": "broken"},
-        });
-        policy
-            .as_object_mut()
-            .unwrap()
-            .extend(rest.as_object().unwrap().clone());
+        let policy = policy(name, &rest);
         eventually(SOON, format!("{name} is stored"), async || {
             Ok(post(client, POLICIES, &policy).await?)
         })
@@ -86,8 +80,16 @@ async fn a_malformed_policy_never_stops_the_others_and_says_what_is_wrong_with_i
         .unwrap();
     assert!(!said.contains("broken/"), "{said}");
 
-    // The strict definition is back and the malformed policies are still stored: as after an upgrade. Who starts anew reads
-    // them in its first list.
+    // The strict definition is back and the malformed policies are still stored, some of which nobody has seen yet: as after
+    // an upgrade. Who starts anew reads them in its first list.
+    for process in installed.processes() {
+        process.kill().unwrap();
+    }
+    for (name, rest) in malformed() {
+        post(client, POLICIES, &policy(&format!("unseen-{name}"), &rest))
+            .await
+            .unwrap();
+    }
     control_plane
         .apply(&template("tokenscope-crds", &Value::Null).unwrap(), "default")
         .await
@@ -117,12 +119,28 @@ async fn a_malformed_policy_never_stops_the_others_and_says_what_is_wrong_with_i
         .refused(&broken.asking("refused-strict", ADMIN), "can't be used")
         .await
         .unwrap();
+    for name in &names {
+        policy_when(&broken, &format!("unseen-{name}"), SOON, not_accepted)
+            .await
+            .unwrap();
+    }
     // One of them is repaired.
     let repair = json!({"spec": {"roles": {"allowed": [ADMIN]}}});
     merge(client, &format!("{POLICIES}/bad-role"), &repair).await.unwrap();
     policy_when(&broken, "bad-role", SOON, is_ready).await.unwrap();
     broken.granted(&broken.asking("repaired", ADMIN)).await.unwrap();
     scenario.holds(&[]);
+}
+
+fn policy(name: &str, rest: &Value) -> Value {
+    let mut policy = json!({
+        "apiVersion": "tokenscope.io/v1alpha1", "kind": "TokenScopePolicy", "metadata": {"name": name, "namespace": "broken"},
+    });
+    policy
+        .as_object_mut()
+        .unwrap()
+        .extend(rest.as_object().unwrap().clone());
+    policy
 }
 
 /// Name, and spec and status.

@@ -18,12 +18,13 @@ const LEASE: Duration = Duration::from_secs(9);
 
 #[tokio::test]
 async fn another_operator_takes_over_and_all_go_on_when_the_api_server_was_away() {
-    let scenario = Scenario::start(Options {
+    let options = Options {
         operators: 2,
         operator_arguments: vec![format!("--lease-duration={}", LEASE.as_secs())],
         ..Options::default()
-    })
-    .await;
+    };
+    // An API server that can't stream lists, as older ones: every watch begins with a list in pages.
+    let scenario = Scenario::start_with(&["--feature-gates=WatchList=false"], options).await;
     let (control_plane, installed) = (&scenario.control_plane, &scenario.installed);
     let shop = Shop::open(control_plane, "shop", &[]).await.unwrap();
     shop.policy("first", orders_may(&[ORDERS])).await.unwrap();
