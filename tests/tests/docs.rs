@@ -14,11 +14,18 @@ static SHARED: Shared = Shared::new(install::Options::default);
 
 /// The README and everything in docs/.
 fn documents() -> Vec<(PathBuf, String)> {
-    let in_docs = std::fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
-    let mut paths: Vec<_> = in_docs.filter(|path| path.extension().is_some_and(|extension| extension == "md")).collect();
+    let in_docs = std::fs::read_dir(root().join("docs"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let mut paths: Vec<_> = in_docs
+        .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+        .collect();
     paths.sort();
     paths.insert(0, root().join("README.md"));
-    paths.into_iter().map(|path| (path.clone(), std::fs::read_to_string(path).unwrap())).collect()
+    paths
+        .into_iter()
+        .map(|path| (path.clone(), std::fs::read_to_string(path).unwrap()))
+        .collect()
 }
 
 /// The fenced blocks of a language.
@@ -33,15 +40,20 @@ async fn every_yaml_block_of_the_documents_is_accepted_by_a_real_api_server() {
     let Environment { control_plane, .. } = SHARED.environment().await;
     control_plane.create_namespace("shop", &[]).await.unwrap();
     for service_account in ["orders", "carts", "partner"] {
-        control_plane.create_service_account("shop", service_account, &[]).await.unwrap();
+        control_plane
+            .create_service_account("shop", service_account, &[])
+            .await
+            .unwrap();
     }
     let mut applied = 0;
     for (path, text) in documents() {
         for block in blocks(&text, "yaml") {
             // A pod may come before the webhook has heard of the policy above it.
-            eventually(Duration::from_secs(10), "the example is accepted", async || control_plane.apply_yaml(&block).await)
-                .await
-                .unwrap_or_else(|error| panic!("{}: {error:#}\n{block}", path.display()));
+            eventually(Duration::from_secs(10), "the example is accepted", async || {
+                control_plane.apply_yaml(&block).await
+            })
+            .await
+            .unwrap_or_else(|error| panic!("{}: {error:#}\n{block}", path.display()));
             applied += 1;
         }
     }

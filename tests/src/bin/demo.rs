@@ -64,7 +64,10 @@ async fn demo(arguments: &Arguments) -> Result<()> {
 
     tell.step("A real Kubernetes API server");
     let control_plane = ControlPlane::start(control_plane::Options::default()).await?;
-    tell.done(&format!("kube-apiserver and etcd are running on 127.0.0.1:{}", control_plane.port()));
+    tell.done(&format!(
+        "kube-apiserver and etcd are running on 127.0.0.1:{}",
+        control_plane.port()
+    ));
 
     tell.step("tokenscope, as its Helm charts install it");
     let installed = install(&control_plane, install::Options::default()).await?;
@@ -79,20 +82,30 @@ async fn demo(arguments: &Arguments) -> Result<()> {
     tell.quote(POLICY);
     control_plane.kubectl(&["apply", "--filename=-"], POLICY)?;
     control_plane.kubectl(
-        &["wait", "--namespace=shop", "--for=condition=Ready", "--timeout=30s", "tokenscopepolicy/orders"],
+        &[
+            "wait",
+            "--namespace=shop",
+            "--for=condition=Ready",
+            "--timeout=30s",
+            "tokenscopepolicy/orders",
+        ],
         "",
     )?;
     tell.done("the operator accepted it");
 
     tell.step("A pod that asks for a role the policy doesn't allow");
-    tell.quote(&format!("metadata:\n  annotations:\n    tokenscope.io/role-arn: {FOREIGN_ROLE}"));
+    tell.quote(&format!(
+        "metadata:\n  annotations:\n    tokenscope.io/role-arn: {FOREIGN_ROLE}"
+    ));
     let client = control_plane.client().await?;
     let refusal = admission::rejects(&client, &pod("curious", FOREIGN_ROLE)).await?;
     tell.quote(&refusal);
     tell.done("refused, and whoever created it reads why");
 
     tell.step("A pod that asks for the role the policy allows");
-    tell.quote(&format!("metadata:\n  annotations:\n    tokenscope.io/role-arn: {ROLE}"));
+    tell.quote(&format!(
+        "metadata:\n  annotations:\n    tokenscope.io/role-arn: {ROLE}"
+    ));
     // The webhook learns of the policy by a watch, as the operator did.
     let pod = eventually(Duration::from_secs(10), "the pod is admitted", async || {
         let answer = admission::create_pod(&client, &pod("orders-1", ROLE)).await?;
@@ -107,9 +120,16 @@ async fn demo(arguments: &Arguments) -> Result<()> {
     tell.done("admitted, with a projected token volume and the variables that every AWS SDK reads");
 
     tell.step("Credentials for the pod's own token");
-    let policy = get_json(&client, "/apis/tokenscope.io/v1alpha1/namespaces/shop/tokenscopepolicies/orders").await?;
+    let policy = get_json(
+        &client,
+        "/apis/tokenscope.io/v1alpha1/namespaces/shop/tokenscopepolicies/orders",
+    )
+    .await?;
     let trust_policy = trust_policy(&policy)?;
-    tell.quote(&format!("trust policy of {ROLE}, from the policy's status:\n{}", serde_json::to_string_pretty(&trust_policy)?));
+    tell.quote(&format!(
+        "trust policy of {ROLE}, from the policy's status:\n{}",
+        serde_json::to_string_pretty(&trust_policy)?
+    ));
     let sts = start_sts(&control_plane, trust_policy).await?;
     let container = control_plane.container("shop", "orders-1", "app").await?;
     let url = sts.url();
@@ -144,15 +164,29 @@ fn pod(name: &str, role: &str) -> Value {
 
 /// What the webhook added to the first container and the volumes, in few lines.
 fn injected(pod: &Value) -> String {
-    let mut lines = vec!["spec:".to_owned(), "  containers:".to_owned(), "  - name: app".to_owned(), "    env:".to_owned()];
+    let mut lines = vec![
+        "spec:".to_owned(),
+        "  containers:".to_owned(),
+        "  - name: app".to_owned(),
+        "    env:".to_owned(),
+    ];
     for variable in pod["spec"]["containers"][0]["env"].as_array().into_iter().flatten() {
-        let value = variable["valueFrom"]["fieldRef"]["fieldPath"]
-            .as_str()
-            .map_or_else(|| variable["value"].as_str().unwrap_or_default().to_owned(), |path| format!("(field {path})"));
-        lines.push(format!("    - {:<30} {value}", variable["name"].as_str().unwrap_or_default()));
+        let value = variable["valueFrom"]["fieldRef"]["fieldPath"].as_str().map_or_else(
+            || variable["value"].as_str().unwrap_or_default().to_owned(),
+            |path| format!("(field {path})"),
+        );
+        lines.push(format!(
+            "    - {:<30} {value}",
+            variable["name"].as_str().unwrap_or_default()
+        ));
     }
     let ours = |object: &&Value| object["name"] == "tokenscope-aws-token";
-    for mount in pod["spec"]["containers"][0]["volumeMounts"].as_array().into_iter().flatten().filter(ours) {
+    for mount in pod["spec"]["containers"][0]["volumeMounts"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(ours)
+    {
         lines.push("    volumeMounts:".to_owned());
         lines.push(format!("    - {mount}"));
     }
@@ -164,7 +198,9 @@ fn injected(pod: &Value) -> String {
 }
 
 fn trust_policy(policy: &Value) -> Result<Value> {
-    let entries = policy["status"]["trustPolicies"].as_array().context("the policy's status has trustPolicies")?;
+    let entries = policy["status"]["trustPolicies"]
+        .as_array()
+        .context("the policy's status has trustPolicies")?;
     let Some(entry) = entries.iter().find(|entry| entry["roleArn"] == ROLE) else {
         bail!("status.trustPolicies has nothing for {ROLE}: {}", policy["status"]);
     };
@@ -180,7 +216,11 @@ async fn start_sts(control_plane: &ControlPlane, trust_policy: Value) -> Result<
             account: ACCOUNT.to_owned(),
             partition: "aws".to_owned(),
         }],
-        roles: vec![Role { arn: ROLE.to_owned(), trust_policy, max_session_duration: 3600 }],
+        roles: vec![Role {
+            arn: ROLE.to_owned(),
+            trust_policy,
+            max_session_duration: 3600,
+        }],
         issuer_trust_pem: control_plane.ca()?,
         connect_to: BTreeMap::from([(
             "oidc.tokenscope.test".to_owned(),
@@ -199,7 +239,10 @@ struct Teller {
 impl Teller {
     fn new() -> Self {
         let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        Self { colour, started: Instant::now() }
+        Self {
+            colour,
+            started: Instant::now(),
+        }
     }
 
     fn step(&self, title: &str) {
@@ -224,6 +267,10 @@ impl Teller {
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
-        if self.colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+        if self.colour {
+            format!("\u{1b}[{code}m{text}\u{1b}[0m")
+        } else {
+            text.to_owned()
+        }
     }
 }
