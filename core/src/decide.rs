@@ -22,7 +22,7 @@ pub enum Decision {
 }
 
 /// Why a pod stays as it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Untouched {
     /// It, its service account or its namespace said so.
     #[error("tokenscope.io/inject: \"false\" opts out")]
@@ -32,7 +32,10 @@ pub enum Untouched {
     NothingAsked,
     /// A role is asked for, but every container is left out or brings its own credentials.
     #[error("every container is skipped or brings its own credentials")]
-    NoContainer,
+    NoContainer {
+        /// What whoever created the pod should know: it asked, and gets nothing.
+        warnings: Vec<String>,
+    },
 }
 
 /// What a pod gets.
@@ -551,13 +554,15 @@ impl Outcome {
         if !self.refusals.is_empty() {
             return denied(self.refusals);
         }
+        self.warnings.dedup();
         if self.containers.is_empty() {
-            return Decision::Untouched(Untouched::NoContainer);
+            return Decision::Untouched(Untouched::NoContainer {
+                warnings: self.warnings,
+            });
         }
         if !asks.invalid.is_empty() {
             return denied(asks.invalid.into_iter().map(Refusal::InvalidAnnotation));
         }
-        self.warnings.dedup();
         Decision::Granted(Granted {
             containers: self.containers,
             left_alone: self.left_alone,

@@ -572,7 +572,21 @@ fn lists_name_the_containers_that_get_a_role() {
         [(2, ORDERS)]
     );
     let all = three().with(annotations::SKIP_CONTAINERS, "a,b,c");
-    assert_eq!(all.decided([policy("p")]), Decision::Untouched(Untouched::NoContainer));
+    assert_eq!(
+        all.decided([policy("p")]),
+        Decision::Untouched(Untouched::NoContainer { warnings: vec![] })
+    );
+    let nobody = workload()
+        .with("tokenscope.io/role-arn.aap", ORDERS)
+        .decided([policy("p")]);
+    let Decision::Untouched(Untouched::NoContainer { warnings }) = nobody else {
+        panic!("{nobody:?}")
+    };
+    assert_eq!(
+        warnings,
+        ["an annotation names container aap, which this pod does not have"],
+        "it asked, and would otherwise not hear why it gets nothing"
+    );
     let typo = three().with(annotations::SKIP_CONTAINERS, "aa").granted([policy("p")]);
     assert_eq!(
         typo.warnings,

@@ -218,7 +218,13 @@ pub fn plan<'a, S: AsRef<str>>(
 ) -> Plan<'a> {
     let planner = Planner::new(pod, record, request, settings);
     match decision {
-        Decision::Untouched(why) => planner.leave(Verdict::Untouched(*why)),
+        Decision::Untouched(why) => {
+            let mut plan = planner.leave(Verdict::Untouched(why.clone()));
+            if let Untouched::NoContainer { warnings } = why {
+                plan.warnings.clone_from(warnings);
+            }
+            plan
+        }
         Decision::Denied(denied) => planner.refuse(sentences(denied)),
         Decision::Granted(granted) => {
             let equipment = Equipment::of(granted, &planner);

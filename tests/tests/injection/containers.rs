@@ -3,7 +3,7 @@
 use crate::{MOUNT, SHARED, VOLUME};
 use serde_json::{Value, json};
 use tokenscope_tests::fixtures::{
-    ADMIN, CARTS, ORDERS, Shop, environment, mounted_at, orders_may, variable, volume, with_annotations,
+    ADMIN, CARTS, ORDERS, Shop, environment, mounted_at, orders_may, reviewed, variable, volume, with_annotations,
 };
 
 const ROLE: &str = "AWS_ROLE_ARN";
@@ -326,4 +326,27 @@ async fn a_windows_pod_finds_its_token_under_a_windows_path() {
     pod["spec"]["os"] = json!({"name": "linux"});
     let pod = shop.granted(&pod).await.unwrap().body;
     assert_eq!(variable(&pod, "app", TOKEN_FILE), Some(format!("{MOUNT}/token")));
+}
+
+#[tokio::test]
+async fn a_pod_that_asks_and_in_the_end_gets_nothing_hears_why() {
+    let control_plane = &SHARED.environment().await.control_plane;
+    let shop = Shop::open(control_plane, "nothing", &[]).await.unwrap();
+    shop.allow_orders().await.unwrap();
+    shop.granted(&shop.asking("known", ORDERS)).await.unwrap();
+    let mut indirect = shop.asking("indirect", ORDERS);
+    let elsewhere = json!({"configMapKeyRef": {"name": "aws", "key": "role"}});
+    indirect["spec"]["containers"][0]["env"] = json!([{"name": ROLE, "valueFrom": elsewhere}]);
+    let typo = with_annotations(shop.pod("typo"), &[("tokenscope.io/role-arn.aap", ORDERS)]);
+    for (pod, part) in [
+        (indirect, "container app takes AWS_ROLE_ARN from elsewhere"),
+        (typo, "an annotation names container aap, which this pod does not have"),
+    ] {
+        let answer = shop.untouched(&pod).await.unwrap();
+        assert_eq!(reviewed(&answer.body), Some("untouched"));
+        let [warning] = answer.warnings.as_slice() else {
+            panic!("{:?}", answer.warnings)
+        };
+        assert!(warning.contains(part), "{warning}");
+    }
 }
