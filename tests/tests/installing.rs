@@ -2,12 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
+use anyhow::ensure;
 use serde_json::{Value, json};
 use tokenscope_tests::admission::{create_pod, try_pod};
 use tokenscope_tests::control_plane::{self, ControlPlane};
-use tokenscope_tests::fixtures::{ADMIN, CARTS, ORDERS, Shop, volume, with_annotations};
-use tokenscope_tests::get_json;
+use tokenscope_tests::fixtures::{ADMIN, CARTS, ORDERS, PROPAGATION, Shop, volume, with_annotations};
 use tokenscope_tests::install::{Options, install};
+use tokenscope_tests::{eventually, get_json};
 
 const LABELLED: &[(&str, &str)] = &[("pod-security.kubernetes.io/enforce", "baseline"), ("team", "shop")];
 
@@ -82,7 +83,26 @@ async fn an_install_changes_and_refuses_nothing_that_does_not_ask() {
     shop.allow_orders().await.unwrap();
     let pod = shop.granted(&shop.asking("asking", ORDERS)).await.unwrap().body;
     assert!(volume(&pod, "tokenscope-aws-token").is_some());
-    // And nothing was asked of the API server that the chart gives no right to.
+    let mut refused = shop.asking("refused", ADMIN);
+    refused["metadata"]["ownerReferences"] = json!([owner()]);
+    shop.refused(&refused, "does not allow").await.unwrap();
+    eventually(PROPAGATION, "the refusal is on the owner", async || {
+        ensure!(!shop.events_about("ReplicaSet", "owner").await?.is_empty(), "no Event");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let policy = "/apis/tokenscope.io/v1alpha1/namespaces/shop/tokenscopepolicies/orders";
+    eventually(PROPAGATION, "the policy's status counts the pods", async || {
+        let status = get_json(&shop.client, policy).await?["status"].take();
+        ensure!(status["injectedPods"] == 1, "{status}");
+        ensure!(status["missedPods"].as_i64().unwrap_or_default() == 0, "{status}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+
+    // All that was done with no more rights than the chart gives.
     assert_eq!(control_plane.forbidden().unwrap(), Vec::<String>::new());
 }
 
@@ -112,10 +132,7 @@ fn workloads(shop: &Shop<'_>) -> Vec<Value> {
     our_names["spec"]["containers"][0]["volumeMounts"] =
         json!([{"name": "tokenscope-aws-token", "mountPath": "/var/run/secrets/tokenscope.io/aws"}]);
     let mut owned = shop.pod("owned");
-    owned["metadata"]["ownerReferences"] = json!([{
-        "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "owner", "controller": true,
-        "uid": "7e0c5d2e-51b1-44a5-8a3c-2f3f52f1c0de",
-    }]);
+    owned["metadata"]["ownerReferences"] = json!([owner()]);
     let mut bare = shop.pod("bare");
     bare["metadata"].as_object_mut().unwrap().remove("annotations");
     let mut windows = shop.pod("windows");
@@ -172,6 +189,13 @@ fn workloads(shop: &Shop<'_>) -> Vec<Value> {
         pod
     })
     .into()
+}
+
+fn owner() -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "owner", "controller": true,
+        "uid": "7e0c5d2e-51b1-44a5-8a3c-2f3f52f1c0de",
+    })
 }
 
 /// How many reviews the webhook has counted, whatever their outcome.

@@ -28,6 +28,19 @@ async fn a_namespace_with_the_warn_label_admits_without_credentials_and_warns() 
         text.contains(&format!("TokenScopePolicy warned/orders does not allow {ADMIN}")),
         "{text}"
     );
+
+    // Whoever asked a controller for the pod does not see its warnings.
+    let answer = create_pod(&shop.client, &owned_by(&shop, "orders", ADMIN))
+        .await
+        .unwrap();
+    assert!(answer.accepted(), "{}", answer.message());
+    let event = event_on_owner(&shop, "orders").await;
+    assert_eq!(event["type"], "Warning");
+    let text = event["message"].as_str().unwrap();
+    assert!(
+        text.starts_with("A pod was admitted without AWS credentials: "),
+        "{text}"
+    );
 }
 
 #[tokio::test]
@@ -111,32 +124,15 @@ async fn a_refusal_leaves_a_warning_on_the_owner_and_a_dry_run_leaves_nothing() 
     let control_plane = &SHARED.environment().await.control_plane;
     let shop = Shop::open(control_plane, "owners", &[]).await.unwrap();
     shop.allow_orders().await.unwrap();
-    let owned_by = |owner: &str, role| {
-        let mut pod = shop.asking("unused", role);
-        pod["metadata"]["name"].take();
-        pod["metadata"]["generateName"] = json!(format!("{owner}-"));
-        pod["metadata"]["ownerReferences"] = json!([{
-            "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": owner, "controller": true,
-            "uid": "7e0c5d2e-51b1-44a5-8a3c-2f3f52f1c0de",
-        }]);
-        pod
-    };
-    shop.granted(&owned_by("fine", ORDERS)).await.unwrap();
-    let tried = try_pod(&shop.client, &owned_by("tried", ADMIN)).await.unwrap();
+    shop.granted(&owned_by(&shop, "fine", ORDERS)).await.unwrap();
+    let tried = try_pod(&shop.client, &owned_by(&shop, "tried", ADMIN)).await.unwrap();
     assert!(!tried.accepted(), "{}", tried.body);
-    let refused = create_pod(&shop.client, &owned_by("refused", ADMIN)).await.unwrap();
+    let refused = create_pod(&shop.client, &owned_by(&shop, "refused", ADMIN))
+        .await
+        .unwrap();
     assert_eq!(tried.message(), refused.message(), "a dry run says what would happen");
 
-    let events = eventually(PROPAGATION, "an Event is on the owner", async || {
-        let events = shop.events_about("ReplicaSet", "refused").await?;
-        ensure!(!events.is_empty(), "none yet");
-        Ok(events)
-    })
-    .await
-    .unwrap();
-    let [event] = events.as_slice() else {
-        panic!("{events:?}")
-    };
+    let event = event_on_owner(&shop, "refused").await;
     assert_eq!(event["type"], "Warning");
     assert_eq!(event["involvedObject"]["apiVersion"], "apps/v1");
     assert_eq!(event["involvedObject"]["uid"], "7e0c5d2e-51b1-44a5-8a3c-2f3f52f1c0de");
@@ -158,13 +154,7 @@ async fn a_refusal_leaves_a_warning_on_the_owner_and_a_dry_run_leaves_nothing() 
 async fn a_controller_that_tries_again_and_again_does_not_fill_the_cluster_with_events() {
     let control_plane = &SHARED.environment().await.control_plane;
     let shop = Shop::open(control_plane, "stubborn", &[]).await.unwrap();
-    let mut pod = shop.asking("unused", ADMIN);
-    pod["metadata"]["name"].take();
-    pod["metadata"]["generateName"] = json!("stubborn-");
-    pod["metadata"]["ownerReferences"] = json!([{
-        "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "stubborn", "controller": true,
-        "uid": "7e0c5d2e-51b1-44a5-8a3c-2f3f52f1c0df",
-    }]);
+    let pod = owned_by(&shop, "stubborn", ADMIN);
     for _ in 0..30 {
         assert!(!create_pod(&shop.client, &pod).await.unwrap().accepted());
     }
@@ -242,6 +232,79 @@ async fn every_pod_of_a_required_namespace_bears_the_mark_of_its_review() {
     shop.refused(&shop.asking("denied", ADMIN), "does not allow")
         .await
         .unwrap();
+}
+
+#[tokio::test]
+async fn a_pod_is_reviewed_once() {
+    let control_plane = &SHARED.environment().await.control_plane;
+    let shop = Shop::open(control_plane, "once", &[]).await.unwrap();
+    shop.allow_orders().await.unwrap();
+    shop.granted(&shop.asking("asking", ORDERS)).await.unwrap();
+    shop.untouched(&shop.pod("plain")).await.unwrap();
+    let required = Shop::open(control_plane, "once-required", &[("tokenscope.io/required", "true")])
+        .await
+        .unwrap();
+    required.allow_orders().await.unwrap();
+    required.granted(&required.asking("asking", ORDERS)).await.unwrap();
+
+    for (namespace, pod, webhook) in [
+        ("once", "asking", "pods-that-ask"),
+        ("once", "plain", "pods-concerned"),
+        ("once-required", "asking", "pods-required"),
+    ] {
+        let annotations: Value = serde_json::from_str(&audited(control_plane, namespace, pod).await).unwrap();
+        let calls = annotations.as_object().unwrap().iter();
+        let calls: Vec<_> = calls
+            .filter(|(key, _)| key.starts_with("mutation.webhook.admission.k8s.io/"))
+            .map(|(_, value)| value.as_str().unwrap())
+            .collect();
+        let [call] = calls.as_slice() else {
+            panic!("{namespace}/{pod}: {calls:?}")
+        };
+        assert!(call.contains(&format!("{webhook}.tokenscope.io")), "{call}");
+    }
+}
+
+#[tokio::test]
+async fn the_namespaces_of_the_control_plane_and_our_own_are_left_alone() {
+    let control_plane = &SHARED.environment().await.control_plane;
+    let client = control_plane.client().await.unwrap();
+    for namespace in ["kube-system", "tokenscope-system"] {
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {
+                "name": "asking", "namespace": namespace, "annotations": {"tokenscope.io/role-arn": ADMIN},
+            },
+            "spec": {"containers": [{"name": "app", "image": "app"}]},
+        });
+        let answer = try_pod(&client, &pod).await.unwrap();
+        assert!(answer.accepted(), "{}", answer.message());
+        assert_eq!(reviewed(&answer.body), None);
+        assert!(volume(&answer.body, VOLUME).is_none());
+    }
+}
+
+/// A pod as a ReplicaSet creates it.
+fn owned_by(shop: &Shop<'_>, owner: &str, role: &str) -> Value {
+    let mut pod = shop.asking("unused", role);
+    pod["metadata"]["name"].take();
+    pod["metadata"]["generateName"] = json!(format!("{owner}-"));
+    pod["metadata"]["ownerReferences"] = json!([{
+        "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": owner, "controller": true,
+        "uid": "7e0c5d2e-51b1-44a5-8a3c-2f3f52f1c0de",
+    }]);
+    pod
+}
+
+/// The only Event on a ReplicaSet.
+async fn event_on_owner(shop: &Shop<'_>, owner: &str) -> Value {
+    eventually(PROPAGATION, "an Event is on the owner", async || {
+        let events = shop.events_about("ReplicaSet", owner).await?;
+        ensure!(events.len() == 1, "{events:?}");
+        Ok(events[0].clone())
+    })
+    .await
+    .unwrap()
 }
 
 /// Creates a pod that asks for what it may not have, and is let in without it.
