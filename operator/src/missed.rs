@@ -4,7 +4,7 @@
 use crate::{
     leader::Leader,
     metrics::{EventOutcome, Metrics},
-    world::{PodKey, Report},
+    world::{Missed, PodKey, Report},
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
@@ -74,13 +74,12 @@ impl Progress {
 
     /// Whether a pod may be evicted now, which is noted if so. `last_reviewed` is when the latest pod was created that the
     /// webhook has seen.
-    pub(crate) fn may_evict(&mut self, report: &Report, last_reviewed: Timestamp, now: Timestamp) -> bool {
-        let pod = &report.pod;
+    pub(crate) fn may_evict(&mut self, pod: &Missed, last_reviewed: Timestamp, now: Timestamp) -> bool {
         let alive = pod.created < last_reviewed;
         let pause = if alive { EVICTION_PAUSE } else { PROBE_PAUSE };
         let too_early = self.last_eviction.is_some_and(|last| now < last + pause);
-        let tried_lately = self.evicted.get(&pod.uid).is_some_and(|at| now < *at + REFUSED_PAUSE);
-        if !report.curable || pod.controller().is_none() || too_early || tried_lately {
+        let tried_lately = |at: &Timestamp| now < *at + REFUSED_PAUSE;
+        if !pod.replaceable || too_early || self.evicted.get(&pod.uid).is_some_and(tried_lately) {
             return false;
         }
         self.last_eviction = Some(now);
@@ -229,5 +228,63 @@ impl Writer {
             }
         };
         self.metrics.event(outcome);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn missed(uid: &str, created: i64) -> Missed {
+        Missed {
+            since: at(created),
+            uid: uid.into(),
+            created: at(created),
+            replaceable: true,
+        }
+    }
+
+    #[test]
+    fn one_pod_a_second_is_evicted_while_newer_pods_are_reviewed() {
+        let mut progress = Progress::default();
+        let (a, b) = (missed("a", 10), missed("b", 10));
+
+        assert!(progress.may_evict(&a, at(20), at(100)));
+        assert!(!progress.may_evict(&b, at(20), at(100)));
+        assert!(progress.may_evict(&b, at(20), at(101)));
+        assert!(
+            !progress.may_evict(&a, at(20), at(102)),
+            "it was refused or is on its way out"
+        );
+        assert!(progress.may_evict(&a, at(20), at(130)));
+    }
+
+    #[test]
+    fn while_nothing_shows_that_the_webhook_is_back_one_pod_is_tried_every_five_minutes() {
+        let mut progress = Progress::default();
+        assert!(progress.may_evict(&missed("a", 50), at(20), at(100)));
+        assert!(!progress.may_evict(&missed("b", 60), at(20), at(399)));
+        assert!(progress.may_evict(&missed("b", 60), at(20), at(400)));
+    }
+
+    #[test]
+    fn a_pod_that_nobody_would_make_anew_stays() {
+        let alone = Missed {
+            replaceable: false,
+            ..missed("a", 10)
+        };
+        assert!(!Progress::default().may_evict(&alone, at(20), at(100)));
+    }
+
+    #[test]
+    fn what_is_no_longer_missed_is_forgotten() {
+        let mut progress = Progress::default();
+        progress.note_told("a");
+        progress.keep(|uid| uid == "b");
+        assert!(!progress.is_told("a"));
     }
 }

@@ -72,6 +72,10 @@ pub(crate) struct Missed {
     pub(crate) since: Timestamp,
     /// Which pod of that name.
     pub(crate) uid: Box<str>,
+    /// When it was created.
+    pub(crate) created: Timestamp,
+    /// Whether its controller would make another one, which would get what this one lacks.
+    pub(crate) replaceable: bool,
 }
 
 /// What is told about a missed pod.
@@ -81,8 +85,6 @@ pub(crate) struct Report {
     pub(crate) pod: Pod,
     /// What is wrong, for whoever reads it.
     pub(crate) message: String,
-    /// Whether another pod in its place would get what this one lacks.
-    pub(crate) curable: bool,
 }
 
 /// How far each watch's present list is.
@@ -298,12 +300,11 @@ impl World {
     /// What there is to tell about a missed pod.
     pub(crate) fn report(&self, (namespace, name): &PodKey, now: Timestamp) -> Option<Report> {
         let around = self.namespaces.get(namespace)?;
-        let Tracked { pod, verdict, .. } = around.pods.get(name)?;
+        let Tracked { pod, .. } = around.pods.get(name)?;
         let surroundings = self.surroundings(namespace, around, &pod.service_account)?;
         Some(Report {
             pod: pod.clone(),
             message: missed_message(&surroundings.decide(pod, now)),
-            curable: verdict.curable,
         })
     }
 
@@ -615,17 +616,16 @@ impl World {
             .surroundings(namespace, around, &facts.service_account)
             .map(|surroundings| surroundings.judge(facts, now, said))
             .unwrap_or_default();
-        let uid = facts.uid.clone();
         let key = || (Box::from(namespace), Box::from(pod));
         if verdict.state == Some(State::Missed) {
-            let missed = || Missed {
-                since: now,
-                uid: uid.clone(),
+            let known = self.missed.get(&key()).filter(|known| known.uid == facts.uid);
+            let missed = Missed {
+                since: known.map_or(now, |known| known.since),
+                uid: facts.uid.clone(),
+                created: facts.created,
+                replaceable: verdict.curable && facts.controller().is_some(),
             };
-            let known = self.missed.entry(key()).or_insert_with(missed);
-            if known.uid != uid {
-                *known = missed();
-            }
+            self.missed.insert(key(), missed);
         } else if before.state == Some(State::Missed) {
             self.missed.remove(&key());
         }

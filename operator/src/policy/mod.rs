@@ -247,26 +247,23 @@ impl Reconciler {
                 next = again(Duration::from_secs(2));
                 continue;
             }
-            let told = progress.is_told(&missed.uid);
-            if told && !self.evict_missed {
-                continue;
-            }
-            let Some(report) = world.report(key, now) else { continue };
-            if self.evict_missed && writes.len() < WRITES && progress.may_evict(&report, world.last_reviewed(), now) {
+            if self.evict_missed && writes.len() < WRITES && progress.may_evict(missed, world.last_reviewed(), now) {
                 let (client, key, uid) = (self.client.clone(), key.clone(), missed.uid.clone());
                 writes.push(Box::pin(async move {
                     let result = missed::evict(client, key.clone(), uid).await;
                     Written::Eviction(key, result)
                 }));
             }
-            if !told {
-                if self.reporter.try_send((key.0.clone(), report)).is_err() {
-                    self.metrics.event(EventOutcome::Delayed);
-                    next = again(RETRY);
-                    break;
-                }
-                progress.note_told(&missed.uid);
+            if progress.is_told(&missed.uid) {
+                continue;
             }
+            let Some(report) = world.report(key, now) else { continue };
+            if self.reporter.try_send((key.0.clone(), report)).is_err() {
+                self.metrics.event(EventOutcome::Delayed);
+                next = again(RETRY);
+                break;
+            }
+            progress.note_told(&missed.uid);
         }
         if self.evict_missed && !uids.is_empty() {
             return again(Duration::from_secs(1));
