@@ -17,6 +17,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::problem;
 
+/// Between two looks until there is a certificate at all: right after an installation the operator is just making it, and
+/// nobody is served meanwhile.
+const WHILE_THERE_IS_NONE: Duration = Duration::from_secs(1);
+
 /// Keeps a serving certificate what its Secret says.
 #[derive(Debug)]
 pub struct Keeper {
@@ -62,7 +66,11 @@ impl Keeper {
             }
             problem = looked;
             self.judge(problem.as_deref());
-            stop.run_until_cancelled(tokio::time::sleep(self.period)).await;
+            let pause = match self.certificate.info() {
+                Some(_) => self.period,
+                None => self.period.min(WHILE_THERE_IS_NONE),
+            };
+            stop.run_until_cancelled(tokio::time::sleep(pause)).await;
         }
         Ok(())
     }
