@@ -21,7 +21,7 @@ pub(crate) enum Profile {
 
 /// Replaces this process by a program of the tests crate, so that signals and the exit status are its own.
 pub(crate) fn program(name: &str, profile: Profile, arguments: Vec<String>) -> Result<ExitCode> {
-    for tool in Tool::ALL {
+    for tool in Tool::BASIC {
         resolve(tool)?;
     }
     build(profile)?;

@@ -38,6 +38,24 @@ pub enum Tool {
     Helm,
     /// A Python interpreter that can `import boto3`, the AWS SDK for Python.
     Boto3,
+    /// Runs the built-in controllers: Deployments, ServiceAccounts, endpoints.
+    KubeControllerManager,
+    /// Gives pods their node.
+    KubeScheduler,
+    /// Runs the pods of a node.
+    Kubelet,
+    /// Makes Services reachable.
+    KubeProxy,
+    /// Holds images and containers for the kubelet.
+    Containerd,
+    /// Its client, which imports images.
+    Ctr,
+    /// What containerd starts for each pod.
+    ContainerdShim,
+    /// The cluster's DNS server, which runs as a pod.
+    CoreDns,
+    /// An S3, IAM and STS server, which runs as a pod.
+    VersityGateway,
 }
 
 /// Where a tool was found.
@@ -111,7 +129,7 @@ fn search(tool: Tool) -> Result<Resolved> {
     }
     match tool {
         Tool::Boto3 => build_python(&folder, &version)?,
-        Tool::KubeApiserver | Tool::Etcd | Tool::Kubectl | Tool::Helm => build_go(tool, &folder, &version)?,
+        _ => build_go(tool, &folder, &version)?,
     }
     Ok(resolved(Origin::Built))
 }
@@ -126,8 +144,43 @@ pub fn cache() -> Result<PathBuf> {
 }
 
 impl Tool {
-    /// Every tool, in the order in which they are built: what is needed first comes first.
-    pub const ALL: [Self; 5] = [Self::Etcd, Self::KubeApiserver, Self::Kubectl, Self::Helm, Self::Boto3];
+    /// What an API server without a node, and its clients, need; in the order in which they are built: what is needed
+    /// first comes first.
+    pub const BASIC: [Self; 5] = [Self::Etcd, Self::KubeApiserver, Self::Kubectl, Self::Helm, Self::Boto3];
+
+    /// What `cargo xtask cluster` runs.
+    pub const CLUSTER: [Self; 12] = [
+        Self::Etcd,
+        Self::KubeApiserver,
+        Self::Kubectl,
+        Self::Helm,
+        Self::KubeControllerManager,
+        Self::KubeScheduler,
+        Self::Kubelet,
+        Self::KubeProxy,
+        Self::Containerd,
+        Self::Ctr,
+        Self::ContainerdShim,
+        Self::CoreDns,
+    ];
+
+    /// Every tool.
+    pub const ALL: [Self; 14] = [
+        Self::Etcd,
+        Self::KubeApiserver,
+        Self::Kubectl,
+        Self::Helm,
+        Self::Boto3,
+        Self::KubeControllerManager,
+        Self::KubeScheduler,
+        Self::Kubelet,
+        Self::KubeProxy,
+        Self::Containerd,
+        Self::Ctr,
+        Self::ContainerdShim,
+        Self::CoreDns,
+        Self::VersityGateway,
+    ];
 
     /// Its usual name.
     pub fn name(self) -> &'static str {
@@ -137,6 +190,15 @@ impl Tool {
             Self::Kubectl => "kubectl",
             Self::Helm => "helm",
             Self::Boto3 => "boto3",
+            Self::KubeControllerManager => "kube-controller-manager",
+            Self::KubeScheduler => "kube-scheduler",
+            Self::Kubelet => "kubelet",
+            Self::KubeProxy => "kube-proxy",
+            Self::Containerd => "containerd",
+            Self::Ctr => "ctr",
+            Self::ContainerdShim => "containerd-shim-runc-v2",
+            Self::CoreDns => "coredns",
+            Self::VersityGateway => "versitygw",
         }
     }
 
@@ -201,6 +263,74 @@ impl Tool {
                 program: "bin/python",
                 usual: "15 s",
             },
+            Self::KubeControllerManager => Pin {
+                package: "k8s.io/kubernetes/cmd/kube-controller-manager",
+                program: "kube-controller-manager",
+                usual: "1 min on two cores",
+                ..Self::KubeApiserver.pin()
+            },
+            Self::KubeScheduler => Pin {
+                package: "k8s.io/kubernetes/cmd/kube-scheduler",
+                program: "kube-scheduler",
+                usual: "20 s on two cores",
+                ..Self::KubeApiserver.pin()
+            },
+            Self::Kubelet => Pin {
+                package: "k8s.io/kubernetes/cmd/kubelet",
+                program: "kubelet",
+                usual: "1 min on two cores",
+                ..Self::KubeApiserver.pin()
+            },
+            Self::KubeProxy => Pin {
+                package: "k8s.io/kubernetes/cmd/kube-proxy",
+                program: "kube-proxy",
+                usual: "20 s on two cores",
+                ..Self::KubeApiserver.pin()
+            },
+            Self::Containerd => Pin {
+                source: "containerd/go.mod",
+                module: "github.com/containerd/containerd/v2",
+                package: "github.com/containerd/containerd/v2/cmd/containerd",
+                folder_name: "containerd",
+                program: "containerd",
+                usual: "1 min on two cores",
+            },
+            Self::Ctr => Pin {
+                package: "github.com/containerd/containerd/v2/cmd/ctr",
+                program: "ctr",
+                usual: "20 s on two cores",
+                ..Self::Containerd.pin()
+            },
+            Self::ContainerdShim => Pin {
+                package: "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2",
+                program: "containerd-shim-runc-v2",
+                usual: "10 s on two cores",
+                ..Self::Containerd.pin()
+            },
+            Self::CoreDns => Pin {
+                source: "coredns/go.mod",
+                module: "github.com/coredns/coredns",
+                package: "github.com/coredns/coredns",
+                folder_name: "coredns",
+                program: "coredns",
+                usual: "2 min on two cores",
+            },
+            Self::VersityGateway => Pin {
+                source: "versity/go.mod",
+                module: "github.com/versity/versitygw",
+                package: "github.com/versity/versitygw/cmd/versitygw",
+                folder_name: "versitygw",
+                program: "versitygw",
+                usual: "1 min on two cores",
+            },
+        }
+    }
+
+    /// Build tags: containerd without the snapshotters that need C libraries or file systems which nobody has here.
+    fn tags(self) -> &'static str {
+        match self {
+            Self::Containerd | Self::Ctr | Self::ContainerdShim => "no_btrfs,no_devmapper,no_zfs",
+            _ => "",
         }
     }
 
@@ -208,7 +338,17 @@ impl Tool {
     fn version_command(self, program: &Path) -> Command {
         let mut command = Command::new(program);
         match self {
-            Self::KubeApiserver | Self::Etcd => command.arg("--version"),
+            Self::KubeApiserver
+            | Self::Etcd
+            | Self::KubeControllerManager
+            | Self::KubeScheduler
+            | Self::Kubelet
+            | Self::KubeProxy
+            | Self::Containerd
+            | Self::Ctr
+            | Self::VersityGateway => command.arg("--version"),
+            Self::ContainerdShim => command.arg("-v"),
+            Self::CoreDns => command.arg("-version"),
             Self::Kubectl => command.args(["version", "--client"]),
             Self::Helm => command.args(["version", "--template", "{{.Version}}"]),
             Self::Boto3 => command.args(["-c", "import boto3; print(boto3.__version__)"]),
@@ -281,6 +421,11 @@ fn from_environment(tool: Tool) -> Result<Option<Resolved>> {
 }
 
 fn from_path(tool: Tool) -> Result<Option<Resolved>> {
+    // Those two become images, for which a program of this machine may lack what it is linked with; and the shim must be
+    // of the same build as containerd.
+    if matches!(tool, Tool::CoreDns | Tool::VersityGateway | Tool::ContainerdShim) {
+        return Ok(None);
+    }
     let program = if tool == Tool::Boto3 { "python3" } else { tool.name() };
     let pinned = tool.pinned_version()?;
     let folders = std::env::var_os("PATH").unwrap_or_default();
@@ -337,6 +482,7 @@ fn version_of(tool: Tool, program: &Path) -> Result<String> {
 /// The first `1.2` or `1.2.3` in a text, with what is attached to it (`1.32.4-gke.1`), without a leading `v`.
 fn version_in(text: &str) -> Option<String> {
     let word = |word: &str| {
+        let word = word.strip_prefix("CoreDNS-").unwrap_or(word);
         let word = word.strip_prefix('v').unwrap_or(word);
         minor(word).map(|_| word.to_owned())
     };
@@ -377,7 +523,12 @@ fn build_go(tool: Tool, folder: &Path, version: &str) -> Result<()> {
     let partial = beside(folder, &format!("{program}.partial"));
     let mut flags = String::from("-s -w");
     match tool {
-        Tool::KubeApiserver | Tool::Kubectl => {
+        Tool::KubeApiserver
+        | Tool::Kubectl
+        | Tool::KubeControllerManager
+        | Tool::KubeScheduler
+        | Tool::Kubelet
+        | Tool::KubeProxy => {
             let (major, minor) = minor(version).with_context(|| format!("{version} is no version"))?;
             let variable = "k8s.io/component-base/version";
             flags = format!(
@@ -385,7 +536,11 @@ fn build_go(tool: Tool, folder: &Path, version: &str) -> Result<()> {
             );
         }
         Tool::Helm => flags = format!("{flags} -X {module}/internal/version.version=v{version}"),
-        Tool::Etcd | Tool::Boto3 => {} // etcd carries its version in its source
+        Tool::Containerd | Tool::Ctr | Tool::ContainerdShim => {
+            flags = format!("{flags} -X {module}/version.Version=v{version}");
+        }
+        Tool::VersityGateway => flags = format!("{flags} -X main.Version=v{version}"),
+        Tool::Etcd | Tool::CoreDns | Tool::Boto3 => {} // carry their version in their source
     }
     let mut command = Command::new("go");
     command
@@ -396,6 +551,7 @@ fn build_go(tool: Tool, folder: &Path, version: &str) -> Result<()> {
         .env_remove("GOWORK")
         .args(["build", "-v", "-trimpath", "-mod=readonly", "-buildvcs=false"])
         .arg(format!("-ldflags={flags}"))
+        .arg(format!("-tags={}", tool.tags()))
         .arg("-o")
         .arg(&partial)
         .arg(package);
@@ -528,6 +684,8 @@ mod tests {
             ),
             ("v4.3.1", "4.3.1"),
             ("v4.3", "4.3"),
+            ("containerd github.com/containerd/containerd/v2 v2.4.2 \n", "2.4.2"),
+            ("CoreDNS-1.15.0\nlinux/amd64, go1.26.8, \n", "1.15.0"),
         ];
         for (text, expected) in cases {
             assert_eq!(version_in(text).as_deref(), Some(expected), "{text}");
