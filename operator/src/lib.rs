@@ -28,6 +28,9 @@ use tokio::sync::watch;
 use webhook_configuration::Keeper;
 use world::World;
 
+/// A loop that has not come round for so long hangs: each waits for a minute at most, and for every request ten seconds.
+const HEARTBEAT: Duration = Duration::from_secs(300);
+
 /// The operator's body: starts everything and waits for the stop.
 pub async fn run(args: Args, process: Process) -> Result<(), client::Error> {
     let client = client::connect(&args.common).await?;
@@ -57,6 +60,7 @@ pub async fn run(args: Args, process: Process) -> Result<(), client::Error> {
         bundles,
         wanted_bundle,
         gate: certificates_gate,
+        heartbeat: process.gates.heartbeat("certificates", HEARTBEAT),
         metrics: metrics.clone(),
     };
     process.spawn("webhook configuration", keeper.run(process.stop.clone()));
@@ -72,7 +76,7 @@ pub async fn run(args: Args, process: Process) -> Result<(), client::Error> {
         evict_missed: args.evict_missed,
         resync: args.resync,
         gate: policies_gate,
-        heartbeat: process.gates.heartbeat("policies", Duration::from_secs(120)),
+        heartbeat: process.gates.heartbeat("policies", HEARTBEAT),
         metrics,
     };
     let stop = process.stop.clone();

@@ -573,13 +573,14 @@ impl World {
             return;
         };
         let before = std::mem::replace(&mut object.conflicts, found.clone());
-        for other in before.symmetric_difference(&found) {
+        for other in before.union(&found) {
             if let Some(object) = self.objects.get_mut(other) {
                 if found.contains(other) {
                     object.conflicts.insert(name.clone());
                 } else {
                     object.conflicts.remove(name);
                 }
+                // Also where they stay in conflict: its message names this one's role.
                 self.concerned.insert(other.clone());
             }
         }

@@ -22,12 +22,18 @@ use kube::{
 use plan::next_step;
 use secrets::Write;
 use std::{convert::Infallible, pin::pin, sync::Arc};
-use tokenscope_platform::{health::Gate, telemetry};
+use tokenscope_platform::{
+    health::{Gate, Heartbeat},
+    telemetry,
+};
 use tokio::{sync::watch, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// After a write that failed.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// How many steps are taken in a row: more than any healing needs, and an end where somebody undoes each.
+const STEPS: usize = 16;
 
 /// The loop that takes step after step.
 pub(crate) struct Certificates {
@@ -47,6 +53,8 @@ pub(crate) struct Certificates {
     pub(crate) wanted_bundle: watch::Sender<Option<Vec<u8>>>,
     /// Open once there is an authority and a certificate by it.
     pub(crate) gate: Gate,
+    /// That the loop lives.
+    pub(crate) heartbeat: Heartbeat,
     /// What is counted.
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -89,6 +97,7 @@ impl Certificates {
                 () = self.leader.change() => {}
                 () = tokio::time::sleep(pause) => {}
             }
+            self.heartbeat.touch();
             if seen.authority && seen.serving {
                 pause = self.settle(&api, &mut seen.secrets).await;
             }
@@ -97,7 +106,7 @@ impl Certificates {
 
     /// Takes steps until there is none, and answers how long there will be none.
     async fn settle(&mut self, api: &Api<Secret>, secrets: &mut Secrets) -> Duration {
-        loop {
+        for _ in 0..STEPS {
             let now = Timestamp::now();
             let bundles = self.bundles.borrow_and_update().clone();
             let state = secrets.state(bundles.as_ref().unwrap_or(&None), &self.names, now);
@@ -139,6 +148,7 @@ impl Certificates {
                 }
             }
         }
+        RETRY
     }
 
     fn publish(&self, secrets: &Secrets, now: Timestamp) {
