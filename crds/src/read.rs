@@ -68,6 +68,12 @@ pub fn status(object: &DynamicObject) -> PolicyStatus {
 
 fn policy(object: &DynamicObject, name: &PolicyName) -> Result<Policy, InvalidPolicy> {
     let spec = object.data.get("spec").unwrap_or(&Value::Null);
+    if let Some(field) = list_for_an_object(spec, "spec".to_owned()) {
+        return Err(InvalidPolicy {
+            field,
+            reason: "should be an object, not a list".to_owned(),
+        });
+    }
     let namespace_selector = match spec.get("namespaceSelector") {
         Some(selector) if name.is_cluster() => {
             const FIELD: &str = "spec.namespaceSelector";
@@ -76,6 +82,39 @@ fn policy(object: &DynamicObject, name: &PolicyName) -> Result<Policy, InvalidPo
         _ => Selector::default(),
     };
     typed::<PolicySpec>(spec, "spec")?.policy(name.clone(), namespace_selector)
+}
+
+/// The first object of the specification that is a list instead.
+///
+/// serde reads a struct from a list too, value by value, and an empty list would be an empty selector, which selects all.
+fn list_for_an_object(value: &Value, path: String) -> Option<String> {
+    const OBJECTS: [&str; 9] = [
+        "roles",
+        "audiences",
+        "token",
+        "claims",
+        "aws",
+        "containers",
+        "activeSchedule",
+        "podSelector",
+        "namespaceSelector",
+    ];
+    const LISTS_OF_OBJECTS: [&str; 2] = ["subjects", "matchExpressions"];
+    match value {
+        Value::Array(_) => Some(path),
+        Value::Object(fields) => fields.iter().find_map(|(name, value)| {
+            let path = format!("{path}.{name}");
+            match value {
+                Value::Array(items) if LISTS_OF_OBJECTS.contains(&name.as_str()) => items
+                    .iter()
+                    .enumerate()
+                    .find_map(|(index, item)| list_for_an_object(item, format!("{path}[{index}]"))),
+                Value::Array(_) if !OBJECTS.contains(&name.as_str()) => None,
+                _ => list_for_an_object(value, path),
+            }
+        }),
+        _ => None,
+    }
 }
 
 fn typed<T: DeserializeOwned>(value: &Value, field: &str) -> Result<T, InvalidPolicy> {

@@ -172,6 +172,16 @@ fn a_malformed_object_is_an_error_of_its_own_and_the_list_goes_on() {
             json!({"roles": {"default": ROLE}, "subjects": [{}, {"podSelector": {"matchLabels": {"a": 1}}}]}),
             "spec.subjects[1].podSelector.matchLabels.a",
         ),
+        (json!([]), "spec"),
+        (json!({"roles": {"default": ROLE}, "token": []}), "spec.token"),
+        (
+            json!({"roles": {"default": ROLE}, "subjects": [[]]}),
+            "spec.subjects[0]",
+        ),
+        (
+            json!({"roles": {"default": ROLE}, "subjects": [{"podSelector": []}]}),
+            "spec.subjects[0].podSelector",
+        ),
     ];
     let mut items = vec![object(&good)];
     items.extend(malformed.iter().map(|(spec, _)| object(spec)));
@@ -199,8 +209,11 @@ fn a_malformed_namespace_selector_never_selects_everything() {
     let error = policy(cluster_object(&spec)).unwrap_err();
     assert_eq!(error.field, "spec.namespaceSelector.matchExpressions[0].operator");
 
-    let spec = json!({"roles": {"default": ROLE}, "namespaceSelector": "shop"});
-    assert!(policy(cluster_object(&spec)).is_err());
+    for selector in [json!("shop"), json!([]), json!([[], []])] {
+        let spec = json!({"roles": {"default": ROLE}, "namespaceSelector": selector});
+        let error = policy(cluster_object(&spec)).unwrap_err();
+        assert_eq!(error.field, "spec.namespaceSelector");
+    }
 }
 
 #[test]
