@@ -799,7 +799,15 @@ fn is_within(path: &str, folder: &str, windows: bool) -> bool {
         [drive, b':', ..] if windows && drive.is_ascii_alphabetic() => &path[2..],
         _ => path,
     };
-    let mut parts = path.split(separator).filter(|part| !part.is_empty() && *part != ".");
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split(separator) {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    let mut parts = parts.into_iter();
     let mut folder = folder.split('/').filter(|part| !part.is_empty());
     folder.all(|expected| {
         parts
