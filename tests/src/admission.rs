@@ -78,7 +78,7 @@ pub async fn create(client: &Client, path: &str, object: &Value) -> Result<Answe
         .headers
         .get_all(http::header::WARNING)
         .iter()
-        .filter_map(|value| warning(value.to_str().ok()?));
+        .filter_map(|value| warning(std::str::from_utf8(value.as_bytes()).ok()?));
     let warnings = warnings.collect();
     let body = serde_json::from_slice(&bytes).context("the API server answers in JSON")?;
     Ok(Answer {

@@ -242,6 +242,7 @@ async fn a_volume_or_a_mount_where_ours_must_go_is_refused_and_not_trusted() {
         ("slashes", format!("/{MOUNT}/")),
         ("inside", format!("{MOUNT}/token")),
         ("roundabout", "/var/run/secrets/./tokenscope.io/aws".to_owned()),
+        ("back-and-forth", "/var/run/secrets/tokenscope.io/b/../aws".to_owned()),
     ] {
         let mut pod = shop.asking(name, ORDERS);
         pod["spec"]["volumes"] = json!([{"name": "mine", "emptyDir": {}}]);

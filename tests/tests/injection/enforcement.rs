@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokenscope_tests::admission::{create_pod, try_pod};
 use tokenscope_tests::control_plane::ControlPlane;
 use tokenscope_tests::fixtures::{
-    ADMIN, ORDERS, PROPAGATION, Shop, annotation, environment, reviewed, volume, with_annotations,
+    ADMIN, ORDERS, PROPAGATION, Shop, annotation, environment, orders_may, reviewed, volume, with_annotations,
 };
 use tokenscope_tests::{eventually, get_json, merge};
 
@@ -16,16 +16,21 @@ async fn a_namespace_with_the_warn_label_admits_without_credentials_and_warns() 
     let shop = Shop::open(control_plane, "warned", &[("tokenscope.io/warn", "true")])
         .await
         .unwrap();
-    shop.allow_orders().await.unwrap();
+    let long = "arn:aws:iam::111122223333:role/a/long/path/that/takes/this/sentence/over/the/limit/of/one/warning/*";
+    shop.policy("orders", orders_may(&["arn:aws:iam::111122223333:role/shop/*", long]))
+        .await
+        .unwrap();
     shop.granted(&shop.asking("allowed", ORDERS)).await.unwrap();
     let answer = admitted_without_credentials(&shop, "denied").await;
 
     let text = answer.warnings.join(" ");
     assert!(text.contains("gets no AWS credentials"), "{text}");
-    // The API server cuts a warning after 256 characters, so a sentence may go on in the next one.
+    // The API server cuts a warning after 256 characters, so a sentence goes on in the next one.
     let text = text.replace("… ", "");
     assert!(
-        text.contains(&format!("TokenScopePolicy warned/orders does not allow {ADMIN}")),
+        text.contains(&format!(
+            "TokenScopePolicy warned/orders does not allow {ADMIN}: its roles.allowed has arn:aws:iam::111122223333:role/shop/*, {long}"
+        )),
         "{text}"
     );
 

@@ -126,6 +126,33 @@ async fn a_dry_run_gives_the_same_pod() {
     assert_eq!(tried.warnings, created.warnings);
 }
 
+#[tokio::test]
+async fn a_pod_can_be_applied_again_and_again() {
+    let control_plane = &SHARED.environment().await.control_plane;
+    let shop = Shop::open(control_plane, "applied", &[]).await.unwrap();
+    shop.allow_orders().await.unwrap();
+    shop.granted(&shop.asking("known", ORDERS)).await.unwrap();
+    for (name, how) in [
+        ("by-client", "--server-side=false"),
+        ("by-server", "--server-side=true"),
+    ] {
+        let mut pod = shop.asking(name, ORDERS);
+        pod["spec"]["containers"][0]["env"] = json!([{"name": "A", "value": "1"}]);
+        pod["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "own", "mountPath": "/own"}]);
+        pod["spec"]["volumes"] = json!([{"name": "own", "emptyDir": {}}]);
+        let apply = || control_plane.kubectl(&["apply", how, "--filename=-"], &pod.to_string());
+        apply().unwrap();
+        let path = shop.path(&format!("pods/{name}"));
+        let first = get_json(&shop.client, &path).await.unwrap();
+        apply().unwrap();
+        let second = get_json(&shop.client, &path).await.unwrap();
+
+        assert_eq!(reviewed(&first), Some("granted"));
+        assert_eq!(second["spec"], first["spec"]);
+        assert_eq!(second["metadata"]["annotations"], first["metadata"]["annotations"]);
+    }
+}
+
 /// The API server takes 3 MiB in a request, and etcd stores less: a dry run is all that such a pod ever sees.
 #[tokio::test]
 async fn a_pod_of_more_than_two_mebibytes_is_injected() {
