@@ -309,7 +309,7 @@ impl<'a> Field<'a> {
         // Left out by every policy that would allow it, and not named itself: that is what the policies' authors meant.
         let left_out = |refusal: &Refusal| matches!(refusal, Refusal::ContainerNotCovered { .. });
         if !wanted.by_name && refusals.iter().any(left_out) && refusals.iter().all(left_out) {
-            return Judged::LeftAlone("its policies don't cover it".into(), None);
+            return Judged::LeftAlone(NOT_COVERED.into(), None);
         }
         if self.candidates.is_empty() && !self.settings.policy_required {
             let reason = format!(
@@ -532,6 +532,9 @@ fn denied(refusals: impl IntoIterator<Item = Refusal>) -> Decision {
     })
 }
 
+/// Why a container gets nothing that no policy for its role covers.
+const NOT_COVERED: &str = "its policies don't cover it";
+
 /// What the containers' judgements add up to.
 #[derive(Default)]
 struct Outcome {
@@ -553,6 +556,16 @@ impl Outcome {
     fn decision(mut self, asks: Asks<'_>) -> Decision {
         if !self.refusals.is_empty() {
             return denied(self.refusals);
+        }
+        if self.containers.is_empty()
+            && self
+                .left_alone
+                .iter()
+                .any(|container| &*container.reason == NOT_COVERED)
+        {
+            let warning =
+                "the policies that allow the role cover none of this pod's containers: see their spec.containers";
+            self.warnings.push(warning.to_owned());
         }
         self.warnings.dedup();
         if self.containers.is_empty() {

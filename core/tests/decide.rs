@@ -617,6 +617,25 @@ fn a_policy_leaves_containers_out_unless_they_ask_by_name() {
 }
 
 #[test]
+fn a_pod_whose_containers_are_all_left_out_by_policy_hears_of_it() {
+    let containers = ContainerFilter {
+        include: vec![],
+        exclude: vec![Glob::new("*")],
+    };
+
+    let Decision::Untouched(Untouched::NoContainer { warnings }) = asking(ORDERS).decided([Policy {
+        containers,
+        ..policy("p")
+    }]) else {
+        panic!("touched")
+    };
+    assert!(
+        warnings[0].contains("cover none of this pod's containers"),
+        "{warnings:?}"
+    );
+}
+
+#[test]
 fn a_containers_own_role_must_be_allowed_once_its_pod_asks() {
     let with_own = |own, own_token_file, workload: Workload| Workload {
         containers: vec![
