@@ -19,7 +19,7 @@ const WEBHOOK: &str = "system:serviceaccount:tokenscope-system:tokenscope-webhoo
 #[tokio::test]
 async fn just_created_accounts_are_never_missed_and_nothing_is_asked_beyond_the_charts_rights() {
     let scenario = Scenario::start(Options {
-        values: json!({"logging": {"level": "debug"}}),
+        values: json!({"logging": {"level": "debug"}, "operator": {"evictMissed": true}}),
         ..Options::default()
     })
     .await;
@@ -163,10 +163,11 @@ async fn just_created_accounts_are_never_missed_and_nothing_is_asked_beyond_the_
     // What the programs do less often: a refusal, whose Event goes to the pod's owner, and a pod that was missed.
     let mut refused = of("crowd", "refused", "fresh-many");
     refused["metadata"]["annotations"] = json!({"tokenscope.io/role-arn": ADMIN});
-    refused["metadata"]["ownerReferences"] = json!([{
+    let owner = json!([{
         "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "orders-7d9", "controller": true,
         "uid": "0b1b6a14-3f0e-4b1c-9b1e-2f1f3a6f0d11",
     }]);
+    refused["metadata"]["ownerReferences"] = owner.clone();
     shop.refused(&refused, "fresh does not allow").await.unwrap();
     eventually(SOON, "there is an Event on the pod's owner", async || {
         let events = shop.events_about("ReplicaSet", "orders-7d9").await?;
@@ -180,7 +181,8 @@ async fn just_created_accounts_are_never_missed_and_nothing_is_asked_beyond_the_
     scenario.installed.webhook(0).kill().unwrap();
     let mut pod = shop.pod("missed");
     pod["metadata"]["labels"] = json!({"app": "by-default"});
-    accepts(client, &pod).await.unwrap();
+    pod["metadata"]["ownerReferences"] = owner;
+    let missed = accepts(client, &pod).await.unwrap();
     runs(&shop, "missed").await;
     scenario.installed.webhook(0).restart().unwrap();
     let lists_of_start = requests_of_webhook(&scenario, "list", None);
@@ -204,6 +206,20 @@ async fn just_created_accounts_are_never_missed_and_nothing_is_asked_beyond_the_
         .await
         .unwrap();
     scenario.installed.wait_ready(control_plane).await.unwrap();
+    // Once pods are reviewed again, it is evicted, for its controller to make another.
+    until_after(&shop, &missed["metadata"]["creationTimestamp"]).await;
+    accepts(client, &of("crowd", "reviewed", "fresh-known")).await.unwrap();
+    eventually(SOON, "the missed pod is evicted", async || {
+        let pod = get_json(client, &shop.path("pods/missed")).await;
+        let gone = matches!(&pod, Err(kube::Error::Api(status)) if status.code == 404);
+        ensure!(
+            gone || !pod?["metadata"]["deletionTimestamp"].is_null(),
+            "it still runs"
+        );
+        Ok(())
+    })
+    .await
+    .unwrap();
     // A certificate is made anew.
     let change = json!({"metadata": {"annotations": {"tokenscope.io/rotate": "now"}}});
     merge(client, &secret_path, &change).await.unwrap();

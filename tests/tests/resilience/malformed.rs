@@ -197,6 +197,9 @@ fn malformed() -> Vec<(&'static str, Value)> {
             "subjects-is-an-object",
             with("subjects", json!({"serviceAccounts": ["orders"]})),
         ),
+        ("token-is-a-list", with("token", json!([]))),
+        ("subject-is-a-list", with("subjects", json!([[]]))),
+        ("selector-is-a-list", with("subjects", json!([{"podSelector": []}]))),
         (
             "bad-selector",
             with(
