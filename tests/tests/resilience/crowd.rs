@@ -270,7 +270,7 @@ type Right = (String, String);
 /// they have not used is printed, and must be known.
 fn rights(scenario: &Scenario) -> Result<()> {
     /// For API servers that can't stream lists, and for a namespace that the webhook's watch has not brought yet.
-    const RARE: [&str; 11] = [
+    const RARE: [&str; 10] = [
         "tokenscope-webhook get namespaces.",
         "tokenscope-webhook list clustertokenscopepolicies.tokenscope.io",
         "tokenscope-webhook list namespaces.",
@@ -281,7 +281,6 @@ fn rights(scenario: &Scenario) -> Result<()> {
         "tokenscope-operator list pods.",
         "tokenscope-operator list serviceaccounts.",
         "tokenscope-operator list tokenscopepolicies.tokenscope.io",
-        "tokenscope-operator patch clustertokenscopepolicies/status.tokenscope.io",
     ];
     let mut unknown = Vec::new();
     for process in ["tokenscope-webhook", "tokenscope-operator"] {
