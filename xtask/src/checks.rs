@@ -6,11 +6,12 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use tokenscope_xtask::cargo;
 use tokenscope_xtask::progress::say;
 use tokenscope_xtask::tools::{self, Tool, resolve};
 
 use crate::crds;
-use crate::run::{Profile, build, cargo};
+use crate::run::{Profile, build};
 
 /// How many passed and failed. A static check counts as one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

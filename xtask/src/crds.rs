@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tokenscope_xtask::progress::say;
 use tokenscope_xtask::root;
 
-use crate::run::cargo;
+use tokenscope_xtask::cargo;
 
 /// Writes the files or, with `check`, fails and names those that differ.
 pub(crate) fn run(check: bool) -> Result<()> {

@@ -1,14 +1,36 @@
-//! What `cargo xtask` shares with the tests: where the real servers are, and how a long step shows that it moves.
+//! What `cargo xtask` shares with the tests: where the real servers are, a cluster of them, images for it, and how a long
+//! step shows that it moves.
 //!
-//! It stays light (clap, anyhow, serde_json), so that the first command a newcomer types starts within seconds.
+//! It stays light (clap, anyhow, serde_json, and tar and sha2 for images), so that the first command a newcomer types
+//! starts within seconds.
 
+pub mod cluster;
+pub mod images;
+pub mod oci;
 pub mod progress;
 pub mod tools;
 
 use std::path::Path;
+use std::process::Command;
 
 /// The root of the checkout that this was compiled in.
 pub fn root() -> &'static Path {
     let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
     xtask.parent().unwrap_or(xtask)
+}
+
+/// Cargo, in the root of the checkout.
+pub fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root()).args(arguments);
+    // Ours are about this small package; a build script that sees them in another build would run again.
+    for (name, _) in std::env::vars_os() {
+        if name
+            .to_str()
+            .is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"))
+        {
+            command.env_remove(name);
+        }
+    }
+    command
 }

@@ -1,6 +1,7 @@
 //! The commands a newcomer needs: demo, test, tools, crds, bench, compat.
 
 mod checks;
+mod cluster_command;
 mod crds;
 mod run;
 
@@ -8,6 +9,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use tokenscope_xtask::cluster::Cluster;
+use tokenscope_xtask::images;
 use tokenscope_xtask::progress::say;
 use tokenscope_xtask::tools::{Resolved, Tool, locate};
 
@@ -42,6 +45,18 @@ enum Command {
     Tools {
         #[arg(short, long, value_enum, default_value_t = Output::Table)]
         output: Output,
+    },
+    /// A real cluster of one node on this machine, apart from everything else on it (needs root)
+    #[command(subcommand)]
+    Cluster(cluster_command::ClusterCommand),
+    /// Build the container images, of one static program each, into target/images
+    Images {
+        /// A profile of Cargo: dist for what is published; dev compiles faster
+        #[arg(long, default_value = images::RELEASE_PROFILE)]
+        profile: String,
+        /// Make them known to this running cluster, too
+        #[arg(long, value_name = "CLUSTER")]
+        load: Option<String>,
     },
     /// Write the custom resource definitions from the Rust types into crds/yaml and the chart
     Crds {
@@ -80,6 +95,8 @@ fn main() -> ExitCode {
         }
         Command::Test { filter } => checks::run(filter.as_deref()),
         Command::Tools { output } => list_tools(output).map(|()| ExitCode::SUCCESS),
+        Command::Cluster(command) => cluster_command::run(command),
+        Command::Images { profile, load } => build_images(&profile, load.as_deref()).map(|()| ExitCode::SUCCESS),
         Command::Crds { check } => crds::run(check).map(|()| ExitCode::SUCCESS),
         Command::Bench(PassedOn { arguments }) => run::program("bench", run::Profile::Release, arguments),
         Command::Compat(PassedOn { arguments }) => run::program("compat", run::Profile::Debug, arguments),
@@ -88,6 +105,16 @@ fn main() -> ExitCode {
         say(&format!("error: {error:#}"));
         ExitCode::FAILURE
     })
+}
+
+fn build_images(profile: &str, load: Option<&str>) -> Result<()> {
+    let cluster = load.map(Cluster::named).transpose()?;
+    let built = images::build(profile)?;
+    if let Some(cluster) = cluster {
+        images::load(&built, &cluster)?;
+    }
+    images::print(&built);
+    Ok(())
 }
 
 fn list_tools(output: Output) -> Result<()> {
@@ -112,7 +139,7 @@ fn list_tools(output: Output) -> Result<()> {
             println!("{}", serde_json::to_string_pretty(&rows)?);
         }
         Output::Table => {
-            println!("{:<16} {:<20} {:<22} PATH", "TOOL", "VERSION", "FROM");
+            println!("{:<23} {:<20} {:<22} PATH", "TOOL", "VERSION", "FROM");
             for Resolved {
                 tool,
                 version,
@@ -121,7 +148,7 @@ fn list_tools(output: Output) -> Result<()> {
             } in found
             {
                 println!(
-                    "{:<16} {version:<20} {:<22} {}",
+                    "{:<23} {version:<20} {:<22} {}",
                     tool.name(),
                     origin.to_string(),
                     path.display()

@@ -6,8 +6,8 @@ use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use tokenscope_xtask::cargo;
 use tokenscope_xtask::progress::say;
-use tokenscope_xtask::root;
 use tokenscope_xtask::tools::{Tool, resolve};
 
 /// How the project is compiled.
@@ -50,22 +50,6 @@ pub(crate) fn build(profile: Profile) -> Result<()> {
         started.elapsed().as_secs_f64()
     ));
     Ok(())
-}
-
-/// Cargo, in the root of the checkout.
-pub(crate) fn cargo(arguments: &[&str]) -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(root()).args(arguments);
-    // Ours are about this small package; a build script that sees them in another build would run again.
-    for (name, _) in std::env::vars_os() {
-        if name
-            .to_str()
-            .is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"))
-        {
-            command.env_remove(name);
-        }
-    }
-    command
 }
 
 /// The folder of built programs: beside the one that this program is in, wherever the target folder is.
