@@ -123,14 +123,11 @@ impl Cluster {
     /// What is left of an earlier start that was interrupted is removed first. Fails if it runs already, without root's
     /// rights, and when it isn't ready within [two minutes](READY_DEADLINE); it is then left as it is, to be looked at.
     pub fn up(&self) -> Result<()> {
-        ensure_root("start a cluster")?;
-        ensure_installed()?;
-        let cni = cni_folder().context("the CNI plugins were installed, and aren't there")?;
-        let programs = Tool::CLUSTER
-            .into_iter()
-            .map(|tool| Ok((tool.name(), resolve(tool)?)))
-            .collect::<Result<Vec<_>>>()?;
-        let archives = [pause_archive()?, coredns_archive()?];
+        let Prepared {
+            cni,
+            programs,
+            archives,
+        } = prepare()?;
 
         let started = Instant::now();
         make_base()?;
@@ -414,6 +411,56 @@ impl Cluster {
         }
         Ok(())
     }
+}
+
+/// Builds and installs what clusters need, so that the next start takes as long as a start takes.
+pub fn warm_up() -> Result<()> {
+    prepare().map(|_| ())
+}
+
+/// Why no cluster can run here, if so: it takes root's rights and cgroups that can be made.
+pub fn obstacle() -> Option<String> {
+    if let Err(error) = ensure_root("start a cluster") {
+        return Some(error.to_string());
+    }
+    let unshared = Command::new("unshare")
+        .args(["--mount", "--net", "--pid", "--fork", "true"])
+        .output();
+    if !unshared.is_ok_and(|output| output.status.success()) {
+        return Some("this process may not make namespaces".to_owned());
+    }
+    let own = match cgroups::hierarchies() {
+        Ok((kind, found)) => found
+            .into_iter()
+            .map(move |each| each.cgroup(kind, &format!("tokenscope-try-{}", std::process::id()))),
+        Err(error) => return Some(format!("{error:#}")),
+    };
+    for cgroup in own {
+        if let Err(error) = fs::create_dir(&cgroup).and_then(|()| fs::remove_dir(&cgroup)) {
+            return Some(format!("no cgroup can be made: {}: {error}", cgroup.display()));
+        }
+    }
+    None
+}
+
+/// What a start uses.
+struct Prepared {
+    cni: PathBuf,
+    programs: Vec<(&'static str, PathBuf)>,
+    archives: [PathBuf; 2],
+}
+
+fn prepare() -> Result<Prepared> {
+    ensure_root("start a cluster")?;
+    ensure_installed()?;
+    Ok(Prepared {
+        cni: cni_folder().context("the CNI plugins were installed, and aren't there")?,
+        programs: Tool::CLUSTER
+            .into_iter()
+            .map(|tool| Ok((tool.name(), resolve(tool)?)))
+            .collect::<Result<_>>()?,
+        archives: [pause_archive()?, coredns_archive()?],
+    })
 }
 
 /// Where clusters have their folders.

@@ -117,6 +117,7 @@ start kube-controller-manager kube-controller-manager --kubeconfig="$STATE/conf/
   --authorization-kubeconfig="$STATE/conf/kube-controller-manager.kubeconfig" \
   --leader-elect=false --kube-api-qps=200 --kube-api-burst=400 --use-service-account-credentials \
   --service-account-private-key-file="$STATE/pki/service-accounts.key" --root-ca-file="$STATE/pki/ca.crt" \
+  --flex-volume-plugin-dir="$DATA/plugins" \
   --cluster-signing-cert-file="$STATE/pki/ca.crt" --cluster-signing-key-file="$STATE/pki/ca.key"
 start kube-scheduler kube-scheduler --kubeconfig="$STATE/conf/kube-scheduler.kubeconfig" \
   --authentication-kubeconfig="$STATE/conf/kube-scheduler.kubeconfig" --authorization-kubeconfig="$STATE/conf/kube-scheduler.kubeconfig" \
