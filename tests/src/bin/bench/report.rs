@@ -60,7 +60,8 @@ pub(crate) struct MemoryUse {
 /// Creates of pods under one webhook.
 #[derive(Debug, Serialize)]
 pub(crate) struct Creates {
-    /// `no webhook`, `constant`, `constant+patch`, `tokenscope` or `peer`.
+    /// `no webhook`, `constant` (which lets the pod through as it is), `constant+patch` (which answers with the patch that
+    /// tokenscope makes), `constant+patch+rules` (the same under tokenscope's own conditions), `tokenscope` or `peer`.
     pub(crate) webhook: &'static str,
     /// How many.
     pub(crate) count: usize,

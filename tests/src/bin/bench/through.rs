@@ -27,6 +27,8 @@ const MOST_CREATES: usize = 100_000;
 /// The label that chooses the webhook of a namespace.
 const LABEL: &str = "tokenscope-bench";
 
+const CONFIGURATIONS: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
+
 /// A webhook and its namespace.
 pub(crate) struct Variant {
     /// What it is called in the report.
@@ -45,7 +47,7 @@ impl Variant {
         injects: bool,
         (service_account, annotation, role): (&str, &str, &str),
     ) -> Result<Self> {
-        let namespace = format!("bench-{}", name.replace([' ', '+'], "-"));
+        let namespace = format!("bench-{}", name.replace([' ', '+', ','], "-"));
         let labels = [(LABEL, namespace.as_str()), ("tokenscope.io/inject", "false")];
         control_plane.create_namespace(&namespace, &labels).await?;
         control_plane
@@ -75,8 +77,32 @@ impl Variant {
                 "timeoutSeconds": 5,
             }],
         });
-        let path = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
-        post(&control_plane.client().await?, path, &configuration).await?;
+        post(&control_plane.client().await?, CONFIGURATIONS, &configuration).await?;
+        Ok(())
+    }
+
+    /// Registers a webhook for its namespace with the conditions and policies of another configuration.
+    pub(crate) async fn register_like(
+        &self,
+        control_plane: &ControlPlane,
+        configuration: &Value,
+        url: &str,
+        authorities: &str,
+    ) -> Result<()> {
+        let mut configuration = configuration.clone();
+        configuration["metadata"] = json!({"name": self.namespace});
+        for webhook in configuration["webhooks"].as_array_mut().into_iter().flatten() {
+            let name = webhook["name"].as_str().and_then(|name| name.split('.').next());
+            webhook["name"] = json!(format!("{}.{}", name.unwrap_or("webhook"), self.webhook()));
+            webhook["clientConfig"] = json!({"url": url, "caBundle": STANDARD.encode(authorities)});
+            // The namespace takes itself out of tokenscope's own selector.
+            let label = json!({"key": LABEL, "operator": "In", "values": [self.namespace]});
+            let expressions = webhook["namespaceSelector"]["matchExpressions"].as_array_mut();
+            let expressions = expressions.context("the chart selects namespaces by expressions")?;
+            expressions.retain(|expression| expression["key"] != "tokenscope.io/inject");
+            expressions.push(label);
+        }
+        post(&control_plane.client().await?, CONFIGURATIONS, &configuration).await?;
         Ok(())
     }
 
@@ -164,10 +190,7 @@ fn summary(variants: &[Variant], latencies: Vec<Vec<u32>>) -> Vec<Creates> {
 /// The API server learns of a configuration some moments after it was stored. It counts its calls.
 async fn wait_until_called(control_plane: &ControlPlane, variant: &Variant, pod: &Value) -> Result<()> {
     let client = control_plane.client().await?;
-    let path = format!(
-        "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{}",
-        variant.namespace
-    );
+    let path = format!("{CONFIGURATIONS}/{}", variant.namespace);
     let registered = get_json(&client, &path).await.is_ok();
     eventually(
         Duration::from_secs(30),
@@ -180,7 +203,7 @@ async fn wait_until_called(control_plane: &ControlPlane, variant: &Variant, pod:
             let metrics = client
                 .request_text(http::Request::get("/metrics").body(Vec::new())?)
                 .await?;
-            let name = format!("name=\"{}\"", variant.webhook());
+            let name = format!("{}\"", variant.webhook());
             let called = metrics
                 .lines()
                 .any(|line| line.starts_with("apiserver_admission_webhook_request_total{") && line.contains(&name));
