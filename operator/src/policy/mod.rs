@@ -41,6 +41,8 @@ const WRITES: usize = 16;
 const COUNT_PAUSE: Duration = Duration::from_secs(2);
 /// After a write of a policy that failed.
 const RETRY: Duration = Duration::from_secs(5);
+/// Between two looks at all missed pods, or at all numbers, however much happens.
+const PACE: Duration = Duration::from_secs(1);
 /// How often the loop shows at least that it lives.
 const TICK: Duration = Duration::from_secs(10);
 
@@ -129,7 +131,8 @@ impl Reconciler {
         // When what changed is looked at; the first of many changes waits for the others, however many follow.
         let mut pass_at = Instant::now();
         let mut resync = Instant::now() + self.resync;
-        let mut counted = None;
+        let mut count_at = Instant::now();
+        let mut missed_at = Instant::now();
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -149,6 +152,7 @@ impl Reconciler {
                     self.metrics.leader.set(i64::from(self.leader.may_write()));
                     self.world.concern_all();
                     progress = Progress::default();
+                    missed_at = Instant::now();
                 }
                 () = tokio::time::sleep_until(wake) => {}
             }
@@ -164,14 +168,15 @@ impl Reconciler {
                 self.world.pass(now);
                 self.metrics.passes.observe(began.elapsed().as_secs_f64());
                 pass_at = Instant::now() + GATHER;
+                missed_at = missed_at.min(began + PACE);
             }
             if began >= resync {
                 self.world.concern_all();
                 resync = began + self.resync;
             }
-            if counted.is_none_or(|at| began >= at + COUNT_PAUSE) {
+            if began >= count_at {
                 self.count();
-                counted = Some(began);
+                count_at = began + PACE;
             }
             self.gate.open();
 
@@ -186,8 +191,10 @@ impl Reconciler {
             if self.leader.may_write() {
                 self.write_status(&writes, &mut pacing, now);
                 let held_back = pacing.held_back.values().min().copied();
-                let missed = self.deal_with_missed(&writes, &mut progress, now);
-                wake = wake.min(held_back.unwrap_or(wake)).min(missed.unwrap_or(wake));
+                if began >= missed_at {
+                    missed_at = began + self.deal_with_missed(&writes, &mut progress, now);
+                }
+                wake = wake.min(held_back.unwrap_or(wake)).min(missed_at);
             }
         }
         while let Some(written) = writes.next().await {
@@ -235,16 +242,19 @@ impl Reconciler {
         }
     }
 
-    /// Tells of missed pods, evicts one where that is allowed, and answers when to look again.
-    fn deal_with_missed(&mut self, writes: &Writes, progress: &mut Progress, now: Timestamp) -> Option<Instant> {
-        let again = |pause: Duration| Some(Instant::now() + pause);
+    /// Tells of missed pods, evicts one where that is allowed, and answers how long nothing more can be done.
+    fn deal_with_missed(&self, writes: &Writes, progress: &mut Progress, now: Timestamp) -> Duration {
         let world = &self.world;
         let uids: HashSet<&str> = world.missed().map(|(_, missed)| &*missed.uid).collect();
         progress.keep(|uid| uids.contains(uid));
-        let mut next = None;
+        let mut pause = if self.evict_missed && !uids.is_empty() {
+            PACE
+        } else {
+            TICK
+        };
         for (key, missed) in world.missed() {
             if now < missed.since + missed::SETTLED {
-                next = again(Duration::from_secs(2));
+                pause = PACE;
                 continue;
             }
             if self.evict_missed && writes.len() < WRITES && progress.may_evict(missed, world.last_reviewed(), now) {
@@ -260,15 +270,11 @@ impl Reconciler {
             let Some(report) = world.report(key, now) else { continue };
             if self.reporter.try_send((key.0.clone(), report)).is_err() {
                 self.metrics.event(EventOutcome::Delayed);
-                next = again(RETRY);
-                break;
+                return pause.min(RETRY);
             }
             progress.note_told(&missed.uid);
         }
-        if self.evict_missed && !uids.is_empty() {
-            return again(Duration::from_secs(1));
-        }
-        next
+        pause
     }
 
     fn take_in(&mut self, written: Written, pacing: &mut Pacing) {
