@@ -220,7 +220,7 @@ impl Machine {
 
     /// Waits for the state of before; the machine's process 1 may take a moment to look at a dead process.
     fn comes_back(&self, clusters: &[&str]) -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             let now = Self::now(clusters)?;
             if now == *self {

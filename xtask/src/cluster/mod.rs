@@ -15,7 +15,8 @@ mod files;
 use std::fs::{self, File};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -55,6 +56,9 @@ const FROM_DISTRIBUTION: [(&str, &str); 13] = [
 
 /// CNI plugins that the pods' network is made with; all in Debian's `containernetworking-plugins`.
 const CNI_PLUGINS: [&str; 4] = ["ptp", "host-local", "loopback", "portmap"];
+
+/// Says once how a process ended.
+type Ended = mpsc::Receiver<std::io::Result<ExitStatus>>;
 
 /// A cluster, running or not.
 #[derive(Clone, Debug)]
@@ -168,8 +172,8 @@ impl Cluster {
         step.done("");
 
         let step = Step::start("etcd and kube-apiserver", None);
-        let mut first = self.spawn()?;
-        self.wait(&mut first, started, &step, "kube-apiserver", |cluster| {
+        let first = self.spawn()?;
+        self.wait(&first, started, &step, "kube-apiserver", |cluster| {
             cluster.is_marked("kube-apiserver")
         })?;
         step.done("");
@@ -177,7 +181,7 @@ impl Cluster {
         let step = Step::start("node", None);
         self.apply(files::COREDNS)?;
         let ready = r"jsonpath={.status.conditions[?(@.type=='Ready')].status}";
-        self.wait(&mut first, started, &step, "kubelet", |cluster| {
+        self.wait(&first, started, &step, "kubelet", |cluster| {
             cluster.is_marked("images")
                 && cluster.kubectl_says(&["get", "node", files::NODE, "-o", ready], "True")
                 && cluster.kubectl_says(
@@ -189,7 +193,7 @@ impl Cluster {
 
         let step = Step::start("CoreDNS", None);
         let available = "jsonpath={.status.availableReplicas}";
-        self.wait(&mut first, started, &step, "kubelet", |cluster| {
+        self.wait(&first, started, &step, "kubelet", |cluster| {
             cluster.kubectl_says(
                 &[
                     "get",
@@ -302,7 +306,8 @@ impl Cluster {
         succeeded("kubectl apply", &child.wait_with_output()?)
     }
 
-    fn spawn(&self) -> Result<Child> {
+    /// Starts the outermost process; its end is told through the channel.
+    fn spawn(&self) -> Result<Ended> {
         let log = File::create(self.folder.join("log/node.log"))?;
         let mut command = Command::new("setsid"); // the terminal's signals are the starter's
         command
@@ -326,13 +331,19 @@ impl Cluster {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
-        command.spawn().context("can't run setsid")
+        let mut child = command.spawn().context("can't run setsid")?;
+        let (ended, receiver) = mpsc::channel();
+        // Whoever ends the cluster, its outermost process is our child as long as we live, and has to be looked at.
+        std::thread::spawn(move || {
+            let _ = ended.send(child.wait());
+        });
+        Ok(receiver)
     }
 
     /// Waits for something, as long as the cluster's first process lives and the deadline allows.
     fn wait(
         &self,
-        first: &mut Child,
+        first: &Ended,
         started: Instant,
         step: &Step,
         log: &str,
@@ -343,9 +354,10 @@ impl Cluster {
                 return Ok(());
             }
             let logs = self.folder.join("log");
-            if let Some(status) = first.try_wait()? {
+            if let Ok(ended) = first.try_recv() {
                 bail!(
-                    "the cluster's first process ended with {status}:\n{}",
+                    "the cluster's first process ended with {}:\n{}",
+                    ended?,
                     tail(&logs.join("node.log"))
                 );
             }
