@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Subcommand;
-use tokenscope_xtask::cluster::{Cluster, DEFAULT_NAME};
+use tokenscope_xtask::cluster::{Cluster, DEFAULT_NAME, Status};
 use tokenscope_xtask::progress::say;
 use tokenscope_xtask::tools::Tool;
 
@@ -133,7 +133,7 @@ fn status(name: Option<&str>, output: Output) -> Result<ExitCode> {
                         .map(|(name, process)| (name.clone(), (*process).into()))
                         .collect();
                     serde_json::json!({
-                        "name": cluster.name(), "ready": status.ready, "ageSeconds": status.age.as_secs(),
+                        "name": cluster.name(), "ready": status.ready, "ageSeconds": age(status).as_secs(),
                         "processes": status.processes, "servers": servers, "kubeconfig": cluster.kubeconfig(),
                         "logs": cluster.folder().join("log"),
                     })
@@ -152,7 +152,7 @@ fn status(name: Option<&str>, output: Output) -> Result<ExitCode> {
                     "{:<16} {:<10} {:<8} {:<10} {}",
                     cluster.name(),
                     if status.ready { "ready" } else { "not ready" },
-                    age(status.age),
+                    rounded(age(status)),
                     status.processes,
                     cluster.kubeconfig().display()
                 );
@@ -171,7 +171,12 @@ fn status(name: Option<&str>, output: Output) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn age(age: Duration) -> String {
+/// Zero if the clock was put back meanwhile.
+fn age(status: &Status) -> Duration {
+    status.started.elapsed().unwrap_or_default()
+}
+
+fn rounded(age: Duration) -> String {
     match age.as_secs() {
         seconds @ 0..120 => format!("{seconds}s"),
         seconds @ 120..7200 => format!("{}m", seconds / 60),

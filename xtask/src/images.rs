@@ -1,6 +1,6 @@
 //! `cargo xtask images`: our programs as container images of one static file each.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Instant;
 
@@ -23,7 +23,7 @@ pub const RELEASE_PROFILE: &str = "dist";
 /// The programs are linked with glibc statically. Only the last step of the build differs for that, so everything that a
 /// usual build of the profile has compiled is used again.
 pub fn build(profile: &str) -> Result<Vec<Written>> {
-    let folder = target()?.join("images");
+    let folder = target().join("images");
     PROGRAMS
         .into_iter()
         .map(|program| {
@@ -107,10 +107,7 @@ fn compile(program: &str, profile: &str) -> Result<(PathBuf, String, String)> {
     Ok((path, text("version"), text("license")))
 }
 
-/// The target folder, wherever it is: this program is in its `debug` or `release`.
-fn target() -> Result<PathBuf> {
-    match std::env::var_os("CARGO_TARGET_DIR") {
-        Some(folder) => Ok(root().join(folder)),
-        None => Ok(Path::new(root()).join("target")),
-    }
+/// The target folder, wherever it is.
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |folder| root().join(folder))
 }

@@ -72,8 +72,8 @@ pub struct Cluster {
 pub struct Status {
     /// Whether its start has ended well and its first process lives.
     pub ready: bool,
-    /// Since its start.
-    pub age: Duration,
+    /// When its start began, by the machine's clock.
+    pub started: SystemTime,
     /// How many processes it has, those of pods too.
     pub processes: usize,
     /// The servers: name and process number.
@@ -136,7 +136,7 @@ impl Cluster {
         let started = Instant::now();
         make_base()?;
         if self.folder.exists() {
-            let _lock = self.lock()?;
+            let _held = self.lock()?;
             if self.status()?.is_some_and(|status| status.ready) {
                 bail!("the cluster {:?} runs already", self.name);
             }
@@ -162,11 +162,11 @@ impl Cluster {
         let own = format!("tokenscope-cluster-{}", self.name);
         let cgroups: Vec<PathBuf> = hierarchies.iter().map(|each| each.cgroup(kind, &own)).collect();
         self.write_list("cgroups", &cgroups, "")?;
-        let (starter, inside) = match kind {
+        let (outermost, inside) = match kind {
             cgroups::Kind::Unified => ("outer", "node/init"),
             cgroups::Kind::Hybrid => ("", ""),
         };
-        self.write_list("join-starter", &cgroups, starter)?;
+        self.write_list("join-starter", &cgroups, outermost)?;
         self.write_list("join", &cgroups, inside)?;
         cgroups::make(kind, &hierarchies, &cgroups, &base()?.join("handed-down"))?;
         step.done("");
@@ -242,7 +242,7 @@ impl Cluster {
         servers.sort();
         Ok(Some(Status {
             ready: self.is_marked("ready") && cgroups::first_process(&cgroups).is_some(),
-            age: SystemTime::now().duration_since(started).unwrap_or_default(),
+            started,
             processes: members.len(),
             servers,
         }))
@@ -486,7 +486,7 @@ fn make_base() -> Result<()> {
     let made = fs::DirBuilder::new().mode(0o700).create(&base);
     let found = fs::symlink_metadata(&base).with_context(|| format!("can't make {}: {made:?}", base.display()))?;
     ensure!(
-        found.is_dir() && found.uid() == user()? && found.mode() & 0o077 == 0,
+        found.is_dir() && found.uid() == user()? && found.mode() & 0o777 == 0o700,
         "{} isn't a folder that only you can use; remove it",
         base.display()
     );
