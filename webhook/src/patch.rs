@@ -18,25 +18,23 @@ pub fn json(edits: &[Edit<'_>]) -> String {
 
 /// Appends `text` as a JSON string.
 pub(crate) fn push_string(json: &mut String, text: &str) {
-    let plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
-    if text.bytes().all(plain) {
-        json.push('"');
-        json.push_str(text);
-        json.push('"');
-        return;
-    }
+    let special = |byte: u8| byte < b' ' || byte == b'"' || byte == b'\\';
     json.push('"');
-    for character in text.chars() {
-        match character {
-            '"' => json.push_str("\\\""),
-            '\\' => json.push_str("\\\\"),
-            control if control < ' ' => {
+    let mut rest = text;
+    while let Some(at) = rest.bytes().position(special) {
+        // A special byte is a whole character, so both cuts are between characters.
+        json.push_str(&rest[..at]);
+        match rest.as_bytes()[at] {
+            b'"' => json.push_str("\\\""),
+            b'\\' => json.push_str("\\\\"),
+            control => {
                 // Writing into a String can't fail.
-                let _ = write!(json, "\\u{:04x}", control as u32);
+                let _ = write!(json, "\\u{control:04x}");
             }
-            other => json.push(other),
         }
+        rest = &rest[at + 1..];
     }
+    json.push_str(rest);
     json.push('"');
 }
 

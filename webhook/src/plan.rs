@@ -182,6 +182,16 @@ const ROLE_ARN: &str = "AWS_ROLE_ARN";
 const TOKEN_FILE: &str = "AWS_WEB_IDENTITY_TOKEN_FILE";
 const ROLE_SESSION_NAME: &str = "AWS_ROLE_SESSION_NAME";
 
+/// All of them. A record that names any other variable is not ours, and does not make that one ours.
+const VARIABLES: [&str; 6] = [
+    STS_REGIONAL_ENDPOINTS,
+    DEFAULT_REGION,
+    REGION,
+    ROLE_ARN,
+    TOKEN_FILE,
+    ROLE_SESSION_NAME,
+];
+
 impl Mount {
     fn of(settings: &Settings) -> Self {
         if settings.eks_compatible {
@@ -229,7 +239,7 @@ pub fn plan<'a, S: AsRef<str>>(
         Decision::Granted(granted) => {
             let equipment = Equipment::of(granted, &planner);
             match planner.conflicts(&equipment) {
-                conflicts if conflicts.is_empty() => planner.grant(granted, &equipment),
+                conflicts if conflicts.is_empty() => planner.grant(granted, equipment),
                 conflicts => planner.refuse(conflicts),
             }
         }
@@ -407,12 +417,12 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
 
     /// Whether an earlier review added this variable.
     fn is_ours(&self, container: &Container<S>, variable: &str) -> bool {
-        self.ours(container).iter().any(|name| name == variable)
-    }
-
-    /// The variables that an earlier review added.
-    fn ours(&self, container: &Container<S>) -> &'b [Cow<'b, str>] {
-        self.record.map_or(&[], |record| record.env_of(container.name.as_ref()))
+        self.record.is_some_and(|record| {
+            record
+                .env_of(container.name.as_ref())
+                .iter()
+                .any(|name| name == variable)
+        })
     }
 
     /// What stands where our volume or one of its mounts must go, and what to do about it.
@@ -451,25 +461,25 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
         conflicts
     }
 
-    fn grant(&self, granted: &'a Granted, equipment: &Equipment<'a>) -> Plan<'a> {
-        let mut edits = Vec::with_capacity(equipment.containers.len() * 2 + 2);
-        self.edit_volume(&equipment.tokens, &mut edits);
-        let mut equipped = equipment.containers.iter().peekable();
-        for (index, (place, container)) in self.containers.iter().enumerate() {
-            let equipped = equipped.next_if(|equipped| equipped.container == index);
-            self.edit_container(*place, container, equipped, &mut edits);
-        }
-        let record = self.record_of(granted, equipment);
-        self.edit_annotations(Some(record), Some("granted"), &mut edits);
-
+    fn grant(&self, granted: &'a Granted, equipment: Equipment<'a>) -> Plan<'a> {
+        let record = self.record_of(granted, &equipment);
         let mut warnings = granted.warnings.clone();
-        self.warn_about_other_credentials(equipment, &mut warnings);
+        self.warn_about_other_credentials(&equipment, &mut warnings);
         if equipment.name_does_not_fit {
             warnings.push(format!(
                 "AWS_ROLE_SESSION_NAME is left out: STS takes 2 to 64 characters, and the pod's name has {}",
                 self.pod.metadata.name.as_ref().map_or(0, |name| name.as_ref().len())
             ));
         }
+
+        let mut edits = Vec::with_capacity(equipment.containers.len() * 2 + 2);
+        self.edit_volume(equipment.tokens, &mut edits);
+        let mut equipped = equipment.containers.into_iter().peekable();
+        for (index, (place, container)) in self.containers.iter().enumerate() {
+            let equipped = equipped.next_if(|equipped| equipped.container == index);
+            self.edit_container(*place, container, equipped, &mut edits);
+        }
+        self.edit_annotations(Some(record), Some("granted"), &mut edits);
         Plan {
             verdict: Verdict::Granted,
             edits,
@@ -494,7 +504,7 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
     fn leave(&self, verdict: Verdict) -> Plan<'a> {
         let mut edits = Vec::new();
         if self.record.is_some() {
-            self.edit_volume(&[], &mut edits);
+            self.edit_volume(Vec::new(), &mut edits);
             for (place, container) in &self.containers {
                 self.edit_container(*place, container, None, &mut edits);
             }
@@ -513,22 +523,19 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
         }
     }
 
-    fn edit_volume(&self, tokens: &[TokenFile<'a>], edits: &mut Vec<Edit<'a>>) {
+    fn edit_volume(&self, tokens: Vec<TokenFile<'a>>, edits: &mut Vec<Edit<'a>>) {
         match self.volume {
             None if tokens.is_empty() => {}
             None => edits.push(Edit::AddVolume {
                 name: self.mount.volume,
-                tokens: tokens.to_vec(),
+                tokens,
                 none: self.pod.spec.volumes.is_none(),
             }),
             Some(_) if !self.owns_volume => {}
             Some((volume, _)) if tokens.is_empty() => edits.push(Edit::RemoveVolume { volume }),
             Some((volume, present)) => {
-                if !holds(present, tokens) {
-                    edits.push(Edit::ReplaceTokens {
-                        volume,
-                        tokens: tokens.to_vec(),
-                    });
+                if !holds(present, &tokens) {
+                    edits.push(Edit::ReplaceTokens { volume, tokens });
                 }
             }
         }
@@ -538,32 +545,28 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
         &self,
         place: Place,
         container: &Container<S>,
-        equipped: Option<&Equipped<'a>>,
+        equipped: Option<Equipped<'a>>,
         edits: &mut Vec<Edit<'a>>,
     ) {
-        let wanted = equipped.map_or(&[][..], |equipped| &equipped.variables);
-        self.edit_variables(place, container, wanted, edits);
-        self.edit_mounts(
-            place,
-            container,
-            equipped.is_some_and(|equipped| equipped.mounts),
-            edits,
-        );
+        let (variables, mounts) =
+            equipped.map_or((Vec::new(), false), |equipped| (equipped.variables, equipped.mounts));
+        self.edit_variables(place, container, variables, edits);
+        self.edit_mounts(place, container, mounts, edits);
     }
 
     fn edit_variables(
         &self,
         place: Place,
         container: &Container<S>,
-        wanted: &[Variable<'a>],
+        mut wanted: Vec<Variable<'a>>,
         edits: &mut Vec<Edit<'a>>,
     ) {
         let present = container.env.as_deref().unwrap_or_default();
         let last = |name: &str| present.iter().rposition(|variable| variable.name.as_ref() == name);
         let mut unwanted: Vec<usize> = Vec::new();
-        for name in self.ours(container) {
+        for name in VARIABLES.into_iter().filter(|name| self.is_ours(container, name)) {
             let Some(index) = last(name) else { continue };
-            match wanted.iter().find(|variable| variable.name == *name) {
+            match wanted.iter().find(|variable| variable.name == name) {
                 Some(variable) if variable.is(&present[index]) => {}
                 Some(variable) => edits.push(Edit::ReplaceVariable {
                     container: place,
@@ -575,20 +578,15 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
         }
         // From behind, so that the indices of those that are still to go stay true.
         unwanted.sort_unstable_by(|a, b| b.cmp(a));
-        unwanted.dedup();
         edits.extend(unwanted.into_iter().map(|index| Edit::RemoveVariable {
             container: place,
             index,
         }));
-        let missing: Vec<_> = wanted
-            .iter()
-            .filter(|variable| last(variable.name).is_none())
-            .cloned()
-            .collect();
-        if !missing.is_empty() {
+        wanted.retain(|variable| last(variable.name).is_none());
+        if !wanted.is_empty() {
             edits.push(Edit::AddVariables {
                 container: place,
-                variables: missing,
+                variables: wanted,
                 none: container.env.is_none(),
             });
         }
@@ -799,19 +797,23 @@ fn is_within(path: &str, folder: &str, windows: bool) -> bool {
         [drive, b':', ..] if windows && drive.is_ascii_alphabetic() => &path[2..],
         _ => path,
     };
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split(separator) {
+    let begins_with_folder = |parts: &mut dyn Iterator<Item = &str>| {
+        folder.split('/').filter(|part| !part.is_empty()).all(|expected| {
+            parts
+                .next()
+                .is_some_and(|part| part == expected || (windows && part.eq_ignore_ascii_case(expected)))
+        })
+    };
+    let mut parts = path.split(separator).filter(|part| !part.is_empty() && *part != ".");
+    if !path.contains("..") {
+        return begins_with_folder(&mut parts);
+    }
+    let mut straight: Vec<&str> = Vec::new();
+    for part in parts {
         match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
+            ".." => drop(straight.pop()),
+            part => straight.push(part),
         }
     }
-    let mut parts = parts.into_iter();
-    let mut folder = folder.split('/').filter(|part| !part.is_empty());
-    folder.all(|expected| {
-        parts
-            .next()
-            .is_some_and(|part| part == expected || (windows && part.eq_ignore_ascii_case(expected)))
-    })
+    begins_with_folder(&mut straight.into_iter())
 }

@@ -526,6 +526,15 @@ fn a_forged_record_gives_no_role() {
 }
 
 #[test]
+fn a_forged_record_takes_no_other_variable_away() {
+    let mut pod = plain(json!([{"name": "app", "env": [{"name": "PATH", "value": "/bin"}]}]));
+    let record =
+        json!({"grants": [{"role": ROLE, "containers": ["app"], "env": ["PATH", "AWS_ROLE_ARN"]}], "hash": "0"});
+    pod["metadata"]["annotations"] = json!({"tokenscope.io/grant": record.to_string()});
+    assert_eq!(World::new().review(&pod).env("app"), ["PATH=/bin"]);
+}
+
+#[test]
 fn a_refusal_is_an_answer_a_warning_or_a_note_as_the_namespace_says() {
     let mut pod = asking(app());
     pod["metadata"]["annotations"]["tokenscope.io/role-arn"] = json!("arn:aws:iam::999999999999:role/root");
