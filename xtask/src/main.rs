@@ -1,4 +1,4 @@
-//! The commands a newcomer needs: demo, test, tools, crds, bench, compat.
+//! The commands a newcomer needs: demo, test, tools, cluster, images, crds, bench, compat.
 
 mod checks;
 mod cluster_command;

@@ -159,7 +159,12 @@ pub(super) fn restore(record: &Path) -> Result<()> {
     let Ok(text) = fs::read_to_string(record) else {
         return Ok(());
     };
-    let (_, hierarchies) = hierarchies()?;
+    let (kind, hierarchies) = hierarchies()?;
+    ensure!(
+        kind == Kind::Unified,
+        "{} was made with other cgroups",
+        record.display()
+    );
     let top = hierarchies.first().context("no cgroup hierarchy is mounted")?.mount();
     for controller in text.lines() {
         // Busy: somebody else hands it down meanwhile, so it stays.

@@ -13,6 +13,7 @@ mod cgroups;
 mod files;
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
@@ -134,7 +135,6 @@ impl Cluster {
         } = prepare()?;
 
         let started = Instant::now();
-        make_base()?;
         if self.folder.exists() {
             let _held = self.lock()?;
             if self.status()?.is_some_and(|status| status.ready) {
@@ -143,7 +143,7 @@ impl Cluster {
             say("  removing what an interrupted start left");
             self.remove()?;
         }
-        fs::DirBuilder::new().mode(0o700).create(&self.folder)?;
+        self.make_folder()?;
         let _lock = self.lock()?;
 
         let step = Step::start("certificates and configuration", None);
@@ -397,6 +397,17 @@ impl Cluster {
             .collect();
         fs::write(self.folder.join(name), lines.concat())?;
         Ok(())
+    }
+
+    fn make_folder(&self) -> Result<()> {
+        loop {
+            make_base()?;
+            match fs::DirBuilder::new().mode(0o700).create(&self.folder) {
+                // The end of the last other cluster took the common folder away just now.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                result => return result.with_context(|| format!("can't make {}", self.folder.display())),
+            }
+        }
     }
 
     /// Held during a start or a stop; the kernel releases it however the holder ends.
