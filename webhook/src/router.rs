@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody as _};
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
@@ -29,8 +29,11 @@ use crate::review::{self, Answer, Asked, Unreadable};
 pub const MOST_BODY_BYTES: usize = 8 << 20;
 /// How long a review may take, its body included. The API server waits for 5 seconds, and a clear answer is better than none.
 const DEADLINE: Duration = Duration::from_secs(4);
-/// How many reviews may run at a time. Few ever do: a review waits for nothing but its body and a rare lookup.
-const MOST_AT_A_TIME: usize = 256;
+/// How much the bodies of all reviews that run at a time may hold, so that a crowd of large pods can't exhaust the memory.
+const MOST_BYTES_AT_A_TIME: usize = 64 << 20;
+/// What a review counts at least: 256 small ones may run at a time. Few ever do, since a review waits for nothing but its
+/// body and a rare lookup.
+const LEAST_BYTES: usize = MOST_BYTES_AT_A_TIME / 256;
 
 /// What reviews need.
 pub struct Webhook {
@@ -50,21 +53,22 @@ pub struct Webhook {
 
 /// `POST /mutate`, as the webhook configuration names it.
 pub fn router(webhook: Webhook) -> Router {
-    let slots = Semaphore::new(MOST_AT_A_TIME);
+    let room = Semaphore::new(MOST_BYTES_AT_A_TIME);
     Router::new()
         .route("/mutate", post(mutate))
-        .with_state(Arc::new(Serving { webhook, slots }))
+        .with_state(Arc::new(Serving { webhook, room }))
 }
 
 struct Serving {
     webhook: Webhook,
-    slots: Semaphore,
+    /// A permit a byte.
+    room: Semaphore,
 }
 
 /// Why there is no verdict. The API server takes each as a failed call, and the failure policy decides.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
-    #[error("too many reviews at a time: more than {MOST_AT_A_TIME}")]
+    #[error("too many or too large reviews at a time: more than {} MiB", MOST_BYTES_AT_A_TIME >> 20)]
     Shed,
     #[error("the body has more than {} MiB", MOST_BODY_BYTES >> 20)]
     TooLarge,
@@ -94,8 +98,10 @@ impl Failure {
 
 async fn mutate(State(serving): State<Arc<Serving>>, body: Body) -> Response {
     let began = Instant::now();
-    let Serving { webhook, slots } = &*serving;
-    let Ok(_slot) = slots.try_acquire() else {
+    let Serving { webhook, room } = &*serving;
+    // The API server always says how long the body is; who doesn't may send the most.
+    let length = body.size_hint().upper().map_or(MOST_BODY_BYTES, |bytes| bytes as usize);
+    let Ok(_room) = room.try_acquire_many(length.clamp(LEAST_BYTES, MOST_BODY_BYTES) as u32) else {
         webhook.metrics.shed();
         return failed(&Failure::Shed);
     };

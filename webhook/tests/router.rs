@@ -296,7 +296,7 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn too_many_at_a_time_are_turned_away_at_once() {
+async fn what_the_memory_has_no_room_for_is_turned_away_at_once() {
     let harness = Harness::knowing(nothing);
     let stuck = || {
         let body = Body::from_stream(futures::stream::pending::<Result<Vec<u8>, Infallible>>());
@@ -304,7 +304,8 @@ async fn too_many_at_a_time_are_turned_away_at_once() {
         let router = harness.router.clone();
         tokio::spawn(async move { router.oneshot(request).await.unwrap().status() })
     };
-    let all: Vec<_> = (0..257).map(|_| stuck()).collect();
+    // Of a body that doesn't say how long it is, 8 MiB are expected, and there is room for 64.
+    let all: Vec<_> = (0..9).map(|_| stuck()).collect();
     let mut answers = Vec::new();
     for task in all {
         answers.push(task.await.unwrap());
