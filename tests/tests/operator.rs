@@ -1,7 +1,7 @@
 //! What the operator keeps true, on a real API server and with the rights of the chart.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use kube::Client;
@@ -11,7 +11,7 @@ use tokenscope_tests::control_plane::ISSUER;
 use tokenscope_tests::fixtures::{CARTS, ORDERS, PROPAGATION, Shop, orders_may, reviewed};
 use tokenscope_tests::helm::NAMESPACE;
 use tokenscope_tests::install::Options;
-use tokenscope_tests::{Environment, Shared, delete, eventually, get_json, merge};
+use tokenscope_tests::{Environment, Shared, delete, eventually, get_json, merge, post};
 
 const POLICIES: &str = "/apis/tokenscope.io/v1alpha1";
 const OPERATOR: &str = "system:serviceaccount:tokenscope-system:tokenscope-operator";
@@ -283,7 +283,7 @@ async fn short_lived_certificates_are_replaced_in_time_again_and_again() {
     shop.allow_orders().await.unwrap();
     shop.granted(&shop.asking("before", ORDERS)).await.unwrap();
     let mut seen = BTreeSet::new();
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     while seen.len() < 3 {
         let answer = try_pod(&shop.client, &shop.asking("meanwhile", ORDERS)).await.unwrap();
         assert_eq!(reviewed(&answer.body), Some("granted"), "{}", answer.message());
@@ -333,6 +333,96 @@ async fn missed_pods_are_evicted_where_the_chart_allows_it_and_only_if_a_control
         .unwrap();
     get_json(&shop.client, &shop.path("pods/alone")).await.unwrap();
     assert_eq!(environment.control_plane.forbidden().unwrap(), Vec::<String>::new());
+}
+
+/// Budget: the first full status in under a minute, and an idle cluster for less than a hundredth of a core.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes and all of the machine: run it alone, with programs built for release (TOKENSCOPE_TEST_PROGRAMS)"]
+async fn ten_thousand_policies_and_fifty_thousand_pods_have_their_status_within_a_minute() {
+    const NAMESPACES: usize = 100;
+    const POLICIES_EACH: usize = 100;
+    const PODS_EACH: usize = 500;
+    let environment = Environment::start(Options {
+        programs: std::env::var_os("TOKENSCOPE_TEST_PROGRAMS").map(Into::into),
+        ..Options::default()
+    })
+    .await
+    .unwrap();
+    let (control_plane, operator) = (&environment.control_plane, environment.installed.operator(0));
+    let client = control_plane.client().await.unwrap();
+    operator.kill().unwrap();
+    let configuration = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/tokenscope";
+    delete(&client, configuration).await.unwrap();
+
+    let began = Instant::now();
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..NAMESPACES {
+        let namespace = format!("n{number}");
+        control_plane.create_namespace(&namespace, &[]).await.unwrap();
+        let client = client.clone();
+        tasks.spawn(async move {
+            for policy in 0..POLICIES_EACH {
+                let object = json!({
+                    "apiVersion": "tokenscope.io/v1alpha1", "kind": "TokenScopePolicy",
+                    "metadata": {"name": format!("p{policy}"), "namespace": namespace},
+                    "spec": {
+                        "subjects": [{"podSelector": {"matchLabels": {"app": format!("a{policy}")}}}],
+                        "roles": {"allowed": [ORDERS], "default": ORDERS},
+                    },
+                });
+                post(
+                    &client,
+                    &format!("{POLICIES}/namespaces/{namespace}/tokenscopepolicies"),
+                    &object,
+                )
+                .await?;
+            }
+            for pod in 0..PODS_EACH {
+                let labels = json!({"app": format!("a{}", pod % POLICIES_EACH), "tier": "x"});
+                let object = json!({
+                    "apiVersion": "v1", "kind": "Pod", "metadata": {"name": format!("pod-{pod}"), "labels": labels},
+                    "spec": {"containers": [
+                        {"name": "app", "image": "app", "env": [{"name": "A", "value": "b"}]},
+                        {"name": "sidecar", "image": "sidecar"},
+                    ]},
+                });
+                post(&client, &format!("/api/v1/namespaces/{namespace}/pods"), &object).await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(ended) = tasks.join_next().await {
+        ended.unwrap().unwrap();
+    }
+    println!("everything is created after {:?}", began.elapsed());
+
+    let began = Instant::now();
+    operator.restart().unwrap();
+    operator.wait_ready(Duration::from_secs(300)).await.unwrap();
+    println!("it knows and has judged everything after {:?}", began.elapsed());
+    let wanted = NAMESPACES * POLICIES_EACH;
+    eventually(Duration::from_secs(300), "every status is written", async || {
+        let (_, text) = operator.observe("/metrics").await?;
+        let mut lines = text.lines();
+        let written =
+            lines.find_map(|line| line.strip_prefix("tokenscope_operator_status_writes_total{outcome=\"written\"} "));
+        let written: usize = written.unwrap_or("0").parse()?;
+        ensure!(written >= wanted, "{written} of {wanted}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let took = began.elapsed();
+    println!(
+        "the first full status took {took:?}, memory {:?}",
+        operator.memory().unwrap()
+    );
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let before = operator.processor_time().unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let idle = operator.processor_time().unwrap().saturating_sub(before);
+    println!("a minute of quiet took {idle:?}");
+    assert!(took < Duration::from_secs(60), "{took:?}");
 }
 
 /// Creates a pod as if the webhook had been away: by the one way round it that needs no fault, a label that is taken back.
