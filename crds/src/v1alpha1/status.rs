@@ -28,7 +28,7 @@ pub struct PolicyStatus {
     )]
     pub conditions: Vec<Condition>,
 
-    /// Running pods that the policy's subjects select.
+    /// Running pods that the policy gives a role, or would give one if they were created now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub matched_pods: Option<i64>,
