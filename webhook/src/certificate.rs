@@ -113,3 +113,102 @@ impl Keeper {
         self.gate.open();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use kube::Client;
+    use kube::client::Body;
+    use rcgen::{CertificateParams, KeyPair};
+    use serde_json::{Value, json};
+    use std::sync::Mutex;
+    use tokenscope_platform::health::Gates;
+
+    fn secret(version: &str, certificate: &str, key: &str) -> Value {
+        let data = json!({"tls.crt": STANDARD.encode(certificate), "tls.key": STANDARD.encode(key)});
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "tls", "resourceVersion": version}, "data": data})
+    }
+
+    fn pair() -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let mut certificate = CertificateParams::new(vec!["webhook.test".to_owned()]).unwrap();
+        certificate.not_after = rcgen::date_time_ymd(2090, 1, 1);
+        (certificate.self_signed(&key).unwrap().pem(), key.serialize_pem())
+    }
+
+    /// A keeper before an API server that answers with what `stored` holds.
+    fn keeper(stored: &Arc<Mutex<Value>>, gates: &Gates) -> Keeper {
+        let stored = stored.clone();
+        let api_server = tower::service_fn(move |request: http::Request<Body>| {
+            assert_eq!(request.uri().path(), "/api/v1/namespaces/tokenscope-system/secrets/tls");
+            let answer = stored.lock().unwrap().clone();
+            let status = answer["code"].as_u64().unwrap_or(200) as u16;
+            let body = Body::from(answer.to_string().into_bytes());
+            std::future::ready(Ok::<_, Infallible>(
+                http::Response::builder().status(status).body(body).unwrap(),
+            ))
+        });
+        Keeper {
+            secrets: Api::namespaced(Client::new(api_server, "default"), "tokenscope-system"),
+            name: "tls".to_owned(),
+            period: Duration::from_secs(5),
+            certificate: ServingCertificate::empty(),
+            gate: gates.gate("certificate"),
+            expires: Gauge::default(),
+            clock: Timestamp::now,
+        }
+    }
+
+    #[tokio::test]
+    async fn the_gate_opens_with_the_first_certificate_and_a_bad_one_changes_nothing() {
+        let missing = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 404, "reason": "NotFound", "message": "secrets \"tls\" not found"});
+        let (stored, gates) = (Arc::new(Mutex::new(missing)), Gates::default());
+        let keeper = keeper(&stored, &gates);
+        let mut version = None;
+        let problem = keeper.look(&mut version).await.unwrap_err().to_string();
+        keeper.judge(Some(&problem));
+        assert_eq!(
+            gates.waiting().unwrap(),
+            "waiting for certificate: the Secret can't be read: secrets \"tls\" not found\n"
+        );
+
+        let (certificate, key) = pair();
+        *stored.lock().unwrap() = secret("1", &certificate, &key);
+        keeper.look(&mut version).await.unwrap();
+        keeper.judge(None);
+        assert_eq!(gates.waiting(), None);
+        let first = keeper.certificate.info().unwrap();
+        assert_eq!(keeper.expires.get(), first.not_after.as_second());
+
+        let (other_certificate, other_key) = pair();
+        *stored.lock().unwrap() = secret("2", &other_certificate, &key);
+        let problem = chain(&keeper.look(&mut version).await.unwrap_err());
+        assert!(
+            problem.contains("the one before stays") && problem.contains("does not fit"),
+            "{problem}"
+        );
+        assert!(!problem.contains("PRIVATE"), "{problem}");
+        keeper.judge(Some(&problem));
+        assert_eq!(
+            (gates.waiting(), keeper.certificate.info()),
+            (None, Some(first.clone()))
+        );
+
+        *stored.lock().unwrap() = secret("3", &other_certificate, &other_key);
+        keeper.look(&mut version).await.unwrap();
+        assert_ne!(keeper.certificate.info(), Some(first));
+    }
+
+    #[tokio::test]
+    async fn a_certificate_that_expired_closes_the_gate() {
+        let (certificate, key) = pair();
+        let (stored, gates) = (Arc::new(Mutex::new(secret("1", &certificate, &key))), Gates::default());
+        let mut keeper = keeper(&stored, &gates);
+        keeper.look(&mut None).await.unwrap();
+        keeper.clock = || "2090-01-02T00:00:00Z".parse().unwrap();
+        keeper.judge(None);
+        assert!(gates.waiting().unwrap().contains("to 2090-01-01T00:00:00Z"));
+    }
+}
