@@ -74,7 +74,7 @@ pub async fn run(args: Args, process: Process) -> Result<(), client::Error> {
         world: World::new(args.settings.settings(), &args.common.namespace),
         reporter,
         evict_missed: args.evict_missed,
-        resync: args.resync,
+        resync: args.resync.max(Duration::from_secs(1)),
         gate: policies_gate,
         heartbeat: process.gates.heartbeat("policies", HEARTBEAT),
         metrics,

@@ -28,11 +28,13 @@ impl Settings {
     pub(crate) fn new(authority_lifetime: Duration, serving_lifetime: Duration, overlap: Duration) -> Self {
         // A hundred years: what X.509 can still write, and sums can't overflow.
         const MOST: SignedDuration = SignedDuration::from_hours(100 * 365 * 24);
+        // Shorter ones would end before anybody has taken them up.
+        const LEAST: SignedDuration = SignedDuration::from_secs(10);
         let whole = |duration: Duration| SignedDuration::try_from(duration).unwrap_or(MOST).min(MOST);
-        let authority_lifetime = whole(authority_lifetime);
+        let authority_lifetime = whole(authority_lifetime).max(LEAST);
         Self {
             authority_lifetime,
-            serving_lifetime: whole(serving_lifetime),
+            serving_lifetime: whole(serving_lifetime).max(LEAST),
             overlap: whole(overlap).min(authority_lifetime / 9),
         }
     }
