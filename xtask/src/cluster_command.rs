@@ -78,10 +78,14 @@ pub(crate) fn run(command: ClusterCommand) -> Result<ExitCode> {
 fn up(cluster: &Cluster) -> Result<()> {
     let started = Instant::now();
     let name = cluster.name();
-    cluster.up().with_context(|| {
-        format!(
-            "the cluster {name:?} didn't start; `cargo xtask cluster down --name {name}` removes what is left of it"
-        )
+    cluster.up().map_err(|error| {
+        if cluster.folder().exists() {
+            error.context(format!(
+                "the cluster {name:?} didn't start; to remove what is left of it: cargo xtask cluster down --name {name}"
+            ))
+        } else {
+            error
+        }
     })?;
     let option = if name == DEFAULT_NAME {
         String::new()

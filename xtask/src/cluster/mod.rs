@@ -254,8 +254,12 @@ impl Cluster {
     /// Fails if the cluster doesn't run.
     pub fn command(&self, program: &str) -> Result<Command> {
         ensure_root("enter a cluster")?;
-        let first = cgroups::first_process(&self.cgroups())
-            .with_context(|| format!("the cluster {:?} doesn't run: cargo xtask cluster up", self.name))?;
+        let first = cgroups::first_process(&self.cgroups()).with_context(|| {
+            format!(
+                "the cluster {:?} doesn't run: cargo xtask cluster up --name {0}",
+                self.name
+            )
+        })?;
         let folder = std::env::current_dir()?;
         let mut search = vec![self.folder.join("bin")];
         search.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
