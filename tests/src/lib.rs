@@ -8,6 +8,7 @@
 //! - [`fixtures`]: a namespace of a shop, its policies and its pods;
 //! - [`direct`]: a webhook without an API server between;
 //! - [`helm`]: the real helm;
+//! - [`node`]: a cluster in which pods run, [`judge`]: somebody else's STS and S3 in it, [`probes`]: what the pods run;
 //! - [`second_webhook`]: somebody else's webhook beside ours;
 //! - [`process`]: child processes that end when the test does, and the faults to give them;
 //! - [`Shared`]: one control plane for all tests of a file.
@@ -22,7 +23,10 @@ pub mod fixtures;
 pub mod forward;
 pub mod helm;
 pub mod install;
+pub mod judge;
+pub mod node;
 pub mod pki;
+pub mod probes;
 pub mod process;
 pub mod second_webhook;
 

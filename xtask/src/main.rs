@@ -29,6 +29,9 @@ struct Arguments {
 enum Command {
     /// Start a real API server and tokenscope, annotate a pod, and get AWS credentials with its token
     Demo {
+        /// In a cluster with a node, where Helm installs and pods run (needs root)
+        #[arg(long)]
+        cluster: bool,
         /// Leave everything running and print the kubeconfig; Ctrl-C ends it
         #[arg(long)]
         keep: bool,
@@ -85,13 +88,14 @@ enum Output {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
-        Command::Demo { keep, verbose } => {
+        Command::Demo { cluster, keep, verbose } => {
             let flags = [("--keep", keep), ("--verbose", verbose)];
             let flags = flags
                 .iter()
                 .filter(|(_, given)| *given)
                 .map(|(flag, _)| (*flag).to_owned());
-            run::program("demo", run::Profile::Debug, flags.collect())
+            let program = if cluster { "demo_cluster" } else { "demo" };
+            run::program(program, run::Profile::Debug, flags.collect())
         }
         Command::Test { filter } => checks::run(filter.as_deref()),
         Command::Tools { output } => list_tools(output).map(|()| ExitCode::SUCCESS),
