@@ -322,7 +322,9 @@ fn arguments<'a>(
 /// Cargo builds programs for `cargo test` only in their own package, so here they may be older than their source.
 fn warn_if_old(program: &Path) -> Result<()> {
     let built = program.metadata()?.modified()?;
-    for folder in ["core", "crds", "platform", "webhook", "operator"] {
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    let own = name.strip_prefix("tokenscope-").unwrap_or_default();
+    for folder in ["core", "crds", "platform", own] {
         if let Some(newer) = newer_source(&root().join(folder).join("src"), built)? {
             say(&format!(
                 "warning: {} is older than {}; `cargo build --workspace --bins` builds it",
