@@ -10,7 +10,6 @@ use tokenscope_xtask::cargo;
 use tokenscope_xtask::progress::say;
 use tokenscope_xtask::tools::{self, Tool, resolve};
 
-use crate::crds;
 use crate::run::{Profile, build};
 
 /// How many passed and failed. A static check counts as one.
@@ -69,7 +68,6 @@ fn static_checks(totals: &mut Totals) {
             say("  dependencies: not checked, because cargo-deny isn't installed (cargo install cargo-deny --locked)");
         }
     }
-    totals.check("custom resource definitions", || crds::run(true));
 }
 
 fn tests(filter: Option<&str>, totals: &mut Totals) -> Result<()> {
