@@ -11,8 +11,8 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tokenscope_xtask::oci::Image;
 use tokenscope_xtask::progress::Step;
-use tokenscope_xtask::root;
 use tokenscope_xtask::tools::{Tool, resolve};
+use tokenscope_xtask::{cargo, root};
 
 use crate::judge::Judge;
 use crate::node::Node;
@@ -30,11 +30,20 @@ pub enum Sdk {
     Go,
     /// Version 2.
     Java,
+    /// aws-config and aws-sdk-s3, which need a newer Rust than the project does.
+    Rust,
 }
 
 impl Sdk {
     /// Every one.
-    pub const ALL: [Self; 5] = [Self::Go, Self::Python, Self::JavaScript, Self::AwsCli, Self::Java];
+    pub const ALL: [Self; 6] = [
+        Self::Go,
+        Self::Python,
+        Self::JavaScript,
+        Self::AwsCli,
+        Self::Java,
+        Self::Rust,
+    ];
 
     /// The folder of its probe.
     pub fn name(self) -> &'static str {
@@ -44,6 +53,7 @@ impl Sdk {
             Self::JavaScript => "javascript",
             Self::Go => "go",
             Self::Java => "java",
+            Self::Rust => "rust",
         }
     }
 
@@ -95,6 +105,7 @@ impl Sdk {
             Self::AwsCli => aws_cli(&sources, &built)?,
             Self::JavaScript => javascript(&sources, &built)?,
             Self::Java => java(&sources, &built)?,
+            Self::Rust => rust(&sources)?,
         };
         let written = Image {
             name: self.image(),
@@ -279,6 +290,24 @@ fn java(sources: &Path, built: &Path) -> Result<Image> {
     })
 }
 
+fn rust(sources: &Path) -> Result<Image> {
+    // Kept when the image is made anew: compiling the SDK takes minutes.
+    let target = root().join("target/probes/rust-target");
+    run(cargo(&["build", "--locked", "--quiet"])
+        .current_dir(sources)
+        .arg("--target-dir")
+        .arg(&target))?;
+    let mut files = vec![(target.join("debug/tokenscope-probe"), "/bin/probe".to_owned())];
+    with_libraries(&mut files)?;
+    Ok(Image {
+        name: String::new(),
+        entrypoint: vec!["/bin/probe".to_owned()],
+        files,
+        environment: Vec::new(),
+        labels: Vec::new(),
+    })
+}
+
 /// The files below a folder and their places below another one.
 fn files_of(folder: &Path, place: &str, wanted: &dyn Fn(&Path) -> bool) -> Result<Vec<(PathBuf, String)>> {
     let mut found = Vec::new();
@@ -301,9 +330,9 @@ fn files_of(folder: &Path, place: &str, wanted: &dyn Fn(&Path) -> bool) -> Resul
 /// Adds the shared libraries that programs and libraries among the files are linked with, at their places on this machine.
 fn with_libraries(files: &mut Vec<(PathBuf, String)>) -> Result<()> {
     let mut libraries = BTreeSet::new();
-    for (file, _) in files.iter() {
+    for (file, place) in files.iter() {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
-        let is_program = file.parent().is_some_and(|folder| folder.ends_with("bin"));
+        let is_program = place.contains("/bin/");
         if !is_program && !name.ends_with(".so") && !name.contains(".so.") {
             continue;
         }
