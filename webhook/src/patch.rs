@@ -7,8 +7,8 @@ use crate::plan::{Edit, Mount, Place, TokenFile, Value, Variable};
 /// The patch's text. No edits give an empty list, which needs no patch at all.
 pub fn json(edits: &[Edit<'_>]) -> String {
     let mut patch = Patch {
-        // One container's patch fits, and ten containers' grows only twice.
-        text: String::with_capacity(2048),
+        // Variables are most of it: an edit that adds five has 700 bytes, any other at most half of that.
+        text: String::with_capacity(512 * (edits.len() + 1)),
     };
     for edit in edits {
         patch.edit(edit);

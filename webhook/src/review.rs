@@ -4,6 +4,7 @@
 //! as a whole, so nothing of it can get lost.
 
 use std::borrow::Cow;
+use std::fmt::{self, Write as _};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,7 +12,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tokenscope_core::pod::{OwnerReference, Pod, Text};
-use tokenscope_core::{Decision, Enforcement, Granted, PolicySet, Settings, decide};
+use tokenscope_core::{ContainerGrant, Decision, Enforcement, Granted, PolicySet, Settings, decide};
 
 use crate::facts::{self, Surroundings};
 use crate::metrics::Outcome;
@@ -312,26 +313,24 @@ fn begin(uid: &str, allowed: bool, patch: usize) -> String {
 fn audit(verdict: &Verdict, outcome: Outcome, decision: &Decision, body: &mut String) {
     /// An audit event has many readers and no use for a book.
     const MOST_BYTES: usize = 2048;
-    let mut annotations: Vec<(&str, Cow<'_, str>)> = vec![("decision", outcome.as_str().into())];
+    let mut annotations = vec![("decision", Cow::Borrowed(outcome.as_str()))];
     match (verdict, decision) {
         (Verdict::Untouched(_), _) => return,
-        (Verdict::Granted, Decision::Granted(granted)) => {
-            annotations.push(("role", distinct(granted, |grant| grant.grant.role.as_str().into())));
-            annotations.push((
+        (Verdict::Granted, Decision::Granted(granted)) => annotations.extend([
+            ("role", distinct(granted, |granted| Some(&granted.grant.role)).into()),
+            (
                 "policy",
-                distinct(granted, |grant| match &grant.grant.policy {
-                    Some(policy) => policy.to_string().into(),
-                    None => "none is required".into(),
-                }),
-            ));
-            annotations.push(("reasons", distinct(granted, |grant| Cow::Borrowed(&*grant.reason))));
-        }
+                distinct(granted, |granted| granted.grant.policy.as_ref()).into(),
+            ),
+            ("reasons", distinct(granted, |granted| Some(&granted.reason)).into()),
+        ]),
         (Verdict::Refused { reasons, .. }, _) => annotations.push(("reasons", reasons.join("; ").into())),
         // A plan grants only what was granted.
         (Verdict::Granted, _) => {}
     }
     body.push_str(",\"auditAnnotations\":{");
-    for (index, (key, value)) in annotations.iter().enumerate() {
+    let present = annotations.iter().filter(|(_, value)| !value.is_empty());
+    for (index, (key, value)) in present.enumerate() {
         if index > 0 {
             body.push(',');
         }
@@ -343,21 +342,22 @@ fn audit(verdict: &Verdict, outcome: Outcome, decision: &Decision, body: &mut St
 }
 
 /// What the containers' grants say, each once.
-fn distinct<'a>(
-    granted: &'a Granted,
-    text: impl Fn(&'a tokenscope_core::ContainerGrant) -> Cow<'a, str>,
-) -> Cow<'a, str> {
-    let mut texts: Vec<Cow<'_, str>> = Vec::with_capacity(1);
-    for grant in &granted.containers {
-        let text = text(grant);
-        if !texts.contains(&text) {
-            texts.push(text);
+fn distinct<'a, T>(granted: &'a Granted, said: impl Fn(&'a ContainerGrant) -> Option<&'a T>) -> String
+where
+    T: PartialEq + fmt::Display + 'a,
+{
+    let mut things: Vec<&T> = Vec::with_capacity(1);
+    let mut text = String::with_capacity(128);
+    for thing in granted.containers.iter().filter_map(said) {
+        if things.contains(&thing) {
+            continue;
         }
+        things.push(thing);
+        let separator = if text.is_empty() { "" } else { "; " };
+        // Writing into a String can't fail.
+        let _ = write!(text, "{separator}{thing}");
     }
-    match texts.len() {
-        1 => texts.remove(0),
-        _ => texts.join("; ").into(),
-    }
+    text
 }
 
 /// Warnings as kubectl shows them: the API server cuts each after 256 characters, and all together after 4,096.
