@@ -102,7 +102,7 @@ fn main() -> ExitCode {
         Command::Cluster(command) => cluster_command::run(command),
         Command::Images { profile, load } => build_images(&profile, load.as_deref()).map(|()| ExitCode::SUCCESS),
         Command::Crds { check } => crds::run(check).map(|()| ExitCode::SUCCESS),
-        Command::Bench(PassedOn { arguments }) => run::program("bench", run::Profile::Release, arguments),
+        Command::Bench(PassedOn { arguments }) => run::program("bench", run::Profile::Dist, arguments),
         Command::Compat(PassedOn { arguments }) => run::program("compat", run::Profile::Debug, arguments),
     };
     result.unwrap_or_else(|error| {
