@@ -18,12 +18,15 @@ pub const PROGRAMS: [&str; 2] = ["tokenscope-operator", "tokenscope-webhook"];
 /// The profile that releases are built with: small and fast programs, and minutes to compile.
 pub const RELEASE_PROFILE: &str = "dist";
 
-/// Builds every image into `target/images/`. `profile` is one of Cargo's: `dist` for what is published, `dev` for tests.
+/// Builds every image into `target/images/`, or a folder there for another profile than `dist`. `profile` is one of Cargo's: `dist` for what is published, `dev` for tests.
 ///
 /// The programs are linked with glibc statically. Only the last step of the build differs for that, so everything that a
 /// usual build of the profile has compiled is used again.
 pub fn build(profile: &str) -> Result<Vec<Written>> {
-    let folder = target().join("images");
+    let mut folder = target().join("images");
+    if profile != RELEASE_PROFILE {
+        folder.push(profile); // a test must not replace what is about to be published
+    }
     PROGRAMS
         .into_iter()
         .map(|program| {
