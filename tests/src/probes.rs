@@ -91,6 +91,9 @@ impl Sdk {
         let archive = built.join("image.tar");
         let stamp = built.join("made-of");
         let made_of = made_of(&sources)?;
+        fs::create_dir_all(root().join("target/probes"))?;
+        let lock = fs::File::create(built.with_extension("lock"))?;
+        lock.lock()?; // another run may be building it; the kernel releases it
         if archive.exists() && fs::read_to_string(&stamp).is_ok_and(|text| text == made_of) {
             return Ok(archive);
         }
@@ -160,7 +163,7 @@ print(json.dumps([os.path.realpath(sys.executable), sysconfig.get_path('stdlib')
     ];
     let needed = |path: &Path| {
         let text = path.to_string_lossy();
-        let of_service = text.split_once("botocore/data/").is_none_or(|(_, rest)| {
+        let of_service = text.split_once("packages/botocore/data/").is_none_or(|(_, rest)| {
             services
                 .iter()
                 .any(|name| rest == *name || rest.starts_with(&format!("{name}/")))
@@ -173,6 +176,7 @@ print(json.dumps([os.path.realpath(sys.executable), sysconfig.get_path('stdlib')
             "/ensurepip/",
             "/site-packages/pip/",
             "/awscli/examples/",
+            "/config-",
         ];
         of_service && !unused.iter().any(|part| text.contains(part))
     };
@@ -212,7 +216,10 @@ fn aws_cli(sources: &Path, built: &Path) -> Result<Image> {
         ])
         .args(["--require-hashes", "-r"])
         .arg(sources.join("requirements.txt")))?;
-    python(sources, &environment.join("bin/python"), "probe.py")
+    let mut image = python(sources, &environment.join("bin/python"), "probe.py")?;
+    // It keeps what it got below ~/.aws; in a pod whose files can't be written to, this is memory that can.
+    image.environment.push("HOME=/dev/shm".to_owned());
+    Ok(image)
 }
 
 fn javascript(sources: &Path, built: &Path) -> Result<Image> {
@@ -298,6 +305,9 @@ fn rust(sources: &Path) -> Result<Image> {
         .arg("--target-dir")
         .arg(&target))?;
     let mut files = vec![(target.join("debug/tokenscope-probe"), "/bin/probe".to_owned())];
+    // Without any authority to trust its client for HTTPS can't be made, also if only HTTP is spoken.
+    let authorities = "/etc/ssl/certs/ca-certificates.crt";
+    files.push((PathBuf::from(authorities), authorities.to_owned()));
     with_libraries(&mut files)?;
     Ok(Image {
         name: String::new(),

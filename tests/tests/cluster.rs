@@ -53,7 +53,8 @@ fn start() -> Result<Option<Mutex<Shared>>> {
     }
     warm_up()?;
     let built = images::build("dev")?;
-    let node = Node::start("test-pods", Path::new(env!("CARGO_BIN_EXE_cluster_helper")))?;
+    let name = format!("test-{}", std::process::id()); // two runs don't end each other's
+    let node = Node::start(&name, Path::new(env!("CARGO_BIN_EXE_cluster_helper")))?;
     for image in &built {
         node.cluster().load(&image.path)?;
     }
@@ -263,7 +264,9 @@ fn unmodified_sdks_in_pods_use_s3_with_what_an_sts_gave_them_for_the_injected_to
         let (well, log) = node.ended("sdks", name)?;
         say(&format!(
             "  {name:<12} {} ({:.1} s)",
-            log.lines().next().unwrap_or_default(),
+            log.lines()
+                .find(|line| line.starts_with("caller: "))
+                .unwrap_or("refused"),
             started.elapsed().as_secs_f64()
         ));
         if !well || !log.contains(&format!("caller: arn:aws:sts::{ACCOUNT}:assumed-role/sdks/")) {
@@ -294,7 +297,11 @@ fn the_sts_refuses_a_wrong_subject_a_wrong_audience_and_a_role_that_is_not_there
         ensure!(!well && log.contains("refused: "), "it wasn't refused: {log}");
         say(&format!(
             "  {name}: {}",
-            log.rsplit("api error ").next().unwrap_or_default().trim()
+            log.rsplit_once("RequestID: ")
+                .and_then(|(_, rest)| rest.split_once(", "))
+                .map_or(log.as_str(), |(_, said)| said)
+                .trim_start_matches("api error ")
+                .trim()
         ));
         Ok(log)
     };
