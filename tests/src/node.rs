@@ -224,7 +224,7 @@ impl Node {
 
     /// What each process of a program takes of memory. `program` is cut to 15 characters by the kernel.
     pub fn memory_of(&self, program: &str) -> Result<Vec<Memory>> {
-        let cgroup = format!("/tokenscope-cluster-{}", self.cluster.name());
+        let cgroup = format!("/tokenscope-cluster-{}/", self.cluster.name());
         let name: String = program.chars().take(15).collect();
         let mut found = Vec::new();
         for entry in std::fs::read_dir("/proc")?.flatten() {

@@ -491,11 +491,11 @@ impl Shared {
                 *argument = "--rotation-overlap=8".into();
             }
         }
-        let patch = json!([{"op": "replace", "path": "/spec/template/spec/containers/0/args", "value": arguments}]);
+        let change = json!([{"op": "replace", "path": "/spec/template/spec/containers/0/args", "value": arguments}]);
         let operator = "deployment/tokenscope-operator";
         node.kubectl_in(
             NAMESPACE,
-            &["patch", operator, "--type=json", "--patch", &patch.to_string()],
+            &["patch", operator, "--type=json", "--patch", &change.to_string()],
         )?;
         node.kubectl_in(NAMESPACE, &["rollout", "status", operator, "--timeout=90s"])?;
 

@@ -54,7 +54,7 @@ pub enum Tool {
     ContainerdShim,
     /// The cluster's DNS server, which runs as a pod.
     CoreDns,
-    /// An S3, IAM and STS server, which runs as a pod.
+    /// An S3, IAM and STS server, which runs in a cluster's network.
     VersityGateway,
 }
 
