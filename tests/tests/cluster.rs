@@ -15,9 +15,6 @@ use tokenscope_xtask::cluster::{obstacle, warm_up};
 use tokenscope_xtask::images;
 use tokenscope_xtask::progress::say;
 
-/// Runs these tests where they would be left out.
-const WANTED: &str = "TOKENSCOPE_CLUSTER_TESTS";
-
 /// One cluster for all tests of this file. Each has it for itself while it runs.
 struct Shared {
     node: Node,
@@ -40,14 +37,8 @@ fn shared() -> Result<Option<MutexGuard<'static, Shared>>> {
 }
 
 fn start() -> Result<Option<Mutex<Shared>>> {
-    let must = std::env::var("CI").is_ok_and(|value| value == "true");
-    let reason = match obstacle() {
-        None if must || std::env::var_os(WANTED).is_some() => None,
-        None => Some(format!("they take minutes; set {WANTED}=1")),
-        Some(reason) => Some(reason),
-    };
-    if let Some(reason) = reason {
-        ensure!(!must, "{reason}");
+    if let Some(reason) = obstacle() {
+        ensure!(!std::env::var("CI").is_ok_and(|value| value == "true"), "{reason}");
         say(&format!("skipped: tests in a cluster: {reason}"));
         return Ok(None);
     }

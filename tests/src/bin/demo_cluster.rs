@@ -3,10 +3,9 @@
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use serde_json::{Value, json};
 use tokenscope_tests::judge::{ACCOUNT, Judge};
@@ -55,7 +54,6 @@ fn main() -> ExitCode {
 
 fn demo(arguments: &Arguments) -> Result<()> {
     let tell = Teller::new();
-    let interrupted = on_interrupt()?;
 
     tell.step("Images of one static program each");
     let built = images::build("dev")?;
@@ -69,14 +67,12 @@ fn demo(arguments: &Arguments) -> Result<()> {
     }
     Sdk::Go.load(&node)?;
     tell.done("pods can run");
-    stop_if(&interrupted)?;
 
     tell.step("tokenscope: helm install tokenscope-crds, helm install tokenscope --wait");
     node.install(&Value::Null)?;
     let pods = node.kubectl_in("tokenscope-system", &["get", "pods"])?;
     tell.quote(&pods);
     tell.done("installed and ready");
-    stop_if(&interrupted)?;
 
     tell.step(
         "The cluster's issuer on a web server, and an STS with S3 behind it that knows nothing of us (VersityGW)",
@@ -102,7 +98,6 @@ fn demo(arguments: &Arguments) -> Result<()> {
     tell.quote(&format!("status.trustPolicies:\n{trust_policy}"));
     judge.role(&node, "orders", "/shop/", &trust_policy, BUCKET)?;
     tell.done("and the role, created through the IAM API with just that trust policy");
-    stop_if(&interrupted)?;
 
     tell.step("A Deployment whose pods ask for the role");
     tell.quote(&format!(
@@ -125,7 +120,6 @@ fn demo(arguments: &Arguments) -> Result<()> {
         "the bucket has {stored:?}"
     );
     tell.done("the unmodified AWS SDK exchanged the pod's token, and S3 took and gave an object");
-    stop_if(&interrupted)?;
 
     tell.step("A Deployment whose pods ask for a role that the policy doesn't allow");
     let foreign = format!("arn:aws:iam::{ACCOUNT}:role/admin");
@@ -150,7 +144,9 @@ fn demo(arguments: &Arguments) -> Result<()> {
         println!(
             "  cargo xtask cluster shell --name {CLUSTER} -- kubectl get tokenscopepolicies,pods --all-namespaces"
         );
-        interrupted.recv()?;
+        loop {
+            std::thread::park(); // Ctrl-C ends this process, and the cluster's guard the cluster
+        }
     }
     node.end()?;
     println!(
@@ -177,24 +173,6 @@ fn deployment(name: &str, role: &str) -> Value {
             },
         },
     })
-}
-
-/// Receives when the user has pressed Ctrl-C.
-fn on_interrupt() -> Result<mpsc::Receiver<()>> {
-    let (sender, receiver) = mpsc::channel();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    std::thread::spawn(move || {
-        let _ = runtime.block_on(tokio::signal::ctrl_c());
-        let _ = sender.send(());
-    });
-    Ok(receiver)
-}
-
-fn stop_if(interrupted: &mpsc::Receiver<()>) -> Result<()> {
-    if interrupted.try_recv().is_ok() {
-        bail!("interrupted");
-    }
-    Ok(())
 }
 
 /// Prints the steps; in colour on a terminal only.
