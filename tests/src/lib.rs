@@ -11,6 +11,7 @@
 //! - [`node`]: a cluster in which pods run, [`judge`]: somebody else's STS and S3 in it, [`probes`]: what the pods run;
 //! - [`second_webhook`]: somebody else's webhook beside ours;
 //! - [`process`]: child processes that end when the test does, and the faults to give them;
+//! - [`teller`]: what the demos print;
 //! - [`Shared`]: one control plane for all tests of a file.
 
 pub mod admission;
@@ -29,6 +30,7 @@ pub mod pki;
 pub mod probes;
 pub mod process;
 pub mod second_webhook;
+pub mod teller;
 
 use std::fmt::Display;
 use std::time::{Duration, Instant};

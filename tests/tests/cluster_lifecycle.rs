@@ -113,7 +113,7 @@ fn two_clusters_run_side_by_side_and_one_ends_without_the_other() -> Result<()> 
 
 /// Run by a test above as a process that can be killed.
 #[test]
-#[ignore = "a helper"]
+#[ignore = "run, and killed, by a_cluster_that_ends_leaves_the_machine_as_it_was"]
 fn starts_a_cluster() -> Result<()> {
     if let Ok(name) = std::env::var(STARTED) {
         Cluster::named(&name)?.up()?;

@@ -2,10 +2,9 @@
 //! for the first one's own token from an STS that verifies it as AWS would.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
@@ -13,6 +12,7 @@ use serde_json::{Value, json};
 use tokenscope_sts::{Config, Provider, Role, Server};
 use tokenscope_tests::control_plane::{self, ControlPlane, ISSUER};
 use tokenscope_tests::install::{self, install};
+use tokenscope_tests::teller::Teller;
 use tokenscope_tests::{admission, eventually, get_json};
 
 /// Shows the main job on a real API server.
@@ -143,7 +143,9 @@ async fn demo(arguments: &Arguments) -> Result<()> {
     );
 
     if arguments.keep {
-        tell.keep(&control_plane);
+        tell.step("Everything keeps running until Ctrl-C");
+        println!("  export KUBECONFIG={}", control_plane.kubeconfig().display());
+        println!("  kubectl get tokenscopepolicies --all-namespaces");
         tokio::signal::ctrl_c().await?;
     }
     sts.stop().await;
@@ -228,49 +230,4 @@ async fn start_sts(control_plane: &ControlPlane, trust_policy: Value) -> Result<
         )]),
     };
     Ok(Server::start(config, SocketAddr::from(([127, 0, 0, 1], 0)), None).await?)
-}
-
-/// Prints the steps; in colour on a terminal only.
-struct Teller {
-    colour: bool,
-    started: Instant,
-}
-
-impl Teller {
-    fn new() -> Self {
-        let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        Self {
-            colour,
-            started: Instant::now(),
-        }
-    }
-
-    fn step(&self, title: &str) {
-        println!("\n{}", self.paint("1", title));
-    }
-
-    fn quote(&self, text: &str) {
-        for line in text.lines() {
-            println!("    {}", self.paint("2", line));
-        }
-    }
-
-    fn done(&self, text: &str) {
-        let seconds = self.started.elapsed().as_secs_f64();
-        println!("  {} {text} ({seconds:.1} s)", self.paint("32", "✓"));
-    }
-
-    fn keep(&self, control_plane: &ControlPlane) {
-        self.step("Everything keeps running until Ctrl-C");
-        println!("  export KUBECONFIG={}", control_plane.kubeconfig().display());
-        println!("  kubectl get tokenscopepolicies --all-namespaces");
-    }
-
-    fn paint(&self, code: &str, text: &str) -> String {
-        if self.colour {
-            format!("\u{1b}[{code}m{text}\u{1b}[0m")
-        } else {
-            text.to_owned()
-        }
-    }
 }

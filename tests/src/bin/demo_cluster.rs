@@ -1,9 +1,8 @@
 //! The main job as its users have it: a cluster with a node, Helm, pods that run, and an unmodified AWS SDK in them that
 //! uses S3 with credentials that somebody else's STS gave for the pod's token.
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
@@ -11,6 +10,7 @@ use serde_json::{Value, json};
 use tokenscope_tests::judge::{ACCOUNT, Judge};
 use tokenscope_tests::node::Node;
 use tokenscope_tests::probes::Sdk;
+use tokenscope_tests::teller::Teller;
 use tokenscope_xtask::images;
 
 /// Shows the main job in a real cluster of one node on this machine.
@@ -173,43 +173,4 @@ fn deployment(name: &str, role: &str) -> Value {
             },
         },
     })
-}
-
-/// Prints the steps; in colour on a terminal only.
-struct Teller {
-    colour: bool,
-    started: Instant,
-}
-
-impl Teller {
-    fn new() -> Self {
-        let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        Self {
-            colour,
-            started: Instant::now(),
-        }
-    }
-
-    fn step(&self, title: &str) {
-        println!("\n{}", self.paint("1", title));
-    }
-
-    fn quote(&self, text: &str) {
-        for line in text.lines() {
-            println!("    {}", self.paint("2", line));
-        }
-    }
-
-    fn done(&self, text: &str) {
-        let seconds = self.started.elapsed().as_secs_f64();
-        println!("  {} {text} ({seconds:.1} s)", self.paint("32", "✓"));
-    }
-
-    fn paint(&self, code: &str, text: &str) -> String {
-        if self.colour {
-            format!("\u{1b}[{code}m{text}\u{1b}[0m")
-        } else {
-            text.to_owned()
-        }
-    }
 }
