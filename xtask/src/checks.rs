@@ -22,7 +22,7 @@ struct Totals {
 /// Runs all, goes on after a failure, and prints `N passed, N failed` as the last line of standard output.
 pub(crate) fn run(filter: Option<&str>) -> Result<ExitCode> {
     let mut totals = Totals::default();
-    for tool in Tool::BASIC {
+    for tool in Tool::BASIC.into_iter().chain(Tool::SPIRE) {
         resolve(tool)?;
     }
     if filter.is_none() {

@@ -56,6 +56,12 @@ pub enum Tool {
     CoreDns,
     /// An S3, IAM and STS server, which runs in a cluster's network.
     VersityGateway,
+    /// Gives workloads their SPIFFE identities: its server, which signs.
+    SpireServer,
+    /// Its agent, which looks who asks and serves the Workload API.
+    SpireAgent,
+    /// Publishes its keys as an OIDC issuer does.
+    SpireOidcDiscoveryProvider,
 }
 
 /// Where a tool was found.
@@ -164,8 +170,11 @@ impl Tool {
         Self::CoreDns,
     ];
 
+    /// What gives SPIFFE identities.
+    pub const SPIRE: [Self; 3] = [Self::SpireServer, Self::SpireAgent, Self::SpireOidcDiscoveryProvider];
+
     /// Every tool.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::Etcd,
         Self::KubeApiserver,
         Self::Kubectl,
@@ -180,6 +189,9 @@ impl Tool {
         Self::ContainerdShim,
         Self::CoreDns,
         Self::VersityGateway,
+        Self::SpireServer,
+        Self::SpireAgent,
+        Self::SpireOidcDiscoveryProvider,
     ];
 
     /// Its usual name.
@@ -199,6 +211,9 @@ impl Tool {
             Self::ContainerdShim => "containerd-shim-runc-v2",
             Self::CoreDns => "coredns",
             Self::VersityGateway => "versitygw",
+            Self::SpireServer => "spire-server",
+            Self::SpireAgent => "spire-agent",
+            Self::SpireOidcDiscoveryProvider => "oidc-discovery-provider",
         }
     }
 
@@ -323,6 +338,26 @@ impl Tool {
                 program: "versitygw",
                 usual: "1 min on two cores",
             },
+            Self::SpireServer => Pin {
+                source: "spire/go.mod",
+                module: "github.com/spiffe/spire",
+                package: "github.com/spiffe/spire/cmd/spire-server",
+                folder_name: "spire",
+                program: "spire-server",
+                usual: "8 min on two cores",
+            },
+            Self::SpireAgent => Pin {
+                package: "github.com/spiffe/spire/cmd/spire-agent",
+                program: "spire-agent",
+                usual: "20 s on two cores",
+                ..Self::SpireServer.pin()
+            },
+            Self::SpireOidcDiscoveryProvider => Pin {
+                package: "github.com/spiffe/spire/support/oidc-discovery-provider",
+                program: "oidc-discovery-provider",
+                usual: "10 s on two cores",
+                ..Self::SpireServer.pin()
+            },
         }
     }
 
@@ -346,7 +381,10 @@ impl Tool {
             | Self::KubeProxy
             | Self::Containerd
             | Self::Ctr
-            | Self::VersityGateway => command.arg("--version"),
+            | Self::VersityGateway
+            | Self::SpireServer
+            | Self::SpireAgent
+            | Self::SpireOidcDiscoveryProvider => command.arg("--version"),
             Self::ContainerdShim => command.arg("-v"),
             Self::CoreDns => command.arg("-version"),
             Self::Kubectl => command.args(["version", "--client"]),
@@ -421,9 +459,17 @@ fn from_environment(tool: Tool) -> Result<Option<Resolved>> {
 }
 
 fn from_path(tool: Tool) -> Result<Option<Resolved>> {
-    // Those two become images, for which a program of this machine may lack what it is linked with; and the shim must be
-    // of the same build as containerd.
-    if matches!(tool, Tool::CoreDns | Tool::VersityGateway | Tool::ContainerdShim) {
+    // Those become images, for which a program of this machine may lack what it is linked with; and the shim must be of
+    // the same build as containerd.
+    if matches!(
+        tool,
+        Tool::CoreDns
+            | Tool::VersityGateway
+            | Tool::SpireServer
+            | Tool::SpireAgent
+            | Tool::SpireOidcDiscoveryProvider
+            | Tool::ContainerdShim
+    ) {
         return Ok(None);
     }
     let program = if tool == Tool::Boto3 { "python3" } else { tool.name() };
@@ -453,7 +499,7 @@ fn version_of(tool: Tool, program: &Path) -> Result<String> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("can't run {}", program.display()))?;
     let started = Instant::now();
@@ -474,6 +520,12 @@ fn version_of(tool: Tool, program: &Path) -> Result<String> {
         .stdout
         .take()
         .context("standard output is piped")?
+        .read_to_string(&mut text)?;
+    // SPIRE's programs print it there.
+    child
+        .stderr
+        .take()
+        .context("standard error is piped")?
         .read_to_string(&mut text)?;
     ensure!(status.success(), "{command:?} ended with {status}");
     version_in(&text).with_context(|| format!("{command:?} printed no version"))
@@ -522,6 +574,7 @@ fn build_go(tool: Tool, folder: &Path, version: &str) -> Result<()> {
     let sources = sources.parent().context("a go.mod is in a folder")?;
     let partial = beside(folder, &format!("{program}.partial"));
     let mut flags = String::from("-s -w");
+    let mut needs_c = "0";
     match tool {
         Tool::KubeApiserver
         | Tool::Kubectl
@@ -540,12 +593,20 @@ fn build_go(tool: Tool, folder: &Path, version: &str) -> Result<()> {
             flags = format!("{flags} -X {module}/version.Version=v{version}");
         }
         Tool::VersityGateway => flags = format!("{flags} -X main.Version=v{version}"),
+        Tool::SpireServer | Tool::SpireAgent | Tool::SpireOidcDiscoveryProvider => {
+            // Static, so that each is the only file of its image. The server's SQLite is C; the others are compiled the
+            // same way, because what they share is then compiled once.
+            flags = format!(
+                "{flags} -linkmode=external -extldflags=-static -X {module}/pkg/common/version.gittag={version}"
+            );
+            needs_c = "1";
+        }
         Tool::Etcd | Tool::CoreDns | Tool::Boto3 => {} // carry their version in their source
     }
     let mut command = Command::new("go");
     command
         .current_dir(sources)
-        .env("CGO_ENABLED", "0")
+        .env("CGO_ENABLED", needs_c)
         .env_remove("GOOS") // a program for this machine, whatever else is being built
         .env_remove("GOARCH")
         .env_remove("GOWORK")
