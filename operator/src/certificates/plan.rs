@@ -3,7 +3,7 @@
 //! A rotation of the certificate authority goes: a new one signs from now on and is trusted beside the old one → the API
 //! servers' configuration shows that they trust it, and they get time to notice → the serving certificate is signed by it
 //! → webhooks get time to take that up → the old one is no longer trusted. At no moment does a webhook show a certificate
-//! that an API server doesn't trust.
+//! that an API server doesn't trust; only where somebody asks that the old one be distrusted at once, there is such a moment.
 
 use jiff::{SignedDuration, Timestamp};
 use std::{fmt, time::Duration};
@@ -90,6 +90,8 @@ pub(crate) struct State {
     pub(crate) authority: Result<Validity, Reason>,
     /// Whether somebody asked for a new one.
     pub(crate) authority_requested: bool,
+    /// Whether somebody asked that no older one be trusted any more, at once.
+    pub(crate) distrust_requested: bool,
     /// The certificates in the trust bundle.
     pub(crate) bundle: Bundle,
     /// The serving certificate, or why it can't be used.
@@ -155,6 +157,8 @@ pub(crate) enum Reason {
     Due,
     /// Somebody asked for it by annotation.
     Requested,
+    /// Somebody asked by annotation that nothing older be trusted, since a key has leaked.
+    Distrusted,
     /// It names something else than it should.
     OtherNames,
     /// An older authority signed it.
@@ -172,6 +176,7 @@ impl Reason {
             Self::NotTrusted => "no trusted authority had signed it",
             Self::Due => "two thirds of its life were over",
             Self::Requested => "the annotation tokenscope.io/rotate asked for it",
+            Self::Distrusted => "the annotation tokenscope.io/distrust asked that no older one be trusted",
             Self::OtherNames => "it named something else than it should",
             Self::NewAuthority => "an older authority had signed it",
         }
@@ -205,6 +210,10 @@ pub(crate) enum Step {
 
 /// The next step. Doing it and asking again ends in [`Step::Wait`].
 pub(crate) fn next_step(state: &State, now: Timestamp, settings: &Settings) -> Step {
+    // A leaked key can't wait for an overlap: until webhooks have their new certificate, asking pods are refused.
+    if state.distrust_requested {
+        return Step::CreateAuthority(Reason::Distrusted);
+    }
     let authority = match state.authority {
         Ok(authority) => authority,
         Err(reason) => return Step::CreateAuthority(reason),

@@ -12,6 +12,10 @@ use std::collections::BTreeMap;
 pub(crate) const ROTATE: &str = "tokenscope.io/rotate";
 /// Annotation of either Secret: the last value of [`ROTATE`] that was obeyed.
 pub(crate) const ROTATED: &str = "tokenscope.io/rotated";
+/// Annotation of the authority's Secret: any new value asks for a new authority and that no other be trusted from then on.
+pub(crate) const DISTRUST: &str = "tokenscope.io/distrust";
+/// Annotation of the authority's Secret: the last value of [`DISTRUST`] that was obeyed.
+pub(crate) const DISTRUSTED: &str = "tokenscope.io/distrusted";
 /// Annotation of the authority's Secret, during a rotation: since when the API servers have been known to trust it.
 pub(crate) const TRUSTED_SINCE: &str = "tokenscope.io/trusted-since";
 
@@ -73,13 +77,14 @@ impl Secrets {
             },
             serving: self.serving(authority.as_ref().ok(), &trusted, names, now),
             authority: authority.map(|authority| authority.validity()),
-            authority_requested: rotation_requested(self.authority.as_ref()),
+            authority_requested: requested(self.authority.as_ref(), ROTATE, ROTATED),
+            distrust_requested: requested(self.authority.as_ref(), DISTRUST, DISTRUSTED),
             bundle: if sound {
                 Bundle::Sound { others }
             } else {
                 Bundle::Damaged
             },
-            serving_requested: rotation_requested(self.serving.as_ref()),
+            serving_requested: requested(self.serving.as_ref(), ROTATE, ROTATED),
             bundle_is_copied: data(self.authority.as_ref(), BUNDLE) == data(self.serving.as_ref(), BUNDLE),
             trusted_since: annotation(self.authority.as_ref(), TRUSTED_SINCE).and_then(|at| at.parse().ok()),
         }
@@ -116,14 +121,18 @@ impl Secrets {
         let mut serving = present(self.serving.as_ref(), &names.serving_secret);
         let write = match step {
             Step::Wait(_) => return Ok(None),
-            Step::CreateAuthority(_) => {
+            Step::CreateAuthority(reason) => {
                 let pair = create_authority(settings.authority_validity(now))?;
-                let known = self.known_authorities(bundles, now);
+                let known = match reason {
+                    Reason::Distrusted => Vec::new(),
+                    _ => self.known_authorities(bundles, now),
+                };
                 set(&mut authority, BUNDLE, bundle(&pair.certificate, &known));
                 set(&mut authority, CERTIFICATE, pair.certificate);
                 set(&mut authority, KEY, pair.key);
                 annotations(&mut authority).remove(TRUSTED_SINCE);
-                obey_rotation(&mut authority);
+                obey(&mut authority, ROTATE, ROTATED);
+                obey(&mut authority, DISTRUST, DISTRUSTED);
                 Write::Authority(authority)
             }
             Step::RepairBundle => {
@@ -151,7 +160,7 @@ impl Secrets {
                 set(&mut serving, CERTIFICATE, pair.certificate);
                 set(&mut serving, KEY, pair.key);
                 set(&mut serving, BUNDLE, data(self.authority.as_ref(), BUNDLE).to_vec());
-                obey_rotation(&mut serving);
+                obey(&mut serving, ROTATE, ROTATED);
                 Write::Serving(serving)
             }
             Step::CopyBundle => {
@@ -243,15 +252,16 @@ fn bundle(authority: &str, others: &[Certificate]) -> String {
     pem
 }
 
-fn rotation_requested(secret: Option<&Secret>) -> bool {
-    let wanted = annotation(secret, ROTATE).filter(|value| !value.is_empty());
-    wanted.is_some() && wanted != annotation(secret, ROTATED)
+/// Whether the annotation `wish` has a value that `done` doesn't repeat.
+fn requested(secret: Option<&Secret>, wish: &str, done: &str) -> bool {
+    let wanted = annotation(secret, wish).filter(|value| !value.is_empty());
+    wanted.is_some() && wanted != annotation(secret, done)
 }
 
-fn obey_rotation(secret: &mut Secret) {
+fn obey(secret: &mut Secret, wish: &str, done: &str) {
     let annotations = annotations(secret);
-    if let Some(wanted) = annotations.get(ROTATE).cloned() {
-        annotations.insert(ROTATED.into(), wanted);
+    if let Some(wanted) = annotations.get(wish).cloned() {
+        annotations.insert(done.into(), wanted);
     }
 }
 

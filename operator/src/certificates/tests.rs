@@ -2,7 +2,7 @@
 
 use super::{
     plan::{Reason, Settings, State, Step, Trust, next_step},
-    secrets::{Names, ROTATE, ROTATED, Secrets, Write},
+    secrets::{DISTRUST, Names, ROTATE, ROTATED, Secrets, Write},
     x509::Certificate,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -139,8 +139,12 @@ impl World {
     }
 
     fn annotate(&mut self, which: &str, value: &str) {
+        self.annotate_with(which, ROTATE, value);
+    }
+
+    fn annotate_with(&mut self, which: &str, key: &str, value: &str) {
         let annotations = self.secret(which).metadata.annotations.get_or_insert_default();
-        annotations.insert(ROTATE.into(), value.into());
+        annotations.insert(key.into(), value.into());
     }
 
     fn secret(&mut self, which: &str) -> &mut Secret {
@@ -264,6 +268,38 @@ fn a_rotation_is_asked_for_once_by_each_new_value() {
     world.steps.clear();
     world.pass(HOUR);
     assert_eq!(world.steps, [], "an empty value asks for nothing");
+}
+
+#[test]
+fn a_distrusted_authority_is_gone_at_once_even_in_the_middle_of_a_rotation() {
+    for rotating in [false, true] {
+        let mut world = World::settled();
+        world.pass(HOUR);
+        if rotating {
+            world.annotate("authority", "now");
+            world.settle();
+            assert_eq!(world.authorities().len(), 2);
+        }
+        let old = world.authorities();
+        world.steps.clear();
+        world.annotate_with("authority", DISTRUST, "leaked");
+        world.settle();
+
+        assert_eq!(
+            world.steps,
+            [
+                Step::CreateAuthority(Reason::Distrusted),
+                Step::SignServing(Reason::NotTrusted)
+            ]
+        );
+        assert_eq!(world.authorities().len(), 1);
+        assert!(!old.contains(&world.authorities()[0]));
+        assert_eq!(world.data("serving", "ca.crt"), world.data("authority", "tls.crt"));
+        world.shown = None;
+        world.steps.clear();
+        world.pass(HOUR);
+        assert_eq!(world.steps, [], "it is asked for once by each value");
+    }
 }
 
 #[test]
