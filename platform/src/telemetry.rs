@@ -3,6 +3,8 @@
 use std::error::Error as StdError;
 use std::io::IsTerminal;
 
+use kube::core::Status;
+use kube::runtime::watcher;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
@@ -48,19 +50,55 @@ pub fn start(level: &str, format: Format) -> Result<(), Error> {
     Ok(())
 }
 
-/// An error and its causes in one line, without repeating a cause that an outer text already includes.
+/// An error and its causes in one line, without repeating a cause that an outer text already includes; what an API server
+/// said in its own words, where kube's errors show a whole Status object.
 pub fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let inner = error.to_string();
-        if !text.contains(&inner) {
+    let mut text = String::new();
+    let mut rest = Some(error);
+    while let Some(error) = rest {
+        let inner = match api_server_words(error) {
+            // Its own text and those of its causes say the same in a worse way.
+            Some(words) => {
+                rest = None;
+                words
+            }
+            None => {
+                rest = error.source();
+                error.to_string()
+            }
+        };
+        if text.is_empty() {
+            text = inner;
+        } else if !text.contains(&inner) {
             text.push_str(": ");
             text.push_str(&inner);
         }
-        cause = error.source();
     }
     text
+}
+
+/// What an API server answered, if that is what the error is about.
+fn api_server_words(error: &(dyn StdError + 'static)) -> Option<String> {
+    if let Some(error) = error.downcast_ref::<watcher::Error>() {
+        return match error {
+            watcher::Error::InitialListFailed(error)
+            | watcher::Error::WatchStartFailed(error)
+            | watcher::Error::WatchFailed(error) => Some(chain(error)),
+            watcher::Error::WatchError(status) => Some(status_words(status)),
+            watcher::Error::NoResourceVersion => None,
+        };
+    }
+    match error.downcast_ref::<kube::Error>()? {
+        kube::Error::Api(status) => Some(status_words(status)),
+        _ => None,
+    }
+}
+
+fn status_words(status: &Status) -> String {
+    if status.message.is_empty() {
+        return format!("{} ({})", status.reason, status.code);
+    }
+    status.message.clone()
 }
 
 /// The text itself if [`start`] will take it, so that a bad filter is a usage error.
@@ -97,5 +135,16 @@ mod tests {
             chain(&outer),
             "the lease can't be renewed: request failed: connection refused"
         );
+    }
+    #[test]
+    fn what_an_api_server_said_is_told_in_its_words_only() {
+        let forbidden = || Status::failure("secrets is forbidden: no rule allows it", "Forbidden").with_code(403);
+        let words = "secrets is forbidden: no rule allows it";
+        assert_eq!(chain(&kube::Error::Api(forbidden().boxed())), words);
+        assert_eq!(chain(&watcher::Error::WatchError(forbidden().boxed())), words);
+        let wrapped = watcher::Error::InitialListFailed(kube::Error::Api(forbidden().boxed()));
+        assert_eq!(chain(&wrapped), words);
+        let silent = Status::failure("", "Gone").with_code(410);
+        assert_eq!(chain(&watcher::Error::WatchError(silent.boxed())), "Gone (410)");
     }
 }

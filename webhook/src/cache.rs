@@ -21,9 +21,8 @@ use tokenscope_core::{Pairs, PolicyName, PolicySet, annotations};
 use tokenscope_crds::read;
 use tokenscope_platform::Process;
 use tokenscope_platform::health::Gate;
+use tokenscope_platform::telemetry::chain;
 use tokio_util::sync::CancellationToken;
-
-use crate::problem;
 
 /// A namespace's labels.
 pub type Labels = Arc<Pairs<Box<str>>>;
@@ -362,9 +361,9 @@ where
                 break;
             }
             if synced {
-                tracing::warn!(what, error = problem::of_watch(&error), "a watch was interrupted");
+                tracing::warn!(what, error = chain(&error), "a watch was interrupted");
             } else {
-                gate.close(problem::of_watch(&error));
+                gate.close(chain(&error));
             }
             let pause = Duration::from_millis(200 << failures.min(5));
             failures += 1;

@@ -15,8 +15,6 @@ use tokenscope_platform::telemetry::chain;
 use tokenscope_platform::tls::{self, ServingCertificate};
 use tokio_util::sync::CancellationToken;
 
-use crate::problem;
-
 /// Between two looks until there is a certificate at all: right after an installation the operator is just making it, and
 /// nobody is served meanwhile.
 const WHILE_THERE_IS_NONE: Duration = Duration::from_secs(1);
@@ -81,7 +79,7 @@ impl Keeper {
             .secrets
             .get(&self.name)
             .await
-            .map_err(|error| Error::Read(problem::of_request(&error)))?;
+            .map_err(|error| Error::Read(chain(&error)))?;
         if secret.metadata.resource_version.is_some() && secret.metadata.resource_version == *version {
             return Ok(());
         }

@@ -11,11 +11,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::PostParams;
 use kube::core::ObjectMeta;
 use kube::{Api, Client};
+use tokenscope_platform::telemetry::chain;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use crate::metrics::Metrics;
-use crate::problem;
 use crate::review::{Refusal, up_to};
 
 /// A reason that people may search for: `kubectl get events --field-selector reason=CredentialsRefused`.
@@ -90,7 +90,7 @@ impl Writer {
             let event = self.event(&refusal);
             let why = match timeout(DEADLINE, api.create(&PostParams::default(), &event)).await {
                 Ok(Ok(_)) => None,
-                Ok(Err(error)) => Some(problem::of_request(&error)),
+                Ok(Err(error)) => Some(chain(&error)),
                 Err(_) => Some(format!("no answer within {} s", DEADLINE.as_secs())),
             };
             if let Some(why) = why {

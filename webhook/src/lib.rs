@@ -12,7 +12,6 @@ pub mod lookup;
 pub mod metrics;
 pub mod patch;
 pub mod plan;
-mod problem;
 pub mod review;
 pub mod router;
 pub mod run;

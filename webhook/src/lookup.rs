@@ -10,10 +10,10 @@ use futures::future::{BoxFuture, FutureExt as _, Shared};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use kube::core::ObjectMeta;
 use kube::{Api, Client};
+use tokenscope_platform::telemetry::chain;
 
 use crate::cache::{Annotations, Cache, Labels, labels_of};
 use crate::metrics::{Lookup, Metrics};
-use crate::problem;
 
 /// How long the API server has for an answer: the review itself has 5 seconds, and more than one thing may be missing.
 const DEADLINE: Duration = Duration::from_secs(1);
@@ -123,7 +123,7 @@ impl Lookups {
                         .looked_up(if found { Lookup::Found } else { Lookup::Missing });
                     return Ok(metadata.map(Arc::new));
                 }
-                Ok(Err(error)) => problem::of_request(&error),
+                Ok(Err(error)) => chain(&error),
                 Err(_) => format!("no answer within {} s", DEADLINE.as_secs()),
             };
             this.metrics.looked_up(Lookup::Failed);
