@@ -5,6 +5,7 @@
 mod args;
 mod certificates;
 mod drift;
+mod events;
 mod issuer;
 mod leader;
 mod metrics;
@@ -41,6 +42,7 @@ pub async fn run(args: Args, process: Process) -> Result<(), client::Error> {
     let elector = Elector::new(leases, &args.lease, &args.common.pod_name, args.lease_duration);
     let leader = Leader::new(process.hold_lease(elector));
 
+    let (reporter, writer) = events::queue(client.clone(), leader.clone(), &args.common.pod_name, metrics.clone());
     let (wanted_bundle, wanted) = watch::channel(None);
     let (found, bundles) = watch::channel(None);
     let keeper = Keeper {
@@ -49,6 +51,7 @@ pub async fn run(args: Args, process: Process) -> Result<(), client::Error> {
         leader: leader.clone(),
         wanted,
         found,
+        reporter: reporter.clone(),
         metrics: metrics.clone(),
     };
     let certificates = Certificates {
@@ -66,7 +69,6 @@ pub async fn run(args: Args, process: Process) -> Result<(), client::Error> {
     process.spawn("webhook configuration", keeper.run(process.stop.clone()));
     process.spawn("certificates", certificates.run(process.stop.clone()));
 
-    let (reporter, writer) = missed::events(client.clone(), leader.clone(), &args.common.pod_name, metrics.clone());
     let (changes, received) = policy::watch(&client, &process);
     let reconciler = Reconciler {
         client: client.clone(),

@@ -2,28 +2,17 @@
 //! installation allows it, their eviction.
 
 use crate::{
-    leader::Leader,
-    metrics::{EventOutcome, Metrics},
+    events::Notice,
     world::{Missed, PodKey, Report},
 };
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::{
-    api::core::v1::{Event, EventSource, ObjectReference, Pod},
-    apimachinery::pkg::apis::meta::v1::Time,
-};
+use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use kube::{
     Api, Client,
-    api::{DeleteParams, EvictParams, ObjectMeta, PostParams, Preconditions},
+    api::{DeleteParams, EvictParams, Preconditions},
 };
-use std::{
-    collections::{BTreeMap, HashSet},
-    convert::Infallible,
-    sync::Arc,
-};
+use std::collections::{BTreeMap, HashSet};
 use tokenscope_core::pod::OwnerReference;
-use tokenscope_platform::telemetry;
-use tokio::{sync::mpsc, time::Duration};
-use tokio_util::sync::CancellationToken;
 
 /// A reason that people may search for: `kubectl get events --field-selector reason=CredentialsMissed`.
 pub(crate) const REASON: &str = "CredentialsMissed";
@@ -31,14 +20,8 @@ pub(crate) const REASON: &str = "CredentialsMissed";
 /// For how long a pod must be known as missed: watches don't arrive in the order in which things happened.
 pub(crate) const SETTLED: SignedDuration = SignedDuration::from_secs(2);
 
-/// How many Events may wait to be written.
-const QUEUE: usize = 256;
-/// Between two Events, whatever they are about.
-const EVENT_PAUSE: Duration = Duration::from_millis(100);
 /// How many owners are remembered, so that each is told once, not once a pod.
 const REMEMBERED: usize = 4096;
-/// The API's own bound (events.k8s.io/v1, note).
-const MOST_BYTES: usize = 1024;
 
 /// Between two evictions while pods are reviewed again.
 const EVICTION_PAUSE: SignedDuration = SignedDuration::from_secs(1);
@@ -51,6 +34,7 @@ const REFUSED_PAUSE: SignedDuration = SignedDuration::from_secs(30);
 #[derive(Default)]
 pub(crate) struct Progress {
     told: HashSet<Box<str>>,
+    told_owners: HashSet<Box<str>>,
     evicted: BTreeMap<Box<str>, Timestamp>,
     last_eviction: Option<Timestamp>,
 }
@@ -64,6 +48,14 @@ impl Progress {
     /// Notes that it was.
     pub(crate) fn note_told(&mut self, uid: &str) {
         self.told.insert(uid.into());
+    }
+
+    /// Whether an owner of this UID is told of for the first time, which is noted.
+    pub(crate) fn is_new_owner(&mut self, uid: &str) -> bool {
+        if self.told_owners.len() >= REMEMBERED {
+            self.told_owners.clear();
+        }
+        self.told_owners.insert(uid.into())
     }
 
     /// Forgets all pods but these.
@@ -106,128 +98,37 @@ pub(crate) async fn evict(client: Client, (namespace, name): PodKey, uid: Box<st
         .map(drop)
 }
 
-/// Takes reports without ever waiting.
-pub(crate) type Reporter = mpsc::Sender<(Box<str>, Report)>;
-
-/// Writes Events.
-pub(crate) struct Writer {
-    queue: mpsc::Receiver<(Box<str>, Report)>,
-    client: Client,
-    leader: Leader,
-    /// The process's own name.
-    instance: String,
-    metrics: Arc<Metrics>,
-    owners: HashSet<Box<str>>,
-}
-
-/// Both ends.
-pub(crate) fn events(client: Client, leader: Leader, instance: &str, metrics: Arc<Metrics>) -> (Reporter, Writer) {
-    let (sender, queue) = mpsc::channel(QUEUE);
-    let writer = Writer {
-        queue,
-        client,
-        leader,
-        instance: instance.to_owned(),
-        metrics,
-        owners: HashSet::new(),
+/// What is told about a missed pod: on itself, and on its owner if `with_owner`.
+pub(crate) fn notices(namespace: &str, report: &Report, with_owner: bool) -> Vec<Notice> {
+    let Report { pod, message } = report;
+    let itself = OwnerReference {
+        api_version: "v1".into(),
+        kind: "Pod".into(),
+        name: pod.name.clone(),
+        uid: pod.uid.clone(),
+        controller: None,
     };
-    (sender, writer)
+    let mut notices = vec![notice(namespace, &itself, format!("it {message}"))];
+    if let Some(owner) = pod.owner.as_ref().filter(|_| with_owner) {
+        let of_owner = format!("its pod {} (and maybe others) {message}", pod.name);
+        notices.push(notice(namespace, owner, of_owner));
+    }
+    notices
 }
 
-impl Writer {
-    /// Runs until `stop`.
-    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), Infallible> {
-        while let Some(Some((namespace, report))) = stop.run_until_cancelled(self.queue.recv()).await {
-            if !self.leader.may_write() {
-                continue;
-            }
-            for event in self.events(&namespace, &report, Timestamp::now()) {
-                self.write(&namespace, &event).await;
-                tokio::time::sleep(EVENT_PAUSE).await;
-            }
-        }
-        stop.cancelled().await;
-        Ok(())
-    }
-
-    /// One on the pod, and one on its owner if that was not told yet.
-    fn events(&mut self, namespace: &str, report: &Report, now: Timestamp) -> Vec<Event> {
-        let pod = &report.pod;
-        let itself = OwnerReference {
-            api_version: "v1".into(),
-            kind: "Pod".into(),
-            name: pod.name.clone(),
-            uid: pod.uid.clone(),
-            controller: None,
-        };
-        let mut events = vec![self.event(namespace, &itself, format!("it {}", report.message), now)];
-        if let Some(owner) = &pod.owner {
-            if self.owners.len() >= REMEMBERED {
-                // Their Events have names of their own, so that the API server refuses to have one twice.
-                self.owners.clear();
-            }
-            if self.owners.insert(owner.uid.clone()) {
-                let message = format!("its pod {} (and maybe others) {}", pod.name, report.message);
-                events.push(self.event(namespace, owner, message, now));
-            }
-        }
-        events
-    }
-
-    /// The name comes from what it is about: when another operator takes over, nobody is told twice.
-    fn event(&self, namespace: &str, about: &OwnerReference<Box<str>>, mut message: String, now: Timestamp) -> Event {
-        let end = (0..=message.len().min(MOST_BYTES))
-            .rev()
-            .find(|&at| message.is_char_boundary(at));
-        message.truncate(end.unwrap_or_default());
-        let component = "tokenscope-operator".to_owned();
-        Event {
-            metadata: ObjectMeta {
-                name: Some(format!("tokenscope-missed.{}", about.uid)),
-                namespace: Some(namespace.into()),
-                ..ObjectMeta::default()
-            },
-            involved_object: ObjectReference {
-                api_version: Some(about.api_version.to_string()),
-                kind: Some(about.kind.to_string()),
-                name: Some(about.name.to_string()),
-                uid: Some(about.uid.to_string()),
-                namespace: Some(namespace.into()),
-                ..ObjectReference::default()
-            },
-            type_: Some("Warning".into()),
-            reason: Some(REASON.into()),
-            message: Some(message),
-            count: Some(1),
-            first_timestamp: Some(Time(now)),
-            last_timestamp: Some(Time(now)),
-            source: Some(EventSource {
-                component: Some(component.clone()),
-                host: None,
-            }),
-            reporting_component: Some(component),
-            reporting_instance: Some(self.instance.clone()),
-            ..Event::default()
-        }
-    }
-
-    async fn write(&self, namespace: &str, event: &Event) {
-        let api = Api::<Event>::namespaced(self.client.clone(), namespace);
-        let outcome = match api.create(&PostParams::default(), event).await {
-            Ok(_) => EventOutcome::Written,
-            Err(kube::Error::Api(status)) if status.is_already_exists() => EventOutcome::Known,
-            Err(error) => {
-                let about = event.involved_object.name.as_deref().unwrap_or_default();
-                tracing::warn!(
-                    namespace,
-                    about,
-                    error = telemetry::chain(&error),
-                    "an Event could not be written"
-                );
-                EventOutcome::Failed
-            }
-        };
-        self.metrics.event(outcome);
+fn notice(namespace: &str, about: &OwnerReference<Box<str>>, message: String) -> Notice {
+    Notice {
+        name: format!("tokenscope-missed.{}", about.uid),
+        about: ObjectReference {
+            api_version: Some(about.api_version.to_string()),
+            kind: Some(about.kind.to_string()),
+            name: Some(about.name.to_string()),
+            uid: Some(about.uid.to_string()),
+            namespace: Some(namespace.into()),
+            ..ObjectReference::default()
+        },
+        reason: REASON,
+        message,
     }
 }
 

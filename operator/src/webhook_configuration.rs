@@ -1,9 +1,19 @@
 //! The caBundle of the webhook configuration, kept as the certificates want it.
 
-use crate::{certificates::Bundles, leader::Leader, metrics::Metrics, watching};
+use crate::{
+    certificates::Bundles,
+    events::{Notice, Reporter},
+    leader::Leader,
+    metrics::{EventOutcome, Metrics},
+    watching,
+};
 use futures::StreamExt as _;
+use jiff::Timestamp;
 use json_patch::jsonptr::PointerBuf;
-use k8s_openapi::{ByteString, api::admissionregistration::v1::MutatingWebhookConfiguration};
+use k8s_openapi::{
+    ByteString,
+    api::{admissionregistration::v1::MutatingWebhookConfiguration, core::v1::ObjectReference},
+};
 use kube::{
     Api, Client,
     api::{Patch, PatchParams},
@@ -12,12 +22,20 @@ use kube::{
 use serde_json::json;
 use std::{convert::Infallible, pin::pin, sync::Arc};
 use tokenscope_platform::telemetry;
-use tokio::{sync::watch, time::Duration};
+use tokio::{
+    sync::watch,
+    time::{Duration, Instant},
+};
 use tokio_util::sync::CancellationToken;
 
 /// How often everything is looked at without an event, and after a write that failed.
 const POLL: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(1);
+
+/// How long the configuration may be missing before people are told: an installation makes it last.
+const GRACE: Duration = Duration::from_secs(20);
+/// A reason that people may search for: `kubectl get events --field-selector reason=WebhookConfigurationMissing`.
+const MISSING: &str = "WebhookConfigurationMissing";
 
 /// The loop that keeps it right.
 pub(crate) struct Keeper {
@@ -31,6 +49,8 @@ pub(crate) struct Keeper {
     pub(crate) wanted: watch::Receiver<Option<Vec<u8>>>,
     /// What it has.
     pub(crate) found: watch::Sender<Option<Bundles>>,
+    /// Takes an Event about a missing configuration.
+    pub(crate) reporter: Reporter,
     /// What is counted.
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -43,15 +63,12 @@ impl Keeper {
         // Outside: not looked for yet. Inside: it isn't there.
         let mut known: Option<Option<MutatingWebhookConfiguration>> = None;
         let mut pause = POLL;
+        let mut missing = Missing::default();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 Some(found) = objects.next() => match found {
                     Ok(found) => {
-                        let was_there = !matches!(known, Some(None));
-                        if found.is_none() && was_there {
-                            tracing::error!(name = self.name, "the webhook configuration is missing: no pod is reviewed");
-                        }
                         watching::keep_newer(known.get_or_insert(None), found);
                     }
                     Err(error) => {
@@ -65,6 +82,13 @@ impl Keeper {
             if let Some(configuration) = &mut known {
                 pause = self.settle(&api, configuration).await;
                 self.publish(configuration.as_ref());
+                let is_missing = configuration.is_none() && self.leader.may_write();
+                if missing.is_to_be_told(is_missing, Instant::now()) {
+                    self.tell_that_it_is_missing();
+                }
+                if is_missing {
+                    pause = pause.min(GRACE);
+                }
             }
         }
     }
@@ -111,6 +135,31 @@ impl Keeper {
         }
     }
 
+    fn tell_that_it_is_missing(&self) {
+        tracing::error!(
+            name = self.name,
+            "the webhook configuration is missing: no pod is reviewed"
+        );
+        let notice = Notice {
+            // Each time anew, since the object has no identity any more.
+            name: format!("{}.missing.{}", self.name, Timestamp::now().as_second()),
+            about: ObjectReference {
+                api_version: Some("admissionregistration.k8s.io/v1".into()),
+                kind: Some("MutatingWebhookConfiguration".into()),
+                name: Some(self.name.clone()),
+                ..ObjectReference::default()
+            },
+            reason: MISSING,
+            message:
+                "it is missing, so no pod is reviewed: pods that ask are refused, others start without credentials; \
+                      run `helm upgrade --install` again"
+                    .into(),
+        };
+        if self.reporter.try_send(notice).is_err() {
+            self.metrics.event(EventOutcome::Delayed);
+        }
+    }
+
     fn publish(&self, configuration: Option<&MutatingWebhookConfiguration>) {
         self.metrics
             .webhook_configuration
@@ -123,6 +172,26 @@ impl Keeper {
             }
             changes
         });
+    }
+}
+
+/// Since when the configuration is missing, and whether that was told.
+#[derive(Default)]
+struct Missing {
+    since: Option<Instant>,
+    told: bool,
+}
+
+impl Missing {
+    fn is_to_be_told(&mut self, is_missing: bool, now: Instant) -> bool {
+        if !is_missing {
+            *self = Self::default();
+            return false;
+        }
+        let since = *self.since.get_or_insert(now);
+        let first = !self.told && now >= since + GRACE;
+        self.told |= first;
+        first
     }
 }
 
@@ -197,5 +266,16 @@ mod tests {
             None
         );
         assert_eq!(bundle_patch(&configuration(&[]), b"right"), None);
+    }
+    #[test]
+    fn a_missing_configuration_is_told_once_after_a_while_and_again_when_it_went_again() {
+        let (mut missing, began) = (Missing::default(), Instant::now());
+        assert!(!missing.is_to_be_told(true, began));
+        assert!(!missing.is_to_be_told(true, began + GRACE / 2));
+        assert!(missing.is_to_be_told(true, began + GRACE));
+        assert!(!missing.is_to_be_told(true, began + GRACE * 2));
+        assert!(!missing.is_to_be_told(false, began + GRACE * 3));
+        assert!(!missing.is_to_be_told(true, began + GRACE * 4));
+        assert!(missing.is_to_be_told(true, began + GRACE * 5));
     }
 }

@@ -56,17 +56,10 @@ pub fn chain(error: &(dyn StdError + 'static)) -> String {
     let mut text = String::new();
     let mut rest = Some(error);
     while let Some(error) = rest {
-        let inner = match api_server_words(error) {
-            // Its own text and those of its causes say the same in a worse way.
-            Some(words) => {
-                rest = None;
-                words
-            }
-            None => {
-                rest = error.source();
-                error.to_string()
-            }
-        };
+        let words = api_server_words(error);
+        // What its causes say beside those words is the same in a worse way.
+        rest = error.source().filter(|_| words.is_none());
+        let inner = words.unwrap_or_else(|| error.to_string());
         if text.is_empty() {
             text = inner;
         } else if !text.contains(&inner) {

@@ -4,14 +4,16 @@ pub(crate) mod build;
 mod update_status;
 
 use crate::{
+    events::{Notice, Reporter},
     leader::Leader,
     metrics::{EventOutcome, Metrics, WriteOutcome},
-    missed::{self, Progress, Reporter},
+    missed::{self, Progress},
     watching::follow,
     world::{Change, PodKey, World},
 };
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Api, Client, core::DynamicObject};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -19,7 +21,10 @@ use std::{
     sync::Arc,
 };
 use tokenscope_core::PolicyName;
-use tokenscope_crds::{read, v1alpha1::PolicyStatus};
+use tokenscope_crds::{
+    read,
+    v1alpha1::{GROUP, PolicyStatus},
+};
 use tokenscope_platform::{
     Process,
     health::{Gate, Heartbeat},
@@ -30,6 +35,9 @@ use tokio::{
     time::{Duration, Instant},
 };
 use tokio_util::sync::CancellationToken;
+
+/// A reason that people may search for: `kubectl get events --field-selector reason=StatusNotWritten`.
+const STATUS_NOT_WRITTEN: &str = "StatusNotWritten";
 
 /// Between two looks at what changed.
 const GATHER: Duration = Duration::from_millis(200);
@@ -84,6 +92,8 @@ struct Pacing {
     written: HashMap<PolicyName, Instant>,
     /// Not before then.
     held_back: BTreeMap<PolicyName, Instant>,
+    /// Those whose status could not be written, which was told.
+    refused: HashSet<PolicyName>,
 }
 
 /// Follows everything that the world is made of; gives both ends of the queue that it comes by.
@@ -268,9 +278,13 @@ impl Reconciler {
                 continue;
             }
             let Some(report) = world.report(key, now) else { continue };
-            if self.reporter.try_send((key.0.clone(), report)).is_err() {
+            if self.reporter.capacity() < 2 {
                 self.metrics.event(EventOutcome::Delayed);
                 return pause.min(RETRY);
+            }
+            let with_owner = (report.pod.owner.as_ref()).is_some_and(|owner| progress.is_new_owner(&owner.uid));
+            for notice in missed::notices(&key.0, &report, with_owner) {
+                self.tell(notice);
             }
             progress.note_told(&missed.uid);
         }
@@ -293,11 +307,18 @@ impl Reconciler {
                         WriteOutcome::Gone
                     }
                     Err(error) => {
-                        tracing::warn!(policy = %name, error = telemetry::chain(&error), "a status could not be written");
+                        let error = telemetry::chain(&error);
+                        if pacing.refused.insert(name.clone()) {
+                            tracing::warn!(policy = %name, error, "a status could not be written");
+                            self.tell(unwritten(&name, self.world.uid(&name), &error));
+                        }
                         pacing.held_back.insert(name.clone(), Instant::now() + RETRY);
                         WriteOutcome::Failed
                     }
                 };
+                if !matches!(outcome, WriteOutcome::Failed) {
+                    pacing.refused.remove(&name);
+                }
                 self.metrics.status_write(outcome);
                 // Something may have changed while it was written.
                 self.world.concern(name);
@@ -323,10 +344,38 @@ impl Reconciler {
         }
     }
 
+    fn tell(&self, notice: Notice) {
+        if self.reporter.try_send(notice).is_err() {
+            self.metrics.event(EventOutcome::Delayed);
+        }
+    }
+
     fn count(&self) {
         self.metrics.pods(self.world.totals());
         let (ready, not_ready) = self.world.policies_by_readiness();
         self.metrics.policies(ready, not_ready);
+    }
+}
+
+/// That a policy's status is not what it should be, which the status itself can't tell: the API server refuses to store
+/// one beside fields that its schema, as it is now, doesn't allow.
+fn unwritten(policy: &PolicyName, uid: Option<&str>, error: &str) -> Notice {
+    let (kind, namespace, name) = match policy {
+        PolicyName::Namespaced { namespace, name } => ("TokenScopePolicy", Some(namespace.to_string()), name),
+        PolicyName::Cluster { name } => ("ClusterTokenScopePolicy", None, name),
+    };
+    Notice {
+        name: format!("tokenscope-status.{}", uid.unwrap_or(name)),
+        about: ObjectReference {
+            api_version: Some(format!("{GROUP}/v1alpha1")),
+            kind: Some(kind.into()),
+            name: Some(name.to_string()),
+            uid: uid.map(str::to_owned),
+            namespace,
+            ..ObjectReference::default()
+        },
+        reason: STATUS_NOT_WRITTEN,
+        message: format!("its status can't be written: {error}; if it names a field of the policy, correct that field"),
     }
 }
 
