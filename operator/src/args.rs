@@ -79,7 +79,7 @@ pub struct Args {
     pub serving_lifetime: Duration,
 
     /// How many seconds API servers, then webhooks, get to notice a new certificate authority before the old one goes
-    #[arg(long, env = "TOKENSCOPE_ROTATION_OVERLAP", value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    #[arg(long, env = "TOKENSCOPE_ROTATION_OVERLAP", value_name = "SECONDS", default_value = "300", value_parser = seconds)]
     pub rotation_overlap: Duration,
 
     /// A DNS name or IP address beside the Service's that the serving certificate is for; may be given more than once

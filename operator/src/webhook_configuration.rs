@@ -33,7 +33,7 @@ const POLL: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(1);
 
 /// How long the configuration may be missing before people are told: an installation makes it last.
-const GRACE: Duration = Duration::from_secs(20);
+const GRACE: Duration = Duration::from_secs(10);
 /// A reason that people may search for: `kubectl get events --field-selector reason=WebhookConfigurationMissing`.
 const MISSING: &str = "WebhookConfigurationMissing";
 

@@ -44,14 +44,14 @@ async fn under_a_load_of_creates_certificates_are_rotated_and_webhooks_replaced_
         secret(client, AUTHORITY).await.unwrap(),
         secret(client, SERVING).await.unwrap(),
     );
-    rotate(client, SERVING).await.unwrap();
+    annotate(client, SERVING, "tokenscope.io/rotate").await.unwrap();
     let renewed = rotated(client, installed, &serving).await.unwrap();
     assert_eq!(renewed.trusted, serving.trusted, "the authority stays");
     assert_eq!(secret(client, AUTHORITY).await.unwrap(), authority);
     load.goes_on().await;
 
     // The authority, and with it the serving certificate.
-    rotate(client, AUTHORITY).await.unwrap();
+    annotate(client, AUTHORITY, "tokenscope.io/rotate").await.unwrap();
     let both = eventually(Duration::from_secs(30), "both authorities are trusted", async || {
         let now = secret(client, AUTHORITY).await?;
         ensure!(now.certificate != authority.certificate, "the authority is the same");
@@ -109,6 +109,27 @@ async fn under_a_load_of_creates_certificates_are_rotated_and_webhooks_replaced_
         &failures[..failures.len().min(5)]
     );
     println!("{created} pods were created meanwhile");
+
+    // A leaked authority can't wait for that.
+    let leaked = secret(client, AUTHORITY).await.unwrap();
+    annotate(client, AUTHORITY, "tokenscope.io/distrust").await.unwrap();
+    eventually(Duration::from_secs(30), "only a new authority is trusted", async || {
+        for bundle in bundles(client).await? {
+            let bundle = String::from_utf8(BASE64_STANDARD.decode(bundle)?)?;
+            ensure!(bundle.matches("BEGIN CERTIFICATE").count() == 1, "trusted is {bundle}");
+            ensure!(bundle.trim() != leaked.certificate.trim(), "the leaked one is trusted");
+        }
+        Ok(())
+    })
+    .await
+    .unwrap();
+    eventually(Duration::from_secs(30), "webhooks are trusted again", async || {
+        let answer = try_pod(client, &pod).await?;
+        ensure!(answer.status < 300, "{} {}", answer.status, answer.body);
+        Ok(())
+    })
+    .await
+    .unwrap();
     scenario.holds(&[]);
 }
 
@@ -189,9 +210,9 @@ async fn secret(client: &Client, name: &str) -> Result<Certificates> {
 }
 
 /// As an administrator asks for it: `kubectl annotate`.
-async fn rotate(client: &Client, name: &str) -> Result<()> {
+async fn annotate(client: &Client, name: &str, wish: &str) -> Result<()> {
     let value = jiff::Timestamp::now().to_string();
-    let change = json!({"metadata": {"annotations": {"tokenscope.io/rotate": value}}});
+    let change = json!({"metadata": {"annotations": {wish: value}}});
     merge(
         client,
         &format!("/api/v1/namespaces/{NAMESPACE}/secrets/{name}"),

@@ -164,6 +164,16 @@ async fn no_pod_that_asks_gets_past_a_missing_webhook_and_the_others_are_admitte
     runs(&shop, "by-default-unregistered").await;
     policy_when(&shop, "both", SOON, counts(5, 4, 1)).await.unwrap();
     missed(&shop, "by-default-unregistered").await.unwrap();
+    eventually(SOON, "an Event tells that the configuration is missing", async || {
+        let events = get_json(client, "/api/v1/namespaces/default/events").await?;
+        let mut events = events["items"].as_array().context("no list")?.iter();
+        let event = events.find(|event| event["reason"] == "WebhookConfigurationMissing");
+        let event = event.context("there is none")?;
+        ensure!(event["involvedObject"]["name"] == "tokenscope", "{event}");
+        Ok(())
+    })
+    .await
+    .unwrap();
 
     // It is registered again, without a caBundle, which the operator knows.
     let registration = scenario.installed.objects().iter();

@@ -126,8 +126,8 @@ async fn a_malformed_policy_never_stops_the_others_and_says_what_is_wrong_with_i
     let mut unwritable = Vec::new();
     for name in &names {
         let name = format!("unseen-{name}");
-        // Where a rule of the schema can't even be evaluated, the API server lets nobody write a status: then the operator's
-        // log tells of it.
+        // Where a rule of the schema can't even be evaluated, the API server lets nobody write a status: then an Event tells
+        // of it.
         let status = json!({"status": {"matchedPods": 0}});
         if merge(client, &format!("{POLICIES}/{name}/status?dryRun=All"), &status)
             .await
@@ -136,8 +136,11 @@ async fn a_malformed_policy_never_stops_the_others_and_says_what_is_wrong_with_i
             policy_when(&broken, &name, SOON, not_accepted).await.unwrap();
         } else {
             eventually(SOON, format!("the operator tells of {name}"), async || {
-                let log = installed.operator(0).log();
-                ensure!(log.contains(&format!("broken/{name}")), "nothing of it is in the log");
+                let events = broken.events_about("TokenScopePolicy", &name).await?;
+                let event = events.first().context("there is no Event on it")?;
+                ensure!(event["reason"] == "StatusNotWritten", "{event}");
+                let message = event["message"].as_str().unwrap_or_default();
+                ensure!(message.contains("spec"), "no field is named: {message}");
                 Ok(())
             })
             .await
