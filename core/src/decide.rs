@@ -2,8 +2,8 @@
 
 use crate::{
     Container, ContainerGrant, Denied, Glob, Grant, InvalidRoleArn, Operator, OwnRole, Pairs, Policy, PolicySet,
-    Refusal, Request, RoleArn, Selector, SessionName, Settings, Standing, Subject, Template, TokenExpiration, Variable,
-    Variables,
+    Refusal, Request, RoleArn, Selector, SessionName, Settings, Spiffe, Standing, Subject, Template, TokenExpiration,
+    TokenSource, Variable, Variables,
     annotations::{self, Asks},
     refusal::some_of,
 };
@@ -99,6 +99,11 @@ pub fn decide(request: &Request<'_>, policies: &PolicySet, settings: &Settings, 
         }
     }
     outcome.warnings.extend(unknown_containers(request, &asks));
+    let from_spiffe = |granted: &ContainerGrant| granted.grant.source == TokenSource::Spiffe;
+    if asks.expiration.is_some() && outcome.containers.iter().any(from_spiffe) {
+        outcome.warnings.push(SPIFFE_DECIDES.to_owned());
+    }
+    outcome.refuse(different_tokens(request, &outcome.containers).into_iter().collect());
     outcome.decision(asks)
 }
 
@@ -338,7 +343,11 @@ impl<'a> Field<'a> {
                 .or_else(|| policy.audiences.default.clone())
                 .unwrap_or_else(|| self.settings.default_audience.clone()),
             source: policy.token.source,
-            expiration: asks.expiration.unwrap_or(policy.token.expiration),
+            expiration: match policy.token.source {
+                TokenSource::Spiffe => policy.token.expiration,
+                TokenSource::ServiceAccount | TokenSource::Issuer => asks.expiration.unwrap_or(policy.token.expiration),
+            },
+            spiffe: policy.token.spiffe.clone(),
             region: policy
                 .aws
                 .region
@@ -364,8 +373,9 @@ impl<'a> Field<'a> {
                 .audience
                 .clone()
                 .unwrap_or_else(|| self.settings.default_audience.clone()),
-            source: crate::TokenSource::ServiceAccount,
+            source: TokenSource::ServiceAccount,
             expiration: asks.expiration.unwrap_or(self.settings.default_token_expiration),
+            spiffe: Spiffe::default(),
             region: self.settings.default_region.clone(),
             sts_regional_endpoints: asks
                 .sts_regional_endpoints
@@ -445,6 +455,10 @@ fn audience_is_allowed(policy: &Policy, _: &Wanted<'_>, asks: &Asks<'_>) -> Opti
 
 fn expiration_is_allowed(policy: &Policy, _: &Wanted<'_>, asks: &Asks<'_>) -> Option<Refusal> {
     let asked: TokenExpiration = asks.expiration?;
+    // What can't be given anyway is not refused but warned about.
+    if policy.token.source == TokenSource::Spiffe {
+        return None;
+    }
     let most = policy.token.expiration;
     (asked > most).then(|| Refusal::ExpirationTooLong {
         policy: policy.name.clone(),
@@ -526,6 +540,29 @@ fn unknown_containers(request: &Request<'_>, asks: &Asks<'_>) -> Vec<String> {
         .collect()
 }
 
+/// One volume has a pod's tokens, and one sidecar keeps them.
+fn different_tokens(request: &Request<'_>, granted: &[ContainerGrant]) -> Option<Refusal> {
+    let (one, others) = granted.split_first()?;
+    let name = |granted: &ContainerGrant| -> Box<str> {
+        let container = request.pod.containers.get(granted.container);
+        container.map_or("", |container| container.name).into()
+    };
+    others.iter().find_map(|other| {
+        if one.grant.source != other.grant.source {
+            return Some(Refusal::DifferentSources {
+                one: name(one),
+                one_source: one.grant.source,
+                other: name(other),
+                other_source: other.grant.source,
+            });
+        }
+        (one.grant.spiffe != other.grant.spiffe).then(|| Refusal::DifferentIdentities {
+            one: name(one),
+            other: name(other),
+        })
+    })
+}
+
 fn denied(refusals: impl IntoIterator<Item = Refusal>) -> Decision {
     Decision::Denied(Denied {
         refusals: refusals.into_iter().collect(),
@@ -534,6 +571,10 @@ fn denied(refusals: impl IntoIterator<Item = Refusal>) -> Decision {
 
 /// Why a container gets nothing that no policy for its role covers.
 const NOT_COVERED: &str = "its policies don't cover it";
+
+/// Said to a workload that asks a SPIFFE provider for a lifetime.
+const SPIFFE_DECIDES: &str =
+    "the annotation token-expiration has no effect: the SPIFFE provider decides how long its tokens are valid";
 
 /// What the containers' judgements add up to.
 #[derive(Default)]

@@ -1,6 +1,6 @@
 //! What a container gets, and the record of it that stays on the pod.
 
-use crate::{Audience, PolicyName, Region, RoleArn, TokenExpiration, TokenSource};
+use crate::{Audience, Hint, PolicyName, Region, RoleArn, Spiffe, SpiffeId, TokenExpiration, TokenSource, TrustDomain};
 use serde::{Deserialize, Serialize};
 use std::{borrow::Cow, fmt};
 
@@ -13,8 +13,10 @@ pub struct Grant {
     pub audience: Audience,
     /// Who signs the token.
     pub source: TokenSource,
-    /// The token's lifetime.
+    /// The token's lifetime; nothing of a SPIFFE provider's token, which has the lifetime that the provider gives it.
     pub expiration: TokenExpiration,
+    /// Which identity the token is of, where a SPIFFE provider signs it.
+    pub spiffe: Spiffe,
     /// `AWS_REGION` and `AWS_DEFAULT_REGION`.
     pub region: Option<Region>,
     /// Whether `AWS_STS_REGIONAL_ENDPOINTS` is `regional`.
@@ -57,6 +59,14 @@ pub struct GrantRecord<'a> {
     /// The [`fingerprint`] of the decision.
     #[serde(borrow)]
     pub hash: Cow<'a, str>,
+    /// Whether the webhook added a sidecar.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub sidecar: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// Containers that got the same.
@@ -102,7 +112,17 @@ pub fn fingerprint<'a>(service_account: &str, grants: impl IntoIterator<Item = (
         hash.write(grant.role.as_str());
         hash.write(grant.audience.as_str());
         hash.write(grant.source.as_str());
-        hash.write(&grant.expiration.seconds().to_string());
+        match grant.source {
+            TokenSource::Spiffe => {
+                let Spiffe { id, hint, trust_domain } = &grant.spiffe;
+                hash.write(id.as_ref().map_or("", SpiffeId::as_str));
+                hash.write(hint.as_ref().map_or("", Hint::as_str));
+                hash.write(trust_domain.as_ref().map_or("", TrustDomain::as_str));
+            }
+            TokenSource::ServiceAccount | TokenSource::Issuer => {
+                hash.write(&grant.expiration.seconds().to_string());
+            }
+        }
         hash.write(grant.region.as_ref().map_or("", Region::as_str));
         hash.write(if grant.sts_regional_endpoints { "regional" } else { "" });
         hash.write(match &grant.session_name {

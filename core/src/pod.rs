@@ -218,6 +218,12 @@ pub struct Container<S> {
     /// What is mounted in it.
     #[serde(default = "Option::default")]
     pub volume_mounts: Option<Vec<VolumeMount<S>>>,
+    /// Its image.
+    #[serde(default = "Option::default")]
+    pub image: Option<S>,
+    /// `Always` makes an init container a native sidecar.
+    #[serde(default = "Option::default")]
+    pub restart_policy: Option<S>,
 }
 
 /// An environment variable.
@@ -269,13 +275,50 @@ pub struct VolumeMount<S> {
 
 /// A volume.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(bound(deserialize = "S: Deserialize<'de>"))]
+#[serde(rename_all = "camelCase", bound(deserialize = "S: Deserialize<'de>"))]
 pub struct Volume<S> {
     /// Its name.
     pub name: S,
     /// Its sources, where it is a projected one.
     #[serde(default = "Option::default")]
     pub projected: Option<Projected<S>>,
+    /// What kind of folder, where it is an empty one.
+    #[serde(default = "Option::default")]
+    pub empty_dir: Option<EmptyDir<S>>,
+    /// Its driver, where it is one of a CSI driver.
+    #[serde(default = "Option::default")]
+    pub csi: Option<Csi<S>>,
+    /// The node's folder, where it is one.
+    #[serde(default = "Option::default")]
+    pub host_path: Option<HostPath<S>>,
+}
+
+/// An empty folder.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(bound(deserialize = "S: Deserialize<'de>"))]
+pub struct EmptyDir<S> {
+    /// `Memory` for a tmpfs.
+    #[serde(default = "Option::default")]
+    pub medium: Option<S>,
+}
+
+/// A volume of a CSI driver that lives as long as its pod.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", bound(deserialize = "S: Deserialize<'de>"))]
+pub struct Csi<S> {
+    /// The driver's name.
+    pub driver: S,
+    /// Whether it can't be written.
+    #[serde(default)]
+    pub read_only: Option<bool>,
+}
+
+/// A folder or file of the node.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(bound(deserialize = "S: Deserialize<'de>"))]
+pub struct HostPath<S> {
+    /// Its path there.
+    pub path: S,
 }
 
 /// A projected volume.
@@ -320,6 +363,20 @@ impl<S: AsRef<str>> Pod<S> {
             .chain(self.spec.containers.iter().flatten())
     }
 
+    /// Init containers, then containers, without the sidecar that `record` says we added: each with its list's name in
+    /// `spec` and its index there. These are the containers of [`Self::facts`], in the same order.
+    pub fn users_containers(
+        &self,
+        record: Option<&GrantRecord<'_>>,
+    ) -> impl Iterator<Item = (&'static str, usize, &Container<S>)> {
+        let has_sidecar = record.is_some_and(|record| record.sidecar);
+        let init = self.spec.init_containers.iter().flatten().enumerate();
+        let init = init.filter(move |(_, container)| !has_sidecar || container.name.as_ref() != SIDECAR);
+        let containers = self.spec.containers.iter().flatten().enumerate();
+        let init = init.map(|(index, container)| ("initContainers", index, container));
+        init.chain(containers.map(|(index, container)| ("containers", index, container)))
+    }
+
     /// An annotation's value.
     pub fn annotation(&self, key: &str) -> Option<&str> {
         self.metadata.annotations.as_ref()?.value(key)
@@ -340,7 +397,10 @@ impl<S: AsRef<str>> Pod<S> {
                 .as_ref()
                 .map(Pairs::borrowed)
                 .unwrap_or_default(),
-            containers: self.all_containers().map(|container| container.facts(record)).collect(),
+            containers: self
+                .users_containers(record)
+                .map(|(_, _, container)| container.facts(record))
+                .collect(),
         }
     }
 
@@ -366,6 +426,9 @@ impl<S: AsRef<str>> Pod<S> {
             .is_some_and(|terms| !terms.is_empty() && terms.iter().all(NodeSelectorTerm::needs_windows))
     }
 }
+
+/// The name of the container that keeps a pod's tokens where the cluster doesn't.
+pub const SIDECAR: &str = "tokenscope-sidecar";
 
 const OS_LABELS: [&str; 2] = ["kubernetes.io/os", "beta.kubernetes.io/os"];
 

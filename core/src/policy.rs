@@ -1,8 +1,8 @@
 //! Policies as the rule sees them: parsed, complete, and with nothing of Kubernetes in them.
 
 use crate::{
-    Audience, Glob, InvalidSchedule, Pairs, Region, RoleArn, RolePattern, Schedule, Selector, Subject, Template,
-    TokenExpiration,
+    Audience, Glob, InvalidSchedule, Pairs, Region, RoleArn, RolePattern, Schedule, Selector, Spiffe, Subject,
+    Template, TokenExpiration,
 };
 use jiff::Timestamp;
 use std::{
@@ -155,12 +155,14 @@ pub struct Audiences {
 }
 
 /// The kind of token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenSettings {
     /// Who signs it.
     pub source: TokenSource,
-    /// How long it is valid; a workload may ask for less.
+    /// How long it is valid; a workload may ask for less. A SPIFFE provider decides that itself.
     pub expiration: TokenExpiration,
+    /// Which identity it is of, where a SPIFFE provider signs it.
+    pub spiffe: Spiffe,
     /// What it is signed with, where we sign.
     pub algorithm: Algorithm,
 }
@@ -177,7 +179,7 @@ pub enum TokenSource {
 }
 
 /// The sources that this version can inject.
-pub const AVAILABLE_SOURCES: &[TokenSource] = &[TokenSource::ServiceAccount];
+pub const AVAILABLE_SOURCES: &[TokenSource] = &[TokenSource::ServiceAccount, TokenSource::Spiffe];
 
 impl TokenSource {
     /// The word in the API.

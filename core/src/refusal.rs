@@ -106,12 +106,36 @@ pub enum Refusal {
         container: Box<str>,
     },
     /// This version can't inject the policy's kind of token.
-    #[error("{policy} wants tokens from {}, which is not available in this version: set its token.source to ServiceAccount", source_name(*.source_of_token))]
+    #[error("{policy} wants tokens from {}, which is not available in this version: set its token.source to ServiceAccount or SPIFFE", source_name(*.source_of_token))]
     SourceNotAvailable {
         /// Which policy.
         policy: PolicyName,
         /// Its source.
         source_of_token: TokenSource,
+    },
+    /// Two containers would get tokens of different kinds.
+    #[error(
+        "container {one} would get its token from {} and container {other} from {}, and a pod has one place for tokens: let policies of one token.source grant both, or leave one container out", source_name(*.one_source), source_name(*.other_source)
+    )]
+    DifferentSources {
+        /// The first container.
+        one: Box<str>,
+        /// Who signs its token.
+        one_source: TokenSource,
+        /// The other container.
+        other: Box<str>,
+        /// Who signs that one's.
+        other_source: TokenSource,
+    },
+    /// Two containers would get tokens of different SPIFFE identities.
+    #[error(
+        "containers {one} and {other} would get tokens of different SPIFFE identities, and a pod has one sidecar: let their policies have the same token.spiffe, or leave one container out"
+    )]
+    DifferentIdentities {
+        /// The first container.
+        one: Box<str>,
+        /// The other one.
+        other: Box<str>,
     },
     /// Two policies of one level assign different roles.
     #[error(

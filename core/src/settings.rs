@@ -1,6 +1,8 @@
 //! What the installation decides for all: the chart's values, as far as they change a decision.
 
-use crate::{Audience, InvalidAudience, InvalidTokenExpiration, Pairs, TokenExpiration, annotations, arn::shortened};
+use crate::{
+    Audience, InvalidAudience, InvalidTokenExpiration, Pairs, Sidecar, TokenExpiration, annotations, arn::shortened,
+};
 use std::{fmt, str::FromStr};
 
 /// The installation's settings.
@@ -20,6 +22,8 @@ pub struct Settings {
     pub default_region: Option<Region>,
     /// Whether STS's regional endpoints are asked for where the policy doesn't say.
     pub sts_regional_endpoints: bool,
+    /// How the sidecar is added where tokens need one.
+    pub sidecar: Sidecar,
 }
 
 impl Default for Settings {
@@ -32,6 +36,7 @@ impl Default for Settings {
             default_token_expiration: TokenExpiration::HOUR,
             default_region: None,
             sts_regional_endpoints: true,
+            sidecar: Sidecar::default(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The IAM trust policy that lets exactly a policy's subjects assume a role.
 
-use crate::{Audience, Glob, Policy, PolicyName, RoleArn};
+use crate::{Audience, Glob, Policy, PolicyName, RoleArn, TokenSource};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -40,14 +40,27 @@ enum Values {
 /// The most bytes of a trust policy that IAM takes by default (IAM quotas, "Role trust policy length").
 const MOST_BYTES: usize = 2048;
 
-/// Writes the trust policy of `role` for tokens that the cluster signs.
+/// Writes the trust policy of `role` for tokens that the cluster or a SPIFFE provider signs.
 ///
-/// `issuer` is the cluster's issuer, an https URL. The conditions are on `aud` and `sub`, since AWS offers no other claim of
-/// a cluster's token as a condition key (AWS IAM user guide, "Available keys for AWS OIDC federation").
-pub fn trust_policy(policy: &Policy, role: &RoleArn, issuer: &str, default_audience: &Audience) -> TrustPolicy {
+/// `issuer` is the issuer of these tokens, an https URL. The conditions are on `aud` and `sub`, since AWS offers no other
+/// claim of such a token as a condition key (AWS IAM user guide, "Available keys for AWS OIDC federation").
+///
+/// None where the policy leaves to a SPIFFE provider which identity its workloads have: a document that trusts all of a
+/// trust domain would let each of its workloads take the role.
+pub fn trust_policy(policy: &Policy, role: &RoleArn, issuer: &str, default_audience: &Audience) -> Option<TrustPolicy> {
     let provider = issuer.strip_prefix("https://").unwrap_or(issuer);
     let mut notes = Vec::new();
-    let subjects = subjects(policy, &mut notes);
+    let subjects = match policy.token.source {
+        TokenSource::Spiffe => {
+            let id = policy.token.spiffe.id.as_ref()?;
+            notes.push(
+                "which workloads get this SPIFFE ID is said by the SPIFFE provider's entries and not by subjects"
+                    .into(),
+            );
+            vec![id.to_string()]
+        }
+        TokenSource::ServiceAccount | TokenSource::Issuer => subjects(policy, &mut notes),
+    };
     let audiences = match (&policy.audiences.default, policy.audiences.allowed.as_slice()) {
         (default, []) => vec![default.as_ref().unwrap_or(default_audience).to_string()],
         (_, allowed) => allowed.iter().map(Audience::to_string).collect(),
@@ -90,7 +103,7 @@ pub fn trust_policy(policy: &Policy, role: &RoleArn, issuer: &str, default_audie
             "the document has {bytes} bytes; IAM takes {MOST_BYTES} unless the account's quota was raised"
         ));
     }
-    TrustPolicy { document, notes }
+    Some(TrustPolicy { document, notes })
 }
 
 /// `system:serviceaccount:<namespace>:<name>` (Kubernetes, service account tokens), with globs where the policy has them.

@@ -31,6 +31,7 @@ fn policy(name: &str) -> Policy {
         token: TokenSettings {
             source: TokenSource::ServiceAccount,
             expiration: TokenExpiration::HOUR,
+            spiffe: Spiffe::default(),
             algorithm: Algorithm::RS256,
         },
         claims: Claims::default(),
@@ -690,18 +691,92 @@ fn one_denied_container_denies_the_pod() {
 
 #[test]
 fn a_source_of_a_later_version_is_refused_in_plain_words() {
-    for source in [TokenSource::Spiffe, TokenSource::Issuer] {
-        let mut policy = policy("p");
-        policy.token.source = source;
-        let refusal = asking(ORDERS).refused([policy]);
-        assert!(
-            refusal.contains(&format!(
-                "wants tokens from {}, which is not available in this version",
-                source.as_str()
-            )),
-            "{refusal}"
-        );
-    }
+    let mut policy = policy("p");
+    policy.token.source = TokenSource::Issuer;
+    let refusal = asking(ORDERS).refused([policy]);
+    assert!(
+        refusal.contains("wants tokens from Issuer, which is not available in this version: set its token.source to ServiceAccount or SPIFFE"),
+        "{refusal}"
+    );
+}
+
+fn from_spiffe(name: &str) -> Policy {
+    let mut policy = policy(name);
+    policy.token.source = TokenSource::Spiffe;
+    policy
+}
+
+#[test]
+fn a_spiffe_provider_decides_how_long_its_tokens_are_valid() {
+    let mut pinned = from_spiffe("p");
+    pinned.token.spiffe.id = Some("spiffe://example.org/ns/shop/sa/orders".parse().unwrap());
+    let asking_longer = asking(ORDERS).with(annotations::TOKEN_EXPIRATION, "86400");
+
+    let granted = asking_longer.granted([pinned.clone()]);
+    let grant = &granted.containers[0].grant;
+    assert_eq!(grant.source, TokenSource::Spiffe);
+    assert_eq!(grant.spiffe, pinned.token.spiffe);
+    assert!(
+        granted.warnings[0].contains("the SPIFFE provider decides"),
+        "{:?}",
+        granted.warnings
+    );
+    assert!(asking(ORDERS).granted([pinned.clone()]).warnings.is_empty());
+
+    let hash = |grant: &Grant| fingerprint("orders", [("app", grant)]);
+    let mut longer = grant.clone();
+    longer.expiration = TokenExpiration::DAY;
+    assert_eq!(hash(grant), hash(&longer), "what changes nothing makes no pod outdated");
+    let mut other = grant.clone();
+    other.spiffe.hint = Some("aws".parse().unwrap());
+    assert_ne!(hash(grant), hash(&other));
+}
+
+#[test]
+fn one_pod_has_one_kind_of_token_and_one_identity() {
+    let of = |name: &str, container: &str, mut policy: Policy| {
+        policy.name = PolicyName::namespaced("shop", name);
+        policy.containers.include = vec![Glob::new(container)];
+        policy
+    };
+    let two = || Workload {
+        containers: vec![container("app"), container("web")],
+        ..asking(ORDERS)
+    };
+
+    let refusal = two().refused([of("a", "app", from_spiffe("a")), of("b", "web", policy("b"))]);
+    assert!(
+        refusal.contains("container app would get its token from SPIFFE and container web from ServiceAccount"),
+        "{refusal}"
+    );
+    let mut hinted = from_spiffe("b");
+    hinted.token.spiffe.hint = Some("aws".parse().unwrap());
+    let refusal = two().refused([of("a", "app", from_spiffe("a")), of("b", "web", hinted)]);
+    assert!(
+        refusal.contains("containers app and web would get tokens of different SPIFFE identities"),
+        "{refusal}"
+    );
+    assert_eq!(two().granted([from_spiffe("a")]).containers.len(), 2);
+}
+
+#[test]
+fn a_trust_policy_for_spiffe_is_about_one_identity_or_there_is_none() {
+    let role: RoleArn = ORDERS.parse().unwrap();
+    let trust = |policy: &Policy| trust_policy(policy, &role, "https://oidc.example.org", &Audience::sts());
+    let mut policy = from_spiffe("p");
+    policy.token.spiffe.trust_domain = Some("example.org".parse().unwrap());
+    assert_eq!(trust(&policy), None, "all of a trust domain is too much");
+
+    policy.token.spiffe.id = Some("spiffe://example.org/ns/shop/sa/orders".parse().unwrap());
+    let trust = trust(&policy).unwrap();
+    assert_eq!(
+        serde_json::to_value(&trust.document).unwrap()["Statement"][0]["Condition"],
+        serde_json::json!({"StringEquals": {
+            "oidc.example.org:aud": "sts.amazonaws.com",
+            "oidc.example.org:sub": "spiffe://example.org/ns/shop/sa/orders",
+        }})
+    );
+    assert_eq!(trust.notes.len(), 1);
 }
 
 #[test]
@@ -831,7 +906,7 @@ fn a_trust_policy_says_what_iam_can_and_notes_what_it_can_not() {
         }])),
     });
     let role: RoleArn = "arn:aws-cn:iam::111122223333:role/shop/orders".parse().unwrap();
-    let trust = trust_policy(&policy, &role, "https://oidc.example.com/cluster", &Audience::sts());
+    let trust = trust_policy(&policy, &role, "https://oidc.example.com/cluster", &Audience::sts()).unwrap();
 
     assert_eq!(
         serde_json::to_value(&trust.document).unwrap(),

@@ -5,7 +5,7 @@
 
 use crate::v1alpha1::{
     Algorithm, Audiences, Aws, Claims, ClusterTokenScopePolicy, Containers, LabelOperator, LabelRequirement,
-    LabelSelector, PolicySpec, Roles, Source, Subject, Token, TokenScopePolicy,
+    LabelSelector, PolicySpec, Roles, Source, Spiffe, Subject, Token, TokenScopePolicy,
 };
 use jiff::Timestamp;
 use std::{
@@ -177,6 +177,12 @@ fn token(token: &Token) -> Result<core::TokenSettings, InvalidPolicy> {
             "should be left out unless token.source is Issuer: other sources choose their algorithm themselves",
         ));
     }
+    if token.source == Source::Spiffe && token.expiration_seconds != Token::default().expiration_seconds {
+        return Err(invalid(
+            "spec.token.expirationSeconds",
+            "should be left out with token.source SPIFFE: the SPIFFE provider decides how long its tokens are valid",
+        ));
+    }
     Ok(core::TokenSettings {
         source: match token.source {
             Source::ServiceAccount => core::TokenSource::ServiceAccount,
@@ -185,12 +191,37 @@ fn token(token: &Token) -> Result<core::TokenSettings, InvalidPolicy> {
         },
         expiration: core::TokenExpiration::from_seconds(token.expiration_seconds)
             .map_err(|error| invalid("spec.token.expirationSeconds", error))?,
+        spiffe: spiffe(&token.spiffe, token.source)?,
         algorithm: match token.algorithm {
             None | Some(Algorithm::RS256) => core::Algorithm::RS256,
             Some(Algorithm::ES256) => core::Algorithm::ES256,
             Some(Algorithm::ES384) => core::Algorithm::ES384,
         },
     })
+}
+
+fn spiffe(spiffe: &Spiffe, source: Source) -> Result<core::Spiffe, InvalidPolicy> {
+    if *spiffe != Spiffe::default() && source != Source::Spiffe {
+        return Err(invalid(
+            "spec.token.spiffe",
+            "should be left out unless token.source is SPIFFE",
+        ));
+    }
+    let parsed = core::Spiffe {
+        id: parse_optional(spiffe.spiffe_id.as_deref(), "spec.token.spiffe.spiffeId")?,
+        hint: parse_optional(spiffe.hint.as_deref(), "spec.token.spiffe.hint")?,
+        trust_domain: parse_optional(spiffe.trust_domain.as_deref(), "spec.token.spiffe.trustDomain")?,
+    };
+    match (&parsed.id, &parsed.trust_domain) {
+        (Some(id), Some(trust_domain)) if id.trust_domain() != trust_domain.as_str() => Err(invalid(
+            "spec.token.spiffe.trustDomain",
+            format!(
+                "should be the trust domain of token.spiffe.spiffeId, {}, or be left out",
+                id.trust_domain()
+            ),
+        )),
+        _ => Ok(parsed),
+    }
 }
 
 fn claims(claims: &Claims, source: Source) -> Result<core::Claims, InvalidPolicy> {

@@ -88,10 +88,11 @@ fn policy(object: &DynamicObject, name: &PolicyName) -> Result<Policy, InvalidPo
 ///
 /// serde reads a struct from a list too, value by value, and an empty list would be an empty selector, which selects all.
 fn list_for_an_object(value: &Value, path: String) -> Option<String> {
-    const OBJECTS: [&str; 9] = [
+    const OBJECTS: [&str; 10] = [
         "roles",
         "audiences",
         "token",
+        "spiffe",
         "claims",
         "aws",
         "containers",

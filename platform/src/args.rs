@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ArgAction::Set;
-use tokenscope_core::{Audience, Enforcement, Region, Settings, TokenExpiration};
+use tokenscope_core::{Audience, Enforcement, Region, Settings, Sidecar, TokenExpiration};
 
 use crate::telemetry;
 
@@ -90,6 +90,10 @@ pub struct SettingsArgs {
     /// Whether workloads use the STS endpoint of their region [default: true, EKS-compatible false]
     #[arg(long, env = "TOKENSCOPE_STS_REGIONAL_ENDPOINTS", value_name = "BOOL")]
     pub sts_regional_endpoints: Option<bool>,
+
+    /// The image of the sidecar that keeps tokens from SPIFFE
+    #[arg(long, env = "TOKENSCOPE_SIDECAR_IMAGE", value_name = "IMAGE", default_value_t = Sidecar::default().image.into(), value_parser = image)]
+    pub sidecar_image: String,
 }
 
 impl SettingsArgs {
@@ -110,6 +114,10 @@ impl SettingsArgs {
                 .unwrap_or(defaults.default_token_expiration),
             default_region: self.default_region.clone(),
             sts_regional_endpoints: self.sts_regional_endpoints.unwrap_or(defaults.sts_regional_endpoints),
+            sidecar: Sidecar {
+                image: self.sidecar_image.as_str().into(),
+                ..defaults.sidecar
+            },
         }
     }
 }
@@ -117,6 +125,14 @@ impl SettingsArgs {
 /// A whole number of seconds, for `#[arg(value_parser = seconds)]` on a [`Duration`].
 pub fn seconds(text: &str) -> Result<Duration, std::num::ParseIntError> {
     text.parse().map(Duration::from_secs)
+}
+
+/// Something that can be an image's name; only a registry knows more.
+fn image(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err("it should be the name of an image, such as registry.example.com/tokenscope-sidecar:1");
+    }
+    Ok(text.to_owned())
 }
 
 /// The kernel's name for this host, which in a pod is the pod's name.
@@ -176,6 +192,7 @@ mod tests {
             "--default-region=Nowhere!",
             "--log-level=a=b=c",
             "--workers=0",
+            "--sidecar-image=a b",
         ] {
             let (name, value) = flag.split_once('=').unwrap();
             let error = usage_error(flag);

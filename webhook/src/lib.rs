@@ -1,9 +1,10 @@
 //! Reviews pods: facts, decision, plan, patch.
 //!
 //! The way of one review: bytes → [`review`] → [`facts`] → [`tokenscope_core::decide`] → [`plan`] → [`patch`] → [`review`]
-//! → bytes. Each of these steps is pure; only [`cache`], [`lookup`], [`events`] and [`certificate`] touch the network, and
+//! → bytes. Each of these steps is pure; only [`cache`], [`lookup`], [`events`], [`certificate`] and [`version`] touch the network, and
 //! [`router`] and [`run`] put all together.
 
+pub mod args;
 pub mod cache;
 pub mod certificate;
 pub mod events;
@@ -15,3 +16,4 @@ pub mod plan;
 pub mod review;
 pub mod router;
 pub mod run;
+pub mod version;

@@ -2,7 +2,12 @@
 
 use std::fmt::Write as _;
 
-use crate::plan::{Edit, Mount, Place, TokenFile, Value, Variable};
+use tokenscope_core::WorkloadApi;
+use tokenscope_core::pod::SIDECAR;
+
+use crate::plan::{
+    Content, Edit, Mount, NewVolume, Place, SOCKET_FOLDER, SidecarContainer, TokenFile, Value, Variable,
+};
 
 /// The patch's text. No edits give an empty list, which needs no patch at all.
 pub fn json(edits: &[Edit<'_>]) -> String {
@@ -53,10 +58,17 @@ impl Patch {
 
     fn edit(&mut self, edit: &Edit<'_>) {
         match edit {
-            Edit::AddVolume { name, tokens, none } => {
+            Edit::AddVolume { volume, none } => {
                 self.add(if *none { "/spec/volumes" } else { "/spec/volumes/0" });
                 self.value("");
-                self.listed(*none, |patch| patch.volume(name, tokens));
+                self.listed(*none, |patch| patch.volume(volume));
+            }
+            Edit::ReplaceVolume { volume, new } => {
+                self.replace("/spec/volumes/");
+                self.number(*volume);
+                self.value("");
+                self.volume(new);
+                self.end();
             }
             Edit::ReplaceTokens { volume, tokens } => {
                 self.replace("/spec/volumes/");
@@ -112,6 +124,27 @@ impl Patch {
                 self.end();
             }
             Edit::RemoveMount { container, index } => self.remove_in(*container, "/volumeMounts/", *index),
+            Edit::AddSidecar { sidecar, none } => {
+                self.add(if *none {
+                    "/spec/initContainers"
+                } else {
+                    "/spec/initContainers/0"
+                });
+                self.value("");
+                self.listed(*none, |patch| patch.sidecar(sidecar));
+            }
+            Edit::MoveSidecar { from } => {
+                self.begin("move");
+                self.text
+                    .push_str("/spec/initContainers/0\",\"from\":\"/spec/initContainers/");
+                self.number(*from);
+                self.end_of_path();
+            }
+            Edit::RemoveSidecar { index } => {
+                self.remove("/spec/initContainers/");
+                self.number(*index);
+                self.end_of_path();
+            }
             Edit::Annotate {
                 annotations,
                 none: true,
@@ -252,12 +285,68 @@ impl Patch {
         self.text.push(']');
     }
 
-    fn volume(&mut self, name: &str, tokens: &[TokenFile<'_>]) {
+    fn volume(&mut self, NewVolume { name, content }: &NewVolume<'_>) {
         self.text.push_str("{\"name\":\"");
         self.text.push_str(name);
-        self.text.push_str("\",\"projected\":{\"sources\":");
-        self.sources(tokens);
+        match content {
+            Content::Tokens(tokens) => {
+                self.text.push_str("\",\"projected\":{\"sources\":");
+                self.sources(tokens);
+            }
+            // A few tokens of a few kilobytes each, each twice while it is replaced.
+            Content::Memory => self
+                .text
+                .push_str("\",\"emptyDir\":{\"medium\":\"Memory\",\"sizeLimit\":\"1Mi\""),
+            Content::Socket(WorkloadApi::Csi { driver }) => {
+                self.text.push_str("\",\"csi\":{\"driver\":");
+                push_string(&mut self.text, driver);
+                self.text.push_str(",\"readOnly\":true");
+            }
+            // Not made where it is missing: on a new node the agent makes it, and until then the pod waits.
+            Content::Socket(WorkloadApi::HostPath { path }) => {
+                self.text.push_str("\",\"hostPath\":{\"path\":");
+                push_string(&mut self.text, path);
+                self.text.push_str(",\"type\":\"Directory\"");
+            }
+        }
         self.text.push_str("}}");
+    }
+
+    fn sidecar(&mut self, sidecar: &SidecarContainer<'_>) {
+        let settings = sidecar.settings;
+        self.text.push_str("{\"name\":\"");
+        self.text.push_str(SIDECAR);
+        self.text.push_str("\",\"image\":");
+        push_string(&mut self.text, &settings.image);
+        self.text.push_str(",\"imagePullPolicy\":");
+        push_string(&mut self.text, &settings.pull_policy);
+        self.text.push_str(",\"restartPolicy\":\"Always\",\"env\":");
+        self.list(&sidecar.variables, |patch, (name, value)| {
+            patch.text.push_str("{\"name\":\"");
+            patch.text.push_str(name);
+            patch.text.push_str("\",\"value\":");
+            push_string(&mut patch.text, value);
+            patch.text.push('}');
+        });
+        // No other container starts before there is a token. An identity may come minutes after its pod, and what is
+        // killed meanwhile only waits longer.
+        self.text.push_str(concat!(
+            ",\"startupProbe\":{\"exec\":{\"command\":[\"/tokenscope-sidecar\",\"ready\"]},",
+            "\"periodSeconds\":1,\"timeoutSeconds\":5,\"failureThreshold\":900}",
+            ",\"volumeMounts\":[{\"name\":\""
+        ));
+        self.text.push_str(sidecar.tokens.volume);
+        self.text.push_str("\",\"mountPath\":\"");
+        self.text.push_str(sidecar.tokens.path);
+        self.text.push_str("\"},{\"name\":");
+        push_string(&mut self.text, &sidecar.socket_volume);
+        self.text.push_str(",\"mountPath\":\"");
+        self.text.push_str(SOCKET_FOLDER);
+        self.text.push_str("\",\"readOnly\":true}],\"resources\":");
+        self.text.push_str(&settings.resources);
+        self.text.push_str(",\"securityContext\":");
+        self.text.push_str(&settings.security_context);
+        self.text.push('}');
     }
 
     fn sources(&mut self, tokens: &[TokenFile<'_>]) {

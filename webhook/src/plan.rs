@@ -6,10 +6,11 @@
 
 use std::borrow::Cow;
 
-use tokenscope_core::pod::{Container, EnvVar, Pod, Volume, VolumeMount};
+use tokenscope_core::pod::{Container, EnvVar, Pod, SIDECAR, Volume, VolumeMount};
 use tokenscope_core::{
-    Audience, Decision, Denied, Enforcement, Grant, GrantRecord, Granted, RecordedGrant, Request, SessionName,
-    Settings, TokenExpiration, Untouched, annotations, fingerprint,
+    Audience, Decision, Denied, Enforcement, Grant, GrantRecord, Granted, Hint, RecordedGrant, Request, SessionName,
+    Settings, Sidecar, SpiffeId, TokenExpiration, TokenSource, TrustDomain, Untouched, WorkloadApi, annotations,
+    fingerprint,
 };
 
 /// What a review comes to, and how the pod changes.
@@ -42,14 +43,19 @@ pub enum Verdict {
 /// One change of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Edit<'a> {
-    /// Puts our volume before all others; `none` where the pod has no list of volumes yet.
+    /// Puts a volume of ours before all others; `none` where the pod has no list of volumes yet.
     AddVolume {
-        /// Its name.
-        name: &'static str,
-        /// What is in it.
-        tokens: Vec<TokenFile<'a>>,
+        /// What it is.
+        volume: NewVolume<'a>,
         /// Whether the pod has no list of volumes yet.
         none: bool,
+    },
+    /// Makes our volume another one.
+    ReplaceVolume {
+        /// The volume's index.
+        volume: usize,
+        /// What it is from now on.
+        new: NewVolume<'a>,
     },
     /// Puts other tokens into our volume.
     ReplaceTokens {
@@ -113,6 +119,24 @@ pub enum Edit<'a> {
         /// The mount's index.
         index: usize,
     },
+    /// Puts the sidecar before all other init containers, so that each of them finds a token. All edits of init containers
+    /// come before, since it moves their indices.
+    AddSidecar {
+        /// The sidecar.
+        sidecar: SidecarContainer<'a>,
+        /// Whether the pod has no list of init containers yet.
+        none: bool,
+    },
+    /// Moves the sidecar before all other init containers.
+    MoveSidecar {
+        /// Its index among the init containers.
+        from: usize,
+    },
+    /// Takes the sidecar away.
+    RemoveSidecar {
+        /// Its index among the init containers.
+        index: usize,
+    },
     /// Sets annotations.
     Annotate {
         /// Keys and values; never empty.
@@ -134,6 +158,39 @@ pub struct Place {
     pub list: &'static str,
     /// Its index there.
     pub index: usize,
+}
+
+/// A volume of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewVolume<'a> {
+    /// Its name.
+    pub name: &'static str,
+    /// What is in it.
+    pub content: Content<'a>,
+}
+
+/// What is in a volume of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content<'a> {
+    /// Tokens that the kubelet keeps.
+    Tokens(Vec<TokenFile<'a>>),
+    /// What the sidecar writes: a tmpfs, so that no token reaches a disk.
+    Memory,
+    /// The socket of the SPIFFE Workload API.
+    Socket(&'a WorkloadApi),
+}
+
+/// The native sidecar that keeps a pod's tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SidecarContainer<'a> {
+    /// What the installation says about it.
+    pub settings: &'a Sidecar,
+    /// Its environment: names and values.
+    pub variables: Vec<(&'static str, Cow<'a, str>)>,
+    /// Where the tokens are written.
+    pub tokens: Mount,
+    /// The volume that has the Workload API's socket, mounted at [`SOCKET_FOLDER`].
+    pub socket_volume: Cow<'a, str>,
 }
 
 /// One projected token.
@@ -173,6 +230,12 @@ pub struct Mount {
     /// Where it is mounted.
     pub path: &'static str,
 }
+
+/// The volume that has the Workload API's socket, where the pod brings none.
+const SOCKET_VOLUME: &str = "tokenscope-spiffe-workload-api";
+
+/// Where the Workload API's socket is in the sidecar.
+pub const SOCKET_FOLDER: &str = "/spiffe-workload-api";
 
 /// The variables that a container may get, in the order in which the EKS webhook adds them.
 const STS_REGIONAL_ENDPOINTS: &str = "AWS_STS_REGIONAL_ENDPOINTS";
@@ -224,7 +287,7 @@ pub fn plan<'a, S: AsRef<str>>(
     record: Option<&GrantRecord<'_>>,
     request: &Request<'_>,
     decision: &'a Decision,
-    settings: &Settings,
+    settings: &'a Settings,
 ) -> Plan<'a> {
     let planner = Planner::new(pod, record, request, settings);
     match decision {
@@ -262,13 +325,17 @@ struct Planner<'a, 'b, S> {
     containers: Vec<(Place, &'a Container<S>)>,
     record: Option<&'b GrantRecord<'b>>,
     request: &'b Request<'b>,
-    settings: &'b Settings,
+    settings: &'a Settings,
     mount: Mount,
     windows: bool,
     /// The volume that has the name of ours.
     volume: Option<(usize, &'a Volume<S>)>,
     /// Whether what has the name of our volume is ours.
     owns_volume: bool,
+    /// The volume that has the name of ours for the Workload API's socket.
+    socket_volume: Option<(usize, &'a Volume<S>)>,
+    /// Whether an earlier review added a sidecar, and with it maybe that volume.
+    owns_sidecar: bool,
 }
 
 /// What the granted containers get.
@@ -291,6 +358,12 @@ struct Equipped<'a> {
 }
 
 impl<'a> Equipment<'a> {
+    /// Whether somebody but the kubelet must bring the tokens. Those of one pod have one source.
+    fn needs_sidecar(&self) -> bool {
+        let from_spiffe = |equipped: &Equipped<'_>| equipped.grant.source == TokenSource::Spiffe;
+        !self.tokens.is_empty() && self.containers.first().is_some_and(from_spiffe)
+    }
+
     fn of<S: AsRef<str>>(granted: &'a Granted, planner: &Planner<'a, '_, S>) -> Self {
         let mut equipment = Self {
             containers: Vec::with_capacity(granted.containers.len()),
@@ -392,19 +465,14 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
         pod: &'a Pod<S>,
         record: Option<&'b GrantRecord<'b>>,
         request: &'b Request<'b>,
-        settings: &'b Settings,
+        settings: &'a Settings,
     ) -> Self {
         let mount = Mount::of(settings);
-        let volume = pod
-            .spec
-            .volumes
-            .iter()
-            .flatten()
-            .enumerate()
-            .find(|(_, volume)| volume.name.as_ref() == mount.volume);
+        let volumes = || pod.spec.volumes.iter().flatten().enumerate();
+        let volume = volumes().find(|(_, volume)| volume.name.as_ref() == mount.volume);
         Self {
             pod,
-            containers: places(pod).collect(),
+            containers: places(pod, record).collect(),
             record,
             request,
             settings,
@@ -412,6 +480,8 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
             windows: pod.needs_windows(),
             volume,
             owns_volume: record.is_some() && volume.is_none_or(|(_, volume)| holds_tokens_only(volume)),
+            socket_volume: volumes().find(|(_, volume)| volume.name.as_ref() == SOCKET_VOLUME),
+            owns_sidecar: record.is_some_and(|record| record.sidecar),
         }
     }
 
@@ -432,6 +502,9 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
             return Vec::new();
         }
         let mut conflicts = Vec::new();
+        if equipment.needs_sidecar() {
+            self.sidecar_conflicts(&mut conflicts);
+        }
         if self.volume.is_some() && !self.owns_volume {
             conflicts.push(format!(
                 "the pod brings a volume {volume} of its own, which is the name of the volume that tokenscope adds: remove or rename it"
@@ -461,6 +534,37 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
         conflicts
     }
 
+    /// What stands where the sidecar or the Workload API's volume must go.
+    fn sidecar_conflicts(&self, conflicts: &mut Vec<String>) {
+        if self.windows {
+            conflicts.push(
+                "tokens from SPIFFE are kept by a sidecar that runs on Linux only, and the pod needs Windows: give it a role by a policy with token.source ServiceAccount".to_owned(),
+            );
+        }
+        if let Some(why) = &self.settings.sidecar.unsupported {
+            conflicts.push(why.to_string());
+        }
+        if self.socket_volume.is_some() && !self.owns_sidecar {
+            conflicts.push(format!(
+                "the pod brings a volume {SOCKET_VOLUME} of its own, which is the name of the volume that tokenscope adds: remove or rename it"
+            ));
+        }
+        for (_, container) in &self.containers {
+            let name = container.name.as_ref();
+            if name == SIDECAR {
+                conflicts.push(format!(
+                    "the pod brings a container {SIDECAR} of its own, which is the name of the container that tokenscope adds: remove or rename it"
+                ));
+            }
+            let mut mounts = container.volume_mounts.iter().flatten();
+            if mounts.any(|mount| mount.name.as_ref() == SOCKET_VOLUME) {
+                conflicts.push(format!(
+                    "container {name} mounts volume {SOCKET_VOLUME} itself, which tokenscope adds for its sidecar alone: remove that mount"
+                ));
+            }
+        }
+    }
+
     fn grant(&self, granted: &'a Granted, equipment: Equipment<'a>) -> Plan<'a> {
         let record = self.record_of(granted, &equipment);
         let mut warnings = granted.warnings.clone();
@@ -473,12 +577,14 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
         }
 
         let mut edits = Vec::with_capacity(equipment.containers.len() * 2 + 2);
-        self.edit_volume(equipment.tokens, &mut edits);
+        let sidecar = self.sidecar(&equipment);
+        self.edit_volumes(equipment.tokens, sidecar.as_ref(), &mut edits);
         let mut equipped = equipment.containers.into_iter().peekable();
         for (index, (place, container)) in self.containers.iter().enumerate() {
             let equipped = equipped.next_if(|equipped| equipped.container == index);
             self.edit_container(*place, container, equipped, &mut edits);
         }
+        self.edit_sidecar(sidecar, &mut edits);
         self.edit_annotations(Some(record), Some("granted"), &mut edits);
         Plan {
             verdict: Verdict::Granted,
@@ -504,10 +610,11 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
     fn leave(&self, verdict: Verdict) -> Plan<'a> {
         let mut edits = Vec::new();
         if self.record.is_some() {
-            self.edit_volume(Vec::new(), &mut edits);
+            self.edit_volumes(Vec::new(), None, &mut edits);
             for (place, container) in &self.containers {
                 self.edit_container(*place, container, None, &mut edits);
             }
+            self.edit_sidecar(None, &mut edits);
         }
         let mark = match &verdict {
             Verdict::Refused { .. } => Some("refused"),
@@ -523,20 +630,128 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
         }
     }
 
-    fn edit_volume(&self, tokens: Vec<TokenFile<'a>>, edits: &mut Vec<Edit<'a>>) {
-        match self.volume {
-            None if tokens.is_empty() => {}
-            None => edits.push(Edit::AddVolume {
-                name: self.mount.volume,
-                tokens,
-                none: self.pod.spec.volumes.is_none(),
-            }),
-            Some(_) if !self.owns_volume => {}
-            Some((volume, _)) if tokens.is_empty() => edits.push(Edit::RemoveVolume { volume }),
-            Some((volume, present)) => {
-                if !holds(present, &tokens) {
-                    edits.push(Edit::ReplaceTokens { volume, tokens });
-                }
+    /// The sidecar that the pod should have.
+    fn sidecar(&self, equipment: &Equipment<'a>) -> Option<SidecarContainer<'a>> {
+        let settings = &self.settings.sidecar;
+        let grant = equipment
+            .containers
+            .first()
+            .filter(|_| equipment.needs_sidecar())?
+            .grant;
+        let files: Vec<String> = equipment
+            .tokens
+            .iter()
+            .map(|token| format!("{}={}", token.file, token.audience))
+            .collect();
+        let socket = format!("unix://{SOCKET_FOLDER}/{}", settings.socket_file);
+        let mut variables = vec![
+            ("TOKENSCOPE_DIRECTORY", Cow::Borrowed(self.mount.path)),
+            ("TOKENSCOPE_JWT_SVIDS", unexpanded(&files.join(" ")).into_owned().into()),
+            ("SPIFFE_ENDPOINT_SOCKET", Cow::Owned(socket)),
+        ];
+        let identity = [
+            ("TOKENSCOPE_SPIFFE_ID", grant.spiffe.id.as_ref().map(SpiffeId::as_str)),
+            ("TOKENSCOPE_HINT", grant.spiffe.hint.as_ref().map(Hint::as_str)),
+            (
+                "TOKENSCOPE_TRUST_DOMAIN",
+                grant.spiffe.trust_domain.as_ref().map(TrustDomain::as_str),
+            ),
+        ];
+        variables.extend(
+            identity
+                .into_iter()
+                .filter_map(|(name, value)| Some((name, unexpanded(value?)))),
+        );
+        variables.push(("TOKENSCOPE_LOG_LEVEL", unexpanded(&settings.log_level)));
+        Some(SidecarContainer {
+            settings,
+            variables,
+            tokens: self.mount,
+            socket_volume: self
+                .own_workload_api()
+                .map_or(Cow::Borrowed(SOCKET_VOLUME), Cow::Borrowed),
+        })
+    }
+
+    /// A volume of the pod's own that has the Workload API's socket already.
+    fn own_workload_api(&self) -> Option<&'a str> {
+        let WorkloadApi::Csi { driver } = &self.settings.sidecar.workload_api else {
+            return None;
+        };
+        let mut volumes = self.pod.spec.volumes.iter().flatten();
+        let found = volumes.find(|volume| {
+            // The driver refuses to mount it writable.
+            volume.name.as_ref() != SOCKET_VOLUME
+                && volume
+                    .csi
+                    .as_ref()
+                    .is_some_and(|csi| csi.driver.as_ref() == &**driver && csi.read_only == Some(true))
+        });
+        found.map(|volume| volume.name.as_ref())
+    }
+
+    fn edit_volumes(
+        &self,
+        tokens: Vec<TokenFile<'a>>,
+        sidecar: Option<&SidecarContainer<'a>>,
+        edits: &mut Vec<Edit<'a>>,
+    ) {
+        let socket = sidecar
+            .filter(|sidecar| sidecar.socket_volume == SOCKET_VOLUME)
+            .map(|sidecar| NewVolume {
+                name: SOCKET_VOLUME,
+                content: Content::Socket(&sidecar.settings.workload_api),
+            });
+        let tokens = (!tokens.is_empty()).then(|| NewVolume {
+            name: self.mount.volume,
+            content: match sidecar {
+                Some(_) => Content::Memory,
+                None => Content::Tokens(tokens),
+            },
+        });
+        let mut unwanted = Vec::new();
+        let mut missing = Vec::new();
+        // The last one that is added comes first in the end.
+        let ours = [
+            (self.socket_volume, self.owns_sidecar, socket),
+            (self.volume, self.owns_volume, tokens),
+        ];
+        for (present, is_ours, wanted) in ours {
+            match (present, wanted) {
+                (None, wanted) => missing.extend(wanted),
+                (Some(_), _) if !is_ours => {}
+                (Some((volume, _)), None) => unwanted.push(volume),
+                (Some((_, present)), Some(wanted)) if wanted.content.is(present) => {}
+                (Some((volume, present)), Some(new)) => edits.push(match new.content {
+                    Content::Tokens(tokens) if present.projected.is_some() => Edit::ReplaceTokens { volume, tokens },
+                    _ => Edit::ReplaceVolume { volume, new },
+                }),
+            }
+        }
+        // From behind, so that the indices of those that are still to go stay true.
+        unwanted.sort_unstable_by(|a, b| b.cmp(a));
+        edits.extend(unwanted.into_iter().map(|volume| Edit::RemoveVolume { volume }));
+        edits.extend(missing.into_iter().enumerate().map(|(index, volume)| Edit::AddVolume {
+            volume,
+            none: index == 0 && self.pod.spec.volumes.is_none(),
+        }));
+    }
+
+    /// The sidecar is the first init container, so that each of the others finds a token too.
+    fn edit_sidecar(&self, wanted: Option<SidecarContainer<'a>>, edits: &mut Vec<Edit<'a>>) {
+        let init_containers = self.pod.spec.init_containers.as_deref();
+        let mut present = init_containers.into_iter().flatten().enumerate();
+        let present = present.find(|(_, container)| self.owns_sidecar && container.name.as_ref() == SIDECAR);
+        match (present, wanted) {
+            (None, None) => {}
+            (Some((0, present)), Some(wanted)) if wanted.is(present) => {}
+            (Some((from, present)), Some(wanted)) if wanted.is(present) => edits.push(Edit::MoveSidecar { from }),
+            (present, wanted) => {
+                edits.extend(present.map(|(index, _)| Edit::RemoveSidecar { index }));
+                edits.extend(wanted.map(|sidecar| Edit::AddSidecar {
+                    sidecar,
+                    none: init_containers.is_none(),
+                }));
             }
         }
     }
@@ -655,6 +870,7 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
                     .map(|granted| (name(granted.container), &granted.grant)),
             )
             .into(),
+            sidecar: equipment.needs_sidecar(),
         };
         let mut kinds: Vec<&Equipped<'_>> = Vec::with_capacity(1);
         for equipped in &equipment.containers {
@@ -740,28 +956,78 @@ impl Mount {
     }
 }
 
-/// All containers in the order of a request's, and where they stand.
-fn places<S: AsRef<str>>(pod: &Pod<S>) -> impl Iterator<Item = (Place, &Container<S>)> {
-    let at = |list| {
-        move |(index, container)| {
-            let place = Place { list, index };
-            (place, container)
-        }
-    };
-    let init = pod.spec.init_containers.iter().flatten().enumerate();
-    let containers = pod.spec.containers.iter().flatten().enumerate();
-    init.map(at("initContainers")).chain(containers.map(at("containers")))
+impl SidecarContainer<'_> {
+    /// Whether it is there already, whatever others added to it.
+    fn is<S: AsRef<str>>(&self, present: &Container<S>) -> bool {
+        let variable_is = |(name, wanted): &(&str, Cow<'_, str>)| {
+            present.variable(name).is_some_and(|variable| {
+                variable.value_from.is_none() && variable.value.as_ref().is_some_and(|value| value.as_ref() == wanted)
+            })
+        };
+        let mounts = |volume: &str, path: &str, read_only: bool| {
+            present.volume_mounts.iter().flatten().any(|mount| {
+                mount.name.as_ref() == volume
+                    && mount.mount_path.as_ref() == path
+                    && mount.read_only.unwrap_or_default() == read_only
+                    && mount.sub_path.is_none()
+            })
+        };
+        present
+            .restart_policy
+            .as_ref()
+            .is_some_and(|policy| policy.as_ref() == "Always")
+            && present
+                .image
+                .as_ref()
+                .is_some_and(|image| *image.as_ref() == *self.settings.image)
+            && self.variables.iter().all(variable_is)
+            && mounts(self.tokens.volume, self.tokens.path, false)
+            && mounts(&self.socket_volume, SOCKET_FOLDER, true)
+    }
 }
 
-/// Whether the volume can be one of ours: projected, and service account tokens are all there is in it.
-fn holds_tokens_only<S>(volume: &Volume<S>) -> bool {
-    volume
-        .projected
-        .as_ref()
-        .and_then(|projected| projected.sources.as_ref())
-        .is_some_and(|sources| {
-            !sources.is_empty() && sources.iter().all(|source| source.service_account_token.is_some())
-        })
+impl Content<'_> {
+    /// Whether it is there already.
+    fn is<S: AsRef<str>>(&self, present: &Volume<S>) -> bool {
+        match self {
+            Content::Tokens(tokens) => holds(present, tokens),
+            Content::Memory => is_memory(present),
+            Content::Socket(WorkloadApi::Csi { driver }) => present
+                .csi
+                .as_ref()
+                .is_some_and(|csi| *csi.driver.as_ref() == **driver && csi.read_only == Some(true)),
+            Content::Socket(WorkloadApi::HostPath { path }) => present
+                .host_path
+                .as_ref()
+                .is_some_and(|host_path| *host_path.path.as_ref() == **path),
+        }
+    }
+}
+
+/// All containers in the order of a request's, and where they stand.
+fn places<'a, S: AsRef<str>>(
+    pod: &'a Pod<S>,
+    record: Option<&GrantRecord<'_>>,
+) -> impl Iterator<Item = (Place, &'a Container<S>)> {
+    pod.users_containers(record)
+        .map(|(list, index, container)| (Place { list, index }, container))
+}
+
+/// Whether the volume can be one of ours: a tmpfs, or projected, and service account tokens are all there is in it.
+fn holds_tokens_only<S: AsRef<str>>(volume: &Volume<S>) -> bool {
+    is_memory(volume)
+        || volume
+            .projected
+            .as_ref()
+            .and_then(|projected| projected.sources.as_ref())
+            .is_some_and(|sources| {
+                !sources.is_empty() && sources.iter().all(|source| source.service_account_token.is_some())
+            })
+}
+
+fn is_memory<S: AsRef<str>>(volume: &Volume<S>) -> bool {
+    let medium = volume.empty_dir.as_ref().and_then(|folder| folder.medium.as_ref());
+    medium.is_some_and(|medium| medium.as_ref() == "Memory")
 }
 
 /// Whether exactly these tokens are in the volume.

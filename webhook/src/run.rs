@@ -3,60 +3,21 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::Api;
-use tokenscope_platform::args::{CommonArgs, SettingsArgs, seconds};
 use tokenscope_platform::tls::{self, ServingCertificate};
 use tokenscope_platform::{Limits, Process, client};
 use tokio::net::TcpListener;
 
+use crate::args::Arguments;
 use crate::cache::Cache;
 use crate::certificate::Keeper;
 use crate::events::events;
 use crate::lookup::Lookups;
 use crate::metrics::Metrics;
 use crate::router::{Webhook, router};
-
-/// Gives pods AWS credentials as policies say: the mutating admission webhook of tokenscope
-#[derive(Clone, Debug, clap::Parser)]
-#[command(version)]
-pub struct Arguments {
-    /// What every process has.
-    #[command(flatten)]
-    pub common: CommonArgs,
-
-    /// What the installation decides for all pods.
-    #[command(flatten)]
-    pub settings: SettingsArgs,
-
-    /// Where reviews are answered, over TLS
-    #[arg(
-        long,
-        env = "TOKENSCOPE_LISTEN",
-        value_name = "ADDRESS",
-        default_value = "0.0.0.0:8443"
-    )]
-    pub listen: SocketAddr,
-
-    /// The Secret in --namespace that has the serving certificate and its key
-    #[arg(
-        long,
-        env = "TOKENSCOPE_SERVING_SECRET",
-        value_name = "NAME",
-        default_value = "tokenscope-webhook-tls"
-    )]
-    pub serving_secret: String,
-
-    /// How many seconds lie between two looks at that Secret
-    #[arg(long, env = "TOKENSCOPE_SERVING_SECRET_POLL", value_name = "SECONDS", default_value = "5", value_parser = seconds)]
-    pub serving_secret_poll: Duration,
-
-    /// How many seconds running reviews have to finish after SIGTERM; keep it under --stop-timeout
-    #[arg(long, env = "TOKENSCOPE_DRAIN", value_name = "SECONDS", default_value = "20", value_parser = seconds)]
-    pub drain: Duration,
-}
+use crate::version;
 
 /// Why the webhook can't run.
 #[derive(Debug, thiserror::Error)]
@@ -97,15 +58,17 @@ pub async fn run(arguments: Arguments, process: Process) -> Result<(), Error> {
         expires: metrics.certificate_expires.clone(),
         clock,
     };
+    let version = process.gates.gate("version");
     cache.watch(&client, &process);
     process.spawn("certificate", keeper.run(process.stop.clone()));
 
     let (events, writer) = events(client.clone(), &common.pod_name, clock, metrics.clone());
     process.spawn("events", writer.run());
+    let unsupported = version::unsupported(&client, &version, &process.stop).await;
     let app = router(Webhook {
         lookups: Lookups::new(cache.clone(), client, metrics.clone()),
         cache,
-        settings: arguments.settings.settings(),
+        settings: arguments.settings(unsupported),
         events,
         metrics,
         clock,

@@ -200,9 +200,17 @@ pub struct Audiences {
 /// The kind of token.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!has(self.algorithm) || self.source == 'Issuer'")
-    .message("should be left out unless token.source is Issuer: other sources choose their algorithm themselves")
-    .field_path(".algorithm"))]
+#[x_kube(
+    validation = Rule::new("!has(self.algorithm) || self.source == 'Issuer'")
+        .message("should be left out unless token.source is Issuer: other sources choose their algorithm themselves")
+        .field_path(".algorithm"),
+    validation = Rule::new("self.source != 'SPIFFE' || self.expirationSeconds == 3600")
+        .message("should be left out with token.source SPIFFE: the SPIFFE provider decides how long its tokens are valid, in SPIRE by the entry's jwtSVIDTTL or default_jwt_svid_ttl")
+        .field_path(".expirationSeconds"),
+    validation = Rule::new("!has(self.spiffe) || self.source == 'SPIFFE'")
+        .message("should be left out unless token.source is SPIFFE")
+        .field_path(".spiffe")
+)]
 pub struct Token {
     /// Who signs the token. ServiceAccount: the cluster, as a projected service account token. SPIFFE: a SPIFFE provider
     /// such as SPIRE, as a JWT-SVID. Issuer: tokenscope's own OIDC issuer.
@@ -210,7 +218,8 @@ pub struct Token {
     pub source: Source,
 
     /// How long the token is valid, in seconds: 600 (10 minutes) to 86400 (a day). A pod may ask for less with the
-    /// annotation tokenscope.io/token-expiration.
+    /// annotation tokenscope.io/token-expiration. With source SPIFFE it means nothing and can't be set: the SPIFFE provider
+    /// decides, in SPIRE by the entry's jwtSVIDTTL or the server's default_jwt_svid_ttl.
     #[serde(default = "hour")]
     #[schemars(range(min = 600, max = 86400))]
     pub expiration_seconds: i64,
@@ -218,6 +227,11 @@ pub struct Token {
     /// What the token is signed with. Only with source Issuer, where RS256 is the default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub algorithm: Option<Algorithm>,
+
+    /// Which of the pod's SPIFFE identities the token is of. Only with source SPIFFE. Left out: the one that the SPIFFE
+    /// provider names first.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub spiffe: Spiffe,
 }
 
 impl Default for Token {
@@ -226,6 +240,7 @@ impl Default for Token {
             source: Source::default(),
             expiration_seconds: hour(),
             algorithm: None,
+            spiffe: Spiffe::default(),
         }
     }
 }
@@ -246,6 +261,32 @@ pub enum Source {
     #[serde(rename = "SPIFFE")]
     Spiffe,
     Issuer,
+}
+
+/// One of a workload's SPIFFE identities.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(
+    "!has(self.spiffeId) || !has(self.trustDomain) || self.spiffeId.startsWith('spiffe://' + self.trustDomain + '/')")
+    .message("should be the trust domain of token.spiffe.spiffeId, or be left out")
+    .field_path(".trustDomain"))]
+pub struct Spiffe {
+    /// The SPIFFE ID that the token must be of, such as spiffe://example.org/ns/shop/sa/orders. It becomes the token's
+    /// subject, and with it the status has trust policies ready to paste. The SPIFFE provider must give it to the pods,
+    /// or they don't start. Left out: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::spiffe_id")]
+    pub spiffe_id: Option<String>,
+
+    /// The hint of the identity, for pods that have several: in SPIRE the entry's hint. Left out: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::hint")]
+    pub hint: Option<String>,
+
+    /// The trust domain of the identity, such as example.org, for pods that have identities of several. Left out: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::trust_domain")]
+    pub trust_domain: Option<String>,
 }
 
 /// What the token is signed with.

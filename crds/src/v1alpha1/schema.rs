@@ -55,6 +55,22 @@ const REGION: (&str, &str) = (
     "should be an AWS region, such as eu-central-1",
 );
 
+/// SPIFFE-ID, section 2: lower case, without port, query and fragment, and no part of the path is empty, `.` or `..`.
+const SPIFFE_ID: (&str, &str) = (
+    r#"self.matches(r"^spiffe://[a-z0-9._-]{1,255}(/[A-Za-z0-9._-]+)+$") && !self.matches(r"/[.]{1,2}(/|$)")"#,
+    "should be the SPIFFE ID of a workload, spiffe://<trust domain>/<path>, such as spiffe://example.org/ns/shop/sa/orders",
+);
+
+const TRUST_DOMAIN: (&str, &str) = (
+    r#"self.matches(r"^[a-z0-9._-]+$")"#,
+    "should be a trust domain without spiffe://: 1 to 255 lower case letters, digits, dots, hyphens and underscores, such as example.org",
+);
+
+const HINT: (&str, &str) = (
+    r#"self.matches(r"^[^\x00-\x1f\x7f-\x{9f}]+$")"#,
+    "should have 1 to 1024 bytes and no control characters",
+);
+
 const SERVICE_ACCOUNT_GLOB: (&str, &str) = (
     r#"self.matches(r"^[a-z0-9*]([a-z0-9.*-]*[a-z0-9*])?$")"#,
     "should be the name of a service account, in which * stands for any characters, such as orders or orders-*",
@@ -97,6 +113,18 @@ pub(super) fn audience(_: &mut SchemaGenerator) -> Schema {
 
 pub(super) fn audiences(_: &mut SchemaGenerator) -> Schema {
     set(32, &text(255, &[AUDIENCE]))
+}
+
+pub(super) fn spiffe_id(_: &mut SchemaGenerator) -> Schema {
+    text(2048, &[SPIFFE_ID])
+}
+
+pub(super) fn trust_domain(_: &mut SchemaGenerator) -> Schema {
+    text(255, &[TRUST_DOMAIN])
+}
+
+pub(super) fn hint(_: &mut SchemaGenerator) -> Schema {
+    text(1024, &[HINT])
 }
 
 pub(super) fn region(_: &mut SchemaGenerator) -> Schema {

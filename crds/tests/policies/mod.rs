@@ -72,7 +72,15 @@ activeSchedule: {cron: "0 8 * * 1-5", duration: 10h, timeZone: Europe/Berlin}
     ),
     (
         "the SPIFFE source",
-        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, token: {source: SPIFFE, expirationSeconds: 86400}}",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, token: {source: SPIFFE, expirationSeconds: 3600}}",
+    ),
+    (
+        "a SPIFFE identity",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, token: {source: SPIFFE, spiffe: {spiffeId: 'spiffe://example.org/ns/shop/sa/orders', hint: 'für AWS', trustDomain: example.org}}}",
+    ),
+    (
+        "a SPIFFE ID with dots and all that may be in it",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, token: {source: SPIFFE, spiffe: {spiffeId: 'spiffe://a_b-1.example/...a/A-z_0.9'}}}",
     ),
 ];
 
@@ -161,6 +169,75 @@ pub(crate) const BAD: &[(&str, &str, Complaint)] = &[
         "an unknown source",
         "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, token: {source: Vault}}",
         ("spec.token.source", "\"ServiceAccount\", \"SPIFFE\", \"Issuer\""),
+    ),
+    (
+        "an expiration that SPIRE would decide",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, token: {source: SPIFFE, expirationSeconds: 7200}}",
+        (
+            "spec.token.expirationSeconds",
+            "should be left out with token.source SPIFFE",
+        ),
+    ),
+    (
+        "a SPIFFE identity without SPIFFE",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, token: {spiffe: {hint: aws}}}",
+        ("spec.token.spiffe", "should be left out unless token.source is SPIFFE"),
+    ),
+    (
+        "a SPIFFE ID of another scheme",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, token: {source: SPIFFE, spiffe: {spiffeId: 'https://example.org/a'}}}",
+        (
+            "spec.token.spiffe.spiffeId",
+            "such as spiffe://example.org/ns/shop/sa/orders",
+        ),
+    ),
+    (
+        "a SPIFFE ID of a trust domain",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, token: {source: SPIFFE, spiffe: {spiffeId: 'spiffe://example.org'}}}",
+        ("spec.token.spiffe.spiffeId", "SPIFFE ID of a workload"),
+    ),
+    (
+        "a SPIFFE ID with a slash at its end",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, token: {source: SPIFFE, spiffe: {spiffeId: 'spiffe://example.org/a/'}}}",
+        ("spec.token.spiffe.spiffeId", "SPIFFE ID of a workload"),
+    ),
+    (
+        "a SPIFFE ID that goes up",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, token: {source: SPIFFE, spiffe: {spiffeId: 'spiffe://example.org/a/../b'}}}",
+        ("spec.token.spiffe.spiffeId", "SPIFFE ID of a workload"),
+    ),
+    (
+        "a SPIFFE ID with a port",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, token: {source: SPIFFE, spiffe: {spiffeId: 'spiffe://example.org:8443/a'}}}",
+        ("spec.token.spiffe.spiffeId", "SPIFFE ID of a workload"),
+    ),
+    (
+        "a trust domain with a scheme",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, token: {source: SPIFFE, spiffe: {trustDomain: 'spiffe://example.org'}}}",
+        ("spec.token.spiffe.trustDomain", "should be a trust domain"),
+    ),
+    (
+        "a trust domain in capitals",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, token: {source: SPIFFE, spiffe: {trustDomain: Example.org}}}",
+        ("spec.token.spiffe.trustDomain", "should be a trust domain"),
+    ),
+    (
+        "a trust domain that is not the ID's",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, token: {source: SPIFFE, spiffe: {spiffeId: 'spiffe://example.org/a', trustDomain: example.com}}}",
+        (
+            "spec.token.spiffe.trustDomain",
+            "should be the trust domain of token.spiffe.spiffeId",
+        ),
+    ),
+    (
+        "a hint of two lines",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, token: {source: SPIFFE, spiffe: {hint: \"a\\nb\"}}}",
+        ("spec.token.spiffe.hint", "no control characters"),
+    ),
+    (
+        "an empty hint",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, token: {source: SPIFFE, spiffe: {hint: ''}}}",
+        ("spec.token.spiffe.hint", "1 to 1024 bytes"),
     ),
     (
         "an algorithm that AWS doesn't take",

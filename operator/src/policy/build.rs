@@ -258,7 +258,9 @@ fn trust_policies(facts: &Facts<'_>) -> (Vec<TrustPolicy>, Option<String>) {
     };
     let mut documents = Vec::new();
     for role in roles.iter().take(MOST_TRUST_POLICIES) {
-        let trust = trust_policy(policy, role, issuer, facts.default_audience);
+        let Some(trust) = trust_policy(policy, role, issuer, facts.default_audience) else {
+            continue;
+        };
         // A document of strings always serialises.
         let document = serde_json::to_string_pretty(&trust.document).unwrap_or_default();
         if document.len() <= MOST_DOCUMENT_BYTES {

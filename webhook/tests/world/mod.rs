@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokenscope_core::{
     Algorithm, Audiences, AwsSettings, Claims, ContainerFilter, Pairs, Policy, PolicyName, PolicySet, Roles, Selector,
-    Settings, Subject, TokenExpiration, TokenSettings, TokenSource,
+    Settings, Spiffe, Subject, TokenExpiration, TokenSettings, TokenSource,
 };
 use tokenscope_webhook::facts::Surroundings;
 use tokenscope_webhook::metrics::Outcome;
@@ -234,6 +234,7 @@ pub fn policy(name: &str) -> Policy {
             source: TokenSource::ServiceAccount,
             expiration: TokenExpiration::HOUR,
             algorithm: Algorithm::RS256,
+            spiffe: Spiffe::default(),
         },
         claims: Claims::default(),
         aws: AwsSettings::default(),

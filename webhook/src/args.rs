@@ -1,0 +1,211 @@
+//! The webhook's flags. Each is also an environment variable: `--listen` is `TOKENSCOPE_LISTEN`.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use tokenscope_core::{Settings, Sidecar, WorkloadApi};
+use tokenscope_platform::args::{CommonArgs, SettingsArgs, seconds};
+
+/// Gives pods AWS credentials as policies say: the mutating admission webhook of tokenscope
+#[derive(Clone, Debug, clap::Parser)]
+#[command(version)]
+pub struct Arguments {
+    /// What every process has.
+    #[command(flatten)]
+    pub common: CommonArgs,
+
+    /// What the installation decides for all pods.
+    #[command(flatten)]
+    pub settings: SettingsArgs,
+
+    /// How the sidecar is added to pods.
+    #[command(flatten)]
+    pub sidecar: SidecarArgs,
+
+    /// Where reviews are answered, over TLS
+    #[arg(
+        long,
+        env = "TOKENSCOPE_LISTEN",
+        value_name = "ADDRESS",
+        default_value = "0.0.0.0:8443"
+    )]
+    pub listen: SocketAddr,
+
+    /// The Secret in --namespace that has the serving certificate and its key
+    #[arg(
+        long,
+        env = "TOKENSCOPE_SERVING_SECRET",
+        value_name = "NAME",
+        default_value = "tokenscope-webhook-tls"
+    )]
+    pub serving_secret: String,
+
+    /// How many seconds lie between two looks at that Secret
+    #[arg(long, env = "TOKENSCOPE_SERVING_SECRET_POLL", value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    pub serving_secret_poll: Duration,
+
+    /// How many seconds running reviews have to finish after SIGTERM; keep it under --stop-timeout
+    #[arg(long, env = "TOKENSCOPE_DRAIN", value_name = "SECONDS", default_value = "20", value_parser = seconds)]
+    pub drain: Duration,
+}
+
+impl Arguments {
+    /// The installation's settings. `unsupported` says why this cluster can't run sidecars, if it can't.
+    pub fn settings(&self, unsupported: Option<String>) -> Settings {
+        let settings = self.settings.settings();
+        Settings {
+            sidecar: self.sidecar.sidecar(settings.sidecar, unsupported),
+            ..settings
+        }
+    }
+}
+
+/// How the sidecar that keeps tokens from SPIFFE is added to pods; its image is in [`SettingsArgs`].
+#[derive(Clone, Debug, clap::Args)]
+pub struct SidecarArgs {
+    /// When the kubelet pulls the sidecar's image: Always, IfNotPresent or Never
+    #[arg(long, env = "TOKENSCOPE_SIDECAR_PULL_POLICY", value_name = "POLICY", default_value = "IfNotPresent",
+          value_parser = ["Always", "IfNotPresent", "Never"])]
+    pub sidecar_pull_policy: String,
+
+    /// The sidecar's resources, a JSON object as in a container [default: a few millicores and MiB]
+    #[arg(long, env = "TOKENSCOPE_SIDECAR_RESOURCES", value_name = "JSON", value_parser = json_object)]
+    pub sidecar_resources: Option<String>,
+
+    /// The sidecar's security context, a JSON object as in a container [default: what Pod Security "restricted" demands]
+    #[arg(long, env = "TOKENSCOPE_SIDECAR_SECURITY_CONTEXT", value_name = "JSON", value_parser = json_object)]
+    pub sidecar_security_context: Option<String>,
+
+    /// What the sidecar logs: a level, or targets and levels
+    #[arg(
+        long,
+        env = "TOKENSCOPE_SIDECAR_LOG_LEVEL",
+        value_name = "FILTER",
+        default_value = "info"
+    )]
+    pub sidecar_log_level: String,
+
+    /// The CSI driver whose volumes have the socket of the SPIFFE Workload API
+    #[arg(
+        long,
+        env = "TOKENSCOPE_SPIFFE_CSI_DRIVER",
+        value_name = "NAME",
+        default_value = "csi.spiffe.io"
+    )]
+    pub spiffe_csi_driver: String,
+
+    /// The folder on the nodes that has that socket, in place of the CSI driver's volume
+    #[arg(long, env = "TOKENSCOPE_SPIFFE_HOST_PATH", value_name = "FOLDER", value_parser = absolute)]
+    pub spiffe_host_path: Option<String>,
+
+    /// The socket's file in that volume or folder
+    #[arg(long, env = "TOKENSCOPE_SPIFFE_SOCKET_FILE", value_name = "FILE", default_value = "spire-agent.sock", value_parser = file_name)]
+    pub spiffe_socket_file: String,
+}
+
+impl SidecarArgs {
+    fn sidecar(&self, defaults: Sidecar, unsupported: Option<String>) -> Sidecar {
+        let given = |text: &Option<String>, default| text.as_deref().map_or(default, Into::into);
+        Sidecar {
+            image: defaults.image,
+            pull_policy: self.sidecar_pull_policy.as_str().into(),
+            workload_api: match &self.spiffe_host_path {
+                Some(path) => WorkloadApi::HostPath {
+                    path: path.as_str().into(),
+                },
+                None => WorkloadApi::Csi {
+                    driver: self.spiffe_csi_driver.as_str().into(),
+                },
+            },
+            socket_file: self.spiffe_socket_file.as_str().into(),
+            resources: given(&self.sidecar_resources, defaults.resources),
+            security_context: given(&self.sidecar_security_context, defaults.security_context),
+            log_level: self.sidecar_log_level.as_str().into(),
+            unsupported: unsupported.map(Into::into),
+        }
+    }
+}
+
+/// What goes into patches as it is must be what it says.
+fn json_object(text: &str) -> Result<String, String> {
+    serde_json::from_str::<Map<String, Value>>(text)
+        .map(|object| Value::Object(object).to_string())
+        .map_err(|error| format!("it should be a JSON object, such as {{\"limits\":{{\"memory\":\"32Mi\"}}}}: {error}"))
+}
+
+fn absolute(text: &str) -> Result<String, &'static str> {
+    if !text.starts_with('/') || text.split('/').any(|part| part == "..") {
+        return Err("it should be the absolute path of a folder, such as /run/spire/agent-sockets");
+    }
+    Ok(text.to_owned())
+}
+
+fn file_name(text: &str) -> Result<String, &'static str> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+    if text.is_empty() || text == "." || text == ".." || !text.bytes().all(allowed) {
+        return Err("it should be the name of a file, such as spire-agent.sock");
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    fn settings(flags: &[&str]) -> Settings {
+        let all = ["webhook"].iter().chain(flags);
+        Arguments::try_parse_from(all).unwrap().settings(None)
+    }
+
+    #[test]
+    fn without_flags_the_settings_are_the_defaults() {
+        assert_eq!(settings(&[]), Settings::default());
+    }
+
+    #[test]
+    fn the_sidecar_is_as_the_flags_say() {
+        let sidecar = settings(&[
+            "--sidecar-image=example.com/sidecar@sha256:0",
+            "--sidecar-pull-policy=Never",
+            "--sidecar-resources={ \"limits\": {\"memory\": \"1Gi\"} }",
+            "--sidecar-security-context={}",
+            "--sidecar-log-level=debug",
+            "--spiffe-host-path=/run/spire/agent-sockets",
+            "--spiffe-socket-file=api.sock",
+        ])
+        .sidecar;
+        let wanted = Sidecar {
+            image: "example.com/sidecar@sha256:0".into(),
+            pull_policy: "Never".into(),
+            workload_api: WorkloadApi::HostPath {
+                path: "/run/spire/agent-sockets".into(),
+            },
+            socket_file: "api.sock".into(),
+            resources: "{\"limits\":{\"memory\":\"1Gi\"}}".into(),
+            security_context: "{}".into(),
+            log_level: "debug".into(),
+            unsupported: None,
+        };
+        assert_eq!(sidecar, wanted);
+    }
+
+    #[test]
+    fn a_bad_value_is_a_usage_error_that_names_the_flag() {
+        for flag in [
+            "--sidecar-resources=[]",
+            "--sidecar-resources={},{}",
+            "--sidecar-security-context=none",
+            "--sidecar-pull-policy=Sometimes",
+            "--spiffe-host-path=run/spire",
+            "--spiffe-host-path=/run/../etc",
+            "--spiffe-socket-file=a/b.sock",
+            "--spiffe-socket-file=..",
+        ] {
+            let (name, value) = flag.split_once('=').unwrap();
+            let error = Arguments::try_parse_from(["webhook", flag]).unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains(value), "{error}");
+        }
+    }
+}
