@@ -6,9 +6,10 @@ mod world;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use tokenscope_core::{AwsSettings, ContainerFilter, Glob, Settings, Template};
+use tokenscope_core::pod::SIDECAR;
+use tokenscope_core::{AwsSettings, ContainerFilter, Glob, Settings, Template, TokenSource, WorkloadApi};
 use tokenscope_webhook::metrics::Outcome;
-use world::{MOUNT, OTHER_ROLE, ROLE, VOLUME, World, app, asking, plain, policy};
+use world::{MOUNT, OTHER_ROLE, ROLE, SOCKET_VOLUME, VOLUME, World, app, asking, plain, policy};
 
 fn token_file() -> String {
     format!("{MOUNT}/token")
@@ -749,7 +750,10 @@ fn any_pod() -> impl Strategy<Value = Value> {
     let volumes = prop_oneof![
         Just(None),
         Just(Some(json!([]))),
-        Just(Some(json!([{"name": "data", "emptyDir": {}, "x": [1]}])))
+        Just(Some(json!([{"name": "data", "emptyDir": {}, "x": [1]}]))),
+        Just(Some(
+            json!([{"name": "data", "csi": {"driver": "csi.spiffe.io", "readOnly": true}}])
+        )),
     ];
     (containers, init, annotations, volumes, unknown(), any::<bool>()).prop_map(
         |(mut containers, init, annotations, volumes, unknown, windows)| {
@@ -784,29 +788,40 @@ fn any_pod() -> impl Strategy<Value = Value> {
 }
 
 fn any_world() -> impl Strategy<Value = World> {
-    (any::<[bool; 5]>(), 0..3u8).prop_map(|([with_region, account, regional, by_default, session], enforcement)| {
-        let mut world = World::with_policy(|policy| {
-            if with_region {
-                region(policy);
+    (any::<[bool; 5]>(), 0..3u8, 0..4u8).prop_map(
+        |([with_region, account, regional, by_default, session], enforcement, source)| {
+            let mut world = World::with_policy(|policy| {
+                if with_region {
+                    region(policy);
+                }
+                if by_default {
+                    policy.roles.default = Some(OTHER_ROLE.parse().unwrap());
+                }
+                if session {
+                    policy.aws.role_session_name = Some("${pod.name}".parse().unwrap());
+                }
+                if source > 0 {
+                    policy.token.source = TokenSource::Spiffe;
+                }
+            });
+            if source == 2 {
+                world.settings.sidecar.workload_api = WorkloadApi::HostPath {
+                    path: "/run/spire/agent-sockets".into(),
+                };
+                world.settings.sidecar.image = "another".into();
             }
-            if by_default {
-                policy.roles.default = Some(OTHER_ROLE.parse().unwrap());
+            world.settings.sts_regional_endpoints = regional;
+            world.settings.enforcement = [
+                tokenscope_core::Enforcement::Enforce,
+                tokenscope_core::Enforcement::Warn,
+                tokenscope_core::Enforcement::Audit,
+            ][usize::from(enforcement)];
+            if account {
+                world.service_account = vec![("tokenscope.io/role-arn", ROLE.to_owned())];
             }
-            if session {
-                policy.aws.role_session_name = Some("${pod.name}".parse().unwrap());
-            }
-        });
-        world.settings.sts_regional_endpoints = regional;
-        world.settings.enforcement = [
-            tokenscope_core::Enforcement::Enforce,
-            tokenscope_core::Enforcement::Warn,
-            tokenscope_core::Enforcement::Audit,
-        ][usize::from(enforcement)];
-        if account {
-            world.service_account = vec![("tokenscope.io/role-arn", ROLE.to_owned())];
-        }
-        world
-    })
+            world
+        },
+    )
 }
 
 /// The pod without anything that tokenscope may add.
@@ -820,7 +835,8 @@ fn without_ours(pod: &Value, names: &[&str]) -> Value {
             *list = Value::Null;
         }
     };
-    drop_named(&mut pod["spec"]["volumes"], &[VOLUME]);
+    drop_named(&mut pod["spec"]["volumes"], &[VOLUME, SOCKET_VOLUME]);
+    drop_named(&mut pod["spec"]["initContainers"], &[SIDECAR]);
     for list in ["containers", "initContainers"] {
         for container in pod["spec"][list].as_array_mut().into_iter().flatten() {
             drop_named(&mut container["env"], names);
@@ -845,6 +861,9 @@ fn comparable(pod: &Value) -> Value {
         _ => *list = Value::Null,
     };
     tidy(&mut pod["spec"]["volumes"]);
+    if pod["spec"]["initContainers"].as_array().is_some_and(Vec::is_empty) {
+        pod["spec"]["initContainers"] = Value::Null;
+    }
     for list in ["containers", "initContainers"] {
         for container in pod["spec"][list].as_array_mut().into_iter().flatten() {
             tidy(&mut container["env"]);
@@ -878,7 +897,8 @@ proptest! {
         // Variables that were there are there still, as they were and in their order.
         for list in ["containers", "initContainers"] {
             let (before, after) = (pod["spec"][list].as_array(), reviewed.pod["spec"][list].as_array());
-            for (before, after) in before.into_iter().flatten().zip(after.into_iter().flatten()) {
+            let after = after.into_iter().flatten().filter(|container| container["name"] != SIDECAR);
+            for (before, after) in before.into_iter().flatten().zip(after) {
                 let before = before["env"].as_array().cloned().unwrap_or_default();
                 let after = after["env"].as_array().cloned().unwrap_or_default();
                 prop_assert_eq!(&after[..before.len()], &before[..]);

@@ -22,6 +22,7 @@ use tokenscope_webhook::review::{self, Answer, Asked, Refusal};
 pub const ROLE: &str = "arn:aws:iam::111122223333:role/shop/orders";
 pub const OTHER_ROLE: &str = "arn:aws:iam::111122223333:role/shop/other";
 pub const VOLUME: &str = "tokenscope-aws-token";
+pub const SOCKET_VOLUME: &str = "tokenscope-spiffe-workload-api";
 pub const MOUNT: &str = "/var/run/secrets/tokenscope.io/aws";
 
 /// What is around a pod.
