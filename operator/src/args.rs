@@ -70,6 +70,18 @@ pub struct Args {
     #[arg(long, env = "TOKENSCOPE_ISSUER", value_name = "URL")]
     pub issuer: Option<String>,
 
+    /// The issuer of the tokens that the SPIFFE provider signs [default: policies with source SPIFFE get no trust policies]
+    #[arg(long, env = "TOKENSCOPE_SPIFFE_ISSUER", value_name = "URL")]
+    pub spiffe_issuer: Option<String>,
+
+    /// Whether pods that match no ClusterSPIFFEID are told of, where spire-controller-manager's definitions are in the cluster
+    #[arg(long, env = "TOKENSCOPE_WATCH_CLUSTER_SPIFFE_IDS", value_name = "BOOL", default_value_t = true, action = Set)]
+    pub watch_cluster_spiffe_ids: bool,
+
+    /// Only ClusterSPIFFEIDs of this class count [default: all]
+    #[arg(long, env = "TOKENSCOPE_SPIFFE_CLASS_NAME", value_name = "NAME")]
+    pub spiffe_class_name: Option<String>,
+
     /// How many seconds a certificate authority lives; it is replaced after two thirds
     #[arg(long, env = "TOKENSCOPE_CA_LIFETIME", value_name = "SECONDS", default_value = "31536000", value_parser = seconds)]
     pub ca_lifetime: Duration,

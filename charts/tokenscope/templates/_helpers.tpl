@@ -51,6 +51,15 @@ annotations:
 {{- if not (kindIs "invalid" .Values.defaults.stsRegionalEndpoints) }}
 - --sts-regional-endpoints={{ .Values.defaults.stsRegionalEndpoints }}
 {{- end }}
+- {{ printf "--sidecar-image=%s" (include "tokenscope.image" (dict "root" . "component" "sidecar")) | quote }}
+{{- end -}}
+
+{{- /* The image of a process, or of the sidecar. Call with a dict: root, component (which names the values). */ -}}
+{{- define "tokenscope.image" -}}
+{{- $image := .root.Values.image -}}
+{{- $own := (index .root.Values .component).image -}}
+{{- $name := printf "%s%s" (empty $image.registry | ternary "" (printf "%s/" $image.registry)) $own.repository -}}
+{{- empty $own.digest | ternary (printf "%s:%s" $name ($image.tag | default .root.Chart.AppVersion)) (printf "%s@%s" $name $own.digest) -}}
 {{- end -}}
 
 {{- /* The pod of a process. Call with a dict: root, component (which names the values, the container and the ServiceAccount), arguments, ports,
@@ -82,8 +91,7 @@ spec:
   {{- end }}
   containers:
   - name: {{ .component }}
-    {{- $image := printf "%s%s" (empty $root.Values.image.registry | ternary "" (printf "%s/" $root.Values.image.registry)) $values.image.repository }}
-    image: {{ empty $values.image.digest | ternary (printf "%s:%s" $image ($root.Values.image.tag | default $root.Chart.AppVersion)) (printf "%s@%s" $image $values.image.digest) | quote }}
+    image: {{ include "tokenscope.image" (dict "root" $root "component" .component) | quote }}
     imagePullPolicy: {{ $root.Values.image.pullPolicy }}
     args:
     {{- .arguments | nindent 4 }}
