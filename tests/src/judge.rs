@@ -18,7 +18,7 @@ use crate::node::Node;
 use crate::pki::Authority;
 
 /// Where the judge and the published issuer are; RFC 5737.
-const ADDRESS: &str = "198.51.100.10";
+pub const ADDRESS: &str = "198.51.100.10";
 
 /// The judge's only account.
 pub const ACCOUNT: &str = "000000000000";

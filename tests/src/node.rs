@@ -1,6 +1,6 @@
 //! A cluster with a node, where pods run: started for a test program or the demo, and ended with it.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -9,13 +9,45 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
-use tokenscope_xtask::cluster::Cluster;
+use tokenscope_xtask::cluster::{Cluster, obstacle};
+use tokenscope_xtask::progress::say;
 
 use crate::helm::{NAMESPACE, chart};
 use crate::process::Memory;
 
 /// How long a command may take, in seconds: pods of new images start within some, on a busy machine.
 const COMMAND_DEADLINE: &str = "300";
+
+/// `0` skips the tests that need a cluster, for whoever is in a hurry.
+const WANTED: &str = "TOKENSCOPE_CLUSTER_TESTS";
+
+/// Whether tests that need a cluster run here: says so if not.
+///
+/// They run wherever there can be one, and are skipped elsewhere, or where `TOKENSCOPE_CLUSTER_TESTS=0` says so. With
+/// `CI=true` nothing is skipped: fails then with what is missing.
+pub fn is_possible() -> Result<bool> {
+    let unwanted = std::env::var(WANTED).is_ok_and(|value| value == "0");
+    let reason = if unwanted {
+        Some(format!("{WANTED}=0"))
+    } else {
+        obstacle()
+    };
+    match reason {
+        None => Ok(true),
+        Some(reason) if is_ci() => {
+            bail!("CI=true, so no test in a cluster is skipped, and there can't be one: {reason}")
+        }
+        Some(reason) => {
+            say(&format!("skipped, because it needs a cluster: {reason}"));
+            Ok(false)
+        }
+    }
+}
+
+/// Whether `CI=true`: nothing may be left out then.
+pub fn is_ci() -> bool {
+    std::env::var("CI").is_ok_and(|value| value == "true")
+}
 
 /// A running cluster. It ends when this is dropped, or this process ends in whichever way.
 #[derive(Debug)]
@@ -222,25 +254,104 @@ impl Node {
         Ok((phase == "Succeeded", self.kubectl_in(namespace, &["logs", pod])?))
     }
 
-    /// What each process of a program takes of memory. `program` is cut to 15 characters by the kernel.
-    pub fn memory_of(&self, program: &str) -> Result<Vec<Memory>> {
+    /// The processes of a program in the cluster, pods' included, by their numbers outside of it. `program` is cut to 15
+    /// characters by the kernel.
+    pub fn processes(&self, program: &str) -> Result<Vec<u32>> {
         let cgroup = format!("/tokenscope-cluster-{}/", self.cluster.name());
         let name: String = program.chars().take(15).collect();
         let mut found = Vec::new();
-        for entry in std::fs::read_dir("/proc")?.flatten() {
-            let read = |file: &str| std::fs::read_to_string(entry.path().join(file)).unwrap_or_default();
-            if read("comm").trim() == name && read("cgroup").contains(&cgroup) {
-                let status = read("status");
-                let bytes = |field: &str| -> Option<u64> {
-                    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
-                    Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
-                };
-                if let (Some(resident), Some(peak)) = (bytes("VmRSS:"), bytes("VmHWM:")) {
-                    found.push(Memory { resident, peak });
-                }
+        for entry in fs::read_dir("/proc")?.flatten() {
+            let read = |file: &str| fs::read_to_string(entry.path().join(file)).unwrap_or_default();
+            // A zombie still has a name and cgroups, and no namespaces.
+            let lives = || fs::read_link(entry.path().join("ns/net")).is_ok();
+            if read("comm").trim() == name
+                && read("cgroup").lines().any(|line| format!("{line}/").contains(&cgroup))
+                && lives()
+                && let Some(number) = entry.file_name().to_str().and_then(|name| name.parse().ok())
+            {
+                found.push(number);
             }
         }
         Ok(found)
+    }
+
+    /// What each process of a program takes of memory.
+    pub fn memory_of(&self, program: &str) -> Result<Vec<Memory>> {
+        let memory = |process: u32| -> Option<Memory> {
+            let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+            let bytes = |field: &str| -> Option<u64> {
+                let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+                Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
+            };
+            Some(Memory {
+                resident: bytes("VmRSS:")?,
+                peak: bytes("VmHWM:")?,
+            })
+        };
+        Ok(self.processes(program)?.into_iter().filter_map(memory).collect())
+    }
+
+    /// Kills (SIGKILL) every process of a program, and returns how many there were once they are gone.
+    pub fn kill(&self, program: &str) -> Result<usize> {
+        let processes = self.processes(program)?;
+        for process in &processes {
+            // One that has ended by itself meanwhile is no failure.
+            let process = process.to_string();
+            Command::new("kill")
+                .args(["-KILL", &process])
+                .stderr(Stdio::null())
+                .status()?;
+        }
+        self.eventually(Duration::from_secs(20), &format!("{program} is gone"), || {
+            let left = self.processes(program)?;
+            ensure!(left.iter().all(|process| !processes.contains(process)), "{left:?}");
+            Ok(())
+        })?;
+        Ok(processes.len())
+    }
+
+    /// The command line of a server of the cluster that runs now, to start it with again.
+    pub fn server(&self, program: &str) -> Result<Server> {
+        let processes = self.processes(program)?;
+        let process = processes.first().with_context(|| format!("{program} doesn't run"))?;
+        let path = format!("/proc/{process}");
+        let line = fs::read_to_string(format!("{path}/cmdline"))?;
+        Ok(Server {
+            name: program.to_owned(),
+            path: fs::read_link(format!("{path}/exe"))?,
+            arguments: line.split_terminator('\0').skip(1).map(str::to_owned).collect(),
+        })
+    }
+
+    /// Starts a server again.
+    pub fn start_again(&self, server: &Server) -> Result<()> {
+        let arguments: Vec<&str> = server.arguments.iter().map(String::as_str).collect();
+        self.serve(&format!("{}-again", server.name), &server.path, &arguments, &[])
+    }
+
+    /// What a limit of the cgroup of a container's process says, for example `memory.max`; on cgroup v1, `controller` and
+    /// the file `v1` say where.
+    pub fn limit(&self, process: u32, v2: &str, (controller, v1): (&str, &str)) -> Result<String> {
+        let cgroups = fs::read_to_string(format!("/proc/{process}/cgroup"))?;
+        let path = |wanted: &str| {
+            cgroups.lines().find_map(|line| {
+                let mut fields = line.splitn(3, ':').skip(1);
+                let controllers = fields.next()?;
+                let path = fields.next()?.trim_start_matches('/');
+                controllers
+                    .split(',')
+                    .any(|controller| controller == wanted)
+                    .then_some(path)
+            })
+        };
+        let file = match path(controller) {
+            Some(path) => Path::new("/sys/fs/cgroup").join(controller).join(path).join(v1),
+            None => Path::new("/sys/fs/cgroup")
+                .join(path("").context("a process has a cgroup")?)
+                .join(v2),
+        };
+        let text = fs::read_to_string(&file).with_context(|| format!("can't read {}", file.display()))?;
+        Ok(text.trim().to_owned())
     }
 
     /// Ends it now, and says if that fails.
@@ -254,6 +365,14 @@ impl Node {
         drop(self.guard.stdin.take());
         let _ = self.guard.wait();
     }
+}
+
+/// How a server of the cluster is started.
+#[derive(Clone, Debug)]
+pub struct Server {
+    name: String,
+    path: PathBuf,
+    arguments: Vec<String>,
 }
 
 impl Drop for Node {

@@ -7,15 +7,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use tokenscope_xtask::oci::Image;
-use tokenscope_xtask::progress::Step;
+use tokenscope_xtask::progress::{Step, say};
 use tokenscope_xtask::tools::{Tool, resolve};
 use tokenscope_xtask::{cargo, root};
 
 use crate::judge::Judge;
-use crate::node::Node;
+use crate::node::{Node, is_ci};
 
 /// An SDK that a probe is written with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +62,50 @@ impl Sdk {
         format!("localhost/tokenscope-probe-{}:1", self.name())
     }
 
+    /// What its image is made with: programs, and Debian's packages of them. The Rust and Go that this project is built with
+    /// are there.
+    pub fn toolchain(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Go | Self::Rust => &[],
+            Self::Python | Self::AwsCli => &[("python3", "python3-venv")],
+            Self::JavaScript => &[("node", "nodejs"), ("npm", "npm")],
+            // jlink makes the runtime that the image carries, of the modules that the headless JDK has.
+            Self::Java => &[
+                ("javac", "openjdk-17-jdk-headless"),
+                ("jlink", "openjdk-17-jdk-headless"),
+                ("mvn", "maven"),
+            ],
+        }
+    }
+
+    /// As [`Self::load`], but says so and returns false where its toolchain isn't installed; with `CI=true` that is an error.
+    pub fn load_if_possible(self, node: &Node) -> Result<bool> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let is_there = |program: &str| std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
+        let missing: Vec<String> = self
+            .toolchain()
+            .iter()
+            .filter(|(program, _)| !is_there(program))
+            .map(|(program, package)| format!("{program} (Debian: {package})"))
+            .collect();
+        if missing.is_empty() {
+            self.load(node)?;
+            return Ok(true);
+        }
+        let missing = missing.join(", ");
+        if is_ci() {
+            bail!(
+                "CI=true, so no SDK is left out, and the probe of {} lacks {missing}",
+                self.name()
+            );
+        }
+        say(&format!(
+            "  {}: left out, because its probe lacks {missing}",
+            self.name()
+        ));
+        Ok(false)
+    }
+
     /// Builds its image unless it is there already, and makes it known to the node.
     ///
     /// Fails if the machine has no such runtime.
@@ -83,6 +127,15 @@ impl Sdk {
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
         })
+    }
+
+    /// The same, but it goes on with the same clients, each of these seconds.
+    pub fn staying(self, name: &str, bucket: &str, key: &str, every: u32) -> Value {
+        let mut container = self.container(name, bucket, key);
+        if let Some(environment) = container["env"].as_array_mut() {
+            environment.push(json!({"name": "PROBE_EVERY", "value": every.to_string()}));
+        }
+        container
     }
 
     fn archive(self) -> Result<PathBuf> {
@@ -241,6 +294,13 @@ fn javascript(sources: &Path, built: &Path) -> Result<Image> {
     files.push((sources.join("package.json"), "/app/package.json".to_owned()));
     files.push((sources.join("probe.mjs"), "/app/probe.mjs".to_owned()));
     files.push((PathBuf::from(node.trim()), "/bin/node".to_owned()));
+    // Debian's own Node.js has these of its built-in modules beside it, and doesn't start without them.
+    for name in ["acorn", "acorn-walk", "cjs-module-lexer", "undici"] {
+        let folder = Path::new("/usr/share/nodejs").join(name);
+        if folder.is_dir() {
+            files.extend(files_of(&folder, &folder.display().to_string(), &|_| true)?);
+        }
+    }
     with_libraries(&mut files)?;
     Ok(Image {
         name: String::new(),

@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use tokenscope_xtask::cluster::{Cluster, obstacle, warm_up};
+use tokenscope_tests::node::is_possible;
+use tokenscope_xtask::cluster::{Cluster, warm_up};
 use tokenscope_xtask::progress::say;
 
 /// Names the cluster that the helper below starts.
@@ -15,8 +16,7 @@ const STARTED: &str = "TOKENSCOPE_TEST_STARTS_CLUSTER";
 
 #[test]
 fn a_cluster_that_ends_leaves_the_machine_as_it_was() -> Result<()> {
-    if let Some(reason) = obstacle() {
-        say(&format!("skipped: {reason}"));
+    if !is_possible()? {
         return Ok(());
     }
     warm_up()?;
@@ -76,8 +76,7 @@ fn a_cluster_that_ends_leaves_the_machine_as_it_was() -> Result<()> {
 
 #[test]
 fn two_clusters_run_side_by_side_and_one_ends_without_the_other() -> Result<()> {
-    if let Some(reason) = obstacle() {
-        say(&format!("skipped: {reason}"));
+    if !is_possible()? {
         return Ok(());
     }
     warm_up()?;

@@ -7,6 +7,7 @@
 pub mod args;
 pub mod cache;
 pub mod certificate;
+pub mod check;
 pub mod events;
 pub mod facts;
 pub mod lookup;

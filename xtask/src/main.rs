@@ -5,6 +5,7 @@ mod cluster_command;
 mod crds;
 mod run;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -38,6 +39,12 @@ enum Command {
         /// Show every request and what was written into the pod
         #[arg(short, long)]
         verbose: bool,
+        /// With --cluster: use the cluster of this kubeconfig's current context, and leave it as it was
+        #[arg(long, value_name = "FILE", requires = "cluster", conflicts_with = "keep")]
+        kubeconfig: Option<PathBuf>,
+        /// With --kubeconfig: where that cluster's nodes pull the images from
+        #[arg(long, value_name = "REGISTRY", requires = "kubeconfig")]
+        registry: Option<String>,
     },
     /// Run every check and test, and end with one line: N passed, N failed
     Test {
@@ -88,12 +95,20 @@ enum Output {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
-        Command::Demo { cluster, keep, verbose } => {
+        Command::Demo {
+            cluster,
+            keep,
+            verbose,
+            kubeconfig,
+            registry,
+        } => {
             let flags = [("--keep", keep), ("--verbose", verbose)];
             let flags = flags
                 .iter()
                 .filter(|(_, given)| *given)
-                .map(|(flag, _)| (*flag).to_owned());
+                .map(|(flag, _)| (*flag).to_owned())
+                .chain(kubeconfig.map(|file| format!("--kubeconfig={}", file.display())))
+                .chain(registry.map(|registry| format!("--registry={registry}")));
             let program = if cluster { "demo_cluster" } else { "demo" };
             run::program(program, run::Profile::Debug, flags.collect())
         }

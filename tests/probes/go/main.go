@@ -6,18 +6,21 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 )
 
 func main() {
-	every, err := time.ParseDuration(os.Getenv("PROBE_EVERY"))
+	seconds, err := strconv.Atoi(os.Getenv("PROBE_EVERY"))
+	every := time.Duration(seconds) * time.Second
 	for repeated := err == nil; ; time.Sleep(every) {
-		failed := probe()
+		failed := probe(every)
 		if failed != nil {
 			fmt.Println("refused:", strings.ReplaceAll(failed.Error(), "\n", " "))
 		}
@@ -30,25 +33,25 @@ func main() {
 	}
 }
 
-func probe() error {
+func probe(every time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	configuration, err := shared(ctx)
+	clients, err := shared(ctx, every)
 	if err != nil {
 		return err
 	}
-	identity, err := configuration.sts.GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
+	identity, err := clients.sts.GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
 	if err != nil {
 		return err
 	}
 	bucket, key := os.Getenv("PROBE_BUCKET"), os.Getenv("PROBE_KEY")
-	_, err = configuration.s3.PutObject(ctx, &s3.PutObjectInput{
+	_, err = clients.s3.PutObject(ctx, &s3.PutObjectInput{
 		Bucket: &bucket, Key: &key, Body: strings.NewReader("written by " + *identity.Arn),
 	})
 	if err != nil {
 		return err
 	}
-	object, err := configuration.s3.GetObject(ctx, &s3.GetObjectInput{Bucket: &bucket, Key: &key})
+	object, err := clients.s3.GetObject(ctx, &s3.GetObjectInput{Bucket: &bucket, Key: &key})
 	if err != nil {
 		return err
 	}
@@ -58,24 +61,40 @@ func probe() error {
 		return err
 	}
 	fmt.Printf("caller: %s\nobject: %s\n", *identity.Arn, text)
+	if every > 0 {
+		credentials, err := clients.configuration.Credentials.Retrieve(ctx)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("key: %s\n", credentials.AccessKeyID)
+	}
 	return nil
 }
 
 type clients struct {
-	sts *sts.Client
-	s3  *s3.Client
+	configuration aws.Config
+	sts           *sts.Client
+	s3            *s3.Client
 }
 
 var made *clients
 
 // The same clients each time, as an application has them, so that they refresh their credentials.
-func shared(ctx context.Context) (*clients, error) {
+func shared(ctx context.Context, every time.Duration) (*clients, error) {
 	if made == nil {
-		configuration, err := config.LoadDefaultConfig(ctx)
+		configuration, err := config.LoadDefaultConfig(ctx, config.WithCredentialsCacheOptions(func(options *aws.CredentialsCacheOptions) {
+			if every > 0 {
+				// They last an hour. A round after they came they are thought to be old: what happens to every application
+				// once an hour happens now.
+				options.ExpiryWindow = time.Hour - every
+			}
+		}))
 		if err != nil {
 			return nil, err
 		}
-		made = &clients{sts: sts.NewFromConfig(configuration), s3: s3.NewFromConfig(configuration)}
+		made = &clients{
+			configuration: configuration, sts: sts.NewFromConfig(configuration), s3: s3.NewFromConfig(configuration),
+		}
 	}
 	return made, nil
 }

@@ -1,19 +1,23 @@
 //! The main job as its users have it: a cluster with a node, Helm, pods that run, and an unmodified AWS SDK in them that
 //! uses S3 with credentials that somebody else's STS gave for the pod's token.
 
-use std::process::ExitCode;
-use std::time::Duration;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use serde_json::{Value, json};
+use tokenscope_tests::helm::{NAMESPACE, chart};
 use tokenscope_tests::judge::{ACCOUNT, Judge};
 use tokenscope_tests::node::Node;
 use tokenscope_tests::probes::Sdk;
 use tokenscope_tests::teller::Teller;
 use tokenscope_xtask::images;
+use tokenscope_xtask::tools::{Tool, resolve};
 
-/// Shows the main job in a real cluster of one node on this machine.
+/// Shows the main job in a real cluster of one node on this machine, or what it can of it in one of yours.
 ///
 /// Example: cargo xtask demo --cluster --keep
 #[derive(Parser)]
@@ -25,6 +29,12 @@ struct Arguments {
     /// Show the whole pod as it came out of the API server
     #[arg(short, long)]
     verbose: bool,
+    /// Use the cluster of this kubeconfig's current context: install there, show what pods would get, remove all again
+    #[arg(long, value_name = "FILE", conflicts_with = "keep")]
+    kubeconfig: Option<PathBuf>,
+    /// Where that cluster's nodes pull the images from: the chart's image.registry
+    #[arg(long, value_name = "REGISTRY", default_value = "localhost", requires = "kubeconfig")]
+    registry: String,
 }
 
 const CLUSTER: &str = "demo";
@@ -43,7 +53,12 @@ spec:
 ";
 
 fn main() -> ExitCode {
-    match demo(&Arguments::parse()) {
+    let arguments = Arguments::parse();
+    let result = match &arguments.kubeconfig {
+        Some(kubeconfig) => Existing::named(kubeconfig).and_then(|cluster| cluster.demo(&arguments)),
+        None => demo(&arguments),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -105,9 +120,14 @@ fn demo(arguments: &Arguments) -> Result<()> {
     ));
     node.apply(&[deployment("orders", &role)])?;
     let log = node.eventually(Duration::from_secs(60), "the pod has used S3", || {
-        let log = node.kubectl_in("shop", &["logs", "deployment/orders", "--tail=2"])?;
-        ensure!(log.contains("object: "), "its log: {log}");
-        Ok(log)
+        let log = node.kubectl_in("shop", &["logs", "deployment/orders", "--tail=10"])?;
+        let round: Vec<&str> = log
+            .lines()
+            .skip_while(|line| !line.starts_with("caller: "))
+            .take(2)
+            .collect();
+        ensure!(round.len() == 2, "its log: {log}");
+        Ok(round.join("\n"))
     });
     let log = log.with_context(|| node.kubectl_in("shop", &["describe", "pods"]).unwrap_or_default())?;
     tell.quote(&format!("kubectl logs deployment/orders\n{log}"));
@@ -156,11 +176,194 @@ fn demo(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-fn deployment(name: &str, role: &str) -> Value {
-    let mut container = Sdk::Go.container("app", BUCKET, "hello");
-    if let Some(environment) = container["env"].as_array_mut() {
-        environment.push(json!({"name": "PROBE_EVERY", "value": "5s"}));
+/// A cluster that was there before. Its issuer, and so its tokens, are its own business: nothing is exchanged there.
+struct Existing {
+    kubeconfig: String,
+}
+
+/// What the demo makes in a cluster that was there before.
+const NAMESPACES: [&str; 2] = ["shop", NAMESPACE];
+const RELEASES: [&str; 2] = ["tokenscope", "tokenscope-crds"];
+const DEFINITIONS: [&str; 2] = [
+    "tokenscopepolicies.tokenscope.io",
+    "clustertokenscopepolicies.tokenscope.io",
+];
+
+impl Existing {
+    fn named(kubeconfig: &Path) -> Result<Self> {
+        let path = std::fs::canonicalize(kubeconfig).with_context(|| format!("can't read {}", kubeconfig.display()))?;
+        Ok(Self {
+            kubeconfig: path.display().to_string(),
+        })
     }
+
+    fn demo(&self, arguments: &Arguments) -> Result<()> {
+        let tell = Teller::new();
+        tell.step(&format!("The cluster of {}", self.kubeconfig));
+        tell.quote(&self.kubectl(&["config", "current-context"], "")?);
+        for (kind, names) in [("namespace", NAMESPACES), ("customresourcedefinition", DEFINITIONS)] {
+            for name in names {
+                let found = self.kubectl(&["get", kind, name, "--ignore-not-found", "--output=name"], "")?;
+                ensure!(
+                    found.is_empty(),
+                    "it has {kind} {name} already, and the demo would change and remove it"
+                );
+            }
+        }
+        tell.done("nothing of ours is there");
+
+        let shown = self.show(arguments, &tell);
+        tell.step("Removing all that was made");
+        let removed = self.remove();
+        shown.and(removed)?;
+        tell.done("the cluster is as it was");
+        Ok(())
+    }
+
+    fn show(&self, arguments: &Arguments, tell: &Teller) -> Result<()> {
+        tell.step("tokenscope: helm install tokenscope-crds, helm install tokenscope --wait");
+        let registry = format!("image.registry={}", arguments.registry);
+        for (release, options) in [
+            ("tokenscope-crds", [].as_slice()),
+            ("tokenscope", &["--set", &registry]),
+        ] {
+            let folder = chart(release).display().to_string();
+            let mut install = vec![
+                "install",
+                release,
+                &folder,
+                "--namespace",
+                NAMESPACE,
+                "--create-namespace",
+            ];
+            install.extend(["--wait", "--timeout=180s"]);
+            install.extend(options);
+            self.run(Tool::Helm, &install, "")?;
+        }
+        tell.quote(&self.kubectl(&["get", "pods", "--namespace", NAMESPACE], "")?);
+        tell.done("installed and ready");
+
+        tell.step("A policy: which pods of namespace shop may have which role");
+        self.kubectl(&["create", "namespace", "shop"], "")?;
+        self.kubectl(&["create", "serviceaccount", "orders", "--namespace=shop"], "")?;
+        tell.quote(POLICY);
+        self.kubectl(&["apply", "--filename=-"], POLICY)?;
+        let ready = [
+            "wait",
+            "tokenscopepolicy/orders",
+            "--for=condition=Ready",
+            "--timeout=60s",
+        ];
+        self.kubectl(&[&ready[..], &["--namespace=shop"]].concat(), "")?;
+        let path = "--output=jsonpath={.status.trustPolicies[0].document}";
+        let document = self.kubectl(&["get", "tokenscopepolicy", "orders", "--namespace=shop", path], "")?;
+        tell.quote(&format!("status.trustPolicies:\n{document}"));
+        tell.done("ready, with the trust policy that the role needs");
+
+        tell.step("A pod that asks for the role, by a dry run");
+        let asking = |role: &str| {
+            let role = format!("arn:aws:iam::{ACCOUNT}:role/{role}");
+            let pod = json!({
+                "apiVersion": "v1", "kind": "Pod",
+                "metadata": {"name": "orders", "namespace": "shop", "annotations": {"tokenscope.io/role-arn": role}},
+                "spec": {"serviceAccountName": "orders", "containers": [{"name": "app", "image": "example.com/orders:1"}]},
+            });
+            self.kubectl(
+                &["create", "--dry-run=server", "--output=json", "--filename=-"],
+                &pod.to_string(),
+            )
+        };
+        let started = Instant::now();
+        let pod: Value = loop {
+            match asking("shop/orders") {
+                Ok(pod) => break serde_json::from_str(&pod)?,
+                // Each webhook learns of the policy by a watch of its own, a moment later.
+                Err(error) => ensure!(started.elapsed() < Duration::from_secs(30), "{error:#}"),
+            }
+            std::thread::sleep(Duration::from_millis(300));
+        };
+        let shown = if arguments.verbose {
+            &pod
+        } else {
+            &pod["spec"]["containers"][0]["env"]
+        };
+        tell.quote(&serde_json::to_string_pretty(shown)?);
+        ensure!(
+            shown.to_string().contains("AWS_WEB_IDENTITY_TOKEN_FILE"),
+            "nothing was injected"
+        );
+        tell.done("injected");
+
+        tell.step("A pod that asks for a role that the policy doesn't allow, by a dry run");
+        let refused = asking("admin").err().context("it was admitted")?;
+        tell.quote(&format!("{refused:#}"));
+        tell.done("refused, with the reason");
+        Ok(())
+    }
+
+    fn remove(&self) -> Result<()> {
+        let mut failed = Vec::new();
+        let mut attempt = |result: Result<String>| failed.extend(result.err().map(|error| format!("{error:#}")));
+        attempt(self.kubectl(
+            &["delete", "namespace", "shop", "--ignore-not-found", "--timeout=120s"],
+            "",
+        ));
+        for release in RELEASES {
+            let uninstall = [
+                "uninstall",
+                release,
+                "--namespace",
+                NAMESPACE,
+                "--ignore-not-found",
+                "--wait",
+            ];
+            attempt(self.run(Tool::Helm, &uninstall, ""));
+        }
+        for definition in DEFINITIONS {
+            let delete = ["delete", "customresourcedefinition", definition, "--ignore-not-found"];
+            attempt(self.kubectl(&delete, ""));
+        }
+        attempt(self.kubectl(
+            &["delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=120s"],
+            "",
+        ));
+        ensure!(failed.is_empty(), "not all could be removed:\n{}", failed.join("\n"));
+        Ok(())
+    }
+
+    fn kubectl(&self, arguments: &[&str], input: &str) -> Result<String> {
+        self.run(Tool::Kubectl, arguments, input)
+    }
+
+    /// Runs kubectl or helm against this cluster, whatever the environment names.
+    fn run(&self, tool: Tool, arguments: &[&str], input: &str) -> Result<String> {
+        let mut child = Command::new(resolve(tool)?)
+            .args(["--kubeconfig", &self.kubeconfig])
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        // A program that ends before it has read all says why on its standard error.
+        let _ = child
+            .stdin
+            .take()
+            .context("standard input is piped")?
+            .write_all(input.as_bytes());
+        let output = child.wait_with_output()?;
+        ensure!(
+            output.status.success(),
+            "{} {}: {}",
+            tool.name(),
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+        Ok(String::from_utf8(output.stdout)?)
+    }
+}
+
+fn deployment(name: &str, role: &str) -> Value {
+    let container = Sdk::Go.staying("app", BUCKET, "hello", 5);
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": "shop"},
         "spec": {

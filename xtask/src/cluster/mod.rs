@@ -39,7 +39,7 @@ const NODE_SCRIPT: &str = include_str!("node.sh");
 const JOIN: &str = r#"while read -r cgroup; do echo $$ >"$cgroup/cgroup.procs" || exit 125; done <"$0"; exec "$@""#;
 
 /// Programs that come with the distribution: the program, and Debian's package.
-const FROM_DISTRIBUTION: [(&str, &str); 13] = [
+pub const FROM_DISTRIBUTION: [(&str, &str); 13] = [
     ("runc", "runc"),
     ("nft", "nftables"),
     ("iptables", "iptables"), // the portmap plugin and the kubelet

@@ -1,0 +1,91 @@
+//! What a new machine gets: `.ci/run` installs every program that checks and tests run.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use tokenscope_tests::probes::Sdk;
+use tokenscope_xtask::cluster::FROM_DISTRIBUTION;
+use tokenscope_xtask::root;
+use tokenscope_xtask::tools::Tool;
+
+/// What is there before `.ci/run`, or that it asks for, or that is on every Debian.
+const GIVEN: [&str; 4] = ["cargo", "rustc", "go", "apt-get"];
+
+/// How a program is named where one is started.
+const STARTS: [&str; 4] = ["Command::new(", ".command(", ".run(", ".try_run("];
+
+#[test]
+fn ci_installs_every_program_that_is_run() -> Result<()> {
+    let packages = packages()?;
+    for (program, package) in FROM_DISTRIBUTION {
+        assert_eq!(
+            packages.get(program).map(String::as_str),
+            Some(package),
+            "{program} of a cluster"
+        );
+    }
+    for sdk in Sdk::ALL {
+        for (program, _) in sdk.toolchain() {
+            assert!(
+                packages.contains_key(*program),
+                "{program} of the probe of {}",
+                sdk.name()
+            );
+        }
+    }
+    let mut run = BTreeSet::new();
+    for folder in ["tests", "xtask"] {
+        programs(&root().join(folder), &mut run)?;
+    }
+    assert!(
+        run.contains("nsenter") && run.contains("mvn") && run.len() > 15,
+        "{run:?}"
+    );
+    let built: Vec<&str> = Tool::ALL.iter().map(|tool| tool.name()).collect();
+    let unknown: Vec<_> = run
+        .iter()
+        .map(|program| program.rsplit('/').next().unwrap_or(program))
+        .filter(|program| !packages.contains_key(*program) && !built.contains(program) && !GIVEN.contains(program))
+        .collect();
+    assert!(unknown.is_empty(), ".ci/run knows no package of {unknown:?}");
+    Ok(())
+}
+
+/// The table in `.ci/run`: program and package.
+fn packages() -> Result<BTreeMap<String, String>> {
+    let text = fs::read_to_string(root().join(".ci/run"))?;
+    let (_, rest) = text
+        .split_once("programs='\n")
+        .context(".ci/run has a table of programs")?;
+    let (table, _) = rest.split_once("'\n").context("the table ends")?;
+    table
+        .lines()
+        .map(|line| {
+            let mut words = line.split_whitespace();
+            let row = words.next().zip(words.next()).with_context(|| line.to_owned())?;
+            ensure!(words.next().is_none(), "{line}");
+            Ok((row.0.to_owned(), row.1.to_owned()))
+        })
+        .collect()
+}
+
+/// The programs that the code in a folder starts by a name that stands there.
+fn programs(folder: &Path, found: &mut BTreeSet<String>) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            programs(&path, found)?;
+        } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("tests/ci.rs") {
+            let text = fs::read_to_string(&path)?;
+            for start in STARTS {
+                for (at, _) in text.match_indices(start) {
+                    let argument = text[at + start.len()..].trim_start().strip_prefix('"');
+                    found.extend(argument.and_then(|text| text.split('"').next()).map(str::to_owned));
+                }
+            }
+        }
+    }
+    Ok(())
+}
