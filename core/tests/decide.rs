@@ -721,7 +721,7 @@ fn a_spiffe_provider_decides_how_long_its_tokens_are_valid() {
         "{:?}",
         granted.warnings
     );
-    assert!(asking(ORDERS).granted([pinned.clone()]).warnings.is_empty());
+    assert!(asking(ORDERS).granted([pinned]).warnings.is_empty());
 
     let hash = |grant: &Grant| fingerprint("orders", [("app", grant)]);
     let mut longer = grant.clone();

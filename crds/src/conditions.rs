@@ -61,6 +61,8 @@ pub enum Reason {
     NotAccepted,
     /// Not ready: another policy gives a pod another default role.
     Conflict,
+    /// Not ready: nothing gives pods an identity of SPIFFE.
+    NoSpiffeIdentity,
     /// Not ready: pods run without what it grants.
     MissedPods,
 }
@@ -81,6 +83,7 @@ impl Reason {
         Self::NotInForce,
         Self::NotAccepted,
         Self::Conflict,
+        Self::NoSpiffeIdentity,
         Self::MissedPods,
     ];
 
@@ -100,6 +103,7 @@ impl Reason {
             Self::NotInForce => "NotInForce",
             Self::NotAccepted => "NotAccepted",
             Self::Conflict => "Conflict",
+            Self::NoSpiffeIdentity => "NoSpiffeIdentity",
             Self::MissedPods => "MissedPods",
         }
     }
@@ -116,6 +120,7 @@ impl Reason {
             | Self::NotInForce
             | Self::NotAccepted
             | Self::Conflict
+            | Self::NoSpiffeIdentity
             | Self::MissedPods => ConditionType::Ready,
         }
     }
@@ -147,7 +152,7 @@ impl Reason {
             }
             Self::UpToDate => "Every running pod that the policy selects has what it should have.",
             Self::OutdatedPods => {
-                "Pods run that were created before the policy said what it says now; restart them to give them what it says."
+                "Pods run that were created before the policy said what it says now, or with another sidecar than new ones get; restart them to change that."
             }
             Self::NotInForce => {
                 "The policy is not in force now, and nothing is to be done; the condition Active says why."
@@ -155,6 +160,9 @@ impl Reason {
             Self::NotAccepted => "The policy is not accepted; the condition Accepted says what to change.",
             Self::Conflict => {
                 "Another policy gives a pod that both select another default role, so such a pod is refused; the message names the policy. Change one of them, or name the role on the pod."
+            }
+            Self::NoSpiffeIdentity => {
+                "The policy's tokens come from SPIFFE, spire-controller-manager is in the cluster, and pods match no ClusterSPIFFEID, so that they wait for an identity; write a ClusterSPIFFEID that selects them."
             }
             Self::MissedPods => {
                 "Pods run without what the policy grants, since the webhook was not asked when they were created; create them anew."

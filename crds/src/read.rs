@@ -66,6 +66,11 @@ pub fn status(object: &DynamicObject) -> PolicyStatus {
         .unwrap_or_default()
 }
 
+/// The selector that a field states, here or in an object of another API.
+pub fn selector(value: &Value, field: &str) -> Result<Selector, InvalidPolicy> {
+    parse::selector(&typed::<LabelSelector>(value, field)?, field)
+}
+
 fn policy(object: &DynamicObject, name: &PolicyName) -> Result<Policy, InvalidPolicy> {
     let spec = object.data.get("spec").unwrap_or(&Value::Null);
     if let Some(field) = list_for_an_object(spec, "spec".to_owned()) {
@@ -77,7 +82,7 @@ fn policy(object: &DynamicObject, name: &PolicyName) -> Result<Policy, InvalidPo
     let namespace_selector = match spec.get("namespaceSelector") {
         Some(selector) if name.is_cluster() => {
             const FIELD: &str = "spec.namespaceSelector";
-            parse::selector(&typed::<LabelSelector>(selector, FIELD)?, FIELD)?
+            self::selector(selector, FIELD)?
         }
         _ => Selector::default(),
     };

@@ -6,6 +6,7 @@ mod args;
 mod certificates;
 mod drift;
 mod events;
+mod identities;
 mod issuer;
 mod leader;
 mod metrics;
@@ -19,6 +20,7 @@ pub use args::Args;
 
 use certificates::Certificates;
 use k8s_openapi::api::coordination::v1::Lease;
+use identities::Identities;
 use kube::Api;
 use leader::Leader;
 use metrics::Metrics;
@@ -73,7 +75,12 @@ pub async fn run(args: Args, process: Process) -> Result<(), client::Error> {
     let reconciler = Reconciler {
         client: client.clone(),
         leader,
-        world: World::new(args.settings.settings(), &args.common.namespace),
+        world: World::new(
+            args.settings.settings(),
+            &args.common.namespace,
+            args.spiffe_issuer,
+            Identities::of_class(args.spiffe_class_name),
+        ),
         reporter,
         evict_missed: args.evict_missed,
         resync: args.resync.max(Duration::from_secs(1)),
@@ -82,6 +89,12 @@ pub async fn run(args: Args, process: Process) -> Result<(), client::Error> {
         metrics,
     };
     let stop = process.stop.clone();
+    if args.watch_cluster_spiffe_ids {
+        process.spawn(
+            "the watch of ClusterSPIFFEIDs",
+            identities::run(client.clone(), changes.clone(), stop.clone()),
+        );
+    }
     process.spawn(
         "issuer",
         issuer::run(client, args.issuer, args.resync, changes, stop.clone()),

@@ -161,6 +161,7 @@ impl Metrics {
             injected,
             missed,
             outdated,
+            unidentified: _,
         } = tally;
         for (state, pods) in [
             ("matched", matched),

@@ -5,6 +5,7 @@
 
 use crate::{
     drift::{Annotated, Pod, State, Surroundings, Verdict, WatchedPod},
+    identities::{Identities, Told},
     policy::build::{self, Facts, Issuer, Tally},
     watching,
 };
@@ -22,7 +23,8 @@ use std::{
     sync::Arc,
 };
 use tokenscope_core::{
-    Decision, InvalidPolicy, Pairs, Policy, PolicyName, PolicySet, Settings, annotations, default_conflicts,
+    Decision, InvalidPolicy, Pairs, Policy, PolicyName, PolicySet, Settings, TokenSource, annotations,
+    default_conflicts,
 };
 use tokenscope_crds::{read, v1alpha1::PolicyStatus};
 
@@ -41,6 +43,8 @@ pub(crate) enum Change {
     ClusterPolicy(Event<DynamicObject>),
     /// Of the cluster's issuer.
     Issuer(Issuer),
+    /// Of who gives identities of SPIFFE.
+    Identities(Told),
 }
 
 /// What is known and what follows.
@@ -48,6 +52,8 @@ pub(crate) struct World {
     settings: Settings,
     own_namespace: Box<str>,
     issuer: Option<Issuer>,
+    spiffe_issuer: Option<String>,
+    identities: Identities,
     lists: Lists,
     namespaces: HashMap<Box<str>, Namespace>,
     policies: PolicySet,
@@ -143,11 +149,18 @@ struct Stale {
 
 impl World {
     /// Nothing is known yet.
-    pub(crate) fn new(settings: Settings, own_namespace: &str) -> Self {
+    pub(crate) fn new(
+        settings: Settings,
+        own_namespace: &str,
+        spiffe_issuer: Option<String>,
+        identities: Identities,
+    ) -> Self {
         Self {
             settings,
             own_namespace: own_namespace.into(),
             issuer: None,
+            spiffe_issuer,
+            identities,
             lists: Lists::default(),
             namespaces: HashMap::new(),
             policies: PolicySet::default(),
@@ -184,6 +197,14 @@ impl World {
             Change::ServiceAccount(event) => self.apply_service_account(event),
             Change::Policy(event) => self.apply_policy(event, false, now),
             Change::ClusterPolicy(event) => self.apply_policy(event, true, now),
+            Change::Identities(told) => {
+                let changed = self.identities.apply(told);
+                self.stale.everywhere |= changed
+                    && self
+                        .policies
+                        .iter()
+                        .any(|policy| policy.token.source == TokenSource::Spiffe);
+            }
             Change::Issuer(issuer) => {
                 if self.issuer.as_ref() != Some(&issuer) {
                     self.issuer = Some(issuer);
@@ -267,6 +288,7 @@ impl World {
             tally: self.tallies.get(name).copied().unwrap_or_default(),
             conflicts: conflicts.collect(),
             issuer: self.issuer.as_ref().unwrap_or(&Issuer::Unknown),
+            spiffe_issuer: self.spiffe_issuer.as_deref(),
             default_audience: &self.settings.default_audience,
         };
         Some((&object.status, build::status(&object.status, &facts, now)))
@@ -657,6 +679,7 @@ impl World {
             service_account: around.service_accounts.get(service_account).map(|(found, _)| found),
             policies: &self.policies,
             settings: &self.settings,
+            identities: &self.identities,
         })
     }
 
@@ -667,6 +690,9 @@ impl World {
         for share in &verdict.shares {
             let tally = self.tallies.entry(share.policy.clone()).or_default();
             tally.add(share.state, share.grants, by);
+            if verdict.unidentified {
+                tally.unidentified += by;
+            }
             if *tally == Tally::default() {
                 self.tallies.remove(&share.policy);
             }

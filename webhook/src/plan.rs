@@ -702,7 +702,7 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
                 name: SOCKET_VOLUME,
                 content: Content::Socket(&sidecar.settings.workload_api),
             });
-        let tokens = (!tokens.is_empty()).then(|| NewVolume {
+        let tokens = (!tokens.is_empty()).then_some(NewVolume {
             name: self.mount.volume,
             content: match sidecar {
                 Some(_) => Content::Memory,

@@ -223,7 +223,7 @@ fn a_sidecar_that_is_not_as_it_should_be_is_made_anew() {
         change(&mut pod["spec"]["initContainers"][0]);
         assert_eq!(world.review(&pod).pod, good);
     }
-    let mut pod = good.clone();
+    let mut pod = good;
     for volume in pod["spec"]["volumes"].as_array_mut().unwrap() {
         *volume = json!({"name": volume["name"], "emptyDir": {"medium": "Memory"}});
     }

@@ -4,10 +4,12 @@ mod pod;
 
 pub(crate) use pod::{Pod, WatchedPod};
 
+use crate::identities::Identities;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use tokenscope_core::{
-    Decision, Granted, Pairs, PolicyName, PolicySet, Request, Settings, Standing, annotations, decide, fingerprint,
+    Decision, Granted, Pairs, PolicyName, PolicySet, Request, Settings, Standing, TokenSource, annotations, decide,
+    fingerprint,
 };
 
 /// How a pod stands to what it should have.
@@ -30,6 +32,8 @@ pub(crate) struct Verdict {
     pub(crate) shares: Box<[Share]>,
     /// Whether another pod in its place would get what this one lacks.
     pub(crate) curable: bool,
+    /// Whether its tokens come from SPIFFE and nothing gives it an identity.
+    pub(crate) unidentified: bool,
 }
 
 /// A pod's part in a policy's counts.
@@ -55,6 +59,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) policies: &'a PolicySet,
     /// The installation's settings.
     pub(crate) settings: &'a Settings,
+    /// Which pods have an identity of SPIFFE.
+    pub(crate) identities: &'a Identities,
 }
 
 /// The annotations of a service account that can change a decision.
@@ -95,6 +101,7 @@ impl Surroundings<'_> {
                     .map(|policy| share(policy, State::Outdated, false))
                     .collect(),
                 curable: true,
+                unidentified: false,
             },
             // It had to be reviewed, and nobody did.
             (Decision::Denied(_), None) if pod.asks() && pod.mark().is_none() => Verdict {
@@ -114,11 +121,19 @@ impl Surroundings<'_> {
             .map(|granted| (name(granted.container), &granted.grant));
         let wanted = fingerprint(&pod.service_account, grants);
         let state_for = |policy: Option<&PolicyName>| match &pod.record {
-            Some(record) if *record.hash == *wanted => State::Injected,
+            Some(record) if *record.hash == *wanted => match &pod.sidecar {
+                None if record.sidecar => State::Missed,
+                Some(image) if *image != self.settings.sidecar.image => State::Outdated,
+                _ => State::Injected,
+            },
             None if self.was_meant(pod, policy, &said) => State::Missed,
             _ => State::Outdated,
         };
 
+        let from_spiffe = granted
+            .containers
+            .iter()
+            .any(|granted| granted.grant.source == TokenSource::Spiffe);
         let mut shares = BTreeMap::new();
         let mut state = State::Injected;
         for granted in &granted.containers {
@@ -136,6 +151,7 @@ impl Surroundings<'_> {
                 .map(|(policy, state)| share(policy, state, true))
                 .collect(),
             curable: true,
+            unidentified: from_spiffe && !self.identities.cover(self.namespace_labels, &facts.labels),
         }
     }
 

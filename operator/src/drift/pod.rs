@@ -30,6 +30,8 @@ pub(crate) struct Pod {
     annotations: Pairs<Box<str>>,
     containers: Box<[Container]>,
     pub(crate) record: Option<Record>,
+    /// The image of the sidecar that the webhook added.
+    pub(crate) sidecar: Option<Box<str>>,
     pub(crate) owner: Option<Box<OwnerReference<Box<str>>>>,
 }
 
@@ -40,6 +42,8 @@ pub(crate) struct Record {
     pub(crate) hash: Box<str>,
     /// Who granted it.
     pub(crate) policies: Box<[PolicyName]>,
+    /// Whether a sidecar was added.
+    pub(crate) sidecar: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -98,6 +102,7 @@ impl Pod {
             && self.labels == other.labels
             && self.annotations == other.annotations
             && self.record == other.record
+            && self.sidecar == other.sidecar
     }
 }
 
@@ -185,6 +190,7 @@ impl From<Wire> for WatchedPod {
             .find(|owner| owner.controller == Some(true))
             .or_else(|| owners.first());
         let (containers, record) = read_containers(&whole);
+        let sidecar = sidecar(&whole).filter(|_| record.as_ref().is_some_and(|record| record.sidecar));
         let service_account = whole.spec.service_account_name.filter(|name| !name.is_empty());
         let mut annotations = whole.metadata.annotations.unwrap_or_default();
         annotations.retain(|key| annotations::is_relevant(key) && key != annotations::GRANT);
@@ -201,6 +207,7 @@ impl From<Wire> for WatchedPod {
                 annotations,
                 containers,
                 record,
+                sidecar,
                 owner: owner.cloned().map(Box::new),
             },
         }
@@ -241,11 +248,18 @@ fn read_containers(pod: &pod::Pod<Box<str>>) -> (Box<[Container]>, Option<Record
         policies.sort();
         policies.dedup();
         Record {
+            sidecar: record.sidecar,
             hash: record.hash.into(),
             policies: policies.into(),
         }
     });
     (containers, record)
+}
+
+fn sidecar(pod: &pod::Pod<Box<str>>) -> Option<Box<str>> {
+    let mut init_containers = pod.spec.init_containers.iter().flatten();
+    let sidecar = init_containers.find(|container| *container.name == *pod::SIDECAR)?;
+    Some(sidecar.image.clone().unwrap_or_default())
 }
 
 impl Resource for WatchedPod {

@@ -25,6 +25,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) conflicts: Vec<&'a Policy>,
     /// The cluster's issuer.
     pub(crate) issuer: &'a Issuer,
+    /// The SPIFFE provider's.
+    pub(crate) spiffe_issuer: Option<&'a str>,
     /// The audience where the policy names none.
     pub(crate) default_audience: &'a Audience,
 }
@@ -40,6 +42,8 @@ pub(crate) struct Tally {
     pub(crate) missed: i64,
     /// That a restart would change; also pods to which it no longer grants what they have.
     pub(crate) outdated: i64,
+    /// Whose tokens come from SPIFFE, and to which nothing gives an identity.
+    pub(crate) unidentified: i64,
 }
 
 impl Tally {
@@ -72,6 +76,7 @@ pub(crate) fn status(previous: &PolicyStatus, facts: &Facts<'_>, now: Timestamp)
         injected,
         missed,
         outdated,
+        ..
     } = facts.tally;
     let (trust_policies, note) = trust_policies(facts);
     let mut status = PolicyStatus {
@@ -118,7 +123,7 @@ fn accepted(facts: &Facts<'_>) -> (Reason, String) {
         Ok(policy) if !policy.token.source.is_available() => (
             Reason::SourceNotAvailable,
             format!(
-                "spec.token.source: {} is not available in this version, so pods that ask for its roles are refused; ServiceAccount is available",
+                "spec.token.source: {} is not available in this version, so pods that ask for its roles are refused; ServiceAccount and SPIFFE are available",
                 policy.token.source.as_str()
             ),
         ),
@@ -163,6 +168,7 @@ fn ready(facts: &Facts<'_>, accepted: Reason, active: Reason) -> (Reason, String
         matched,
         missed,
         outdated,
+        unidentified,
         ..
     } = facts.tally;
     if accepted != Reason::Valid {
@@ -184,9 +190,23 @@ fn ready(facts: &Facts<'_>, accepted: Reason, active: Reason) -> (Reason, String
         );
         return (Reason::MissedPods, message);
     }
-    if outdated > 0 {
+    if unidentified > 0 {
         let message = format!(
-            "{outdated} pods were created before the policy said what it says now: a restart would change what they have"
+            "{unidentified} of {matched} pods match no ClusterSPIFFEID, so SPIRE gives them no identity and they don't start: write one whose namespaceSelector and podSelector select them. Where identities come by other ways too, set the chart's value spiffe.controllerManager.watch to false"
+        );
+        return (Reason::NoSpiffeIdentity, message);
+    }
+    if outdated > 0 {
+        let from_spiffe = facts
+            .policy
+            .is_ok_and(|policy| policy.token.source == TokenSource::Spiffe);
+        let sidecar = if from_spiffe {
+            ", or run another sidecar than new ones get"
+        } else {
+            ""
+        };
+        let message = format!(
+            "{outdated} pods were created before the policy said what it says now{sidecar}: a restart would change what they have"
         );
         return (Reason::OutdatedPods, message);
     }
@@ -224,6 +244,34 @@ fn conflict(facts: &Facts<'_>) -> String {
     )
 }
 
+/// The issuer of a policy's tokens as AWS must know it, or what is to be said in place of trust policies.
+fn issuer<'a>(policy: &Policy, facts: &Facts<'a>) -> Result<&'a str, Option<String>> {
+    match policy.token.source {
+        TokenSource::Issuer => Err(None),
+        TokenSource::ServiceAccount => match facts.issuer {
+            Issuer::Known(issuer) if issuer.starts_with("https://") => Ok(issuer),
+            Issuer::Known(issuer) => Err(Some(format!(
+                "No trust policies: the cluster's issuer {issuer:?} is no https URL, so AWS can't trust it"
+            ))),
+            Issuer::Unknown => Err(Some(
+                "No trust policies yet: the API server has not said what its issuer is".into(),
+            )),
+        },
+        TokenSource::Spiffe if policy.token.spiffe.id.is_none() => Err(Some(
+            "No trust policies: spec.token.spiffe.spiffeId is left out, and to trust every SPIFFE ID of a trust domain would be too much".into(),
+        )),
+        TokenSource::Spiffe => match facts.spiffe_issuer {
+            Some(issuer) if issuer.starts_with("https://") => Ok(issuer),
+            Some(issuer) => Err(Some(format!(
+                "No trust policies: the SPIFFE provider's issuer {issuer:?} is no https URL, so AWS can't trust it"
+            ))),
+            None => Err(Some(
+                "No trust policies: the issuer of the SPIFFE provider's tokens is not known; the chart's value spiffe.issuer says it".into(),
+            )),
+        },
+    }
+}
+
 /// Far more than IAM takes, and what the schema of the status does.
 const MOST_DOCUMENT_BYTES: usize = 65_536;
 
@@ -232,7 +280,7 @@ fn trust_policies(facts: &Facts<'_>) -> (Vec<TrustPolicy>, Option<String>) {
     let Ok(policy) = facts.policy else {
         return (Vec::new(), None);
     };
-    if policy.token.source != TokenSource::ServiceAccount || policy.subjects.is_empty() {
+    if policy.subjects.is_empty() {
         return (Vec::new(), None);
     }
     let allowed = policy
@@ -244,17 +292,9 @@ fn trust_policies(facts: &Facts<'_>) -> (Vec<TrustPolicy>, Option<String>) {
     if roles.is_empty() {
         return (Vec::new(), None);
     }
-    let issuer = match facts.issuer {
-        Issuer::Known(issuer) if issuer.starts_with("https://") => issuer,
-        Issuer::Known(issuer) => {
-            let note =
-                format!("No trust policies: the cluster's issuer {issuer:?} is no https URL, so AWS can't trust it");
-            return (Vec::new(), Some(note));
-        }
-        Issuer::Unknown => {
-            let note = "No trust policies yet: the API server has not said what its issuer is";
-            return (Vec::new(), Some(note.into()));
-        }
+    let issuer = match issuer(policy, facts) {
+        Ok(issuer) => issuer,
+        Err(note) => return (Vec::new(), note),
     };
     let mut documents = Vec::new();
     for role in roles.iter().take(MOST_TRUST_POLICIES) {

@@ -6,6 +6,7 @@ use tokenscope_core::{Grant, fingerprint};
 
 const ROLE: &str = "arn:aws:iam::111122223333:role/shop/orders";
 const OTHER_ROLE: &str = "arn:aws:iam::111122223333:role/shop/other";
+const SPIFFE_ISSUER: &str = "https://oidc.example.org";
 const ISSUER: &str = "https://oidc.example/id/1";
 
 /// A moment of the day on which everything happens.
@@ -27,7 +28,12 @@ impl Test {
 
     fn with(settings: Settings) -> Self {
         let mut test = Self {
-            world: World::new(settings, "tokenscope-system"),
+            world: World::new(
+                settings,
+                "tokenscope-system",
+                Some(SPIFFE_ISSUER.into()),
+                Identities::default(),
+            ),
             now: at("10:00"),
             version: 100,
         };
@@ -110,6 +116,11 @@ impl Test {
 
     /// A pod with what the webhook would write on it now.
     fn injected_pod(&mut self, name: &str, created: Timestamp) {
+        self.injected_pod_with(name, created, None);
+    }
+
+    /// The same with a sidecar of this image in its record, and in the pod unless the image is empty.
+    fn injected_pod_with(&mut self, name: &str, created: Timestamp, sidecar: Option<&str>) {
         self.pod(name, created, &json!({}));
         self.pass();
         let around = &self.world.namespaces["shop"];
@@ -120,10 +131,21 @@ impl Test {
         let grants: Vec<(&str, &Grant)> = granted.containers.iter().map(|found| ("app", &found.grant)).collect();
         let record = json!({
             "grants": [{"policy": grants[0].1.policy.as_ref().unwrap().to_string(), "role": ROLE, "containers": ["app"], "env": []}],
-            "hash": fingerprint("orders", grants),
+            "hash": fingerprint("orders", grants), "sidecar": sidecar.is_some(),
         });
         let annotations = json!({"tokenscope.io/grant": record.to_string(), "tokenscope.io/reviewed": "granted"});
-        self.pod(name, created, &annotations);
+        let mut object = pod("shop", name, created, &annotations);
+        object["metadata"]["labels"] = json!({"app": "orders"});
+        if let Some(image) = sidecar.filter(|image| !image.is_empty()) {
+            object["spec"]["initContainers"] = json!([{"name": "tokenscope-sidecar", "image": image}]);
+        }
+        self.apply(Change::Pod(Event::Apply(serde_json::from_value(object).unwrap())));
+    }
+
+    fn identity(&mut self, app: &str) {
+        let object = json!({"metadata": {"name": app}, "spec": {"podSelector": {"matchLabels": {"app": app}}}});
+        let object = serde_json::from_value(object).unwrap();
+        self.apply(Change::Identities(Some(Event::Apply(object))));
     }
 
     fn pass(&mut self) {
@@ -191,6 +213,7 @@ impl Test {
             injected,
             missed,
             outdated,
+            ..
         } = self.world.totals();
         [matched, injected, missed, outdated]
     }
@@ -448,10 +471,97 @@ fn an_unusable_policy_says_what_is_wrong_and_the_others_go_on() {
 fn a_source_that_this_version_lacks_is_not_accepted() {
     let mut test = Test::new();
     let mut spec = default_role(ROLE);
-    spec["token"] = json!({"source": "SPIFFE"});
+    spec["token"] = json!({"source": "Issuer"});
     let policy = test.policy("orders", &spec);
     assert_eq!(test.reasons(&policy), ["SourceNotAvailable", "Unusable", "NotAccepted"]);
     assert_eq!(test.status(&policy).trust_policies, []);
+}
+
+/// The sidecar's image of an installation that says nothing about it.
+fn sidecar_image() -> String {
+    Settings::default().sidecar.image.into()
+}
+
+fn from_spiffe(spiffe: &Value) -> Value {
+    let mut spec = default_role(ROLE);
+    spec["token"] = json!({"source": "SPIFFE", "spiffe": spiffe});
+    spec
+}
+
+#[test]
+fn the_trust_policy_of_a_spiffe_id_names_the_spiffe_providers_issuer() {
+    let mut test = Test::new();
+    let policy = test.policy(
+        "orders",
+        &from_spiffe(&json!({"spiffeId": "spiffe://example.org/orders"})),
+    );
+    let trust = test.status(&policy).trust_policies;
+    let document: Value = serde_json::from_str(&trust[0].document).unwrap();
+    let statement = &document["Statement"][0];
+    assert_eq!(
+        statement["Principal"]["Federated"],
+        "arn:aws:iam::111122223333:oidc-provider/oidc.example.org"
+    );
+    assert_eq!(
+        statement["Condition"]["StringEquals"]["oidc.example.org:sub"],
+        "spiffe://example.org/orders"
+    );
+    assert_eq!(test.reasons(&policy), ["Valid", "InForce", "UpToDate"]);
+
+    let open = test.policy("open", &from_spiffe(&json!({"trustDomain": "example.org"})));
+    assert_eq!(test.status(&open).trust_policies, []);
+    let message = test.ready_message(&open);
+    assert!(message.contains("spec.token.spiffe.spiffeId is left out"), "{message}");
+
+    for (issuer, why) in [(None, "spiffe.issuer says it"), (Some("http://x"), "is no https URL")] {
+        test.world.spiffe_issuer = issuer.map(Into::into);
+        test.world.concern_all();
+        assert_eq!(test.status(&policy).trust_policies, []);
+        let message = test.ready_message(&policy);
+        assert!(message.contains(why), "{message}");
+    }
+}
+
+#[test]
+fn a_pod_without_the_sidecar_of_its_record_is_missed_and_one_with_an_old_sidecar_outdated() {
+    let mut test = Test::new();
+    let policy = test.policy("orders", &from_spiffe(&json!({})));
+    test.injected_pod_with("good", at("07:00"), Some(&sidecar_image()));
+    test.injected_pod_with("own-file", at("07:00"), None);
+    assert_eq!(test.counts(&policy), [2, 2, 0, 0]);
+    test.injected_pod_with("old", at("07:00"), Some("tokenscope-sidecar:0"));
+    assert_eq!(test.counts(&policy), [3, 2, 0, 1]);
+    assert_eq!(test.reasons(&policy)[2], "OutdatedPods");
+    let message = test.ready_message(&policy);
+    assert!(message.contains("another sidecar than new ones get"), "{message}");
+    test.injected_pod_with("without", at("07:00"), Some(""));
+    assert_eq!(test.counts(&policy), [4, 2, 1, 1]);
+    assert_eq!(test.reasons(&policy)[2], "MissedPods");
+}
+
+#[test]
+fn pods_that_no_cluster_spiffe_id_selects_are_told_of_where_there_are_any() {
+    let mut test = Test::new();
+    let policy = test.policy("orders", &from_spiffe(&json!({})));
+    let other = test.policy("other", &default_role(ROLE));
+    test.injected_pod_with("a", at("07:00"), Some(&sidecar_image()));
+    assert_eq!(test.reasons(&policy)[2], "UpToDate", "there is no controller manager");
+
+    test.apply(Change::Identities(Some(Event::InitDone)));
+    assert_eq!(test.reasons(&policy), ["Valid", "InForce", "NoSpiffeIdentity"]);
+    let message = test.ready_message(&policy);
+    assert!(message.starts_with("1 of 1 pods match no ClusterSPIFFEID"), "{message}");
+    assert_eq!(test.reasons(&other)[2], "UpToDate");
+
+    test.identity("carts");
+    assert_eq!(test.reasons(&policy)[2], "NoSpiffeIdentity");
+    test.identity("orders");
+    assert_eq!(test.reasons(&policy)[2], "UpToDate");
+    test.apply(Change::Identities(Some(Event::Init)));
+    test.apply(Change::Identities(Some(Event::InitDone)));
+    assert_eq!(test.reasons(&policy)[2], "NoSpiffeIdentity");
+    test.apply(Change::Identities(None));
+    assert_eq!(test.reasons(&policy)[2], "UpToDate");
 }
 
 #[test]
