@@ -13,10 +13,13 @@ use crate::progress::say;
 use crate::{cargo, root};
 
 /// The programs that become images; the package of each has the same name.
-pub const PROGRAMS: [&str; 2] = ["tokenscope-operator", "tokenscope-webhook"];
+pub const PROGRAMS: [&str; 3] = ["tokenscope-operator", "tokenscope-sidecar", "tokenscope-webhook"];
 
 /// The profile that releases are built with: small and fast programs, and minutes to compile.
 pub const RELEASE_PROFILE: &str = "dist";
+
+/// The profile that the sidecar's releases are built with instead: it is in every pod, so it is to be small before all.
+const RELEASE_PROFILE_OF_SIDECAR: &str = "sidecar";
 
 /// Builds every image into `target/images/`, or a folder there for another profile than `dist`. `profile` is one of Cargo's: `dist` for what is published, `dev` for tests.
 ///
@@ -76,8 +79,12 @@ pub fn print(images: &[Written]) {
     }
 }
 
-/// Compiles a program; returns it with its version and license.
-fn compile(program: &str, profile: &str) -> Result<(PathBuf, String, String)> {
+/// Compiles a program as an image carries it; returns it with its version and license.
+pub fn compile(program: &str, profile: &str) -> Result<(PathBuf, String, String)> {
+    let profile = match (program, profile) {
+        ("tokenscope-sidecar", RELEASE_PROFILE) => RELEASE_PROFILE_OF_SIDECAR,
+        _ => profile,
+    };
     let metadata = cargo(&["metadata", "--no-deps", "--format-version=1", "--locked"]).output()?;
     ensure!(
         metadata.status.success(),

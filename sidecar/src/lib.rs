@@ -1,0 +1,32 @@
+//! Keeps SPIFFE JWT-SVIDs fresh in files where AWS SDKs look for them.
+//!
+//! Decided without I/O, with the time as an argument:
+//! - [`config`]: flags and environment, read once and checked;
+//! - [`token`]: what a token says of itself; [`schedule`]: when to ask for the next one; [`retry`]: how long to wait after a
+//!   failure; [`trouble`]: why there is no token, in words for a person;
+//! - [`selection`]: which of several identities is wanted; [`bundle`] and [`x509`]: what else can be written.
+//!
+//! At the edges:
+//! - [`workload_api`]: asks the SPIFFE agent; [`directory`]: replaces files whole; [`clock`]: waits, and notices when the
+//!   clock is set;
+//! - [`health`]: what is known of each file; [`ready`]: the probe; [`observe`]: the same over HTTP; [`log`].
+//!
+//! [`run`] puts them together.
+
+pub mod bundle;
+pub mod clock;
+pub mod config;
+pub mod directory;
+pub mod health;
+pub mod log;
+#[cfg(feature = "observe")]
+pub mod observe;
+pub mod ready;
+pub mod retry;
+pub mod run;
+pub mod schedule;
+pub mod selection;
+pub mod token;
+pub mod trouble;
+pub mod workload_api;
+pub mod x509;

@@ -1,0 +1,21 @@
+//! The sidecar of tokenscope: keeps SPIFFE tokens fresh in files.
+
+use std::process::ExitCode;
+
+use tokenscope_sidecar::config::{Invocation, invocation};
+use tokenscope_sidecar::{ready, run};
+
+fn main() -> ExitCode {
+    match invocation(std::env::args().skip(1), |name| std::env::var(name).ok()) {
+        Ok(Invocation::Run(config)) => run::process(config),
+        Ok(Invocation::Ready(config)) => ready::process(&config),
+        Ok(Invocation::Print(text)) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(2)
+        }
+    }
+}

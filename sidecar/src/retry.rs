@@ -1,0 +1,94 @@
+//! How long to wait after a failure.
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+
+/// The bound of the first wait; that of each further one is twice as long.
+const FIRST: Duration = Duration::from_millis(250);
+/// The shortest wait.
+const SHORTEST: Duration = Duration::from_millis(50);
+/// The bound while there is no token that is valid: a workload waits for it.
+const CAP_WITHOUT_TOKEN: Duration = Duration::from_secs(10);
+/// The bound while there is one.
+const CAP_WITH_TOKEN: Duration = Duration::from_secs(30);
+/// The shortest wait after an answer that the same question will always get, and how much is added at most.
+const REJECTED: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(30));
+
+/// Whether asking again can help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It may: the agent restarts, the entry isn't there yet, the disk is full just now.
+    Passing,
+    /// It can't, unless somebody changes the agent: the question itself is wrong.
+    Rejected,
+}
+
+/// How long to wait after the `failures`-th failure in a row, counted from 1.
+///
+/// `left` is how long the token in the file is still valid, if it is. `draw`, from 0 to 1, chooses between nothing and the
+/// bound ("full jitter"), so that pods which failed together don't ask together.
+pub fn wait(kind: Kind, failures: u32, left: Option<SignedDuration>, draw: f64) -> Duration {
+    let draw = draw.clamp(0.0, 1.0);
+    if kind == Kind::Rejected {
+        return REJECTED.0 + REJECTED.1.mul_f64(draw);
+    }
+    let left = left.and_then(|left| Duration::try_from(left).ok());
+    let cap = if left.is_some() {
+        CAP_WITH_TOKEN
+    } else {
+        CAP_WITHOUT_TOKEN
+    };
+    let doublings = failures.saturating_sub(1).min(10);
+    let bound = (FIRST * 2_u32.pow(doublings)).min(cap);
+    let wait = bound.mul_f64(draw);
+    // A try should be left before the token ends.
+    let wait = left.map_or(wait, |left| wait.min(left / 2));
+    wait.max(SHORTEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_bound_doubles_up_to_ten_seconds_without_a_token_and_thirty_with_one() {
+        let longest = |failures, left| wait(Kind::Passing, failures, left, 1.0);
+        let hour = Some(SignedDuration::from_hours(1));
+
+        assert_eq!(longest(1, None), Duration::from_millis(250));
+        assert_eq!(longest(2, None), Duration::from_millis(500));
+        assert_eq!(longest(6, None), Duration::from_secs(8));
+        assert_eq!(longest(7, None), Duration::from_secs(10));
+        assert_eq!(longest(u32::MAX, None), Duration::from_secs(10));
+        assert_eq!(longest(7, hour), Duration::from_secs(16));
+        assert_eq!(longest(8, hour), Duration::from_secs(30));
+    }
+
+    #[test]
+    fn a_try_is_left_before_the_token_ends() {
+        let left = Some(SignedDuration::from_secs(8));
+
+        assert_eq!(wait(Kind::Passing, 20, left, 1.0), Duration::from_secs(4));
+    }
+
+    #[test]
+    fn a_question_that_is_wrong_is_not_asked_again_soon() {
+        for failures in [1, 100] {
+            assert!(wait(Kind::Rejected, failures, None, 0.0) >= Duration::from_secs(60));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_wait_is_too_long_or_none(failures: u32, left in -1000..100_000_i64, draw in 0.0..=1.0) {
+            let waited = wait(Kind::Passing, failures, Some(SignedDuration::from_secs(left)), draw);
+
+            prop_assert!(waited >= SHORTEST && waited <= CAP_WITH_TOKEN);
+            if left > 0 {
+                prop_assert!(waited < Duration::from_secs(left as u64));
+            }
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Why there is no new token, in words for a person who looks at a pod that doesn't start.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tonic::{Code, Status};
+
+use crate::retry::Kind;
+use crate::token::InvalidToken;
+
+/// The longest part of a message of the agent that is passed on, in characters.
+const LONGEST_MESSAGE: usize = 300;
+
+/// Why there is no new token.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Trouble {
+    /// The socket's file is not there.
+    #[error("there is no socket {0}: the SPIFFE agent does not run on this node, or its socket has another name")]
+    SocketAbsent(PathBuf),
+    /// The file is there, and nobody behind it.
+    #[error("nobody answers at the socket {0}: the SPIFFE agent has stopped, or starts just now")]
+    NobodyListens(PathBuf),
+    /// Another reason why no connection came about.
+    #[error("can't connect to the socket {socket}: {reason}")]
+    Connect {
+        /// The socket.
+        socket: PathBuf,
+        /// What the system says.
+        reason: String,
+    },
+    /// The agent went away during the call.
+    #[error("the connection to the SPIFFE agent broke: it has stopped or restarts")]
+    ConnectionLost,
+    /// The agent has not answered yet.
+    #[error("the SPIFFE agent has not answered yet: it attests this pod, or waits for its server")]
+    Waiting,
+    /// The agent did not answer within the deadline.
+    #[error("the SPIFFE agent gave no answer in {0} s: it hangs, or its server is slow or down")]
+    Deadline(u64),
+    /// `Unavailable`, because of attestation.
+    #[error("the SPIFFE agent could not attest this pod: {0}")]
+    Attestation(String),
+    /// `PermissionDenied`.
+    #[error(
+        "the SPIFFE agent knows no identity for this pod yet: a registration entry, such as a ClusterSPIFFEID makes, must match it ({0})"
+    )]
+    NoIdentity(String),
+    /// `Unavailable`, else.
+    #[error("the SPIFFE agent has no token just now: {0}")]
+    Unavailable(String),
+    /// `InvalidArgument`, `Unimplemented`: asking again won't help.
+    #[error("the SPIFFE agent refuses the question itself ({code}): {message}")]
+    Rejected {
+        /// Its gRPC code.
+        code: &'static str,
+        /// Its own words.
+        message: String,
+    },
+    /// Any other gRPC status.
+    #[error("the SPIFFE agent answered {code}: {message}")]
+    Failed {
+        /// Its gRPC code.
+        code: &'static str,
+        /// Its own words.
+        message: String,
+    },
+    /// Identities came, and not the wanted one.
+    #[error("of the {count} identities that this pod has, none has {wanted}")]
+    NoneMatches {
+        /// How many came.
+        count: usize,
+        /// What is wanted: `the hint "aws"`.
+        wanted: String,
+    },
+    /// The answer misses what it must have.
+    #[error("the SPIFFE agent's answer is malformed: {0}")]
+    Malformed(&'static str),
+    /// The token is none.
+    #[error("the SPIFFE agent's token is malformed: {0}")]
+    InvalidToken(InvalidToken),
+    /// It is of no use.
+    #[error(
+        "the SPIFFE agent gave a token that ended {seconds} s ago: is the clock of this node or of the SPIFFE server wrong?"
+    )]
+    Expired {
+        /// How long ago.
+        seconds: i64,
+    },
+    /// The disk is full, or so.
+    #[error("can't write {file}: {reason}")]
+    Write {
+        /// The file's name.
+        file: String,
+        /// What the system says.
+        reason: String,
+    },
+}
+
+impl Trouble {
+    /// Its name in metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::SocketAbsent(_) => "socket_absent",
+            Self::NobodyListens(_) => "nobody_listens",
+            Self::Connect { .. } => "connect",
+            Self::ConnectionLost => "connection_lost",
+            Self::Waiting => "waiting",
+            Self::Deadline(_) => "deadline",
+            Self::Attestation(_) => "attestation",
+            Self::NoIdentity(_) => "no_identity",
+            Self::Unavailable(_) => "unavailable",
+            Self::Rejected { .. } => "rejected",
+            Self::Failed { .. } => "failed",
+            Self::NoneMatches { .. } => "none_matches",
+            Self::Malformed(_) | Self::InvalidToken(_) => "malformed",
+            Self::Expired { .. } => "expired",
+            Self::Write { .. } => "write",
+        }
+    }
+
+    /// Whether asking again can help.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Rejected { .. } => Kind::Rejected,
+            _ => Kind::Passing,
+        }
+    }
+
+    /// Why a socket can't be connected to.
+    pub fn connecting(socket: &Path, error: &io::Error) -> Self {
+        let socket = socket.to_owned();
+        match error.kind() {
+            io::ErrorKind::NotFound => Self::SocketAbsent(socket),
+            io::ErrorKind::ConnectionRefused => Self::NobodyListens(socket),
+            _ => Self::Connect {
+                socket,
+                reason: error.to_string(),
+            },
+        }
+    }
+
+    /// What a gRPC status means here (SPIFFE Workload Endpoint, section 6, and what SPIRE's agent does).
+    pub fn of_status(status: &Status) -> Self {
+        let message = shown(status.message());
+        match status.code() {
+            Code::PermissionDenied => Self::NoIdentity(message),
+            Code::Unavailable if message.contains("attestation") => Self::Attestation(message),
+            Code::Unavailable => Self::Unavailable(message),
+            code @ (Code::InvalidArgument | Code::Unimplemented) => Self::Rejected {
+                code: name(code),
+                message,
+            },
+            code => Self::Failed {
+                code: name(code),
+                message,
+            },
+        }
+    }
+}
+
+/// A message of the agent as one line that isn't too long.
+fn shown(message: &str) -> String {
+    message
+        .chars()
+        .map(|character| if character.is_control() { ' ' } else { character })
+        .take(LONGEST_MESSAGE)
+        .collect()
+}
+
+/// The code as the gRPC documentation writes it.
+fn name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_code_has_its_meaning() {
+        let of = |code, message: &str| Trouble::of_status(&Status::new(code, message));
+
+        assert_eq!(of(Code::PermissionDenied, "no identity issued").label(), "no_identity");
+        assert_eq!(
+            of(Code::Unavailable, "workload attestation failed").label(),
+            "attestation"
+        );
+        assert_eq!(of(Code::Unavailable, "could not fetch JWT-SVID").label(), "unavailable");
+        assert_eq!(of(Code::InvalidArgument, "").kind(), Kind::Rejected);
+        assert_eq!(of(Code::Unimplemented, "").kind(), Kind::Rejected);
+        assert_eq!(of(Code::Internal, "").kind(), Kind::Passing);
+    }
+
+    #[test]
+    fn what_the_agent_says_becomes_one_line() {
+        let trouble = Trouble::of_status(&Status::internal(format!("a\nb\u{1b}[31m{}", "c".repeat(1000))));
+        let text = trouble.to_string();
+
+        assert!(!text.contains(char::is_control), "{text}");
+        assert!(text.len() < 400, "{text}");
+        assert!(text.starts_with("the SPIFFE agent answered INTERNAL: a b"), "{text}");
+    }
+
+    #[test]
+    fn a_missing_socket_and_a_stale_one_are_told_apart() {
+        let of = |kind: io::ErrorKind| Trouble::connecting(Path::new("/run/agent.sock"), &kind.into()).to_string();
+
+        assert!(of(io::ErrorKind::NotFound).starts_with("there is no socket /run/agent.sock"));
+        assert!(of(io::ErrorKind::ConnectionRefused).starts_with("nobody answers at the socket /run/agent.sock"));
+        assert!(of(io::ErrorKind::PermissionDenied).starts_with("can't connect to the socket /run/agent.sock: "));
+    }
+}
