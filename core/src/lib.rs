@@ -9,6 +9,7 @@ mod arn;
 mod audience;
 mod decide;
 mod grant;
+pub mod json;
 mod labels;
 mod pattern;
 pub mod pod;

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tokenscope_core::pod::{OwnerReference, Pod, Text};
-use tokenscope_core::{ContainerGrant, Decision, Enforcement, Granted, PolicySet, Settings, decide};
+use tokenscope_core::{ContainerGrant, Decision, Enforcement, Granted, PolicySet, Settings, decide, json};
 
 use crate::facts::{self, Surroundings};
 use crate::metrics::Outcome;
@@ -48,7 +48,7 @@ pub struct Review<'a> {
 pub enum Unreadable {
     /// The body is no review.
     #[error("the body is not an AdmissionReview: {0}")]
-    Json(#[source] serde_json::Error),
+    Json(#[source] json::Error),
     /// The body is no text.
     #[error("the body is not UTF-8")]
     Utf8(#[from] std::str::Utf8Error),
@@ -67,7 +67,7 @@ pub enum Unreadable {
     Missing(&'static str),
     /// The pod is no pod.
     #[error("the pod of the AdmissionReview can't be read: {0}")]
-    Pod(#[source] serde_json::Error),
+    Pod(#[source] json::Error),
 }
 
 #[derive(Deserialize)]
@@ -106,12 +106,12 @@ struct WireKind<'a> {
 /// Reads a review.
 pub fn read(body: &[u8]) -> Result<Asked<'_>, Unreadable> {
     let text = std::str::from_utf8(body)?;
-    let error = match serde_json::from_str::<Wire<'_, Pod<Text<'_>>>>(text) {
+    let error = match json::from_str::<Wire<'_, Pod<Text<'_>>>>(text) {
         Ok(wire) => return asked(wire),
         Err(error) => error,
     };
     // An object that is no pod is none of our business, but a pod that can't be read is.
-    let wire: Wire<'_, IgnoredAny> = serde_json::from_str(text).map_err(Unreadable::Json)?;
+    let wire: Wire<'_, IgnoredAny> = json::from_str(text).map_err(Unreadable::Json)?;
     let request = checked(wire)?;
     if request.creates_a_pod() {
         return Err(Unreadable::Pod(error));
