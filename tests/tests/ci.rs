@@ -1,4 +1,4 @@
-//! What a new machine gets: `.ci/run` installs every program that checks and tests run.
+//! What other machines get: `.ci/run` installs every program that checks and tests run, and the Dockerfile makes every image.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,6 +7,8 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use tokenscope_tests::probes::Sdk;
 use tokenscope_xtask::cluster::FROM_DISTRIBUTION;
+use tokenscope_xtask::images::PROGRAMS;
+use tokenscope_xtask::oci::NON_ROOT;
 use tokenscope_xtask::root;
 use tokenscope_xtask::tools::Tool;
 
@@ -88,4 +90,35 @@ fn programs(folder: &Path, found: &mut BTreeSet<String>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[test]
+fn the_dockerfile_has_a_stage_for_every_image_that_is_built_and_nothing_else() -> Result<()> {
+    let text = fs::read_to_string(root().join("Dockerfile"))?;
+    let (builds, stages) = text
+        .split_once("\nFROM scratch AS ")
+        .context("a stage follows the build")?;
+    assert!(
+        builds.contains("RUN cargo xtask images "),
+        "the same flags by being the same command"
+    );
+    let stages: BTreeSet<&str> = stages.split("\nFROM scratch AS ").map(str::trim_end).collect();
+    let expected: Vec<String> = PROGRAMS.iter().map(|program| stage(program)).collect();
+    assert_eq!(stages, expected.iter().map(|stage| stage.trim_end()).collect());
+    Ok(())
+}
+
+/// What makes the image that `oci::Image` writes.
+fn stage(program: &str) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    format!(
+        "{}
+LABEL org.opencontainers.image.title={program} \\
+      org.opencontainers.image.version={version} \\
+      org.opencontainers.image.licenses=Apache-2.0
+COPY --from=build /images/{program} /{program}
+USER {NON_ROOT}:{NON_ROOT}
+ENTRYPOINT [\"/{program}\"]",
+        program.trim_start_matches("tokenscope-")
+    )
 }

@@ -41,7 +41,7 @@ struct Arguments {
     ca: PathBuf,
 
     /// For how many seconds it is tried again
-    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "15", value_parser = seconds)]
     deadline: Duration,
 }
 

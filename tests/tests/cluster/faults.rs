@@ -114,7 +114,7 @@ fn while_no_packet_reaches_a_webhook_pods_that_ask_wait_and_all_others_run() -> 
     let Some(shared) = shared()? else { return Ok(()) };
     let node = &shared.node;
     let role = shared.workloads("unreachable")?;
-    let rules = "table inet unreachable { chain output { type filter hook output priority 0; tcp dport 8443 drop; } }";
+    let rules = "table inet unreachable { chain output { type filter hook output priority 0; tcp dport 8443 drop; }; }";
     node.run("nft", &["--file", "-"], rules)?;
     let waited = shared.deploy_two("unreachable", &role).and_then(|()| {
         shared.others_run("unreachable")?;

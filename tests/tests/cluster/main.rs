@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use serde_json::{Value, json};
 use tokenscope_tests::judge::{ACCOUNT, Judge, REGION};
 use tokenscope_tests::node::{Node, is_possible};
@@ -34,8 +34,16 @@ struct Shared {
 /// The cluster with tokenscope installed as its defaults say; `None` where there can't be one.
 fn shared() -> Result<Option<MutexGuard<'static, Shared>>> {
     let shared = as_it_is()?;
-    if let Some(shared) = &shared {
-        shared.node.install(&Value::Null)?;
+    if let Some(Shared { node, .. }) = shared.as_deref() {
+        node.install(&Value::Null)?;
+        // Helm doesn't wait for pods that go.
+        node.eventually(Duration::from_secs(90), "two pods of each process run", || {
+            for program in ["tokenscope-operator", "tokenscope-webhook"] {
+                let found = node.processes(program)?;
+                ensure!(found.len() == 2, "{program}: {found:?}");
+            }
+            Ok(())
+        })?;
     }
     Ok(shared)
 }

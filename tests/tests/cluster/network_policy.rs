@@ -131,7 +131,7 @@ fn rules(node: &Node) -> Result<String> {
                 let ports = rules
                     .into_iter()
                     .flatten()
-                    .flat_map(|rule| rule["ports"].as_array())
+                    .filter_map(|rule| rule["ports"].as_array())
                     .flatten();
                 ports
                     .map(|port| {
