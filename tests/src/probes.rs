@@ -315,9 +315,17 @@ fn java(sources: &Path, built: &Path) -> Result<Image> {
     let (jars, classes, runtime) = (built.join("jars"), built.join("classes"), built.join("runtime"));
     run(Command::new("mvn")
         .current_dir(sources)
-        .args(["--quiet", "--batch-mode"])
+        .args(["--quiet", "--batch-mode", "--strict-checksums"])
         .arg("org.apache.maven.plugins:maven-dependency-plugin:2.8:copy-dependencies")
         .arg(format!("-DoutputDirectory={}", jars.display())))?;
+    // Maven compares with what its repository says; this is what we say.
+    let pinned = sources.join("jars.sha256");
+    run(Command::new("sha256sum")
+        .current_dir(&jars)
+        .args(["--check", "--strict", "--quiet"])
+        .arg(&pinned))?;
+    let (found, expected) = (fs::read_dir(&jars)?.count(), fs::read_to_string(&pinned)?.lines().count());
+    ensure!(found == expected, "{found} jars came, and {} has {expected}", pinned.display());
     run(Command::new("javac")
         .arg("--class-path")
         .arg(jars.join("*"))
