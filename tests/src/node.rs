@@ -185,6 +185,7 @@ impl Node {
                 &[
                     "upgrade",
                     "--install",
+                    "--reset-values", // those of the time before would stay where none are given
                     release,
                     &folder,
                     "--namespace",
@@ -229,7 +230,7 @@ impl Node {
 
     /// The trust policy for a role, as it stands in a policy's status.
     pub fn trust_policy(&self, namespace: &str, policy: &str, role: &str) -> Result<String> {
-        self.eventually(Duration::from_secs(30), "the status has the trust policy", || {
+        self.eventually(Duration::from_secs(60), "the status has the trust policy", || {
             let policy = self.get(&["tokenscopepolicy", policy, "--namespace", namespace])?;
             let entries = policy["status"]["trustPolicies"].as_array();
             let mut entries = entries.into_iter().flatten();
@@ -243,7 +244,7 @@ impl Node {
 
     /// Waits until a pod has ended. Returns whether well, and its first container's log.
     pub fn ended(&self, namespace: &str, pod: &str) -> Result<(bool, String)> {
-        let phase = self.eventually(Duration::from_secs(90), &format!("pod {pod} has ended"), || {
+        let phase = self.eventually(Duration::from_secs(180), &format!("pod {pod} has ended"), || {
             let phase = self.kubectl_in(namespace, &["get", "pod", pod, "--output=jsonpath={.status.phase}"])?;
             if phase != "Succeeded" && phase != "Failed" {
                 let events = self.kubectl_in(namespace, &["get", "events", "--sort-by=.lastTimestamp"])?;
