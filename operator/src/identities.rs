@@ -164,7 +164,8 @@ pub(crate) async fn run(
 async fn is_defined(client: &Client) -> Result<bool, kube::Error> {
     match client.list_api_group_resources(API_VERSION).await {
         Ok(list) => Ok(list.resources.iter().any(|resource| resource.name == PLURAL)),
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(false),
+        // Plain text and no Status: nobody knows the group.
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
         Err(error) => Err(error),
     }
 }

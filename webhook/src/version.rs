@@ -19,7 +19,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// server that can't be reached, since there is nothing to review before; none at `stop`.
 pub async fn unsupported(client: &Client, gate: &Gate, stop: &CancellationToken) -> Option<String> {
     loop {
-        gate.close("the API server's version is not known");
         match client.apiserver_version().await {
             Ok(version) => {
                 gate.open();
