@@ -105,7 +105,7 @@ impl<'a> GrantRecord<'a> {
 ///
 /// It only tells one decision from another; it protects nothing.
 pub fn fingerprint<'a>(service_account: &str, grants: impl IntoIterator<Item = (&'a str, &'a Grant)>) -> String {
-    let mut hash = Fnv::default();
+    let mut hash = Hash::default();
     hash.write(service_account);
     for (container, grant) in grants {
         hash.write(container);
@@ -137,31 +137,36 @@ pub fn fingerprint<'a>(service_account: &str, grants: impl IntoIterator<Item = (
 impl Audience {
     /// The file of its token beside others': `token-` and 16 hexadecimal digits.
     pub fn file_name(&self) -> String {
-        let mut hash = Fnv::default();
+        let mut hash = Hash::default();
         hash.write(self.as_str());
         format!("token-{hash}")
     }
 }
 
-/// Fowler-Noll-Vo 1a, 64 bits: the same on every machine and in every version, which the standard library's hasher is not.
-struct Fnv(u64);
+/// After Fowler-Noll-Vo 1a, eight bytes at a time: the same on every machine and in every version, which the standard
+/// library's hasher is not.
+struct Hash(u64);
 
-impl Default for Fnv {
+impl Default for Hash {
     fn default() -> Self {
         Self(0xcbf2_9ce4_8422_2325)
     }
 }
 
-impl Fnv {
+impl Hash {
     fn write(&mut self, text: &str) {
-        // The 0xff separates fields: it is in no UTF-8 text.
-        for byte in text.bytes().chain([0xff]) {
-            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        let (words, rest) = text.as_bytes().as_chunks();
+        // The 0xff separates texts: it is in no UTF-8.
+        let mut last = [0xff; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        for word in words.iter().chain([&last]) {
+            // A product says nothing downwards, so its upper bits come down.
+            self.0 = (self.0.rotate_left(29) ^ u64::from_le_bytes(*word)).wrapping_mul(0x0000_0100_0000_01b3);
         }
     }
 }
 
-impl fmt::Display for Fnv {
+impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
     }

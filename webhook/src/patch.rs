@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use tokenscope_core::WorkloadApi;
+use tokenscope_core::json::push_string;
 use tokenscope_core::pod::SIDECAR;
 
 use crate::plan::{
@@ -19,28 +20,6 @@ pub fn json(edits: &[Edit<'_>]) -> String {
         patch.edit(edit);
     }
     patch.finish()
-}
-
-/// Appends `text` as a JSON string.
-pub(crate) fn push_string(json: &mut String, text: &str) {
-    let special = |byte: u8| byte < b' ' || byte == b'"' || byte == b'\\';
-    json.push('"');
-    let mut rest = text;
-    while let Some(at) = rest.bytes().position(special) {
-        // A special byte is a whole character, so both cuts are between characters.
-        json.push_str(&rest[..at]);
-        match rest.as_bytes()[at] {
-            b'"' => json.push_str("\\\""),
-            b'\\' => json.push_str("\\\\"),
-            control => {
-                // Writing into a String can't fail.
-                let _ = write!(json, "\\u{control:04x}");
-            }
-        }
-        rest = &rest[at + 1..];
-    }
-    json.push_str(rest);
-    json.push('"');
 }
 
 struct Patch {
@@ -233,6 +212,13 @@ impl Patch {
     }
 
     fn number(&mut self, number: usize) {
+        // The index of a container, mostly.
+        if let Some(digit) = u32::try_from(number)
+            .ok()
+            .and_then(|number| char::from_digit(number, 10))
+        {
+            return self.text.push(digit);
+        }
         // Writing into a String can't fail.
         let _ = write!(self.text, "{number}");
     }

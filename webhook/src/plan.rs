@@ -274,7 +274,7 @@ impl Mount {
         if windows {
             return format!("C:{}\\{name}", self.path.replace('/', "\\"));
         }
-        format!("{}/{name}", self.path)
+        [self.path, "/", name].concat()
     }
 }
 
@@ -1071,7 +1071,7 @@ fn is_within(path: &str, folder: &str, windows: bool) -> bool {
         })
     };
     let mut parts = path.split(separator).filter(|part| !part.is_empty() && *part != ".");
-    if !path.contains("..") {
+    if !path.as_bytes().windows(2).any(|pair| pair == b"..") {
         return begins_with_folder(&mut parts);
     }
     let mut straight: Vec<&str> = Vec::new();

@@ -11,12 +11,13 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use tokenscope_core::json::push_string;
 use tokenscope_core::pod::{OwnerReference, Pod, Text};
 use tokenscope_core::{ContainerGrant, Decision, Enforcement, Granted, PolicySet, Settings, decide, json};
 
 use crate::facts::{self, Surroundings};
 use crate::metrics::Outcome;
-use crate::patch::{self, push_string};
+use crate::patch;
 use crate::plan::{self, Verdict};
 
 const API_VERSION: &str = "admission.k8s.io/v1";

@@ -14,7 +14,7 @@ use serde::de::{
 };
 use serde::forward_to_deserialize_any;
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 /// Reads a value of which `text` consists. Strings without escapes are borrowed from it.
 ///
@@ -27,6 +27,28 @@ pub fn from_str<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Error> {
         Some(_) => Err(Error::new("more text follows the value")),
     });
     read.map_err(|error| Error { at: reader.at, ..error })
+}
+
+/// Appends `text` to JSON as a string.
+pub fn push_string(json: &mut String, text: &str) {
+    json.push('"');
+    let mut from = 0;
+    loop {
+        let at = scan::end_of_plain(text.as_bytes(), from);
+        // A special byte is a whole character, so both cuts are between characters.
+        json.push_str(&text[from..at]);
+        match text.as_bytes().get(at) {
+            None => break,
+            Some(b'"') => json.push_str("\\\""),
+            Some(b'\\') => json.push_str("\\\\"),
+            Some(control) => {
+                // Writing into a String can't fail.
+                let _ = write!(json, "\\u{control:04x}");
+            }
+        }
+        from = at + 1;
+    }
+    json.push('"');
 }
 
 /// Why a text can't be read.
@@ -64,6 +86,7 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// The next byte that is no white space; it is not consumed.
+    #[inline]
     fn peek(&mut self) -> Option<u8> {
         loop {
             match *self.text.as_bytes().get(self.at)? {
@@ -73,12 +96,27 @@ impl<'a> Reader<'a> {
         }
     }
 
+    #[inline]
     fn expect(&mut self, expected: u8, what: &'static str) -> Result<(), Error> {
         if self.peek() != Some(expected) {
             return Err(self.unexpected(what));
         }
         self.at += 1;
         Ok(())
+    }
+
+    #[cold]
+    fn of_another_type(&self, expected: &dyn de::Expected) -> Error {
+        let found = match self.text.as_bytes().get(self.at) {
+            Some(b'"') => "a string",
+            Some(b'{') => "an object",
+            Some(b'[') => "a list",
+            Some(b'n') => "null",
+            Some(b't' | b'f') => "a boolean",
+            Some(b'-' | b'0'..=b'9') => "a number",
+            _ => return self.unexpected("a value"),
+        };
+        Error::new(format!("expected {expected}, found {found}"))
     }
 
     #[cold]
@@ -243,36 +281,9 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.peek() {
-            Some(b'"') => match self.string()? {
-                Cow::Borrowed(string) => visitor.visit_borrowed_str(string),
-                Cow::Owned(string) => visitor.visit_string(string),
-            },
-            Some(b'{') => self.deeper(|reader| {
-                let mut members = Items {
-                    reader,
-                    first: true,
-                    ended: false,
-                };
-                let value = visitor.visit_map(&mut members)?;
-                members.end("a member", |members| {
-                    members
-                        .next_entry::<IgnoredAny, IgnoredAny>()
-                        .map(|found| found.is_some())
-                })?;
-                Ok(value)
-            }),
-            Some(b'[') => self.deeper(|reader| {
-                let mut items = Items {
-                    reader,
-                    first: true,
-                    ended: false,
-                };
-                let value = visitor.visit_seq(&mut items)?;
-                items.end("an item", |items| {
-                    items.next_element::<IgnoredAny>().map(|found| found.is_some())
-                })?;
-                Ok(value)
-            }),
+            Some(b'"') => self.deserialize_str(visitor),
+            Some(b'{') => self.deserialize_map(visitor),
+            Some(b'[') => self.deserialize_seq(visitor),
             Some(b'n') => self.literal("null", ()).and_then(|()| visitor.visit_unit()),
             Some(b't') => self.literal("true", true).and_then(|value| visitor.visit_bool(value)),
             Some(b'f') => self.literal("false", false).and_then(|value| visitor.visit_bool(value)),
@@ -294,6 +305,58 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
         }
     }
 
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        if self.peek() != Some(b'"') {
+            return Err(self.of_another_type(&visitor));
+        }
+        match self.string()? {
+            Cow::Borrowed(string) => visitor.visit_borrowed_str(string),
+            Cow::Owned(string) => visitor.visit_string(string),
+        }
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        self.deserialize_str(visitor)
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        if self.peek() != Some(b'{') {
+            return Err(self.of_another_type(&visitor));
+        }
+        self.deeper(|reader| {
+            let mut members = Items::of(reader);
+            let value = visitor.visit_map(&mut members)?;
+            // A visitor may stop before the end.
+            if !members.ended && members.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
+                return Err(Error::new("a member too many"));
+            }
+            Ok(value)
+        })
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        self.deserialize_map(visitor)
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        if self.peek() != Some(b'[') {
+            return Err(self.of_another_type(&visitor));
+        }
+        self.deeper(|reader| {
+            let mut items = Items::of(reader);
+            let value = visitor.visit_seq(&mut items)?;
+            if !items.ended && items.next_element::<IgnoredAny>()?.is_some() {
+                return Err(Error::new("an item too many"));
+            }
+            Ok(value)
+        })
+    }
+
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         if self.peek() == Some(b'n') {
             self.literal("null", ())?;
@@ -312,8 +375,8 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
     }
 
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf
-        unit unit_struct seq tuple tuple_struct map struct enum identifier
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char bytes byte_buf
+        unit unit_struct tuple tuple_struct enum identifier
     }
 }
 
@@ -324,8 +387,17 @@ struct Items<'a, 'b> {
     ended: bool,
 }
 
-impl Items<'_, '_> {
+impl<'a, 'b> Items<'a, 'b> {
+    fn of(reader: &'b mut Reader<'a>) -> Self {
+        Self {
+            reader,
+            first: true,
+            ended: false,
+        }
+    }
+
     /// Whether another one follows; then it begins here.
+    #[inline]
     fn goes_on(&mut self, close: u8, expected: &'static str) -> Result<bool, Error> {
         let first = std::mem::replace(&mut self.first, false);
         match self.reader.peek() {
@@ -340,14 +412,6 @@ impl Items<'_, '_> {
             _ => return Err(self.reader.unexpected(expected)),
         }
         Ok(true)
-    }
-
-    /// A struct may be written as a list, and then it is read no further than it has members.
-    fn end(&mut self, what: &str, next: impl FnOnce(&mut Self) -> Result<bool, Error>) -> Result<(), Error> {
-        if !self.ended && next(self)? {
-            return Err(Error::new(format!("{what} too many")));
-        }
-        Ok(())
     }
 }
 
@@ -428,7 +492,7 @@ mod tests {
         );
         assert_eq!(
             message::<Pod<Text<'_>>>(r#"{"spec":{"containers":{}}}"#),
-            "invalid type: map, expected a sequence at byte 23"
+            "expected a sequence, found an object at byte 22"
         );
         assert_eq!(
             message::<IgnoredAny>(r#"{"a":["}"]"#),
@@ -522,7 +586,10 @@ mod tests {
         let variable = object(vec![
             ("name", text()),
             ("value", text()),
-            ("valueFrom", any_value().boxed()),
+            (
+                "valueFrom",
+                object(vec![("fieldRef", object(vec![("fieldPath", text())]))]),
+            ),
         ]);
         let mount = object(vec![
             ("name", text()),
@@ -563,6 +630,15 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(100))]
+
+        #[test]
+        fn what_is_written_as_a_string_is_read_as_that_string(text in prop_oneof![any_text(), any::<String>()]) {
+            let mut json = String::new();
+            push_string(&mut json, &text);
+            prop_assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
+        }
+
         #[test]
         fn whole_values_are_what_serde_json_reads(value in any_value()) {
             for text in [value.to_string(), format!(" {value:#}\n")] {
