@@ -324,8 +324,15 @@ fn java(sources: &Path, built: &Path) -> Result<Image> {
         .current_dir(&jars)
         .args(["--check", "--strict", "--quiet"])
         .arg(&pinned))?;
-    let (found, expected) = (fs::read_dir(&jars)?.count(), fs::read_to_string(&pinned)?.lines().count());
-    ensure!(found == expected, "{found} jars came, and {} has {expected}", pinned.display());
+    let (found, expected) = (
+        fs::read_dir(&jars)?.count(),
+        fs::read_to_string(&pinned)?.lines().count(),
+    );
+    ensure!(
+        found == expected,
+        "{found} jars came, and {} has {expected}",
+        pinned.display()
+    );
     run(Command::new("javac")
         .arg("--class-path")
         .arg(jars.join("*"))
@@ -406,7 +413,7 @@ fn files_of(folder: &Path, place: &str, wanted: &dyn Fn(&Path) -> bool) -> Resul
 }
 
 /// Adds the shared libraries that programs and libraries among the files are linked with, at their places on this machine.
-fn with_libraries(files: &mut Vec<(PathBuf, String)>) -> Result<()> {
+pub(crate) fn with_libraries(files: &mut Vec<(PathBuf, String)>) -> Result<()> {
     let mut libraries = BTreeSet::new();
     for (file, place) in files.iter() {
         let name = file.file_name().unwrap_or_default().to_string_lossy();

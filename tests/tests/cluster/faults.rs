@@ -339,14 +339,14 @@ fn another_operator_takes_over_when_the_leaders_pod_is_deleted() -> Result<()> {
     };
     let wait = Duration::from_secs(120);
     for force in [false, true] {
-        let before = node.eventually(wait, "somebody leads", leader)?;
-        let pods = node.kubectl_in(NAMESPACE, &["get", "pods", "--output=name"])?;
-        let pod = pods
-            .lines()
-            .filter_map(|line| line.strip_prefix("pod/"))
-            .find(|pod| before.contains(pod))
-            .with_context(|| format!("{before} is none of {pods}"))?;
-        let mut delete = vec!["delete", "pod", pod, "--wait=false"];
+        let (before, pod) = node.eventually(wait, "somebody leads who is there", || {
+            let leader = leader()?;
+            let pods = node.kubectl_in(NAMESPACE, &["get", "pods", "--output=name"])?;
+            let mut pods = pods.lines().filter_map(|line| line.strip_prefix("pod/"));
+            let pod = pods.find(|pod| leader.starts_with(pod)).map(str::to_owned);
+            Ok((leader.clone(), pod.with_context(|| format!("{leader} is gone"))?))
+        })?;
+        let mut delete = vec!["delete", "pod", &pod, "--wait=false"];
         if force {
             delete.extend(["--force", "--grace-period=0"]);
         }
