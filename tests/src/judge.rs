@@ -15,7 +15,7 @@ use tokenscope_xtask::tools::{Tool, resolve};
 
 use crate::control_plane::ISSUER;
 use crate::node::Node;
-use crate::pki::Authority;
+use crate::pki::{Authority, Identity};
 
 /// Where the judge and the published issuer are; RFC 5737.
 pub const ADDRESS: &str = "198.51.100.10";
@@ -50,6 +50,7 @@ print(json.dumps(answers, default=str))
 #[derive(Debug)]
 pub struct Judge {
     python: PathBuf,
+    authority: Authority,
 }
 
 impl Judge {
@@ -58,6 +59,7 @@ impl Judge {
         let gateway = resolve(Tool::VersityGateway)?;
         let judge = Self {
             python: resolve(Tool::Boto3)?,
+            authority: Authority::new("tokenscope judge")?,
         };
         let folder = node.cluster().folder().join("judge");
         for part in ["iam", "s3", "metadata", "issuer/.well-known", "issuer/openid/v1"] {
@@ -65,7 +67,7 @@ impl Judge {
         }
         let path = |name: &str| folder.join(name).display().to_string();
 
-        let authority = Authority::new("tokenscope judge")?;
+        let authority = &judge.authority;
         fs::write(folder.join("ca.crt"), authority.certificate())?;
         let host = ISSUER.trim_start_matches("https://");
         authority.server(&[host])?.write(&folder, "issuer")?;
@@ -131,6 +133,11 @@ impl Judge {
             json!({"name": "AWS_ENDPOINT_URL_STS", "value": format!("http://{ADDRESS}:7078")}),
             json!({"name": "AWS_ENDPOINT_URL_S3", "value": format!("http://{ADDRESS}:7077")}),
         ]
+    }
+
+    /// A certificate for another issuer, of an authority that the judge trusts.
+    pub fn certificate_for(&self, host: &str) -> Result<Identity> {
+        self.authority.server(&[host])
     }
 
     /// Makes a role with this trust policy that may use a bucket, which is made, too.

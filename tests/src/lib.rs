@@ -9,6 +9,7 @@
 //! - [`direct`]: a webhook without an API server between;
 //! - [`helm`]: the real helm;
 //! - [`node`]: a cluster in which pods run, [`judge`]: somebody else's STS and S3 in it, [`probes`]: what the pods run;
+//! - [`spire_cluster`]: SPIRE in such a cluster;
 //! - [`second_webhook`]: somebody else's webhook beside ours;
 //! - [`process`]: child processes that end when the test does, and the faults to give them;
 //! - [`teller`]: what the demos print;
@@ -30,6 +31,7 @@ pub mod pki;
 pub mod probes;
 pub mod process;
 pub mod second_webhook;
+pub mod spire_cluster;
 pub mod teller;
 
 use std::fmt::Display;

@@ -1,5 +1,6 @@
 //! Certificates and keys for the servers that the tests start. Made fresh each time and valid on 127.0.0.1 only.
 
+use std::fmt;
 use std::fs;
 use std::path::Path;
 
@@ -35,6 +36,11 @@ impl Authority {
         self.0.pem()
     }
 
+    /// The key of that certificate, PKCS #8 in PEM.
+    pub fn key(&self) -> String {
+        self.0.key().serialize_pem()
+    }
+
     /// A serving certificate for DNS names and IP addresses.
     pub fn server(&self, names: &[&str]) -> Result<Identity> {
         let mut params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())?;
@@ -58,6 +64,13 @@ impl Authority {
             certificate: params.signed_by(&key, &self.0)?.pem(),
             key: key.serialize_pem(),
         })
+    }
+}
+
+/// Without the key.
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Authority").finish_non_exhaustive()
     }
 }
 
