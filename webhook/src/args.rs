@@ -77,13 +77,9 @@ pub struct SidecarArgs {
     #[arg(long, env = "TOKENSCOPE_SIDECAR_SECURITY_CONTEXT", value_name = "JSON", value_parser = json_object)]
     pub sidecar_security_context: Option<String>,
 
-    /// What the sidecar logs: a level, or targets and levels
-    #[arg(
-        long,
-        env = "TOKENSCOPE_SIDECAR_LOG_LEVEL",
-        value_name = "FILTER",
-        default_value = "info"
-    )]
+    /// What the sidecar logs
+    #[arg(long, env = "TOKENSCOPE_SIDECAR_LOG_LEVEL", value_name = "LEVEL", default_value = "info",
+          value_parser = ["off", "error", "warn", "info", "debug"])]
     pub sidecar_log_level: String,
 
     /// The CSI driver whose volumes have the socket of the SPIFFE Workload API
@@ -198,6 +194,7 @@ mod tests {
             "--sidecar-resources={},{}",
             "--sidecar-security-context=none",
             "--sidecar-pull-policy=Sometimes",
+            "--sidecar-log-level=trace",
             "--spiffe-host-path=run/spire",
             "--spiffe-host-path=/run/../etc",
             "--spiffe-socket-file=a/b.sock",

@@ -33,6 +33,9 @@ enum Command {
         /// In a cluster with a node, where Helm installs and pods run (needs root)
         #[arg(long)]
         cluster: bool,
+        /// In such a cluster, with tokens from real SPIRE (needs root)
+        #[arg(long, conflicts_with = "cluster")]
+        spiffe: bool,
         /// Leave everything running and print the kubeconfig; Ctrl-C ends it
         #[arg(long)]
         keep: bool,
@@ -97,6 +100,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Demo {
             cluster,
+            spiffe,
             keep,
             verbose,
             kubeconfig,
@@ -109,7 +113,11 @@ fn main() -> ExitCode {
                 .map(|(flag, _)| (*flag).to_owned())
                 .chain(kubeconfig.map(|file| format!("--kubeconfig={}", file.display())))
                 .chain(registry.map(|registry| format!("--registry={registry}")));
-            let program = if cluster { "demo_cluster" } else { "demo" };
+            let program = match (cluster, spiffe) {
+                (true, _) => "demo_cluster",
+                (_, true) => "demo_spiffe",
+                _ => "demo",
+            };
             run::program(program, run::Profile::Debug, flags.collect())
         }
         Command::Test { filter } => checks::run(filter.as_deref()),
