@@ -289,7 +289,7 @@ pub fn plan<'a, S: AsRef<str>>(
     decision: &'a Decision,
     settings: &'a Settings,
 ) -> Plan<'a> {
-    let planner = Planner::new(pod, record, request, settings);
+    let mut planner = Planner::new(pod, record, request, settings);
     match decision {
         Decision::Untouched(why) => {
             let mut plan = planner.leave(Verdict::Untouched(why.clone()));
@@ -301,6 +301,7 @@ pub fn plan<'a, S: AsRef<str>>(
         Decision::Denied(denied) => planner.refuse(sentences(denied)),
         Decision::Granted(granted) => {
             let equipment = Equipment::of(granted, &planner);
+            planner.adopt_volume(&equipment);
             match planner.conflicts(&equipment) {
                 conflicts if conflicts.is_empty() => planner.grant(granted, equipment),
                 conflicts => planner.refuse(conflicts),
@@ -493,6 +494,23 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
                 .iter()
                 .any(|name| name == variable)
         })
+    }
+
+    /// Where tokenscope follows the EKS webhook, that one may have been there before. A volume that is exactly what ours would
+    /// be, and that is mounted only where and as ours would be, is taken for ours.
+    fn adopt_volume(&mut self, equipment: &Equipment<'_>) {
+        let Some((_, volume)) = self.volume else { return };
+        if !self.settings.eks_compatible || self.record.is_some() || !holds(volume, &equipment.tokens) {
+            return;
+        }
+        self.owns_volume = self.containers.iter().enumerate().all(|(index, (_, container))| {
+            let mounted = equipment
+                .containers
+                .iter()
+                .any(|equipped| equipped.container == index && equipped.mounts);
+            let mut mounts = container.volume_mounts.iter().flatten();
+            mounts.all(|mount| mount.name.as_ref() != self.mount.volume || mounted && self.mount.is(mount))
+        });
     }
 
     /// What stands where our volume or one of its mounts must go, and what to do about it.

@@ -362,6 +362,49 @@ fn a_foreign_volume_of_our_name_is_refused_with_the_remedy() {
 }
 
 #[test]
+fn a_volume_that_is_just_what_the_eks_webhook_adds_is_taken_for_ours_where_its_names_are_used() {
+    let volume = |seconds: u32| {
+        json!({"name": "aws-iam-token", "projected": {"defaultMode": 420, "sources": [{"serviceAccountToken":
+            {"audience": "sts.amazonaws.com", "expirationSeconds": seconds, "path": "token"}}]}})
+    };
+    let mount = |path: &str| json!([{"name": "aws-iam-token", "mountPath": path, "readOnly": true}]);
+    let path = "/var/run/secrets/eks.amazonaws.com/serviceaccount";
+    let world = World {
+        settings: Settings {
+            eks_compatible: true,
+            ..Settings::default()
+        },
+        ..World::new()
+    };
+    let pod = |volume: Value, mounts: Value| {
+        let mut pod = asking(json!([{"name": "app", "volumeMounts": mounts}]));
+        pod["spec"]["volumes"] = json!([volume]);
+        pod
+    };
+    for mounts in [json!([]), mount(path)] {
+        let reviewed = world.review(&pod(volume(3600), mounts));
+        assert_eq!(reviewed.outcome(), Outcome::Granted);
+        assert_eq!(reviewed.pod["spec"]["volumes"], json!([volume(3600)]));
+        assert_eq!(reviewed.mounts("app"), [format!("aws-iam-token:{path}")]);
+        assert_eq!(
+            reviewed.value("app", "AWS_WEB_IDENTITY_TOKEN_FILE"),
+            Some(format!("{path}/token"))
+        );
+        assert!(world.review(&reviewed.pod).patch.is_empty());
+    }
+    let refused = |pod: &Value| assert_eq!(world.review(pod).outcome(), Outcome::Denied, "{pod}");
+    refused(&pod(volume(600), mount(path)));
+    refused(&pod(volume(3600), mount("/elsewhere")));
+    let mut skipped = pod(volume(3600), mount(path));
+    skipped["metadata"]["annotations"]["tokenscope.io/containers"] = json!("other");
+    skipped["spec"]["containers"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"name": "other"}));
+    refused(&skipped);
+}
+
+#[test]
 fn a_record_does_not_make_a_foreign_volume_ours() {
     let mut pod = World::new().review(&asking(app())).pod;
     pod["spec"]["volumes"][0] = json!({"name": VOLUME, "hostPath": {"path": "/"}});
