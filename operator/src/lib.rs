@@ -19,8 +19,8 @@ mod world;
 pub use args::Args;
 
 use certificates::Certificates;
-use k8s_openapi::api::coordination::v1::Lease;
 use identities::Identities;
+use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use leader::Leader;
 use metrics::Metrics;

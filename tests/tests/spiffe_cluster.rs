@@ -63,7 +63,9 @@ fn sdks_use_s3_with_jwt_svids_through_other_keys_a_new_agent_and_a_lost_entry() 
 
     world.spire.change_keys(Keys::EllipticCurve)?;
     world.allow("with-ec")?;
-    world.spire.entry("with-ec", "k8s:ns:with-ec -selector k8s:sa:app", 300)?;
+    world
+        .spire
+        .entry("with-ec", "k8s:ns:with-ec -selector k8s:sa:app", 300)?;
     world.sdks_use_s3("with-ec", Keys::EllipticCurve)?;
     drop(world);
     node.end()
