@@ -6,15 +6,17 @@ import time
 
 import boto3
 import botocore.exceptions
+from botocore.credentials import CachedCredentialFetcher, RefreshableCredentials
 
 bucket, key = os.environ["PROBE_BUCKET"], os.environ["PROBE_KEY"]
 every = int(os.environ.get("PROBE_EVERY", "0"))
+if every:
+    # Credentials last an hour. A round after they came they are thought to be old, by what refreshes them and by what keeps
+    # them: what happens to every application once an hour happens now.
+    old = 3600 - every
+    RefreshableCredentials._advisory_refresh_timeout = RefreshableCredentials._mandatory_refresh_timeout = old
+    CachedCredentialFetcher.DEFAULT_EXPIRY_WINDOW_SECONDS = old
 session = boto3.Session()
-credentials = session.get_credentials()
-if every and credentials:
-    # An hour before they expire they are thought to be old, which is as soon as they are a round old: what happens to
-    # every application once an hour happens now.
-    credentials._advisory_refresh_timeout = credentials._mandatory_refresh_timeout = 3600 - every
 sts, s3 = session.client("sts"), session.client("s3")
 
 while True:
@@ -24,7 +26,7 @@ while True:
         text = s3.get_object(Bucket=bucket, Key=key)["Body"].read().decode()
         print(f"caller: {arn}\nobject: {text}", flush=True)
         if every:
-            print(f"key: {credentials.get_frozen_credentials().access_key}", flush=True)
+            print(f"key: {session.get_credentials().get_frozen_credentials().access_key}", flush=True)
     except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
         print(f"refused: {type(error).__name__}: {error}", flush=True)
         if not every:
