@@ -24,7 +24,7 @@ use crate::retry::{self, Kind};
 use crate::schedule::Held;
 use crate::token::Token;
 use crate::trouble::Trouble;
-use crate::workload_api::{Client, X509SvidResponse};
+use crate::workload_api::{Client, DEADLINE, X509SvidResponse};
 use crate::x509;
 
 /// After which time without an answer the probe is told that the agent is waited for.
@@ -97,7 +97,7 @@ pub async fn run<C: Clock>(config: Config, clock: C, stop: impl Future<Output = 
         source,
     })?;
     let sidecar = Arc::new(Sidecar {
-        client: Client::new(config.socket.clone()),
+        client: Client::new(config.socket.clone(), DEADLINE),
         health: Arc::new(Health::new(directory.clone(), config.kept())),
         clock: Arc::new(clock),
         bundles: watch::Sender::new(Bundles::default()),

@@ -152,18 +152,23 @@ impl std::fmt::Debug for X509Svid {
 #[derive(Debug)]
 pub struct Client {
     socket: PathBuf,
+    deadline: Duration,
     connection: Mutex<Option<SendRequest<Body>>>,
 }
 
 /// Messages that come as things change.
 #[derive(Debug)]
-pub struct Stream<T>(Streaming<T>);
+pub struct Stream<T> {
+    messages: Streaming<T>,
+    deadline: Duration,
+}
 
 impl Client {
-    /// Nothing is connected to before the first call.
-    pub fn new(socket: PathBuf) -> Self {
+    /// Nothing is connected to before the first call. `deadline` is how long an answer may take; see [`DEADLINE`].
+    pub fn new(socket: PathBuf, deadline: Duration) -> Self {
         Self {
             socket,
+            deadline,
             connection: Mutex::new(None),
         }
     }
@@ -203,7 +208,10 @@ impl Client {
         let call = async {
             let mut agent = self.agent().await?;
             let answer = agent.server_streaming(request(question), path(method), ProstCodec::default());
-            Ok(Stream(answer.await.map_err(|status| trouble(&status))?.into_inner()))
+            Ok(Stream {
+                messages: answer.await.map_err(|status| trouble(&status))?.into_inner(),
+                deadline: self.deadline,
+            })
         };
         self.in_time(call).await
     }
@@ -211,8 +219,8 @@ impl Client {
     /// Ends a call after the deadline. The connection is given up then: an agent that hangs may have been replaced by one that
     /// listens at the same path.
     async fn in_time<T>(&self, call: impl Future<Output = Result<T, Trouble>>) -> Result<T, Trouble> {
-        let result = timeout(DEADLINE, call).await;
-        let result = result.unwrap_or(Err(Trouble::Deadline(DEADLINE.as_secs())));
+        let result = timeout(self.deadline, call).await;
+        let result = result.unwrap_or(Err(Trouble::Deadline(self.deadline.as_secs())));
         if matches!(result, Err(Trouble::Deadline(_) | Trouble::ConnectionLost)) {
             *self.connection() = None;
         }
@@ -226,8 +234,7 @@ impl Client {
             None => self.connect().await?,
         };
         let origin = Uri::from_static("http://localhost");
-        let agent = Grpc::with_origin(Connection(connection), origin).max_decoding_message_size(LARGEST_MESSAGE);
-        let mut agent = agent;
+        let mut agent = Grpc::with_origin(Connection(connection), origin).max_decoding_message_size(LARGEST_MESSAGE);
         agent.ready().await.map_err(|_| Trouble::ConnectionLost)?;
         Ok(agent)
     }
@@ -258,11 +265,11 @@ impl<T> Stream<T> {
     /// The next message. The first comes at once, for which there is the deadline; a later one when something has changed.
     pub async fn next(&mut self, first: bool) -> Result<T, Trouble> {
         let message = if first {
-            timeout(DEADLINE, self.0.message())
+            timeout(self.deadline, self.messages.message())
                 .await
-                .map_err(|_| Trouble::Deadline(DEADLINE.as_secs()))?
+                .map_err(|_| Trouble::Deadline(self.deadline.as_secs()))?
         } else {
-            self.0.message().await
+            self.messages.message().await
         };
         message
             .map_err(|status| trouble(&status))?

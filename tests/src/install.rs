@@ -186,7 +186,7 @@ impl Installed {
 }
 
 /// The folder of the programs that Cargo built beside this one.
-fn own_programs() -> Result<PathBuf> {
+pub(crate) fn own_programs() -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     let folder = own.parent().context("a program is in a folder")?;
     // A test program is in target/debug/deps, a binary of this crate in target/debug.

@@ -11,6 +11,8 @@
 //! - [`node`]: a cluster in which pods run, [`judge`]: somebody else's STS and S3 in it, [`probes`]: what the pods run;
 //! - [`spire_cluster`]: SPIRE in such a cluster;
 //! - [`second_webhook`]: somebody else's webhook beside ours;
+//! - [`sidecar`]: the sidecar, and a workload that reads its file all the time; [`spire`]: real SPIRE without a cluster;
+//! - [`workload_api`]: an agent that does what real SPIRE can't be made to do;
 //! - [`process`]: child processes that end when the test does, and the faults to give them;
 //! - [`teller`]: what the demos print;
 //! - [`Shared`]: one control plane for all tests of a file.
@@ -31,8 +33,11 @@ pub mod pki;
 pub mod probes;
 pub mod process;
 pub mod second_webhook;
+pub mod sidecar;
+pub mod spire;
 pub mod spire_cluster;
 pub mod teller;
+pub mod workload_api;
 
 use std::fmt::Display;
 use std::time::{Duration, Instant};

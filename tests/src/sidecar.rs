@@ -1,0 +1,230 @@
+//! The sidecar as a process, and a workload that reads its file as SDKs do, but all the time.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use jiff::Timestamp;
+use tokenscope_sidecar::token::Token;
+
+use crate::eventually;
+use crate::install::own_programs;
+use crate::process::{Process, Start, Watchdog};
+
+/// The file of the token.
+pub const FILE: &str = "token";
+
+/// A running sidecar and its directory.
+#[derive(Debug)]
+pub struct Sidecar {
+    /// The process, for faults.
+    pub process: Process,
+    directory: PathBuf,
+    environment: BTreeMap<String, String>,
+}
+
+impl Sidecar {
+    /// Starts it in a new folder of `folder`, configured by the environment as the webhook does, with `more` variables.
+    pub fn start(
+        folder: &Path,
+        name: &str,
+        socket: &Path,
+        watchdog: &Arc<Watchdog>,
+        more: &[(&str, &str)],
+    ) -> Result<Self> {
+        let directory = folder.join(name);
+        fs::create_dir_all(&directory)?;
+        Self::start_in(directory, folder, name, socket, watchdog, more)
+    }
+
+    /// As [`start`](Self::start), in a directory that is there.
+    pub fn start_in(
+        directory: PathBuf,
+        logs: &Path,
+        name: &str,
+        socket: &Path,
+        watchdog: &Arc<Watchdog>,
+        more: &[(&str, &str)],
+    ) -> Result<Self> {
+        let mut environment: BTreeMap<String, String> = [
+            ("TOKENSCOPE_DIRECTORY", directory.display().to_string()),
+            ("TOKENSCOPE_JWT_SVIDS", format!("{FILE}=sts.amazonaws.com")),
+            ("SPIFFE_ENDPOINT_SOCKET", format!("unix://{}", socket.display())),
+            ("TOKENSCOPE_LOG_LEVEL", "debug".to_owned()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into();
+        environment.extend(
+            more.iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+        );
+        let process = Process::start(
+            Start {
+                name: name.to_owned(),
+                program: program()?,
+                arguments: Vec::new(),
+                environment: environment.clone(),
+                logs: logs.to_owned(),
+                observe_port: None,
+            },
+            watchdog,
+        )?;
+        Ok(Self {
+            process,
+            directory,
+            environment,
+        })
+    }
+
+    /// Where the files are.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The token in a file.
+    pub fn token(&self, file: &str) -> Result<Token> {
+        let text = fs::read_to_string(self.directory.join(file)).with_context(|| format!("no {file}"))?;
+        Ok(Token::parse(&text)?)
+    }
+
+    /// Waits for a token that pleases.
+    pub async fn wait_for(&self, deadline: Duration, what: &str, pleases: impl Fn(&Token) -> bool) -> Result<Token> {
+        let found = eventually(deadline, what, async || {
+            let token = self.token(FILE)?;
+            if !pleases(&token) {
+                bail!("the token {token:?} does not please");
+            }
+            Ok(token)
+        });
+        found.await.with_context(|| self.process.log_tail(30))
+    }
+
+    /// Runs the probe, in the same environment: what it says if it is not ready.
+    pub fn probe(&self) -> Result<Result<(), String>> {
+        let output = std::process::Command::new(program()?)
+            .arg("ready")
+            .env_clear()
+            .envs(&self.environment)
+            .output()?;
+        let text = String::from_utf8(output.stderr)?;
+        match output.status.code() {
+            Some(0) => Ok(Ok(())),
+            Some(1) => Ok(Err(text)),
+            _ => bail!("the probe ended with {}: {text}", output.status),
+        }
+    }
+
+    /// Names of all files in the directory, hidden ones included.
+    pub fn files(&self) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            names.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+        names.sort();
+        Ok(names)
+    }
+}
+
+/// The program that Cargo built.
+pub fn program() -> Result<PathBuf> {
+    let path = own_programs()?.join("tokenscope-sidecar");
+    anyhow::ensure!(
+        path.exists(),
+        "{} is missing: cargo build --workspace --bins",
+        path.display()
+    );
+    Ok(path)
+}
+
+/// A workload that opens and reads the file in a tight loop, from when it is there.
+#[derive(Debug)]
+pub struct Reader {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Read>,
+}
+
+/// What a [`Reader`] saw.
+#[derive(Clone, Debug, Default)]
+pub struct Read {
+    /// How often it read.
+    pub reads: u64,
+    /// How many different tokens there were.
+    pub tokens: u64,
+    /// Reads of a file that was absent, empty, partial or no token.
+    pub torn: u64,
+    /// Reads of a token that had ended.
+    pub expired: u64,
+    /// The shortest time that a token had left, in milliseconds.
+    pub least_left: i64,
+    /// The first bad read, without the token.
+    pub first_bad: Option<String>,
+}
+
+impl Reader {
+    /// Starts reading a file that is there.
+    pub fn start(file: PathBuf) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || read(&file, &stopped));
+        Self { stop, thread }
+    }
+
+    /// Ends reading; what it saw.
+    pub fn stop(self) -> Result<Read> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().ok().context("the reader panicked")
+    }
+}
+
+fn read(file: &Path, stop: &AtomicBool) -> Read {
+    let mut seen = Read {
+        least_left: i64::MAX,
+        ..Read::default()
+    };
+    let mut last: Option<(Vec<u8>, Token)> = None;
+    while !stop.load(Ordering::Relaxed) {
+        let content = fs::read(file);
+        let now = Timestamp::now();
+        seen.reads += 1;
+        let content = match content {
+            Ok(content) => content,
+            Err(error) => {
+                seen.torn += 1;
+                seen.first_bad.get_or_insert_with(|| format!("{now}: {error}"));
+                continue;
+            }
+        };
+        if last.as_ref().is_none_or(|(text, _)| *text != content) {
+            let token = std::str::from_utf8(&content).ok().map(Token::parse);
+            match token {
+                Some(Ok(token)) => {
+                    seen.tokens += 1;
+                    last = Some((content, token));
+                }
+                other => {
+                    seen.torn += 1;
+                    let why = other.map(|other| other.map(|_| ()));
+                    seen.first_bad
+                        .get_or_insert_with(|| format!("{now}: {} bytes, {why:?}", content.len()));
+                    continue;
+                }
+            }
+        }
+        let Some((_, token)) = &last else { continue };
+        let left = token.expires_at.duration_since(now).as_millis() as i64;
+        seen.least_left = seen.least_left.min(left);
+        if left <= 0 {
+            seen.expired += 1;
+            seen.first_bad
+                .get_or_insert_with(|| format!("{now}: {token:?} ended {} ms ago", -left));
+        }
+        // A tight loop on both of two cores would starve what is tested.
+        std::thread::sleep(Duration::from_micros(50));
+    }
+    seen
+}

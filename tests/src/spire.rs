@@ -1,0 +1,315 @@
+//! Real SPIRE on this machine: a server, an agent that attests processes by their user, and the OIDC discovery provider.
+//!
+//! All keys are kept on disk, so that each of them can be killed and started again.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use tokenscope_xtask::tools::{Tool, resolve};
+
+use crate::eventually;
+use crate::pki::Authority;
+use crate::process::{Process, Start, Watchdog, free_port};
+
+/// The trust domain.
+pub const TRUST_DOMAIN: &str = "example.test";
+
+/// The issuer that tokens name; its host is reached at [`Spire::discovery_address`].
+pub const ISSUER: &str = "https://spire.tokenscope.test";
+
+/// What a process of SPIRE may take to be ready on a busy machine.
+const READY_DEADLINE: Duration = Duration::from_secs(120);
+
+/// How to start it.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// What JWT-SVIDs are signed with: `rsa-2048`, or `ec-p256` as SPIRE has it by default.
+    pub jwt_key_type: &'static str,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            jwt_key_type: "ec-p256",
+        }
+    }
+}
+
+/// A running SPIRE. It ends when it is dropped.
+#[derive(Debug)]
+pub struct Spire {
+    /// The agent, for faults.
+    pub agent: Process,
+    /// The discovery provider.
+    pub discovery: Process,
+    /// The server, for faults.
+    pub server: Process,
+    folder: PathBuf,
+    program: PathBuf,
+    discovery_address: SocketAddr,
+    authority: String,
+    watchdog: Arc<Watchdog>,
+}
+
+impl Spire {
+    /// Starts all three; when it returns, the agent is attested and has no entry yet.
+    pub async fn start(options: Options) -> Result<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!(
+            "tokenscope-spire-{}-{}",
+            std::process::id(),
+            NUMBER.fetch_add(1, Ordering::Relaxed)
+        );
+        let (program, agent_program, discovery_program) = (
+            resolve(Tool::SpireServer)?,
+            resolve(Tool::SpireAgent)?,
+            resolve(Tool::SpireOidcDiscoveryProvider)?,
+        );
+        let folder = std::env::temp_dir().join(name);
+        for part in ["server", "agent", "discovery", "logs"] {
+            fs::create_dir_all(folder.join(part))?;
+        }
+        let watchdog = Watchdog::start(&folder)?;
+        let run = folder.display();
+        let start = |name: &str, program: &Path, arguments: &[&str]| Start {
+            name: name.to_owned(),
+            program: program.to_owned(),
+            arguments: arguments.iter().map(ToString::to_string).collect(),
+            environment: BTreeMap::new(),
+            logs: folder.join("logs"),
+            observe_port: None,
+        };
+        let write = |name: &str, text: String| -> Result<String> {
+            let path = folder.join(name);
+            fs::write(&path, text)?;
+            Ok(path.display().to_string())
+        };
+
+        let port = free_port()?;
+        let key_type = options.jwt_key_type;
+        let config = write(
+            "server.conf",
+            format!(
+                r#"server {{
+  bind_address = "127.0.0.1"
+  bind_port = "{port}"
+  socket_path = "{run}/server/api.sock"
+  trust_domain = "{TRUST_DOMAIN}"
+  data_dir = "{run}/server"
+  jwt_issuer = "{ISSUER}"
+  jwt_key_type = "{key_type}"
+  ca_ttl = "24h"
+}}
+plugins {{
+  DataStore "sql" {{ plugin_data {{ database_type = "sqlite3" connection_string = "{run}/server/data.sqlite3" }} }}
+  NodeAttestor "join_token" {{ plugin_data {{}} }}
+  KeyManager "disk" {{ plugin_data {{ keys_path = "{run}/server/keys.json" }} }}
+}}
+"#
+            ),
+        )?;
+        let server = Process::start(start("spire-server", &program, &["run", "-config", &config]), &watchdog)?;
+        let socket = format!("{run}/server/api.sock");
+        eventually(READY_DEADLINE, "the SPIRE server is ready", async || {
+            command(&program, &["healthcheck", "-socketPath", &socket])
+        })
+        .await
+        .with_context(|| server.log_tail(30))?;
+
+        let text = command(
+            &program,
+            &["token", "generate", "-socketPath", &socket, "-spiffeID", &node()],
+        )?;
+        let token = text.split_whitespace().nth(1).context("a join token was printed")?;
+        let config = write(
+            "agent.conf",
+            format!(
+                r#"agent {{
+  data_dir = "{run}/agent"
+  server_address = "127.0.0.1"
+  server_port = "{port}"
+  socket_path = "{run}/agent/api.sock"
+  insecure_bootstrap = true
+  trust_domain = "{TRUST_DOMAIN}"
+  experimental {{ sync_interval = "1s" }}
+}}
+plugins {{
+  NodeAttestor "join_token" {{ plugin_data {{}} }}
+  KeyManager "disk" {{ plugin_data {{ directory = "{run}/agent" }} }}
+  WorkloadAttestor "unix" {{ plugin_data {{}} }}
+}}
+"#
+            ),
+        )?;
+        let agent = Process::start(
+            start(
+                "spire-agent",
+                &agent_program,
+                &["run", "-config", &config, "-joinToken", token],
+            ),
+            &watchdog,
+        )?;
+        let agent_socket = format!("{run}/agent/api.sock");
+        eventually(READY_DEADLINE, "the SPIRE agent is ready", async || {
+            command(&agent_program, &["healthcheck", "-socketPath", &agent_socket])
+        })
+        .await
+        .with_context(|| agent.log_tail(30))?;
+
+        let authority = Authority::new("SPIRE's discovery provider")?;
+        let host = ISSUER.trim_start_matches("https://");
+        let identity = authority.server(&[host])?;
+        let (certificate, key) = (
+            write("discovery/tls.crt", identity.certificate)?,
+            write("discovery/tls.key", identity.key)?,
+        );
+        let discovery_address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
+        let config = write(
+            "discovery.conf",
+            format!(
+                r#"domains = ["{host}"]
+jwt_issuer = "{ISSUER}"
+jwks_uri = "{ISSUER}/keys"
+serving_cert_file {{ cert_file_path = "{certificate}" key_file_path = "{key}" addr = "{discovery_address}" }}
+server_api {{ address = "unix://{run}/server/api.sock" poll_interval = "1s" }}
+"#
+            ),
+        )?;
+        let discovery = Process::start(
+            start("spire-discovery", &discovery_program, &["-config", &config]),
+            &watchdog,
+        )?;
+        eventually(READY_DEADLINE, "the discovery provider listens", async || {
+            Ok(tokio::net::TcpStream::connect(discovery_address).await?)
+        })
+        .await
+        .with_context(|| discovery.log_tail(30))?;
+
+        Ok(Self {
+            agent,
+            discovery,
+            server,
+            program,
+            discovery_address,
+            authority: authority.certificate(),
+            watchdog,
+            folder,
+        })
+    }
+
+    /// The agent's socket.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.join("agent/api.sock")
+    }
+
+    /// A folder for what else belongs to the test; it goes away with SPIRE.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// What ends processes with the test.
+    pub fn watchdog(&self) -> &Arc<Watchdog> {
+        &self.watchdog
+    }
+
+    /// Where the issuer's host really is.
+    pub fn discovery_address(&self) -> SocketAddr {
+        self.discovery_address
+    }
+
+    /// Who vouches for the discovery provider's certificate, PEM.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// Registers processes of this user as `spiffe://example.test/<path>`; returns the entry's ID.
+    pub fn register(&self, path: &str, hint: &str, seconds: u32) -> Result<String> {
+        let user = fs::metadata("/proc/self")?.uid();
+        let answer = self.server(&[
+            "entry",
+            "create",
+            "-parentID",
+            &node(),
+            "-spiffeID",
+            &format!("spiffe://{TRUST_DOMAIN}/{path}"),
+            "-selector",
+            &format!("unix:uid:{user}"),
+            "-jwtSVIDTTL",
+            &seconds.to_string(),
+            "-x509SVIDTTL",
+            &seconds.to_string(),
+            "-hint",
+            hint,
+        ])?;
+        let id = answer["results"][0]["entry"]["id"].as_str();
+        Ok(id.with_context(|| answer.to_string())?.to_owned())
+    }
+
+    /// Deletes an entry.
+    pub fn deregister(&self, entry: &str) -> Result<()> {
+        self.server(&["entry", "delete", "-entryID", entry]).map(|_| ())
+    }
+
+    /// Has the server make and publish a new key for JWT-SVIDs, without using it yet. Returns its ID.
+    pub fn prepare_key(&self) -> Result<String> {
+        let answer = self.server(&["localauthority", "jwt", "prepare"])?;
+        authority_id(&answer["prepared_authority"])
+    }
+
+    /// Has the server sign with a prepared key. Returns the ID of the one that it has used until now.
+    pub fn activate_key(&self, id: &str) -> Result<String> {
+        let before = self.server(&["localauthority", "jwt", "show"])?;
+        self.server(&["localauthority", "jwt", "activate", "-authorityID", id])?;
+        authority_id(&before["active"])
+    }
+
+    /// Declares an old key bad: agents throw away what they have of it.
+    pub fn taint_key(&self, id: &str) -> Result<()> {
+        self.server(&["localauthority", "jwt", "taint", "-authorityID", id])
+            .map(|_| ())
+    }
+
+    /// Withdraws an old key: nobody takes its tokens any more.
+    pub fn revoke_key(&self, id: &str) -> Result<()> {
+        self.server(&["localauthority", "jwt", "revoke", "-authorityID", id])
+            .map(|_| ())
+    }
+
+    /// A command of spire-server; its answer.
+    fn server(&self, arguments: &[&str]) -> Result<Value> {
+        let socket = self.folder.join("server/api.sock").display().to_string();
+        let arguments = [arguments, &["-socketPath", &socket, "-output", "json"]].concat();
+        let text = command(&self.program, &arguments)?;
+        serde_json::from_str(&text).with_context(|| format!("{arguments:?} printed {text}"))
+    }
+}
+
+fn node() -> String {
+    format!("spiffe://{TRUST_DOMAIN}/node")
+}
+
+fn authority_id(state: &Value) -> Result<String> {
+    let id = state["authority_id"].as_str();
+    Ok(id.with_context(|| format!("{state} has no authority_id"))?.to_owned())
+}
+
+fn command(program: &Path, arguments: &[&str]) -> Result<String> {
+    let output = Command::new(program).args(arguments).output()?;
+    ensure!(
+        output.status.success(),
+        "{} {arguments:?}: {}{}",
+        program.display(),
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(String::from_utf8(output.stdout)?)
+}
