@@ -25,7 +25,7 @@ pub(crate) const SDKS: [Sdk; 2] = [Sdk::Go, Sdk::Python];
 pub(crate) type LongLived = Vec<(Sdk, Token)>;
 
 /// Seconds between two rounds of a probe.
-const EVERY: u32 = 10;
+const EVERY: u32 = 5;
 
 /// What a token says of itself; in seconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
