@@ -1076,26 +1076,30 @@ fn unexpanded(text: &str) -> Cow<'_, str> {
 
 /// Whether `path` is `folder` or something in it, however its slashes are written.
 fn is_within(path: &str, folder: &str, windows: bool) -> bool {
-    let separator = |c: char| c == '/' || (windows && c == '\\');
+    let separator = |byte: &u8| *byte == b'/' || (windows && *byte == b'\\');
     let path = match path.as_bytes() {
-        [drive, b':', ..] if windows && drive.is_ascii_alphabetic() => &path[2..],
-        _ => path,
+        [drive, b':', path @ ..] if windows && drive.is_ascii_alphabetic() => path,
+        path => path,
     };
-    let begins_with_folder = |parts: &mut dyn Iterator<Item = &str>| {
-        folder.split('/').filter(|part| !part.is_empty()).all(|expected| {
+    let begins_with_folder = |parts: &mut dyn Iterator<Item = &[u8]>| {
+        let mut expected = folder
+            .as_bytes()
+            .split(|byte| *byte == b'/')
+            .filter(|part| !part.is_empty());
+        expected.all(|expected| {
             parts
                 .next()
                 .is_some_and(|part| part == expected || (windows && part.eq_ignore_ascii_case(expected)))
         })
     };
-    let mut parts = path.split(separator).filter(|part| !part.is_empty() && *part != ".");
-    if !path.as_bytes().windows(2).any(|pair| pair == b"..") {
+    let mut parts = path.split(separator).filter(|part| !matches!(*part, b"" | b"."));
+    if !path.windows(2).any(|pair| pair == b"..") {
         return begins_with_folder(&mut parts);
     }
-    let mut straight: Vec<&str> = Vec::new();
+    let mut straight: Vec<&[u8]> = Vec::new();
     for part in parts {
         match part {
-            ".." => drop(straight.pop()),
+            b".." => drop(straight.pop()),
             part => straight.push(part),
         }
     }

@@ -6,8 +6,7 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64_simd::STANDARD;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -247,7 +246,7 @@ impl Review<'_> {
         let mut body = begin(&self.uid, allowed, patch.as_ref().map_or(0, String::len));
         if let Some(patch) = &patch {
             body.push_str(",\"patchType\":\"JSONPatch\",\"patch\":\"");
-            STANDARD.encode_string(patch, &mut body);
+            STANDARD.encode_append(patch, &mut body);
             body.push('"');
         }
         if let Verdict::Refused { reasons, .. } = &plan.verdict
