@@ -174,13 +174,9 @@ spec:
   values: ["false"]
 {{- end -}}
 
-{{- /* Conditions that every pod must meet to be looked at. A mirror pod only shows what a kubelet already runs: refusing it stops nothing and
-       hides it. */ -}}
-{{- define "tokenscope.podConditions" -}}
-- name: not-a-mirror-pod
-  expression: "!object.metadata.?annotations[?'kubernetes.io/config.mirror'].hasValue()"
-- name: not-opted-out
-  expression: "object.metadata.?annotations[?'tokenscope.io/inject'].orValue('') != 'false'"
+{{- /* CEL: the pod is one that may be looked at at all. A mirror pod only shows what a kubelet already runs: refusing it stops nothing and hides it. */ -}}
+{{- define "tokenscope.eligible" -}}
+!object.metadata.?annotations[?'kubernetes.io/config.mirror'].hasValue() && object.metadata.?annotations[?'tokenscope.io/inject'].orValue('') != 'false'
 {{- end -}}
 
 {{- /* CEL: the pod itself asks for a role. */ -}}
