@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -145,6 +145,7 @@ pub fn program() -> Result<PathBuf> {
 #[derive(Debug)]
 pub struct Reader {
     stop: Arc<AtomicBool>,
+    tokens: Arc<AtomicU64>,
     thread: JoinHandle<Read>,
 }
 
@@ -170,8 +171,15 @@ impl Reader {
     pub fn start(file: PathBuf) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || read(&file, &stopped));
-        Self { stop, thread }
+        let tokens = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&tokens);
+        let thread = std::thread::spawn(move || read(&file, &stopped, &counted));
+        Self { stop, tokens, thread }
+    }
+
+    /// How many different tokens there were until now.
+    pub fn tokens(&self) -> u64 {
+        self.tokens.load(Ordering::Relaxed)
     }
 
     /// Ends reading; what it saw.
@@ -181,7 +189,7 @@ impl Reader {
     }
 }
 
-fn read(file: &Path, stop: &AtomicBool) -> Read {
+fn read(file: &Path, stop: &AtomicBool, tokens: &AtomicU64) -> Read {
     let mut seen = Read {
         least_left: i64::MAX,
         ..Read::default()
@@ -204,6 +212,7 @@ fn read(file: &Path, stop: &AtomicBool) -> Read {
             match token {
                 Some(Ok(token)) => {
                     seen.tokens += 1;
+                    tokens.store(seen.tokens, Ordering::Relaxed);
                     last = Some((content, token));
                 }
                 other => {

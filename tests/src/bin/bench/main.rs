@@ -4,6 +4,7 @@ mod constant;
 mod load;
 mod report;
 mod reviews;
+mod sidecar;
 mod through;
 
 use std::collections::BTreeMap;
@@ -55,6 +56,17 @@ enum Command {
     ///   cargo xtask bench webhook --through-apiserver --containers 3 --output json
     #[command(verbatim_doc_comment)]
     Webhook(Webhook),
+    /// Size, memory, wake-ups and start of the sidecar
+    ///
+    /// It keeps short tokens of a real SPIRE, and a workload reads the file all the time. A spiffe-helper does the same in the
+    /// same run if one is given.
+    ///
+    /// Examples:
+    ///   cargo xtask bench sidecar
+    ///   cargo xtask bench sidecar --spiffe-helper /usr/local/bin/spiffe-helper
+    ///   cargo xtask bench sidecar --life 300 --refreshes 22 --check
+    #[command(verbatim_doc_comment)]
+    Sidecar(sidecar::Arguments),
     /// The webhook that always says the same
     #[command(hide = true)]
     Constant(constant::Arguments),
@@ -135,6 +147,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Constant(arguments) => constant::serve(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Webhook(arguments) => bench(&arguments),
+        Command::Sidecar(arguments) => sidecar::bench(&arguments),
     };
     result.unwrap_or_else(|error| {
         say(&format!("error: {error:#}"));
