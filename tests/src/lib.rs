@@ -9,7 +9,7 @@
 //! - [`direct`]: a webhook without an API server between;
 //! - [`helm`]: the real helm;
 //! - [`node`]: a cluster in which pods run, [`judge`]: somebody else's STS and S3 in it, [`probes`]: what the pods run;
-//! - [`spire_cluster`]: SPIRE in such a cluster;
+//! - [`spire_cluster`]: SPIRE in such a cluster, and [`csi`], which mounts its socket;
 //! - [`second_webhook`]: somebody else's webhook beside ours;
 //! - [`sidecar`]: the sidecar, and a workload that reads its file all the time; [`spire`]: real SPIRE without a cluster;
 //! - [`workload_api`]: an agent that does what real SPIRE can't be made to do;
@@ -22,6 +22,7 @@ pub mod apply;
 pub mod compat;
 pub mod container;
 pub mod control_plane;
+pub mod csi;
 pub mod direct;
 pub mod fixtures;
 pub mod forward;

@@ -1,7 +1,8 @@
 //! Real SPIRE in a cluster with a node: server, agent and OIDC discovery provider run as pods, and the agent attests pods
 //! by what the kubelet says of them.
 //!
-//! The Workload API's socket is in a folder of the node: the SPIFFE CSI driver is not part of SPIRE.
+//! The Workload API's socket is in a folder of the node. The SPIFFE CSI driver is not part of SPIRE; something of ours stands
+//! for it where a test asks for one.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -14,6 +15,7 @@ use tokenscope_xtask::oci::Image;
 use tokenscope_xtask::root;
 use tokenscope_xtask::tools::{Tool, resolve};
 
+use crate::csi::{DRIVER, program};
 use crate::judge::Judge;
 use crate::node::Node;
 use crate::pki::Authority;
@@ -29,6 +31,9 @@ pub const ISSUER: &str = "https://spire-oidc.tokenscope.test";
 const ISSUER_ADDRESS: &str = "198.51.100.20";
 
 const MANIFESTS: &str = include_str!("spire_cluster.yaml");
+
+/// The folder of the node that has the agent's socket.
+const SOCKETS: &str = "/run/spire/agent-sockets";
 
 /// What a node and its pods need to start, on a busy machine.
 const DEADLINE: &str = "--timeout=120s";
@@ -113,6 +118,27 @@ impl<'a> SpireCluster<'a> {
         Ok(spire)
     }
 
+    /// Starts what stands for the SPIFFE CSI driver, and makes it known to the cluster as the real one is.
+    pub fn start_csi(&self) -> Result<()> {
+        let kubelet = self.node.cluster().folder().join("data/kubelet").display().to_string();
+        self.node.serve("csi-driver", &program()?, &[&kubelet, SOCKETS], &[])?;
+        self.node.apply(&[json!({
+            "apiVersion": "storage.k8s.io/v1", "kind": "CSIDriver", "metadata": {"name": DRIVER},
+            "spec": {
+                "attachRequired": false, "podInfoOnMount": true, "fsGroupPolicy": "None",
+                "volumeLifecycleModes": ["Ephemeral"],
+            },
+        })])?;
+        self.node
+            .eventually(Duration::from_secs(60), "the kubelet knows the CSI driver", || {
+                let nodes = self.node.get(&["csinodes"])?;
+                let drivers = &nodes["items"][0]["spec"]["drivers"];
+                let mut known = drivers.as_array().into_iter().flatten();
+                ensure!(known.any(|driver| driver["name"] == DRIVER), "{drivers}");
+                Ok(())
+            })
+    }
+
     /// Restarts the server with keys of another kind, so that it signs with a new one at once, and the agent, which forgets
     /// the tokens that it has.
     pub fn change_keys(&self, keys: Keys) -> Result<()> {
@@ -191,9 +217,10 @@ impl<'a> SpireCluster<'a> {
     }
 }
 
-/// What tokenscope has to be told: where the socket is, and whose tokens these are.
-pub fn values() -> Value {
-    json!({"spiffe": {"issuer": ISSUER, "workloadApi": {"source": "hostPath"}}})
+/// What tokenscope has to be told: whose tokens these are, and that the socket is in a folder of the node or, the default,
+/// in volumes of the CSI driver.
+pub fn values(source: &str) -> Value {
+    json!({"spiffe": {"issuer": ISSUER, "workloadApi": {"source": source}}})
 }
 
 /// The archives of SPIRE's images: its programs need the C library, so they carry it.

@@ -45,7 +45,7 @@ fn sdks_use_s3_with_jwt_svids_through_other_keys_a_new_agent_and_a_lost_entry() 
     let started = Instant::now();
     let spire = SpireCluster::start(&node, &judge, Keys::Rsa)?;
     say(&format!("  SPIRE is ready ({:.1} s)", started.elapsed().as_secs_f64()));
-    node.install(&values())?;
+    node.install(&values("hostPath"))?;
     let world = World {
         node: &node,
         judge,
@@ -67,6 +67,11 @@ fn sdks_use_s3_with_jwt_svids_through_other_keys_a_new_agent_and_a_lost_entry() 
         .spire
         .entry("with-ec", "k8s:ns:with-ec -selector k8s:sa:app", 300)?;
     world.sdks_use_s3("with-ec", Keys::EllipticCurve)?;
+
+    // As installed by default: the socket comes by a CSI volume, which restricted namespaces admit.
+    world.spire.start_csi()?;
+    node.install(&values("csi"))?;
+    world.under_restricted_pod_security()?;
     drop(world);
     node.end()
 }
@@ -153,6 +158,26 @@ impl World<'_> {
             let arguments = ["logs", pod, "--container", SIDECAR, "--tail=30"];
             format!("the sidecar's log: {:?}", self.node.kubectl_in(namespace, &arguments))
         })
+    }
+
+    /// With the chart's defaults, in a namespace that admits only pods of the Pod Security level "restricted".
+    fn under_restricted_pod_security(&self) -> Result<()> {
+        self.allow("strict")?;
+        let label = "pod-security.kubernetes.io/enforce=restricted";
+        self.node.kubectl(&["label", "namespace", "strict", label])?;
+        self.spire.entry("strict", "k8s:ns:strict -selector k8s:sa:app", 300)?;
+        self.create("strict", "app", &Sdk::Go.container("app", "strict", "strict"))?;
+        let pod = self.node.get(&["pod", "app", "--namespace=strict"])?;
+        ensure!(pod["spec"]["volumes"].to_string().contains("csi.spiffe.io"), "{pod}");
+        let (well, log) = self.ended("strict", "app")?;
+        ensure!(
+            well && log.contains(&format!("caller: arn:aws:sts::{ACCOUNT}:assumed-role/strict/")),
+            "{log}"
+        );
+        // Unmounting works, too.
+        self.node
+            .kubectl_in("strict", &["delete", "pod", "app", "--timeout=60s"])?;
+        Ok(())
     }
 
     /// A pod that SPIRE has no entry for doesn't start, and its sidecar says why, until there is one.

@@ -76,19 +76,18 @@ fn demo(arguments: &Arguments) -> Result<()> {
     tell.step("An STS with S3 behind it that knows nothing of us (VersityGW), and SPIRE: server, agent, OIDC discovery provider");
     let judge = Judge::start(&node)?;
     let spire = SpireCluster::start(&node, &judge, Keys::Rsa)?;
+    spire.start_csi()?;
     tell.quote(&node.kubectl_in("spire", &["get", "pods"])?);
     tell.done("SPIRE attested its agent, and the STS has SPIRE's issuer as an OIDC provider");
 
     tell.step("tokenscope: helm install tokenscope-crds, helm install tokenscope --wait");
-    tell.quote(&format!("values: {}", values()));
-    node.install(&values())?;
+    let values = values("csi");
+    tell.quote(&format!("values: {values}"));
+    node.install(&values)?;
     tell.done("installed and ready");
 
     tell.step("A policy: which pods of namespace shop may have which role, with a token from SPIFFE");
-    node.apply(&[
-        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}),
-        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "orders", "namespace": "shop"}}),
-    ])?;
+    node.namespace("shop", "orders")?; // which admits only what Pod Security "restricted" does
     tell.quote(POLICY);
     node.run("kubectl", &["apply", "--filename=-"], POLICY)?;
     let role = format!("arn:aws:iam::{ACCOUNT}:role/shop/orders");
