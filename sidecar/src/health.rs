@@ -32,8 +32,9 @@ struct FileHealth {
 }
 
 impl Health {
-    /// Of these files in a directory, about which nothing is known yet.
+    /// Of these files in a directory, about which nothing is known yet; what a process before has left as its reason goes.
     pub fn new(directory: Directory, files: impl IntoIterator<Item = String>) -> Self {
+        directory.remove(REASON_FILE);
         let files = files.into_iter().map(|name| (name, FileHealth::default()));
         Self {
             directory,
@@ -194,7 +195,12 @@ mod tests {
 
     #[test]
     fn it_is_ready_while_every_file_is_there_and_valid() {
+        let (_, directory) = health("ready");
+        directory
+            .replace(REASON_FILE, b"of a process that crashed", Readers::All)
+            .unwrap();
         let (health, directory) = health("ready");
+        assert_eq!(directory.read(REASON_FILE), None);
 
         assert_eq!(
             health.ready(at(0)).unwrap_err(),
