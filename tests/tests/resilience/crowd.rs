@@ -269,8 +269,9 @@ type Right = (String, String);
 /// What the programs have used must be granted by the chart itself, not only by what Kubernetes gives to everybody; what
 /// they have not used is printed, and must be known.
 fn rights(scenario: &Scenario) -> Result<()> {
-    /// For API servers that can't stream lists, and for a namespace that the webhook's watch has not brought yet.
-    const RARE: [&str; 10] = [
+    /// For API servers that can't stream lists, for a namespace that the webhook's watch has not brought yet, and for clusters
+    /// that have spire-controller-manager.
+    const RARE: [&str; 12] = [
         "tokenscope-webhook get namespaces.",
         "tokenscope-webhook list clustertokenscopepolicies.tokenscope.io",
         "tokenscope-webhook list namespaces.",
@@ -281,6 +282,8 @@ fn rights(scenario: &Scenario) -> Result<()> {
         "tokenscope-operator list pods.",
         "tokenscope-operator list serviceaccounts.",
         "tokenscope-operator list tokenscopepolicies.tokenscope.io",
+        "tokenscope-operator list clusterspiffeids.spire.spiffe.io",
+        "tokenscope-operator watch clusterspiffeids.spire.spiffe.io",
     ];
     let mut unknown = Vec::new();
     for process in ["tokenscope-webhook", "tokenscope-operator"] {
