@@ -1,18 +1,12 @@
-//! What all watches need: lists that stream where the API server can, and the order of versions.
+//! What all watches need: somebody who takes what they tell, and the order of versions.
 
 use futures::StreamExt as _;
-use kube::{
-    Api, Resource, ResourceExt as _,
-    runtime::watcher::{self, Event, watcher},
-};
+use kube::{Api, Resource, ResourceExt as _, runtime::watcher::Event};
 use serde::de::DeserializeOwned;
 use std::{convert::Infallible, fmt::Debug, pin::pin};
-use tokenscope_platform::telemetry;
-use tokio::{sync::mpsc, time::Duration};
+use tokenscope_platform::{telemetry, watch::watch};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-
-/// Between two tries of a watch that fails: at first, and at most.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 
 /// Sends every event of a watch on, until `stop` or until nobody takes them any more. After an interruption the watch goes
 /// on where it was, or begins again with [`Event::Init`].
@@ -26,39 +20,20 @@ pub(crate) async fn follow<K, T>(
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let mut config = watcher::Config::default().streaming_lists();
-    let mut pause = PAUSES.0;
-    loop {
-        let mut events = pin!(watcher(api.clone(), config.clone()));
-        loop {
-            let error = match stop.run_until_cancelled(events.next()).await {
-                None | Some(None) => return Ok(()),
-                Some(Some(Ok(event))) => {
-                    pause = PAUSES.0;
-                    if changes.send(change(event)).await.is_err() {
-                        return Ok(());
-                    }
-                    continue;
-                }
-                Some(Some(Err(error))) => error,
-            };
-            if config.initial_list_strategy == watcher::InitialListStrategy::StreamingList && can_not_stream(&error) {
-                tracing::info!(what, "the API server can't stream lists, so they are read in pages");
-                config = watcher::Config::default().page_size(200);
-                break;
+    let mut told = pin!(watch(api, what));
+    while let Some(Some(told)) = stop.run_until_cancelled(told.next()).await {
+        let event = match told {
+            Ok(event) => event,
+            Err(error) => {
+                tracing::warn!(what, error = telemetry::chain(&error), "a watch was interrupted");
+                continue;
             }
-            tracing::warn!(what, error = telemetry::chain(&error), "a watch was interrupted");
-            if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
-                return Ok(());
-            }
-            pause = (pause * 2).min(PAUSES.1);
+        };
+        if changes.send(change(event)).await.is_err() {
+            break;
         }
     }
-}
-
-/// Whether the API server does not know `sendInitialEvents`, or has it switched off.
-fn can_not_stream(error: &watcher::Error) -> bool {
-    matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if matches!(status.code, 400 | 422))
+    Ok(())
 }
 
 /// Takes what a watch brought, unless it is older than what is known already, such as the answer to an own write.

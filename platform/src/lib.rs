@@ -13,6 +13,7 @@ pub mod run;
 mod server;
 pub mod telemetry;
 pub mod tls;
+pub mod watch;
 
 pub use run::{Process, run};
 pub use server::Limits;

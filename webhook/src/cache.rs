@@ -7,13 +7,12 @@ use std::convert::Infallible;
 use std::fmt::Debug;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use kube::core::{DynamicObject, ObjectMeta, PartialObjectMeta};
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::Event;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokenscope_core::pod::Text;
@@ -22,6 +21,7 @@ use tokenscope_crds::read;
 use tokenscope_platform::Process;
 use tokenscope_platform::health::Gate;
 use tokenscope_platform::telemetry::chain;
+use tokenscope_platform::watch::watch;
 use tokio_util::sync::CancellationToken;
 
 /// A namespace's labels.
@@ -306,25 +306,6 @@ where
     process.spawn(what, watching(api, what, gate, process.stop.clone(), take_in));
 }
 
-/// How a list is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lists {
-    /// As a stream, which neither side ever has whole in memory (KEP-3157).
-    Streamed,
-    /// In pages, where the API server can't stream.
-    Paged,
-}
-
-impl Lists {
-    fn config(self) -> watcher::Config {
-        match self {
-            Self::Streamed => watcher::Config::default().streaming_lists(),
-            // A smaller page takes less memory and more time; at 50,000 objects 200 costs 2 MB and 2 s more than streaming.
-            Self::Paged => watcher::Config::default().page_size(200),
-        }
-    }
-}
-
 async fn watching<K>(
     api: Api<K>,
     what: &'static str,
@@ -335,49 +316,23 @@ async fn watching<K>(
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let mut lists = Lists::Streamed;
-    let mut failures = 0;
+    let mut told = pin!(watch(api, what));
     let mut synced = false;
-    loop {
-        let mut events = pin!(watcher(api.clone(), lists.config()));
-        loop {
-            let error = match stop.run_until_cancelled(events.next()).await {
-                None | Some(None) => return Ok(()),
-                Some(Some(Err(error))) => error,
-                Some(Some(Ok(event))) => {
-                    failures = 0;
-                    let whole = matches!(event, Event::InitDone);
-                    take_in(event);
-                    if whole {
-                        synced = true;
-                        gate.open();
-                    }
-                    continue;
+    while let Some(Some(told)) = stop.run_until_cancelled(told.next()).await {
+        match told {
+            Ok(event) => {
+                let whole = matches!(event, Event::InitDone);
+                take_in(event);
+                if whole {
+                    synced = true;
+                    gate.open();
                 }
-            };
-            if lists == Lists::Streamed && can_not_stream(&error) {
-                tracing::info!(what, "the API server can't stream lists, so they are read in pages");
-                lists = Lists::Paged;
-                break;
             }
-            if synced {
-                tracing::warn!(what, error = chain(&error), "a watch was interrupted");
-            } else {
-                gate.close(chain(&error));
-            }
-            let pause = Duration::from_millis(200 << failures.min(5));
-            failures += 1;
-            stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+            Err(error) if synced => tracing::warn!(what, error = chain(&error), "a watch was interrupted"),
+            Err(error) => gate.close(chain(&error)),
         }
     }
-}
-
-/// Whether the API server does not know `sendInitialEvents`, or has it switched off.
-fn can_not_stream(error: &watcher::Error) -> bool {
-    match error {
-        watcher::Error::WatchStartFailed(kube::Error::Api(status)) => matches!(status.code, 400 | 422),
-        _ => false,
-    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -385,6 +340,7 @@ mod tests {
     use super::*;
     use kube::client::Body;
     use serde_json::json;
+    use std::time::Duration;
     use tokenscope_platform::health::Gates;
 
     type Answer = (u16, serde_json::Value);
