@@ -114,10 +114,18 @@ pub fn fingerprint<'a>(service_account: &str, grants: impl IntoIterator<Item = (
         hash.write(grant.source.as_str());
         match grant.source {
             TokenSource::Spiffe => {
-                let Spiffe { id, hint, trust_domain } = &grant.spiffe;
+                let Spiffe {
+                    id,
+                    hint,
+                    trust_domain,
+                    x509_svid,
+                    jwt_bundle,
+                } = &grant.spiffe;
                 hash.write(id.as_ref().map_or("", SpiffeId::as_str));
                 hash.write(hint.as_ref().map_or("", Hint::as_str));
                 hash.write(trust_domain.as_ref().map_or("", TrustDomain::as_str));
+                hash.write(if *x509_svid { "X.509-SVID" } else { "" });
+                hash.write(if *jwt_bundle { "JWT bundle" } else { "" });
             }
             TokenSource::ServiceAccount | TokenSource::Issuer => {
                 hash.write(&grant.expiration.seconds().to_string());

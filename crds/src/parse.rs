@@ -211,6 +211,8 @@ fn spiffe(spiffe: &Spiffe, source: Source) -> Result<core::Spiffe, InvalidPolicy
         id: parse_optional(spiffe.spiffe_id.as_deref(), "spec.token.spiffe.spiffeId")?,
         hint: parse_optional(spiffe.hint.as_deref(), "spec.token.spiffe.hint")?,
         trust_domain: parse_optional(spiffe.trust_domain.as_deref(), "spec.token.spiffe.trustDomain")?,
+        x509_svid: spiffe.x509_svid,
+        jwt_bundle: spiffe.jwt_bundle,
     };
     match (&parsed.id, &parsed.trust_domain) {
         (Some(id), Some(trust_domain)) if id.trust_domain() != trust_domain.as_str() => Err(invalid(

@@ -89,7 +89,9 @@ impl World<'_> {
                 "metadata": {"name": "app", "namespace": name},
                 "spec": {
                     "subjects": [{"serviceAccounts": ["app"]}], "roles": {"allowed": [role]},
-                    "token": {"source": "SPIFFE", "spiffe": {"spiffeId": format!("spiffe://{TRUST_DOMAIN}/{name}")}},
+                    "token": {"source": "SPIFFE", "spiffe": {
+                        "spiffeId": format!("spiffe://{TRUST_DOMAIN}/{name}"), "x509Svid": true, "jwtBundle": true,
+                    }},
                     "aws": {"region": REGION},
                 },
             }),

@@ -674,6 +674,8 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
                 "TOKENSCOPE_TRUST_DOMAIN",
                 grant.spiffe.trust_domain.as_ref().map(TrustDomain::as_str),
             ),
+            ("TOKENSCOPE_X509_SVID", grant.spiffe.x509_svid.then_some("true")),
+            ("TOKENSCOPE_JWT_BUNDLE", grant.spiffe.jwt_bundle.then_some("true")),
         ];
         variables.extend(
             identity

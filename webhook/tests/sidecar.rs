@@ -41,6 +41,8 @@ fn a_granted_pod_gets_the_sidecar_its_volumes_and_what_every_grant_gives() {
         policy.token.spiffe.id = Some("spiffe://example.org/ns/shop/sa/orders".parse().unwrap());
         policy.token.spiffe.hint = Some("for $(AWS)".parse().unwrap());
         policy.token.spiffe.trust_domain = Some("example.org".parse().unwrap());
+        policy.token.spiffe.x509_svid = true;
+        policy.token.spiffe.jwt_bundle = true;
     });
     let reviewed = world.review(&asking(app()));
 
@@ -58,6 +60,8 @@ fn a_granted_pod_gets_the_sidecar_its_volumes_and_what_every_grant_gives() {
                 {"name": "TOKENSCOPE_SPIFFE_ID", "value": "spiffe://example.org/ns/shop/sa/orders"},
                 {"name": "TOKENSCOPE_HINT", "value": "for $$(AWS)"},
                 {"name": "TOKENSCOPE_TRUST_DOMAIN", "value": "example.org"},
+                {"name": "TOKENSCOPE_X509_SVID", "value": "true"},
+                {"name": "TOKENSCOPE_JWT_BUNDLE", "value": "true"},
                 {"name": "TOKENSCOPE_LOG_LEVEL", "value": "info"},
             ],
             "startupProbe": {

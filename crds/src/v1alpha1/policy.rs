@@ -263,7 +263,7 @@ pub enum Source {
     Issuer,
 }
 
-/// One of a workload's SPIFFE identities.
+/// One of a workload's SPIFFE identities, and what of it the pod gets beside the token.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(
@@ -287,6 +287,16 @@ pub struct Spiffe {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::trust_domain")]
     pub trust_domain: Option<String>,
+
+    /// Whether the identity's X.509-SVID is kept beside the token: svid.pem, svid_key.pem (readable only for the user that
+    /// the sidecar runs as) and svid_bundle.pem.
+    #[serde(default)]
+    pub x509_svid: bool,
+
+    /// Whether the keys of all trust domains that the pod may know are kept beside the token: jwt_bundle.json, an object
+    /// from trust domain ID to JWKS, by which it can check the JWT-SVIDs of others.
+    #[serde(default)]
+    pub jwt_bundle: bool,
 }
 
 /// What the token is signed with.
