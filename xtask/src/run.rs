@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use tokenscope_xtask::cargo;
+use tokenscope_xtask::images;
 use tokenscope_xtask::progress::say;
 use tokenscope_xtask::tools::{Tool, resolve};
 
@@ -37,20 +38,20 @@ pub(crate) fn build(profile: Profile) -> Result<()> {
         Profile::Debug => "  building tokenscope …",
         Profile::Dist => "  building tokenscope as the images carry it, which takes some minutes the first time …",
     });
-    let mut command = cargo(&["build", "--workspace", "--locked"]);
-    match profile {
-        Profile::Debug => command.arg("--bins"),
+    let which: &[&str] = match profile {
+        Profile::Debug => &["--bins"],
         // Each program more is a link of half a minute.
-        Profile::Dist => command.args([
-            "--profile=dist",
-            "--bin=tokenscope-webhook",
-            "--bin=tokenscope-operator",
-            "--bin=bench",
-        ]),
+        Profile::Dist => &["--profile=dist", "--bin=bench"],
     };
-    let status = command.status().context("can't run cargo")?;
+    let mut command = cargo(&["build", "--workspace", "--locked"]);
+    let status = command.args(which).status().context("can't run cargo")?;
     if !status.success() {
         bail!("cargo build ended with {status}");
+    }
+    if profile == Profile::Dist {
+        for program in ["tokenscope-webhook", "tokenscope-operator"] {
+            images::compile(program, images::RELEASE_PROFILE)?;
+        }
     }
     say(&format!(
         "✓ tokenscope is built ({:.1} s)",
