@@ -1,13 +1,12 @@
 //! The real helm.
 
-use std::io::Write;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::Value;
-use tokenscope_xtask::root;
 use tokenscope_xtask::tools::{Tool, resolve};
+use tokenscope_xtask::{root, run_with_input};
 
 use crate::apply::documents;
 
@@ -40,20 +39,12 @@ pub fn template(chart_name: &str, values: &Value) -> Result<Vec<Value>> {
 pub fn helm(arguments: &[&str], values: &Value) -> Result<String> {
     let mut command = Command::new(resolve(Tool::Helm)?);
     command.args(arguments);
+    let mut input = String::new();
     if !values.is_null() {
         command.args(["--values", "-"]);
+        input = values.to_string();
     }
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    let mut stdin = child.stdin.take().context("standard input is piped")?;
-    if !values.is_null() {
-        stdin.write_all(values.to_string().as_bytes())?;
-    }
-    drop(stdin);
-    let output = child.wait_with_output()?;
+    let output = run_with_input(&mut command, &input)?;
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(
         output.status.success(),

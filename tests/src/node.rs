@@ -1,7 +1,6 @@
 //! A cluster with a node, where pods run: started for a test program or the demo, and ended with it.
 
 use std::fs::{self, File};
-use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -10,7 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use tokenscope_xtask::cluster::{Cluster, obstacle};
+use tokenscope_xtask::oci::Written;
 use tokenscope_xtask::progress::say;
+use tokenscope_xtask::run_with_input;
 
 use crate::helm::{NAMESPACE, chart};
 use crate::process::Memory;
@@ -103,24 +104,16 @@ impl Node {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// Makes images known to it; pods use them by their names, without a pull.
+    pub fn load(&self, images: &[Written]) -> Result<()> {
+        images.iter().try_for_each(|image| self.cluster.load(&image.path))
+    }
+
     /// The same for a program that may fail.
     pub fn try_run(&self, program: &str, arguments: &[&str], input: &str) -> Result<Output> {
-        let mut child = self
-            .cluster
-            .command("timeout")?
-            .args([COMMAND_DEADLINE, program])
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        // A program that ends before it has read all says why on its standard error.
-        let _ = child
-            .stdin
-            .take()
-            .context("standard input is piped")?
-            .write_all(input.as_bytes());
-        Ok(child.wait_with_output()?)
+        let mut command = self.cluster.command("timeout")?;
+        command.args([COMMAND_DEADLINE, program]).args(arguments);
+        run_with_input(&mut command, input)
     }
 
     /// Runs a server inside, which ends with the cluster. Its outputs are in the cluster's logs.

@@ -35,9 +35,7 @@ fn sdks_use_s3_with_jwt_svids_through_other_keys_a_new_agent_and_a_lost_entry() 
     let built = images::build("dev")?;
     let name = format!("spiffe-{}", std::process::id()); // two runs don't end each other's
     let node = Node::start(&name, Path::new(env!("CARGO_BIN_EXE_cluster_helper")))?;
-    for image in &built {
-        node.cluster().load(&image.path)?;
-    }
+    node.load(&built)?;
     for sdk in [Sdk::Go, Sdk::Python] {
         sdk.load(&node)?;
     }

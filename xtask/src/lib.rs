@@ -10,8 +10,11 @@ pub mod oci;
 pub mod progress;
 pub mod tools;
 
+use std::io::Write as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
+
+use anyhow::{Context, Result};
 
 /// The root of the checkout that this was compiled in.
 pub fn root() -> &'static Path {
@@ -33,4 +36,18 @@ pub fn cargo(arguments: &[&str]) -> Command {
         }
     }
     command
+}
+
+/// Runs a program with this standard input, and returns what it printed. A program that ends before it has read all is no
+/// error here: it says why on its standard error.
+pub fn run_with_input(command: &mut Command, input: &str) -> Result<Output> {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut stdin = child.stdin.take().context("standard input is piped")?;
+    let _ = stdin.write_all(input.as_bytes());
+    drop(stdin);
+    Ok(child.wait_with_output()?)
 }

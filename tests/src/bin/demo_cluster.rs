@@ -1,9 +1,8 @@
 //! The main job as its users have it: a cluster with a node, Helm, pods that run, and an unmodified AWS SDK in them that
 //! uses S3 with credentials that somebody else's STS gave for the pod's token.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -14,8 +13,8 @@ use tokenscope_tests::judge::{ACCOUNT, Judge};
 use tokenscope_tests::node::Node;
 use tokenscope_tests::probes::Sdk;
 use tokenscope_tests::teller::Teller;
-use tokenscope_xtask::images;
 use tokenscope_xtask::tools::{Tool, resolve};
+use tokenscope_xtask::{images, run_with_input};
 
 /// Shows the main job in a real cluster of one node on this machine, or what it can of it in one of yours.
 ///
@@ -77,9 +76,7 @@ fn demo(arguments: &Arguments) -> Result<()> {
     tell.step("A Kubernetes cluster with a node, apart from everything else on this machine");
     let helper = std::env::current_exe()?.with_file_name("cluster_helper");
     let node = Node::start(CLUSTER, &helper)?;
-    for image in &built {
-        node.cluster().load(&image.path)?;
-    }
+    node.load(&built)?;
     Sdk::Go.load(&node)?;
     tell.done("pods can run");
 
@@ -337,20 +334,9 @@ impl Existing {
 
     /// Runs kubectl or helm against this cluster, whatever the environment names.
     fn run(&self, tool: Tool, arguments: &[&str], input: &str) -> Result<String> {
-        let mut child = Command::new(resolve(tool)?)
-            .args(["--kubeconfig", &self.kubeconfig])
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        // A program that ends before it has read all says why on its standard error.
-        let _ = child
-            .stdin
-            .take()
-            .context("standard input is piped")?
-            .write_all(input.as_bytes());
-        let output = child.wait_with_output()?;
+        let mut command = Command::new(resolve(tool)?);
+        command.args(["--kubeconfig", &self.kubeconfig]).args(arguments);
+        let output = run_with_input(&mut command, input)?;
         ensure!(
             output.status.success(),
             "{} {}: {}",

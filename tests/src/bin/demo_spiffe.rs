@@ -67,9 +67,7 @@ fn demo(arguments: &Arguments) -> Result<()> {
     tell.step("A Kubernetes cluster with a node, apart from everything else on this machine");
     let helper = std::env::current_exe()?.with_file_name("cluster_helper");
     let node = Node::start(CLUSTER, &helper)?;
-    for image in &built {
-        node.cluster().load(&image.path)?;
-    }
+    node.load(&built)?;
     Sdk::Go.load(&node)?;
     tell.done("pods can run");
 

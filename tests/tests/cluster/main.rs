@@ -67,9 +67,7 @@ fn start() -> Result<Option<Mutex<Shared>>> {
     let built = images::build(profile.as_deref().unwrap_or("dev"))?;
     let name = format!("test-{}", std::process::id()); // two runs don't end each other's
     let node = Node::start(&name, Path::new(env!("CARGO_BIN_EXE_cluster_helper")))?;
-    for image in &built {
-        node.cluster().load(&image.path)?;
-    }
+    node.load(&built)?;
     for sdk in tokens::SDKS {
         sdk.load(&node)?;
     }

@@ -24,6 +24,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::oci::Image;
 use crate::progress::{Step, say};
+use crate::run_with_input;
 use crate::tools::{self, Tool, locate, resolve};
 
 /// How long a cluster may take to be ready once everything that it runs is built.
@@ -293,21 +294,9 @@ impl Cluster {
 
     /// Applies manifests, by server-side apply.
     pub fn apply(&self, manifests: &str) -> Result<()> {
-        use std::io::Write as _;
-        let mut child = self
-            .command("kubectl")?
-            .args(["apply", "--server-side", "--filename=-"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        // A kubectl that ends before it has read all says why on its standard error.
-        let _ = child
-            .stdin
-            .take()
-            .context("standard input is piped")?
-            .write_all(manifests.as_bytes());
-        succeeded("kubectl apply", &child.wait_with_output()?)
+        let mut kubectl = self.command("kubectl")?;
+        kubectl.args(["apply", "--server-side", "--filename=-"]);
+        succeeded("kubectl apply", &run_with_input(&mut kubectl, manifests)?)
     }
 
     /// Starts the outermost process; its end is told through the channel.
