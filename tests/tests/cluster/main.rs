@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use serde_json::{Value, json};
+use tokenscope_tests::helm::NAMESPACE;
 use tokenscope_tests::judge::{ACCOUNT, Judge, REGION};
 use tokenscope_tests::node::{Node, is_possible};
 use tokenscope_tests::probes::Sdk;
@@ -41,6 +42,13 @@ fn shared() -> Result<Option<MutexGuard<'static, Shared>>> {
             for program in ["tokenscope-operator", "tokenscope-webhook"] {
                 let found = node.processes(program)?;
                 ensure!(found.len() == 2, "{program}: {found:?}");
+                // A pod whose process has ended is still listed for a moment.
+                let selector = format!(
+                    "--selector=app.kubernetes.io/component={}",
+                    program.trim_start_matches("tokenscope-")
+                );
+                let pods = node.kubectl_in(NAMESPACE, &["get", "pods", &selector, "--output=name"])?;
+                ensure!(pods.lines().count() == 2, "{program}: {pods}");
             }
             Ok(())
         })?;
