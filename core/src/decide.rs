@@ -1,7 +1,7 @@
 //! The rule: which container of a pod gets which role, by which policy, or why not.
 
 use crate::{
-    Container, ContainerGrant, Denied, Glob, Grant, InvalidRoleArn, Operator, OwnRole, Pairs, Policy, PolicySet,
+    Container, ContainerGrant, Denied, Glob, Grant, InstanceMetadata, InvalidRoleArn, Operator, OwnRole, Pairs, Policy, PolicySet,
     Refusal, Request, RoleArn, Selector, SessionName, Settings, Spiffe, Standing, Subject, Template, TokenExpiration,
     TokenSource, Variable, Variables,
     annotations::{self, Asks},
@@ -357,6 +357,11 @@ impl<'a> Field<'a> {
                 .sts_regional_endpoints
                 .or(policy.aws.sts_regional_endpoints)
                 .unwrap_or(self.settings.sts_regional_endpoints),
+            disables_instance_metadata: match self.settings.instance_metadata {
+                InstanceMetadata::AlwaysDisabled => true,
+                InstanceMetadata::WithRegionDisabled => policy.aws.region.is_some(),
+                InstanceMetadata::NeverDisabled => false,
+            },
             session_name: policy
                 .aws
                 .role_session_name
@@ -380,6 +385,7 @@ impl<'a> Field<'a> {
             sts_regional_endpoints: asks
                 .sts_regional_endpoints
                 .unwrap_or(self.settings.sts_regional_endpoints),
+            disables_instance_metadata: self.settings.instance_metadata == InstanceMetadata::AlwaysDisabled,
             session_name: None,
             policy: None,
         }

@@ -1,6 +1,6 @@
 //! What a container gets, and the record of it that stays on the pod.
 
-use crate::{Audience, Hint, PolicyName, Region, RoleArn, Spiffe, SpiffeId, TokenExpiration, TokenSource, TrustDomain};
+use crate::{Audience, Hint, Pairs, PolicyName, Region, RoleArn, Spiffe, SpiffeId, TokenExpiration, TokenSource, TrustDomain};
 use serde::{Deserialize, Serialize};
 use std::{borrow::Cow, fmt};
 
@@ -21,6 +21,8 @@ pub struct Grant {
     pub region: Option<Region>,
     /// Whether `AWS_STS_REGIONAL_ENDPOINTS` is `regional`.
     pub sts_regional_endpoints: bool,
+    /// Whether `AWS_EC2_METADATA_DISABLED` is `true`.
+    pub disables_instance_metadata: bool,
     /// `AWS_ROLE_SESSION_NAME`.
     pub session_name: Option<SessionName>,
     /// The policy that granted it; `None` where none is required and none selects the pod.
@@ -47,10 +49,13 @@ pub struct ContainerGrant {
     pub reason: Box<str>,
 }
 
+/// The longest record. Kubernetes takes 256 KiB of annotations on one object, and others have theirs there too.
+pub const MOST_RECORD_BYTES: usize = 64 << 10;
+
 /// What the webhook did to a pod, as the annotation `tokenscope.io/grant` keeps it: compact JSON.
 ///
-/// It tells a later review which edits are our own, and the operator what the pod runs with. It holds no secret and
-/// proves nothing: whoever may create a pod can write it.
+/// It tells a later review which edits are our own, and the operator what the pod runs with and what the decision read. It holds
+/// no secret. On a pod without the mark of a review it proves nothing: whoever may create a pod can write it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GrantRecord<'a> {
     /// One for each distinct policy, role and set of variables.
@@ -62,6 +67,13 @@ pub struct GrantRecord<'a> {
     /// Whether the webhook added a sidecar.
     #[serde(default, skip_serializing_if = "is_false")]
     pub sidecar: bool,
+    /// The pod's labels at admission. Labels of a running pod belong to whoever may patch it, so whatever decides later reads
+    /// these. `None` in records of versions before 0.2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Pairs<Cow<'a, str>>>,
+    /// The pod's annotations at admission, as far as decisions read them; for the same reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub annotations: Option<Pairs<Cow<'a, str>>>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
@@ -89,6 +101,9 @@ pub struct RecordedGrant<'a> {
 impl<'a> GrantRecord<'a> {
     /// Reads the annotation; anything that is not ours is nothing.
     pub fn read(annotation: &'a str) -> Option<Self> {
+        if annotation.len() > MOST_RECORD_BYTES {
+            return None;
+        }
         serde_json::from_str(annotation).ok()
     }
 

@@ -1,6 +1,7 @@
 //! Labels and annotations, and the selectors over them.
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::ser::{Serialize, Serializer};
 use std::{fmt, marker::PhantomData};
 
 /// A small map of texts, such as labels: a list, since there are few and each is looked at once.
@@ -44,6 +45,12 @@ impl<S> Default for Pairs<S> {
 impl<S> FromIterator<(S, S)> for Pairs<S> {
     fn from_iter<I: IntoIterator<Item = (S, S)>>(pairs: I) -> Self {
         Self(pairs.into_iter().collect())
+    }
+}
+
+impl<S: AsRef<str>> Serialize for Pairs<S> {
+    fn serialize<T: Serializer>(&self, serializer: T) -> Result<T::Ok, T::Error> {
+        serializer.collect_map(self.iter())
     }
 }
 

@@ -11,6 +11,7 @@ mod decide;
 mod grant;
 pub mod json;
 mod labels;
+pub mod lock;
 mod pattern;
 pub mod pod;
 mod policy;
@@ -22,6 +23,7 @@ mod sidecar;
 mod spiffe;
 mod subject;
 mod template;
+mod token_volumes;
 mod trust_policy;
 
 pub use arn::{InvalidRoleArn, RoleArn};
@@ -29,15 +31,16 @@ pub use audience::{Audience, InvalidAudience, InvalidTokenExpiration, TokenExpir
 pub use decide::{Decision, Granted, LeftAlone, Untouched, decide, default_conflicts};
 pub use grant::{ContainerGrant, Grant, GrantRecord, RecordedGrant, SessionName, fingerprint};
 pub use labels::{Operator, Pairs, Requirement, Selector};
+pub use lock::{Lock, LockMode};
 pub use pattern::{Glob, InvalidRolePattern, RolePattern};
 pub use policy::{
     AVAILABLE_SOURCES, Algorithm, Audiences, AwsSettings, Claims, ContainerFilter, InvalidPolicy, Policy, PolicyName,
     PolicySet, Roles, Standing, TokenSettings, TokenSource,
 };
 pub use refusal::{Denied, Refusal};
-pub use request::{Container, OwnRole, PodFacts, Request};
+pub use request::{Container, HeldToken, OwnRole, PodFacts, Request, TokenVolume};
 pub use schedule::{InvalidSchedule, Schedule};
-pub use settings::{Enforcement, InvalidRegion, InvalidSettings, Region, Settings};
+pub use settings::{Enforcement, InstanceMetadata, InvalidRegion, InvalidSettings, Region, Settings};
 pub use sidecar::{Sidecar, WorkloadApi};
 pub use spiffe::{Hint, InvalidSpiffe, Spiffe, SpiffeId, TrustDomain};
 pub use subject::Subject;

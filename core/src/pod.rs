@@ -3,6 +3,7 @@
 //! One decode serves the webhook, which borrows from the review's bytes (`Pod<Text<'_>>`), and the operator, which keeps
 //! pods (`Pod<Box<str>>`). Whatever is not named here is skipped and never built, so it can't get lost either.
 
+use crate::token_volumes::token_volumes;
 use crate::{Container as ContainerFacts, GrantRecord, OwnRole, Pairs, PodFacts, annotations};
 use serde::{
     Deserialize, Deserializer,
@@ -401,6 +402,7 @@ impl<S: AsRef<str>> Pod<S> {
                 .users_containers(record)
                 .map(|(_, _, container)| container.facts(record))
                 .collect(),
+            token_volumes: token_volumes(self),
         }
     }
 

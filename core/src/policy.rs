@@ -154,6 +154,13 @@ pub struct Audiences {
     pub default: Option<Audience>,
 }
 
+impl Audiences {
+    /// Whether a workload may ask for `audience`.
+    pub fn allow(&self, audience: &str) -> bool {
+        self.allowed.is_empty() || self.allowed.iter().any(|allowed| allowed.as_str() == audience)
+    }
+}
+
 /// The kind of token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenSettings {

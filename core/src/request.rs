@@ -26,6 +26,30 @@ pub struct PodFacts<'a> {
     pub annotations: Pairs<&'a str>,
     /// Init containers (native sidecars among them), then containers.
     pub containers: Vec<Container<'a>>,
+    /// Volumes that hold service account tokens, without the one that tokenscope's own review added.
+    pub token_volumes: Vec<TokenVolume<'a>>,
+}
+
+/// A volume of the pod that holds service account tokens, or whose CSI driver gets them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenVolume<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// The CSI driver that the kubelet gives the tokens to; `None` for a projected volume.
+    pub csi_driver: Option<&'a str>,
+    /// The tokens.
+    pub tokens: Vec<HeldToken<'a>>,
+    /// The names of the containers that mount it.
+    pub containers: Vec<&'a str>,
+}
+
+/// A service account token that a volume holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldToken<'a> {
+    /// Its audience; `None` where it is one for the API server itself.
+    pub audience: Option<&'a str>,
+    /// How long it is valid, in seconds; `None` where the API server decides.
+    pub expiration_seconds: Option<i64>,
 }
 
 /// One container.

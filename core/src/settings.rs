@@ -1,7 +1,7 @@
 //! What the installation decides for all: the chart's values, as far as they change a decision.
 
 use crate::{
-    Audience, InvalidAudience, InvalidTokenExpiration, Pairs, Sidecar, TokenExpiration, annotations, arn::shortened,
+    Audience, InvalidAudience, InvalidTokenExpiration, Lock, Pairs, Sidecar, TokenExpiration, annotations, arn::shortened,
 };
 use std::{fmt, str::FromStr};
 
@@ -24,6 +24,12 @@ pub struct Settings {
     pub sts_regional_endpoints: bool,
     /// How the sidecar is added where tokens need one.
     pub sidecar: Sidecar,
+    /// Which tokens need a policy's grant.
+    pub lock: Lock,
+    /// Which granted containers are kept from the node's metadata service.
+    pub instance_metadata: InstanceMetadata,
+    /// Namespaces whose pods are never refused: a denied one is left alone, with a warning.
+    pub never_denied: Vec<Box<str>>,
 }
 
 impl Default for Settings {
@@ -37,6 +43,9 @@ impl Default for Settings {
             default_region: None,
             sts_regional_endpoints: true,
             sidecar: Sidecar::default(),
+            lock: Lock::default(),
+            instance_metadata: InstanceMetadata::WithRegionDisabled,
+            never_denied: vec!["kube-system".into()],
         }
     }
 }
@@ -68,6 +77,46 @@ impl Settings {
                     .find(|&mode| mode >= self.enforcement && label(mode) != Some("false"))
             })
             .unwrap_or(Enforcement::Audit)
+    }
+}
+
+/// Which granted containers get `AWS_EC2_METADATA_DISABLED=true`, so that an SDK whose web identity fails can't fall back to the
+/// role of the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum InstanceMetadata {
+    /// All.
+    AlwaysDisabled,
+    /// Those whose policy sets a region: the others may need the metadata service to find theirs.
+    WithRegionDisabled,
+    /// None.
+    NeverDisabled,
+}
+
+impl InstanceMetadata {
+    /// The word in flags and values.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AlwaysDisabled => "always",
+            Self::WithRegionDisabled => "with-region",
+            Self::NeverDisabled => "never",
+        }
+    }
+}
+
+impl FromStr for InstanceMetadata {
+    type Err = InvalidSettings;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        [Self::AlwaysDisabled, Self::WithRegionDisabled, Self::NeverDisabled]
+            .into_iter()
+            .find(|choice| choice.as_str() == text)
+            .ok_or_else(|| InvalidSettings::InstanceMetadata { text: shortened(text) })
+    }
+}
+
+impl fmt::Display for InstanceMetadata {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
@@ -156,6 +205,18 @@ pub enum InvalidSettings {
     /// Not one of the three words.
     #[error("{text:?} is not an enforcement: it should be enforce, warn or audit")]
     Enforcement {
+        /// What was given.
+        text: Box<str>,
+    },
+    /// Not one of the four words.
+    #[error("{text:?} is not a lock mode: it should be off, audit, warn or deny")]
+    LockMode {
+        /// What was given.
+        text: Box<str>,
+    },
+    /// Not one of the three words.
+    #[error("{text:?} does not say when the metadata service is disabled: it should be always, with-region or never")]
+    InstanceMetadata {
         /// What was given.
         text: Box<str>,
     },

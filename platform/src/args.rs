@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ArgAction::Set;
-use tokenscope_core::{Audience, Enforcement, Region, Settings, Sidecar, TokenExpiration};
+use tokenscope_core::{
+    Audience, Enforcement, InstanceMetadata, Lock, LockMode, Region, Settings, Sidecar, TokenExpiration,
+};
 
 use crate::telemetry;
 
@@ -91,6 +93,47 @@ pub struct SettingsArgs {
     #[arg(long, env = "TOKENSCOPE_STS_REGIONAL_ENDPOINTS", value_name = "BOOL")]
     pub sts_regional_endpoints: Option<bool>,
 
+    /// What happens to a pod that holds a token of a locked audience which no policy grants it: off, audit, warn or deny
+    #[arg(long, env = "TOKENSCOPE_LOCK_MODE", value_name = "MODE", default_value = "audit")]
+    pub lock_mode: LockMode,
+
+    /// An audience that is locked everywhere; may be given more than once [default: the default audience]
+    #[arg(long, env = "TOKENSCOPE_LOCK_AUDIENCE", value_name = "AUDIENCE", value_delimiter = ',')]
+    pub lock_audience: Vec<Audience>,
+
+    /// Whether the audiences that policies allow are locked too, a namespaced policy's in its own namespace
+    #[arg(long, env = "TOKENSCOPE_LOCK_POLICY_AUDIENCES", value_name = "BOOL", default_value_t = false, action = Set)]
+    pub lock_policy_audiences: bool,
+
+    /// A namespace that the lock leaves alone; may be given more than once, and "" is none
+    #[arg(
+        long,
+        env = "TOKENSCOPE_LOCK_EXEMPT_NAMESPACE",
+        value_name = "NAMESPACE",
+        value_delimiter = ',',
+        default_value = "kube-system"
+    )]
+    pub lock_exempt_namespace: Vec<String>,
+
+    /// A namespace whose pods are never refused; may be given more than once, and "" is none
+    #[arg(
+        long,
+        env = "TOKENSCOPE_NEVER_DENY_NAMESPACE",
+        value_name = "NAMESPACE",
+        value_delimiter = ',',
+        default_value = "kube-system"
+    )]
+    pub never_deny_namespace: Vec<String>,
+
+    /// Which granted containers are kept from the node's metadata service: always, with-region (where the policy sets one) or never
+    #[arg(
+        long,
+        env = "TOKENSCOPE_DISABLE_INSTANCE_METADATA",
+        value_name = "WHEN",
+        default_value = "with-region"
+    )]
+    pub disable_instance_metadata: InstanceMetadata,
+
     /// The image of the sidecar that keeps tokens from SPIFFE
     #[arg(long, env = "TOKENSCOPE_SIDECAR_IMAGE", value_name = "IMAGE", default_value_t = Sidecar::default().image.into(), value_parser = image)]
     pub sidecar_image: String,
@@ -118,8 +161,26 @@ impl SettingsArgs {
                 image: self.sidecar_image.as_str().into(),
                 ..defaults.sidecar
             },
+            lock: Lock {
+                mode: self.lock_mode,
+                audiences: if self.lock_audience.is_empty() {
+                    vec![self.default_audience.clone()]
+                } else {
+                    self.lock_audience.clone()
+                },
+                policy_audiences: self.lock_policy_audiences,
+                exempt_namespaces: named(&self.lock_exempt_namespace),
+            },
+            instance_metadata: self.disable_instance_metadata,
+            never_denied: named(&self.never_deny_namespace),
         }
     }
+}
+
+/// The names that were given; an empty one stands for none.
+fn named(names: &[String]) -> Vec<Box<str>> {
+    let given = names.iter().filter(|name| !name.is_empty());
+    given.map(|name| name.as_str().into()).collect()
 }
 
 /// A whole number of seconds, for `#[arg(value_parser = seconds)]` on a [`Duration`].

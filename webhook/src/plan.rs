@@ -891,6 +891,8 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
             )
             .into(),
             sidecar: equipment.needs_sidecar(),
+            labels: None,
+            annotations: None,
         };
         let mut kinds: Vec<&Equipped<'_>> = Vec::with_capacity(1);
         for equipped in &equipment.containers {

@@ -1,0 +1,271 @@
+//! The lock: a pod may hold a service account token of a locked audience only where a policy grants it.
+//!
+//! Kubernetes lets every author of a pod mount a token of any audience. A policy that looked at annotations alone would be advice:
+//! whoever mounts the token by hand gets the role all the same. So the tokens that a pod brings are judged by the same policies
+//! as the roles that it asks for.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+
+use crate::arn::shortened;
+use crate::{Audience, InvalidSettings, Policy, PolicySet, Request, Settings, Standing, TokenSource, TokenVolume};
+
+/// The installation's lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lock {
+    /// What happens to a pod that holds a token which no policy grants it.
+    pub mode: LockMode,
+    /// The audiences that are locked in every namespace.
+    pub audiences: Vec<Audience>,
+    /// Whether the audiences that policies allow are locked too: those of a namespaced policy in its own namespace.
+    pub policy_audiences: bool,
+    /// Namespaces whose pods may hold any token.
+    pub exempt_namespaces: Vec<Box<str>>,
+}
+
+impl Default for Lock {
+    fn default() -> Self {
+        Self {
+            mode: LockMode::Audit,
+            audiences: vec![Audience::sts()],
+            policy_audiences: false,
+            exempt_namespaces: vec!["kube-system".into()],
+        }
+    }
+}
+
+/// What happens to a pod that holds a token of a locked audience which no policy grants it. Ordered from the weakest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LockMode {
+    /// Nothing.
+    Off,
+    /// It is admitted; the audit log, a metric and the status of policies tell of it.
+    Audit,
+    /// The same, and whoever creates it gets a warning.
+    Warn,
+    /// It is refused.
+    Deny,
+}
+
+impl LockMode {
+    /// The word in flags and values.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Audit => "audit",
+            Self::Warn => "warn",
+            Self::Deny => "deny",
+        }
+    }
+}
+
+impl FromStr for LockMode {
+    type Err = InvalidSettings;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        [Self::Off, Self::Audit, Self::Warn, Self::Deny]
+            .into_iter()
+            .find(|mode| mode.as_str() == text)
+            .ok_or_else(|| InvalidSettings::LockMode { text: shortened(text) })
+    }
+}
+
+impl fmt::Display for LockMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Lock {
+    /// Whether the lock says anything about the pods of this namespace.
+    pub fn applies_to(&self, namespace: &str) -> bool {
+        self.mode != LockMode::Off && !self.exempt_namespaces.iter().any(|exempt| **exempt == *namespace)
+    }
+
+    /// Whether the audience is locked in every namespace.
+    pub fn locks(&self, audience: &str) -> bool {
+        self.audiences.iter().any(|locked| locked.as_str() == audience)
+    }
+}
+
+/// A token that a pod holds and no policy grants it. `Display` is the sentence that users read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("volume {volume} {} audience {audience} {}: {remedy}", holder(.driver.as_deref()), lifetime(*.expiration_seconds))]
+pub struct UngrantedToken {
+    /// The volume that holds it.
+    pub volume: Box<str>,
+    /// The CSI driver that gets it, where the volume is one of a driver's.
+    pub driver: Option<Box<str>>,
+    /// Its audience.
+    pub audience: Box<str>,
+    /// How long it is valid, in seconds; `None` where the API server decides.
+    pub expiration_seconds: Option<i64>,
+    /// What is missing, and what to do.
+    pub remedy: Missing,
+}
+
+fn holder(driver: Option<&str>) -> String {
+    driver.map_or_else(
+        || "holds a token for".to_owned(),
+        |driver| format!("gives CSI driver {driver} a token for"),
+    )
+}
+
+fn lifetime(seconds: Option<i64>) -> String {
+    seconds.map_or_else(String::new, |seconds| format!("that is valid for {seconds} seconds"))
+}
+
+/// What a pod lacks for a token that it holds.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Missing {
+    /// No policy in force grants the audience to this pod.
+    #[error(
+        "this audience is locked and no policy in force grants it to this pod: remove the volume and ask with annotation tokenscope.io/role-arn, or add a policy that selects the pod"
+    )]
+    Policy,
+    /// A container mounts it that no granting policy covers.
+    #[error("no policy that grants this audience covers container {0}, which mounts the volume: remove the mount, or change the policy's spec.containers")]
+    Container(Box<str>),
+    /// It is valid for longer than the policies allow.
+    #[error("policies grant this audience for at most {most} seconds here: lower expirationSeconds of the volume")]
+    Lifetime {
+        /// The longest lifetime that a policy grants, in seconds.
+        most: u32,
+    },
+}
+
+/// The tokens of locked audiences that the pod holds and no policy grants it, as things are at `now`.
+///
+/// At most [`MOST_UNGRANTED`] are told. The cost is linear in the pod's tokens and mounts, times the policies that grant a
+/// locked audience.
+pub fn ungranted<'a>(request: &'a Request<'a>, policies: &'a PolicySet, settings: &'a Settings, now: Timestamp) -> Vec<UngrantedToken> {
+    if !settings.lock.applies_to(request.namespace) || request.pod.token_volumes.is_empty() {
+        return Vec::new();
+    }
+    let locked = Locked::new(request, policies, settings);
+    let holds_locked = |volume: &&TokenVolume<'_>| volume.tokens.iter().any(|token| locked.contains(token.audience));
+    let mut volumes = request.pod.token_volumes.iter().filter(holds_locked).peekable();
+    if volumes.peek().is_none() {
+        return Vec::new();
+    }
+    let mut judge = Judge::new(request, policies, now);
+    volumes
+        .flat_map(|volume| volume.tokens.iter().map(move |token| (volume, token)))
+        .filter(|(_, token)| locked.contains(token.audience))
+        .filter_map(|(volume, token)| {
+            let audience = token.audience?;
+            let remedy = judge.missing(audience, token.expiration_seconds, &volume.containers)?;
+            Some(UngrantedToken {
+                volume: shortened(volume.name),
+                driver: volume.csi_driver.map(shortened),
+                audience: audience.into(),
+                expiration_seconds: token.expiration_seconds,
+                remedy,
+            })
+        })
+        .take(MOST_UNGRANTED)
+        .collect()
+}
+
+/// How many ungranted tokens of one pod are told: the first ones are enough to put it right.
+pub const MOST_UNGRANTED: usize = 8;
+
+/// Whether the pod holds a token of an audience that is locked in every namespace, granted or not.
+///
+/// These are the pods that the API server's own policy looks at, so they must bear the mark of a review.
+pub fn holds_locked_token(request: &Request<'_>, settings: &Settings) -> bool {
+    let lock = &settings.lock;
+    let tokens = request.pod.token_volumes.iter().flat_map(|volume| &volume.tokens);
+    lock.applies_to(request.namespace)
+        && tokens.filter_map(|token| token.audience).any(|audience| lock.locks(audience))
+}
+
+/// The audiences that are locked for a pod.
+struct Locked<'a>(HashSet<&'a str>);
+
+impl<'a> Locked<'a> {
+    fn new(request: &Request<'_>, policies: &'a PolicySet, settings: &'a Settings) -> Self {
+        let mut audiences: HashSet<&str> = settings.lock.audiences.iter().map(Audience::as_str).collect();
+        if settings.lock.policy_audiences {
+            for policy in policies.about(request.namespace) {
+                if policy.name.is_cluster() && !policy.namespace_selector.matches(&request.namespace_labels) {
+                    continue;
+                }
+                let named = policy.audiences.allowed.iter().chain(&policy.audiences.default);
+                audiences.extend(named.map(Audience::as_str));
+            }
+        }
+        Self(audiences)
+    }
+
+    /// A token without an audience is one for the API server itself, which is never locked.
+    fn contains(&self, audience: Option<&str>) -> bool {
+        audience.is_some_and(|audience| self.0.contains(audience))
+    }
+}
+
+/// The policies that grant this pod tokens, and what they were found to grant so far.
+struct Judge<'a> {
+    policies: Vec<&'a Policy>,
+    /// The longest lifetime in seconds that a policy grants, by audience and container; `None` where none does.
+    granted: HashMap<(&'a str, Option<&'a str>), Option<u32>>,
+}
+
+impl<'a> Judge<'a> {
+    fn new(request: &Request<'_>, policies: &'a PolicySet, now: Timestamp) -> Self {
+        let is_candidate = |policy: &&Policy| {
+            policy.token.source == TokenSource::ServiceAccount
+                && policy.standing(
+                    request.namespace,
+                    &request.namespace_labels,
+                    request.service_account,
+                    &request.pod.labels,
+                    now,
+                ) == Standing::Candidate
+        };
+        Self {
+            policies: policies
+                .about(request.namespace)
+                .map(|policy| &**policy)
+                .filter(is_candidate)
+                .collect(),
+            granted: HashMap::new(),
+        }
+    }
+
+    /// What is missing for a token that these containers mount; `None` where nothing is. A volume that nothing mounts can still
+    /// be mounted by an ephemeral container later, so it needs a policy all the same.
+    fn missing(&mut self, audience: &'a str, seconds: Option<i64>, containers: &[&'a str]) -> Option<Missing> {
+        let Some(anywhere) = self.longest(audience, None) else {
+            return Some(Missing::Policy);
+        };
+        let mut most = anywhere;
+        for container in containers {
+            match self.longest(audience, Some(container)) {
+                Some(longest) => most = most.min(longest),
+                None => return Some(Missing::Container(shortened(container))),
+            }
+        }
+        // Without a lifetime of its own the API server gives a projected token an hour (core/v1, ServiceAccountTokenProjection).
+        (seconds.unwrap_or(DEFAULT_SECONDS) > i64::from(most)).then_some(Missing::Lifetime { most })
+    }
+
+    fn longest(&mut self, audience: &'a str, container: Option<&'a str>) -> Option<u32> {
+        let key = (audience, container);
+        if let Some(known) = self.granted.get(&key) {
+            return *known;
+        }
+        let granting = self.policies.iter().filter(|policy| {
+            policy.audiences.allow(audience) && container.is_none_or(|container| policy.containers.covers(container))
+        });
+        let longest = granting.map(|policy| policy.token.expiration.seconds()).max();
+        self.granted.insert(key, longest);
+        longest
+    }
+}
+
+/// The lifetime of a projected token that names none, in seconds.
+const DEFAULT_SECONDS: i64 = 3600;

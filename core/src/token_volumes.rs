@@ -1,0 +1,47 @@
+//! Which volumes of a pod hold service account tokens, and which containers mount them.
+
+use std::collections::HashMap;
+
+use crate::pod::{Pod, Volume};
+use crate::{HeldToken, TokenVolume};
+
+/// The volumes with projected service account tokens, in the pod's order. The cost is linear in the pod's volumes and mounts.
+///
+/// An inline CSI volume is among them, without tokens: which ones its driver gets is said by the driver's `CSIDriver` object.
+pub(crate) fn token_volumes<S: AsRef<str>>(pod: &Pod<S>) -> Vec<TokenVolume<'_>> {
+    let mut volumes: Vec<TokenVolume<'_>> = pod.spec.volumes.iter().flatten().filter_map(token_volume).collect();
+    if volumes.is_empty() {
+        return volumes;
+    }
+    let indices: HashMap<&str, usize> = volumes.iter().enumerate().map(|(index, volume)| (volume.name, index)).collect();
+    for container in pod.all_containers() {
+        for mount in container.volume_mounts.iter().flatten() {
+            if let Some(&index) = indices.get(mount.name.as_ref()) {
+                let containers = &mut volumes[index].containers;
+                // Several mounts of one container stand together.
+                if containers.last() != Some(&container.name.as_ref()) {
+                    containers.push(container.name.as_ref());
+                }
+            }
+        }
+    }
+    volumes
+}
+
+fn token_volume<S: AsRef<str>>(volume: &Volume<S>) -> Option<TokenVolume<'_>> {
+    let csi_driver = volume.csi.as_ref().map(|csi| csi.driver.as_ref());
+    let sources = volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten());
+    let tokens: Vec<_> = sources
+        .filter_map(|source| source.service_account_token.as_ref())
+        .map(|token| HeldToken {
+            audience: token.audience.as_ref().map(AsRef::as_ref).filter(|audience| !audience.is_empty()),
+            expiration_seconds: token.expiration_seconds,
+        })
+        .collect();
+    (csi_driver.is_some() || !tokens.is_empty()).then(|| TokenVolume {
+        name: volume.name.as_ref(),
+        csi_driver,
+        tokens,
+        containers: Vec::new(),
+    })
+}
