@@ -22,7 +22,8 @@ pub const SKIP_CONTAINERS: &str = "tokenscope.io/skip-containers";
 pub const INJECT: &str = "tokenscope.io/inject";
 /// Written by the webhook: what was granted ([`crate::GrantRecord`]).
 pub const GRANT: &str = "tokenscope.io/grant";
-/// Written by the webhook on every pod that had to be reviewed: `granted`, `refused` or `untouched`.
+/// The label that the webhook writes on every pod that had to be reviewed: `granted`, `refused` or `untouched`. Before version 0.2
+/// it was an annotation.
 pub const REVIEWED: &str = "tokenscope.io/reviewed";
 /// Namespace label: every pod must be reviewed.
 pub const REQUIRED: &str = "tokenscope.io/required";
@@ -42,6 +43,11 @@ const EKS_SKIP_CONTAINERS: &str = "eks.amazonaws.com/skip-containers";
 /// Whether an annotation can change a decision, so that a cache needs to keep no other.
 pub fn is_relevant(key: &str) -> bool {
     key.starts_with("tokenscope.io/") || key.starts_with("eks.amazonaws.com/")
+}
+
+/// Whether an annotation of a pod can change a decision: what the webhook itself writes can't.
+pub fn decides(key: &str) -> bool {
+    is_relevant(key) && key != GRANT && key != REVIEWED
 }
 
 /// What a workload asks for by annotation.

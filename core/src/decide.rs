@@ -1,9 +1,9 @@
 //! The rule: which container of a pod gets which role, by which policy, or why not.
 
 use crate::{
-    Container, ContainerGrant, Denied, Glob, Grant, InstanceMetadata, InvalidRoleArn, Operator, OwnRole, Pairs, Policy, PolicySet,
-    Refusal, Request, RoleArn, Selector, SessionName, Settings, Spiffe, Standing, Subject, Template, TokenExpiration,
-    TokenSource, Variable, Variables,
+    Container, ContainerGrant, Denied, Glob, Grant, InstanceMetadata, InvalidRoleArn, Operator, OwnRole, Pairs, Policy,
+    PolicySet, Refusal, Request, RoleArn, Selector, SessionName, Settings, Spiffe, Standing, Subject, Template,
+    TokenExpiration, TokenSource, Variable, Variables,
     annotations::{self, Asks},
     refusal::some_of,
 };

@@ -1,6 +1,8 @@
 //! What a container gets, and the record of it that stays on the pod.
 
-use crate::{Audience, Hint, Pairs, PolicyName, Region, RoleArn, Spiffe, SpiffeId, TokenExpiration, TokenSource, TrustDomain};
+use crate::{
+    Audience, Hint, Pairs, PolicyName, Region, RoleArn, Spiffe, SpiffeId, TokenExpiration, TokenSource, TrustDomain,
+};
 use serde::{Deserialize, Serialize};
 use std::{borrow::Cow, fmt};
 

@@ -29,7 +29,7 @@ mod trust_policy;
 pub use arn::{InvalidRoleArn, RoleArn};
 pub use audience::{Audience, InvalidAudience, InvalidTokenExpiration, TokenExpiration};
 pub use decide::{Decision, Granted, LeftAlone, Untouched, decide, default_conflicts};
-pub use grant::{ContainerGrant, Grant, GrantRecord, RecordedGrant, SessionName, fingerprint};
+pub use grant::{ContainerGrant, Grant, GrantRecord, MOST_RECORD_BYTES, RecordedGrant, SessionName, fingerprint};
 pub use labels::{Operator, Pairs, Requirement, Selector};
 pub use lock::{Lock, LockMode};
 pub use pattern::{Glob, InvalidRolePattern, RolePattern};

@@ -127,7 +127,9 @@ pub enum Missing {
     )]
     Policy,
     /// A container mounts it that no granting policy covers.
-    #[error("no policy that grants this audience covers container {0}, which mounts the volume: remove the mount, or change the policy's spec.containers")]
+    #[error(
+        "no policy that grants this audience covers container {0}, which mounts the volume: remove the mount, or change the policy's spec.containers"
+    )]
     Container(Box<str>),
     /// It is valid for longer than the policies allow.
     #[error("policies grant this audience for at most {most} seconds here: lower expirationSeconds of the volume")]
@@ -141,7 +143,12 @@ pub enum Missing {
 ///
 /// At most [`MOST_UNGRANTED`] are told. The cost is linear in the pod's tokens and mounts, times the policies that grant a
 /// locked audience.
-pub fn ungranted<'a>(request: &'a Request<'a>, policies: &'a PolicySet, settings: &'a Settings, now: Timestamp) -> Vec<UngrantedToken> {
+pub fn ungranted<'a>(
+    request: &'a Request<'a>,
+    policies: &'a PolicySet,
+    settings: &'a Settings,
+    now: Timestamp,
+) -> Vec<UngrantedToken> {
     if !settings.lock.applies_to(request.namespace) || request.pod.token_volumes.is_empty() {
         return Vec::new();
     }
@@ -180,7 +187,9 @@ pub fn holds_locked_token(request: &Request<'_>, settings: &Settings) -> bool {
     let lock = &settings.lock;
     let tokens = request.pod.token_volumes.iter().flat_map(|volume| &volume.tokens);
     lock.applies_to(request.namespace)
-        && tokens.filter_map(|token| token.audience).any(|audience| lock.locks(audience))
+        && tokens
+            .filter_map(|token| token.audience)
+            .any(|audience| lock.locks(audience))
 }
 
 /// The audiences that are locked for a pod.

@@ -1,7 +1,8 @@
 //! What the installation decides for all: the chart's values, as far as they change a decision.
 
 use crate::{
-    Audience, InvalidAudience, InvalidTokenExpiration, Lock, Pairs, Sidecar, TokenExpiration, annotations, arn::shortened,
+    Audience, InvalidAudience, InvalidTokenExpiration, Lock, Pairs, Sidecar, TokenExpiration, annotations,
+    arn::shortened,
 };
 use std::{fmt, str::FromStr};
 

@@ -13,7 +13,11 @@ pub(crate) fn token_volumes<S: AsRef<str>>(pod: &Pod<S>) -> Vec<TokenVolume<'_>>
     if volumes.is_empty() {
         return volumes;
     }
-    let indices: HashMap<&str, usize> = volumes.iter().enumerate().map(|(index, volume)| (volume.name, index)).collect();
+    let indices: HashMap<&str, usize> = volumes
+        .iter()
+        .enumerate()
+        .map(|(index, volume)| (volume.name, index))
+        .collect();
     for container in pod.all_containers() {
         for mount in container.volume_mounts.iter().flatten() {
             if let Some(&index) = indices.get(mount.name.as_ref()) {
@@ -30,11 +34,18 @@ pub(crate) fn token_volumes<S: AsRef<str>>(pod: &Pod<S>) -> Vec<TokenVolume<'_>>
 
 fn token_volume<S: AsRef<str>>(volume: &Volume<S>) -> Option<TokenVolume<'_>> {
     let csi_driver = volume.csi.as_ref().map(|csi| csi.driver.as_ref());
-    let sources = volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten());
+    let sources = volume
+        .projected
+        .iter()
+        .flat_map(|projected| projected.sources.iter().flatten());
     let tokens: Vec<_> = sources
         .filter_map(|source| source.service_account_token.as_ref())
         .map(|token| HeldToken {
-            audience: token.audience.as_ref().map(AsRef::as_ref).filter(|audience| !audience.is_empty()),
+            audience: token
+                .audience
+                .as_ref()
+                .map(AsRef::as_ref)
+                .filter(|audience| !audience.is_empty()),
             expiration_seconds: token.expiration_seconds,
         })
         .collect();

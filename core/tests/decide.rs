@@ -100,6 +100,7 @@ impl Workload {
             service_account: "orders",
             service_account_annotations: pairs(&self.service_account),
             pod: PodFacts {
+                token_volumes: Vec::new(),
                 labels: pairs(&self.pod_labels),
                 annotations: pairs(&self.annotations),
                 containers: self.containers.clone(),

@@ -98,7 +98,12 @@ pub struct SettingsArgs {
     pub lock_mode: LockMode,
 
     /// An audience that is locked everywhere; may be given more than once [default: the default audience]
-    #[arg(long, env = "TOKENSCOPE_LOCK_AUDIENCE", value_name = "AUDIENCE", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "TOKENSCOPE_LOCK_AUDIENCE",
+        value_name = "AUDIENCE",
+        value_delimiter = ','
+    )]
     pub lock_audience: Vec<Audience>,
 
     /// Whether the audiences that policies allow are locked too, a namespaced policy's in its own namespace

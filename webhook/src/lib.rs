@@ -4,6 +4,7 @@
 //! → bytes. Each of these steps is pure; only [`cache`], [`lookup`], [`events`], [`certificate`] and [`version`] touch the network, and
 //! [`router`] and [`run`] put all together.
 
+pub mod answer;
 pub mod args;
 pub mod cache;
 pub mod certificate;
@@ -14,7 +15,9 @@ pub mod lookup;
 pub mod metrics;
 pub mod patch;
 pub mod plan;
+pub mod present_sidecar;
 pub mod review;
 pub mod router;
 pub mod run;
+pub mod sidecar_container;
 pub mod version;

@@ -4,11 +4,8 @@ use std::fmt::Write as _;
 
 use tokenscope_core::WorkloadApi;
 use tokenscope_core::json::push_string;
-use tokenscope_core::pod::SIDECAR;
 
-use crate::plan::{
-    Content, Edit, Mount, NewVolume, Place, SOCKET_FOLDER, SidecarContainer, TokenFile, Value, Variable,
-};
+use crate::plan::{Content, Edit, Mount, NewVolume, Place, TokenFile, Value, Variable};
 
 /// The patch's text. No edits give an empty list, which needs no patch at all.
 pub fn json(edits: &[Edit<'_>]) -> String {
@@ -110,7 +107,7 @@ impl Patch {
                     "/spec/initContainers/0"
                 });
                 self.value("");
-                self.listed(*none, |patch| patch.sidecar(sidecar));
+                self.listed(*none, |patch| sidecar.write(&mut patch.text));
             }
             Edit::MoveSidecar { from } => {
                 self.begin("move");
@@ -124,14 +121,15 @@ impl Patch {
                 self.number(*index);
                 self.end_of_path();
             }
-            Edit::Annotate {
-                annotations,
+            Edit::SetMetadata {
+                map,
+                entries,
                 none: true,
             } => {
-                self.add("/metadata/annotations");
+                self.add(map.path());
                 self.value("");
                 self.text.push('{');
-                for (index, (key, value)) in annotations.iter().enumerate() {
+                for (index, (key, value)) in entries.iter().enumerate() {
                     if index > 0 {
                         self.text.push(',');
                     }
@@ -141,17 +139,19 @@ impl Patch {
                 }
                 self.text.push_str("}}");
             }
-            Edit::Annotate { annotations, .. } => {
-                for (key, value) in annotations {
-                    self.add("/metadata/annotations/");
+            Edit::SetMetadata { map, entries, .. } => {
+                for (key, value) in entries {
+                    self.add(map.path());
+                    self.text.push('/');
                     self.token(key);
                     self.value("");
                     push_string(&mut self.text, value);
                     self.end();
                 }
             }
-            Edit::RemoveAnnotation { key } => {
-                self.remove("/metadata/annotations/");
+            Edit::RemoveMetadata { map, key } => {
+                self.remove(map.path());
+                self.text.push('/');
                 self.token(key);
                 self.end_of_path();
             }
@@ -296,43 +296,6 @@ impl Patch {
             }
         }
         self.text.push_str("}}");
-    }
-
-    fn sidecar(&mut self, sidecar: &SidecarContainer<'_>) {
-        let settings = sidecar.settings;
-        self.text.push_str("{\"name\":\"");
-        self.text.push_str(SIDECAR);
-        self.text.push_str("\",\"image\":");
-        push_string(&mut self.text, &settings.image);
-        self.text.push_str(",\"imagePullPolicy\":");
-        push_string(&mut self.text, &settings.pull_policy);
-        self.text.push_str(",\"restartPolicy\":\"Always\",\"env\":");
-        self.list(&sidecar.variables, |patch, (name, value)| {
-            patch.text.push_str("{\"name\":\"");
-            patch.text.push_str(name);
-            patch.text.push_str("\",\"value\":");
-            push_string(&mut patch.text, value);
-            patch.text.push('}');
-        });
-        // No other container starts before there is a token. An identity may come minutes after its pod, and what is
-        // killed meanwhile only waits longer.
-        self.text.push_str(concat!(
-            ",\"startupProbe\":{\"exec\":{\"command\":[\"/tokenscope-sidecar\",\"ready\"]},",
-            "\"periodSeconds\":1,\"timeoutSeconds\":5,\"failureThreshold\":900}",
-            ",\"volumeMounts\":[{\"name\":\""
-        ));
-        self.text.push_str(sidecar.tokens.volume);
-        self.text.push_str("\",\"mountPath\":\"");
-        self.text.push_str(sidecar.tokens.path);
-        self.text.push_str("\"},{\"name\":");
-        push_string(&mut self.text, &sidecar.socket_volume);
-        self.text.push_str(",\"mountPath\":\"");
-        self.text.push_str(SOCKET_FOLDER);
-        self.text.push_str("\",\"readOnly\":true}],\"resources\":");
-        self.text.push_str(&settings.resources);
-        self.text.push_str(",\"securityContext\":");
-        self.text.push_str(&settings.security_context);
-        self.text.push('}');
     }
 
     fn sources(&mut self, tokens: &[TokenFile<'_>]) {

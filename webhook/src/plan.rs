@@ -6,12 +6,16 @@
 
 use std::borrow::Cow;
 
+use tokenscope_core::lock::{LockMode, holds_locked_token};
 use tokenscope_core::pod::{Container, EnvVar, Pod, SIDECAR, Volume, VolumeMount};
 use tokenscope_core::{
-    Audience, Decision, Denied, Enforcement, Grant, GrantRecord, Granted, Hint, RecordedGrant, Request, SessionName,
-    Settings, Sidecar, SpiffeId, TokenExpiration, TokenSource, TrustDomain, Untouched, WorkloadApi, annotations,
-    fingerprint,
+    Audience, Decision, Denied, Enforcement, Grant, GrantRecord, Granted, Hint, MOST_RECORD_BYTES, Pairs,
+    RecordedGrant, Request, SessionName, Settings, SpiffeId, TokenExpiration, TokenSource, TrustDomain, Untouched,
+    WorkloadApi, annotations, fingerprint,
 };
+
+use crate::present_sidecar::PresentSidecars;
+use crate::sidecar_container::{SOCKET_FOLDER, SidecarContainer};
 
 /// What a review comes to, and how the pod changes.
 #[derive(Debug)]
@@ -22,6 +26,8 @@ pub struct Plan<'a> {
     pub edits: Vec<Edit<'a>>,
     /// What whoever creates the pod should know.
     pub warnings: Vec<String>,
+    /// The name of the volume that is ours, or goes: the lock has no business with the tokens in it.
+    pub own_volume: Option<&'static str>,
 }
 
 /// What becomes of a pod, once its own volumes and mounts were looked at too.
@@ -137,18 +143,41 @@ pub enum Edit<'a> {
         /// Its index among the init containers.
         index: usize,
     },
-    /// Sets annotations.
-    Annotate {
+    /// Sets labels or annotations.
+    SetMetadata {
+        /// Which of the two.
+        map: MetadataMap,
         /// Keys and values; never empty.
-        annotations: Vec<(&'static str, Cow<'static, str>)>,
-        /// Whether the pod has no annotations yet.
+        entries: Vec<(&'static str, Cow<'static, str>)>,
+        /// Whether the pod has none yet.
         none: bool,
     },
-    /// Takes an annotation away.
-    RemoveAnnotation {
+    /// Takes a label or an annotation away.
+    RemoveMetadata {
+        /// Which of the two.
+        map: MetadataMap,
         /// Its key.
         key: &'static str,
     },
+}
+
+/// A map of a pod's metadata.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetadataMap {
+    /// `metadata.labels`.
+    Labels,
+    /// `metadata.annotations`.
+    Annotations,
+}
+
+impl MetadataMap {
+    /// Its JSON Pointer (RFC 6901).
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Labels => "/metadata/labels",
+            Self::Annotations => "/metadata/annotations",
+        }
+    }
 }
 
 /// Where a container stands in the pod.
@@ -178,19 +207,6 @@ pub enum Content<'a> {
     Memory,
     /// The socket of the SPIFFE Workload API.
     Socket(&'a WorkloadApi),
-}
-
-/// The native sidecar that keeps a pod's tokens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SidecarContainer<'a> {
-    /// What the installation says about it.
-    pub settings: &'a Sidecar,
-    /// Its environment: names and values.
-    pub variables: Vec<(&'static str, Cow<'a, str>)>,
-    /// Where the tokens are written.
-    pub tokens: Mount,
-    /// The volume that has the Workload API's socket, mounted at [`SOCKET_FOLDER`].
-    pub socket_volume: Cow<'a, str>,
 }
 
 /// One projected token.
@@ -232,10 +248,10 @@ pub struct Mount {
 }
 
 /// The volume that has the Workload API's socket, where the pod brings none.
-const SOCKET_VOLUME: &str = "tokenscope-spiffe-workload-api";
+/// How many conflicts of one pod are told.
+const MOST_CONFLICTS: usize = 8;
 
-/// Where the Workload API's socket is in the sidecar.
-pub const SOCKET_FOLDER: &str = "/spiffe-workload-api";
+const SOCKET_VOLUME: &str = "tokenscope-spiffe-workload-api";
 
 /// The variables that a container may get, in the order in which the EKS webhook adds them.
 const STS_REGIONAL_ENDPOINTS: &str = "AWS_STS_REGIONAL_ENDPOINTS";
@@ -244,15 +260,17 @@ const REGION: &str = "AWS_REGION";
 const ROLE_ARN: &str = "AWS_ROLE_ARN";
 const TOKEN_FILE: &str = "AWS_WEB_IDENTITY_TOKEN_FILE";
 const ROLE_SESSION_NAME: &str = "AWS_ROLE_SESSION_NAME";
+const METADATA_DISABLED: &str = "AWS_EC2_METADATA_DISABLED";
 
 /// All of them. A record that names any other variable is not ours, and does not make that one ours.
-const VARIABLES: [&str; 6] = [
+const VARIABLES: [&str; 7] = [
     STS_REGIONAL_ENDPOINTS,
     DEFAULT_REGION,
     REGION,
     ROLE_ARN,
     TOKEN_FILE,
     ROLE_SESSION_NAME,
+    METADATA_DISABLED,
 ];
 
 impl Mount {
@@ -282,16 +300,21 @@ impl Mount {
 ///
 /// A pod whose own volume or mount stands where ours must go is refused although its role was granted: a token that we
 /// did not put there is never trusted.
-pub fn plan<'a, S: AsRef<str>>(
+pub fn plan<'a, 'b, S: AsRef<str>>(
     pod: &'a Pod<S>,
-    record: Option<&GrantRecord<'_>>,
-    request: &Request<'_>,
+    record: Option<&'b GrantRecord<'b>>,
+    request: &'b Request<'b>,
     decision: &'a Decision,
     settings: &'a Settings,
+    sidecars: &'b PresentSidecars,
 ) -> Plan<'a> {
-    let mut planner = Planner::new(pod, record, request, settings);
+    let mut planner = Planner::new(pod, record, request, settings, sidecars);
     match decision {
         Decision::Untouched(why) => {
+            let reserved = planner.reserved_names();
+            if planner.needs_mark() && !reserved.is_empty() {
+                return planner.refuse(reserved);
+            }
             let mut plan = planner.leave(Verdict::Untouched(why.clone()));
             if let Untouched::NoContainer { warnings } = why {
                 plan.warnings.clone_from(warnings);
@@ -337,6 +360,8 @@ struct Planner<'a, 'b, S> {
     socket_volume: Option<(usize, &'a Volume<S>)>,
     /// Whether an earlier review added a sidecar, and with it maybe that volume.
     owns_sidecar: bool,
+    /// The init containers of the sidecar's name, whole.
+    sidecars: &'b PresentSidecars,
 }
 
 /// What the granted containers get.
@@ -389,7 +414,7 @@ impl<'a> Equipment<'a> {
         planner: &Planner<'a, '_, S>,
     ) {
         let own = |name: &str| container.variable(name).filter(|_| !planner.is_ours(container, name));
-        let mut variables = Vec::with_capacity(6);
+        let mut variables = Vec::with_capacity(VARIABLES.len());
         let mut add = |name, value| variables.push(Variable { name, value });
         let text = |text: &'a str| Value::Text(Cow::Borrowed(text));
 
@@ -431,6 +456,9 @@ impl<'a> Equipment<'a> {
                 SessionName::PodName => self.name_does_not_fit = true,
             }
         }
+        if grant.disables_instance_metadata && own(METADATA_DISABLED).is_none() {
+            add(METADATA_DISABLED, text("true"));
+        }
         self.containers.push(Equipped {
             container: index,
             grant,
@@ -467,6 +495,7 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
         record: Option<&'b GrantRecord<'b>>,
         request: &'b Request<'b>,
         settings: &'a Settings,
+        sidecars: &'b PresentSidecars,
     ) -> Self {
         let mount = Mount::of(settings);
         let volumes = || pod.spec.volumes.iter().flatten().enumerate();
@@ -483,6 +512,7 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
             owns_volume: record.is_some() && volume.is_none_or(|(_, volume)| holds_tokens_only(volume)),
             socket_volume: volumes().find(|(_, volume)| volume.name.as_ref() == SOCKET_VOLUME),
             owns_sidecar: record.is_some_and(|record| record.sidecar),
+            sidecars,
         }
     }
 
@@ -519,7 +549,7 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
         if equipment.tokens.is_empty() {
             return Vec::new();
         }
-        let mut conflicts = Vec::new();
+        let mut conflicts = self.reserved_names();
         if equipment.needs_sidecar() {
             self.sidecar_conflicts(&mut conflicts);
         }
@@ -562,6 +592,12 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
         if let Some(why) = &self.settings.sidecar.unsupported {
             conflicts.push(why.to_string());
         }
+    }
+
+    /// Where the pod bears a name of the sidecar's. In a reviewed pod these names are ours: an identity that a SPIFFE provider
+    /// gives to a container of this name must not go to somebody else's.
+    fn reserved_names(&self) -> Vec<String> {
+        let mut conflicts = Vec::new();
         if self.socket_volume.is_some() && !self.owns_sidecar {
             conflicts.push(format!(
                 "the pod brings a volume {SOCKET_VOLUME} of its own, which is the name of the volume that tokenscope adds: remove or rename it"
@@ -581,10 +617,24 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
                 ));
             }
         }
+        conflicts.truncate(MOST_CONFLICTS);
+        conflicts
+    }
+
+    /// Whether the API server's own policies look for the mark on this pod.
+    fn needs_mark(&self) -> bool {
+        let lock = &self.settings.lock;
+        self.request.needs_mark() || (lock.mode == LockMode::Deny && holds_locked_token(self.request, self.settings))
     }
 
     fn grant(&self, granted: &'a Granted, equipment: Equipment<'a>) -> Plan<'a> {
         let record = self.record_of(granted, &equipment);
+        if record.len() > MOST_RECORD_BYTES {
+            return self.refuse(vec![format!(
+                "the record of the grant would have {} bytes, and at most {MOST_RECORD_BYTES} are kept: use fewer labels or fewer annotations tokenscope.io/role-arn.<container>",
+                record.len()
+            )]);
+        }
         let mut warnings = granted.warnings.clone();
         self.warn_about_other_credentials(&equipment, &mut warnings);
         if equipment.name_does_not_fit {
@@ -603,25 +653,37 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
             self.edit_container(*place, container, equipped, &mut edits);
         }
         self.edit_sidecar(sidecar, &mut edits);
-        self.edit_annotations(Some(record), Some("granted"), &mut edits);
+        self.edit_metadata(Some(record), Some("granted"), &mut edits);
         Plan {
             verdict: Verdict::Granted,
             edits,
             warnings,
+            own_volume: Some(self.mount.volume),
         }
     }
 
     fn refuse(&self, reasons: Vec<String>) -> Plan<'a> {
-        let enforcement = self.settings.enforcement_in(&self.request.namespace_labels);
+        let enforcement = if self.is_never_denied() {
+            Enforcement::Warn
+        } else {
+            self.settings.enforcement_in(&self.request.namespace_labels)
+        };
         let verdict = Verdict::Refused { reasons, enforcement };
         if enforcement == Enforcement::Enforce {
             return Plan {
                 verdict,
                 edits: Vec::new(),
                 warnings: Vec::new(),
+                own_volume: None,
             };
         }
         self.leave(verdict)
+    }
+
+    /// Whether a pod of this namespace is left alone where another one would be refused.
+    fn is_never_denied(&self) -> bool {
+        let mut namespaces = self.settings.never_denied.iter();
+        namespaces.any(|namespace| **namespace == *self.request.namespace)
     }
 
     /// Takes away what an earlier review added, and marks the pod where it needs the mark.
@@ -635,16 +697,19 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
             self.edit_sidecar(None, &mut edits);
         }
         let mark = match &verdict {
-            Verdict::Refused { .. } => Some("refused"),
+            // The guard does not look at these namespaces, so a pod that bears no mark needs no change.
+            Verdict::Refused { .. } if !self.is_never_denied() || self.is_marked() => Some("refused"),
+            Verdict::Refused { .. } => None,
             // A mark that the user brought must not stand there if it is not true.
-            _ if self.request.needs_mark() || self.pod.annotation(annotations::REVIEWED).is_some() => Some("untouched"),
+            _ if self.needs_mark() || self.is_marked() => Some("untouched"),
             _ => None,
         };
-        self.edit_annotations(None, mark, &mut edits);
+        self.edit_metadata(None, mark, &mut edits);
         Plan {
             verdict,
             edits,
             warnings: Vec::new(),
+            own_volume: self.owns_volume.then_some(self.mount.volume),
         }
     }
 
@@ -686,7 +751,8 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
         Some(SidecarContainer {
             settings,
             variables,
-            tokens: self.mount,
+            token_volume: self.mount.volume,
+            token_folder: self.mount.path,
             socket_volume: self
                 .own_workload_api()
                 .map_or(Cow::Borrowed(SOCKET_VOLUME), Cow::Borrowed),
@@ -760,20 +826,24 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
     /// The sidecar is the first init container, so that each of the others finds a token too.
     fn edit_sidecar(&self, wanted: Option<SidecarContainer<'a>>, edits: &mut Vec<Edit<'a>>) {
         let init_containers = self.pod.spec.init_containers.as_deref();
-        let mut present = init_containers.into_iter().flatten().enumerate();
-        let present = present.find(|(_, container)| self.owns_sidecar && container.name.as_ref() == SIDECAR);
-        match (present, wanted) {
-            (None, None) => {}
-            (Some((0, present)), Some(wanted)) if wanted.is(present) => {}
-            (Some((from, present)), Some(wanted)) if wanted.is(present) => edits.push(Edit::MoveSidecar { from }),
-            (present, wanted) => {
-                edits.extend(present.map(|(index, _)| Edit::RemoveSidecar { index }));
-                edits.extend(wanted.map(|sidecar| Edit::AddSidecar {
-                    sidecar,
-                    none: init_containers.is_none(),
-                }));
-            }
+        let equal = wanted
+            .as_ref()
+            .filter(|_| self.owns_sidecar)
+            .and_then(|wanted| self.sidecars.only_one_equal_to(&wanted.json()));
+        match equal {
+            Some(0) => return,
+            Some(from) => return edits.push(Edit::MoveSidecar { from }),
+            None => {}
         }
+        let present = init_containers.into_iter().flatten().enumerate();
+        let present = present.filter(|(_, container)| self.owns_sidecar && container.name.as_ref() == SIDECAR);
+        let present: Vec<usize> = present.map(|(index, _)| index).collect();
+        // From behind, so that the indices of those that are still to go stay true.
+        edits.extend(present.into_iter().rev().map(|index| Edit::RemoveSidecar { index }));
+        edits.extend(wanted.map(|sidecar| Edit::AddSidecar {
+            sidecar,
+            none: init_containers.is_none(),
+        }));
     }
 
     fn edit_container(
@@ -855,25 +925,42 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
         }));
     }
 
-    fn edit_annotations(&self, record: Option<String>, mark: Option<&'static str>, edits: &mut Vec<Edit<'a>>) {
+    /// Whether the pod bears a mark already, or the annotation that was the mark before version 0.2.
+    fn is_marked(&self) -> bool {
+        self.pod.metadata.labels.value(annotations::REVIEWED).is_some()
+            || self.pod.annotation(annotations::REVIEWED).is_some()
+    }
+
+    /// The record is an annotation and the mark a label. For one release the mark is an annotation too: the guard of version 0.1
+    /// looks for that one while an upgrade runs.
+    fn edit_metadata(&self, record: Option<String>, mark: Option<&'static str>, edits: &mut Vec<Edit<'a>>) {
         let present = |key| self.pod.annotation(key);
         if record.is_none() && present(annotations::GRANT).is_some() {
-            edits.push(Edit::RemoveAnnotation {
+            edits.push(Edit::RemoveMetadata {
+                map: MetadataMap::Annotations,
                 key: annotations::GRANT,
             });
         }
-        let record = record.map(|record| (annotations::GRANT, Cow::Owned(record)));
         let mark = mark.map(|mark| (annotations::REVIEWED, Cow::Borrowed(mark)));
-        let annotations: Vec<_> = record
+        let record = record.map(|record| (annotations::GRANT, Cow::Owned(record)));
+        let annotations = record.into_iter().chain(mark.clone());
+        let annotations: Vec<_> = annotations.filter(|(key, value)| present(key) != Some(value)).collect();
+        let labels = &self.pod.metadata.labels;
+        let label: Vec<_> = mark
             .into_iter()
-            .chain(mark)
-            .filter(|(key, value)| present(key) != Some(value))
+            .filter(|(key, value)| labels.value(key) != Some(value))
             .collect();
-        if !annotations.is_empty() {
-            edits.push(Edit::Annotate {
+        for (map, entries, none) in [
+            (
+                MetadataMap::Annotations,
                 annotations,
-                none: self.pod.metadata.annotations.is_none(),
-            });
+                self.pod.metadata.annotations.is_none(),
+            ),
+            (MetadataMap::Labels, label, labels.is_empty()),
+        ] {
+            if !entries.is_empty() {
+                edits.push(Edit::SetMetadata { map, entries, none });
+            }
         }
     }
 
@@ -891,8 +978,8 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
             )
             .into(),
             sidecar: equipment.needs_sidecar(),
-            labels: None,
-            annotations: None,
+            labels: Some(recorded(&self.request.pod.labels, |key| key != annotations::REVIEWED)),
+            annotations: Some(recorded(&self.request.pod.annotations, annotations::decides)),
         };
         let mut kinds: Vec<&Equipped<'_>> = Vec::with_capacity(1);
         for equipped in &equipment.containers {
@@ -949,6 +1036,12 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
     }
 }
 
+fn recorded<'r>(pairs: &Pairs<&'r str>, keep: impl Fn(&str) -> bool) -> Pairs<Cow<'r, str>> {
+    let kept = pairs.iter().filter(|(key, _)| keep(key));
+    kept.map(|(key, value)| (Cow::Owned(key.to_owned()), Cow::Owned(value.to_owned())))
+        .collect()
+}
+
 fn names(equipped: &Equipped<'_>) -> impl Iterator<Item = &'static str> {
     equipped.variables.iter().map(|variable| variable.name)
 }
@@ -975,36 +1068,6 @@ impl Mount {
         present.mount_path.as_ref() == self.path
             && present.read_only == Some(true)
             && present.sub_path.as_ref().is_none_or(|path| path.as_ref().is_empty())
-    }
-}
-
-impl SidecarContainer<'_> {
-    /// Whether it is there already, whatever others added to it.
-    fn is<S: AsRef<str>>(&self, present: &Container<S>) -> bool {
-        let variable_is = |(name, wanted): &(&str, Cow<'_, str>)| {
-            present.variable(name).is_some_and(|variable| {
-                variable.value_from.is_none() && variable.value.as_ref().is_some_and(|value| value.as_ref() == wanted)
-            })
-        };
-        let mounts = |volume: &str, path: &str, read_only: bool| {
-            present.volume_mounts.iter().flatten().any(|mount| {
-                mount.name.as_ref() == volume
-                    && mount.mount_path.as_ref() == path
-                    && mount.read_only.unwrap_or_default() == read_only
-                    && mount.sub_path.is_none()
-            })
-        };
-        present
-            .restart_policy
-            .as_ref()
-            .is_some_and(|policy| policy.as_ref() == "Always")
-            && present
-                .image
-                .as_ref()
-                .is_some_and(|image| *image.as_ref() == *self.settings.image)
-            && self.variables.iter().all(variable_is)
-            && mounts(self.tokens.volume, self.tokens.path, false)
-            && mounts(&self.socket_volume, SOCKET_FOLDER, true)
     }
 }
 

@@ -1,26 +1,28 @@
 //! AdmissionReview of admission.k8s.io/v1 on the wire: a pod in, a verdict and a patch out.
 //!
-//! The request is read by a borrowed, partial decode, and the answer is written straight to text: the pod is never built
-//! as a whole, so nothing of it can get lost.
+//! The request is read by a borrowed, partial decode, and the answer is written straight to text ([`crate::answer`]): the pod is
+//! never built as a whole, so nothing of it can get lost.
 
-use std::borrow::Cow;
-use std::fmt::{self, Write as _};
-
-use base64_simd::STANDARD;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use tokenscope_core::json::push_string;
-use tokenscope_core::pod::{OwnerReference, Pod, Text};
-use tokenscope_core::{ContainerGrant, Decision, Enforcement, Granted, PolicySet, Settings, decide, json};
+use tokenscope_core::lock::{self, LockMode, UngrantedToken};
+use tokenscope_core::pod::{OwnerReference, Pod, SIDECAR, Text};
+use tokenscope_core::{Enforcement, PolicySet, Request, Settings, TokenVolume, decide, json};
 
+use crate::answer::{self, Warnings};
 use crate::facts::{self, Surroundings};
-use crate::metrics::Outcome;
 use crate::patch;
 use crate::plan::{self, Verdict};
+use crate::present_sidecar::PresentSidecars;
+
+pub(crate) use crate::answer::up_to;
+pub use crate::answer::{Answer, Refusal, allow};
 
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
+/// How much of a text that a caller sent is repeated to him and to the log.
+const MOST_QUOTED_BYTES: usize = 120;
 
 /// A review that can be answered.
 #[derive(Debug)]
@@ -41,6 +43,8 @@ pub struct Review<'a> {
     namespace: Text<'a>,
     dry_run: bool,
     pod: Pod<Text<'a>>,
+    /// The whole review.
+    text: &'a str,
 }
 
 /// Why a review can't be answered. `Display` is what the API server writes into its log and its answer.
@@ -107,7 +111,7 @@ struct WireKind<'a> {
 pub fn read(body: &[u8]) -> Result<Asked<'_>, Unreadable> {
     let text = std::str::from_utf8(body)?;
     let error = match json::from_str::<Wire<'_, Pod<Text<'_>>>>(text) {
-        Ok(wire) => return asked(wire),
+        Ok(wire) => return asked(wire, text),
         Err(error) => error,
     };
     // An object that is no pod is none of our business, but a pod that can't be read is.
@@ -119,7 +123,7 @@ pub fn read(body: &[u8]) -> Result<Asked<'_>, Unreadable> {
     Ok(Asked::Other { uid: request.uid })
 }
 
-fn asked<'a>(wire: Wire<'a, Pod<Text<'a>>>) -> Result<Asked<'a>, Unreadable> {
+fn asked<'a>(wire: Wire<'a, Pod<Text<'a>>>, text: &'a str) -> Result<Asked<'a>, Unreadable> {
     let request = checked(wire)?;
     if !request.creates_a_pod() {
         return Ok(Asked::Other { uid: request.uid });
@@ -129,14 +133,15 @@ fn asked<'a>(wire: Wire<'a, Pod<Text<'a>>>) -> Result<Asked<'a>, Unreadable> {
         namespace: request.namespace.ok_or(Unreadable::Missing("namespace"))?,
         dry_run: request.dry_run.unwrap_or_default(),
         pod: request.object.ok_or(Unreadable::Missing("object"))?,
+        text,
     })))
 }
 
 fn checked<O>(wire: Wire<'_, O>) -> Result<WireRequest<'_, O>, Unreadable> {
     if *wire.api_version != *API_VERSION || *wire.kind != *KIND {
         return Err(Unreadable::Version {
-            kind: wire.kind.to_string(),
-            api_version: wire.api_version.to_string(),
+            kind: up_to(&wire.kind, MOST_QUOTED_BYTES).to_owned(),
+            api_version: up_to(&wire.api_version, MOST_QUOTED_BYTES).to_owned(),
         });
     }
     let request = wire.request.ok_or(Unreadable::Missing("request"))?;
@@ -153,39 +158,6 @@ impl<O> WireRequest<'_, O> {
             && *self.kind.kind == *"Pod"
             && empty(&self.kind.group)
             && empty(&self.sub_resource)
-    }
-}
-
-/// The answer to a review.
-#[derive(Clone, Debug)]
-pub struct Answer {
-    /// The AdmissionReview as JSON.
-    pub body: String,
-    /// How it is counted.
-    pub outcome: Outcome,
-    /// What is to be written on the pod's owner.
-    pub refusal: Option<Refusal>,
-}
-
-/// A refusal that somebody should hear of who does not see the answer.
-#[derive(Clone, Debug)]
-pub struct Refusal {
-    /// The pod's namespace.
-    pub namespace: Box<str>,
-    /// The object that creates the pod.
-    pub owner: OwnerReference<Box<str>>,
-    /// Why.
-    pub message: String,
-}
-
-/// Lets something through that is no pod's creation.
-pub fn allow(uid: &str) -> Answer {
-    let mut body = begin(uid, true, 0);
-    body.push_str("}}");
-    Answer {
-        body,
-        outcome: Outcome::Untouched,
-        refusal: None,
     }
 }
 
@@ -212,9 +184,9 @@ impl Review<'_> {
         let record = self.pod.grant_record();
         let request = facts::request(&self.pod, record.as_ref(), &self.namespace, surroundings);
         let decision = decide(&request, policies, settings, now);
-        let plan = plan::plan(&self.pod, record.as_ref(), &request, &decision, settings);
-
-        let patch = (!plan.edits.is_empty()).then(|| patch::json(&plan.edits));
+        let sidecars = self.present_sidecars();
+        let plan = plan::plan(&self.pod, record.as_ref(), &request, &decision, settings, &sidecars);
+        let ungranted = self.ungranted_tokens(&request, plan.own_volume, policies, settings, now);
         let mut warnings = Warnings::default();
         if !account_is_known {
             warnings.add(&format!(
@@ -222,48 +194,49 @@ impl Review<'_> {
                 request.service_account
             ));
         }
-        for warning in &plan.warnings {
-            warnings.add(warning);
-        }
-        let (outcome, allowed) = match &plan.verdict {
-            Verdict::Untouched(_) => (Outcome::Untouched, true),
-            Verdict::Granted => (Outcome::Granted, true),
-            Verdict::Refused { enforcement, .. } => match enforcement {
-                Enforcement::Enforce => (Outcome::Denied, false),
-                Enforcement::Warn => (Outcome::Warned, true),
-                Enforcement::Audit => (Outcome::Audited, true),
-            },
+        plan.warnings.iter().for_each(|warning| warnings.add(warning));
+        let (verdict, edits) = match refused_by_lock(&ungranted, &plan.verdict, &request, settings) {
+            Some(refused) => (refused, Vec::new()),
+            None => (plan.verdict, plan.edits),
         };
-        if let Verdict::Refused { reasons, .. } = &plan.verdict
-            && outcome == Outcome::Warned
-        {
-            warnings.add("the pod gets no AWS credentials:");
-            for reason in reasons {
-                warnings.add(reason);
-            }
+        warnings.tell(&verdict);
+        if settings.lock.mode >= LockMode::Warn && !matches!(verdict, Verdict::Refused { .. }) {
+            ungranted.iter().for_each(|token| warnings.add(&token.to_string()));
         }
-
-        let mut body = begin(&self.uid, allowed, patch.as_ref().map_or(0, String::len));
-        if let Some(patch) = &patch {
-            body.push_str(",\"patchType\":\"JSONPatch\",\"patch\":\"");
-            STANDARD.encode_append(patch, &mut body);
-            body.push('"');
-        }
-        if let Verdict::Refused { reasons, .. } = &plan.verdict
-            && !allowed
-        {
-            body.push_str(",\"status\":{\"status\":\"Failure\",\"message\":");
-            push_string(&mut body, &format!("tokenscope: {}", reasons.join("; ")));
-            body.push_str(",\"reason\":\"Forbidden\",\"code\":403}");
-        }
-        warnings.write(&mut body);
-        audit(&plan.verdict, outcome, &decision, &mut body);
-        body.push_str("}}");
+        let patch = (!edits.is_empty()).then(|| patch::json(&edits));
         Answer {
-            body,
-            outcome,
-            refusal: self.refusal(&plan.verdict),
+            body: answer::body(&self.uid, &verdict, &decision, patch.as_deref(), &warnings, &ungranted),
+            outcome: answer::outcome(&verdict),
+            ungranted_tokens: ungranted.len(),
+            refusal: self.refusal(&verdict),
         }
+    }
+
+    /// The init containers of the sidecar's name, which mostly there are none of.
+    fn present_sidecars(&self) -> PresentSidecars {
+        let mut init_containers = self.pod.spec.init_containers.iter().flatten();
+        if init_containers.any(|container| container.name.as_ref() == SIDECAR) {
+            return PresentSidecars::read(self.text);
+        }
+        PresentSidecars::default()
+    }
+
+    /// The tokens that the pod brings itself and no policy grants it. `own_volume` is tokenscope's, not the pod's.
+    fn ungranted_tokens(
+        &self,
+        request: &Request<'_>,
+        own_volume: Option<&str>,
+        policies: &PolicySet,
+        settings: &Settings,
+        now: Timestamp,
+    ) -> Vec<UngrantedToken> {
+        let holds_none = |volume: &TokenVolume<'_>| own_volume == Some(volume.name);
+        if request.pod.token_volumes.iter().all(holds_none) {
+            return Vec::new();
+        }
+        let mut request = request.clone();
+        request.pod.token_volumes.retain(|volume| !holds_none(volume));
+        lock::ungranted(&request, policies, settings, now)
     }
 
     /// What is to be written on the pod's owner: whoever asked it for pods does not see our answer.
@@ -296,117 +269,28 @@ impl Review<'_> {
     }
 }
 
-/// Everything up to `allowed`, with room for what mostly follows.
-fn begin(uid: &str, allowed: bool, patch: usize) -> String {
-    let mut body = String::with_capacity(1024 + patch.div_ceil(3) * 4);
-    body.push_str(r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"uid":"#);
-    push_string(&mut body, uid);
-    body.push_str(if allowed {
-        ",\"allowed\":true"
-    } else {
-        ",\"allowed\":false"
-    });
-    body
-}
-
-/// What the API server writes into its audit log, if it has one.
-fn audit(verdict: &Verdict, outcome: Outcome, decision: &Decision, body: &mut String) {
-    /// An audit event has many readers and no use for a book.
-    const MOST_BYTES: usize = 2048;
-    let mut annotations = vec![("decision", Cow::Borrowed(outcome.as_str()))];
-    match (verdict, decision) {
-        (Verdict::Untouched(_), _) => return,
-        (Verdict::Granted, Decision::Granted(granted)) => annotations.extend([
-            ("role", distinct(granted, |granted| Some(&granted.grant.role)).into()),
-            (
-                "policy",
-                distinct(granted, |granted| granted.grant.policy.as_ref()).into(),
-            ),
-            ("reasons", distinct(granted, |granted| Some(&granted.reason)).into()),
-        ]),
-        (Verdict::Refused { reasons, .. }, _) => annotations.push(("reasons", reasons.join("; ").into())),
-        // A plan grants only what was granted.
-        (Verdict::Granted, _) => {}
+/// The verdict where the lock keeps the pod out, whatever else was decided. It does not where namespaces are never denied.
+fn refused_by_lock(
+    ungranted: &[UngrantedToken],
+    decided: &Verdict,
+    request: &Request<'_>,
+    settings: &Settings,
+) -> Option<Verdict> {
+    let never_denied = || {
+        settings
+            .never_denied
+            .iter()
+            .any(|namespace| **namespace == *request.namespace)
+    };
+    if ungranted.is_empty() || settings.lock.mode < LockMode::Deny || never_denied() {
+        return None;
     }
-    body.push_str(",\"auditAnnotations\":{");
-    let present = annotations.iter().filter(|(_, value)| !value.is_empty());
-    for (index, (key, value)) in present.enumerate() {
-        if index > 0 {
-            body.push(',');
-        }
-        push_string(body, key);
-        body.push(':');
-        push_string(body, up_to(value, MOST_BYTES));
+    let mut reasons: Vec<String> = ungranted.iter().map(ToString::to_string).collect();
+    if let Verdict::Refused { reasons: others, .. } = decided {
+        reasons.extend(others.iter().cloned());
     }
-    body.push('}');
-}
-
-/// What the containers' grants say, each once.
-fn distinct<'a, T>(granted: &'a Granted, said: impl Fn(&'a ContainerGrant) -> Option<&'a T>) -> String
-where
-    T: PartialEq + fmt::Display + 'a,
-{
-    let mut things: Vec<&T> = Vec::with_capacity(1);
-    let mut text = String::with_capacity(128);
-    for thing in granted.containers.iter().filter_map(said) {
-        if things.contains(&thing) {
-            continue;
-        }
-        things.push(thing);
-        let separator = if text.is_empty() { "" } else { "; " };
-        // Writing into a String can't fail.
-        let _ = write!(text, "{separator}{thing}");
-    }
-    text
-}
-
-/// Warnings as kubectl shows them: the API server cuts each after 256 characters, and all together after 4,096.
-#[derive(Default)]
-struct Warnings {
-    texts: Vec<String>,
-}
-
-impl Warnings {
-    const MOST: usize = 14;
-    const MOST_BYTES: usize = 256;
-    const PREFIX: &'static str = "tokenscope: ";
-    const CONTINUED: &'static str = "… ";
-
-    /// A sentence that is too long goes on in the next warning.
-    fn add(&mut self, text: &str) {
-        let mut rest = text;
-        let mut prefix = Self::PREFIX;
-        while !rest.is_empty() && self.texts.len() < Self::MOST {
-            let room = Self::MOST_BYTES - prefix.len();
-            let mut part = up_to(rest, room);
-            if part.len() < rest.len()
-                && let Some(space) = part.rfind(' ').filter(|&at| at > 0)
-            {
-                part = &part[..space];
-            }
-            self.texts.push(format!("{prefix}{part}"));
-            rest = rest[part.len()..].trim_start();
-            prefix = Self::CONTINUED;
-        }
-    }
-
-    fn write(&self, body: &mut String) {
-        if self.texts.is_empty() {
-            return;
-        }
-        body.push_str(",\"warnings\":[");
-        for (index, text) in self.texts.iter().enumerate() {
-            if index > 0 {
-                body.push(',');
-            }
-            push_string(body, text);
-        }
-        body.push(']');
-    }
-}
-
-/// The longest start of a text that has at most `most` bytes.
-pub(crate) fn up_to(text: &str, most: usize) -> &str {
-    let end = (0..=most.min(text.len())).rev().find(|&at| text.is_char_boundary(at));
-    &text[..end.unwrap_or_default()]
+    Some(Verdict::Refused {
+        reasons,
+        enforcement: Enforcement::Enforce,
+    })
 }

@@ -32,6 +32,7 @@ fn a_granted_pod_gets_volume_mount_variables_record_and_mark() {
             "AWS_REGION=eu-central-1",
             &format!("AWS_ROLE_ARN={ROLE}"),
             &format!("AWS_WEB_IDENTITY_TOKEN_FILE={}", token_file()),
+            "AWS_EC2_METADATA_DISABLED=true",
         ]
     );
     assert_eq!(
@@ -43,6 +44,7 @@ fn a_granted_pod_gets_volume_mount_variables_record_and_mark() {
         json!([{"name": VOLUME, "projected": {"sources": [{"serviceAccountToken":
             {"audience": "sts.amazonaws.com", "expirationSeconds": 3600, "path": "token"}}]}}])
     );
+    assert_eq!(reviewed.mark(), Some("granted"));
     assert_eq!(reviewed.annotation("tokenscope.io/reviewed"), Some("granted"));
     let record = reviewed.record();
     assert_eq!(record["grants"][0]["policy"], "TokenScopePolicy shop/orders");
@@ -101,7 +103,8 @@ fn the_patch_for_one_container_is_small() {
     );
     let reviewed = world.review(&pod);
     let bytes = Value::Array(reviewed.patch).to_string().len();
-    assert!(bytes < 1500, "{bytes} bytes");
+    // The record and the mark, each of which a later decision reads, are 600 of them.
+    assert!(bytes < 1800, "{bytes} bytes");
 }
 
 #[test]
@@ -119,8 +122,8 @@ fn a_pod_that_must_be_reviewed_is_marked_even_if_nothing_becomes_of_it() {
     let mut world = World::new();
     world.namespace_labels = vec![("tokenscope.io/required", "true".into())];
     let reviewed = world.review(&plain(app()));
-    assert_eq!(reviewed.annotation("tokenscope.io/reviewed"), Some("untouched"));
-    assert_eq!(reviewed.patch.len(), 1);
+    assert_eq!(reviewed.mark(), Some("untouched"));
+    assert_eq!(reviewed.patch.len(), 2);
 }
 
 #[test]
@@ -541,12 +544,16 @@ fn what_is_no_longer_granted_is_taken_back_and_nothing_else() {
 
     world.service_account.clear();
     let mut expected = pod.clone();
-    expected["metadata"]["annotations"]["tokenscope.io/reviewed"] = json!("untouched");
+    let mark = |pod: &mut Value, mark: &str| {
+        pod["metadata"]["annotations"]["tokenscope.io/reviewed"] = json!(mark);
+        pod["metadata"]["labels"]["tokenscope.io/reviewed"] = json!(mark);
+    };
+    mark(&mut expected, "untouched");
     assert_eq!(world.review(&granted).pod, expected);
 
     world.service_account = vec![("tokenscope.io/role-arn", "nonsense".to_owned())];
     world.settings.enforcement = tokenscope_core::Enforcement::Warn;
-    expected["metadata"]["annotations"]["tokenscope.io/reviewed"] = json!("refused");
+    mark(&mut expected, "refused");
     assert_eq!(world.review(&granted).pod, expected);
 }
 
@@ -886,10 +893,13 @@ fn without_ours(pod: &Value, names: &[&str]) -> Value {
             drop_named(&mut container["volumeMounts"], &[VOLUME]);
         }
     }
-    if let Some(annotations) = pod["metadata"]["annotations"].as_object_mut() {
-        annotations.retain(|key, _| key != "tokenscope.io/grant" && key != "tokenscope.io/reviewed");
-        if annotations.is_empty() {
-            pod["metadata"]["annotations"] = Value::Null;
+    for map in ["annotations", "labels"] {
+        let entries = &mut pod["metadata"][map];
+        if let Some(entries) = entries.as_object_mut() {
+            entries.retain(|key, _| key != "tokenscope.io/grant" && key != "tokenscope.io/reviewed");
+        }
+        if entries.as_object().is_none_or(serde_json::Map::is_empty) {
+            *entries = Value::Null;
         }
     }
     pod
@@ -913,12 +923,14 @@ fn comparable(pod: &Value) -> Value {
             tidy(&mut container["volumeMounts"]);
         }
     }
-    let annotations = &mut pod["metadata"]["annotations"];
-    if let Some(pairs) = annotations.as_object_mut() {
-        pairs.remove("tokenscope.io/reviewed");
-    }
-    if annotations.as_object().is_none_or(serde_json::Map::is_empty) {
-        *annotations = Value::Null;
+    for map in ["annotations", "labels"] {
+        let entries = &mut pod["metadata"][map];
+        if let Some(entries) = entries.as_object_mut() {
+            entries.remove("tokenscope.io/reviewed");
+        }
+        if entries.as_object().is_none_or(serde_json::Map::is_empty) {
+            *entries = Value::Null;
+        }
     }
     pod
 }
@@ -930,6 +942,7 @@ const OURS: &[&str] = &[
     "AWS_ROLE_ARN",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
     "AWS_ROLE_SESSION_NAME",
+    "AWS_EC2_METADATA_DISABLED",
 ];
 
 proptest! {

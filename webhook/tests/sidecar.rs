@@ -186,14 +186,14 @@ fn the_socket_may_come_from_a_folder_of_the_node() {
 }
 
 #[test]
-fn a_sidecar_that_another_webhook_pushed_back_comes_first_again_with_what_others_added_to_it() {
+fn a_sidecar_that_another_webhook_pushed_back_comes_first_again_as_the_api_server_left_it() {
     let world = spiffe();
     let mut pod = world.review(&asking(app())).pod;
     let init_containers = pod["spec"]["initContainers"].as_array_mut().unwrap();
     init_containers[0]["volumeMounts"]
         .as_array_mut()
         .unwrap()
-        .push(json!({"name": "kube-api-access-x", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"}));
+        .push(json!({"name": "kube-api-access-x", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "readOnly": true}));
     init_containers[0]["terminationMessagePath"] = json!("/dev/termination-log");
     let as_it_was = init_containers[0].clone();
     init_containers.insert(0, json!({"name": "istio-validation", "image": "i"}));
@@ -294,8 +294,8 @@ fn foreign_things_of_our_names_are_refused_with_the_remedy() {
             message.contains("brings a container tokenscope-sidecar of its own"),
             "{message}"
         );
-        // Where no sidecar is added, the name is nobody's.
-        assert_eq!(World::new().review(pod).outcome(), Outcome::Granted);
+        // Also where no sidecar is added: a SPIFFE provider may know an identity by this name.
+        assert!(refusal(&World::new(), pod).contains("brings a container tokenscope-sidecar"));
     }
     // A record makes only the init container ours.
     let record = json!({"grants": [], "hash": "", "sidecar": true}).to_string();
@@ -391,4 +391,55 @@ fn eks_compatible_mode_has_the_sidecar_write_where_eks_has_it() {
     );
     assert!(volume(&reviewed, "aws-iam-token").is_some());
     assert!(world.review(&reviewed.pod).patch.is_empty());
+}
+
+/// A pod that this webhook granted, with a change of its sidecar by somebody else.
+fn tampered(change: impl FnOnce(&mut Value)) -> (Value, Reviewed) {
+    let granted = spiffe().review(&asking(app())).pod;
+    let mut pod = granted.clone();
+    change(&mut pod["spec"]["initContainers"][0]);
+    (granted, spiffe().review(&pod))
+}
+
+#[test]
+fn a_sidecar_that_differs_in_any_member_is_replaced() {
+    for (member, value) in [
+        ("args", json!(["--once", "--jwt-svid=token=other"])),
+        ("command", json!(["/tokenscope-sidecar", "--once"])),
+        ("securityContext", json!({"privileged": true})),
+        ("envFrom", json!([{"configMapRef": {"name": "mine"}}])),
+        ("livenessProbe", json!({"exec": {"command": ["sh"]}})),
+        ("workingDir", json!("/mine")),
+    ] {
+        let (granted, reviewed) = tampered(|sidecar| sidecar[member] = value);
+        assert_eq!(reviewed.pod, granted, "{member}");
+    }
+    let (granted, reviewed) = tampered(|sidecar| {
+        let mounts = sidecar["volumeMounts"].as_array_mut().unwrap();
+        mounts.push(json!({"name": "mine", "mountPath": "/mine"}));
+    });
+    assert_eq!(reviewed.pod, granted);
+}
+
+#[test]
+fn two_containers_of_the_sidecars_name_become_one() {
+    let granted = spiffe().review(&asking(app())).pod;
+    let mut pod = granted.clone();
+    let twin = pod["spec"]["initContainers"][0].clone();
+    pod["spec"]["initContainers"].as_array_mut().unwrap().push(twin);
+    assert_eq!(spiffe().review(&pod).pod, granted);
+}
+
+#[test]
+fn the_sidecars_names_are_taken_in_every_reviewed_pod() {
+    let mut required = World::new();
+    required.namespace_labels = vec![("tokenscope.io/required", "true".into())];
+    let look_alike = json!([{"name": SIDECAR, "image": "evil"}]);
+    let mut plain = asking(look_alike.clone());
+    plain["metadata"]["annotations"] = json!({});
+    assert!(refusal(&required, &plain).contains("tokenscope-sidecar"));
+    // Granted from the cluster's own tokens, which need no sidecar.
+    assert!(refusal(&World::new(), &asking(look_alike)).contains("tokenscope-sidecar"));
+    // A pod that nobody reviews for credentials stays as it is.
+    assert_eq!(World::new().review(&plain).outcome(), Outcome::Untouched);
 }

@@ -148,6 +148,10 @@ impl Reviewed {
         self.pod["metadata"]["annotations"][key].as_str()
     }
 
+    pub fn mark(&self) -> Option<&str> {
+        self.pod["metadata"]["labels"]["tokenscope.io/reviewed"].as_str()
+    }
+
     pub fn record(&self) -> Value {
         serde_json::from_str(self.annotation("tokenscope.io/grant").expect("a record")).expect("JSON")
     }

@@ -1,0 +1,225 @@
+//! The answer to a review, written straight to text.
+
+use std::borrow::Cow;
+use std::fmt::{self, Write as _};
+
+use base64_simd::STANDARD;
+use tokenscope_core::json::push_string;
+use tokenscope_core::lock::UngrantedToken;
+use tokenscope_core::pod::OwnerReference;
+use tokenscope_core::{ContainerGrant, Decision, Enforcement, Granted};
+
+use crate::metrics::Outcome;
+use crate::plan::Verdict;
+
+/// The answer to a review.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The AdmissionReview as JSON.
+    pub body: String,
+    /// How it is counted.
+    pub outcome: Outcome,
+    /// How many tokens the pod brings that no policy grants it, whatever the lock's mode.
+    pub ungranted_tokens: usize,
+    /// What is to be written on the pod's owner.
+    pub refusal: Option<Refusal>,
+}
+
+/// A refusal that somebody should hear of who does not see the answer.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// The pod's namespace.
+    pub namespace: Box<str>,
+    /// The object that creates the pod.
+    pub owner: OwnerReference<Box<str>>,
+    /// Why.
+    pub message: String,
+}
+
+/// Lets something through that is no pod's creation.
+pub fn allow(uid: &str) -> Answer {
+    let mut body = begin(uid, true, 0);
+    body.push_str("}}");
+    Answer {
+        body,
+        outcome: Outcome::Untouched,
+        ungranted_tokens: 0,
+        refusal: None,
+    }
+}
+
+/// How a verdict is counted.
+pub(crate) fn outcome(verdict: &Verdict) -> Outcome {
+    match verdict {
+        Verdict::Untouched(_) => Outcome::Untouched,
+        Verdict::Granted => Outcome::Granted,
+        Verdict::Refused { enforcement, .. } => match enforcement {
+            Enforcement::Enforce => Outcome::Denied,
+            Enforcement::Warn => Outcome::Warned,
+            Enforcement::Audit => Outcome::Audited,
+        },
+    }
+}
+
+/// The AdmissionReview that carries a verdict.
+pub(crate) fn body(
+    uid: &str,
+    verdict: &Verdict,
+    decision: &Decision,
+    patch: Option<&str>,
+    warnings: &Warnings,
+    ungranted: &[UngrantedToken],
+) -> String {
+    let allowed = outcome(verdict) != Outcome::Denied;
+    let mut body = begin(uid, allowed, patch.map_or(0, str::len));
+    if let Some(patch) = patch {
+        body.push_str(",\"patchType\":\"JSONPatch\",\"patch\":\"");
+        STANDARD.encode_append(patch, &mut body);
+        body.push('"');
+    }
+    if let Verdict::Refused { reasons, .. } = verdict
+        && !allowed
+    {
+        body.push_str(",\"status\":{\"status\":\"Failure\",\"message\":");
+        let message = format!("tokenscope: {}", reasons.join("; "));
+        push_string(&mut body, up_to(&message, MOST_MESSAGE_BYTES));
+        body.push_str(",\"reason\":\"Forbidden\",\"code\":403}");
+    }
+    warnings.write(&mut body);
+    audit(verdict, decision, ungranted, &mut body);
+    body.push_str("}}");
+    body
+}
+
+/// The longest message of a refusal. A person reads it in a terminal, and the API server repeats it in logs and Events.
+const MOST_MESSAGE_BYTES: usize = 4096;
+
+/// Everything up to `allowed`, with room for what mostly follows.
+fn begin(uid: &str, allowed: bool, patch: usize) -> String {
+    let mut body = String::with_capacity(1024 + patch.div_ceil(3) * 4);
+    body.push_str(r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"uid":"#);
+    push_string(&mut body, uid);
+    body.push_str(if allowed {
+        ",\"allowed\":true"
+    } else {
+        ",\"allowed\":false"
+    });
+    body
+}
+
+/// What the API server writes into its audit log, if it has one.
+fn audit(verdict: &Verdict, decision: &Decision, ungranted: &[UngrantedToken], body: &mut String) {
+    /// An audit event has many readers and no use for a book.
+    const MOST_BYTES: usize = 2048;
+    let mut annotations = vec![("decision", Cow::Borrowed(outcome(verdict).as_str()))];
+    if !ungranted.is_empty() {
+        let tokens: Vec<_> = ungranted.iter().map(ToString::to_string).collect();
+        annotations.push(("ungranted-tokens", tokens.join("; ").into()));
+    }
+    match (verdict, decision) {
+        (Verdict::Untouched(_), _) if ungranted.is_empty() => return,
+        (Verdict::Untouched(_), _) => {}
+        (Verdict::Granted, Decision::Granted(granted)) => annotations.extend([
+            ("role", distinct(granted, |granted| Some(&granted.grant.role)).into()),
+            (
+                "policy",
+                distinct(granted, |granted| granted.grant.policy.as_ref()).into(),
+            ),
+            ("reasons", distinct(granted, |granted| Some(&granted.reason)).into()),
+        ]),
+        (Verdict::Refused { reasons, .. }, _) => annotations.push(("reasons", reasons.join("; ").into())),
+        // A plan grants only what was granted.
+        (Verdict::Granted, _) => {}
+    }
+    body.push_str(",\"auditAnnotations\":{");
+    let present = annotations.iter().filter(|(_, value)| !value.is_empty());
+    for (index, (key, value)) in present.enumerate() {
+        if index > 0 {
+            body.push(',');
+        }
+        push_string(body, key);
+        body.push(':');
+        push_string(body, up_to(value, MOST_BYTES));
+    }
+    body.push('}');
+}
+
+/// What the containers' grants say, each once.
+fn distinct<'a, T>(granted: &'a Granted, said: impl Fn(&'a ContainerGrant) -> Option<&'a T>) -> String
+where
+    T: PartialEq + fmt::Display + 'a,
+{
+    let mut things: Vec<&T> = Vec::with_capacity(1);
+    let mut text = String::with_capacity(128);
+    for thing in granted.containers.iter().filter_map(said) {
+        if things.contains(&thing) {
+            continue;
+        }
+        things.push(thing);
+        let separator = if text.is_empty() { "" } else { "; " };
+        // Writing into a String can't fail.
+        let _ = write!(text, "{separator}{thing}");
+    }
+    text
+}
+
+/// Warnings as kubectl shows them: the API server cuts each after 256 characters, and all together after 4,096.
+#[derive(Debug, Default)]
+pub(crate) struct Warnings {
+    texts: Vec<String>,
+}
+
+impl Warnings {
+    const MOST: usize = 14;
+    const MOST_BYTES: usize = 256;
+    const PREFIX: &'static str = "tokenscope: ";
+    const CONTINUED: &'static str = "… ";
+
+    /// A sentence that is too long goes on in the next warning.
+    pub(crate) fn add(&mut self, text: &str) {
+        let mut rest = text;
+        let mut prefix = Self::PREFIX;
+        while !rest.is_empty() && self.texts.len() < Self::MOST {
+            let room = Self::MOST_BYTES - prefix.len();
+            let mut part = up_to(rest, room);
+            if part.len() < rest.len()
+                && let Some(space) = part.rfind(' ').filter(|&at| at > 0)
+            {
+                part = &part[..space];
+            }
+            self.texts.push(format!("{prefix}{part}"));
+            rest = rest[part.len()..].trim_start();
+            prefix = Self::CONTINUED;
+        }
+    }
+
+    /// Tells whoever creates the pod that it was admitted without what it asked for.
+    pub(crate) fn tell(&mut self, verdict: &Verdict) {
+        if let Verdict::Refused { reasons, .. } = verdict
+            && outcome(verdict) == Outcome::Warned
+        {
+            self.add("the pod gets no AWS credentials:");
+            reasons.iter().for_each(|reason| self.add(reason));
+        }
+    }
+
+    fn write(&self, body: &mut String) {
+        if self.texts.is_empty() {
+            return;
+        }
+        body.push_str(",\"warnings\":[");
+        for (index, text) in self.texts.iter().enumerate() {
+            if index > 0 {
+                body.push(',');
+            }
+            push_string(body, text);
+        }
+        body.push(']');
+    }
+}
+
+/// The longest start of a text that has at most `most` bytes.
+pub(crate) fn up_to(text: &str, most: usize) -> &str {
+    let end = (0..=most.min(text.len())).rev().find(|&at| text.is_char_boundary(at));
+    &text[..end.unwrap_or_default()]
+}
