@@ -298,8 +298,12 @@ impl Drafted {
 }
 
 /// Watches for ever, and calls `take_in` with all that is told.
-fn follow<K>(api: Api<K>, what: &'static str, process: &Process, take_in: impl FnMut(Event<K>) + Send + 'static)
-where
+pub(crate) fn follow<K>(
+    api: Api<K>,
+    what: &'static str,
+    process: &Process,
+    take_in: impl FnMut(Event<K>) + Send + 'static,
+) where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     let gate = process.gates.gate(what);

@@ -3,6 +3,8 @@
 use tokenscope_core::pod::Pod;
 use tokenscope_core::{GrantRecord, Pairs, Request};
 
+use crate::csi_drivers::{self, DriverTokens};
+
 /// What is known about a pod's namespace and service account.
 #[derive(Clone, Debug, Default)]
 pub struct Surroundings<'a> {
@@ -10,6 +12,8 @@ pub struct Surroundings<'a> {
     pub namespace_labels: Pairs<&'a str>,
     /// The service account's annotations, at least those that can change a decision; `None` where there is none of that name.
     pub service_account_annotations: Option<Pairs<&'a str>>,
+    /// The tokens of the CSI drivers that the pod's inline volumes are of.
+    pub driver_tokens: Option<&'a DriverTokens>,
 }
 
 /// The service account that the API server's own admission gives a pod that names none.
@@ -32,11 +36,17 @@ pub fn request<'a, S: AsRef<str>>(
     namespace: &'a str,
     surroundings: Surroundings<'a>,
 ) -> Request<'a> {
+    let service_account = service_account(pod);
+    let mut pod = pod.facts(record);
+    match surroundings.driver_tokens {
+        Some(drivers) => csi_drivers::fill(&mut pod.token_volumes, drivers),
+        None => pod.token_volumes.retain(|volume| !volume.tokens.is_empty()),
+    }
     Request {
         namespace,
         namespace_labels: surroundings.namespace_labels,
-        service_account: service_account(pod),
+        service_account,
         service_account_annotations: surroundings.service_account_annotations.unwrap_or_default(),
-        pod: pod.facts(record),
+        pod,
     }
 }

@@ -9,6 +9,7 @@ pub mod args;
 pub mod cache;
 pub mod certificate;
 pub mod check;
+pub mod csi_drivers;
 pub mod events;
 pub mod facts;
 pub mod lookup;

@@ -172,6 +172,12 @@ impl Review<'_> {
         facts::service_account(&self.pod)
     }
 
+    /// The CSI drivers that the pod has inline volumes of.
+    pub fn csi_drivers(&self) -> impl Iterator<Item = &str> {
+        let volumes = self.pod.spec.volumes.iter().flatten();
+        volumes.filter_map(|volume| Some(volume.csi.as_ref()?.driver.as_ref()))
+    }
+
     /// The answer, as things are at `now`. The same facts always give the same answer.
     pub fn answer(
         &self,

@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::cache::{Annotations, Cache};
+use crate::csi_drivers::CsiDrivers;
 use crate::events::Events;
 use crate::facts::Surroundings;
 use crate::lookup::{Lookups, Unknown};
@@ -41,6 +42,8 @@ pub struct Webhook {
     pub cache: Arc<Cache>,
     /// What they have not.
     pub lookups: Arc<Lookups>,
+    /// The CSI drivers that get tokens.
+    pub csi_drivers: Arc<CsiDrivers>,
     /// The installation's settings.
     pub settings: Settings,
     /// Where refusals are written.
@@ -137,9 +140,11 @@ impl Webhook {
             .around(review.namespace(), review.service_account())
             .await?;
         let annotations = known.annotations.as_ref().map(Annotations::pairs);
+        let driver_tokens = self.csi_drivers.tokens_of(review.csi_drivers());
         let surroundings = Surroundings {
             namespace_labels: known.labels.borrowed(),
             service_account_annotations: annotations.as_ref().map(Pairs::borrowed),
+            driver_tokens: Some(&driver_tokens),
         };
         Ok(review.answer(surroundings, &self.cache.policies(), &self.settings, (self.clock)()))
     }

@@ -11,8 +11,9 @@ use tokenscope_platform::{Limits, Process, client};
 use tokio::net::TcpListener;
 
 use crate::args::Arguments;
-use crate::cache::Cache;
+use crate::cache::{Cache, follow};
 use crate::certificate::Keeper;
+use crate::csi_drivers::CsiDrivers;
 use crate::events::events;
 use crate::lookup::Lookups;
 use crate::metrics::Metrics;
@@ -60,6 +61,11 @@ pub async fn run(arguments: Arguments, process: Process) -> Result<(), Error> {
     };
     let version = process.gates.gate("version");
     cache.watch(&client, &process);
+    let csi_drivers = Arc::new(CsiDrivers::default());
+    let drivers = csi_drivers.clone();
+    follow(Api::all(client.clone()), "csidrivers", &process, move |event| {
+        drivers.take_in(event)
+    });
     process.spawn("certificate", keeper.run(process.stop.clone()));
 
     let (events, writer) = events(client.clone(), &common.pod_name, clock, metrics.clone());
@@ -68,6 +74,7 @@ pub async fn run(arguments: Arguments, process: Process) -> Result<(), Error> {
     let app = router(Webhook {
         lookups: Lookups::new(cache.clone(), client, metrics.clone()),
         cache,
+        csi_drivers,
         settings: arguments.settings(unsupported),
         events,
         metrics,

@@ -2,6 +2,7 @@
 
 mod world;
 
+use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
 use tokenscope_core::{LockMode, TokenExpiration};
 use tokenscope_webhook::metrics::Outcome;
@@ -175,4 +176,24 @@ fn what_the_review_itself_added_is_granted_in_the_next_round_too() {
     assert_eq!(once.outcome(), Outcome::Granted);
     let twice = world.review(&once.pod);
     assert_eq!((twice.outcome(), twice.patch.len()), (Outcome::Granted, 0));
+}
+
+#[test]
+fn an_inline_volume_of_a_csi_driver_that_gets_such_tokens_needs_a_grant_too() {
+    let mut pod = by_hand("vault", 3600);
+    pod["spec"]["volumes"][0] = json!({"name": "mine", "csi": {"driver": "secrets.example.com"}});
+    let mut world = locked(LockMode::Deny);
+    world.policies = tokenscope_core::PolicySet::default();
+    assert_eq!(world.review(&pod).outcome(), Outcome::Untouched);
+    world.csi_drivers.take_in(Event::Apply(
+        serde_json::from_value(json!({"metadata": {"name": "secrets.example.com"},
+            "spec": {"tokenRequests": [{"audience": "sts.amazonaws.com"}]}}))
+        .unwrap(),
+    ));
+    let reviewed = world.review(&pod);
+    let message = refused(&reviewed);
+    assert!(
+        message.contains("volume mine gives CSI driver secrets.example.com a token"),
+        "{message}"
+    );
 }

@@ -80,6 +80,7 @@ impl Harness {
         let (events, writer) = events(client.clone(), "webhook-0", Timestamp::now, metrics.clone());
         tokio::spawn(writer.run());
         let router = router(Webhook {
+            csi_drivers: Arc::default(),
             lookups: Lookups::new(cache.clone(), client, metrics.clone()),
             cache: cache.clone(),
             settings: Settings::default(),

@@ -9,12 +9,15 @@
     reason = "this is test code, only not inside a test, and literals are passed on"
 )]
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokenscope_core::{
     Algorithm, Audiences, AwsSettings, Claims, ContainerFilter, Pairs, Policy, PolicyName, PolicySet, Roles, Selector,
     Settings, Spiffe, Subject, TokenExpiration, TokenSettings, TokenSource,
 };
+use tokenscope_webhook::csi_drivers::CsiDrivers;
 use tokenscope_webhook::facts::Surroundings;
 use tokenscope_webhook::metrics::Outcome;
 use tokenscope_webhook::review::{self, Answer, Asked, Refusal};
@@ -28,6 +31,7 @@ pub const MOUNT: &str = "/var/run/secrets/tokenscope.io/aws";
 /// What is around a pod.
 #[derive(Clone, Debug)]
 pub struct World {
+    pub csi_drivers: Arc<CsiDrivers>,
     pub policies: PolicySet,
     pub settings: Settings,
     pub namespace_labels: Vec<(&'static str, String)>,
@@ -50,6 +54,7 @@ impl World {
     /// One policy, `TokenScopePolicy shop/orders`, which allows every role of the account to everybody in the namespace.
     pub fn new() -> Self {
         Self {
+            csi_drivers: Arc::default(),
             policies: [policy("orders")].into_iter().collect(),
             settings: Settings::default(),
             namespace_labels: Vec::new(),
@@ -73,7 +78,12 @@ impl World {
             panic!("no pod");
         };
         let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
-        let answer = asked.answer(self.surroundings(), &self.policies, &self.settings, now);
+        let driver_tokens = self.csi_drivers.tokens_of(asked.csi_drivers());
+        let surroundings = Surroundings {
+            driver_tokens: Some(&driver_tokens),
+            ..self.surroundings()
+        };
+        let answer = asked.answer(surroundings, &self.policies, &self.settings, now);
         Reviewed::new(&answer, pod)
     }
 
@@ -90,6 +100,7 @@ impl World {
         Surroundings {
             namespace_labels: borrowed(&self.namespace_labels),
             service_account_annotations: Some(borrowed(&self.service_account)),
+            driver_tokens: None,
         }
     }
 }
