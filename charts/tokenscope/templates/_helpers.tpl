@@ -51,6 +51,19 @@ annotations:
 {{- if not (kindIs "invalid" .Values.defaults.stsRegionalEndpoints) }}
 - --sts-regional-endpoints={{ .Values.defaults.stsRegionalEndpoints }}
 {{- end }}
+- --disable-instance-metadata={{ .Values.aws.disableInstanceMetadata }}
+- --lock-mode={{ .Values.lock.mode }}
+{{- range include "tokenscope.lockedAudiences" . | fromJsonArray }}
+- {{ printf "--lock-audience=%s" . | quote }}
+{{- end }}
+- --lock-policy-audiences={{ .Values.lock.policyAudiences }}
+{{- /* An empty value says "none": without the flag the process has its own default. */}}
+{{- range .Values.lock.exemptNamespaces | default (list "") }}
+- {{ printf "--lock-exempt-namespace=%s" . | quote }}
+{{- end }}
+{{- range .Values.guard.excludeNamespaces | default (list "") }}
+- {{ printf "--never-deny-namespace=%s" . | quote }}
+{{- end }}
 - {{ printf "--sidecar-image=%s" (include "tokenscope.image" (dict "root" . "component" "sidecar")) | quote }}
 {{- end -}}
 
@@ -63,7 +76,7 @@ annotations:
 {{- end -}}
 
 {{- /* The pod of a process. Call with a dict: root, component (which names the values, the container and the ServiceAccount), arguments, ports,
-       gracePeriod (seconds). */ -}}
+       gracePeriod (seconds), and optionally mounts and volumes. */ -}}
 {{- define "tokenscope.podTemplate" -}}
 {{- $root := .root -}}
 {{- $values := index $root.Values .component -}}
@@ -135,6 +148,14 @@ spec:
     securityContext:
       {{- toYaml . | nindent 6 }}
     {{- end }}
+    {{- with .mounts }}
+    volumeMounts:
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  {{- with .volumes }}
+  volumes:
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
   topologySpreadConstraints:
   {{- with $values.topologySpreadConstraints }}
   {{- toYaml . | nindent 2 }}
@@ -162,31 +183,4 @@ spec:
   affinity:
     {{- toYaml . | nindent 4 }}
   {{- end }}
-{{- end -}}
-
-{{- /* Namespaces whose pods are nobody's business here, as matchExpressions: the control plane's, so that it can always start; our own, so that we
-       can; those that an administrator took out. The operator knows the same three, or it would report (and evict) their pods as missed. */ -}}
-{{- define "tokenscope.namespaceExpressions" -}}
-- key: kubernetes.io/metadata.name
-  operator: NotIn
-  values:
-    {{- list "kube-system" .Release.Namespace | uniq | toYaml | nindent 4 }}
-- key: tokenscope.io/inject
-  operator: NotIn
-  values: ["false"]
-{{- end -}}
-
-{{- /* CEL: the pod is one that may be looked at at all. A mirror pod only shows what a kubelet already runs: refusing it stops nothing and hides it. */ -}}
-{{- define "tokenscope.eligible" -}}
-!object.metadata.?annotations[?'kubernetes.io/config.mirror'].hasValue() && object.metadata.?annotations[?'tokenscope.io/inject'].orValue('') != 'false'
-{{- end -}}
-
-{{- /* CEL: the pod itself asks for a role. */ -}}
-{{- define "tokenscope.asks" -}}
-object.metadata.?annotations.orValue({}).exists(k, k == 'tokenscope.io/role-arn' || k.startsWith('tokenscope.io/role-arn.'))
-{{- end -}}
-
-{{- /* CEL: the webhook has seen the pod. */ -}}
-{{- define "tokenscope.reviewed" -}}
-object.metadata.?annotations[?'tokenscope.io/reviewed'].hasValue()
 {{- end -}}

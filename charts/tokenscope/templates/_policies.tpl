@@ -1,0 +1,100 @@
+{{- /* What the admission policies share. Expressions are CEL; the bounds in them are those of the webhook, which marks a pod by the same rules.
+
+       Every list and map that a pod's author sizes is counted before it is gone through: CEL's own cost limit stops none of that. */ -}}
+
+{{- /* Namespaces of the webhook or of the guard, as matchExpressions. Call with a dict: exclude (names). */ -}}
+{{- define "tokenscope.namespaceExpressions" -}}
+- key: kubernetes.io/metadata.name
+  operator: NotIn
+  values:
+    {{- .exclude | toYaml | nindent 4 }}
+- key: tokenscope.io/inject
+  operator: NotIn
+  values: ["false"]
+{{- end -}}
+
+{{- /* Names of the namespaces that the guard leaves alone, as a JSON list: our own, so that we can start, and those that values name. */ -}}
+{{- define "tokenscope.unguardedNamespaces" -}}
+{{- append .Values.guard.excludeNamespaces .Release.Namespace | uniq | toJson -}}
+{{- end -}}
+
+{{- /* The locked audiences, as a JSON list, which is a CEL list too. */ -}}
+{{- define "tokenscope.lockedAudiences" -}}
+{{- .Values.lock.audiences | default (list .Values.defaults.audience) | uniq | toJson -}}
+{{- end -}}
+
+{{- /* What a binding does where the policy doesn't hold, by lock.mode; empty with off. */ -}}
+{{- define "tokenscope.lockAction" -}}
+{{- get (dict "audit" "Audit" "warn" "Warn" "deny" "Deny") .Values.lock.mode -}}
+{{- end -}}
+
+{{- /* A rule for one operation on resources of the core group. Call with a dict: operation, resources. */ -}}
+{{- define "tokenscope.coreRules" -}}
+resourceRules:
+- apiGroups: [""]
+  apiVersions: [v1]
+  operations: [{{ .operation }}]
+  resources: {{ toJson .resources }}
+  scope: Namespaced
+{{- end -}}
+
+{{- /* A binding. Call with a dict: root, name, action, and optionally policy (else its name), namespaces (matchExpressions). */ -}}
+{{- define "tokenscope.binding" -}}
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata:
+  {{- include "tokenscope.metadata" (dict "root" .root "name" .name "component" "guard") | nindent 2 }}
+spec:
+  policyName: {{ .policy | default .name }}
+  validationActions: [{{ .action }}]
+  {{- with .namespaces }}
+  matchResources:
+    namespaceSelector:
+      matchExpressions:
+      {{- toYaml . | nindent 6 }}
+  {{- end }}
+{{- end -}}
+
+{{- /* CEL: the pod itself asks for a role, or has more annotations than are looked at, and has not opted out. A mirror pod only shows what a kubelet
+       already runs: refusing it stops nothing and hides it. */ -}}
+{{- define "tokenscope.asks" -}}
+has(object.metadata.annotations)
+&& (object.metadata.annotations.size() > 256 || object.metadata.annotations.exists(k,
+  k.startsWith('tokenscope.io/role-arn') && (k == 'tokenscope.io/role-arn' || k.startsWith('tokenscope.io/role-arn.'))))
+&& object.metadata.annotations[?'tokenscope.io/inject'].orValue('') != 'false'
+&& !('kubernetes.io/config.mirror' in object.metadata.annotations)
+{{- end -}}
+
+{{- /* CEL: the volume v has a projected token of a locked audience. A token without an audience is the API server's own, which can't be locked. */ -}}
+{{- define "tokenscope.lockedVolume" -}}
+has(v.projected) && has(v.projected.sources) && (v.projected.sources.size() > 32 || v.projected.sources.exists(s,
+  has(s.serviceAccountToken) && has(s.serviceAccountToken.audience) && s.serviceAccountToken.audience in {{ include "tokenscope.lockedAudiences" . }}))
+{{- end -}}
+
+{{- /* CEL: the pod has a volume with a token of a locked audience, or more volumes than are looked at. */ -}}
+{{- define "tokenscope.holdsLockedToken" -}}
+has(object.spec.volumes)
+&& (object.spec.volumes.size() > 256 || object.spec.volumes.exists(v, {{ include "tokenscope.lockedVolume" . }}))
+{{- end -}}
+
+{{- /* CEL: who asks is one of a list of users and groups. Call with a dict: users, groups. */ -}}
+{{- define "tokenscope.requestedBy" -}}
+{{- $groups := "request.userInfo.groups" -}}
+(request.userInfo.username in {{ toJson .users }}
+  || (has({{ $groups }}) && {{ $groups }}.size() <= 256 && {{ $groups }}.exists(g, g in {{ toJson .groups }})))
+{{- end -}}
+
+{{- /* Whether pods pass that bear the annotation of the previous release's webhook in place of the label: "true" or "". */ -}}
+{{- define "tokenscope.acceptsAnnotationMark" -}}
+{{- $value := .Values.guard.acceptAnnotationMark -}}
+{{- if eq (toString $value) "auto" -}}
+{{- range (lookup "admissionregistration.k8s.io/v1" "MutatingWebhookConfiguration" "" "tokenscope").webhooks -}}
+{{- if eq .name "pods-that-ask.tokenscope.io" -}}true{{- end -}}
+{{- end -}}
+{{- else if $value -}}true{{- end -}}
+{{- end -}}
+
+{{- /* CEL: the webhook of the previous release has seen the pod. An annotation that the pod brought itself is gone by now: see the webhook configuration. */ -}}
+{{- define "tokenscope.hasAnnotationMark" -}}
+object.metadata.?annotations[?'tokenscope.io/reviewed'].hasValue()
+{{- end -}}
