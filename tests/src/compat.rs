@@ -74,8 +74,7 @@ enum Effect {
 }
 
 /// What is added to every pod that gets credentials, apart from what the cases compare.
-pub const ON_EVERY_POD: &str =
-    "each pod also carries tokenscope.io/grant and tokenscope.io/reviewed, which drift detection and the guard read";
+pub const ON_EVERY_POD: &str = "each pod also carries the annotation tokenscope.io/grant and the label tokenscope.io/reviewed, which drift detection and the guard read";
 
 const LATER: &str = "credentials of the EKS Pod Identity agent belong to a later version";
 
@@ -188,7 +187,7 @@ impl Case {
     }
 
     fn compare(&self, pod: Value) -> Outcome {
-        let pod = without_our_annotations(pod, &self.pod);
+        let pod = without_our_metadata(pod, &self.pod);
         let mut expected = normalised(self.expected_pod.clone());
         if pod == expected {
             return Outcome::Equal;
@@ -594,11 +593,13 @@ fn complete_mounts(pod: &mut Value) {
     }
 }
 
-/// Our own annotations are left out, unless the pod brought them.
-fn without_our_annotations(mut pod: Value, admitted: &Value) -> Value {
-    if let Some(annotations) = pod.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
-        let brought = &admitted["metadata"]["annotations"];
-        annotations.retain(|key, _| !key.starts_with("tokenscope.io/") || brought.get(key).is_some());
+/// Our own labels and annotations are left out, unless the pod brought them.
+fn without_our_metadata(mut pod: Value, admitted: &Value) -> Value {
+    for map in ["labels", "annotations"] {
+        if let Some(entries) = pod["metadata"][map].as_object_mut() {
+            let brought = &admitted["metadata"][map];
+            entries.retain(|key, _| !key.starts_with("tokenscope.io/") || brought.get(key).is_some());
+        }
     }
     normalised(pod)
 }
@@ -609,7 +610,9 @@ fn normalised(value: Value) -> Value {
         Value::Object(members) => {
             let members = members.into_iter().map(|(key, value)| (key, normalised(value)));
             let meaningless = |key: &str, value: &Value| match key {
-                "resources" | "annotations" | "creationTimestamp" => value.as_object().is_some_and(Map::is_empty),
+                "resources" | "annotations" | "labels" | "creationTimestamp" => {
+                    value.as_object().is_some_and(Map::is_empty)
+                }
                 "env" | "volumeMounts" | "volumes" | "initContainers" => value.as_array().is_some_and(Vec::is_empty),
                 _ => false,
             };

@@ -218,7 +218,7 @@ pub fn annotation<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
 
 /// The mark of the review.
 pub fn reviewed(pod: &Value) -> Option<&str> {
-    annotation(pod, "tokenscope.io/reviewed")
+    pod["metadata"]["labels"]["tokenscope.io/reviewed"].as_str()
 }
 
 /// A container or init container of a pod.

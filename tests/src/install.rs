@@ -174,7 +174,7 @@ impl Installed {
             "a pod that asks for a role is answered by the webhook",
             async || {
                 let answer = try_pod(&client, &pod).await?;
-                let reviewed = answer.body["metadata"]["annotations"]["tokenscope.io/reviewed"].is_string();
+                let reviewed = answer.body["metadata"]["labels"]["tokenscope.io/reviewed"].is_string();
                 // Without the webhook it is refused as well: because it can't be called, or by the guard.
                 let refused = answer.message().contains("tokenscope.io\" denied the request");
                 ensure!(reviewed || refused, "{} {}", answer.status, answer.body);

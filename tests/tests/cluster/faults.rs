@@ -221,7 +221,7 @@ impl Shared {
     fn rotate(&self) -> Result<()> {
         let node = &self.node;
         // It is about certificates: on a busy machine a slow answer is none that failed.
-        node.install(&json!({"webhook": {"timeoutSeconds": 30}}))?;
+        node.install(&json!({"webhook": {"timeoutSeconds": 10}}))?;
         let role = self.workloads("rotating")?;
         // The chart's shortest overlap is a minute, twice; a cluster of one API server needs less.
         let operator = node.get(&["deployment", "tokenscope-operator", "--namespace", NAMESPACE])?;
@@ -323,7 +323,7 @@ fn reviews(node: &Node) -> Result<(u64, u64)> {
     let sum = |metric: &str| -> u64 {
         metrics
             .lines()
-            .filter(|line| line.starts_with(metric) && line.contains("name=\"pods-that-ask.tokenscope.io\""))
+            .filter(|line| line.starts_with(metric) && line.contains("name=\"pods.tokenscope.io\""))
             .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
             .map(|value| value as u64)
             .sum()

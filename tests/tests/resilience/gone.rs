@@ -61,9 +61,9 @@ async fn no_pod_that_asks_gets_past_a_missing_webhook_and_the_others_are_admitte
     // It crashed: who asks is refused, nobody else is held up.
     webhook.kill().unwrap();
     let message = rejects(client, &shop.asking("asking-down", ORDERS)).await.unwrap();
-    assert!(message.contains("pods-that-ask.tokenscope.io"), "{message}");
+    assert!(message.contains("'tokenscope-guard'"), "{message}");
     let message = rejects(client, &strict.pod("plain-down")).await.unwrap();
-    assert!(message.contains("pods-required.tokenscope.io"), "{message}");
+    assert!(message.contains("'tokenscope-guard-required'"), "{message}");
     let plain = accepts(client, &shop.pod("plain-down")).await.unwrap();
     assert_eq!(plain["metadata"]["annotations"]["tokenscope.io/grant"], Value::Null);
     for pod in [by_default("by-default-down"), of_account("of-account-down")] {
@@ -105,7 +105,7 @@ async fn no_pod_that_asks_gets_past_a_missing_webhook_and_the_others_are_admitte
     let (asking, concerned) = (shop.asking("asking-hanging", ORDERS), by_default("by-default-hanging"));
     let (refused, admitted) = tokio::join!(rejects(client, &asking), accepts(client, &concerned));
     let message = refused.unwrap();
-    assert!(message.contains("pods-that-ask.tokenscope.io"), "{message}");
+    assert!(message.contains("'tokenscope-guard'"), "{message}");
     assert_eq!(reviewed(&admitted.unwrap()), None);
     webhook.signal("CONT").unwrap();
 
