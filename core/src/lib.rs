@@ -7,6 +7,8 @@
 pub mod annotations;
 mod arn;
 mod audience;
+pub mod bounds;
+mod conflicts;
 mod decide;
 mod grant;
 pub mod json;
@@ -26,7 +28,8 @@ mod trust_policy;
 
 pub use arn::{InvalidRoleArn, RoleArn};
 pub use audience::{Audience, InvalidAudience, InvalidTokenExpiration, TokenExpiration};
-pub use decide::{Decision, Granted, LeftAlone, Untouched, decide, default_conflicts};
+pub use conflicts::{Conflicts, DefaultConflicts};
+pub use decide::{Decision, Granted, LeftAlone, Untouched, decide};
 pub use grant::{ContainerGrant, Grant, GrantRecord, RecordedGrant, SessionName, fingerprint};
 pub use labels::{Operator, Pairs, Requirement, Selector};
 pub use pattern::{Glob, InvalidRolePattern, RolePattern};
@@ -35,7 +38,7 @@ pub use policy::{
     PolicySet, Roles, Standing, TokenSettings, TokenSource,
 };
 pub use refusal::{Denied, Refusal};
-pub use request::{Container, OwnRole, PodFacts, Request};
+pub use request::{Container, OwnRole, PodFacts, ProjectedToken, Request};
 pub use schedule::{InvalidSchedule, Schedule};
 pub use settings::{Enforcement, InvalidRegion, InvalidSettings, Region, Settings};
 pub use sidecar::{Sidecar, WorkloadApi};

@@ -1,6 +1,7 @@
 //! The facts about a workload that a decision looks at.
 
-use crate::Pairs;
+use crate::{Pairs, bounds::Beyond};
+use std::sync::Arc;
 
 /// A pod, its service account and its namespace, as far as they matter.
 #[derive(Clone, Debug)]
@@ -22,10 +23,31 @@ pub struct Request<'a> {
 pub struct PodFacts<'a> {
     /// Labels.
     pub labels: Pairs<&'a str>,
-    /// Annotations.
+    /// Annotations, at least those that [`crate::annotations::is_relevant`] names.
     pub annotations: Pairs<&'a str>,
+    /// How many annotations it has, whatever their keys.
+    pub annotation_count: usize,
     /// Init containers (native sidecars among them), then containers.
     pub containers: Vec<Container<'a>>,
+    /// The service account tokens in its projected volumes.
+    pub tokens: Vec<ProjectedToken<'a>>,
+    /// The drivers of its inline CSI volumes.
+    pub csi_drivers: Vec<&'a str>,
+    /// The bounds of a review that it exceeds: it has more than what stands here.
+    pub beyond: Vec<Beyond>,
+}
+
+/// A service account token that the kubelet puts into a volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProjectedToken<'a> {
+    /// The volume's name.
+    pub volume: &'a str,
+    /// Whom it is for; `None` means the API server's own audiences.
+    pub audience: Option<&'a str>,
+    /// How long it is valid.
+    pub expiration_seconds: i64,
+    /// The names of the containers that mount the volume. All tokens of one volume share them.
+    pub containers: Arc<[&'a str]>,
 }
 
 /// One container.

@@ -6,11 +6,10 @@
 
 use std::borrow::Cow;
 
-use tokenscope_core::pod::{Container, EnvVar, Pod, SIDECAR, Volume, VolumeMount};
+use tokenscope_core::pod::{AddedVariables, Container, EnvVar, Pod, SIDECAR, Volume, VolumeMount};
 use tokenscope_core::{
-    Audience, Decision, Denied, Enforcement, Grant, GrantRecord, Granted, Hint, RecordedGrant, Request, SessionName,
-    Settings, Sidecar, SpiffeId, TokenExpiration, TokenSource, TrustDomain, Untouched, WorkloadApi, annotations,
-    fingerprint,
+    Audience, Decision, Enforcement, Grant, GrantRecord, Granted, Hint, RecordedGrant, Request, SessionName, Settings,
+    Sidecar, SpiffeId, TokenExpiration, TokenSource, TrustDomain, Untouched, WorkloadApi, annotations, fingerprint,
 };
 
 /// What a review comes to, and how the pod changes.
@@ -298,7 +297,7 @@ pub fn plan<'a, S: AsRef<str>>(
             }
             plan
         }
-        Decision::Denied(denied) => planner.refuse(sentences(denied)),
+        Decision::Denied(denied) => planner.refuse(denied.sentences()),
         Decision::Granted(granted) => {
             let equipment = Equipment::of(granted, &planner);
             planner.adopt_volume(&equipment);
@@ -310,21 +309,13 @@ pub fn plan<'a, S: AsRef<str>>(
     }
 }
 
-/// The reasons of a refusal, as many as a person can use.
-fn sentences(denied: &Denied) -> Vec<String> {
-    const MOST: usize = 8;
-    let mut sentences: Vec<String> = denied.refusals.iter().take(MOST).map(ToString::to_string).collect();
-    if denied.refusals.len() > MOST {
-        sentences.push(format!("and {} more", denied.refusals.len() - MOST));
-    }
-    sentences
-}
-
 /// A pod, and what an earlier review left on it.
 struct Planner<'a, 'b, S> {
     pod: &'a Pod<S>,
     containers: Vec<(Place, &'a Container<S>)>,
     record: Option<&'b GrantRecord<'b>>,
+    /// The variables that it says are ours.
+    added: AddedVariables<'b>,
     request: &'b Request<'b>,
     settings: &'a Settings,
     mount: Mount,
@@ -475,6 +466,7 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
             pod,
             containers: places(pod, record).collect(),
             record,
+            added: AddedVariables::of(record),
             request,
             settings,
             mount,
@@ -488,12 +480,7 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
 
     /// Whether an earlier review added this variable.
     fn is_ours(&self, container: &Container<S>, variable: &str) -> bool {
-        self.record.is_some_and(|record| {
-            record
-                .env_of(container.name.as_ref())
-                .iter()
-                .any(|name| name == variable)
-        })
+        self.added.has(container.name.as_ref(), variable)
     }
 
     /// Where tokenscope follows the EKS webhook, that one may have been there before. A volume that is exactly what ours would
@@ -796,13 +783,14 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
         mut wanted: Vec<Variable<'a>>,
         edits: &mut Vec<Edit<'a>>,
     ) {
-        let present = container.env.as_deref().unwrap_or_default();
-        let last = |name: &str| present.iter().rposition(|variable| variable.name.as_ref() == name);
         let mut unwanted: Vec<usize> = Vec::new();
         for name in VARIABLES.into_iter().filter(|name| self.is_ours(container, name)) {
-            let Some(index) = last(name) else { continue };
+            let Some(present) = container.variable(name) else {
+                continue;
+            };
+            let index = present.index;
             match wanted.iter().find(|variable| variable.name == name) {
-                Some(variable) if variable.is(&present[index]) => {}
+                Some(variable) if variable.is(present) => {}
                 Some(variable) => edits.push(Edit::ReplaceVariable {
                     container: place,
                     index,
@@ -817,7 +805,7 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
             container: place,
             index,
         }));
-        wanted.retain(|variable| last(variable.name).is_none());
+        wanted.retain(|variable| container.variable(variable.name).is_none());
         if !wanted.is_empty() {
             edits.push(Edit::AddVariables {
                 container: place,
@@ -972,7 +960,8 @@ impl Mount {
     fn is<S: AsRef<str>>(self, present: &VolumeMount<S>) -> bool {
         present.mount_path.as_ref() == self.path
             && present.read_only == Some(true)
-            && present.sub_path.as_ref().is_none_or(|path| path.as_ref().is_empty())
+            && !present.sub_path.is_some()
+            && !present.sub_path_expr.is_some()
     }
 }
 
@@ -989,7 +978,8 @@ impl SidecarContainer<'_> {
                 mount.name.as_ref() == volume
                     && mount.mount_path.as_ref() == path
                     && mount.read_only.unwrap_or_default() == read_only
-                    && mount.sub_path.is_none()
+                    && !mount.sub_path.is_some()
+                    && !mount.sub_path_expr.is_some()
             })
         };
         present
@@ -1035,14 +1025,7 @@ fn places<'a, S: AsRef<str>>(
 
 /// Whether the volume can be one of ours: a tmpfs, or projected, and service account tokens are all there is in it.
 fn holds_tokens_only<S: AsRef<str>>(volume: &Volume<S>) -> bool {
-    is_memory(volume)
-        || volume
-            .projected
-            .as_ref()
-            .and_then(|projected| projected.sources.as_ref())
-            .is_some_and(|sources| {
-                !sources.is_empty() && sources.iter().all(|source| source.service_account_token.is_some())
-            })
+    is_memory(volume) || volume.has_only_tokens()
 }
 
 fn is_memory<S: AsRef<str>>(volume: &Volume<S>) -> bool {
@@ -1052,19 +1035,15 @@ fn is_memory<S: AsRef<str>>(volume: &Volume<S>) -> bool {
 
 /// Whether exactly these tokens are in the volume.
 fn holds<S: AsRef<str>>(volume: &Volume<S>, tokens: &[TokenFile<'_>]) -> bool {
-    let sources = volume
-        .projected
-        .iter()
-        .flat_map(|projected| projected.sources.iter().flatten());
-    let present = sources.map(|source| {
-        let token = source.service_account_token.as_ref()?;
+    let present = volume.tokens().iter().map(|token| {
         let audience = token.audience.as_ref().map(AsRef::as_ref);
-        Some((audience, token.expiration_seconds, token.path.as_ref()))
+        (audience, token.expiration_seconds, token.path.as_ref())
     });
-    present.eq(tokens.iter().map(|token| {
+    let wanted = tokens.iter().map(|token| {
         let expiration = i64::from(token.expiration.seconds());
-        Some((Some(token.audience.as_str()), Some(expiration), &*token.file))
-    }))
+        (Some(token.audience.as_str()), Some(expiration), &*token.file)
+    });
+    volume.has_only_tokens() && present.eq(wanted)
 }
 
 /// The text as it must stand in a variable's value so that the kubelet does not expand it: `$(NAME)` is a reference to
