@@ -2,9 +2,14 @@
 
 use crate::{
     Audience, InvalidAudience, InvalidRoleArn, InvalidTokenExpiration, Pairs, Request, RoleArn, Settings,
-    TokenExpiration, arn::shortened,
+    TokenExpiration,
+    arn::shortened,
+    bounds::{Beyond, MOST_LIST_BYTES, MOST_LIST_ENTRIES, MOST_RECORD_BYTES, MOST_VALUE_BYTES},
 };
-use std::str::FromStr;
+use std::{
+    collections::{HashMap, HashSet},
+    str::FromStr,
+};
 
 /// The role, on a pod or a service account.
 pub const ROLE_ARN: &str = "tokenscope.io/role-arn";
@@ -40,9 +45,33 @@ const EKS_STS_REGIONAL_ENDPOINTS: &str = "eks.amazonaws.com/sts-regional-endpoin
 const EKS_TOKEN_EXPIRATION: &str = "eks.amazonaws.com/token-expiration";
 const EKS_SKIP_CONTAINERS: &str = "eks.amazonaws.com/skip-containers";
 
-/// Whether an annotation can change a decision, so that a cache needs to keep no other.
+/// The annotation of a mirror pod, which only shows what a kubelet runs from a file.
+pub const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// Whether an annotation can change a decision or what follows from it, so that nothing needs to keep any other.
 pub fn is_relevant(key: &str) -> bool {
-    key.starts_with("tokenscope.io/") || key.starts_with("eks.amazonaws.com/")
+    most_bytes(key).is_some()
+}
+
+/// How many bytes the value of a relevant annotation may have; `None` where the annotation is not relevant.
+///
+/// Whoever keeps annotations may cut a longer value after one byte more: a decision then still knows that it is too long.
+pub fn most_bytes(key: &str) -> Option<usize> {
+    match key {
+        GRANT => Some(MOST_RECORD_BYTES),
+        CONTAINERS | SKIP_CONTAINERS | EKS_SKIP_CONTAINERS => Some(MOST_LIST_BYTES),
+        ROLE_ARN
+        | AUDIENCE
+        | TOKEN_EXPIRATION
+        | INJECT
+        | REVIEWED
+        | MIRROR
+        | EKS_ROLE_ARN
+        | EKS_AUDIENCE
+        | EKS_STS_REGIONAL_ENDPOINTS
+        | EKS_TOKEN_EXPIRATION => Some(MOST_VALUE_BYTES),
+        _ => key.starts_with(CONTAINER_ROLE_ARN).then_some(MOST_VALUE_BYTES),
+    }
 }
 
 /// Whether an annotation of a pod can change a decision: what the webhook itself writes can't.
@@ -54,11 +83,11 @@ pub fn decides(key: &str) -> bool {
 #[derive(Debug, Default)]
 pub(crate) struct Asks<'a> {
     pub(crate) role: Option<NamedRole>,
-    pub(crate) container_roles: Vec<(&'a str, RoleArn)>,
+    pub(crate) container_roles: HashMap<&'a str, RoleArn>,
     pub(crate) audience: Option<Audience>,
     pub(crate) expiration: Option<TokenExpiration>,
-    pub(crate) only: Option<Vec<&'a str>>,
-    pub(crate) skip: Vec<&'a str>,
+    pub(crate) only: Option<HashSet<&'a str>>,
+    pub(crate) skip: HashSet<&'a str>,
     pub(crate) sts_regional_endpoints: Option<bool>,
     /// Values that can't be parsed, of annotations that don't name a role: they matter once a role is asked for.
     pub(crate) invalid: Vec<InvalidAnnotation>,
@@ -90,7 +119,7 @@ impl<'a> Asks<'a> {
         for (key, value) in request.pod.annotations.iter() {
             if let Some(container) = key.strip_prefix(CONTAINER_ROLE_ARN) {
                 match value.parse() {
-                    Ok(role) => asks.container_roles.push((container, role)),
+                    Ok(role) => drop(asks.container_roles.insert(container, role)),
                     Err(reason) => invalid_roles.push(InvalidAnnotation::new(key, "pod", reason)),
                 }
             }
@@ -134,12 +163,17 @@ impl<'a> Asks<'a> {
         asks.sts_regional_endpoints = asks
             .parse::<Flag>(eks_on(on_service_account, EKS_STS_REGIONAL_ENDPOINTS))
             .map(|Flag(value)| value);
-        asks.only = both(CONTAINERS).map(|found| names(found.value));
+        asks.only = both(CONTAINERS).map(|found| names(found.value).collect());
         asks.skip = both(SKIP_CONTAINERS)
             .or_else(|| eks_on(on_pod, EKS_SKIP_CONTAINERS))
-            .map(|found| names(found.value))
+            .map(|found| names(found.value).collect())
             .unwrap_or_default();
         Ok(asks)
+    }
+
+    /// Whether a list leaves a container out.
+    pub(crate) fn leave_out(&self, container: &str) -> bool {
+        self.skip.contains(container) || self.only.as_ref().is_some_and(|only| !only.contains(container))
     }
 
     fn parse<T: FromStr>(&mut self, found: Option<Found<'_>>) -> Option<T>
@@ -156,6 +190,28 @@ impl<'a> Asks<'a> {
             }
         }
     }
+}
+
+/// The bounds that a pod exceeds, its annotations and those of its service account included.
+pub(crate) fn beyond(request: &Request<'_>, settings: &Settings) -> Vec<Beyond> {
+    let mut beyond = request.pod.beyond.clone();
+    let of_pod = request.pod.annotations.iter();
+    let counts = |key: &str| settings.eks_compatible || !key.starts_with("eks.amazonaws.com/");
+    let annotations = of_pod.chain(request.service_account_annotations.iter());
+    for (key, value) in annotations.filter(|(key, _)| counts(key)) {
+        let Some(most) = most_bytes(key) else { continue };
+        let mut listing = [CONTAINERS, SKIP_CONTAINERS, EKS_SKIP_CONTAINERS].into_iter();
+        let listing = listing.find(|list| *list == key);
+        if value.len() > most {
+            let key = shortened(key);
+            beyond.push(Beyond::Value { key, most });
+        } else if let Some(key) = listing
+            && names(value).nth(MOST_LIST_ENTRIES).is_some()
+        {
+            beyond.push(Beyond::ListEntries { key });
+        }
+    }
+    beyond
 }
 
 /// Whether pod, service account or namespace opt out. An `inject` that is neither `"true"` nor `"false"` is the error.
@@ -206,8 +262,8 @@ struct Found<'a> {
     place: &'static str,
 }
 
-fn names(list: &str) -> Vec<&str> {
-    list.split(',').map(str::trim).filter(|name| !name.is_empty()).collect()
+fn names(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',').map(str::trim).filter(|name| !name.is_empty())
 }
 
 /// A boolean as the EKS webhook reads it (Go's `strconv.ParseBool`).

@@ -1,5 +1,6 @@
 //! What a container gets, and the record of it that stays on the pod.
 
+use crate::bounds::MOST_RECORD_BYTES;
 use crate::{
     Audience, Hint, Pairs, PolicyName, Region, RoleArn, Spiffe, SpiffeId, TokenExpiration, TokenSource, TrustDomain,
 };
@@ -50,9 +51,6 @@ pub struct ContainerGrant {
     /// Why: one sentence.
     pub reason: Box<str>,
 }
-
-/// The longest record. Kubernetes takes 256 KiB of annotations on one object, and others have theirs there too.
-pub const MOST_RECORD_BYTES: usize = 64 << 10;
 
 /// What the webhook did to a pod, as the annotation `tokenscope.io/grant` keeps it: compact JSON.
 ///

@@ -7,6 +7,8 @@
 pub mod annotations;
 mod arn;
 mod audience;
+pub mod bounds;
+mod conflicts;
 mod decide;
 mod grant;
 pub mod json;
@@ -23,13 +25,13 @@ mod sidecar;
 mod spiffe;
 mod subject;
 mod template;
-mod token_volumes;
 mod trust_policy;
 
 pub use arn::{InvalidRoleArn, RoleArn};
 pub use audience::{Audience, InvalidAudience, InvalidTokenExpiration, TokenExpiration};
-pub use decide::{Decision, Granted, LeftAlone, Untouched, decide, default_conflicts};
-pub use grant::{ContainerGrant, Grant, GrantRecord, MOST_RECORD_BYTES, RecordedGrant, SessionName, fingerprint};
+pub use conflicts::{Conflicts, DefaultConflicts};
+pub use decide::{Decision, Granted, LeftAlone, Untouched, decide};
+pub use grant::{ContainerGrant, Grant, GrantRecord, RecordedGrant, SessionName, fingerprint};
 pub use labels::{Operator, Pairs, Requirement, Selector};
 pub use lock::{Lock, LockMode};
 pub use pattern::{Glob, InvalidRolePattern, RolePattern};

@@ -1,36 +1,109 @@
 //! Why a pod is denied, in sentences that its owner can act on.
 
-use crate::{Audience, PolicyName, RoleArn, TokenExpiration, TokenSource, annotations::InvalidAnnotation};
+use crate::{
+    Audience, PolicyName, RoleArn, TokenExpiration, TokenSource, annotations::InvalidAnnotation, bounds::Beyond,
+};
 use jiff::Timestamp;
 use std::fmt;
 
-/// Everything that stood against a pod. `Display` is one line.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The most refusals that are kept: a cluster can have more policies than anybody reads refusals.
+const MOST_REFUSALS: usize = 16;
+/// The most sentences of a message.
+const MOST_SENTENCES: usize = 8;
+/// The most bytes of a sentence: names, patterns and reasons in it are other people's.
+const MOST_SENTENCE_BYTES: usize = 1024;
+/// The most bytes of a message. Users read it in a terminal, and the API server writes it into its log.
+const MOST_MESSAGE_BYTES: usize = 4096;
+
+/// What stood against a pod. `Display` is one line.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Denied {
     /// The reasons, the nearest miss first. Never empty.
     pub refusals: Vec<Refusal>,
+    /// How many more there were.
+    pub more: usize,
 }
+
+impl Denied {
+    /// The reasons as users read them, each and all together of bounded length. The last says how many are missing.
+    pub fn sentences(&self) -> Vec<String> {
+        let mut sentences = Vec::new();
+        // Room for the last one, which counts the others.
+        let mut room = MOST_MESSAGE_BYTES - 32;
+        for refusal in self.refusals.iter().take(MOST_SENTENCES) {
+            let sentence = bounded(refusal.to_string(), MOST_SENTENCE_BYTES);
+            let Some(left) = room.checked_sub(sentence.len() + SEPARATOR.len()) else {
+                break;
+            };
+            room = left;
+            sentences.push(sentence);
+        }
+        let missing = self.refusals.len() - sentences.len() + self.more;
+        if missing > 0 {
+            sentences.push(format!("and {missing} more"));
+        }
+        sentences
+    }
+}
+
+const SEPARATOR: &str = "; ";
 
 impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        /// A cluster can have more policies than a message should have lines.
-        const MOST: usize = 8;
-        for (index, refusal) in self.refusals.iter().take(MOST).enumerate() {
-            if index > 0 {
-                f.write_str("; ")?;
-            }
-            write!(f, "{refusal}")?;
+        f.write_str(&self.sentences().join(SEPARATOR))
+    }
+}
+
+/// A text of at most `most` bytes; one that is longer ends with an ellipsis.
+pub(crate) fn bounded(mut text: String, most: usize) -> String {
+    const ELLIPSIS: char = '…';
+    if text.len() > most {
+        let room = most - ELLIPSIS.len_utf8();
+        let end = (0..=room).rev().find(|&at| text.is_char_boundary(at));
+        text.truncate(end.unwrap_or_default());
+        text.push(ELLIPSIS);
+    }
+    text
+}
+
+/// Refusals as they are found: each once, and no more than anybody reads.
+#[derive(Debug, Default)]
+pub(crate) struct Refusals {
+    kept: Vec<Refusal>,
+    more: usize,
+}
+
+impl Refusals {
+    pub(crate) fn add(&mut self, refusal: Refusal) {
+        self.add_with(|| Some(refusal));
+    }
+
+    /// Adds what is made only if it is kept.
+    pub(crate) fn add_with(&mut self, refusal: impl FnOnce() -> Option<Refusal>) {
+        if self.kept.len() == MOST_REFUSALS {
+            self.more += 1;
+            return;
         }
-        match self.refusals.len().checked_sub(MOST) {
-            Some(more) if more > 0 => write!(f, "; and {more} more"),
-            _ => Ok(()),
+        if let Some(refusal) = refusal().filter(|refusal| !self.kept.contains(refusal)) {
+            self.kept.push(refusal);
         }
+    }
+
+    /// `None` where there are none.
+    pub(crate) fn denied(self) -> Option<Denied> {
+        (!self.kept.is_empty()).then_some(Denied {
+            refusals: self.kept,
+            more: self.more,
+        })
     }
 }
 
 /// Why a policy did not grant a request, or why none could. `Display` is the sentence that users read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
+    /// The pod is larger than what a review looks at.
+    #[error("{0}")]
+    Beyond(Beyond),
     /// An annotation's value can't be parsed.
     #[error("{0}")]
     InvalidAnnotation(InvalidAnnotation),

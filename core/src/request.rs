@@ -1,6 +1,6 @@
 //! The facts about a workload that a decision looks at.
 
-use crate::Pairs;
+use crate::{Pairs, bounds::Beyond};
 
 /// A pod, its service account and its namespace, as far as they matter.
 #[derive(Clone, Debug)]
@@ -22,12 +22,16 @@ pub struct Request<'a> {
 pub struct PodFacts<'a> {
     /// Labels.
     pub labels: Pairs<&'a str>,
-    /// Annotations.
+    /// Annotations, at least those that [`crate::annotations::is_relevant`] names.
     pub annotations: Pairs<&'a str>,
+    /// How many annotations it has, whatever their keys.
+    pub annotation_count: usize,
     /// Init containers (native sidecars among them), then containers.
     pub containers: Vec<Container<'a>>,
     /// Volumes that hold service account tokens, without the one that tokenscope's own review added.
     pub token_volumes: Vec<TokenVolume<'a>>,
+    /// The bounds of a review that it exceeds: it has more than what stands here.
+    pub beyond: Vec<Beyond>,
 }
 
 /// A volume of the pod that holds service account tokens, or whose CSI driver gets them.

@@ -104,6 +104,7 @@ impl Workload {
                 labels: pairs(&self.pod_labels),
                 annotations: pairs(&self.annotations),
                 containers: self.containers.clone(),
+                ..PodFacts::default()
             },
         }
     }
@@ -848,7 +849,7 @@ fn colliding_defaults_are_seen_before_a_pod_meets_them() {
     };
     let conflicts = |one: Policy, other: Policy| {
         let set: PolicySet = [one.clone(), other].into_iter().collect();
-        default_conflicts(&one, &set, now()).len()
+        DefaultConflicts::new(&set, now()).of(&one).with.len()
     };
 
     assert_eq!(

@@ -23,8 +23,7 @@ use std::{
     sync::Arc,
 };
 use tokenscope_core::{
-    Decision, InvalidPolicy, Pairs, Policy, PolicyName, PolicySet, Settings, TokenSource, annotations,
-    default_conflicts,
+    Decision, DefaultConflicts, InvalidPolicy, Pairs, Policy, PolicyName, PolicySet, Settings, TokenSource, annotations,
 };
 use tokenscope_crds::{read, v1alpha1::PolicyStatus};
 
@@ -135,6 +134,8 @@ struct Object {
     status: PolicyStatus,
     next_change: Option<Timestamp>,
     conflicts: BTreeSet<PolicyName>,
+    /// Whether it could be compared with all policies that it may be in conflict with.
+    compared: bool,
     list: u32,
 }
 
@@ -241,9 +242,7 @@ impl World {
         }
         self.next_change = self.objects.values().filter_map(|object| object.next_change).min();
         let stale = std::mem::take(&mut self.stale);
-        for name in &stale.policies {
-            self.update_conflicts(name, now);
-        }
+        self.update_conflicts(&stale.policies, now);
         self.concerned.extend(stale.policies);
         if stale.everywhere {
             let all: Vec<Box<str>> = self.namespaces.keys().cloned().collect();
@@ -287,6 +286,7 @@ impl World {
             policy: object.policy.as_deref(),
             tally: self.tallies.get(name).copied().unwrap_or_default(),
             conflicts: conflicts.collect(),
+            compared: object.compared,
             issuer: self.issuer.as_ref().unwrap_or(&Issuer::Unknown),
             spiffe_issuer: self.spiffe_issuer.as_deref(),
             default_audience: &self.settings.default_audience,
@@ -555,6 +555,7 @@ impl World {
             status,
             next_change,
             conflicts,
+            compared: true,
             list,
         };
         self.objects.insert(name.clone(), found);
@@ -585,21 +586,35 @@ impl World {
         self.stale.policies.insert(name.clone());
     }
 
+    fn update_conflicts(&mut self, names: &BTreeSet<PolicyName>, now: Timestamp) {
+        let mut conflicts = DefaultConflicts::new(&self.policies, now);
+        let found: Vec<_> = names
+            .iter()
+            .filter_map(|name| {
+                let found = conflicts.of(self.policy(name)?);
+                let with = found.with.into_iter().map(|other| other.name.clone()).collect();
+                Some((name, with, found.complete))
+            })
+            .collect();
+        let unreadable = names.iter().filter(|name| self.policy(name).is_none());
+        let unreadable: Vec<_> = unreadable.map(|name| (name, BTreeSet::new(), true)).collect();
+        for (name, with, complete) in found.into_iter().chain(unreadable) {
+            self.note_conflicts(name, with, complete);
+        }
+    }
+
     /// Both sides of a conflict know of it.
-    fn update_conflicts(&mut self, name: &PolicyName, now: Timestamp) {
-        let found: BTreeSet<PolicyName> = self.policy(name).map_or_else(BTreeSet::new, |policy| {
-            let conflicting = default_conflicts(policy, &self.policies, now);
-            conflicting.into_iter().map(|other| other.name.clone()).collect()
-        });
+    fn note_conflicts(&mut self, name: &PolicyName, found: BTreeSet<PolicyName>, complete: bool) {
         let Some(object) = self.objects.get_mut(name) else {
             return;
         };
+        object.compared = complete;
         let before = std::mem::replace(&mut object.conflicts, found.clone());
         for other in before.union(&found) {
             if let Some(object) = self.objects.get_mut(other) {
                 if found.contains(other) {
                     object.conflicts.insert(name.clone());
-                } else {
+                } else if complete {
                     object.conflicts.remove(name);
                 }
                 // Also where they stay in conflict: its message names this one's role.

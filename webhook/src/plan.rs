@@ -6,12 +6,12 @@
 
 use std::borrow::Cow;
 
+use tokenscope_core::bounds::MOST_RECORD_BYTES;
 use tokenscope_core::lock::{LockMode, holds_locked_token};
-use tokenscope_core::pod::{Container, EnvVar, Pod, SIDECAR, Volume, VolumeMount};
+use tokenscope_core::pod::{AddedVariables, Container, EnvVar, Pod, SIDECAR, Volume, VolumeMount};
 use tokenscope_core::{
-    Audience, Decision, Denied, Enforcement, Grant, GrantRecord, Granted, Hint, MOST_RECORD_BYTES, Pairs,
-    RecordedGrant, Request, SessionName, Settings, SpiffeId, TokenExpiration, TokenSource, TrustDomain, Untouched,
-    WorkloadApi, annotations, fingerprint,
+    Audience, Decision, Enforcement, Grant, GrantRecord, Granted, Hint, Pairs, RecordedGrant, Request, SessionName,
+    Settings, SpiffeId, TokenExpiration, TokenSource, TrustDomain, Untouched, WorkloadApi, annotations, fingerprint,
 };
 
 use crate::present_sidecar::PresentSidecars;
@@ -321,7 +321,7 @@ pub fn plan<'a, 'b, S: AsRef<str>>(
             }
             plan
         }
-        Decision::Denied(denied) => planner.refuse(sentences(denied)),
+        Decision::Denied(denied) => planner.refuse(denied.sentences()),
         Decision::Granted(granted) => {
             let equipment = Equipment::of(granted, &planner);
             planner.adopt_volume(&equipment);
@@ -333,21 +333,13 @@ pub fn plan<'a, 'b, S: AsRef<str>>(
     }
 }
 
-/// The reasons of a refusal, as many as a person can use.
-fn sentences(denied: &Denied) -> Vec<String> {
-    const MOST: usize = 8;
-    let mut sentences: Vec<String> = denied.refusals.iter().take(MOST).map(ToString::to_string).collect();
-    if denied.refusals.len() > MOST {
-        sentences.push(format!("and {} more", denied.refusals.len() - MOST));
-    }
-    sentences
-}
-
 /// A pod, and what an earlier review left on it.
 struct Planner<'a, 'b, S> {
     pod: &'a Pod<S>,
     containers: Vec<(Place, &'a Container<S>)>,
     record: Option<&'b GrantRecord<'b>>,
+    /// The variables that it says are ours.
+    added: AddedVariables<'b>,
     request: &'b Request<'b>,
     settings: &'a Settings,
     mount: Mount,
@@ -504,6 +496,7 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
             pod,
             containers: places(pod, record).collect(),
             record,
+            added: AddedVariables::of(record),
             request,
             settings,
             mount,
@@ -518,12 +511,7 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
 
     /// Whether an earlier review added this variable.
     fn is_ours(&self, container: &Container<S>, variable: &str) -> bool {
-        self.record.is_some_and(|record| {
-            record
-                .env_of(container.name.as_ref())
-                .iter()
-                .any(|name| name == variable)
-        })
+        self.added.has(container.name.as_ref(), variable)
     }
 
     /// Where tokenscope follows the EKS webhook, that one may have been there before. A volume that is exactly what ours would
@@ -624,7 +612,9 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
     /// Whether the API server's own policies look for the mark on this pod.
     fn needs_mark(&self) -> bool {
         let lock = &self.settings.lock;
-        self.request.needs_mark() || (lock.mode == LockMode::Deny && holds_locked_token(self.request, self.settings))
+        let by_lock =
+            || self.request.pod.has_too_many_volumes_for_cel() || holds_locked_token(self.request, self.settings);
+        self.request.needs_mark() || (lock.mode == LockMode::Deny && by_lock())
     }
 
     fn grant(&self, granted: &'a Granted, equipment: Equipment<'a>) -> Plan<'a> {
@@ -866,13 +856,14 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
         mut wanted: Vec<Variable<'a>>,
         edits: &mut Vec<Edit<'a>>,
     ) {
-        let present = container.env.as_deref().unwrap_or_default();
-        let last = |name: &str| present.iter().rposition(|variable| variable.name.as_ref() == name);
         let mut unwanted: Vec<usize> = Vec::new();
         for name in VARIABLES.into_iter().filter(|name| self.is_ours(container, name)) {
-            let Some(index) = last(name) else { continue };
+            let Some(present) = container.variable(name) else {
+                continue;
+            };
+            let index = present.index;
             match wanted.iter().find(|variable| variable.name == name) {
-                Some(variable) if variable.is(&present[index]) => {}
+                Some(variable) if variable.is(present) => {}
                 Some(variable) => edits.push(Edit::ReplaceVariable {
                     container: place,
                     index,
@@ -887,7 +878,7 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
             container: place,
             index,
         }));
-        wanted.retain(|variable| last(variable.name).is_none());
+        wanted.retain(|variable| container.variable(variable.name).is_none());
         if !wanted.is_empty() {
             edits.push(Edit::AddVariables {
                 container: place,
@@ -927,7 +918,7 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
 
     /// Whether the pod bears a mark already, or the annotation that was the mark before version 0.2.
     fn is_marked(&self) -> bool {
-        self.pod.metadata.labels.value(annotations::REVIEWED).is_some()
+        self.pod.metadata.labels.pairs().value(annotations::REVIEWED).is_some()
             || self.pod.annotation(annotations::REVIEWED).is_some()
     }
 
@@ -948,7 +939,7 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
         let labels = &self.pod.metadata.labels;
         let label: Vec<_> = mark
             .into_iter()
-            .filter(|(key, value)| labels.value(key) != Some(value))
+            .filter(|(key, value)| labels.pairs().value(key) != Some(value))
             .collect();
         for (map, entries, none) in [
             (
@@ -1067,7 +1058,8 @@ impl Mount {
     fn is<S: AsRef<str>>(self, present: &VolumeMount<S>) -> bool {
         present.mount_path.as_ref() == self.path
             && present.read_only == Some(true)
-            && present.sub_path.as_ref().is_none_or(|path| path.as_ref().is_empty())
+            && !present.sub_path.is_some()
+            && !present.sub_path_expr.is_some()
     }
 }
 
@@ -1100,14 +1092,7 @@ fn places<'a, S: AsRef<str>>(
 
 /// Whether the volume can be one of ours: a tmpfs, or projected, and service account tokens are all there is in it.
 fn holds_tokens_only<S: AsRef<str>>(volume: &Volume<S>) -> bool {
-    is_memory(volume)
-        || volume
-            .projected
-            .as_ref()
-            .and_then(|projected| projected.sources.as_ref())
-            .is_some_and(|sources| {
-                !sources.is_empty() && sources.iter().all(|source| source.service_account_token.is_some())
-            })
+    is_memory(volume) || volume.has_only_tokens()
 }
 
 fn is_memory<S: AsRef<str>>(volume: &Volume<S>) -> bool {
@@ -1117,19 +1102,15 @@ fn is_memory<S: AsRef<str>>(volume: &Volume<S>) -> bool {
 
 /// Whether exactly these tokens are in the volume.
 fn holds<S: AsRef<str>>(volume: &Volume<S>, tokens: &[TokenFile<'_>]) -> bool {
-    let sources = volume
-        .projected
-        .iter()
-        .flat_map(|projected| projected.sources.iter().flatten());
-    let present = sources.map(|source| {
-        let token = source.service_account_token.as_ref()?;
+    let present = volume.tokens().iter().map(|token| {
         let audience = token.audience.as_ref().map(AsRef::as_ref);
-        Some((audience, token.expiration_seconds, token.path.as_ref()))
+        (audience, token.expiration_seconds, token.path.as_ref())
     });
-    present.eq(tokens.iter().map(|token| {
+    let wanted = tokens.iter().map(|token| {
         let expiration = i64::from(token.expiration.seconds());
-        Some((Some(token.audience.as_str()), Some(expiration), &*token.file))
-    }))
+        (Some(token.audience.as_str()), Some(expiration), &*token.file)
+    });
+    volume.has_only_tokens() && present.eq(wanted)
 }
 
 /// The text as it must stand in a variable's value so that the kubelet does not expand it: `$(NAME)` is a reference to

@@ -259,8 +259,7 @@ impl Review<'_> {
         if self.dry_run {
             return None;
         }
-        let owners = self.pod.metadata.owner_references.as_deref()?;
-        let owner = owners.iter().find(|owner| owner.controller == Some(true))?;
+        let owner = self.pod.metadata.owner.controller()?;
         Some(Refusal {
             namespace: (*self.namespace).into(),
             owner: OwnerReference {

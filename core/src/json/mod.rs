@@ -69,8 +69,32 @@ impl Error {
 }
 
 impl de::Error for Error {
+    /// serde writes a value of a wrong type into its message, and that value may be the whole of the text.
     fn custom<T: fmt::Display>(what: T) -> Self {
-        Self::new(what.to_string())
+        let mut message = Message(String::new());
+        // It fails only where the message is full.
+        let _ = write!(message, "{what}");
+        Self::new(message.0)
+    }
+}
+
+/// A message of which the start is kept.
+struct Message(String);
+
+impl Message {
+    const MOST_BYTES: usize = 256;
+}
+
+impl fmt::Write for Message {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = Self::MOST_BYTES - self.0.len();
+        if text.len() <= room {
+            self.0.push_str(text);
+            return Ok(());
+        }
+        let end = (0..=room).rev().find(|&at| text.is_char_boundary(at));
+        self.0.push_str(&text[..end.unwrap_or_default()]);
+        Err(fmt::Error)
     }
 }
 

@@ -7,14 +7,12 @@ use serde::Deserialize;
 use std::borrow::Cow;
 use tokenscope_core::{
     Container as ContainerFacts, OwnRole, Pairs, PodFacts, PolicyName, annotations,
+    bounds::Beyond,
     pod::{self, OwnerReference},
 };
 
 /// The service account that the API server's own admission gives a pod that names none.
 const DEFAULT_SERVICE_ACCOUNT: &str = "default";
-
-/// The annotation of a mirror pod, which only shows what a kubelet runs from a file.
-const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// What is kept of a pod.
 #[derive(Clone, Debug)]
@@ -28,7 +26,10 @@ pub(crate) struct Pod {
     labels: Pairs<Box<str>>,
     /// Those that can change a decision, without our own record.
     annotations: Pairs<Box<str>>,
+    annotation_count: usize,
     containers: Box<[Container]>,
+    /// The bounds of a review that it exceeds.
+    beyond: Box<[Beyond]>,
     pub(crate) record: Option<Record>,
     /// The image of the sidecar that the webhook added.
     pub(crate) sidecar: Option<Box<str>>,
@@ -75,7 +76,10 @@ impl Pod {
         PodFacts {
             labels: self.labels.borrowed(),
             annotations: self.annotations.borrowed(),
+            annotation_count: self.annotation_count,
             containers: containers.collect(),
+            beyond: self.beyond.to_vec(),
+            ..PodFacts::default()
         }
     }
 
@@ -142,11 +146,11 @@ struct WireMetadata {
     #[serde(default)]
     deletion_timestamp: Option<Time>,
     #[serde(default)]
-    labels: Pairs<Box<str>>,
+    labels: pod::Labels<Box<str>>,
     #[serde(default)]
-    annotations: Option<Pairs<Box<str>>>,
-    #[serde(default)]
-    owner_references: Option<Vec<OwnerReference<Box<str>>>>,
+    annotations: Option<pod::Annotations<Box<str>>>,
+    #[serde(default, rename = "ownerReferences")]
+    owner: pod::Owner<Box<str>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -166,7 +170,7 @@ impl From<Wire> for WatchedPod {
             deletion_timestamp,
             labels,
             annotations,
-            owner_references,
+            owner,
         } = wire.metadata;
         let metadata = ObjectMeta {
             name: Some(name.as_ref().into()),
@@ -180,20 +184,18 @@ impl From<Wire> for WatchedPod {
                 annotations,
                 ..pod::Metadata::default()
             },
-            spec: wire.spec.unwrap_or_else(nothing),
+            spec: wire.spec.unwrap_or_default(),
         };
         let finished = matches!(&*wire.status.phase, "Succeeded" | "Failed");
-        let running = !finished && deletion_timestamp.is_none() && whole.annotation(MIRROR).is_none();
-        let owners = owner_references.unwrap_or_default();
-        let owner = owners
-            .iter()
-            .find(|owner| owner.controller == Some(true))
-            .or_else(|| owners.first());
+        let running = !finished && deletion_timestamp.is_none() && whole.annotation(annotations::MIRROR).is_none();
+        let beyond = whole.beyond().into();
         let (containers, record) = read_containers(&whole);
         let sidecar = sidecar(&whole).filter(|_| record.as_ref().is_some_and(|record| record.sidecar));
         let service_account = whole.spec.service_account_name.filter(|name| !name.is_empty());
-        let mut annotations = whole.metadata.annotations.unwrap_or_default();
-        annotations.retain(|key| annotations::is_relevant(key) && key != annotations::GRANT);
+        let annotations = whole.metadata.annotations.unwrap_or_default();
+        let annotation_count = annotations.count();
+        let mut annotations = annotations.into_pairs();
+        annotations.retain(|key| key != annotations::GRANT);
         Self {
             metadata,
             namespace,
@@ -203,26 +205,16 @@ impl From<Wire> for WatchedPod {
                 created: creation_timestamp.map_or(Timestamp::UNIX_EPOCH, |Time(at)| at),
                 running,
                 service_account: service_account.unwrap_or_else(|| DEFAULT_SERVICE_ACCOUNT.into()),
-                labels: whole.metadata.labels,
+                labels: whole.metadata.labels.into_pairs(),
                 annotations,
+                annotation_count,
                 containers,
+                beyond,
                 record,
                 sidecar,
-                owner: owner.cloned().map(Box::new),
+                owner: owner.into_main().map(Box::new),
             },
         }
-    }
-}
-
-fn nothing() -> pod::Spec<Box<str>> {
-    pod::Spec {
-        service_account_name: None,
-        os: None,
-        node_selector: Pairs::default(),
-        affinity: None,
-        containers: None,
-        init_containers: None,
-        volumes: None,
     }
 }
 

@@ -23,6 +23,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) tally: Tally,
     /// Those that give some of the same pods another default role.
     pub(crate) conflicts: Vec<&'a Policy>,
+    /// Whether it could be compared with all policies that it may be in conflict with.
+    pub(crate) compared: bool,
     /// The cluster's issuer.
     pub(crate) issuer: &'a Issuer,
     /// The SPIFFE provider's.
@@ -210,10 +212,16 @@ fn ready(facts: &Facts<'_>, accepted: Reason, active: Reason) -> (Reason, String
         );
         return (Reason::OutdatedPods, message);
     }
-    match matched {
-        0 => (Reason::UpToDate, "no running pod gets anything from it".into()),
-        _ => (Reason::UpToDate, format!("all {matched} pods have what it grants")),
-    }
+    let compared = if facts.compared {
+        ""
+    } else {
+        ". Its default role was not compared with those of all other policies, since there are too many or too similar names in their subjects"
+    };
+    let pods = match matched {
+        0 => "no running pod gets anything from it".into(),
+        _ => format!("all {matched} pods have what it grants"),
+    };
+    (Reason::UpToDate, pods + compared)
 }
 
 fn conflict(facts: &Facts<'_>) -> String {

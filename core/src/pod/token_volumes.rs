@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use crate::pod::{Pod, Volume};
+use super::{Pod, Volume};
 use crate::{HeldToken, TokenVolume};
 
 /// The volumes with projected service account tokens, in the pod's order. The cost is linear in the pod's volumes and mounts.
 ///
 /// An inline CSI volume is among them, without tokens: which ones its driver gets is said by the driver's `CSIDriver` object.
-pub(crate) fn token_volumes<S: AsRef<str>>(pod: &Pod<S>) -> Vec<TokenVolume<'_>> {
+pub(super) fn token_volumes<S: AsRef<str>>(pod: &Pod<S>) -> Vec<TokenVolume<'_>> {
     let mut volumes: Vec<TokenVolume<'_>> = pod.spec.volumes.iter().flatten().filter_map(token_volume).collect();
     if volumes.is_empty() {
         return volumes;
@@ -34,12 +34,9 @@ pub(crate) fn token_volumes<S: AsRef<str>>(pod: &Pod<S>) -> Vec<TokenVolume<'_>>
 
 fn token_volume<S: AsRef<str>>(volume: &Volume<S>) -> Option<TokenVolume<'_>> {
     let csi_driver = volume.csi.as_ref().map(|csi| csi.driver.as_ref());
-    let sources = volume
-        .projected
+    let tokens: Vec<_> = volume
+        .tokens()
         .iter()
-        .flat_map(|projected| projected.sources.iter().flatten());
-    let tokens: Vec<_> = sources
-        .filter_map(|source| source.service_account_token.as_ref())
         .map(|token| HeldToken {
             audience: token
                 .audience

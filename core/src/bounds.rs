@@ -1,0 +1,115 @@
+//! How much of one pod a review looks at, so that no pod makes a review expensive.
+//!
+//! Users size every list of a pod, and the API server takes 3 MiB of it. What is beyond a bound is passed over while the pod is
+//! read. A pod that asks for a role, or that a policy gives one, is then refused with a message that names the bound, since a
+//! decision about a part of a pod would be a wrong one.
+
+use crate::PodFacts;
+use std::fmt;
+
+/// The most containers and init containers of a pod. The kubelet runs at most a few hundred pods on a node, and pods of more
+/// than a few dozen containers are not known.
+pub const MOST_CONTAINERS: usize = 256;
+/// The most volumes of a pod.
+pub const MOST_VOLUMES: usize = 256;
+/// The most sources of one projected volume.
+pub const MOST_SOURCES: usize = 32;
+/// The most volume mounts of one container.
+pub const MOST_MOUNTS: usize = 256;
+/// The most labels of a pod.
+pub const MOST_LABELS: usize = 128;
+/// The most annotations of a pod that decisions read, and the most annotations at all of a pod that may pass without the
+/// review's mark. The same number stands in the guard's CEL.
+pub const MOST_ANNOTATIONS: usize = 256;
+/// The most bytes of an annotation's value. The longest that has a meaning is a role's ARN of 2048 characters (STS).
+pub const MOST_VALUE_BYTES: usize = 2048;
+/// The most names in an annotation that lists containers: as many as a pod may have.
+pub const MOST_LIST_ENTRIES: usize = MOST_CONTAINERS;
+/// The most bytes of an annotation that lists containers: names of 63 characters, a comma and a space after each.
+pub const MOST_LIST_BYTES: usize = MOST_LIST_ENTRIES * 65;
+/// The most bytes of `tokenscope.io/grant`, which names every container, variable and label of a pod.
+pub const MOST_RECORD_BYTES: usize = 64 * 1024;
+
+/// A bound that a pod exceeds. `Display` is the sentence that users read: it names the bound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Beyond {
+    /// It has too many containers.
+    Containers,
+    /// It has too many volumes.
+    Volumes,
+    /// A projected volume has too many sources.
+    Sources {
+        /// The first such volume's name.
+        volume: Box<str>,
+    },
+    /// A container has too many mounts.
+    Mounts {
+        /// The first such container's name.
+        container: Box<str>,
+    },
+    /// It has too many labels.
+    Labels,
+    /// It has too many annotations that decisions read.
+    Annotations,
+    /// An annotation's value is too long.
+    Value {
+        /// The annotation's key, shortened.
+        key: Box<str>,
+        /// The most bytes that it may have.
+        most: usize,
+    },
+    /// An annotation lists too many containers.
+    ListEntries {
+        /// The annotation's key.
+        key: &'static str,
+    },
+}
+
+impl fmt::Display for Beyond {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Containers => write!(
+                f,
+                "the pod has more than {MOST_CONTAINERS} containers and init containers: use fewer"
+            ),
+            Self::Volumes => write!(f, "the pod has more than {MOST_VOLUMES} volumes: use fewer"),
+            Self::Sources { volume } => write!(
+                f,
+                "projected volume {volume} has more than {MOST_SOURCES} sources: divide it into several volumes"
+            ),
+            Self::Mounts { container } => {
+                write!(
+                    f,
+                    "container {container} has more than {MOST_MOUNTS} volume mounts: use fewer"
+                )
+            }
+            Self::Labels => write!(f, "the pod has more than {MOST_LABELS} labels: use fewer"),
+            Self::Annotations => write!(
+                f,
+                "the pod has more than {MOST_ANNOTATIONS} annotations that name roles: use fewer"
+            ),
+            Self::Value { key, most } => write!(
+                f,
+                "the value of annotation {key} has more than {most} bytes: shorten it"
+            ),
+            Self::ListEntries { key } => write!(
+                f,
+                "annotation {key} lists more than {MOST_LIST_ENTRIES} containers: list fewer"
+            ),
+        }
+    }
+}
+
+impl PodFacts<'_> {
+    /// Whether the pod has too many annotations for the guard's CEL to look at them, so that it must bear the mark of a review.
+    pub fn has_too_many_annotations_for_cel(&self) -> bool {
+        self.annotation_count > MOST_ANNOTATIONS
+    }
+
+    /// Whether the pod has too many volumes or sources for the lock's CEL to look at them, so that it must bear the mark of a
+    /// review where the lock is in mode deny.
+    pub fn has_too_many_volumes_for_cel(&self) -> bool {
+        let of_volumes = |beyond: &Beyond| matches!(beyond, Beyond::Volumes | Beyond::Sources { .. });
+        self.beyond.iter().any(of_volumes)
+    }
+}

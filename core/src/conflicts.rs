@@ -1,0 +1,367 @@
+//! Policies whose default roles contradict each other.
+//!
+//! Two policies of one level are in conflict if some pod can match both and they assign it different roles. Names of service
+//! accounts are compared by an index: exact names are sorted, and two names with `*` are compared by what stands before the
+//! first and after the last `*`. So nothing is compared with everything, and what a policy's author can still make expensive
+//! has a budget.
+
+use crate::{Glob, Operator, Policy, PolicySet, RoleArn, Selector, Standing, Subject};
+use jiff::Timestamp;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+/// The most steps for one policy: each is one comparison of two short texts. They take a few milliseconds.
+const MOST_STEPS: usize = 200_000;
+/// The most steps for all policies of one namespace, or all of the cluster, so that one namespace can't hold up the others.
+const MOST_STEPS_OF_A_LEVEL: usize = 20_000_000;
+/// The most conflicts of one policy that are named: a person resolves one after the other.
+const MOST_CONFLICTS: usize = 16;
+
+/// Finds conflicts among the policies of one moment. It is made for many questions: its index serves all of them.
+pub struct DefaultConflicts<'a> {
+    policies: &'a PolicySet,
+    now: Timestamp,
+    levels: HashMap<(Option<Box<str>>, bool), Level<'a>>,
+}
+
+/// The policies in conflict with one.
+#[derive(Clone, Debug, Default)]
+pub struct Conflicts<'a> {
+    /// Policies that assign a different default role to pods that the policy is about too, by name: at most 16.
+    pub with: Vec<&'a Arc<Policy>>,
+    /// Whether there are no others. Otherwise the budget did not suffice to compare the policy with all others.
+    pub complete: bool,
+}
+
+impl<'a> DefaultConflicts<'a> {
+    /// Looks at the policies that are in force, or will be by their schedule, at `now`.
+    pub fn new(policies: &'a PolicySet, now: Timestamp) -> Self {
+        Self {
+            policies,
+            now,
+            levels: HashMap::new(),
+        }
+    }
+
+    /// Which policies assign a different default role to pods that `policy` is about too, on the same level.
+    ///
+    /// Whether two label selectors can meet is answered from the selectors alone, so a pair that no pod of today meets counts.
+    pub fn of(&mut self, policy: &Policy) -> Conflicts<'a> {
+        let Some(default) = policy.roles.default.as_ref().filter(|_| is_in_force(policy, self.now)) else {
+            return Conflicts {
+                with: Vec::new(),
+                complete: true,
+            };
+        };
+        let (policies, now) = (self.policies, self.now);
+        let key = (policy.name.namespace().map(Box::from), policy.fallback);
+        let level = self
+            .levels
+            .entry(key)
+            .or_insert_with(|| Level::of(policy, policies, now));
+        let mut search = Search {
+            policy,
+            default,
+            level,
+            steps: MOST_STEPS.min(level.steps_left),
+            found: HashSet::new(),
+            elsewhere: HashMap::new(),
+        };
+        let budget = search.steps;
+        let complete = policy.subjects.iter().all(|subject| search.subject(subject).is_some());
+        let (used, found) = (budget - search.steps, search.found);
+        let mut with: Vec<_> = found
+            .into_iter()
+            .filter_map(|index| level.policies.get(index))
+            .collect();
+        with.sort_by(|one, other| one.name.cmp(&other.name));
+        let with = with.into_iter().copied().collect();
+        level.steps_left -= used;
+        Conflicts { with, complete }
+    }
+}
+
+fn is_in_force(policy: &Policy, now: Timestamp) -> bool {
+    !matches!(policy.standing_in_time(now), Standing::Disabled | Standing::Expired)
+}
+
+/// The policies that can be in conflict with each other: those of one namespace, or of the cluster, with or without
+/// `fallback`.
+struct Level<'a> {
+    policies: Vec<&'a Arc<Policy>>,
+    /// Exact names of service accounts, sorted.
+    exact: Vec<(&'a str, Place)>,
+    /// Names with `*`. A subject without names has the name `*`.
+    patterns: Vec<(Pattern<'a>, Place)>,
+    steps_left: usize,
+}
+
+/// A subject of a policy, by their indices.
+#[derive(Clone, Copy)]
+struct Place {
+    policy: usize,
+    subject: usize,
+}
+
+/// A name with `*`.
+#[derive(Clone, Copy)]
+struct Pattern<'a> {
+    /// The whole.
+    glob: &'a str,
+    /// What stands before the first `*`.
+    prefix: &'a str,
+    /// What stands after the last `*`.
+    suffix: &'a str,
+}
+
+impl<'a> Pattern<'a> {
+    const ANY: Self = Self {
+        glob: "*",
+        prefix: "",
+        suffix: "",
+    };
+
+    fn of(glob: &'a Glob) -> Option<Self> {
+        let glob = glob.as_str();
+        Some(Self {
+            glob,
+            prefix: glob.split_once('*')?.0,
+            suffix: glob.rsplit_once('*')?.1,
+        })
+    }
+
+    /// Whether some text matches both: between what they begin and end with, there is room for the rest of both.
+    fn meets(self, other: Self) -> bool {
+        let starts_alike = self.prefix.starts_with(other.prefix) || other.prefix.starts_with(self.prefix);
+        starts_alike && (self.suffix.ends_with(other.suffix) || other.suffix.ends_with(self.suffix))
+    }
+}
+
+impl<'a> Level<'a> {
+    fn of(policy: &Policy, policies: &'a PolicySet, now: Timestamp) -> Self {
+        let mut level = Self {
+            policies: Vec::new(),
+            exact: Vec::new(),
+            patterns: Vec::new(),
+            steps_left: MOST_STEPS_OF_A_LEVEL,
+        };
+        // A namespaced policy meets those of its namespace; a cluster policy the other cluster policies, which are in every
+        // answer.
+        let others = policies.about(policy.name.namespace().unwrap_or_default());
+        for other in others.filter(|other| {
+            other.name.is_cluster() == policy.name.is_cluster()
+                && other.fallback == policy.fallback
+                && other.roles.default.is_some()
+                && is_in_force(other, now)
+        }) {
+            level.add(other);
+        }
+        level.exact.sort_unstable_by_key(|(name, _)| *name);
+        level
+    }
+
+    fn add(&mut self, other: &'a Arc<Policy>) {
+        let policy = self.policies.len();
+        self.policies.push(other);
+        for (subject, Subject { service_accounts, .. }) in other.subjects.iter().enumerate() {
+            let place = Place { policy, subject };
+            if service_accounts.is_empty() {
+                self.patterns.push((Pattern::ANY, place));
+            }
+            for name in service_accounts {
+                match Pattern::of(name) {
+                    Some(pattern) => self.patterns.push((pattern, place)),
+                    None => self.exact.push((name.as_str(), place)),
+                }
+            }
+        }
+    }
+}
+
+/// A policy that is compared with the others of its level.
+struct Search<'a, 'b> {
+    policy: &'b Policy,
+    default: &'b RoleArn,
+    level: &'b Level<'a>,
+    /// How many are left.
+    steps: usize,
+    found: HashSet<usize>,
+    /// Whether a policy is about other namespaces, as far as that was asked.
+    elsewhere: HashMap<usize, bool>,
+}
+
+impl<'a> Search<'a, '_> {
+    /// Finds what is in conflict by this subject; `None` where the budget does not suffice.
+    fn subject(&mut self, subject: &Subject) -> Option<()> {
+        if subject.service_accounts.is_empty() {
+            return self.pattern(Pattern::ANY, subject);
+        }
+        for name in &subject.service_accounts {
+            match Pattern::of(name) {
+                Some(pattern) => self.pattern(pattern, subject)?,
+                None => self.exact(name.as_str(), subject)?,
+            }
+        }
+        Some(())
+    }
+
+    fn exact(&mut self, name: &str, subject: &Subject) -> Option<()> {
+        let level = self.level;
+        let from = level.exact.partition_point(|(other, _)| *other < name);
+        for (_, place) in level.exact[from..].iter().take_while(|(other, _)| *other == name) {
+            self.compare(*place, subject)?;
+        }
+        for (pattern, place) in &level.patterns {
+            self.spend(1)?;
+            let fits = name.starts_with(pattern.prefix) && name.ends_with(pattern.suffix);
+            if fits && self.can_conflict(place.policy) {
+                self.spend(pattern.glob.len() / 16)?;
+                if Glob::new(pattern.glob).matches(name) {
+                    self.compare(*place, subject)?;
+                }
+            }
+        }
+        Some(())
+    }
+
+    fn pattern(&mut self, pattern: Pattern<'_>, subject: &Subject) -> Option<()> {
+        let level = self.level;
+        let glob = Glob::new(pattern.glob);
+        let from = level.exact.partition_point(|(other, _)| *other < pattern.prefix);
+        let alike = level.exact[from..].iter();
+        for (name, place) in alike.take_while(|(name, _)| name.starts_with(pattern.prefix)) {
+            self.spend(1 + pattern.glob.len() / 16)?;
+            if glob.matches(name) {
+                self.compare(*place, subject)?;
+            }
+        }
+        for (other, place) in &level.patterns {
+            self.spend(1)?;
+            if pattern.meets(*other) {
+                self.compare(*place, subject)?;
+            }
+        }
+        Some(())
+    }
+
+    /// Notes the policy of a subject whose names meet, if the labels can meet too.
+    fn compare(&mut self, Place { policy, subject }: Place, own: &Subject) -> Option<()> {
+        self.spend(1)?;
+        if !self.can_conflict(policy) {
+            return Some(());
+        }
+        let other = self.level.policies.get(policy)?;
+        if !self.elsewhere.contains_key(&policy) {
+            let (one, two) = (&self.policy.namespace_selector, &other.namespace_selector);
+            self.spend(cost(one, two))?;
+            self.elsewhere.insert(policy, !may_both_match(one, two));
+        }
+        if self.elsewhere.get(&policy) == Some(&true) {
+            return Some(());
+        }
+        let any = Selector::default();
+        let one = own.pod_selector.as_ref().unwrap_or(&any);
+        let two = other.subjects.get(subject)?.pod_selector.as_ref().unwrap_or(&any);
+        self.spend(cost(one, two))?;
+        if may_both_match(one, two) {
+            if self.found.len() == MOST_CONFLICTS {
+                return None;
+            }
+            self.found.insert(policy);
+        }
+        Some(())
+    }
+
+    /// Whether it is another policy, with another default, that was not found yet.
+    fn can_conflict(&self, policy: usize) -> bool {
+        self.level.policies.get(policy).is_some_and(|other| {
+            other.roles.default.as_ref() != Some(self.default)
+                && !self.found.contains(&policy)
+                && other.name != self.policy.name
+        })
+    }
+
+    fn spend(&mut self, steps: usize) -> Option<()> {
+        let left = self.steps.checked_sub(steps);
+        self.steps = left.unwrap_or_default();
+        left.map(drop)
+    }
+}
+
+/// How many comparisons [`may_both_match`] makes at most.
+fn cost(one: &Selector, other: &Selector) -> usize {
+    let values = |operator: &Operator| match operator {
+        Operator::In(values) | Operator::NotIn(values) => values.len(),
+        Operator::Exists | Operator::DoesNotExist => 1,
+    };
+    let all = |selector: &Selector| {
+        selector
+            .0
+            .iter()
+            .map(|requirement| values(&requirement.operator))
+            .sum::<usize>()
+    };
+    all(one) * all(other)
+}
+
+/// Whether some set of labels fulfils both selectors.
+fn may_both_match(one: &Selector, other: &Selector) -> bool {
+    one.0.iter().all(|a| {
+        other
+            .0
+            .iter()
+            .filter(|b| b.key == a.key)
+            .all(|b| match (&a.operator, &b.operator) {
+                (Operator::In(x), Operator::In(y)) => x.iter().any(|value| y.contains(value)),
+                (Operator::In(x), Operator::NotIn(y)) | (Operator::NotIn(y), Operator::In(x)) => {
+                    x.iter().any(|value| !y.contains(value))
+                }
+                (Operator::DoesNotExist, Operator::In(_) | Operator::Exists)
+                | (Operator::In(_) | Operator::Exists, Operator::DoesNotExist) => false,
+                _ => true,
+            })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Whether some text matches both, by looking at every pair of places in them.
+    fn some_text_matches_both(one: &str, other: &str) -> bool {
+        let (one, other) = (one.as_bytes(), other.as_bytes());
+        let mut reachable = vec![vec![false; other.len() + 1]; one.len() + 1];
+        reachable[0][0] = true;
+        for i in 0..=one.len() {
+            for j in 0..=other.len() {
+                let (a, b) = (one.get(i), other.get(j));
+                let star = a == Some(&b'*') || b == Some(&b'*');
+                if !reachable[i][j] {
+                    continue;
+                }
+                if a.is_some() && star {
+                    reachable[i + 1][j] = true;
+                }
+                if b.is_some() && star {
+                    reachable[i][j + 1] = true;
+                }
+                if a.is_some() && a == b {
+                    reachable[i + 1][j + 1] = true;
+                }
+            }
+        }
+        reachable[one.len()][other.len()]
+    }
+
+    proptest! {
+        #[test]
+        fn two_patterns_meet_if_some_text_matches_both(one in "[ab*]{0,6}[*][ab*]{0,6}", other in "[ab*]{0,6}[*][ab*]{0,6}") {
+            let (first, second) = (Glob::new(&one), Glob::new(&other));
+            let meet = Pattern::of(&first).unwrap().meets(Pattern::of(&second).unwrap());
+            prop_assert_eq!(meet, some_text_matches_both(&one, &other));
+        }
+    }
+}

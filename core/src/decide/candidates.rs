@@ -1,0 +1,247 @@
+//! The policies around a pod, and which of them grant a role.
+
+use super::checks::{self, Against};
+use crate::{
+    Grant, InstanceMetadata, Policy, PolicyName, PolicySet, Refusal, Request, RoleArn, SessionName, Settings, Spiffe,
+    Standing, Template, TokenSource, Variable, Variables, annotations::Asks, refusal::Refusals,
+};
+use jiff::Timestamp;
+use std::{borrow::Cow, sync::Arc};
+
+/// The policies around a pod, and those that are no candidates but nearly.
+pub(super) struct Candidates<'a> {
+    pub(super) request: &'a Request<'a>,
+    pub(super) settings: &'a Settings,
+    now: Timestamp,
+    /// Not `fallback` first, then namespaced before cluster, then by name.
+    policies: Vec<&'a Arc<Policy>>,
+    near_misses: Vec<(&'a Arc<Policy>, Standing)>,
+    unusable: Vec<(&'a PolicyName, &'a str)>,
+}
+
+/// A role that a container is to have, and who says so.
+pub(super) struct Wanted<'a> {
+    pub(super) container: &'a str,
+    pub(super) role: RoleArn,
+    pub(super) place: Cow<'static, str>,
+    /// Whether the container itself was named, so that leaving it out would be wrong.
+    pub(super) by_name: bool,
+    /// Whether only policies with this default may grant it.
+    pub(super) by_default: bool,
+}
+
+/// How the candidates stand to one role, whatever the container.
+#[derive(Default)]
+pub(super) struct Examined<'a> {
+    pub(super) policies: Vec<Stand<'a>>,
+    pub(super) other_defaults: Vec<&'a Policy>,
+    /// Whether it was said that there is no policy.
+    pub(super) told: bool,
+}
+
+/// How one candidate stands to a role.
+pub(super) struct Stand<'a> {
+    pub(super) policy: &'a Policy,
+    pub(super) against: Option<Against>,
+    /// Whether that was said already.
+    pub(super) told: bool,
+}
+
+impl Stand<'_> {
+    /// Whether it would grant the role to a container that it covers, or refuse it for another reason than the role.
+    pub(super) fn allows_role(&self) -> bool {
+        self.against != Some(Against::Role)
+    }
+}
+
+impl<'a> Candidates<'a> {
+    pub(super) fn survey(
+        request: &'a Request<'a>,
+        policies: &'a PolicySet,
+        settings: &'a Settings,
+        now: Timestamp,
+    ) -> Self {
+        let mut candidates = Vec::new();
+        let mut near_misses = Vec::new();
+        for policy in policies.about(request.namespace) {
+            let standing = policy.standing(
+                request.namespace,
+                &request.namespace_labels,
+                request.service_account,
+                &request.pod.labels,
+                now,
+            );
+            if standing == Standing::Candidate {
+                candidates.push(policy);
+            } else if checks::is_near_miss(policy, standing) {
+                near_misses.push((policy, standing));
+            }
+        }
+        candidates.sort_by_key(|policy| policy.fallback);
+        Self {
+            request,
+            settings,
+            now,
+            policies: candidates,
+            near_misses,
+            unusable: policies.invalid_about(request.namespace).collect(),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.policies.is_empty()
+    }
+
+    /// The role of containers that nobody named one for: the nearest level's defaults, if they agree.
+    pub(super) fn default_role(&self) -> Result<Option<&'a RoleArn>, Refusal> {
+        let levels = [(false, false), (false, true), (true, false), (true, true)];
+        for (fallback, cluster) in levels {
+            let mut defaults = self
+                .policies
+                .iter()
+                .filter(|policy| policy.fallback == fallback && policy.name.is_cluster() == cluster)
+                .filter_map(|policy| Some((&policy.name, policy.roles.default.as_ref()?)));
+            let Some((one, one_role)) = defaults.next() else {
+                continue;
+            };
+            return match defaults.find(|(_, role)| *role != one_role) {
+                None => Ok(Some(one_role)),
+                Some((other, other_role)) => Err(Refusal::ConflictingDefaults {
+                    one: one.clone(),
+                    one_role: one_role.clone(),
+                    other: other.clone(),
+                    other_role: other_role.clone(),
+                }),
+            };
+        }
+        Ok(None)
+    }
+
+    /// How each candidate stands to a role. Containers that want the same role share the answer.
+    pub(super) fn examine(&self, wanted: &Wanted<'_>, asks: &Asks<'_>) -> Examined<'a> {
+        let mut examined = Examined::default();
+        for policy in &self.policies {
+            if wanted.by_default && policy.roles.default.as_ref() != Some(&wanted.role) {
+                examined
+                    .other_defaults
+                    .extend(policy.roles.default.is_some().then_some(&***policy));
+                continue;
+            }
+            examined.policies.push(Stand {
+                policy,
+                against: checks::against(policy, wanted, asks),
+                told: false,
+            });
+        }
+        examined
+    }
+
+    /// Says of the policies that are no candidates why they are none.
+    pub(super) fn tell_near_misses(&self, refusals: &mut Refusals) {
+        for (policy, standing) in &self.near_misses {
+            refusals.add_with(|| checks::near_miss(policy, *standing, self.now));
+        }
+        for &(policy, why) in &self.unusable {
+            refusals.add_with(|| {
+                Some(Refusal::InvalidPolicy {
+                    policy: policy.clone(),
+                    why: why.into(),
+                })
+            });
+        }
+    }
+
+    pub(super) fn grant_by(&self, policy: &Policy, wanted: &Wanted<'_>, asks: &Asks<'_>) -> Grant {
+        Grant {
+            role: wanted.role.clone(),
+            audience: asks
+                .audience
+                .clone()
+                .or_else(|| policy.audiences.default.clone())
+                .unwrap_or_else(|| self.settings.default_audience.clone()),
+            source: policy.token.source,
+            expiration: match policy.token.source {
+                TokenSource::Spiffe => policy.token.expiration,
+                TokenSource::ServiceAccount | TokenSource::Issuer => asks.expiration.unwrap_or(policy.token.expiration),
+            },
+            spiffe: policy.token.spiffe.clone(),
+            region: policy
+                .aws
+                .region
+                .clone()
+                .or_else(|| self.settings.default_region.clone()),
+            sts_regional_endpoints: asks
+                .sts_regional_endpoints
+                .or(policy.aws.sts_regional_endpoints)
+                .unwrap_or(self.settings.sts_regional_endpoints),
+            disables_instance_metadata: match self.settings.instance_metadata {
+                InstanceMetadata::AlwaysDisabled => true,
+                InstanceMetadata::WithRegionDisabled => policy.aws.region.is_some(),
+                InstanceMetadata::NeverDisabled => false,
+            },
+            session_name: policy
+                .aws
+                .role_session_name
+                .as_ref()
+                .and_then(|template| self.session_name(template)),
+            policy: Some(policy.name.clone()),
+        }
+    }
+
+    pub(super) fn grant_without_policy(&self, wanted: &Wanted<'_>, asks: &Asks<'_>) -> Grant {
+        Grant {
+            role: wanted.role.clone(),
+            audience: asks
+                .audience
+                .clone()
+                .unwrap_or_else(|| self.settings.default_audience.clone()),
+            source: TokenSource::ServiceAccount,
+            expiration: asks.expiration.unwrap_or(self.settings.default_token_expiration),
+            spiffe: Spiffe::default(),
+            region: self.settings.default_region.clone(),
+            sts_regional_endpoints: asks
+                .sts_regional_endpoints
+                .unwrap_or(self.settings.sts_regional_endpoints),
+            disables_instance_metadata: self.settings.instance_metadata == InstanceMetadata::AlwaysDisabled,
+            session_name: None,
+            policy: None,
+        }
+    }
+
+    /// `None` where the name would not fit: STS refuses every call with such a name, so the SDK had better choose its own.
+    fn session_name(&self, template: &Template) -> Option<SessionName> {
+        if template.only_variable() == Some(&Variable::PodName) {
+            return Some(SessionName::PodName);
+        }
+        let text = template.render(self).ok()?;
+        fits_session_name(&text).then(|| SessionName::Text(text.into()))
+    }
+}
+
+/// The most bytes of a role session name (AssumeRoleWithWebIdentity).
+const MOST_SESSION_NAME: usize = 64;
+
+/// Whether STS takes it as a role session name: 2 to 64 of `[\w+=,.@-]` (AssumeRoleWithWebIdentity).
+fn fits_session_name(text: &str) -> bool {
+    (2..=MOST_SESSION_NAME).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"_+=,.@-".contains(&b))
+}
+
+impl Variables for Candidates<'_> {
+    fn value(&self, variable: &Variable) -> Option<Cow<'_, str>> {
+        let value = match variable {
+            Variable::Namespace => Some(self.request.namespace),
+            Variable::ServiceAccount => Some(self.request.service_account),
+            Variable::NamespaceLabel(key) => self.request.namespace_labels.value(key),
+            Variable::PodLabel(key) => self.request.pod.labels.value(key),
+            // Not known before the pod is stored.
+            Variable::PodName | Variable::PodUid => None,
+        };
+        // A longer one does not fit anyway, and a template may name it many times: labels are not checked yet at admission.
+        value
+            .filter(|value| value.len() <= MOST_SESSION_NAME)
+            .map(Cow::Borrowed)
+    }
+}

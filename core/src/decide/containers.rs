@@ -1,0 +1,228 @@
+//! Which role each container gets.
+
+use super::{
+    ContainerGrant, LeftAlone,
+    candidates::{Candidates, Examined, Stand, Wanted},
+    checks,
+};
+use crate::{
+    Container, Grant, InvalidRoleArn, OwnRole, Policy, Refusal, RoleArn,
+    annotations::{self, Asks},
+    arn::shortened,
+    refusal::{Refusals, some_of},
+};
+use std::{borrow::Cow, collections::HashMap};
+
+/// Judges one container after the other. Containers that want the same role share what the policies say about it.
+pub(super) struct Judge<'a, 'b> {
+    candidates: &'b Candidates<'a>,
+    asks: &'b Asks<'b>,
+    default: &'b Result<Option<&'a RoleArn>, Refusal>,
+    examined: HashMap<(RoleArn, bool), Examined<'a>>,
+    told_near_misses: bool,
+    pub(super) outcome: Outcome,
+}
+
+/// What the containers' judgements add up to.
+#[derive(Default)]
+pub(super) struct Outcome {
+    pub(super) containers: Vec<ContainerGrant>,
+    pub(super) left_alone: Vec<LeftAlone>,
+    pub(super) warnings: Vec<String>,
+    pub(super) refusals: Refusals,
+    /// Whether a container is left out because no policy that allows its role covers it.
+    pub(super) not_covered: bool,
+}
+
+impl<'a, 'b> Judge<'a, 'b> {
+    pub(super) fn new(
+        candidates: &'b Candidates<'a>,
+        asks: &'b Asks<'b>,
+        default: &'b Result<Option<&'a RoleArn>, Refusal>,
+    ) -> Self {
+        Self {
+            candidates,
+            asks,
+            default,
+            examined: HashMap::new(),
+            told_near_misses: false,
+            outcome: Outcome::default(),
+        }
+    }
+
+    pub(super) fn judge(&mut self, index: usize, container: &Container<'a>) {
+        let named = self.asks.container_roles.get(container.name);
+        if self.asks.leave_out(container.name) {
+            return self.leave(index, "its pod's annotations leave it out");
+        }
+        match (container.own_role, container.own_token_file) {
+            (OwnRole::Absent, _) => {}
+            (_, true) => return self.leave(index, "it brings its own role and token file"),
+            (OwnRole::Indirect, false) => {
+                self.outcome.warnings.push(format!(
+                    "container {} takes AWS_ROLE_ARN from elsewhere, which can't be judged, so it gets no token: write the role out",
+                    shortened(container.name)
+                ));
+                return self.leave(index, "its AWS_ROLE_ARN comes from elsewhere");
+            }
+            (OwnRole::Literal(own), false) => return self.judge_own_role(index, container, own, named),
+        }
+        let wanted = |role: &RoleArn, place: Cow<'static, str>, by_name, by_default| Wanted {
+            container: container.name,
+            role: role.clone(),
+            place,
+            by_name,
+            by_default,
+        };
+        if let Some(role) = named {
+            let place = format!("{}{}", annotations::CONTAINER_ROLE_ARN, shortened(container.name));
+            return self.grant(index, &wanted(role, place.into(), true, false));
+        }
+        if let Some(named) = &self.asks.role {
+            return self.grant(index, &wanted(&named.role, named.place.into(), false, false));
+        }
+        match self.default {
+            Ok(Some(role)) => self.grant(index, &wanted(role, "default".into(), false, true)),
+            Ok(None) => self.leave(index, "no role is named for it"),
+            Err(conflict) => self.outcome.refusals.add(conflict.clone()),
+        }
+    }
+
+    fn judge_own_role(&mut self, index: usize, container: &Container<'a>, own: &str, named: Option<&RoleArn>) {
+        let role = match own.parse::<RoleArn>() {
+            Ok(role) => role,
+            Err(reason) => return self.outcome.refusals.add(invalid_own_role(container, reason)),
+        };
+        if let Some(asked) = named.filter(|asked| **asked != role) {
+            return self.outcome.refusals.add(Refusal::ContradictingRoles {
+                container: shortened(container.name),
+                own: role,
+                asked: asked.clone(),
+            });
+        }
+        let wanted = Wanted {
+            container: container.name,
+            role,
+            place: "AWS_ROLE_ARN of the container".into(),
+            by_name: true,
+            by_default: false,
+        };
+        self.grant(index, &wanted);
+    }
+
+    /// The first candidate that allows it grants it.
+    fn grant(&mut self, index: usize, wanted: &Wanted<'_>) {
+        let (candidates, asks) = (self.candidates, self.asks);
+        let examined = self
+            .examined
+            .entry((wanted.role.clone(), wanted.by_default))
+            .or_insert_with(|| candidates.examine(wanted, asks));
+        let covers = |policy: &Policy| policy.containers.covers(wanted.container);
+        let mut granting = examined
+            .policies
+            .iter()
+            .filter(|stand| stand.against.is_none() && covers(stand.policy))
+            .map(|stand| stand.policy);
+        if let Some(policy) = granting.next() {
+            let others = granting.chain(examined.other_defaults.iter().copied());
+            let reason = granted_reason(wanted, policy, others);
+            return self.equip(index, candidates.grant_by(policy, wanted, asks), reason);
+        }
+        // Left out by every policy that would allow it, and not named itself: that is what the policies' authors meant.
+        let is_left_out = |stand: &Stand<'_>| stand.allows_role() && !covers(stand.policy);
+        if !wanted.by_name && !examined.policies.is_empty() && examined.policies.iter().all(is_left_out) {
+            self.outcome.not_covered = true;
+            return self.leave(index, "its policies don't cover it");
+        }
+        if candidates.is_empty() && !candidates.settings.policy_required {
+            let reason = format!(
+                "{} by {}: no policy is required and none selects the pod",
+                wanted.role, wanted.place
+            );
+            return self.equip(index, candidates.grant_without_policy(wanted, asks), reason.into());
+        }
+        self.told_near_misses = true;
+        tell(examined, wanted, candidates, asks, &mut self.outcome.refusals);
+    }
+
+    fn leave(&mut self, container: usize, reason: &str) {
+        self.outcome.left_alone.push(LeftAlone {
+            container,
+            reason: reason.into(),
+        });
+    }
+
+    fn equip(&mut self, container: usize, grant: Grant, reason: Box<str>) {
+        self.outcome.containers.push(ContainerGrant {
+            container,
+            grant,
+            reason,
+        });
+    }
+
+    /// What all judgements come to. Policies that are no candidates come last in it, once for all containers.
+    pub(super) fn outcome(mut self) -> Outcome {
+        if self.told_near_misses {
+            self.candidates.tell_near_misses(&mut self.outcome.refusals);
+        }
+        self.outcome
+    }
+}
+
+/// Says what stands against a role; what has nothing to do with the container is said once.
+fn tell(
+    examined: &mut Examined<'_>,
+    wanted: &Wanted<'_>,
+    candidates: &Candidates<'_>,
+    asks: &Asks<'_>,
+    refusals: &mut Refusals,
+) {
+    for stand in &mut examined.policies {
+        let policy = stand.policy;
+        if stand.allows_role() && !policy.containers.covers(wanted.container) {
+            refusals.add_with(|| {
+                Some(Refusal::ContainerNotCovered {
+                    policy: policy.name.clone(),
+                    container: shortened(wanted.container),
+                })
+            });
+        } else if let Some(against) = stand.against.filter(|_| !stand.told) {
+            stand.told = true;
+            refusals.add_with(|| checks::refusal(against, policy, wanted, asks));
+        }
+    }
+    if candidates.is_empty() && !std::mem::replace(&mut examined.told, true) {
+        let request = candidates.request;
+        refusals.add(Refusal::NoPolicy {
+            namespace: request.namespace.into(),
+            service_account: request.service_account.into(),
+            role: wanted.role.clone(),
+        });
+    }
+}
+
+fn invalid_own_role(container: &Container<'_>, reason: InvalidRoleArn) -> Refusal {
+    Refusal::InvalidOwnRole {
+        container: shortened(container.name),
+        reason,
+    }
+}
+
+/// Names the policies that came after the granting one too, so that no policy displaces another in silence.
+fn granted_reason<'p>(wanted: &Wanted<'_>, policy: &Policy, others: impl Iterator<Item = &'p Policy>) -> Box<str> {
+    let mut reason = if wanted.by_default {
+        format!("{} assigned as its default by {}", wanted.role, policy.name)
+    } else {
+        format!("{} named by {}, allowed by {}", wanted.role, wanted.place, policy.name)
+    };
+    if policy.fallback {
+        reason.push_str(" (a fallback: no other policy grants it)");
+    }
+    let others: Vec<_> = others.map(|other| &other.name).collect();
+    if !others.is_empty() {
+        reason.push_str(", before ");
+        reason.push_str(&some_of(&others));
+        reason.push_str(" (fallback last, namespaced before cluster, then by name)");
+    }
+    reason.into()
+}

@@ -1,0 +1,216 @@
+//! The rule: which container of a pod gets which role, by which policy, or why not.
+
+mod candidates;
+mod checks;
+mod containers;
+
+use crate::{
+    ContainerGrant, Denied, Pairs, PolicySet, Refusal, Request, Settings, TokenSource,
+    annotations::{self, Asks},
+    arn::shortened,
+    bounds::Beyond,
+    refusal::Refusals,
+};
+use candidates::Candidates;
+use containers::{Judge, Outcome};
+use jiff::Timestamp;
+use std::collections::{BTreeSet, HashSet};
+
+/// What becomes of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// It stays as it is.
+    Untouched(Untouched),
+    /// At least one container gets a role.
+    Granted(Granted),
+    /// It asks for something that it may not have.
+    Denied(Denied),
+}
+
+/// Why a pod stays as it is.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Untouched {
+    /// It, its service account or its namespace said so.
+    #[error("tokenscope.io/inject: \"false\" opts out")]
+    OptedOut,
+    /// It names no role and no policy assigns it one.
+    #[error("it asks for no role and no policy assigns it one")]
+    NothingAsked,
+    /// A role is asked for, but every container is left out or brings its own credentials.
+    #[error("every container is skipped or brings its own credentials")]
+    NoContainer {
+        /// What whoever created the pod should know: it asked, and gets nothing.
+        warnings: Vec<String>,
+    },
+}
+
+/// What a pod gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Granted {
+    /// One for each container that gets a role.
+    pub containers: Vec<ContainerGrant>,
+    /// The others, where there is something to say about them.
+    pub left_alone: Vec<LeftAlone>,
+    /// What whoever created the pod should know.
+    pub warnings: Vec<String>,
+}
+
+/// A container that gets nothing although its pod does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftAlone {
+    /// Its index in the request.
+    pub container: usize,
+    /// Why.
+    pub reason: Box<str>,
+}
+
+/// The most warnings of a decision: the API server passes on at most 4 KiB of them.
+const MOST_WARNINGS: usize = 16;
+
+/// Decides about a pod at a moment.
+///
+/// A role that is named for a container must be allowed by a candidate: a policy that is enabled, in force at `now`, and
+/// about this pod. Where none is named, the candidates' defaults decide. Namespaced policies come before cluster ones,
+/// then the name decides, and `fallback` policies are looked at only where no other grants; the reason says so. If one
+/// container is denied, the pod is: it never runs half equipped. A pod of which more than [`crate::bounds`] allow would have
+/// to be looked at is denied if it asks for a role or a policy would give it one.
+///
+/// It takes time in proportion to the pod's bytes, and for each distinct role that a pod names once to the policies around it.
+pub fn decide(request: &Request<'_>, policies: &PolicySet, settings: &Settings, now: Timestamp) -> Decision {
+    let beyond = annotations::beyond(request, settings);
+    match annotations::opted_out(request) {
+        Ok(true) => return Decision::Untouched(Untouched::OptedOut),
+        Ok(false) => {}
+        Err(_) if !beyond.is_empty() => return too_large(beyond),
+        Err(invalid) => return denied([Refusal::InvalidAnnotation(invalid)]),
+    }
+    let asks = match Asks::read(request, settings) {
+        Ok(asks) => asks,
+        Err(_) if !beyond.is_empty() => return too_large(beyond),
+        Err(invalid) => return denied(invalid.into_iter().map(Refusal::InvalidAnnotation)),
+    };
+    let candidates = Candidates::survey(request, policies, settings, now);
+    let default = candidates.default_role();
+    if asks.role.is_none() && asks.container_roles.is_empty() && matches!(default, Ok(None)) {
+        return Decision::Untouched(Untouched::NothingAsked);
+    }
+    if !beyond.is_empty() {
+        return too_large(beyond);
+    }
+
+    let mut judge = Judge::new(&candidates, &asks, &default);
+    for (index, container) in request.pod.containers.iter().enumerate() {
+        judge.judge(index, container);
+    }
+    let mut outcome = judge.outcome();
+    outcome.warnings.extend(unknown_containers(request, &asks));
+    let from_spiffe = |granted: &ContainerGrant| granted.grant.source == TokenSource::Spiffe;
+    if asks.expiration.is_some() && outcome.containers.iter().any(from_spiffe) {
+        outcome.warnings.push(SPIFFE_DECIDES.to_owned());
+    }
+    outcome
+        .refusals
+        .add_with(|| different_tokens(request, &outcome.containers));
+    decision(outcome, asks)
+}
+
+/// Said to a workload that asks a SPIFFE provider for a lifetime.
+const SPIFFE_DECIDES: &str =
+    "the annotation token-expiration has no effect: the SPIFFE provider decides how long its tokens are valid";
+
+fn decision(outcome: Outcome, asks: Asks<'_>) -> Decision {
+    let Outcome {
+        containers,
+        left_alone,
+        mut warnings,
+        refusals,
+        not_covered,
+    } = outcome;
+    if let Some(denied) = refusals.denied() {
+        return Decision::Denied(denied);
+    }
+    if containers.is_empty() && not_covered {
+        let warning = "the policies that allow the role cover none of this pod's containers: see their spec.containers";
+        warnings.push(warning.to_owned());
+    }
+    warnings.dedup();
+    if let Some(more) = warnings.len().checked_sub(MOST_WARNINGS).filter(|more| *more > 0) {
+        warnings.truncate(MOST_WARNINGS);
+        warnings.push(format!("and {more} more warnings"));
+    }
+    if containers.is_empty() {
+        return Decision::Untouched(Untouched::NoContainer { warnings });
+    }
+    if !asks.invalid.is_empty() {
+        return denied(asks.invalid.into_iter().map(Refusal::InvalidAnnotation));
+    }
+    Decision::Granted(Granted {
+        containers,
+        left_alone,
+        warnings,
+    })
+}
+
+fn too_large(beyond: Vec<Beyond>) -> Decision {
+    denied(beyond.into_iter().map(Refusal::Beyond))
+}
+
+fn denied(refusals: impl IntoIterator<Item = Refusal>) -> Decision {
+    let mut kept = Refusals::default();
+    refusals.into_iter().for_each(|refusal| kept.add(refusal));
+    Decision::Denied(kept.denied().unwrap_or_default())
+}
+
+/// Names in annotations that no container has: a typo, or a sidecar that another webhook adds later.
+fn unknown_containers(request: &Request<'_>, asks: &Asks<'_>) -> Vec<String> {
+    let known: HashSet<&str> = request.pod.containers.iter().map(|container| container.name).collect();
+    let by_list = asks.only.iter().flatten().chain(&asks.skip);
+    let named = asks.container_roles.keys().chain(by_list).copied();
+    let unknown: BTreeSet<&str> = named.filter(|name| !known.contains(name)).collect();
+    let warning = |name| {
+        let name = shortened(name);
+        format!("an annotation names container {name}, which this pod does not have")
+    };
+    unknown.into_iter().map(warning).collect()
+}
+
+/// One volume has a pod's tokens, and one sidecar keeps them.
+fn different_tokens(request: &Request<'_>, granted: &[ContainerGrant]) -> Option<Refusal> {
+    let (one, others) = granted.split_first()?;
+    let name = |granted: &ContainerGrant| {
+        let container = request.pod.containers.get(granted.container);
+        shortened(container.map_or("", |container| container.name))
+    };
+    others.iter().find_map(|other| {
+        if one.grant.source != other.grant.source {
+            return Some(Refusal::DifferentSources {
+                one: name(one),
+                one_source: one.grant.source,
+                other: name(other),
+                other_source: other.grant.source,
+            });
+        }
+        (one.grant.spiffe != other.grant.spiffe).then(|| Refusal::DifferentIdentities {
+            one: name(one),
+            other: name(other),
+        })
+    })
+}
+
+impl Request<'_> {
+    /// Whether the pod must carry the review's mark: it names a role itself, its namespace requires a review, or it is too
+    /// large for the API server's own rules to look into it.
+    ///
+    /// These are the pods that the API server's guard looks at.
+    pub fn needs_mark(&self) -> bool {
+        self.namespace_labels.value(annotations::REQUIRED) == Some("true")
+            || asks_itself(&self.pod.annotations)
+            || self.pod.has_too_many_annotations_for_cel()
+    }
+}
+
+fn asks_itself(annotations: &Pairs<&str>) -> bool {
+    annotations
+        .iter()
+        .any(|(key, _)| key == annotations::ROLE_ARN || key.starts_with(annotations::CONTAINER_ROLE_ARN))
+}

@@ -1,0 +1,194 @@
+//! Containers, their variables and their mounts.
+
+use super::{list::List, text::Text};
+use crate::bounds::MOST_MOUNTS;
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, SeqAccess, Visitor},
+};
+use std::{fmt, marker::PhantomData};
+
+/// The variables that decisions and edits look at: those that SDKs of AWS read, and those of our sidecar.
+pub const VARIABLES: [&str; 17] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_DEFAULT_REGION",
+    "AWS_EC2_METADATA_DISABLED",
+    "AWS_REGION",
+    "AWS_ROLE_ARN",
+    "AWS_ROLE_SESSION_NAME",
+    "AWS_STS_REGIONAL_ENDPOINTS",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "SPIFFE_ENDPOINT_SOCKET",
+    "TOKENSCOPE_DIRECTORY",
+    "TOKENSCOPE_HINT",
+    "TOKENSCOPE_JWT_BUNDLE",
+    "TOKENSCOPE_JWT_SVIDS",
+    "TOKENSCOPE_LOG_LEVEL",
+    "TOKENSCOPE_SPIFFE_ID",
+    "TOKENSCOPE_TRUST_DOMAIN",
+    "TOKENSCOPE_X509_SVID",
+];
+
+/// A container.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", bound(deserialize = "S: Deserialize<'de>"))]
+pub struct Container<S> {
+    /// Its name.
+    pub name: S,
+    /// Its environment.
+    #[serde(default = "Option::default")]
+    pub env: Option<Environment<S>>,
+    /// Where more of its environment comes from.
+    #[serde(default = "Option::default")]
+    pub env_from: Option<Vec<IgnoredAny>>,
+    /// What is mounted in it.
+    #[serde(default = "Option::default")]
+    pub volume_mounts: Option<List<VolumeMount<S>, MOST_MOUNTS>>,
+    /// Its image.
+    #[serde(default = "Option::default")]
+    pub image: Option<S>,
+    /// `Always` makes an init container a native sidecar.
+    #[serde(default = "Option::default")]
+    pub restart_policy: Option<S>,
+}
+
+impl<S> Container<S> {
+    /// A variable of its environment, one of [`VARIABLES`]. Of several with one name the last counts, as it does for the kubelet.
+    pub fn variable(&self, name: &str) -> Option<&EnvVar<S>> {
+        let kept = self.env.as_ref().map_or(&[][..], |env| &env.kept);
+        kept.iter().find(|variable| variable.name == name)
+    }
+}
+
+/// The environment of a container: the last variable of each of the names in [`VARIABLES`].
+#[derive(Clone, Debug)]
+pub struct Environment<S> {
+    kept: Vec<EnvVar<S>>,
+    count: usize,
+}
+
+impl<S> Environment<S> {
+    /// How many variables the list has, whatever their names.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+}
+
+/// An environment variable.
+#[derive(Clone, Debug)]
+pub struct EnvVar<S> {
+    /// Its name.
+    pub name: &'static str,
+    /// Its index in the container's list.
+    pub index: usize,
+    /// Its value, where it is written out.
+    pub value: Option<S>,
+    /// Where its value comes from, where it isn't.
+    pub value_from: Option<ValueFrom<S>>,
+}
+
+/// Where a variable's value comes from.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", bound(deserialize = "S: Deserialize<'de>"))]
+pub struct ValueFrom<S> {
+    /// A field of the pod.
+    #[serde(default = "Option::default")]
+    pub field_ref: Option<FieldRef<S>>,
+}
+
+/// A field of the pod.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", bound(deserialize = "S: Deserialize<'de>"))]
+pub struct FieldRef<S> {
+    /// Its path.
+    pub field_path: S,
+}
+
+/// A variable as it is written.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", bound(deserialize = "S: Deserialize<'de>, 'de: 'a"))]
+struct Written<'a, S> {
+    name: Text<'a>,
+    #[serde(default = "Option::default")]
+    value: Option<S>,
+    #[serde(default = "Option::default")]
+    value_from: Option<ValueFrom<S>>,
+}
+
+impl<'de, S: Deserialize<'de>> Deserialize<'de> for Environment<S> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Read<S>(PhantomData<S>);
+        impl<'de, S: Deserialize<'de>> Visitor<'de> for Read<S> {
+            type Value = Environment<S>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a sequence")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let (mut kept, mut count) = (Vec::<EnvVar<S>>::new(), 0);
+                while let Some(Written {
+                    name,
+                    value,
+                    value_from,
+                }) = list.next_element::<Written<'de, S>>()?
+                {
+                    let index = count;
+                    count += 1;
+                    let Some(&name) = VARIABLES.iter().find(|known| ***known == *name) else {
+                        continue;
+                    };
+                    let variable = EnvVar {
+                        name,
+                        index,
+                        value,
+                        value_from,
+                    };
+                    match kept.iter_mut().find(|other| other.name == name) {
+                        Some(earlier) => *earlier = variable,
+                        None => kept.push(variable),
+                    }
+                }
+                Ok(Environment { kept, count })
+            }
+        }
+        deserializer.deserialize_seq(Read(PhantomData))
+    }
+}
+
+/// A mount.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", bound(deserialize = "S: Deserialize<'de>"))]
+pub struct VolumeMount<S> {
+    /// The volume's name.
+    pub name: S,
+    /// Where it is mounted.
+    pub mount_path: S,
+    /// Whether it can't be written.
+    #[serde(default)]
+    pub read_only: Option<bool>,
+    /// Which part of the volume.
+    #[serde(default)]
+    pub sub_path: SubPath,
+    /// Which part of the volume, with variables of the container in it.
+    #[serde(default)]
+    pub sub_path_expr: SubPath,
+}
+
+/// Whether a mount is of a part of its volume only. The part itself is not kept.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SubPath(bool);
+
+impl SubPath {
+    /// Whether it names a part.
+    pub fn is_some(self) -> bool {
+        self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for SubPath {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Option::<Text<'de>>::deserialize(deserializer)?;
+        Ok(Self(text.is_some_and(|text| !text.is_empty())))
+    }
+}

@@ -1,0 +1,79 @@
+//! From a pod to the facts that decisions look at.
+
+use super::token_volumes::token_volumes;
+use super::{AddedVariables, Container, Pod};
+use crate::{
+    Container as ContainerFacts, GrantRecord, OwnRole, PodFacts,
+    arn::shortened,
+    bounds::{Beyond, MOST_CONTAINERS},
+};
+
+impl<S: AsRef<str>> Pod<S> {
+    /// The facts that a decision looks at, without what `record` says that we added ourselves. Token volumes are all
+    /// that it has, our own too.
+    pub fn facts(&self, record: Option<&GrantRecord<'_>>) -> PodFacts<'_> {
+        let added = AddedVariables::of(record);
+        let annotations = self.metadata.annotations.as_ref();
+        PodFacts {
+            labels: self.metadata.labels.pairs().borrowed(),
+            annotations: annotations.map(|found| found.pairs().borrowed()).unwrap_or_default(),
+            annotation_count: annotations.map_or(0, super::Annotations::count),
+            containers: self
+                .users_containers(record)
+                .map(|(_, _, container)| container.facts(&added))
+                .collect(),
+            token_volumes: token_volumes(self),
+            beyond: self.beyond(),
+        }
+    }
+
+    /// The bounds that the pod exceeds. How long values of annotations are, the decision looks at itself.
+    pub fn beyond(&self) -> Vec<Beyond> {
+        let spec = &self.spec;
+        let containers = [&spec.init_containers, &spec.containers];
+        let count = |list: &Option<super::Containers<S>>| list.as_ref().map_or(0, super::List::count);
+        let too_many_mounts = |container: &&Container<S>| {
+            let mounts = container.volume_mounts.as_ref();
+            mounts.is_some_and(super::List::is_beyond)
+        };
+        let mut beyond = Vec::new();
+        if containers.into_iter().map(count).sum::<usize>() > MOST_CONTAINERS {
+            beyond.push(Beyond::Containers);
+        }
+        if spec.volumes.as_ref().is_some_and(super::List::is_beyond) {
+            beyond.push(Beyond::Volumes);
+        }
+        if let Some(volume) = spec.volumes.iter().flatten().find(|volume| volume.is_beyond()) {
+            let volume = shortened(volume.name.as_ref());
+            beyond.push(Beyond::Sources { volume });
+        }
+        if let Some(container) = self.all_containers().find(too_many_mounts) {
+            let container = shortened(container.name.as_ref());
+            beyond.push(Beyond::Mounts { container });
+        }
+        if self.metadata.labels.is_beyond() {
+            beyond.push(Beyond::Labels);
+        }
+        let annotations = self.metadata.annotations.as_ref();
+        if annotations.is_some_and(super::Annotations::is_beyond) {
+            beyond.push(Beyond::Annotations);
+        }
+        beyond
+    }
+}
+
+impl<S: AsRef<str>> Container<S> {
+    fn facts(&self, added: &AddedVariables<'_>) -> ContainerFacts<'_> {
+        let own = |name: &str| self.variable(name).filter(|_| !added.has(self.name.as_ref(), name));
+        ContainerFacts {
+            name: self.name.as_ref(),
+            own_role: own("AWS_ROLE_ARN").map_or(OwnRole::Absent, |variable| match &variable.value {
+                Some(value) if variable.value_from.is_none() && !value.as_ref().contains("$(") => {
+                    OwnRole::Literal(value.as_ref())
+                }
+                _ => OwnRole::Indirect,
+            }),
+            own_token_file: own("AWS_WEB_IDENTITY_TOKEN_FILE").is_some(),
+        }
+    }
+}

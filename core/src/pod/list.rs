@@ -1,0 +1,227 @@
+//! Lists and maps of which no more is kept than decisions read.
+
+use super::text::Text;
+use crate::{
+    Pairs, annotations,
+    bounds::{MOST_ANNOTATIONS, MOST_LABELS},
+};
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
+use std::{fmt, marker::PhantomData, ops::Deref};
+
+/// A list of which the first `MOST` items are kept. The others are passed over and counted.
+#[derive(Clone, Debug)]
+pub struct List<T, const MOST: usize> {
+    items: Vec<T>,
+    count: usize,
+}
+
+impl<T, const MOST: usize> List<T, MOST> {
+    /// How many items there are, the ones that were passed over too.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Whether some were passed over.
+    pub fn is_beyond(&self) -> bool {
+        self.count > self.items.len()
+    }
+
+    /// The items that are kept.
+    pub(super) fn into_items(self) -> impl Iterator<Item = T> {
+        self.items.into_iter()
+    }
+}
+
+impl<T, const MOST: usize> Deref for List<T, MOST> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.items
+    }
+}
+
+impl<'a, T, const MOST: usize> IntoIterator for &'a List<T, MOST> {
+    type Item = &'a T;
+    type IntoIter = std::slice::Iter<'a, T>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.items.iter()
+    }
+}
+
+impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for List<T, MOST> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Read<T, const MOST: usize>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for Read<T, MOST> {
+            type Value = List<T, MOST>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a sequence")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut items = Vec::new();
+                while items.len() < MOST {
+                    match list.next_element()? {
+                        Some(item) => items.push(item),
+                        None => break,
+                    }
+                }
+                let mut count = items.len();
+                while count >= MOST && list.next_element::<IgnoredAny>()?.is_some() {
+                    count += 1;
+                }
+                Ok(List { items, count })
+            }
+        }
+        deserializer.deserialize_seq(Read(PhantomData))
+    }
+}
+
+/// Labels: the first [`MOST_LABELS`] of them.
+#[derive(Clone, Debug)]
+pub struct Labels<S> {
+    pairs: Pairs<S>,
+    count: usize,
+}
+
+impl<S> Default for Labels<S> {
+    fn default() -> Self {
+        Self {
+            pairs: Pairs::default(),
+            count: 0,
+        }
+    }
+}
+
+impl<S> Labels<S> {
+    /// Those that are kept.
+    pub fn pairs(&self) -> &Pairs<S> {
+        &self.pairs
+    }
+
+    /// Those that are kept.
+    pub fn into_pairs(self) -> Pairs<S> {
+        self.pairs
+    }
+
+    /// Whether the pod has none at all.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Whether some were passed over.
+    pub fn is_beyond(&self) -> bool {
+        self.count > MOST_LABELS
+    }
+}
+
+impl<'de, S: Deserialize<'de>> Deserialize<'de> for Labels<S> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let read = Read {
+            most: MOST_LABELS,
+            kept_bytes: |_| Some(usize::MAX - 1),
+            what: PhantomData,
+        };
+        let (pairs, count, _) = deserializer.deserialize_any(read)?;
+        Ok(Self { pairs, count })
+    }
+}
+
+/// Annotations that decisions read: the first [`MOST_ANNOTATIONS`] of them. A value that is longer than
+/// [`annotations::most_bytes`] allows is cut, but is still longer than that.
+#[derive(Clone, Debug)]
+pub struct Annotations<S> {
+    pairs: Pairs<S>,
+    count: usize,
+    relevant: usize,
+}
+
+impl<S> Default for Annotations<S> {
+    fn default() -> Self {
+        Self {
+            pairs: Pairs::default(),
+            count: 0,
+            relevant: 0,
+        }
+    }
+}
+
+impl<S> Annotations<S> {
+    /// Those that are kept.
+    pub fn pairs(&self) -> &Pairs<S> {
+        &self.pairs
+    }
+
+    /// Those that are kept.
+    pub fn into_pairs(self) -> Pairs<S> {
+        self.pairs
+    }
+
+    /// How many annotations the pod has, whatever their keys.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Whether some that decisions read were passed over.
+    pub fn is_beyond(&self) -> bool {
+        self.relevant > MOST_ANNOTATIONS
+    }
+}
+
+impl<'de, S: Deserialize<'de>> Deserialize<'de> for Annotations<S> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let read = Read {
+            most: MOST_ANNOTATIONS,
+            kept_bytes: annotations::most_bytes,
+            what: PhantomData,
+        };
+        let (pairs, count, relevant) = deserializer.deserialize_any(read)?;
+        Ok(Self { pairs, count, relevant })
+    }
+}
+
+/// Reads a map of texts: the pairs that are kept, how many there are, and how many of them are wanted.
+struct Read<S> {
+    /// How many are kept.
+    most: usize,
+    /// How many bytes of the value of this key are kept; `None` where the key is not wanted.
+    kept_bytes: fn(&str) -> Option<usize>,
+    what: PhantomData<S>,
+}
+
+impl<'de, S: Deserialize<'de>> Visitor<'de> for Read<S> {
+    type Value = (Pairs<S>, usize, usize);
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map of strings")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut pairs = Vec::new();
+        let (mut count, mut wanted) = (0, 0);
+        while let Some(key) = map.next_key::<Text<'de>>()? {
+            count += 1;
+            let kept_bytes = (self.kept_bytes)(&key);
+            wanted += usize::from(kept_bytes.is_some());
+            // What the webhook writes is never passed over, or a forged one could hide behind others.
+            let is_ours = matches!(&*key, annotations::REVIEWED | annotations::GRANT);
+            match kept_bytes.filter(|_| wanted <= self.most || is_ours) {
+                None => drop(map.next_value::<IgnoredAny>()?),
+                Some(most) => {
+                    let value = map.next_value::<Text<'de>>()?;
+                    pairs.push((key.keep(usize::MAX - 1)?, value.keep(most)?));
+                }
+            }
+        }
+        Ok((pairs.into_iter().collect(), count, wanted))
+    }
+
+    // A null map is an empty one, as everywhere in Kubernetes.
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok((Pairs::default(), 0, 0))
+    }
+}

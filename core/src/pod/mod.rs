@@ -1,0 +1,174 @@
+//! A pod's JSON, as far as anything here needs it.
+//!
+//! One decode serves the webhook, which borrows from the review's bytes (`Pod<Text<'_>>`), and the operator, which keeps
+//! pods (`Pod<Box<str>>`). Whatever is not named here is skipped and never built, so it can't get lost either. It takes time
+//! and memory in proportion to the bytes, whatever their shape: of every list no more is kept than [`crate::bounds`] says.
+
+mod added;
+mod container;
+mod facts;
+mod list;
+mod owner;
+#[cfg(test)]
+mod tests;
+mod text;
+mod token_volumes;
+mod volume;
+mod windows;
+
+pub use added::AddedVariables;
+pub use container::{Container, EnvVar, Environment, FieldRef, SubPath, VARIABLES, ValueFrom, VolumeMount};
+pub use list::{Annotations, Labels, List};
+pub use owner::{Owner, OwnerReference};
+pub use text::Text;
+pub use volume::{Csi, EmptyDir, HostPath, Projected, ServiceAccountToken, Sources, Volume};
+
+use crate::{
+    GrantRecord, annotations,
+    bounds::{MOST_CONTAINERS, MOST_VOLUMES},
+};
+use serde::Deserialize;
+use windows::{Affinity, NodeLabels};
+
+/// The name of the container that keeps a pod's tokens where the cluster doesn't.
+pub const SIDECAR: &str = "tokenscope-sidecar";
+
+/// A list of containers.
+pub type Containers<S> = List<Container<S>, MOST_CONTAINERS>;
+
+/// A list of volumes.
+pub type Volumes<S> = List<Volume<S>, MOST_VOLUMES>;
+
+/// A pod.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(bound(deserialize = "S: Deserialize<'de>"))]
+pub struct Pod<S> {
+    /// Its metadata.
+    #[serde(default)]
+    pub metadata: Metadata<S>,
+    /// Its specification.
+    pub spec: Spec<S>,
+}
+
+/// A pod's metadata.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", bound(deserialize = "S: Deserialize<'de>"))]
+pub struct Metadata<S> {
+    /// Its name; absent where the API server is to generate one.
+    #[serde(default)]
+    pub name: Option<S>,
+    /// What the generated name begins with.
+    #[serde(default)]
+    pub generate_name: Option<S>,
+    /// Labels.
+    #[serde(default)]
+    pub labels: Labels<S>,
+    /// Annotations; `None` where the pod has no such member at all.
+    #[serde(default)]
+    pub annotations: Option<Annotations<S>>,
+    /// The object that made it.
+    #[serde(default, rename = "ownerReferences")]
+    pub owner: Owner<S>,
+}
+
+impl<S> Default for Metadata<S> {
+    fn default() -> Self {
+        Self {
+            name: None,
+            generate_name: None,
+            labels: Labels::default(),
+            annotations: None,
+            owner: Owner::default(),
+        }
+    }
+}
+
+/// A pod's specification.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", bound(deserialize = "S: Deserialize<'de>"))]
+pub struct Spec<S> {
+    /// Its service account; the API server fills it in before any webhook sees the pod.
+    #[serde(default)]
+    pub service_account_name: Option<S>,
+    /// The operating system that it says it needs.
+    #[serde(default)]
+    pub os: Option<Os<S>>,
+    /// What the labels of the nodes that it may run on demand.
+    #[serde(default, rename = "nodeSelector")]
+    node_labels: NodeLabels,
+    /// Further rules about nodes.
+    #[serde(default)]
+    affinity: Option<Affinity>,
+    /// Containers.
+    #[serde(default)]
+    pub containers: Option<Containers<S>>,
+    /// Init containers, native sidecars among them.
+    #[serde(default)]
+    pub init_containers: Option<Containers<S>>,
+    /// Volumes.
+    #[serde(default)]
+    pub volumes: Option<Volumes<S>>,
+}
+
+impl<S> Default for Spec<S> {
+    fn default() -> Self {
+        Self {
+            service_account_name: None,
+            os: None,
+            node_labels: NodeLabels::default(),
+            affinity: None,
+            containers: None,
+            init_containers: None,
+            volumes: None,
+        }
+    }
+}
+
+/// `spec.os`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(bound(deserialize = "S: Deserialize<'de>"))]
+pub struct Os<S> {
+    /// `linux` or `windows`.
+    #[serde(default = "Option::default")]
+    pub name: Option<S>,
+}
+
+impl<S: AsRef<str>> Pod<S> {
+    /// Init containers, then containers.
+    pub fn all_containers(&self) -> impl Iterator<Item = &Container<S>> {
+        let init_containers = self.spec.init_containers.iter().flatten();
+        init_containers.chain(self.spec.containers.iter().flatten())
+    }
+
+    /// Init containers, then containers, without the sidecar that `record` says we added: each with its list's name in
+    /// `spec` and its index there. These are the containers of [`Self::facts`], in the same order.
+    pub fn users_containers(
+        &self,
+        record: Option<&GrantRecord<'_>>,
+    ) -> impl Iterator<Item = (&'static str, usize, &Container<S>)> {
+        let has_sidecar = record.is_some_and(|record| record.sidecar);
+        let init = self.spec.init_containers.iter().flatten().enumerate();
+        let init = init.filter(move |(_, container)| !has_sidecar || container.name.as_ref() != SIDECAR);
+        let containers = self.spec.containers.iter().flatten().enumerate();
+        let init = init.map(|(index, container)| ("initContainers", index, container));
+        init.chain(containers.map(|(index, container)| ("containers", index, container)))
+    }
+
+    /// The value of an annotation that decisions read. One that is too long is cut.
+    pub fn annotation(&self, key: &str) -> Option<&str> {
+        self.metadata.annotations.as_ref()?.pairs().value(key)
+    }
+
+    /// What an earlier review of ours did, as far as the pod says.
+    pub fn grant_record(&self) -> Option<GrantRecord<'_>> {
+        GrantRecord::read(self.annotation(annotations::GRANT)?)
+    }
+
+    /// Whether it can only run on Windows nodes: by `spec.os`, node selector or required node affinity.
+    pub fn needs_windows(&self) -> bool {
+        if let Some(name) = self.spec.os.as_ref().and_then(|os| os.name.as_ref()) {
+            return name.as_ref() == "windows";
+        }
+        self.spec.node_labels.0 || self.spec.affinity.as_ref().is_some_and(Affinity::needs_windows)
+    }
+}

@@ -1,0 +1,178 @@
+//! Whether a pod can only run on Windows nodes. Nothing of the rules about nodes is kept but the answer.
+
+use super::text::Text;
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
+use std::{fmt, marker::PhantomData};
+
+const OS_LABELS: [&str; 2] = ["kubernetes.io/os", "beta.kubernetes.io/os"];
+
+/// Whether `spec.nodeSelector` demands Windows.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct NodeLabels(pub(super) bool);
+
+impl<'de> Deserialize<'de> for NodeLabels {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Read;
+        impl<'de> Visitor<'de> for Read {
+            type Value = NodeLabels;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of strings")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut windows = false;
+                while let Some(key) = map.next_key::<Text<'de>>()? {
+                    if OS_LABELS.contains(&&*key) {
+                        windows |= is_windows(&map.next_value::<Text<'de>>()?);
+                    } else {
+                        map.next_value::<IgnoredAny>()?;
+                    }
+                }
+                Ok(NodeLabels(windows))
+            }
+
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(NodeLabels(false))
+            }
+        }
+        deserializer.deserialize_any(Read)
+    }
+}
+
+/// `spec.affinity`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Affinity {
+    #[serde(default)]
+    node_affinity: Option<NodeAffinity>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct NodeAffinity {
+    #[serde(default, rename = "requiredDuringSchedulingIgnoredDuringExecution")]
+    required: Option<NodeSelector>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct NodeSelector {
+    #[serde(default)]
+    node_selector_terms: Option<Tally<Term>>,
+}
+
+/// A term of a node selector: every expression must hold.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Term {
+    #[serde(default)]
+    match_expressions: Option<Tally<Expression>>,
+}
+
+/// An expression about a node's label.
+#[derive(Clone, Copy, Debug)]
+struct Expression;
+
+/// A value that an expression allows.
+#[derive(Clone, Copy, Debug)]
+struct Value;
+
+#[derive(Deserialize)]
+#[serde(bound(deserialize = "'de: 'a"))]
+struct Requirement<'a> {
+    key: Text<'a>,
+    operator: Text<'a>,
+    #[serde(default)]
+    values: Option<Tally<Value>>,
+}
+
+impl Affinity {
+    /// Whether the rules that must hold demand Windows.
+    pub(super) fn needs_windows(&self) -> bool {
+        let required = self
+            .node_affinity
+            .as_ref()
+            .and_then(|affinity| affinity.required.as_ref());
+        // Terms are alternatives: only if each of them says Windows, the pod needs it.
+        required
+            .and_then(|selector| selector.node_selector_terms.as_ref())
+            .is_some_and(Tally::all)
+    }
+}
+
+/// An item of a list that may demand Windows.
+trait Item {
+    /// Reads the list's next item and says whether it demands Windows.
+    fn next<'de, A: SeqAccess<'de>>(list: &mut A) -> Result<Option<bool>, A::Error>;
+}
+
+impl Item for Term {
+    fn next<'de, A: SeqAccess<'de>>(list: &mut A) -> Result<Option<bool>, A::Error> {
+        let term = list.next_element::<Self>()?;
+        Ok(term.map(|term| {
+            term.match_expressions
+                .is_some_and(|expressions| expressions.windows > 0)
+        }))
+    }
+}
+
+impl Item for Expression {
+    fn next<'de, A: SeqAccess<'de>>(list: &mut A) -> Result<Option<bool>, A::Error> {
+        let requirement = list.next_element::<Requirement<'de>>()?;
+        Ok(requirement.map(|Requirement { key, operator, values }| {
+            OS_LABELS.contains(&&*key) && *operator == *"In" && values.as_ref().is_some_and(Tally::all)
+        }))
+    }
+}
+
+impl Item for Value {
+    fn next<'de, A: SeqAccess<'de>>(list: &mut A) -> Result<Option<bool>, A::Error> {
+        Ok(list.next_element::<Text<'de>>()?.map(|value| is_windows(&value)))
+    }
+}
+
+/// How many items of a list there are, and how many of them demand Windows.
+#[derive(Clone, Copy, Debug)]
+struct Tally<T> {
+    count: usize,
+    windows: usize,
+    of: PhantomData<T>,
+}
+
+impl<T> Tally<T> {
+    /// Whether there are items and all of them demand Windows.
+    fn all(&self) -> bool {
+        self.count > 0 && self.windows == self.count
+    }
+}
+
+impl<'de, T: Item> Deserialize<'de> for Tally<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Read<T>(PhantomData<T>);
+        impl<'de, T: Item> Visitor<'de> for Read<T> {
+            type Value = Tally<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a sequence")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let (mut count, mut windows) = (0, 0);
+                while let Some(is_windows) = T::next(&mut list)? {
+                    count += 1;
+                    windows += usize::from(is_windows);
+                }
+                let of = PhantomData;
+                Ok(Tally { count, windows, of })
+            }
+        }
+        deserializer.deserialize_seq(Read(PhantomData))
+    }
+}
+
+fn is_windows(text: &str) -> bool {
+    text == "windows"
+}
