@@ -39,6 +39,21 @@ const EKS_STS_REGIONAL_ENDPOINTS: &str = "eks.amazonaws.com/sts-regional-endpoin
 const EKS_TOKEN_EXPIRATION: &str = "eks.amazonaws.com/token-expiration";
 const EKS_SKIP_CONTAINERS: &str = "eks.amazonaws.com/skip-containers";
 
+/// The annotations of a service account that a decision reads, and the most bytes that a value of each can have: an ARN's,
+/// an audience's and a number's own longest, and 2,048 for lists of containers.
+pub const OF_SERVICE_ACCOUNTS: [(&str, usize); 10] = [
+    (ROLE_ARN, 2048),
+    (AUDIENCE, 255),
+    (TOKEN_EXPIRATION, 32),
+    (CONTAINERS, 2048),
+    (SKIP_CONTAINERS, 2048),
+    (INJECT, 32),
+    (EKS_ROLE_ARN, 2048),
+    (EKS_AUDIENCE, 255),
+    (EKS_STS_REGIONAL_ENDPOINTS, 32),
+    (EKS_TOKEN_EXPIRATION, 32),
+];
+
 /// Whether an annotation can change a decision, so that a cache needs to keep no other.
 pub fn is_relevant(key: &str) -> bool {
     key.starts_with("tokenscope.io/") || key.starts_with("eks.amazonaws.com/")

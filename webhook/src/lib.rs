@@ -12,6 +12,7 @@ pub mod events;
 pub mod facts;
 pub mod lookup;
 pub mod metrics;
+mod names;
 pub mod patch;
 pub mod plan;
 pub mod review;
