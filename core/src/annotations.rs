@@ -48,6 +48,20 @@ const EKS_SKIP_CONTAINERS: &str = "eks.amazonaws.com/skip-containers";
 /// The annotation of a mirror pod, which only shows what a kubelet runs from a file.
 pub const MIRROR: &str = "kubernetes.io/config.mirror";
 
+/// The annotations of a service account that a decision reads.
+pub const OF_SERVICE_ACCOUNTS: [&str; 10] = [
+    ROLE_ARN,
+    AUDIENCE,
+    TOKEN_EXPIRATION,
+    CONTAINERS,
+    SKIP_CONTAINERS,
+    INJECT,
+    EKS_ROLE_ARN,
+    EKS_AUDIENCE,
+    EKS_STS_REGIONAL_ENDPOINTS,
+    EKS_TOKEN_EXPIRATION,
+];
+
 /// Whether an annotation can change a decision or what follows from it, so that nothing needs to keep any other.
 pub fn is_relevant(key: &str) -> bool {
     most_bytes(key).is_some()

@@ -47,9 +47,13 @@ impl FromStr for RoleArn {
             text: shortened(text),
             reason,
         };
+        // First, so that a text that was cut off for its length is refused for its length.
+        if text.len() > 2048 {
+            return Err(fail(Reason::Length));
+        }
         let path_and_name = prefix(text).map_err(fail)?.path_and_name;
         check_path_and_name(path_and_name, allowed_in_name).map_err(fail)?;
-        if text.len() < 20 || text.len() > 2048 {
+        if text.len() < 20 {
             return Err(fail(Reason::Length));
         }
         Ok(Self { text: text.into() })

@@ -253,6 +253,7 @@ impl Case {
             namespace_labels: Pairs::default(),
             service_account_annotations: Some(annotations),
             driver_tokens: None,
+            refused: None,
         };
         let answer = review.answer(surroundings, &PolicySet::default(), &settings, Timestamp::UNIX_EPOCH);
         let answer: Value = serde_json::from_str(&answer.body).context("the answer is not JSON")?;

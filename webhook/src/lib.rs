@@ -14,6 +14,7 @@ pub mod events;
 pub mod facts;
 pub mod lookup;
 pub mod metrics;
+mod names;
 pub mod patch;
 pub mod plan;
 pub mod present_sidecar;

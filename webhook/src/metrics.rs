@@ -68,6 +68,8 @@ pub enum Lookup {
     Missing,
     /// There was no answer, or not in time.
     Failed,
+    /// It was not asked for, since too much had been asked for already.
+    Limited,
 }
 
 /// The counters. A clone counts into the same ones.
@@ -75,13 +77,15 @@ pub enum Lookup {
 pub struct Metrics {
     reviews: [Counter; Outcome::ALL.len()],
     duration: Histogram,
-    lookups: [Counter; 3],
+    lookups: [Counter; 4],
     /// When the serving certificate expires, in seconds since the Unix epoch.
     pub certificate_expires: Gauge,
     /// Events that were dropped because too many waited.
     pub events_dropped: Counter,
     /// Events that the API server did not take.
     pub events_failed: Counter,
+    /// Events that were not written because the owner is of no known kind, or does not exist.
+    pub events_without_owner: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -111,10 +115,12 @@ impl Metrics {
                 reviews.get_or_create_owned(&OutcomeLabel { outcome })
             }),
             duration: Histogram::new(SECONDS_50_MICROS_TO_100_MILLIS),
-            lookups: ["found", "missing", "failed"].map(|result| lookups.get_or_create_owned(&ResultLabel { result })),
+            lookups: ["found", "missing", "failed", "limited"]
+                .map(|result| lookups.get_or_create_owned(&ResultLabel { result })),
             certificate_expires: Gauge::default(),
             events_dropped: Counter::default(),
             events_failed: Counter::default(),
+            events_without_owner: Counter::default(),
         };
         registry.register(
             "webhook_review_duration_seconds",
@@ -135,6 +141,11 @@ impl Metrics {
             "webhook_events_failed",
             "Events about refusals that the API server did not take",
             this.events_failed.clone(),
+        );
+        registry.register(
+            "webhook_events_without_owner",
+            "Events about refusals that were not written because the pod's owner is of no built-in kind, or does not exist",
+            this.events_without_owner.clone(),
         );
         this
     }
@@ -176,6 +187,13 @@ impl Collector for Sizes {
             let size = ConstGauge::new(i64::try_from(size).unwrap_or(i64::MAX));
             size.encode(descriptor.encode_family(&[("kind", kind)])?)?;
         }
-        Ok(())
+        let over_share = self.0.namespaces_over_share();
+        let descriptor = encoder.encode_descriptor(
+            "tokenscope_namespaces_over_share",
+            "How many namespaces have more service accounts, policies or labels than are kept of one",
+            None,
+            MetricType::Gauge,
+        )?;
+        ConstGauge::new(i64::try_from(over_share).unwrap_or(i64::MAX)).encode(descriptor)
     }
 }

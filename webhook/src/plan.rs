@@ -298,6 +298,8 @@ impl Mount {
 
 /// Says how a pod changes so that it carries what was decided about `request`, which is the request that `pod` gave.
 ///
+/// `refused` says why nothing can be granted in the pod's namespace, if nothing can.
+///
 /// A pod whose own volume or mount stands where ours must go is refused although its role was granted: a token that we
 /// did not put there is never trusted.
 pub fn plan<'a, 'b, S: AsRef<str>>(
@@ -307,8 +309,15 @@ pub fn plan<'a, 'b, S: AsRef<str>>(
     decision: &'a Decision,
     settings: &'a Settings,
     sidecars: &'b PresentSidecars,
+    refused: Option<String>,
 ) -> Plan<'a> {
     let mut planner = Planner::new(pod, record, request, settings, sidecars);
+    // What nobody could look at may be what the pod asks by. A pod that opts out asks for nothing.
+    if let Some(reason) = refused
+        && !matches!(decision, Decision::Untouched(Untouched::OptedOut))
+    {
+        return planner.refuse(vec![reason]);
+    }
     match decision {
         Decision::Untouched(why) => {
             let reserved = planner.reserved_names();

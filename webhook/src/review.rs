@@ -186,12 +186,21 @@ impl Review<'_> {
         settings: &Settings,
         now: Timestamp,
     ) -> Answer {
-        let account_is_known = surroundings.service_account_annotations.is_some();
+        let account_is_known = surroundings.service_account_annotations.is_some() || surroundings.refused.is_some();
+        let refused = surroundings.refused.clone();
         let record = self.pod.grant_record();
         let request = facts::request(&self.pod, record.as_ref(), &self.namespace, surroundings);
         let decision = decide(&request, policies, settings, now);
         let sidecars = self.present_sidecars();
-        let plan = plan::plan(&self.pod, record.as_ref(), &request, &decision, settings, &sidecars);
+        let plan = plan::plan(
+            &self.pod,
+            record.as_ref(),
+            &request,
+            &decision,
+            settings,
+            &sidecars,
+            refused,
+        );
         let ungranted = self.ungranted_tokens(&request, plan.own_volume, policies, settings, now);
         let mut warnings = Warnings::default();
         if !account_is_known {

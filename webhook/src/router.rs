@@ -145,8 +145,9 @@ impl Webhook {
             namespace_labels: known.labels.borrowed(),
             service_account_annotations: annotations.as_ref().map(Pairs::borrowed),
             driver_tokens: Some(&driver_tokens),
+            refused: known.over_share.as_ref().map(ToString::to_string),
         };
-        Ok(review.answer(surroundings, &self.cache.policies(), &self.settings, (self.clock)()))
+        Ok(review.answer(surroundings, &known.policies, &self.settings, (self.clock)()))
     }
 }
 

@@ -64,7 +64,8 @@ pub async fn run(arguments: Arguments, process: Process) -> Result<(), Error> {
     let csi_drivers = Arc::new(CsiDrivers::default());
     let drivers = csi_drivers.clone();
     follow(Api::all(client.clone()), "csidrivers", &process, move |event| {
-        drivers.take_in(event)
+        drivers.take_in(event);
+        false
     });
     process.spawn("certificate", keeper.run(process.stop.clone()));
 

@@ -101,6 +101,7 @@ impl World {
             namespace_labels: borrowed(&self.namespace_labels),
             service_account_annotations: Some(borrowed(&self.service_account)),
             driver_tokens: None,
+            refused: None,
         }
     }
 }

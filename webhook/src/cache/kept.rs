@@ -1,0 +1,184 @@
+//! What is kept of namespaces and service accounts: what decisions read, bounded in length.
+
+use std::sync::Arc;
+
+use kube::core::ObjectMeta;
+use tokenscope_core::pod::Text;
+use tokenscope_core::{Pairs, annotations};
+
+use super::share::Share;
+
+/// The most labels of a namespace that are looked at. Kubernetes bounds them only together with the annotations, by 256 KiB.
+pub const MOST_LABELS: Share = Share {
+    objects: 256,
+    bytes: 16 << 10,
+};
+
+/// The labels that change how a namespace's pods are treated, whatever the policies.
+const OWN_LABELS: [&str; 5] = [
+    annotations::INJECT,
+    annotations::REQUIRED,
+    annotations::ENFORCE,
+    annotations::WARN,
+    annotations::AUDIT,
+];
+
+/// A namespace's labels.
+pub type Labels = Arc<Pairs<Box<str>>>;
+
+/// What is kept of a namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct KeptLabels {
+    /// All labels, for policies may select by any; or our own alone, where there are too many.
+    pub(crate) labels: Labels,
+    /// Whether there are more than [`MOST_LABELS`].
+    pub(crate) too_many: bool,
+}
+
+impl KeptLabels {
+    /// Keeps a namespace's labels.
+    pub(crate) fn of(metadata: &ObjectMeta) -> Self {
+        let labels = metadata.labels.iter().flatten();
+        let bytes: usize = labels.clone().map(|(key, value)| key.len() + value.len()).sum();
+        let too_many = labels.clone().count() > MOST_LABELS.objects || bytes > MOST_LABELS.bytes;
+        let kept = labels.filter(|(key, _)| !too_many || OWN_LABELS.contains(&key.as_str()));
+        let pairs = kept.map(|(key, value)| (key.as_str().into(), value.as_str().into()));
+        Self {
+            labels: Arc::new(pairs.collect()),
+            too_many,
+        }
+    }
+
+    /// The memory that they take, about.
+    pub(super) fn bytes(&self) -> usize {
+        /// Two texts' pointers and lengths, and the allocator's share of both.
+        const PAIR_BYTES: usize = 56;
+        let pairs = self.labels.iter();
+        pairs.map(|(key, value)| PAIR_BYTES + key.len() + value.len()).sum()
+    }
+}
+
+/// A service account's annotations, as far as they can change a decision.
+///
+/// Kept as compact JSON, which takes little more than half of what a map would: clusters have 50,000 of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Annotations(Option<Arc<str>>);
+
+impl Annotations {
+    /// Keeps what decisions read. Of a value that is too long so much is kept that it is refused for its length.
+    pub fn of(metadata: &ObjectMeta) -> Self {
+        let Some(all) = &metadata.annotations else {
+            return Self(None);
+        };
+        let relevant: serde_json::Map<_, _> = annotations::OF_SERVICE_ACCOUNTS
+            .iter()
+            .filter_map(|&key| {
+                Some((
+                    key.to_owned(),
+                    bounded(all.get(key)?, annotations::most_bytes(key)?).into(),
+                ))
+            })
+            .collect();
+        if relevant.is_empty() {
+            return Self(None);
+        }
+        // Strings always serialise.
+        Self(serde_json::to_string(&relevant).ok().map(Arc::from))
+    }
+
+    /// The annotations.
+    pub fn pairs(&self) -> Pairs<Text<'_>> {
+        let json = self.0.as_deref().unwrap_or("{}");
+        serde_json::from_str(json).unwrap_or_default()
+    }
+
+    /// The memory that they take, about.
+    pub(super) fn bytes(&self) -> usize {
+        self.0.as_deref().map_or(0, str::len)
+    }
+}
+
+/// A value; or, of one of more than `most` bytes, the start of it, still of more than `most`, with a character behind it that
+/// no ARN, audience or number has. So it can't be taken for the value of another length.
+fn bounded(value: &str, most: usize) -> String {
+    let end = (most + 1..value.len()).find(|&at| value.is_char_boundary(at));
+    match end {
+        Some(end) => format!("{}…", &value[..end]),
+        None => value.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use tokenscope_core::{Audience, RoleArn};
+
+    fn metadata(value: serde_json::Value) -> ObjectMeta {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn only_annotations_that_can_change_a_decision_are_kept_and_kept_exactly() {
+        let kept = Annotations::of(&metadata(json!({"annotations": {
+            "tokenscope.io/role-arn": "a\"\u{0}ä", "eks.amazonaws.com/audience": "b", "note": "x",
+            "tokenscope.io/x": "x", "eks.amazonaws.com/x": "x", "tokenscope.io/grant": "x"}})));
+        let mut pairs: Vec<_> = kept.pairs().iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+        pairs.sort();
+        let expected = [
+            ("eks.amazonaws.com/audience", "b"),
+            ("tokenscope.io/role-arn", "a\"\u{0}ä"),
+        ];
+        assert_eq!(pairs, expected.map(|(k, v)| (k.to_owned(), v.to_owned())));
+        assert_eq!(Annotations::of(&ObjectMeta::default()), Annotations(None));
+        assert!(Annotations::default().pairs().is_empty());
+    }
+
+    #[test]
+    fn a_value_that_is_too_long_is_cut_and_refused_for_its_length() {
+        let role = format!("arn:aws:iam::111122223333:role/{}", "r".repeat(200_000));
+        let kept = Annotations::of(&metadata(json!({"annotations": {
+            "tokenscope.io/role-arn": role, "tokenscope.io/audience": "ä".repeat(100_000),
+            // Its first 33 digits alone would be an hour.
+            "tokenscope.io/token-expiration": format!("{:033}{}", 3600, "0".repeat(9))}})));
+        assert!(kept.bytes() < 3000, "{}", kept.bytes());
+
+        let pairs = kept.pairs();
+        let why = pairs.value("tokenscope.io/role-arn").unwrap().parse::<RoleArn>();
+        let why = why.unwrap_err().to_string();
+        assert!(
+            why.contains("it should have 20 to 2048 characters") && why.len() < 300,
+            "{why}"
+        );
+        let why = pairs.value("tokenscope.io/audience").unwrap().parse::<Audience>();
+        assert!(why.unwrap_err().to_string().contains("1 to 255"));
+        let expiration = pairs.value("tokenscope.io/token-expiration").unwrap();
+        assert!(expiration.parse::<tokenscope_core::TokenExpiration>().is_err());
+    }
+
+    #[test]
+    fn a_value_of_just_the_longest_length_is_kept_whole() {
+        for length in [254, 255] {
+            let audience = "a".repeat(length);
+            let kept = Annotations::of(&metadata(json!({"annotations": {"tokenscope.io/audience": audience}})));
+            assert_eq!(kept.pairs().value("tokenscope.io/audience"), Some(&*audience));
+        }
+    }
+
+    #[test]
+    fn of_too_many_labels_only_our_own_are_kept() {
+        let mut labels: serde_json::Map<_, _> = (0..255).map(|n| (format!("l{n}"), json!("v"))).collect();
+        labels.insert("tokenscope.io/required".to_owned(), json!("true"));
+        let kept = KeptLabels::of(&metadata(json!({"labels": labels})));
+        assert!(!kept.too_many && kept.labels.iter().count() == 256);
+
+        labels.insert("one-more".to_owned(), json!("v"));
+        let kept = KeptLabels::of(&metadata(json!({"labels": labels})));
+        assert!(kept.too_many);
+        let pairs: Vec<_> = kept.labels.iter().collect();
+        assert_eq!(pairs, [("tokenscope.io/required", "true")]);
+
+        let long = json!({"labels": {"a": "a".repeat(9 << 10), "b": "b".repeat(9 << 10)}});
+        assert!(KeptLabels::of(&metadata(long)).too_many);
+    }
+}

@@ -1,0 +1,217 @@
+//! What the watches have told of namespaces, service accounts and policies.
+//!
+//! Reviews only read it. No lock is held across an await, and nothing is ever listed because of a review. All that is kept is
+//! bounded ([`Bounds`]): each namespace has a share, and where it needs more, only its own pods suffer. A service account that
+//! is not kept is looked up ([`crate::lookup`]); where a policy is not kept, pods that it may be about can't be judged
+//! ([`ShareExceeded`]).
+
+mod follow;
+mod kept;
+mod objects;
+mod policies;
+mod share;
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use arc_swap::ArcSwap;
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use kube::core::{DynamicObject, ObjectMeta, PartialObjectMeta};
+use kube::runtime::watcher::Event;
+use kube::{Api, Client, Resource};
+use tokenscope_crds::read;
+use tokenscope_platform::Process;
+
+pub(crate) use kept::KeptLabels;
+pub use kept::{Annotations, Labels, MOST_LABELS};
+pub use policies::Policies;
+pub use share::{Bounds, Share, ShareExceeded};
+
+pub(crate) use follow::follow;
+use objects::Objects;
+use policies::Draft;
+use share::Room;
+
+/// What the watches have told so far.
+#[derive(Debug)]
+pub struct Cache {
+    namespaces: RwLock<Objects<KeptLabels>>,
+    service_accounts: RwLock<Objects<Annotations>>,
+    policies: ArcSwap<Policies>,
+    /// The policies while they change; readers see them once they are whole.
+    draft: Mutex<Draft>,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self::new(&Bounds::default())
+    }
+}
+
+impl Cache {
+    /// An empty one within these bounds.
+    pub fn new(bounds: &Bounds) -> Self {
+        let room = Room::new(bounds.room);
+        // Namespaces share one bound with nobody: no user's objects can take them their room.
+        let namespaces = Objects::new("namespaces", bounds.namespaces, Room::new(bounds.namespaces.bytes));
+        Self {
+            namespaces: RwLock::new(namespaces),
+            service_accounts: RwLock::new(Objects::new("service accounts", bounds.service_accounts, room.clone())),
+            policies: ArcSwap::default(),
+            draft: Mutex::new(Draft::new(bounds, room)),
+        }
+    }
+
+    /// A namespace's labels; `None` if no watch has told of it, or it did not fit.
+    pub fn labels(&self, namespace: &str) -> Option<Labels> {
+        Some(self.kept_labels(namespace)?.labels)
+    }
+
+    pub(crate) fn kept_labels(&self, namespace: &str) -> Option<KeptLabels> {
+        read_lock(&self.namespaces).value("", namespace).cloned()
+    }
+
+    /// A service account's annotations; `None` if no watch has told of it, or it did not fit.
+    pub fn annotations(&self, namespace: &str, service_account: &str) -> Option<Annotations> {
+        read_lock(&self.service_accounts)
+            .value(namespace, service_account)
+            .cloned()
+    }
+
+    /// The policies.
+    pub fn policies(&self) -> arc_swap::Guard<Arc<Policies>> {
+        self.policies.load()
+    }
+
+    pub(crate) fn policies_now(&self) -> Arc<Policies> {
+        self.policies.load_full()
+    }
+
+    /// Why pods of a namespace can't be judged, if they can't: its policies or labels, or the cluster's policies, are more
+    /// than is kept.
+    pub fn over_share(&self, namespace: &str) -> Option<ShareExceeded> {
+        let too_many_labels = self.kept_labels(namespace).is_some_and(|kept| kept.too_many);
+        over_share(namespace, too_many_labels, &self.policies())
+    }
+
+    /// Why not all service accounts of a namespace are kept, if they aren't.
+    pub fn service_accounts_over_share(&self, namespace: &str) -> Option<ShareExceeded> {
+        let exceeded = read_lock(&self.service_accounts).exceeded(namespace)?;
+        Some(ShareExceeded::service_accounts(namespace, exceeded))
+    }
+
+    /// How many namespaces have more service accounts, policies or labels than are kept of one. All namespaces' labels count
+    /// as one more, and so do the cluster's policies.
+    pub fn namespaces_over_share(&self) -> usize {
+        let (namespaces, accounts) = (read_lock(&self.namespaces), read_lock(&self.service_accounts));
+        let policies = self.policies();
+        let mut names: HashSet<&str> = accounts.all_exceeded().map(|(name, _)| name).collect();
+        names.extend(policies.incomplete());
+        names.extend(
+            namespaces
+                .iter("")
+                .filter(|(_, kept)| kept.too_many)
+                .map(|(name, _)| name),
+        );
+        names.len() + namespaces.all_exceeded().count()
+    }
+
+    /// Takes in what a watch tells of namespaces. Whether a new list is wanted, for what was left out.
+    pub fn namespace(&self, event: Event<PartialObjectMeta<Namespace>>) -> bool {
+        take_in(&self.namespaces, event, |metadata| {
+            let labels = KeptLabels::of(metadata);
+            let bytes = labels.bytes();
+            (labels, bytes)
+        })
+    }
+
+    /// Takes in what a watch tells of service accounts. Whether a new list is wanted, for what was left out.
+    pub fn service_account(&self, event: Event<PartialObjectMeta<ServiceAccount>>) -> bool {
+        take_in(&self.service_accounts, event, |metadata| {
+            let annotations = Annotations::of(metadata);
+            let bytes = annotations.bytes();
+            (annotations, bytes)
+        })
+    }
+
+    /// Takes in what a watch tells of policies; `cluster` says of which kind. Whether a new list is wanted, for what was left
+    /// out.
+    ///
+    /// An object that is no policy can't stop the others: it is kept as one that grants nothing, with the reason.
+    pub fn policy(&self, cluster: bool, event: Event<DynamicObject>) -> bool {
+        let mut draft = self.draft.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(policies) = draft.take_in(cluster, event) {
+            self.policies.store(Arc::new(policies));
+        }
+        draft.wants_list(cluster)
+    }
+
+    /// How many things of each kind there are.
+    pub fn sizes(&self) -> [(&'static str, usize); 3] {
+        [
+            ("namespaces", read_lock(&self.namespaces).len()),
+            ("serviceaccounts", read_lock(&self.service_accounts).len()),
+            ("policies", self.policies.load().len()),
+        ]
+    }
+
+    /// Starts the watches; a gate for each opens with its first whole list.
+    pub fn watch(self: &Arc<Self>, client: &Client, process: &Process) {
+        let (cache, api) = (self.clone(), Api::all(client.clone()));
+        follow(api, "namespaces", process, move |event| cache.namespace(event));
+        let (cache, api) = (self.clone(), Api::all(client.clone()));
+        follow(api, "serviceaccounts", process, move |event| {
+            cache.service_account(event)
+        });
+        for resource in read::resources() {
+            let cache = self.clone();
+            let cluster = resource.kind.starts_with("Cluster");
+            let what = if cluster {
+                "clustertokenscopepolicies"
+            } else {
+                "tokenscopepolicies"
+            };
+            let api = Api::all_with(client.clone(), &resource);
+            follow(api, what, process, move |event| cache.policy(cluster, event));
+        }
+    }
+}
+
+/// Why pods of a namespace can't be judged, if they can't.
+pub(crate) fn over_share(namespace: &str, too_many_labels: bool, policies: &Policies) -> Option<ShareExceeded> {
+    let labels = too_many_labels.then(|| ShareExceeded::labels(namespace, MOST_LABELS));
+    labels.or_else(|| policies.share_exceeded(namespace))
+}
+
+fn take_in<K: Resource, V>(
+    objects: &RwLock<Objects<V>>,
+    event: Event<K>,
+    value_and_bytes: impl FnOnce(&ObjectMeta) -> (V, usize),
+) -> bool {
+    let write = || objects.write().unwrap_or_else(PoisonError::into_inner);
+    match event {
+        Event::Init => write().begin_list(),
+        Event::InitApply(object) | Event::Apply(object) => {
+            let (value, bytes) = value_and_bytes(object.meta());
+            let (namespace, name) = names(object.meta());
+            write().keep(namespace, name, value, bytes, &mut |_, _| {});
+        }
+        Event::InitDone => write().end_list(&mut |_, _| {}),
+        Event::Delete(object) => {
+            let (namespace, name) = names(object.meta());
+            write().remove(namespace, name);
+        }
+    }
+    read_lock(objects).wants_list()
+}
+
+fn read_lock<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn names(metadata: &ObjectMeta) -> (&str, &str) {
+    (
+        metadata.namespace.as_deref().unwrap_or_default(),
+        metadata.name.as_deref().unwrap_or_default(),
+    )
+}

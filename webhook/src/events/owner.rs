@@ -1,0 +1,61 @@
+//! The objects that create pods, and whether one exists.
+
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::{Api, Client};
+use tokenscope_core::pod::OwnerReference;
+
+use crate::names::is_subdomain;
+
+/// Kubernetes' own controllers of pods. The chart lets the webhook read these and no others.
+const CONTROLLERS: [Controller; 7] = [
+    Controller::new("apps", "v1", "ReplicaSet", "replicasets"),
+    Controller::new("apps", "v1", "StatefulSet", "statefulsets"),
+    Controller::new("apps", "v1", "DaemonSet", "daemonsets"),
+    Controller::new("apps", "v1", "Deployment", "deployments"),
+    Controller::new("batch", "v1", "Job", "jobs"),
+    Controller::new("batch", "v1", "CronJob", "cronjobs"),
+    Controller::new("", "v1", "ReplicationController", "replicationcontrollers"),
+];
+/// The longest UID that is compared. Kubernetes' own have 36 characters.
+const MOST_UID_BYTES: usize = 128;
+
+struct Controller {
+    group: &'static str,
+    version: &'static str,
+    kind: &'static str,
+    plural: &'static str,
+}
+
+impl Controller {
+    const fn new(group: &'static str, version: &'static str, kind: &'static str, plural: &'static str) -> Self {
+        Self {
+            group,
+            version,
+            kind,
+            plural,
+        }
+    }
+
+    fn resource(&self) -> ApiResource {
+        let kind = GroupVersionKind::gvk(self.group, self.version, self.kind);
+        ApiResource::from_gvk_with_plural(&kind, self.plural)
+    }
+}
+
+/// Where an owner can be asked for; `None` if it is of another kind, or can have no such name or UID.
+pub(super) fn resource(owner: &OwnerReference<Box<str>>) -> Option<ApiResource> {
+    let possible = is_subdomain(&owner.name) && owner.uid.len() <= MOST_UID_BYTES;
+    let controller = CONTROLLERS.iter().find(|controller| *controller.kind == *owner.kind)?;
+    let resource = controller.resource();
+    (possible && resource.api_version == *owner.api_version).then_some(resource)
+}
+
+/// Whether there is an owner of this kind, name and UID in a namespace.
+pub(super) async fn exists(client: &Client, namespace: &str, owner: &OwnerReference<Box<str>>) -> kube::Result<bool> {
+    let Some(resource) = resource(owner) else {
+        return Ok(false);
+    };
+    let api = Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &resource);
+    let found = api.get_metadata_opt(&owner.name).await?;
+    Ok(found.is_some_and(|found| found.metadata.uid.as_deref() == Some(&*owner.uid)))
+}

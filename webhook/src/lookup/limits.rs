@@ -1,0 +1,123 @@
+//! How often the API server may be asked, by source, so that whoever asks for much keeps nobody else from asking.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How many lookups run at a time in all. The API server answers one in milliseconds.
+pub(super) const MOST_AT_A_TIME: usize = 64;
+/// How many of one source run at a time.
+pub(super) const MOST_OF_A_SOURCE: usize = 8;
+/// How many of one source begin each second, on average.
+pub(super) const PER_SECOND: f64 = 20.0;
+/// How many may begin at once after a rest: a namespace is often made with many service accounts and pods in one go.
+pub(super) const BURST: f64 = 40.0;
+/// How many sources are known at a time. Each is a namespace that exists.
+const MOST_SOURCES: usize = 1024;
+/// How long it is remembered that something does not exist.
+pub(super) const MISSING_FOR: Duration = Duration::from_secs(1);
+/// How many such things are remembered.
+const MOST_MISSING: usize = 1024;
+
+/// A token bucket for each source.
+#[derive(Debug, Default)]
+pub(super) struct Rates(HashMap<Box<str>, Bucket>);
+
+#[derive(Debug)]
+struct Bucket {
+    tokens: f64,
+    at: Instant,
+}
+
+impl Bucket {
+    fn tokens(&self, now: Instant) -> f64 {
+        let elapsed = now.saturating_duration_since(self.at).as_secs_f64();
+        (self.tokens + elapsed * PER_SECOND).min(BURST)
+    }
+}
+
+impl Rates {
+    /// Whether one more may begin now; if so, it counts.
+    pub(super) fn admit(&mut self, source: &str, now: Instant) -> bool {
+        if let Some(bucket) = self.0.get_mut(source) {
+            let tokens = bucket.tokens(now);
+            if tokens < 1.0 {
+                return false;
+            }
+            *bucket = Bucket {
+                tokens: tokens - 1.0,
+                at: now,
+            };
+            return true;
+        }
+        if self.0.len() >= MOST_SOURCES {
+            // A full bucket says no more than none.
+            self.0.retain(|_, bucket| bucket.tokens(now) < BURST);
+        }
+        if self.0.len() >= MOST_SOURCES {
+            return false;
+        }
+        let tokens = BURST - 1.0;
+        self.0.insert(source.into(), Bucket { tokens, at: now });
+        true
+    }
+}
+
+/// What was found not to exist, for a moment.
+#[derive(Debug)]
+pub(super) struct Missing<K>(HashMap<K, Instant>);
+
+impl<K> Default for Missing<K> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Eq + Hash> Missing<K> {
+    pub(super) fn contains(&self, thing: &K, now: Instant) -> bool {
+        self.0.get(thing).is_some_and(|&at| now - at < MISSING_FOR)
+    }
+
+    pub(super) fn insert(&mut self, thing: K, now: Instant) {
+        if self.0.len() >= MOST_MISSING {
+            self.0.retain(|_, at| now - *at < MISSING_FOR);
+        }
+        if self.0.len() < MOST_MISSING {
+            self.0.insert(thing, now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_has_a_burst_and_then_its_rate_and_takes_nothing_from_another() {
+        let (mut rates, now) = (Rates::default(), Instant::now());
+        let admitted = |rates: &mut Rates, source, at| (0..100).filter(|_| rates.admit(source, at)).count();
+        assert_eq!(admitted(&mut rates, "a", now), 40);
+        assert_eq!(admitted(&mut rates, "b", now), 40);
+        assert_eq!(admitted(&mut rates, "a", now + Duration::from_millis(500)), 10);
+        assert_eq!(admitted(&mut rates, "a", now + Duration::from_secs(60)), 40);
+    }
+
+    #[test]
+    fn neither_sources_nor_missing_things_grow_without_end() {
+        let (mut rates, now) = (Rates::default(), Instant::now());
+        let admitted = (0..5000).filter(|n| rates.admit(&n.to_string(), now)).count();
+        assert_eq!((admitted, rates.0.len()), (MOST_SOURCES, MOST_SOURCES));
+        assert!(
+            rates.admit("new", now + Duration::from_secs(1)),
+            "full buckets make room"
+        );
+
+        let mut missing = Missing::default();
+        (0..5000).for_each(|n| missing.insert(n, now));
+        assert_eq!(missing.0.len(), MOST_MISSING);
+        missing.insert(5000, now + MISSING_FOR);
+        assert!(missing.contains(&5000, now + MISSING_FOR) && !missing.contains(&0, now + MISSING_FOR));
+    }
+}

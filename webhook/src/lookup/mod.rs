@@ -1,0 +1,280 @@
+//! What is around a pod: from the cache, or asked for once where the cache does not have it.
+//!
+//! A service account and its pod are often created in the same instant, and the pod's review may overtake the watch. And of a
+//! namespace with too many service accounts the cache does not keep all.
+
+mod limits;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::future::{BoxFuture, FutureExt as _, Shared};
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use kube::core::ObjectMeta;
+use kube::{Api, Client};
+use tokenscope_platform::telemetry::chain;
+use tokio::time::Instant;
+
+use crate::cache::{self, Annotations, Cache, KeptLabels, Labels, Policies, ShareExceeded};
+use crate::metrics::{Lookup, Metrics};
+use crate::names::{is_label, is_subdomain};
+use crate::review::up_to;
+
+use limits::{MOST_AT_A_TIME, MOST_OF_A_SOURCE, Missing, PER_SECOND, Rates};
+
+/// How long the API server has for an answer: a review has 2 seconds, and both namespace and service account may be missing.
+const DEADLINE: Duration = Duration::from_millis(800);
+/// The source of all questions that are not of a namespace that the cache knows: whoever invents names shares one.
+const UNKNOWN_NAMESPACES: &str = "";
+
+/// What is around a pod.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// Its namespace's labels.
+    pub labels: Labels,
+    /// Its service account's annotations; `None` where there is no such service account, or `over_share` says that it could
+    /// not be looked at.
+    pub annotations: Option<Annotations>,
+    /// The policies.
+    pub policies: Arc<Policies>,
+    /// Why the pod can't be judged by all this, if it can't: its namespace needs more than is kept of one.
+    pub over_share: Option<ShareExceeded>,
+}
+
+/// Why what is around a pod is not known.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{what} is not in the cache, and {why}")]
+pub struct Unknown {
+    what: String,
+    why: Why,
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
+enum Why {
+    #[error("the API server could not be asked for it: {0}")]
+    Failed(Arc<str>),
+    #[error(
+        "the API server is asked for at most {PER_SECOND} such things a second and {MOST_OF_A_SOURCE} at a time in one namespace: try again later"
+    )]
+    Limited,
+    #[error("the API server knows none of that name")]
+    Missing,
+}
+
+/// The way to what is around pods.
+pub struct Lookups {
+    cache: Arc<Cache>,
+    client: Client,
+    metrics: Metrics,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// At most [`MOST_AT_A_TIME`].
+    running: HashMap<Wanted, Running>,
+    rates: Rates,
+    missing: Missing<Wanted>,
+}
+
+struct Running {
+    source: Box<str>,
+    answer: Answer,
+}
+
+type Answer = Shared<BoxFuture<'static, Result<Option<Arc<ObjectMeta>>, Unknown>>>;
+
+/// An object that a review needs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Wanted {
+    Namespace(Box<str>),
+    ServiceAccount { namespace: Box<str>, name: Box<str> },
+}
+
+impl Lookups {
+    /// Looks into `cache` first and asks with `client` then.
+    pub fn new(cache: Arc<Cache>, client: Client, metrics: Metrics) -> Arc<Self> {
+        Arc::new(Self {
+            cache,
+            client,
+            metrics,
+            state: Mutex::default(),
+        })
+    }
+
+    /// What is around a pod of this namespace and service account.
+    pub async fn around(self: &Arc<Self>, namespace: &str, service_account: &str) -> Result<Known, Unknown> {
+        let labels = match self.cache.kept_labels(namespace) {
+            Some(labels) => labels,
+            None => self.labels(namespace).await?,
+        };
+        let annotations = match self.cache.annotations(namespace, service_account) {
+            Some(annotations) => Ok(Some(annotations)),
+            None => self.annotations(namespace, service_account).await?,
+        };
+        let policies = self.cache.policies_now();
+        let over_share = cache::over_share(namespace, labels.too_many, &policies);
+        Ok(Known {
+            labels: labels.labels,
+            policies,
+            over_share: over_share.or_else(|| annotations.as_ref().err().cloned()),
+            annotations: annotations.unwrap_or_default(),
+        })
+    }
+
+    /// The API server lets nobody create a pod in a namespace that does not exist.
+    async fn labels(self: &Arc<Self>, namespace: &str) -> Result<KeptLabels, Unknown> {
+        let wanted = Wanted::Namespace(namespace.into());
+        match self.ask(wanted.clone()).await? {
+            Some(metadata) => Ok(KeptLabels::of(&metadata)),
+            None => Err(wanted.unknown(Why::Missing)),
+        }
+    }
+
+    /// Where too much is asked for because the cache does not keep all of the namespace's service accounts, that is the reason.
+    async fn annotations(
+        self: &Arc<Self>,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Result<Option<Annotations>, ShareExceeded>, Unknown> {
+        let wanted = Wanted::ServiceAccount {
+            namespace: namespace.into(),
+            name: name.into(),
+        };
+        match self.ask(wanted).await {
+            Ok(metadata) => Ok(Ok(metadata.as_deref().map(Annotations::of))),
+            Err(unknown) => match (&unknown.why, self.cache.service_accounts_over_share(namespace)) {
+                (Why::Limited, Some(exceeded)) => Ok(Err(exceeded)),
+                _ => Err(unknown),
+            },
+        }
+    }
+
+    /// All that want the same at the same time share one request.
+    async fn ask(self: &Arc<Self>, wanted: Wanted) -> Result<Option<Arc<ObjectMeta>>, Unknown> {
+        if !wanted.can_exist() {
+            return Ok(None);
+        }
+        let answer = {
+            let mut state = self.state();
+            let now = Instant::now();
+            if state.missing.contains(&wanted, now) {
+                return Ok(None);
+            }
+            match state.running.get(&wanted) {
+                Some(running) => running.answer.clone(),
+                None => {
+                    let source = self.source(&wanted);
+                    if !state.admit(source, now) {
+                        self.metrics.looked_up(Lookup::Limited);
+                        return Err(wanted.unknown(Why::Limited));
+                    }
+                    let answer = self.start(wanted.clone());
+                    let running = Running {
+                        source: source.into(),
+                        answer: answer.clone(),
+                    };
+                    state.running.insert(wanted, running);
+                    answer
+                }
+            }
+        };
+        answer.await
+    }
+
+    fn source<'a>(&self, wanted: &'a Wanted) -> &'a str {
+        match wanted {
+            Wanted::ServiceAccount { namespace, .. } if self.cache.kept_labels(namespace).is_some() => namespace,
+            _ => UNKNOWN_NAMESPACES,
+        }
+    }
+
+    /// A task of its own: it ends, and makes room for the next one, also when nobody waits any longer.
+    fn start(self: &Arc<Self>, wanted: Wanted) -> Answer {
+        let this = self.clone();
+        let asked = wanted.clone();
+        let task = tokio::spawn(async move {
+            let answer = tokio::time::timeout(DEADLINE, asked.get(&this.client)).await;
+            let answer = match answer {
+                Ok(Ok(metadata)) => Ok(metadata.map(Arc::new)),
+                Ok(Err(error)) => Err(chain(&error)),
+                Err(_) => Err(format!("no answer within {} ms", DEADLINE.as_millis())),
+            };
+            let result = match &answer {
+                Ok(Some(_)) => Lookup::Found,
+                Ok(None) => Lookup::Missing,
+                Err(_) => Lookup::Failed,
+            };
+            this.metrics.looked_up(result);
+            let mut state = this.state();
+            state.running.remove(&asked);
+            if result == Lookup::Missing {
+                state.missing.insert(asked, Instant::now());
+            }
+            answer
+        });
+        async move {
+            let why = match task.await {
+                Ok(Ok(metadata)) => return Ok(metadata),
+                Ok(Err(why)) => why,
+                Err(error) => error.to_string(),
+            };
+            Err(wanted.unknown(Why::Failed(why.into())))
+        }
+        .boxed()
+        .shared()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Whether a lookup may begin now; if so, it counts.
+    fn admit(&mut self, source: &str, now: Instant) -> bool {
+        let of_source = self.running.values().filter(|running| *running.source == *source);
+        self.running.len() < MOST_AT_A_TIME && of_source.count() < MOST_OF_A_SOURCE && self.rates.admit(source, now)
+    }
+}
+
+impl Wanted {
+    /// Whether Kubernetes allows the name at all.
+    fn can_exist(&self) -> bool {
+        match self {
+            Self::Namespace(name) => is_label(name),
+            Self::ServiceAccount { namespace, name } => is_label(namespace) && is_subdomain(name),
+        }
+    }
+
+    async fn get(&self, client: &Client) -> kube::Result<Option<ObjectMeta>> {
+        Ok(match self {
+            Self::Namespace(name) => {
+                let found = Api::<Namespace>::all(client.clone()).get_metadata_opt(name).await?;
+                found.map(|object| object.metadata)
+            }
+            Self::ServiceAccount { namespace, name } => {
+                let api = Api::<ServiceAccount>::namespaced(client.clone(), namespace);
+                api.get_metadata_opt(name).await?.map(|object| object.metadata)
+            }
+        })
+    }
+
+    fn unknown(&self, why: Why) -> Unknown {
+        /// A name may be as long as a review.
+        const MOST_BYTES: usize = 512;
+        let what = self.to_string();
+        let what = up_to(&what, MOST_BYTES).to_owned();
+        Unknown { what, why }
+    }
+}
+
+impl std::fmt::Display for Wanted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Namespace(name) => write!(f, "namespace {name}"),
+            Self::ServiceAccount { namespace, name } => write!(f, "service account {namespace}/{name}"),
+        }
+    }
+}
