@@ -14,10 +14,24 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::{StatusCode, header};
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
+use crate::freshness::Freshness;
 use crate::metrics::{self, Registry};
-use crate::server::{self, Limits, Protocol};
+use crate::server::{self, ConnectionMetrics, Limits, Protocol};
+
+/// Probes and scrapes are short requests with short answers, from the kubelet and a few collectors of metrics.
+const LIMITS: Limits = Limits {
+    connections: 64,
+    handshake: Duration::from_secs(2),
+    header: Duration::from_secs(2),
+    request: Duration::from_secs(2),
+    // Prometheus keeps its connection from one scrape to the next, a minute later.
+    idle: Duration::from_secs(120),
+    streams: 1,
+    drain: Duration::from_secs(1),
+};
 
 /// What the process waits for before it is ready, and which of its tasks must show that they still run.
 ///
@@ -146,7 +160,7 @@ impl Heartbeat {
 
 /// Why the process can't be observed.
 #[derive(Debug, thiserror::Error)]
-#[error("can't listen on {address} for /livez, /readyz and /metrics")]
+#[error("can't serve /livez, /readyz and /metrics on {address}")]
 pub struct Error {
     address: SocketAddr,
     source: io::Error,
@@ -157,6 +171,8 @@ pub struct Error {
 pub struct Observed {
     /// For `/readyz` and `/livez`.
     pub gates: Gates,
+    /// For `/readyz`: decisions on what stale watches have told are out of date.
+    pub freshness: Freshness,
     /// For `/metrics`.
     pub registry: Registry,
     /// From when this is cancelled the process is not ready, and not restarted for being slow to stop.
@@ -164,19 +180,37 @@ pub struct Observed {
 }
 
 /// Serves `/livez`, `/readyz` and `/metrics` until `end` is cancelled; answers the address that it is bound to.
-pub async fn start(address: SocketAddr, observed: Observed, end: CancellationToken) -> Result<SocketAddr, Error> {
-    let unbound = |source| Error { address, source };
-    let listener = TcpListener::bind(address).await.map_err(unbound)?;
-    let bound = listener.local_addr().map_err(unbound)?;
-    let limits = Limits {
-        connections: 64,
-        drain: Duration::from_secs(1),
-        ..Limits::default()
+///
+/// It has a thread, a runtime and connections of its own, so that nothing that the process's work does delays a probe.
+pub fn start(address: SocketAddr, observed: Observed, end: CancellationToken) -> Result<SocketAddr, Error> {
+    let failed = |source| Error { address, source };
+    let (starting, started) = std::sync::mpsc::sync_channel(1);
+    let serve = move || {
+        let bound = listener(address).and_then(|(runtime, listener)| Ok((listener.local_addr()?, runtime, listener)));
+        let (bound, runtime, listener) = match bound {
+            Ok(bound) => bound,
+            Err(error) => return drop(starting.send(Err(error))),
+        };
+        // Who started this waits for the word.
+        drop(starting.send(Ok(bound)));
+        let metrics = ConnectionMetrics::registered(&observed.registry, "health");
+        let plain = |tcp| std::future::ready(Ok((tcp, Protocol::Http1)));
+        runtime.block_on(server::serve(listener, plain, router(observed), LIMITS, metrics, end));
     };
-    let plain = |tcp| std::future::ready(Ok((tcp, Protocol::Http1)));
-    tokio::spawn(server::serve(listener, plain, router(observed), limits, end));
+    let thread = std::thread::Builder::new().name("health".to_owned());
+    thread.spawn(serve).map_err(failed)?;
+    let bound = started
+        .recv()
+        .unwrap_or_else(|error| Err(io::Error::other(error)))
+        .map_err(failed)?;
     tracing::info!(address = %bound, "serving /livez, /readyz and /metrics");
     Ok(bound)
+}
+
+fn listener(address: SocketAddr) -> io::Result<(Runtime, TcpListener)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let listener = runtime.block_on(TcpListener::bind(address))?;
+    Ok((runtime, listener))
 }
 
 /// The three paths, for a process that serves them itself.
@@ -201,7 +235,7 @@ async fn readyz(State(observed): State<Observed>) -> Response {
     let waiting = if observed.stop.is_cancelled() {
         Some("stopping\n".to_owned())
     } else {
-        observed.gates.waiting()
+        observed.gates.waiting().or_else(|| observed.freshness.stale())
     };
     verdict(waiting)
 }
@@ -250,12 +284,11 @@ mod tests {
     async fn observed() -> (SocketAddr, Observed) {
         let observed = Observed {
             gates: Gates::default(),
+            freshness: Freshness::default(),
             registry: Registry::new(),
             stop: CancellationToken::new(),
         };
-        let address = start(([127, 0, 0, 1], 0).into(), observed.clone(), CancellationToken::new())
-            .await
-            .unwrap();
+        let address = start(([127, 0, 0, 1], 0).into(), observed.clone(), CancellationToken::new()).unwrap();
         (address, observed)
     }
 
@@ -330,7 +363,42 @@ mod tests {
     #[tokio::test]
     async fn a_taken_port_is_named() {
         let (address, observed) = observed().await;
-        let error = start(address, observed, CancellationToken::new()).await.unwrap_err();
+        let error = start(address, observed, CancellationToken::new()).unwrap_err();
         assert!(error.to_string().contains(&address.to_string()), "{error}");
+    }
+
+    #[tokio::test]
+    async fn idle_and_slow_connections_do_not_keep_a_probe_out() {
+        let (address, _) = observed().await;
+        let mut others = Vec::new();
+        for begun in ["", "GET /livez HT"].repeat(100) {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(begun.as_bytes()).await.unwrap();
+            others.push(stream);
+        }
+        let began = Instant::now();
+        assert_eq!(get(address, "/livez").await.0, 200);
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    }
+
+    #[test]
+    fn a_probe_is_answered_while_every_thread_that_works_is_taken() {
+        let working = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let (address, _) = working.block_on(observed());
+        for _ in 0..4 {
+            working.spawn(async { std::thread::sleep(Duration::from_secs(3)) });
+        }
+        let probing = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let began = Instant::now();
+        assert_eq!(probing.block_on(get(address, "/livez")).0, 200);
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        working.shutdown_background();
     }
 }

@@ -6,9 +6,12 @@
 
 pub mod args;
 pub mod client;
+pub mod eviction;
+pub mod freshness;
 pub mod health;
 pub mod lease;
 pub mod metrics;
+mod paging;
 pub mod run;
 mod server;
 pub mod telemetry;
@@ -16,4 +19,4 @@ pub mod tls;
 pub mod watch;
 
 pub use run::{Process, run};
-pub use server::Limits;
+pub use server::{ConnectionMetrics, Limits};

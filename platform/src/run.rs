@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::args::CommonArgs;
+use crate::freshness::Freshness;
 use crate::health::{self, Gates, Observed};
 use crate::lease::{self, Claim, Elector};
 use crate::metrics::{Registry, process_name};
@@ -39,6 +40,8 @@ pub struct Process {
     pub gates: Gates,
     /// What it counts.
     pub registry: Registry,
+    /// How old the last word of each watch is; give it to [`crate::client::connect`].
+    pub freshness: Freshness,
     /// Where `/livez`, `/readyz` and `/metrics` are served.
     pub observe: SocketAddr,
     failure: Arc<Mutex<Option<Error>>>,
@@ -205,17 +208,24 @@ where
     let (stop, end) = (CancellationToken::new(), CancellationToken::new());
     let observed = Observed {
         gates: Gates::default(),
+        freshness: Freshness::new(common.watch_age_limit),
         registry: Registry::new(),
         stop: stop.clone(),
     };
-    let (gates, registry) = (observed.gates.clone(), observed.registry.clone());
-    let observe = health::start(common.observe, observed, end.clone()).await?;
+    let (gates, freshness, registry) = (
+        observed.gates.clone(),
+        observed.freshness.clone(),
+        observed.registry.clone(),
+    );
+    registry.register_collector(freshness.clone());
+    let observe = health::start(common.observe, observed, end.clone())?;
     let process = Process {
         common,
         stop,
         tracker: TaskTracker::new(),
         gates,
         registry,
+        freshness,
         observe,
         failure: Arc::default(),
         last: Last::default(),
