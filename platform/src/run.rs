@@ -188,7 +188,7 @@ where
         .map_err(|_| Error::Provider)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(usize::from(common.workers))
-        // For name resolution and the service account's token file: a few are plenty.
+        // For name resolution, the service account's token file and large reviews: a few are plenty.
         .max_blocking_threads(8)
         .enable_all()
         .build()

@@ -43,30 +43,24 @@ pub struct Review<'a> {
     pod: Pod<Text<'a>>,
 }
 
-/// Why a review can't be answered. `Display` is what the API server writes into its log and its answer.
+/// Why a review can't be answered. `Display` repeats nothing of the body, since the API server shows it; the cause is for the
+/// log.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
     /// The body is no review.
-    #[error("the body is not an AdmissionReview: {0}")]
+    #[error("the body is not an AdmissionReview")]
     Json(#[source] json::Error),
     /// The body is no text.
     #[error("the body is not UTF-8")]
     Utf8(#[from] std::str::Utf8Error),
     /// The body is another object, or a review of another version.
-    #[error(
-        "the body is a {kind} of {api_version:?}, and only AdmissionReview of \"admission.k8s.io/v1\" is understood"
-    )]
-    Version {
-        /// What it says it is.
-        kind: String,
-        /// Which version it says it has.
-        api_version: String,
-    },
+    #[error("the body is not an AdmissionReview of \"admission.k8s.io/v1\"")]
+    Version,
     /// The review asks nothing, or has no ID or namespace to answer with.
     #[error("the AdmissionReview has no {0}")]
     Missing(&'static str),
     /// The pod is no pod.
-    #[error("the pod of the AdmissionReview can't be read: {0}")]
+    #[error("the pod of the AdmissionReview can't be read")]
     Pod(#[source] json::Error),
 }
 
@@ -134,10 +128,7 @@ fn asked<'a>(wire: Wire<'a, Pod<Text<'a>>>) -> Result<Asked<'a>, Unreadable> {
 
 fn checked<O>(wire: Wire<'_, O>) -> Result<WireRequest<'_, O>, Unreadable> {
     if *wire.api_version != *API_VERSION || *wire.kind != *KIND {
-        return Err(Unreadable::Version {
-            kind: wire.kind.to_string(),
-            api_version: wire.api_version.to_string(),
-        });
+        return Err(Unreadable::Version);
     }
     let request = wire.request.ok_or(Unreadable::Missing("request"))?;
     if request.uid.is_empty() {
