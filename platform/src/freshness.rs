@@ -37,8 +37,8 @@ pub struct Freshness(Arc<Watches>);
 struct Watches {
     began: Instant,
     limit: Option<Duration>,
-    /// By the path that is watched. There are as many as the program has watches.
-    watches: RwLock<BTreeMap<String, Arc<Watch>>>,
+    /// There are as many as the program has watches.
+    by_path: RwLock<BTreeMap<String, Arc<Watch>>>,
 }
 
 /// Times are in milliseconds after the process began.
@@ -67,14 +67,14 @@ impl Freshness {
         Self(Arc::new(Watches {
             began: Instant::now(),
             limit: (!limit.is_zero()).then_some(limit),
-            watches: RwLock::default(),
+            by_path: RwLock::default(),
         }))
     }
 
     /// Whether any watch is stale. Cheap enough for each decision.
     pub fn is_stale(&self) -> bool {
         let Some(limit) = self.0.limit else { return false };
-        let watches = self.0.watches.read().unwrap_or_else(PoisonError::into_inner);
+        let watches = self.0.by_path.read().unwrap_or_else(PoisonError::into_inner);
         watches.values().any(|watch| watch.is_wanted() && watch.age() > limit)
     }
 
@@ -98,7 +98,7 @@ impl Freshness {
 
     /// How old each watch's last word is.
     pub fn ages(&self) -> Vec<(String, Duration)> {
-        let watches = self.0.watches.read().unwrap_or_else(PoisonError::into_inner);
+        let watches = self.0.by_path.read().unwrap_or_else(PoisonError::into_inner);
         let wanted = watches.values().filter(|watch| watch.is_wanted());
         wanted.map(|watch| (watch.name.clone(), watch.age())).collect()
     }
@@ -118,7 +118,7 @@ impl Freshness {
                 is_watch: true,
             });
         }
-        let watches = self.0.watches.read().unwrap_or_else(PoisonError::into_inner);
+        let watches = self.0.by_path.read().unwrap_or_else(PoisonError::into_inner);
         let watch = watches.get(path).filter(|_| has(|pair| pair.starts_with("limit=")))?;
         Some(Noted {
             running: Running::new(watch.clone()),
@@ -127,7 +127,7 @@ impl Freshness {
     }
 
     fn watch(&self, path: &str) -> Arc<Watch> {
-        let mut watches = self.0.watches.write().unwrap_or_else(PoisonError::into_inner);
+        let mut watches = self.0.by_path.write().unwrap_or_else(PoisonError::into_inner);
         watches.retain(|_, watch| watch.is_wanted());
         let watch = watches.entry(path.to_owned()).or_insert_with(|| {
             let watch = Watch {

@@ -1,11 +1,7 @@
 //! Whether the process lives and is ready, and its numbers: `/livez`, `/readyz` and `/metrics` in plain HTTP.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -18,6 +14,7 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use crate::freshness::Freshness;
+pub use crate::gates::{Gate, Gates, Heartbeat};
 use crate::metrics::{self, Registry};
 use crate::server::{self, ConnectionMetrics, Limits, Protocol};
 
@@ -32,131 +29,6 @@ const LIMITS: Limits = Limits {
     streams: 1,
     drain: Duration::from_secs(1),
 };
-
-/// What the process waits for before it is ready, and which of its tasks must show that they still run.
-///
-/// A process without any gate is not ready; create all of them before the first one opens.
-#[derive(Clone, Debug, Default)]
-pub struct Gates(Arc<Mutex<Checks>>);
-
-#[derive(Debug, Default)]
-struct Checks {
-    /// By name, why the gate is closed; none if it is open.
-    gates: BTreeMap<String, Option<String>>,
-    heartbeats: BTreeMap<String, Heartbeat>,
-}
-
-/// One thing the process waits for. It is closed until [`Gate::open`]; clones are the same gate.
-#[derive(Clone, Debug)]
-pub struct Gate {
-    name: String,
-    gates: Gates,
-}
-
-/// A task's promise to call [`Heartbeat::touch`] more often than some age; clones are the same promise.
-#[derive(Clone, Debug)]
-pub struct Heartbeat {
-    since: Instant,
-    /// Milliseconds after `since`.
-    touched: Arc<AtomicU64>,
-    max_age: Duration,
-}
-
-impl Gates {
-    /// The gate of that name, new and closed if there is none yet.
-    pub fn gate(&self, name: impl Into<String>) -> Gate {
-        let name = name.into();
-        self.checks()
-            .gates
-            .entry(name.clone())
-            .or_insert_with(|| Some("not yet".to_owned()));
-        Gate {
-            name,
-            gates: self.clone(),
-        }
-    }
-
-    /// A new promise, touched now. From when it is older than `max_age` the process counts as dead and is restarted.
-    pub fn heartbeat(&self, name: impl Into<String>, max_age: Duration) -> Heartbeat {
-        let heartbeat = Heartbeat {
-            since: Instant::now(),
-            touched: Arc::default(),
-            max_age,
-        };
-        self.checks().heartbeats.insert(name.into(), heartbeat.clone());
-        heartbeat
-    }
-
-    /// What is still waited for, one line a gate; none if the process is ready.
-    pub fn waiting(&self) -> Option<String> {
-        let checks = self.checks();
-        if checks.gates.is_empty() {
-            return Some("waiting for start\n".to_owned());
-        }
-        let closed = checks
-            .gates
-            .iter()
-            .filter_map(|(name, reason)| Some((name, reason.as_ref()?)));
-        some_lines(closed.map(|(name, reason)| format!("waiting for {name}: {reason}")))
-    }
-
-    /// Which heartbeats are too old at `now`, one line each; none if the process lives.
-    pub fn stale(&self, now: Instant) -> Option<String> {
-        some_lines(self.checks().heartbeats.iter().filter_map(|(name, heartbeat)| {
-            let age = heartbeat.age(now);
-            let max = heartbeat.max_age;
-            (age > max).then(|| {
-                format!(
-                    "{name}: no sign of life for {} s, at most {} s are allowed",
-                    age.as_secs(),
-                    max.as_secs()
-                )
-            })
-        }))
-    }
-
-    fn checks(&self) -> MutexGuard<'_, Checks> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Gate {
-    /// What it waited for is there.
-    pub fn open(&self) {
-        if self.set(None) {
-            tracing::info!(gate = self.name, "gate opened");
-        }
-    }
-
-    /// What it waits for is not there (any more), and why.
-    pub fn close(&self, reason: impl Into<String>) {
-        let reason = reason.into();
-        if self.set(Some(reason.clone())) {
-            tracing::warn!(gate = self.name, reason, "gate closed");
-        }
-    }
-
-    /// Whether that changed anything.
-    fn set(&self, state: Option<String>) -> bool {
-        let mut checks = self.gates.checks();
-        let before = checks.gates.insert(self.name.clone(), state.clone());
-        before != Some(state)
-    }
-}
-
-impl Heartbeat {
-    /// The task that promised it still runs.
-    pub fn touch(&self) {
-        let age = self.since.elapsed().as_millis();
-        self.touched
-            .store(u64::try_from(age).unwrap_or(u64::MAX), Ordering::Relaxed);
-    }
-
-    fn age(&self, now: Instant) -> Duration {
-        let touched = self.since + Duration::from_millis(self.touched.load(Ordering::Relaxed));
-        now.saturating_duration_since(touched)
-    }
-}
 
 /// Why the process can't be observed.
 #[derive(Debug, thiserror::Error)]
@@ -254,15 +126,6 @@ fn verdict(problems: Option<String>) -> Response {
     }
 }
 
-fn some_lines(lines: impl Iterator<Item = String>) -> Option<String> {
-    let mut text = String::new();
-    for line in lines {
-        // Writing into a String can't fail.
-        let _ = writeln!(text, "{line}");
-    }
-    (!text.is_empty()).then_some(text)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -281,7 +144,7 @@ mod tests {
         (head[9..12].parse().unwrap(), body.to_owned())
     }
 
-    async fn observed() -> (SocketAddr, Observed) {
+    fn observed() -> (SocketAddr, Observed) {
         let observed = Observed {
             gates: Gates::default(),
             freshness: Freshness::default(),
@@ -294,7 +157,7 @@ mod tests {
 
     #[tokio::test]
     async fn ready_is_when_every_gate_is_open_and_until_the_stop() {
-        let (address, observed) = observed().await;
+        let (address, observed) = observed();
         assert_eq!(get(address, "/readyz").await, (503, "waiting for start\n".to_owned()));
 
         let policies = observed.gates.gate("policies");
@@ -332,7 +195,7 @@ mod tests {
 
     #[tokio::test]
     async fn alive_is_while_heartbeats_are_young() {
-        let (address, observed) = observed().await;
+        let (address, observed) = observed();
         assert_eq!(get(address, "/livez").await, (200, "ok\n".to_owned()));
         let heartbeat = observed.gates.heartbeat("drift", Duration::from_millis(100));
         tokio::time::sleep(Duration::from_millis(150)).await;
@@ -354,7 +217,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_metrics_are_served_as_openmetrics() {
-        let (address, _) = observed().await;
+        let (address, _) = observed();
         let (status, text) = get(address, "/metrics").await;
         assert_eq!(status, 200);
         assert!(text.contains("process_resident_memory_bytes "), "{text}");
@@ -362,14 +225,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_taken_port_is_named() {
-        let (address, observed) = observed().await;
+        let (address, observed) = observed();
         let error = start(address, observed, CancellationToken::new()).unwrap_err();
         assert!(error.to_string().contains(&address.to_string()), "{error}");
     }
 
     #[tokio::test]
     async fn idle_and_slow_connections_do_not_keep_a_probe_out() {
-        let (address, _) = observed().await;
+        let (address, _) = observed();
         let mut others = Vec::new();
         for begun in ["", "GET /livez HT"].repeat(100) {
             let mut stream = TcpStream::connect(address).await.unwrap();
@@ -388,7 +251,7 @@ mod tests {
             .enable_all()
             .build()
             .unwrap();
-        let (address, _) = working.block_on(observed());
+        let (address, _) = observed();
         for _ in 0..4 {
             working.spawn(async { std::thread::sleep(Duration::from_secs(3)) });
         }

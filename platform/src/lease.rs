@@ -278,7 +278,8 @@ mod tests {
             let config = kube::Config::new(format!("http://{}", listener.local_addr().unwrap()).parse().unwrap());
             tokio::spawn(async move { axum::serve(listener, app).await });
             Api::namespaced(
-                crate::client::client_with(config, crate::client::DEADLINE, &Default::default()).unwrap(),
+                crate::client::client_with(config, crate::client::DEADLINE, &crate::freshness::Freshness::default())
+                    .unwrap(),
                 "own",
             )
         }

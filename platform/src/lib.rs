@@ -8,6 +8,7 @@ pub mod args;
 pub mod client;
 pub mod eviction;
 pub mod freshness;
+mod gates;
 pub mod health;
 pub mod lease;
 pub mod metrics;

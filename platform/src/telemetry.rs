@@ -213,7 +213,8 @@ mod tests {
 
         impl Write for Output {
             fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-                self.0.lock().unwrap().write(bytes)
+                let mut written = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                written.write(bytes)
             }
 
             fn flush(&mut self) -> io::Result<()> {

@@ -10,7 +10,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use support::{Ca, SOON, Server, lasts, receive, send, serving};
+use support::{Ca, NAME, SOON, Server, lasts, receive, send, serving};
 use tokenscope_platform::tls::Limits;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -143,4 +143,33 @@ async fn an_answer_that_is_not_taken_and_a_body_that_does_not_come_are_cut() {
     let mut taken = Vec::new();
     let _cut = timeout(SOON, not_taken.read_to_end(&mut taken)).await.expect("closed");
     assert!(taken.len() < 32 << 20, "{} bytes", taken.len());
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_taken_is_cut_also_where_other_requests_go_on_beside_it() {
+    let ca = Ca::new();
+    let limits = Limits {
+        request: Duration::from_millis(200),
+        ..Limits::default()
+    };
+    let server = serving(ca.certificate(), limits).await;
+    let stream = ca.connect(server.address, b"h2").await.unwrap();
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let (sender, connection) = hyper::client::conn::http2::handshake(executor, hyper_util::rt::TokioIo::new(stream))
+        .await
+        .unwrap();
+    let connection = tokio::spawn(connection);
+    let get = |path| {
+        let request = http::Request::get(format!("https://{NAME}{path}"));
+        sender
+            .clone()
+            .send_request(request.body(axum::body::Body::empty()).unwrap())
+    };
+    let _not_taken = get("/large").await.unwrap();
+    let began = Instant::now();
+    while get("/now").await.is_ok() {
+        assert!(began.elapsed() < SOON, "still open after {SOON:?}");
+        sleep(Duration::from_millis(20)).await;
+    }
+    let _ended = timeout(SOON, connection).await.expect("closed");
 }

@@ -98,6 +98,7 @@ impl Connection {
         activity.touch();
         let mut connection = pin!(connection);
         let mut check = pin!(sleep(limits.header.min(limits.request)));
+        let mut turned = Instant::now();
         let mut closing = false;
         loop {
             tokio::select! {
@@ -111,8 +112,13 @@ impl Connection {
                 () = stop.cancelled(), if !closing => closing = true,
                 () = place.evicted() => break,
                 () = check.as_mut() => {
-                    let overdue = activity.still_for() >= patience(&activity, &limits);
-                    if closing || overdue && (activity.is_newcomer() || activity.is_busy()) {
+                    // One stuck request is enough, also where others come and go beside it.
+                    let stuck = turned.elapsed() >= limits.request && {
+                        turned = Instant::now();
+                        activity.turn()
+                    };
+                    let overdue = !activity.is_busy() && activity.still_for() >= patience(&activity, &limits);
+                    if closing || stuck || overdue && activity.is_newcomer() {
                         tracing::debug!("cutting a connection that takes too long");
                         return;
                     }
@@ -123,9 +129,9 @@ impl Connection {
                 connection.as_mut().graceful_shutdown();
                 limits.drain
             } else {
-                // A request that begins meanwhile has less patience than an idle connection, so it is looked at in time.
                 let left = patience(&activity, &limits).saturating_sub(activity.still_for());
-                left.min(limits.request).max(Duration::from_millis(1))
+                let turn = limits.request.saturating_sub(turned.elapsed());
+                if activity.is_busy() { turn } else { left.min(turn) }.max(Duration::from_millis(1))
             };
             check.as_mut().reset(Instant::now() + next);
         }
@@ -139,12 +145,12 @@ impl Connection {
     }
 }
 
-/// How long a connection may go on as it is without anything beginning or ending.
+/// How long a connection may be without a request.
 fn patience(activity: &Activity, limits: &Limits) -> Duration {
-    match (activity.is_busy(), activity.is_newcomer()) {
-        (true, _) => limits.request,
-        (false, true) => limits.header,
-        (false, false) => limits.idle,
+    if activity.is_newcomer() {
+        limits.header
+    } else {
+        limits.idle
     }
 }
 

@@ -6,7 +6,7 @@
 //! equals the one that has stood still the longest goes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::counter::Counter;
@@ -67,7 +67,9 @@ pub(super) struct Activity(Arc<Numbers>);
 #[derive(Debug)]
 struct Numbers {
     began: Instant,
-    running: AtomicU32,
+    /// Requests that run, by whether they began in an even or an odd turn.
+    running: [AtomicU32; 2],
+    turn: AtomicUsize,
     finished: AtomicU64,
     /// When the last request began or ended, or the connection did.
     since: AtomicU64,
@@ -86,12 +88,11 @@ impl Crowd {
 
     /// A place for a new connection: where none is free, another connection gives way.
     pub(super) async fn place(&self) -> Option<Place> {
-        let slot = match self.slots.clone().try_acquire_owned() {
-            Ok(slot) => slot,
-            Err(_) => {
-                self.make_room();
-                self.slots.clone().acquire_owned().await.ok()?
-            }
+        let slot = if let Ok(slot) = self.slots.clone().try_acquire_owned() {
+            slot
+        } else {
+            self.make_room();
+            self.slots.clone().acquire_owned().await.ok()?
         };
         self.metrics.open.inc();
         Some(Place {
@@ -141,7 +142,8 @@ impl Activity {
     fn new(began: Instant) -> Self {
         let this = Self(Arc::new(Numbers {
             began,
-            running: AtomicU32::new(0),
+            running: [AtomicU32::new(0), AtomicU32::new(0)],
+            turn: AtomicUsize::new(0),
             finished: AtomicU64::new(0),
             since: AtomicU64::new(0),
         }));
@@ -151,9 +153,13 @@ impl Activity {
 
     /// A request runs until what this returns is dropped.
     pub(super) fn request(&self) -> Running {
-        self.0.running.fetch_add(1, Ordering::Relaxed);
+        let turn = self.0.turn.load(Ordering::Relaxed) % 2;
+        self.0.running[turn].fetch_add(1, Ordering::Relaxed);
         self.touch();
-        Running(self.clone())
+        Running {
+            activity: self.clone(),
+            turn,
+        }
     }
 
     /// Whether it has not finished any request yet.
@@ -163,7 +169,13 @@ impl Activity {
 
     /// Whether a request runs.
     pub(super) fn is_busy(&self) -> bool {
-        self.0.running.load(Ordering::Relaxed) > 0
+        self.0.running.iter().any(|running| running.load(Ordering::Relaxed) > 0)
+    }
+
+    /// Begins another turn. Whether a request still runs that began before the last one.
+    pub(super) fn turn(&self) -> bool {
+        let turn = self.0.turn.fetch_add(1, Ordering::Relaxed);
+        self.0.running[(turn + 1) % 2].load(Ordering::Relaxed) > 0
     }
 
     /// Whether a handshake or a request runs that has had little time yet.
@@ -190,12 +202,16 @@ impl Activity {
 
 /// A request, from its headers to the last byte of its answer.
 #[derive(Debug)]
-pub(super) struct Running(Activity);
+pub(super) struct Running {
+    activity: Activity,
+    turn: usize,
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.0.finished.fetch_add(1, Ordering::Relaxed);
-        self.0.0.running.fetch_sub(1, Ordering::Relaxed);
-        self.0.touch();
+        let numbers = &self.activity.0;
+        numbers.finished.fetch_add(1, Ordering::Relaxed);
+        numbers.running[self.turn].fetch_sub(1, Ordering::Relaxed);
+        self.activity.touch();
     }
 }

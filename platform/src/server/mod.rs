@@ -33,8 +33,8 @@ pub struct Limits {
     pub handshake: Duration,
     /// How long after the handshake the first request's headers may take.
     pub header: Duration,
-    /// How long a connection with running requests may stay without one beginning or ending: then it is stuck in a body that
-    /// does not come or an answer that is not taken. It is cut between one and two times this.
+    /// How long a request may take until its answer was written: beyond, it is stuck in a body that does not come or an answer
+    /// that is not taken, and its connection is cut, between one and two times this.
     pub request: Duration,
     /// How long a connection may stay without a request.
     pub idle: Duration,

@@ -122,7 +122,7 @@ fn trusted(file: &Path, pem: &[u8]) -> Result<Trusted, ClientsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
     verifier
-        .map(|verifier| Trusted(verifier))
+        .map(Trusted)
         .map_err(|error| ClientsError::Empty(file.to_owned(), error))
 }
 
