@@ -36,7 +36,7 @@ const HEARTBEAT: Duration = Duration::from_secs(300);
 
 /// The operator's body: starts everything and waits for the stop.
 pub async fn run(args: Args, process: Process) -> Result<(), client::Error> {
-    let client = client::connect(&args.common).await?;
+    let client = client::connect(&args.common, &process.freshness).await?;
     let metrics = Arc::new(Metrics::register(&process.registry));
     let (certificates_gate, policies_gate) = (process.gates.gate("certificates"), process.gates.gate("policies"));
 

@@ -48,6 +48,10 @@ pub struct CommonArgs {
     #[arg(long, env = "TOKENSCOPE_KUBECONFIG", value_name = "PATH")]
     pub kubeconfig: Option<PathBuf>,
 
+    /// From how many seconds without a word of a watch the process is not ready, its decisions being out of date; 0 for never
+    #[arg(long, env = "TOKENSCOPE_WATCH_AGE_LIMIT", value_name = "SECONDS", default_value = "300", value_parser = seconds)]
+    pub watch_age_limit: Duration,
+
     /// How many threads serve requests
     #[arg(long, env = "TOKENSCOPE_WORKERS", value_name = "THREADS", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub workers: u16,

@@ -3,9 +3,12 @@
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::body::{Bytes, HttpBody};
 use futures::future::BoxFuture;
 use http::header::{HeaderValue, InvalidHeaderValue, USER_AGENT};
 use http::{Request, Response};
+use http_body_util::BodyExt as _;
+use http_body_util::combinators::UnsyncBoxBody;
 use kube::client::{Body, ClientBuilder};
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
@@ -13,13 +16,15 @@ use tower::{BoxError, Service};
 use tower_http::timeout::TimeoutBody;
 
 use crate::args::CommonArgs;
+use crate::freshness::{Freshness, Noting};
 use crate::metrics::process_name;
+use crate::paging::Paged;
 
 /// How long the API server may take to begin an answer, and to go on with one that is not a watch.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
-/// A watch without any event, not even a bookmark, for so long is dead. API servers end each within ten minutes themselves.
-const WATCH_SILENCE: Duration = Duration::from_secs(600);
+/// A watch without any event, not even a bookmark, for so long is dead: API servers send one about each minute.
+const WATCH_SILENCE: Duration = Duration::from_secs(180);
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +44,9 @@ pub enum Error {
 }
 
 /// A client by `--kubeconfig`, else `KUBECONFIG`, else the pod's own service account. Nothing is sent yet.
-pub async fn connect(common: &CommonArgs) -> Result<Client, Error> {
+///
+/// `freshness` is told of every word of the watches that it makes.
+pub async fn connect(common: &CommonArgs, freshness: &Freshness) -> Result<Client, Error> {
     let file = match &common.kubeconfig {
         Some(path) => Some(Kubeconfig::read_from(path)?),
         None => Kubeconfig::from_env()?,
@@ -48,16 +55,11 @@ pub async fn connect(common: &CommonArgs) -> Result<Client, Error> {
         Some(file) => Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?,
         None => Config::incluster()?,
     };
-    client_from(config)
+    client_with(config, DEADLINE, freshness)
 }
 
-/// A client with this configuration, and [`DEADLINE`].
-pub fn client_from(config: Config) -> Result<Client, Error> {
-    client_with_deadline(config, DEADLINE)
-}
-
-/// A client with this configuration, and a deadline of its own.
-pub fn client_with_deadline(mut config: Config, deadline: Duration) -> Result<Client, Error> {
+/// A client with this configuration, deadline, and notes of its watches.
+pub(crate) fn client_with(mut config: Config, deadline: Duration, freshness: &Freshness) -> Result<Client, Error> {
     // Silent repetition with growing pauses is wrong for a lease and for a review: who asks decides.
     config.default_retry = false;
     config.connect_timeout = Some(deadline);
@@ -66,6 +68,8 @@ pub fn client_with_deadline(mut config: Config, deadline: Duration) -> Result<Cl
     let builder = ClientBuilder::try_from(config).map_err(|error| Error::Build(Box::new(error)))?;
     Ok(builder
         .with_layer(&tower::layer::layer_fn(|inner| Punctual { inner, deadline }))
+        .with_layer(&tower::layer::layer_fn(Paged::new))
+        .with_layer(&tower::layer::layer_fn(|inner| Noting::new(inner, freshness.clone())))
         .build())
 }
 
@@ -84,8 +88,9 @@ struct Punctual<S> {
 impl<S, B> Service<Request<Body>> for Punctual<S>
 where
     S: Service<Request<Body>, Response = Response<B>, Error = BoxError, Future: Send + 'static>,
+    B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    type Response = Response<TimeoutBody<B>>;
+    type Response = Response<UnsyncBoxBody<Bytes, BoxError>>;
     type Error = BoxError;
     type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
 
@@ -103,7 +108,7 @@ where
         let response = tokio::time::timeout(deadline, self.inner.call(request));
         Box::pin(async move {
             let response = response.await.map_err(|_| Late(deadline))??;
-            Ok(response.map(|body| TimeoutBody::new(silence, body)))
+            Ok(response.map(|body| TimeoutBody::new(silence, body).map_err(Into::into).boxed_unsync()))
         })
     }
 }
@@ -135,7 +140,7 @@ mod tests {
 
     fn namespaces_at(address: std::net::SocketAddr) -> Api<Namespace> {
         let config = Config::new(format!("http://{address}").parse().unwrap());
-        Api::all(client_with_deadline(config, SHORT).unwrap())
+        Api::all(client_with(config, SHORT, &Freshness::default()).unwrap())
     }
 
     #[tokio::test]

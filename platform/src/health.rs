@@ -1,11 +1,7 @@
 //! Whether the process lives and is ready, and its numbers: `/livez`, `/readyz` and `/metrics` in plain HTTP.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -14,139 +10,29 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::{StatusCode, header};
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
+use crate::freshness::Freshness;
+pub use crate::gates::{Gate, Gates, Heartbeat};
 use crate::metrics::{self, Registry};
-use crate::server::{self, Limits, Protocol};
+use crate::server::{self, ConnectionMetrics, Limits, Protocol};
 
-/// What the process waits for before it is ready, and which of its tasks must show that they still run.
-///
-/// A process without any gate is not ready; create all of them before the first one opens.
-#[derive(Clone, Debug, Default)]
-pub struct Gates(Arc<Mutex<Checks>>);
-
-#[derive(Debug, Default)]
-struct Checks {
-    /// By name, why the gate is closed; none if it is open.
-    gates: BTreeMap<String, Option<String>>,
-    heartbeats: BTreeMap<String, Heartbeat>,
-}
-
-/// One thing the process waits for. It is closed until [`Gate::open`]; clones are the same gate.
-#[derive(Clone, Debug)]
-pub struct Gate {
-    name: String,
-    gates: Gates,
-}
-
-/// A task's promise to call [`Heartbeat::touch`] more often than some age; clones are the same promise.
-#[derive(Clone, Debug)]
-pub struct Heartbeat {
-    since: Instant,
-    /// Milliseconds after `since`.
-    touched: Arc<AtomicU64>,
-    max_age: Duration,
-}
-
-impl Gates {
-    /// The gate of that name, new and closed if there is none yet.
-    pub fn gate(&self, name: impl Into<String>) -> Gate {
-        let name = name.into();
-        self.checks()
-            .gates
-            .entry(name.clone())
-            .or_insert_with(|| Some("not yet".to_owned()));
-        Gate {
-            name,
-            gates: self.clone(),
-        }
-    }
-
-    /// A new promise, touched now. From when it is older than `max_age` the process counts as dead and is restarted.
-    pub fn heartbeat(&self, name: impl Into<String>, max_age: Duration) -> Heartbeat {
-        let heartbeat = Heartbeat {
-            since: Instant::now(),
-            touched: Arc::default(),
-            max_age,
-        };
-        self.checks().heartbeats.insert(name.into(), heartbeat.clone());
-        heartbeat
-    }
-
-    /// What is still waited for, one line a gate; none if the process is ready.
-    pub fn waiting(&self) -> Option<String> {
-        let checks = self.checks();
-        if checks.gates.is_empty() {
-            return Some("waiting for start\n".to_owned());
-        }
-        let closed = checks
-            .gates
-            .iter()
-            .filter_map(|(name, reason)| Some((name, reason.as_ref()?)));
-        some_lines(closed.map(|(name, reason)| format!("waiting for {name}: {reason}")))
-    }
-
-    /// Which heartbeats are too old at `now`, one line each; none if the process lives.
-    pub fn stale(&self, now: Instant) -> Option<String> {
-        some_lines(self.checks().heartbeats.iter().filter_map(|(name, heartbeat)| {
-            let age = heartbeat.age(now);
-            let max = heartbeat.max_age;
-            (age > max).then(|| {
-                format!(
-                    "{name}: no sign of life for {} s, at most {} s are allowed",
-                    age.as_secs(),
-                    max.as_secs()
-                )
-            })
-        }))
-    }
-
-    fn checks(&self) -> MutexGuard<'_, Checks> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Gate {
-    /// What it waited for is there.
-    pub fn open(&self) {
-        if self.set(None) {
-            tracing::info!(gate = self.name, "gate opened");
-        }
-    }
-
-    /// What it waits for is not there (any more), and why.
-    pub fn close(&self, reason: impl Into<String>) {
-        let reason = reason.into();
-        if self.set(Some(reason.clone())) {
-            tracing::warn!(gate = self.name, reason, "gate closed");
-        }
-    }
-
-    /// Whether that changed anything.
-    fn set(&self, state: Option<String>) -> bool {
-        let mut checks = self.gates.checks();
-        let before = checks.gates.insert(self.name.clone(), state.clone());
-        before != Some(state)
-    }
-}
-
-impl Heartbeat {
-    /// The task that promised it still runs.
-    pub fn touch(&self) {
-        let age = self.since.elapsed().as_millis();
-        self.touched
-            .store(u64::try_from(age).unwrap_or(u64::MAX), Ordering::Relaxed);
-    }
-
-    fn age(&self, now: Instant) -> Duration {
-        let touched = self.since + Duration::from_millis(self.touched.load(Ordering::Relaxed));
-        now.saturating_duration_since(touched)
-    }
-}
+/// Probes and scrapes are short requests with short answers, from the kubelet and a few collectors of metrics.
+const LIMITS: Limits = Limits {
+    connections: 64,
+    handshake: Duration::from_secs(2),
+    header: Duration::from_secs(2),
+    request: Duration::from_secs(2),
+    // Prometheus keeps its connection from one scrape to the next, a minute later.
+    idle: Duration::from_secs(120),
+    streams: 1,
+    drain: Duration::from_secs(1),
+};
 
 /// Why the process can't be observed.
 #[derive(Debug, thiserror::Error)]
-#[error("can't listen on {address} for /livez, /readyz and /metrics")]
+#[error("can't serve /livez, /readyz and /metrics on {address}")]
 pub struct Error {
     address: SocketAddr,
     source: io::Error,
@@ -157,6 +43,8 @@ pub struct Error {
 pub struct Observed {
     /// For `/readyz` and `/livez`.
     pub gates: Gates,
+    /// For `/readyz`: decisions on what stale watches have told are out of date.
+    pub freshness: Freshness,
     /// For `/metrics`.
     pub registry: Registry,
     /// From when this is cancelled the process is not ready, and not restarted for being slow to stop.
@@ -164,19 +52,37 @@ pub struct Observed {
 }
 
 /// Serves `/livez`, `/readyz` and `/metrics` until `end` is cancelled; answers the address that it is bound to.
-pub async fn start(address: SocketAddr, observed: Observed, end: CancellationToken) -> Result<SocketAddr, Error> {
-    let unbound = |source| Error { address, source };
-    let listener = TcpListener::bind(address).await.map_err(unbound)?;
-    let bound = listener.local_addr().map_err(unbound)?;
-    let limits = Limits {
-        connections: 64,
-        drain: Duration::from_secs(1),
-        ..Limits::default()
+///
+/// It has a thread, a runtime and connections of its own, so that nothing that the process's work does delays a probe.
+pub fn start(address: SocketAddr, observed: Observed, end: CancellationToken) -> Result<SocketAddr, Error> {
+    let failed = |source| Error { address, source };
+    let (starting, started) = std::sync::mpsc::sync_channel(1);
+    let serve = move || {
+        let bound = listener(address).and_then(|(runtime, listener)| Ok((listener.local_addr()?, runtime, listener)));
+        let (bound, runtime, listener) = match bound {
+            Ok(bound) => bound,
+            Err(error) => return drop(starting.send(Err(error))),
+        };
+        // Who started this waits for the word.
+        drop(starting.send(Ok(bound)));
+        let metrics = ConnectionMetrics::registered(&observed.registry, "health");
+        let plain = |tcp| std::future::ready(Ok((tcp, Protocol::Http1)));
+        runtime.block_on(server::serve(listener, plain, router(observed), LIMITS, metrics, end));
     };
-    let plain = |tcp| std::future::ready(Ok((tcp, Protocol::Http1)));
-    tokio::spawn(server::serve(listener, plain, router(observed), limits, end));
+    let thread = std::thread::Builder::new().name("health".to_owned());
+    thread.spawn(serve).map_err(failed)?;
+    let bound = started
+        .recv()
+        .unwrap_or_else(|error| Err(io::Error::other(error)))
+        .map_err(failed)?;
     tracing::info!(address = %bound, "serving /livez, /readyz and /metrics");
     Ok(bound)
+}
+
+fn listener(address: SocketAddr) -> io::Result<(Runtime, TcpListener)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let listener = runtime.block_on(TcpListener::bind(address))?;
+    Ok((runtime, listener))
 }
 
 /// The three paths, for a process that serves them itself.
@@ -201,7 +107,7 @@ async fn readyz(State(observed): State<Observed>) -> Response {
     let waiting = if observed.stop.is_cancelled() {
         Some("stopping\n".to_owned())
     } else {
-        observed.gates.waiting()
+        observed.gates.waiting().or_else(|| observed.freshness.stale())
     };
     verdict(waiting)
 }
@@ -218,15 +124,6 @@ fn verdict(problems: Option<String>) -> Response {
         None => "ok\n".into_response(),
         Some(lines) => (StatusCode::SERVICE_UNAVAILABLE, lines).into_response(),
     }
-}
-
-fn some_lines(lines: impl Iterator<Item = String>) -> Option<String> {
-    let mut text = String::new();
-    for line in lines {
-        // Writing into a String can't fail.
-        let _ = writeln!(text, "{line}");
-    }
-    (!text.is_empty()).then_some(text)
 }
 
 #[cfg(test)]
@@ -247,21 +144,20 @@ mod tests {
         (head[9..12].parse().unwrap(), body.to_owned())
     }
 
-    async fn observed() -> (SocketAddr, Observed) {
+    fn observed() -> (SocketAddr, Observed) {
         let observed = Observed {
             gates: Gates::default(),
+            freshness: Freshness::default(),
             registry: Registry::new(),
             stop: CancellationToken::new(),
         };
-        let address = start(([127, 0, 0, 1], 0).into(), observed.clone(), CancellationToken::new())
-            .await
-            .unwrap();
+        let address = start(([127, 0, 0, 1], 0).into(), observed.clone(), CancellationToken::new()).unwrap();
         (address, observed)
     }
 
     #[tokio::test]
     async fn ready_is_when_every_gate_is_open_and_until_the_stop() {
-        let (address, observed) = observed().await;
+        let (address, observed) = observed();
         assert_eq!(get(address, "/readyz").await, (503, "waiting for start\n".to_owned()));
 
         let policies = observed.gates.gate("policies");
@@ -299,7 +195,7 @@ mod tests {
 
     #[tokio::test]
     async fn alive_is_while_heartbeats_are_young() {
-        let (address, observed) = observed().await;
+        let (address, observed) = observed();
         assert_eq!(get(address, "/livez").await, (200, "ok\n".to_owned()));
         let heartbeat = observed.gates.heartbeat("drift", Duration::from_millis(100));
         tokio::time::sleep(Duration::from_millis(150)).await;
@@ -321,7 +217,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_metrics_are_served_as_openmetrics() {
-        let (address, _) = observed().await;
+        let (address, _) = observed();
         let (status, text) = get(address, "/metrics").await;
         assert_eq!(status, 200);
         assert!(text.contains("process_resident_memory_bytes "), "{text}");
@@ -329,8 +225,43 @@ mod tests {
 
     #[tokio::test]
     async fn a_taken_port_is_named() {
-        let (address, observed) = observed().await;
-        let error = start(address, observed, CancellationToken::new()).await.unwrap_err();
+        let (address, observed) = observed();
+        let error = start(address, observed, CancellationToken::new()).unwrap_err();
         assert!(error.to_string().contains(&address.to_string()), "{error}");
+    }
+
+    #[tokio::test]
+    async fn idle_and_slow_connections_do_not_keep_a_probe_out() {
+        let (address, _) = observed();
+        let mut others = Vec::new();
+        for begun in ["", "GET /livez HT"].repeat(100) {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(begun.as_bytes()).await.unwrap();
+            others.push(stream);
+        }
+        let began = Instant::now();
+        assert_eq!(get(address, "/livez").await.0, 200);
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    }
+
+    #[test]
+    fn a_probe_is_answered_while_every_thread_that_works_is_taken() {
+        let working = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let (address, _) = observed();
+        for _ in 0..4 {
+            working.spawn(async { std::thread::sleep(Duration::from_secs(3)) });
+        }
+        let probing = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let began = Instant::now();
+        assert_eq!(probing.block_on(get(address, "/livez")).0, 200);
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        working.shutdown_background();
     }
 }

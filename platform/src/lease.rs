@@ -277,7 +277,11 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let config = kube::Config::new(format!("http://{}", listener.local_addr().unwrap()).parse().unwrap());
             tokio::spawn(async move { axum::serve(listener, app).await });
-            Api::namespaced(crate::client::client_from(config).unwrap(), "own")
+            Api::namespaced(
+                crate::client::client_with(config, crate::client::DEADLINE, &crate::freshness::Freshness::default())
+                    .unwrap(),
+                "own",
+            )
         }
 
         async fn read(State(this): State<Self>, Path(_): Path<String>) -> Response {

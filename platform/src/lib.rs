@@ -6,9 +6,13 @@
 
 pub mod args;
 pub mod client;
+pub mod eviction;
+pub mod freshness;
+mod gates;
 pub mod health;
 pub mod lease;
 pub mod metrics;
+mod paging;
 pub mod run;
 mod server;
 pub mod telemetry;
@@ -16,4 +20,4 @@ pub mod tls;
 pub mod watch;
 
 pub use run::{Process, run};
-pub use server::Limits;
+pub use server::{ConnectionMetrics, Limits};

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::args::CommonArgs;
+use crate::freshness::Freshness;
 use crate::health::{self, Gates, Observed};
 use crate::lease::{self, Claim, Elector};
 use crate::metrics::{Registry, process_name};
@@ -39,6 +40,8 @@ pub struct Process {
     pub gates: Gates,
     /// What it counts.
     pub registry: Registry,
+    /// How old the last word of each watch is; give it to [`crate::client::connect`].
+    pub freshness: Freshness,
     /// Where `/livez`, `/readyz` and `/metrics` are served.
     pub observe: SocketAddr,
     failure: Arc<Mutex<Option<Error>>>,
@@ -185,7 +188,7 @@ where
         .map_err(|_| Error::Provider)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(usize::from(common.workers))
-        // For name resolution and the service account's token file: a few are plenty.
+        // For name resolution, the service account's token file and large reviews: a few are plenty.
         .max_blocking_threads(8)
         .enable_all()
         .build()
@@ -205,17 +208,24 @@ where
     let (stop, end) = (CancellationToken::new(), CancellationToken::new());
     let observed = Observed {
         gates: Gates::default(),
+        freshness: Freshness::new(common.watch_age_limit),
         registry: Registry::new(),
         stop: stop.clone(),
     };
-    let (gates, registry) = (observed.gates.clone(), observed.registry.clone());
-    let observe = health::start(common.observe, observed, end.clone()).await?;
+    let (gates, freshness, registry) = (
+        observed.gates.clone(),
+        observed.freshness.clone(),
+        observed.registry.clone(),
+    );
+    registry.register_collector(freshness.clone());
+    let observe = health::start(common.observe, observed, end.clone())?;
     let process = Process {
         common,
         stop,
         tracker: TaskTracker::new(),
         gates,
         registry,
+        freshness,
         observe,
         failure: Arc::default(),
         last: Last::default(),

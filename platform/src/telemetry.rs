@@ -1,12 +1,15 @@
 //! Logs: one event a line to standard error, as JSON for machines or as text for people.
 
 use std::error::Error as StdError;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal as _, Write};
 
 use kube::core::Status;
 use kube::runtime::watcher;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
+
+/// The longest line of the log: what others said may be part of one, and nobody reads more.
+const MOST_LINE_BYTES: usize = 4 << 10;
 
 /// How an event is written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
@@ -39,7 +42,10 @@ pub fn start(level: &str, format: Format) -> Result<(), Error> {
     let filter = EnvFilter::try_new(filter).map_err(Error::Filter)?;
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        .with_writer(move || Bounded {
+            output: std::io::stderr(),
+            format,
+        });
     match format {
         Format::Json => logs.json().flatten_event(true).with_span_list(false).try_init(),
         Format::Text => logs.with_ansi(std::io::stderr().is_terminal()).try_init(),
@@ -48,6 +54,66 @@ pub fn start(level: &str, format: Format) -> Result<(), Error> {
     // Else a panic is the one thing in the log that isn't JSON.
     std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "panicked")));
     Ok(())
+}
+
+/// Writes lines of at most [`MOST_LINE_BYTES`]. Each call writes one whole line, as the formatter does.
+struct Bounded<W> {
+    output: W,
+    format: Format,
+}
+
+impl<W: Write> Write for Bounded<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if line.len() <= MOST_LINE_BYTES {
+            self.output.write_all(line)?;
+        } else {
+            let shorter = match self.format {
+                Format::Json => shorter_json(line),
+                Format::Text => shorter_text(line),
+            };
+            self.output.write_all(shorter.as_bytes())?;
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.output.flush()
+    }
+}
+
+/// The same object with its texts cut, as far as it must be.
+fn shorter_json(line: &[u8]) -> String {
+    if let Ok(mut fields) = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(line) {
+        for most in [2048, 256, 32] {
+            for value in fields.values_mut() {
+                if let serde_json::Value::String(text) = value
+                    && text.len() > most
+                {
+                    *text = cut(text, most);
+                }
+            }
+            if let Ok(line) = serde_json::to_string(&fields)
+                && line.len() < MOST_LINE_BYTES
+            {
+                return line + "\n";
+            }
+        }
+    }
+    let message = format!("a line of {} bytes is too long for the log", line.len());
+    format!("{{\"level\":\"WARN\",\"message\":\"{message}\"}}\n")
+}
+
+fn shorter_text(line: &[u8]) -> String {
+    cut(&String::from_utf8_lossy(line), MOST_LINE_BYTES - 8) + "\n"
+}
+
+/// The start of a text, and a sign that it goes on.
+fn cut(text: &str, most: usize) -> String {
+    let mut end = most.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}…", &text[..end])
 }
 
 /// An error and its causes in one line, without repeating a cause that an outer text already includes; what an API server
@@ -139,5 +205,54 @@ mod tests {
         assert_eq!(chain(&wrapped), words);
         let silent = Status::failure("", "Gone").with_code(410);
         assert_eq!(chain(&watcher::Error::WatchError(silent.boxed())), "Gone (410)");
+    }
+
+    fn logged(format: Format, log: impl FnOnce()) -> String {
+        #[derive(Clone, Default)]
+        struct Output(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+        impl Write for Output {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                let mut written = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                written.write(bytes)
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+
+        let output = Output::default();
+        let written = output.clone();
+        let logs = tracing_subscriber::fmt().with_writer(move || Bounded {
+            output: written.clone(),
+            format,
+        });
+        match format {
+            Format::Json => tracing::subscriber::with_default(logs.json().flatten_event(true).finish(), log),
+            Format::Text => tracing::subscriber::with_default(logs.with_ansi(false).finish(), log),
+        }
+        String::from_utf8(output.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn a_line_of_the_log_is_bounded_and_stays_what_it_is() {
+        let long = "ä\"\n".repeat(1 << 20);
+        for (field, message) in [
+            (long.as_str(), "short"),
+            ("short", long.as_str()),
+            (&long[..8000], &long[..8000]),
+        ] {
+            let line = logged(Format::Json, || tracing::warn!(field, pods = 7, "{message}"));
+            assert!(line.len() <= MOST_LINE_BYTES && line.lines().count() == 1, "{line}");
+            let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+            assert_eq!((&line["level"], &line["pods"]), (&"WARN".into(), &7.into()));
+            assert!(line["field"].as_str().unwrap().len() >= 5);
+
+            let text = logged(Format::Text, || tracing::warn!(field, "{message}"));
+            assert!(text.len() <= MOST_LINE_BYTES && text.ends_with("…\n"), "{text}");
+        }
+        let short = logged(Format::Json, || tracing::info!("as it is"));
+        assert!(short.contains("as it is") && !short.contains('…'));
     }
 }

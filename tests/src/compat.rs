@@ -254,6 +254,7 @@ impl Case {
             service_account_annotations: Some(annotations),
             driver_tokens: None,
             refused: None,
+            stale: false,
         };
         let answer = review.answer(surroundings, &PolicySet::default(), &settings, Timestamp::UNIX_EPOCH);
         let answer: Value = serde_json::from_str(&answer.body).context("the answer is not JSON")?;

@@ -11,7 +11,7 @@ use axum::{Json, Router};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::{Value, json};
 use tokenscope_platform::Limits;
-use tokenscope_platform::tls::{ServingCertificate, serve, server_config};
+use tokenscope_platform::tls::{ConnectionMetrics, ServingCertificate, serve, server_config};
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -75,8 +75,15 @@ impl SecondWebhook {
             }),
         );
         let stop = CancellationToken::new();
-        let config = server_config(certificate)?;
-        tokio::spawn(serve(listener, config, app, Limits::default(), stop.clone()));
+        let config = server_config(certificate, None)?;
+        tokio::spawn(serve(
+            listener,
+            config,
+            app,
+            Limits::default(),
+            ConnectionMetrics::default(),
+            stop.clone(),
+        ));
 
         let client = control_plane.client().await?;
         let configuration = json!({

@@ -48,6 +48,16 @@ pub fn allow(uid: &str) -> Answer {
     }
 }
 
+/// What the audit log is told beside the verdict.
+pub(crate) struct Audited<'a> {
+    /// What was decided about the roles that the pod asks for.
+    pub(crate) decision: &'a Decision,
+    /// The tokens that the pod brings and no policy grants it.
+    pub(crate) ungranted: &'a [UngrantedToken],
+    /// Whether the policies that were asked may be out of date.
+    pub(crate) stale: bool,
+}
+
 /// How a verdict is counted.
 pub(crate) fn outcome(verdict: &Verdict) -> Outcome {
     match verdict {
@@ -65,10 +75,9 @@ pub(crate) fn outcome(verdict: &Verdict) -> Outcome {
 pub(crate) fn body(
     uid: &str,
     verdict: &Verdict,
-    decision: &Decision,
     patch: Option<&str>,
     warnings: &Warnings,
-    ungranted: &[UngrantedToken],
+    audited: &Audited<'_>,
 ) -> String {
     let allowed = outcome(verdict) != Outcome::Denied;
     let mut body = begin(uid, allowed, patch.map_or(0, str::len));
@@ -86,7 +95,7 @@ pub(crate) fn body(
         body.push_str(",\"reason\":\"Forbidden\",\"code\":403}");
     }
     warnings.write(&mut body);
-    audit(verdict, decision, ungranted, &mut body);
+    audit(verdict, audited, &mut body);
     body.push_str("}}");
     body
 }
@@ -108,15 +117,19 @@ fn begin(uid: &str, allowed: bool, patch: usize) -> String {
 }
 
 /// What the API server writes into its audit log, if it has one.
-fn audit(verdict: &Verdict, decision: &Decision, ungranted: &[UngrantedToken], body: &mut String) {
+fn audit(verdict: &Verdict, audited: &Audited<'_>, body: &mut String) {
     /// An audit event has many readers and no use for a book.
     const MOST_BYTES: usize = 2048;
     let mut annotations = vec![("decision", Cow::Borrowed(outcome(verdict).as_str()))];
+    let ungranted = audited.ungranted;
     if !ungranted.is_empty() {
         let tokens: Vec<_> = ungranted.iter().map(ToString::to_string).collect();
         annotations.push(("ungranted-tokens", tokens.join("; ").into()));
     }
-    match (verdict, decision) {
+    if audited.stale {
+        annotations.push(("stale-policies", "true".into()));
+    }
+    match (verdict, audited.decision) {
         (Verdict::Untouched(_), _) if ungranted.is_empty() => return,
         (Verdict::Untouched(_), _) => {}
         (Verdict::Granted, Decision::Granted(granted)) => annotations.extend([

@@ -1,6 +1,7 @@
 //! The webhook's flags. Each is also an environment variable: `--listen` is `TOKENSCOPE_LISTEN`.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -44,6 +45,20 @@ pub struct Arguments {
     /// How many seconds lie between two looks at that Secret
     #[arg(long, env = "TOKENSCOPE_SERVING_SECRET_POLL", value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     pub serving_secret_poll: Duration,
+
+    /// A PEM file with the authorities of client certificates: with it only clients with a certificate of theirs are answered
+    #[arg(long, env = "TOKENSCOPE_CLIENT_CA_FILE", value_name = "PATH")]
+    pub client_ca_file: Option<PathBuf>,
+
+    /// A client certificate's common name or alternative name, can be given more than once [default: any of --client-ca-file]
+    #[arg(
+        long = "client-name",
+        env = "TOKENSCOPE_CLIENT_NAME",
+        value_name = "NAME",
+        value_delimiter = ',',
+        requires = "client_ca_file"
+    )]
+    pub client_names: Vec<String>,
 
     /// How many seconds running reviews have to finish after SIGTERM; keep it under --stop-timeout
     #[arg(long, env = "TOKENSCOPE_DRAIN", value_name = "SECONDS", default_value = "20", value_parser = seconds)]

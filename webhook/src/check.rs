@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::{self, PemObject as _};
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde::Deserialize;
 use tokenscope_platform::args::seconds;
@@ -40,6 +40,14 @@ struct Arguments {
     #[arg(long, value_name = "FILE")]
     ca: PathBuf,
 
+    /// A PEM file with the certificate to show, where the webhook asks its clients for one
+    #[arg(long, value_name = "FILE", requires = "client_key")]
+    client_cert: Option<PathBuf>,
+
+    /// A PEM file with that certificate's key
+    #[arg(long, value_name = "FILE", requires = "client_cert")]
+    client_key: Option<PathBuf>,
+
     /// For how many seconds it is tried again
     #[arg(long, value_name = "SECONDS", default_value = "15", value_parser = seconds)]
     deadline: Duration,
@@ -52,6 +60,11 @@ enum Error {
     Address(String),
     #[error("{} has no readable certificate", .0.display())]
     Authorities(PathBuf, #[source] pem::Error),
+    #[error("{} has no readable certificate", .0.display())]
+    Certificate(PathBuf, #[source] pem::Error),
+    // The parser's own error may quote a line of the key.
+    #[error("{} has no readable private key", .0.display())]
+    Key(PathBuf),
     #[error("TLS can't be set up")]
     Tls(#[from] rustls::Error),
     #[error("{0} can't be reached")]
@@ -100,7 +113,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 fn check(arguments: &Arguments) -> Result<(), Error> {
-    let config = Arc::new(trusting(&arguments.ca)?);
+    let config = Arc::new(tls(arguments)?);
     let started = Instant::now();
     loop {
         let error = match review(&arguments.address, &config) {
@@ -114,18 +127,25 @@ fn check(arguments: &Arguments) -> Result<(), Error> {
     }
 }
 
-fn trusting(authorities: &Path) -> Result<ClientConfig, Error> {
-    let unreadable = |error| Error::Authorities(authorities.to_owned(), error);
+fn tls(arguments: &Arguments) -> Result<ClientConfig, Error> {
+    let authorities = &arguments.ca;
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(authorities).map_err(unreadable)? {
-        roots.add(certificate.map_err(unreadable)?)?;
+    for certificate in certificates(authorities).map_err(|error| Error::Authorities(authorities.clone(), error))? {
+        roots.add(certificate)?;
     }
-    Ok(
-        ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth(),
-    )
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots);
+    let (Some(certificate), Some(key)) = (&arguments.client_cert, &arguments.client_key) else {
+        return Ok(builder.with_no_client_auth());
+    };
+    let chain = certificates(certificate).map_err(|error| Error::Certificate(certificate.clone(), error))?;
+    let key = PrivateKeyDer::from_pem_file(key).map_err(|_| Error::Key(key.clone()))?;
+    Ok(builder.with_client_auth_cert(chain, key)?)
+}
+
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, pem::Error> {
+    CertificateDer::pem_file_iter(file)?.collect()
 }
 
 /// One review of a pod that opts out: no policy says anything about it.

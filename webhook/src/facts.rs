@@ -12,6 +12,8 @@ pub struct Surroundings<'a> {
     pub namespace_labels: Pairs<&'a str>,
     /// The service account's annotations, at least those that can change a decision; `None` where there is none of that name.
     pub service_account_annotations: Option<Pairs<&'a str>>,
+    /// Whether a watch has been silent for so long that all this may no longer be true.
+    pub stale: bool,
     /// Why nothing can be granted here, if nothing can: the namespace needs more than is kept of one.
     pub refused: Option<String>,
     /// The tokens of the CSI drivers that the pod's inline volumes are of.

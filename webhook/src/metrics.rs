@@ -13,6 +13,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use tokenscope_platform::metrics::{Registry, SECONDS_50_MICROS_TO_100_MILLIS};
 
+use crate::budget::Budget;
 use crate::cache::Cache;
 
 /// What became of a review.
@@ -72,10 +73,37 @@ pub enum Lookup {
     Limited,
 }
 
+/// Why a review was turned away unread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shed {
+    /// Bodies and answers held all the memory that they may.
+    Bytes,
+    /// Its body arrived slowly, and another one needed the memory.
+    Slow,
+    /// Too many large reviews waited.
+    Queue,
+}
+
+/// What became of a pod that brought the mark of a finished review.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StripMark {
+    /// The mark was removed.
+    Removed,
+    /// There was no mark.
+    Absent,
+    /// There was no answer: the pod is kept out.
+    Failed,
+    /// There was too much at a time: the pod is kept out.
+    Shed,
+}
+
 /// The counters. A clone counts into the same ones.
 #[derive(Clone, Debug)]
 pub struct Metrics {
+    registry: Registry,
     reviews: [Counter; Outcome::ALL.len()],
+    shed: [Counter; 3],
+    strip_mark: [Counter; 4],
     duration: Histogram,
     lookups: [Counter; 4],
     /// When the serving certificate expires, in seconds since the Unix epoch.
@@ -86,11 +114,18 @@ pub struct Metrics {
     pub events_failed: Counter,
     /// Events that were not written because the owner is of no known kind, or does not exist.
     pub events_without_owner: Counter,
+    /// Tokens of locked audiences that pods brought and no policy granted them, whatever the lock's mode.
+    pub ungranted_tokens: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabel {
     outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CauseLabel {
+    cause: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -103,6 +138,18 @@ impl Metrics {
     pub fn new(registry: &Registry) -> Self {
         let reviews = Family::<OutcomeLabel, Counter>::default();
         registry.register("webhook_reviews", "Reviews by what became of the pod", reviews.clone());
+        let shed = Family::<CauseLabel, Counter>::default();
+        registry.register(
+            "webhook_shed",
+            "Reviews that were turned away unread, by what there was too much of",
+            shed.clone(),
+        );
+        let strip_mark = Family::<OutcomeLabel, Counter>::default();
+        registry.register(
+            "webhook_strip_mark",
+            "Pods that brought the mark of a finished review, by what became of it",
+            strip_mark.clone(),
+        );
         let lookups = Family::<ResultLabel, Counter>::default();
         registry.register(
             "webhook_live_lookups",
@@ -110,6 +157,10 @@ impl Metrics {
             lookups.clone(),
         );
         let this = Self {
+            registry: registry.clone(),
+            shed: ["bytes", "slow", "queue"].map(|cause| shed.get_or_create_owned(&CauseLabel { cause })),
+            strip_mark: ["removed", "absent", "failed", "shed"]
+                .map(|outcome| strip_mark.get_or_create_owned(&OutcomeLabel { outcome })),
             reviews: Outcome::ALL.map(|outcome| {
                 let outcome = outcome.as_str();
                 reviews.get_or_create_owned(&OutcomeLabel { outcome })
@@ -121,7 +172,13 @@ impl Metrics {
             events_dropped: Counter::default(),
             events_failed: Counter::default(),
             events_without_owner: Counter::default(),
+            ungranted_tokens: Counter::default(),
         };
+        registry.register(
+            "webhook_ungranted_tokens",
+            "Tokens of locked audiences that reviewed pods brought themselves and no policy granted them",
+            this.ungranted_tokens.clone(),
+        );
         registry.register(
             "webhook_review_duration_seconds",
             "How long reviews took, from the whole request to the whole answer",
@@ -161,9 +218,20 @@ impl Metrics {
         self.duration.observe(took.as_secs_f64());
     }
 
+    /// Shows how many bytes the bodies and answers of each path hold, whenever somebody looks.
+    pub(crate) fn show_bytes(&self, budgets: [(&'static str, Arc<Budget>); 2]) {
+        self.registry.register_collector(Bytes(budgets));
+    }
+
     /// A review was turned away unread.
-    pub fn shed(&self) {
+    pub fn shed(&self, cause: Shed) {
         self.reviews[Outcome::Shed as usize].inc();
+        self.shed[cause as usize].inc();
+    }
+
+    /// A pod that brought the mark came to its end.
+    pub fn stripped(&self, outcome: StripMark) {
+        self.strip_mark[outcome as usize].inc();
     }
 
     /// The API server was asked for something.
@@ -195,5 +263,26 @@ impl Collector for Sizes {
             MetricType::Gauge,
         )?;
         ConstGauge::new(i64::try_from(over_share).unwrap_or(i64::MAX)).encode(descriptor)
+    }
+}
+
+#[derive(Debug)]
+struct Bytes([(&'static str, Arc<Budget>); 2]);
+
+impl Collector for Bytes {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let mut descriptor = encoder.encode_descriptor(
+            "tokenscope_webhook_bytes_in_flight",
+            "How many bytes the bodies and answers of reviews hold",
+            None,
+            MetricType::Gauge,
+        )?;
+        for (path, budget) in &self.0 {
+            for (share, bytes) in ["small", "large"].into_iter().zip(budget.in_use()) {
+                let bytes = ConstGauge::new(i64::try_from(bytes).unwrap_or(i64::MAX));
+                bytes.encode(descriptor.encode_family(&[("path", *path), ("share", share)])?)?;
+            }
+        }
+        Ok(())
     }
 }

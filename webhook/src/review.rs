@@ -10,7 +10,7 @@ use tokenscope_core::lock::{self, LockMode, UngrantedToken};
 use tokenscope_core::pod::{OwnerReference, Pod, SIDECAR, Text};
 use tokenscope_core::{Enforcement, PolicySet, Request, Settings, TokenVolume, decide, json};
 
-use crate::answer::{self, Warnings};
+use crate::answer::{self, Audited, Warnings};
 use crate::facts::{self, Surroundings};
 use crate::patch;
 use crate::plan::{self, Verdict};
@@ -21,8 +21,6 @@ pub use crate::answer::{Answer, Refusal, allow};
 
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
-/// How much of a text that a caller sent is repeated to him and to the log.
-const MOST_QUOTED_BYTES: usize = 120;
 
 /// A review that can be answered.
 #[derive(Debug)]
@@ -47,30 +45,24 @@ pub struct Review<'a> {
     text: &'a str,
 }
 
-/// Why a review can't be answered. `Display` is what the API server writes into its log and its answer.
+/// Why a review can't be answered. `Display` repeats nothing of the body, since the API server shows it; the cause is for the
+/// log.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
     /// The body is no review.
-    #[error("the body is not an AdmissionReview: {0}")]
+    #[error("the body is not an AdmissionReview")]
     Json(#[source] json::Error),
     /// The body is no text.
     #[error("the body is not UTF-8")]
     Utf8(#[from] std::str::Utf8Error),
     /// The body is another object, or a review of another version.
-    #[error(
-        "the body is a {kind} of {api_version:?}, and only AdmissionReview of \"admission.k8s.io/v1\" is understood"
-    )]
-    Version {
-        /// What it says it is.
-        kind: String,
-        /// Which version it says it has.
-        api_version: String,
-    },
+    #[error("the body is not an AdmissionReview of \"admission.k8s.io/v1\"")]
+    Version,
     /// The review asks nothing, or has no ID or namespace to answer with.
     #[error("the AdmissionReview has no {0}")]
     Missing(&'static str),
     /// The pod is no pod.
-    #[error("the pod of the AdmissionReview can't be read: {0}")]
+    #[error("the pod of the AdmissionReview can't be read")]
     Pod(#[source] json::Error),
 }
 
@@ -139,10 +131,7 @@ fn asked<'a>(wire: Wire<'a, Pod<Text<'a>>>, text: &'a str) -> Result<Asked<'a>, 
 
 fn checked<O>(wire: Wire<'_, O>) -> Result<WireRequest<'_, O>, Unreadable> {
     if *wire.api_version != *API_VERSION || *wire.kind != *KIND {
-        return Err(Unreadable::Version {
-            kind: up_to(&wire.kind, MOST_QUOTED_BYTES).to_owned(),
-            api_version: up_to(&wire.api_version, MOST_QUOTED_BYTES).to_owned(),
-        });
+        return Err(Unreadable::Version);
     }
     let request = wire.request.ok_or(Unreadable::Missing("request"))?;
     if request.uid.is_empty() {
@@ -188,6 +177,7 @@ impl Review<'_> {
     ) -> Answer {
         let account_is_known = surroundings.service_account_annotations.is_some() || surroundings.refused.is_some();
         let refused = surroundings.refused.clone();
+        let stale = surroundings.stale;
         let record = self.pod.grant_record();
         let request = facts::request(&self.pod, record.as_ref(), &self.namespace, surroundings);
         let decision = decide(&request, policies, settings, now);
@@ -220,7 +210,17 @@ impl Review<'_> {
         }
         let patch = (!edits.is_empty()).then(|| patch::json(&edits));
         Answer {
-            body: answer::body(&self.uid, &verdict, &decision, patch.as_deref(), &warnings, &ungranted),
+            body: answer::body(
+                &self.uid,
+                &verdict,
+                patch.as_deref(),
+                &warnings,
+                &Audited {
+                    decision: &decision,
+                    ungranted: &ungranted,
+                    stale,
+                },
+            ),
             outcome: answer::outcome(&verdict),
             ungranted_tokens: ungranted.len(),
             refusal: self.refusal(&verdict),

@@ -1,46 +1,50 @@
-//! The HTTP surface: one path, and what keeps it standing when too much, too slow or nonsense comes in.
+//! The HTTP surface: two paths, and what keeps them standing when too much, too slow or nonsense comes in.
 
-use std::any::Any;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::{Body, Bytes, HttpBody as _};
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
-use futures::FutureExt as _;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use jiff::Timestamp;
 use tokenscope_core::{Pairs, Settings};
-use tokio::sync::Semaphore;
+use tokenscope_platform::freshness::Freshness;
+use tokenscope_platform::telemetry::chain;
 use tokio::time::timeout;
 
+use crate::budget::{Budget, Held, Refused};
 use crate::cache::{Annotations, Cache};
 use crate::csi_drivers::CsiDrivers;
 use crate::events::Events;
 use crate::facts::Surroundings;
 use crate::lookup::{Lookups, Unknown};
-use crate::metrics::{Metrics, Outcome};
+use crate::metrics::{Metrics, Outcome, Shed, StripMark};
 use crate::review::{self, Answer, Asked, Unreadable};
+use crate::strip_mark;
+use crate::work::{Undone, Work};
 
-/// The largest review that is read. The API server takes objects of 3 MiB, and a review may hold two.
-pub const MOST_BODY_BYTES: usize = 8 << 20;
-/// How long a review may take, its body included. The API server waits for 5 seconds, and a clear answer is better than none.
-const DEADLINE: Duration = Duration::from_secs(4);
-/// How much the bodies of all reviews that run at a time may hold, so that a crowd of large pods can't exhaust the memory.
-const MOST_BYTES_AT_A_TIME: usize = 64 << 20;
-/// What a review counts at least: 256 small ones may run at a time. Few ever do, since a review waits for nothing but its
-/// body and a rare lookup.
-const LEAST_BYTES: usize = MOST_BYTES_AT_A_TIME / 256;
+/// How long a review may take, its body and all waiting included. The API server waits for 2 seconds, and a clear answer is
+/// better than none.
+const DEADLINE: Duration = Duration::from_millis(1800);
+/// What the bodies and answers of `/mutate` may hold: 256 small ones at a time, and four of the largest.
+const REVIEW_BYTES: (usize, usize) = (16 << 20, 32 << 20);
+/// What those of `/strip-mark` may hold: pods that bring the mark are rare, and a crowd on one path must not starve the other.
+const STRIP_MARK_BYTES: (usize, usize) = (4 << 20, 12 << 20);
+/// How many large reviews are decided at a time. The runtime has eight threads for this and for the resolution of names.
+const LARGE_REVIEWS: usize = 2;
+/// The same for `/strip-mark`.
+const LARGE_STRIPS: usize = 1;
 
 /// What reviews need.
 pub struct Webhook {
     /// What the watches have told.
     pub cache: Arc<Cache>,
-    /// What they have not.
+    /// How old their last words are.
+    pub freshness: Freshness,
+    /// What they have not told.
     pub lookups: Arc<Lookups>,
     /// The CSI drivers that get tokens.
     pub csi_drivers: Arc<CsiDrivers>,
@@ -54,84 +58,161 @@ pub struct Webhook {
     pub clock: fn() -> Timestamp,
 }
 
-/// `POST /mutate`, as the webhook configuration names it.
+/// `POST /mutate` and `POST /strip-mark`, as the webhook configuration names them.
 pub fn router(webhook: Webhook) -> Router {
-    let room = Semaphore::new(MOST_BYTES_AT_A_TIME);
+    let reviews = Budget::new(REVIEW_BYTES.0, REVIEW_BYTES.1);
+    let strips = Budget::new(STRIP_MARK_BYTES.0, STRIP_MARK_BYTES.1);
+    webhook
+        .metrics
+        .show_bytes([("mutate", reviews.clone()), ("strip-mark", strips.clone())]);
+    let serving = Arc::new(Serving {
+        webhook,
+        reviews: Route {
+            budget: reviews,
+            work: Work::new(LARGE_REVIEWS),
+        },
+        strips: Route {
+            budget: strips,
+            work: Work::new(LARGE_STRIPS),
+        },
+    });
     Router::new()
         .route("/mutate", post(mutate))
-        .with_state(Arc::new(Serving { webhook, room }))
+        .route("/strip-mark", post(strip))
+        .with_state(serving)
 }
 
 struct Serving {
     webhook: Webhook,
-    /// A permit a byte.
-    room: Semaphore,
+    reviews: Route,
+    strips: Route,
+}
+
+/// What one path may use.
+struct Route {
+    budget: Arc<Budget>,
+    work: Work,
 }
 
 /// Why there is no verdict. The API server takes each as a failed call, and the failure policy decides.
+///
+/// `Display` is what it shows to whoever creates the pod: fixed texts. Causes are for the log.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
-    #[error("too many or too large reviews at a time: more than {} MiB", MOST_BYTES_AT_A_TIME >> 20)]
-    Shed,
-    #[error("the body has more than {} MiB", MOST_BODY_BYTES >> 20)]
-    TooLarge,
-    #[error("the body did not arrive whole: {0}")]
-    Body(String),
     #[error(transparent)]
+    Refused(#[from] Refused),
+    #[error("too many large reviews at a time")]
+    Queue,
+    #[error("the review can't be read: {0}")]
     Unreadable(#[from] Unreadable),
-    #[error(transparent)]
+    #[error("what is around the pod is not known, and the API server could not be asked for it")]
     Unknown(#[from] Unknown),
-    #[error("no verdict within {} s", DEADLINE.as_secs())]
+    #[error("no verdict within {} s", DEADLINE.as_secs_f32())]
     Late,
-    #[error("a fault in tokenscope itself: {0}")]
-    Panic(String),
+    #[error("a fault in tokenscope itself")]
+    Fault(#[source] Undone),
+}
+
+impl From<Undone> for Failure {
+    fn from(undone: Undone) -> Self {
+        match undone {
+            Undone::Queue => Self::Queue,
+            Undone::Panic(_) => Self::Fault(undone),
+        }
+    }
 }
 
 impl Failure {
     fn status(&self) -> StatusCode {
         match self {
-            Self::Shed => StatusCode::SERVICE_UNAVAILABLE,
-            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Body(_) | Self::Unreadable(_) => StatusCode::BAD_REQUEST,
-            Self::Unknown(_) | Self::Panic(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Refused(Refused::Full | Refused::Slow) | Self::Queue => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Refused(Refused::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Refused(Refused::Broken) | Self::Unreadable(_) => StatusCode::BAD_REQUEST,
+            Self::Unknown(_) | Self::Fault(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Late => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    /// Whether, and why, this was turned away only because of others.
+    fn shed(&self) -> Option<Shed> {
+        match self {
+            Self::Refused(Refused::Full) => Some(Shed::Bytes),
+            Self::Refused(Refused::Slow) => Some(Shed::Slow),
+            Self::Queue => Some(Shed::Queue),
+            _ => None,
         }
     }
 }
 
 async fn mutate(State(serving): State<Arc<Serving>>, body: Body) -> Response {
     let began = Instant::now();
-    let Serving { webhook, room } = &*serving;
-    // The API server always says how long the body is; who doesn't may send the most.
-    let length = body.size_hint().upper().map_or(MOST_BODY_BYTES, |bytes| bytes as usize);
-    let Ok(_room) = room.try_acquire_many(length.clamp(LEAST_BYTES, MOST_BODY_BYTES) as u32) else {
-        webhook.metrics.shed();
-        return failed(&Failure::Shed);
-    };
-    let reviewed = AssertUnwindSafe(timeout(DEADLINE, webhook.review(body)))
-        .catch_unwind()
-        .await;
-    let failure = match reviewed {
-        Ok(Ok(Ok(answer))) => {
-            webhook.metrics.reviewed(answer.outcome, began.elapsed());
-            if let Some(refusal) = answer.refusal {
-                webhook.events.report(refusal);
-            }
-            let json = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            return ([json], answer.body).into_response();
+    let metrics = &serving.webhook.metrics;
+    let failure = match timeout(DEADLINE, serving.review(body)).await {
+        Ok(Ok((answer, outcome))) => {
+            metrics.reviewed(outcome, began.elapsed());
+            return answer;
         }
-        Ok(Ok(Err(failure))) => failure,
-        Ok(Err(_)) => Failure::Late,
-        Err(panic) => Failure::Panic(text_of(&*panic)),
+        Ok(Err(failure)) => failure,
+        Err(_) => Failure::Late,
     };
-    webhook.metrics.reviewed(Outcome::Failed, began.elapsed());
+    match failure.shed() {
+        Some(cause) => metrics.shed(cause),
+        None => metrics.reviewed(Outcome::Failed, began.elapsed()),
+    }
     failed(&failure)
 }
 
+async fn strip(State(serving): State<Arc<Serving>>, body: Body) -> Response {
+    let metrics = &serving.webhook.metrics;
+    let failure = match timeout(DEADLINE, serving.strips.strip(body)).await {
+        Ok(Ok((answer, removed))) => {
+            metrics.stripped(if removed { StripMark::Removed } else { StripMark::Absent });
+            return answer;
+        }
+        Ok(Err(failure)) => failure,
+        Err(_) => Failure::Late,
+    };
+    metrics.stripped(match failure.shed() {
+        Some(_) => StripMark::Shed,
+        None => StripMark::Failed,
+    });
+    failed(&failure)
+}
+
+impl Serving {
+    async fn review(self: &Arc<Self>, body: Body) -> Result<(Response, Outcome), Failure> {
+        let Route { budget, work } = &self.reviews;
+        let body = budget.read(body).await?;
+        let this = self.clone();
+        let answer = work
+            .run(body.bytes().len(), async move { this.webhook.review(body).await })
+            .await??;
+        let body = budget.hold(answer.body).await?;
+        self.webhook
+            .metrics
+            .ungranted_tokens
+            .inc_by(answer.ungranted_tokens as u64);
+        if let Some(refusal) = answer.refusal {
+            self.webhook.events.report(refusal);
+        }
+        Ok((json(body.into()), answer.outcome))
+    }
+}
+
+impl Route {
+    async fn strip(&self, body: Body) -> Result<(Response, bool), Failure> {
+        let body = self.budget.read(body).await?;
+        let answer = self
+            .work
+            .run(body.bytes().len(), async move { strip_mark::answer(body.bytes()) })
+            .await??;
+        Ok((json(answer.body.into()), answer.removed))
+    }
+}
+
 impl Webhook {
-    async fn review(&self, body: Body) -> Result<Answer, Failure> {
-        let body = whole(body).await?;
-        let review = match review::read(&body)? {
+    async fn review(&self, body: Held) -> Result<Answer, Failure> {
+        let review = match review::read(body.bytes())? {
             Asked::Other { uid } => return Ok(review::allow(&uid)),
             Asked::Pod(review) => review,
         };
@@ -146,28 +227,19 @@ impl Webhook {
             service_account_annotations: annotations.as_ref().map(Pairs::borrowed),
             driver_tokens: Some(&driver_tokens),
             refused: known.over_share.as_ref().map(ToString::to_string),
+            stale: self.freshness.is_stale(),
         };
         Ok(review.answer(surroundings, &known.policies, &self.settings, (self.clock)()))
     }
 }
 
-async fn whole(body: Body) -> Result<Bytes, Failure> {
-    match Limited::new(body, MOST_BODY_BYTES).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Failure::TooLarge),
-        Err(error) => Err(Failure::Body(error.to_string())),
-    }
+fn json(body: Body) -> Response {
+    let json = HeaderValue::from_static("application/json");
+    ([(header::CONTENT_TYPE, json)], body).into_response()
 }
 
 /// The API server shows the text to whoever creates the pod, so it says who speaks.
 fn failed(failure: &Failure) -> Response {
-    tracing::warn!(%failure, "a review failed");
+    tracing::warn!(failure = chain(failure), "a review failed");
     (failure.status(), format!("tokenscope: {failure}\n")).into_response()
-}
-
-fn text_of(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref().copied())
-        .unwrap_or("no text")
-        .to_owned()
 }

@@ -1,13 +1,16 @@
 //! The process: flags, watches, certificate, listener.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures::FutureExt as _;
 use jiff::Timestamp;
 use kube::Api;
-use tokenscope_platform::tls::{self, ServingCertificate};
-use tokenscope_platform::{Limits, Process, client};
+use tokenscope_platform::tls::{self, Clients, ClientsError, ServingCertificate};
+use tokenscope_platform::{ConnectionMetrics, Limits, Process, client};
 use tokio::net::TcpListener;
 
 use crate::args::Arguments;
@@ -19,6 +22,10 @@ use crate::lookup::Lookups;
 use crate::metrics::Metrics;
 use crate::router::{Webhook, router};
 use crate::version;
+
+/// How long a connection may be stuck in a body that does not come or an answer that is not taken: a review itself ends
+/// earlier, and the API server waits for 2 seconds.
+const REQUEST: Duration = Duration::from_secs(3);
 
 /// Why the webhook can't run.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +41,9 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// The authorities of client certificates can't be used.
+    #[error("clients can't be asked for certificates")]
+    Clients(#[from] ClientsError),
     /// TLS can't be set up.
     #[error("TLS can't be set up")]
     Tls(#[from] rustls::Error),
@@ -43,10 +53,19 @@ pub enum Error {
 pub async fn run(arguments: Arguments, process: Process) -> Result<(), Error> {
     let Arguments { common, listen, .. } = &arguments;
     let clock = Timestamp::now;
-    let client = client::connect(common).await?;
+    let client = client::connect(common, &process.freshness).await?;
     let metrics = Metrics::new(&process.registry);
     let cache = Arc::new(Cache::default());
     metrics.show_sizes(&process.registry, &cache);
+
+    let clients = match &arguments.client_ca_file {
+        Some(file) => Some(Clients::from_file(file, arguments.client_names.clone())?),
+        None => None,
+    };
+    if let Some(clients) = clients.clone() {
+        let following = clients.follow(process.stop.clone()).map(Ok::<_, Infallible>);
+        process.spawn("client authorities", following);
+    }
 
     // The gates are made before the first of them can open.
     let certificate = ServingCertificate::empty();
@@ -76,6 +95,7 @@ pub async fn run(arguments: Arguments, process: Process) -> Result<(), Error> {
         lookups: Lookups::new(cache.clone(), client, metrics.clone()),
         cache,
         csi_drivers,
+        freshness: process.freshness.clone(),
         settings: arguments.settings(unsupported),
         events,
         metrics,
@@ -86,6 +106,7 @@ pub async fn run(arguments: Arguments, process: Process) -> Result<(), Error> {
         source,
     })?;
     let limits = Limits {
+        request: REQUEST,
         drain: arguments.drain,
         ..Limits::default()
     };
@@ -93,9 +114,10 @@ pub async fn run(arguments: Arguments, process: Process) -> Result<(), Error> {
     // The router ends with the listener, and with it the last sender of Events, so their writer ends too.
     tls::serve(
         listener,
-        tls::server_config(certificate)?,
+        tls::server_config(certificate, clients)?,
         app,
         limits,
+        ConnectionMetrics::registered(&process.registry, "webhook"),
         process.stop.clone(),
     )
     .await;

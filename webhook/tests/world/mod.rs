@@ -102,6 +102,7 @@ impl World {
             service_account_annotations: Some(borrowed(&self.service_account)),
             driver_tokens: None,
             refused: None,
+            stale: false,
         }
     }
 }

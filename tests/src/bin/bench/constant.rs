@@ -11,7 +11,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use tokenscope_platform::tls::{self, Limits, ServingCertificate};
+use tokenscope_platform::tls::{self, ConnectionMetrics, Limits, ServingCertificate};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -57,8 +57,16 @@ pub(crate) fn serve(arguments: &Arguments) -> Result<()> {
         let listener = TcpListener::bind(arguments.listen)
             .await
             .with_context(|| format!("can't listen on {}", arguments.listen))?;
-        let config = tls::server_config(certificate)?;
-        tls::serve(listener, config, router, Limits::default(), CancellationToken::new()).await;
+        let config = tls::server_config(certificate, None)?;
+        tls::serve(
+            listener,
+            config,
+            router,
+            Limits::default(),
+            ConnectionMetrics::default(),
+            CancellationToken::new(),
+        )
+        .await;
         Ok(())
     })
 }

@@ -1,0 +1,65 @@
+//! A TLS listener: its certificate can be replaced while it serves, and it can ask clients for theirs.
+
+mod certificate;
+mod clients;
+
+use std::sync::Arc;
+
+use axum::Router;
+use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs;
+use rustls::server::NoServerSessionStorage;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use crate::server::{self, Protocol};
+pub use crate::server::{ConnectionMetrics, Limits};
+pub use certificate::{CertificateInfo, Error, ServingCertificate};
+pub use clients::{Clients, ClientsError};
+
+/// TLS 1.3 and 1.2 with whatever certificate `resolver` holds at each handshake; HTTP/2 or HTTP/1.1 as the client likes.
+///
+/// With `clients` only those get through whose certificate is accepted there, without it everybody does.
+pub fn server_config(
+    resolver: Arc<ServingCertificate>,
+    clients: Option<Arc<Clients>>,
+) -> Result<Arc<ServerConfig>, rustls::Error> {
+    let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
+    let builder = match clients {
+        Some(clients) => builder.with_client_cert_verifier(clients),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(resolver);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // No resumption: clients keep their connections, and a new connection should always be checked against the certificate
+    // of today, not the one of the session before.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(Arc::new(config))
+}
+
+/// Serves `app` until `stop`; answers once running requests have finished, or [`Limits::drain`] is over and they are cut.
+pub async fn serve(
+    listener: TcpListener,
+    config: Arc<ServerConfig>,
+    app: Router,
+    limits: Limits,
+    metrics: ConnectionMetrics,
+    stop: CancellationToken,
+) {
+    let acceptor = TlsAcceptor::from(config);
+    let handshake = move |tcp| {
+        let accepted = acceptor.accept(tcp);
+        async move {
+            let stream = accepted.await?;
+            let protocol = match stream.get_ref().1.alpn_protocol() {
+                Some(b"h2") => Protocol::Http2,
+                _ => Protocol::Http1,
+            };
+            Ok((stream, protocol))
+        }
+    };
+    server::serve(listener, handshake, app, limits, metrics, stop).await;
+}

@@ -1,0 +1,211 @@
+//! The TLS listener: its certificate, and how connections begin and end.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "this is test code, also outside the tests themselves"
+)]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use rcgen::date_time_ymd;
+use support::{Ca, NAME, SOON, lasts, receive, send, serving};
+use tokenscope_platform::tls::{Error, Limits, ServingCertificate};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+
+#[tokio::test]
+async fn a_replaced_certificate_shows_in_new_handshakes_and_leaves_open_connections_alone() {
+    let (old, new) = (Ca::new(), Ca::new());
+    let certificate = old.certificate();
+    let server = serving(certificate.clone(), Limits::default()).await;
+    let mut open = old.connect(server.address, b"http/1.1").await.unwrap();
+    send(&mut open, "/now").await;
+    assert!(receive(&mut open).await.starts_with("HTTP/1.1 200"));
+
+    let (pem, key) = new.leaf(|_| {});
+    let info = certificate.replace(pem, key).unwrap();
+    assert_eq!(info.dns_names, [NAME]);
+    assert_eq!(certificate.info(), Some(info));
+
+    send(&mut open, "/now").await;
+    assert!(receive(&mut open).await.ends_with("now"));
+    let mut fresh = new.connect(server.address, b"http/1.1").await.unwrap();
+    send(&mut fresh, "/now").await;
+    assert!(receive(&mut fresh).await.ends_with("now"));
+    let refused = old.connect(server.address, b"http/1.1").await.unwrap_err();
+    assert!(refused.to_string().contains("invalid peer certificate"), "{refused}");
+}
+
+#[test]
+fn a_pair_that_does_not_fit_or_is_not_valid_now_is_refused_and_the_old_one_stays() {
+    let ca = Ca::new();
+    let certificate = ca.certificate();
+    let before = certificate.info();
+    let (pem, key) = ca.leaf(|_| {});
+    let (_, foreign) = ca.leaf(|_| {});
+    let (expired, expired_key) = ca.leaf(|leaf| leaf.not_after = date_time_ymd(2020, 1, 1));
+    let (early, early_key) = ca.leaf(|leaf| leaf.not_before = date_time_ymd(2090, 1, 1));
+
+    assert!(matches!(certificate.replace(&pem, foreign), Err(Error::Mismatch(_))));
+    assert!(matches!(
+        certificate.replace(expired, expired_key),
+        Err(Error::NotValidNow { .. })
+    ));
+    assert!(matches!(
+        certificate.replace(early, early_key),
+        Err(Error::NotValidNow { .. })
+    ));
+    assert!(matches!(certificate.replace("", &key), Err(Error::NoCertificate)));
+    let cut = key.replacen("-----\n", "\n", 1);
+    let unreadable = certificate.replace(&pem, &cut).unwrap_err();
+    assert!(matches!(unreadable, Error::Key));
+    assert!(
+        !format!("{unreadable:?}").contains(&key[40..60]),
+        "no part of the key in the error"
+    );
+    assert_eq!(certificate.info(), before);
+    assert!(!format!("{certificate:?}").contains("PRIVATE"));
+}
+
+#[tokio::test]
+async fn without_a_certificate_handshakes_fail_and_the_listener_stays() {
+    let ca = Ca::new();
+    let certificate = ServingCertificate::empty();
+    let server = serving(certificate.clone(), Limits::default()).await;
+    assert!(ca.connect(server.address, b"http/1.1").await.is_err());
+    let (pem, key) = ca.leaf(|_| {});
+    certificate.replace(pem, key).unwrap();
+    assert!(ca.connect(server.address, b"http/1.1").await.is_ok());
+}
+
+#[tokio::test]
+async fn whoever_is_slow_is_cut() {
+    let ca = Ca::new();
+    let limits = Limits {
+        handshake: Duration::from_millis(200),
+        header: Duration::from_millis(300),
+        idle: Duration::from_millis(400),
+        ..Limits::default()
+    };
+    let server = serving(ca.certificate(), limits).await;
+
+    let mute = lasts(TcpStream::connect(server.address).await.unwrap()).await;
+    assert!(
+        mute >= limits.handshake / 2 && mute < limits.handshake * 5,
+        "handshake: {mute:?}"
+    );
+
+    let mut half = ca.connect(server.address, b"http/1.1").await.unwrap();
+    half.write_all(b"GET /now HTTP/1.1\r\nhos").await.unwrap();
+    let half = lasts(half).await;
+    assert!(
+        half >= limits.header / 2 && half < limits.header * 5,
+        "header: {half:?}"
+    );
+
+    let preface = lasts(ca.connect(server.address, b"h2").await.unwrap()).await;
+    assert!(
+        preface >= limits.header / 2 && preface < limits.header * 5,
+        "HTTP/2 preface: {preface:?}"
+    );
+
+    let mut idle = ca.connect(server.address, b"http/1.1").await.unwrap();
+    send(&mut idle, "/now").await;
+    assert!(receive(&mut idle).await.ends_with("now"));
+    idle.write_all(b"GET /now HTTP/1.1\r\nhos").await.unwrap();
+    let idle = lasts(idle).await;
+    assert!(idle >= limits.idle / 2 && idle < limits.idle * 5, "idle: {idle:?}");
+}
+
+#[tokio::test]
+async fn a_busy_connection_outlives_the_idle_limit() {
+    let ca = Ca::new();
+    let limits = Limits {
+        idle: Duration::from_millis(200),
+        ..Limits::default()
+    };
+    let server = serving(ca.certificate(), limits).await;
+    let mut stream = ca.connect(server.address, b"http/1.1").await.unwrap();
+    for _ in 0..20 {
+        send(&mut stream, "/now").await;
+        assert!(receive(&mut stream).await.ends_with("now"));
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn the_drain_finishes_running_requests_and_takes_no_new_ones() {
+    let ca = Ca::new();
+    let server = serving(ca.certificate(), Limits::default()).await;
+    let mut running = ca.connect(server.address, b"http/1.1").await.unwrap();
+    let mut idle = ca.connect(server.address, b"http/1.1").await.unwrap();
+    send(&mut idle, "/now").await;
+    receive(&mut idle).await;
+    send(&mut running, "/later").await;
+    sleep(Duration::from_millis(50)).await;
+
+    server.stop.cancel();
+    assert!(
+        lasts(idle).await < Duration::from_millis(200),
+        "an idle connection is closed at once"
+    );
+    assert!(
+        TcpStream::connect(server.address).await.is_err(),
+        "new connections are refused"
+    );
+    assert!(receive(&mut running).await.starts_with("HTTP/1.1 200"));
+    timeout(SOON, server.task).await.expect("drained").unwrap();
+}
+
+#[tokio::test]
+async fn after_the_drain_what_still_runs_is_cut() {
+    let ca = Ca::new();
+    let limits = Limits {
+        drain: Duration::from_millis(200),
+        ..Limits::default()
+    };
+    let server = serving(ca.certificate(), limits).await;
+    let mut stuck = ca.connect(server.address, b"http/1.1").await.unwrap();
+    send(&mut stuck, "/never").await;
+    sleep(Duration::from_millis(50)).await;
+    server.stop.cancel();
+    timeout(SOON, server.task).await.expect("cut").unwrap();
+    assert_eq!(receive(&mut stuck).await, "");
+}
+
+#[tokio::test]
+async fn one_http2_connection_carries_many_requests_and_drains() {
+    let ca = Ca::new();
+    let server = serving(ca.certificate(), Limits::default()).await;
+    let stream = ca.connect(server.address, b"h2").await.unwrap();
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake::<_, _, axum::body::Body>(executor, hyper_util::rt::TokioIo::new(stream))
+            .await
+            .unwrap();
+    let connection = tokio::spawn(connection);
+    let began = Instant::now();
+    let requests = (0..50).map(|_| {
+        let request = http::Request::get(format!("https://{NAME}/later"))
+            .body(axum::body::Body::empty())
+            .unwrap();
+        sender.clone().send_request(request)
+    });
+    let answers = futures::future::join_all(requests);
+    let stop = async {
+        sleep(Duration::from_millis(100)).await;
+        server.stop.cancel();
+    };
+    let (answers, ()) = futures::future::join(answers, stop).await;
+    assert!(answers.iter().all(|answer| answer.as_ref().unwrap().status() == 200));
+    assert!(
+        began.elapsed() < Duration::from_secs(3),
+        "at the same time, not one after the other"
+    );
+    timeout(SOON, server.task).await.expect("drained").unwrap();
+    timeout(SOON, connection).await.expect("closed").unwrap().unwrap();
+}

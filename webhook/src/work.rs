@@ -1,0 +1,114 @@
+//! Where reviews are decided: small ones at once, large ones on a few threads that serve no connection.
+
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+use crate::budget::SMALL_BYTES;
+
+/// How many large reviews may wait for a thread. Their bytes are bounded beside.
+const LONGEST_QUEUE: usize = 64;
+
+/// Why work was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum Undone {
+    /// Too many large reviews wait.
+    #[error("too many large reviews at a time")]
+    Queue,
+    /// A fault in our own code. The text is for the log.
+    #[error("panic: {0}")]
+    Panic(String),
+}
+
+/// The threads for large reviews of one route.
+#[derive(Debug)]
+pub struct Work {
+    threads: Arc<Semaphore>,
+    queue: Arc<Semaphore>,
+}
+
+impl Work {
+    /// So many large reviews at a time. The sum over all routes must stay under the runtime's number of blocking threads.
+    pub fn new(threads: usize) -> Self {
+        Self {
+            threads: Arc::new(Semaphore::new(threads)),
+            queue: Arc::new(Semaphore::new(threads + LONGEST_QUEUE)),
+        }
+    }
+
+    /// Does what a review of so many bytes needs. Large work that has begun is done to its end, also when nobody waits for it.
+    pub async fn run<W>(&self, bytes: usize, work: W) -> Result<W::Output, Undone>
+    where
+        W: Future<Output: Send> + Send + 'static,
+    {
+        if bytes <= SMALL_BYTES {
+            let done = AssertUnwindSafe(work).catch_unwind().await;
+            return done.map_err(|panic| Undone::Panic(text_of(&*panic)));
+        }
+        let queued = self.queue.clone().try_acquire_owned().map_err(|_| Undone::Queue)?;
+        let thread = self.threads.clone().acquire_owned().await.map_err(|_| Undone::Queue)?;
+        let runtime = Handle::current();
+        let done = tokio::task::spawn_blocking(move || {
+            let _places = (queued, thread);
+            runtime.block_on(work)
+        });
+        done.await.map_err(|error| match error.try_into_panic() {
+            Ok(panic) => Undone::Panic(text_of(&*panic)),
+            Err(_) => Undone::Panic("the process is stopping".to_owned()),
+        })
+    }
+}
+
+fn text_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref().copied())
+        .unwrap_or("no text")
+        .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, Instant};
+    use tokio::time::sleep;
+
+    const LARGE: usize = SMALL_BYTES + 1;
+
+    #[tokio::test]
+    async fn large_work_delays_no_other_and_only_so_much_runs_at_a_time() {
+        let work = Work::new(2);
+        let began = Instant::now();
+        let large = (0..4).map(|_| work.run(LARGE, async { std::thread::sleep(Duration::from_millis(200)) }));
+        let large = futures::future::join_all(large);
+        let small = async {
+            sleep(Duration::from_millis(20)).await;
+            work.run(1, async {}).await.unwrap();
+            began.elapsed()
+        };
+        let (_, small) = futures::future::join(large, small).await;
+        assert!(small < Duration::from_millis(150), "{small:?}");
+        assert!(began.elapsed() >= Duration::from_millis(400), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test]
+    async fn the_queue_has_an_end() {
+        let work = Work::new(1);
+        let crowd = (0..LONGEST_QUEUE + 3).map(|_| work.run(LARGE, sleep(Duration::from_millis(1))));
+        let done = futures::future::join_all(crowd).await;
+        let refused = done.iter().filter(|done| matches!(done, Err(Undone::Queue))).count();
+        assert_eq!(refused, 2);
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_caught_wherever_the_work_runs() {
+        let work = Work::new(1);
+        for bytes in [1, LARGE] {
+            let done = work.run(bytes, async { panic!("it happens") }).await;
+            assert!(matches!(done, Err::<(), _>(Undone::Panic(text)) if text == "it happens"));
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! `tokenscope-webhook check` against a listener that asks its clients for a certificate.
+
+#![allow(clippy::unwrap_used, reason = "this is test code, also outside the tests themselves")]
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use axum::Router;
+use axum::routing::post;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use tokenscope_platform::tls::{Clients, ConnectionMetrics, Limits, ServingCertificate, serve, server_config};
+use tokenscope_webhook::check;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+const ANSWER: &str = r#"{"response":{"uid":"00000000-0000-0000-0000-000000000000","allowed":true}}"#;
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        let folder = std::env::temp_dir().join(format!("tokenscope-check-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        Self(folder)
+    }
+
+    fn write(&self, name: &str, text: &str) -> OsString {
+        let file = self.0.join(name);
+        fs::write(&file, text).unwrap();
+        file.into()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+async fn is_passed(arguments: &[OsString]) -> bool {
+    let arguments = arguments.to_vec();
+    let code = tokio::task::spawn_blocking(move || check::run(arguments.into_iter()));
+    format!("{:?}", code.await.unwrap()) == format!("{:?}", ExitCode::SUCCESS)
+}
+
+#[tokio::test]
+async fn the_check_shows_its_certificate_where_the_webhook_asks_for_one() {
+    let mut authority = CertificateParams::default();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
+    let leaf = |usage| {
+        let key = KeyPair::generate().unwrap();
+        let mut leaf = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+        leaf.extended_key_usages = vec![usage];
+        (leaf.signed_by(&key, &authority).unwrap().pem(), key.serialize_pem())
+    };
+    let folder = Folder::new();
+    let ca = folder.write("ca.pem", &authority.pem());
+    let (certificate, key) = leaf(ExtendedKeyUsagePurpose::ClientAuth);
+    let (certificate, key) = (folder.write("client.pem", &certificate), folder.write("key.pem", &key));
+
+    let clients = Clients::from_file(ca.as_ref(), vec!["localhost".to_owned()]).unwrap();
+    let (serving, serving_key) = leaf(ExtendedKeyUsagePurpose::ServerAuth);
+    let config = server_config(
+        ServingCertificate::from_pem(serving, serving_key).unwrap(),
+        Some(clients),
+    )
+    .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let app = Router::new().route("/mutate", post(async || ANSWER));
+    let (metrics, stop) = (ConnectionMetrics::default(), CancellationToken::new());
+    tokio::spawn(serve(listener, config, app, Limits::default(), metrics, stop));
+
+    let without: Vec<OsString> = ["--address".into(), address.into(), "--ca".into(), ca]
+        .into_iter()
+        .chain(["--deadline".into(), "0".into()])
+        .collect();
+    assert!(!is_passed(&without).await);
+    let with = [
+        without,
+        vec!["--client-cert".into(), certificate, "--client-key".into(), key],
+    ]
+    .concat();
+    assert!(is_passed(&with).await);
+}
