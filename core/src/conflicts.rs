@@ -216,7 +216,7 @@ struct Search<'a, 'b> {
     elsewhere: HashMap<usize, bool>,
 }
 
-impl<'a> Search<'a, '_> {
+impl Search<'_, '_> {
     /// Finds what is in conflict by this subject; `None` where the budget does not suffice.
     fn subject(&mut self, subject: &Subject) -> Option<()> {
         if subject.service_accounts.is_empty() {

@@ -39,6 +39,7 @@ fn assigning(name: PolicyName, role: &str, subjects: Vec<Vec<String>>) -> Policy
         fallback: false,
         expires_at: None,
         active_schedule: None,
+        on_expiry: OnExpiry::Keep,
     }
 }
 
@@ -55,7 +56,8 @@ fn longest(name: impl Fn(usize) -> String) -> Vec<Vec<String>> {
 
 #[test]
 fn two_of_the_longest_policies_are_compared_in_milliseconds_whatever_their_names() {
-    let shapes: [(&str, fn(usize, char) -> String); 5] = [
+    type Name = fn(usize, char) -> String;
+    let shapes: [(&str, Name); 5] = [
         ("exact names", |n, end| format!("{n:0>252}{end}")),
         ("patterns that differ in the end only", |n, end| {
             format!("*{n:0>250}*{end}")

@@ -68,8 +68,10 @@ fn a_role_from_elsewhere_can_not_be_judged() {
     );
 }
 
-/// Pods whose author repeats one thing `n` times, by what is repeated.
-const SHAPES: [(&str, fn(usize) -> String); 14] = [
+/// What is repeated, and a pod in which it stands so many times.
+type Shape = (&'static str, fn(usize) -> String);
+
+const SHAPES: [Shape; 14] = [
     ("containers", |n| spec("containers", r#"{"name":"b"}"#, n)),
     ("init containers", |n| {
         spec("initContainers", r#"{"name":"b","env":[],"volumeMounts":[]}"#, n)
