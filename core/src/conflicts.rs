@@ -5,10 +5,10 @@
 //! first and after the last `*`. So nothing is compared with everything, and what a policy's author can still make expensive
 //! has a budget.
 
-use crate::{Glob, Operator, Policy, PolicySet, RoleArn, Selector, Standing, Subject};
+use crate::{Glob, Operator, Policy, PolicySet, RoleArn, Selector, Standing, Subject, pattern::glob_matches};
 use jiff::Timestamp;
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -93,8 +93,10 @@ struct Level<'a> {
     policies: Vec<&'a Arc<Policy>>,
     /// Exact names of service accounts, sorted.
     exact: Vec<(&'a str, Place)>,
-    /// Names with `*`. A subject without names has the name `*`.
+    /// Names with `*`, sorted by what they begin with. A subject without names has the name `*`.
     patterns: Vec<(Pattern<'a>, Place)>,
+    /// The lengths of what they begin with.
+    prefixes: BTreeSet<usize>,
     steps_left: usize,
 }
 
@@ -145,6 +147,7 @@ impl<'a> Level<'a> {
             policies: Vec::new(),
             exact: Vec::new(),
             patterns: Vec::new(),
+            prefixes: BTreeSet::new(),
             steps_left: MOST_STEPS_OF_A_LEVEL,
         };
         // A namespaced policy meets those of its namespace; a cluster policy the other cluster policies, which are in every
@@ -159,7 +162,28 @@ impl<'a> Level<'a> {
             level.add(other);
         }
         level.exact.sort_unstable_by_key(|(name, _)| *name);
+        level.patterns.sort_unstable_by_key(|(pattern, _)| pattern.prefix);
+        level.prefixes = level.patterns.iter().map(|(pattern, _)| pattern.prefix.len()).collect();
         level
+    }
+
+    /// The patterns that begin with the start of `text`, but with less than the whole of it.
+    fn beginning_with_less(&self, text: &str) -> impl Iterator<Item = (&Pattern<'a>, Place)> {
+        let starts = self.prefixes.range(..text.len());
+        let starts = starts.filter_map(|&length| text.get(..length));
+        let equal = |start| {
+            self.beginning_with(start)
+                .take_while(move |(pattern, _)| pattern.prefix == start)
+        };
+        starts.flat_map(equal)
+    }
+
+    /// The patterns that begin with the whole of `text`, and maybe more.
+    fn beginning_with(&self, text: &str) -> impl Iterator<Item = (&Pattern<'a>, Place)> {
+        let from = self.patterns.partition_point(|(pattern, _)| pattern.prefix < text);
+        let patterns = self.patterns[from..].iter();
+        let patterns = patterns.take_while(move |(pattern, _)| pattern.prefix.starts_with(text));
+        patterns.map(|(pattern, place)| (pattern, *place))
     }
 
     fn add(&mut self, other: &'a Arc<Policy>) {
@@ -192,7 +216,7 @@ struct Search<'a, 'b> {
     elsewhere: HashMap<usize, bool>,
 }
 
-impl<'a> Search<'a, '_> {
+impl Search<'_, '_> {
     /// Finds what is in conflict by this subject; `None` where the budget does not suffice.
     fn subject(&mut self, subject: &Subject) -> Option<()> {
         if subject.service_accounts.is_empty() {
@@ -213,13 +237,16 @@ impl<'a> Search<'a, '_> {
         for (_, place) in level.exact[from..].iter().take_while(|(other, _)| *other == name) {
             self.compare(*place, subject)?;
         }
-        for (pattern, place) in &level.patterns {
+        self.spend(level.prefixes.len())?;
+        let equal = level
+            .beginning_with(name)
+            .take_while(|(pattern, _)| pattern.prefix == name);
+        for (pattern, place) in level.beginning_with_less(name).chain(equal) {
             self.spend(1)?;
-            let fits = name.starts_with(pattern.prefix) && name.ends_with(pattern.suffix);
-            if fits && self.can_conflict(place.policy) {
-                self.spend(pattern.glob.len() / 16)?;
-                if Glob::new(pattern.glob).matches(name) {
-                    self.compare(*place, subject)?;
+            if name.ends_with(pattern.suffix) && self.can_conflict(place.policy) {
+                self.spend(cost_of_match(pattern.glob))?;
+                if glob_matches(pattern.glob, name) {
+                    self.compare(place, subject)?;
                 }
             }
         }
@@ -228,19 +255,20 @@ impl<'a> Search<'a, '_> {
 
     fn pattern(&mut self, pattern: Pattern<'_>, subject: &Subject) -> Option<()> {
         let level = self.level;
-        let glob = Glob::new(pattern.glob);
         let from = level.exact.partition_point(|(other, _)| *other < pattern.prefix);
         let alike = level.exact[from..].iter();
         for (name, place) in alike.take_while(|(name, _)| name.starts_with(pattern.prefix)) {
-            self.spend(1 + pattern.glob.len() / 16)?;
-            if glob.matches(name) {
+            self.spend(cost_of_match(pattern.glob))?;
+            if glob_matches(pattern.glob, name) {
                 self.compare(*place, subject)?;
             }
         }
-        for (other, place) in &level.patterns {
+        self.spend(level.prefixes.len())?;
+        let alike = level.beginning_with(pattern.prefix);
+        for (other, place) in level.beginning_with_less(pattern.prefix).chain(alike) {
             self.spend(1)?;
             if pattern.meets(*other) {
-                self.compare(*place, subject)?;
+                self.compare(place, subject)?;
             }
         }
         Some(())
@@ -288,6 +316,11 @@ impl<'a> Search<'a, '_> {
         self.steps = left.unwrap_or_default();
         left.map(drop)
     }
+}
+
+/// The steps that a match of `glob` takes: each part between two `*` is looked for.
+fn cost_of_match(glob: &str) -> usize {
+    1 + glob.len() / 4
 }
 
 /// How many comparisons [`may_both_match`] makes at most.

@@ -13,9 +13,9 @@ impl Glob {
         Self(text.into())
     }
 
-    /// Whether the whole of `text` matches. Takes time proportional to both lengths' product at worst.
+    /// Whether the whole of `text` matches. Takes time in proportion to both lengths.
     pub fn matches(&self, text: &str) -> bool {
-        matches(self.0.as_bytes(), text.as_bytes())
+        glob_matches(&self.0, text)
     }
 
     /// Whether it has no `*`.
@@ -35,26 +35,22 @@ impl fmt::Display for Glob {
     }
 }
 
-/// Goes back to the last `*` only: an earlier one never needs to take more than it took.
-fn matches(pattern: &[u8], text: &[u8]) -> bool {
-    let (mut p, mut t) = (0, 0);
-    let mut last_star: Option<(usize, usize)> = None;
-    while t < text.len() {
-        if pattern.get(p) == Some(&b'*') {
-            last_star = Some((p, t));
-            p += 1;
-        } else if pattern.get(p) == Some(&text[t]) {
-            p += 1;
-            t += 1;
-        } else if let Some((star, taken)) = last_star {
-            last_star = Some((star, taken + 1));
-            p = star + 1;
-            t = taken + 1;
-        } else {
-            return false;
+/// Takes each part between two `*` where it first occurs: a later place never leaves more room for the rest.
+pub(crate) fn glob_matches(pattern: &str, text: &str) -> bool {
+    let Some((prefix, rest)) = pattern.split_once('*') else {
+        return pattern == text;
+    };
+    let (parts, suffix) = rest.rsplit_once('*').unwrap_or(("", rest));
+    let Some(mut text) = text.strip_prefix(prefix).and_then(|text| text.strip_suffix(suffix)) else {
+        return false;
+    };
+    parts.split('*').all(|part| match text.find(part) {
+        Some(at) => {
+            text = &text[at + part.len()..];
+            true
         }
-    }
-    pattern[p..].iter().all(|&b| b == b'*')
+        None => false,
+    })
 }
 
 /// Which roles a policy allows: a role ARN, exact or with `*` inside the role's path and name.
@@ -73,7 +69,7 @@ impl RolePattern {
         let (fixed, path_and_name) = self.text.split_at(self.fixed);
         role.as_str()
             .strip_prefix(fixed)
-            .is_some_and(|rest| matches(path_and_name.as_bytes(), rest.as_bytes()))
+            .is_some_and(|rest| glob_matches(path_and_name, rest))
     }
 
     /// The one role it allows, where it has no `*`.

@@ -2,7 +2,7 @@
 
 use crate::{
     Audience, Glob, InvalidSchedule, Pairs, Region, RoleArn, RolePattern, Schedule, Selector, Spiffe, Subject,
-    Template, TokenExpiration,
+    Template, TokenExpiration, refusal::bounded,
 };
 use jiff::Timestamp;
 use std::{
@@ -127,6 +127,18 @@ pub struct Policy {
     pub expires_at: Option<Timestamp>,
     /// In force in these windows only.
     pub active_schedule: Option<Schedule>,
+    /// What becomes of running pods once it is not in force any more.
+    pub on_expiry: OnExpiry,
+}
+
+/// What becomes of pods that run with a policy's grant once the policy has expired, is disabled or its window is closed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnExpiry {
+    /// They keep their role: the kubelet renews their tokens as long as they run.
+    #[default]
+    Keep,
+    /// The operator evicts them, if the installation allows it to.
+    Evict,
 }
 
 /// Roles that a policy allows.
@@ -362,9 +374,10 @@ impl PolicySet {
         self.put(Entry::Valid(policy));
     }
 
-    /// Notes that there is a policy of this name that can't be used, and why: it grants nothing, and a denied pod hears of it.
+    /// Notes that there is a policy of this name that can't be used, and why: it grants nothing, and a denied pod
+    /// hears of it. Of the reason 1 KiB is kept.
     pub fn insert_invalid(&mut self, name: PolicyName, why: &str) {
-        self.put(Entry::Invalid(name, why.into()));
+        self.put(Entry::Invalid(name, bounded(why.to_owned(), 1024).into()));
     }
 
     /// Removes the policy of this name.
@@ -465,11 +478,21 @@ pub struct InvalidPolicy {
     pub reason: String,
 }
 
+impl InvalidPolicy {
+    /// The most bytes of each of its texts: values in them were written under any schema or none.
+    const MOST_BYTES: usize = 500;
+
+    /// Says what is wrong with a field. What is too long is cut.
+    pub fn new(field: impl Into<String>, reason: impl fmt::Display) -> Self {
+        Self {
+            field: bounded(field.into(), Self::MOST_BYTES),
+            reason: bounded(reason.to_string(), Self::MOST_BYTES),
+        }
+    }
+}
+
 impl From<InvalidSchedule> for InvalidPolicy {
     fn from(error: InvalidSchedule) -> Self {
-        Self {
-            field: "spec.activeSchedule".into(),
-            reason: error.to_string(),
-        }
+        Self::new("spec.activeSchedule", error)
     }
 }

@@ -39,6 +39,7 @@ fn assigning(name: PolicyName, role: &str, subjects: Vec<Vec<String>>) -> Policy
         fallback: false,
         expires_at: None,
         active_schedule: None,
+        on_expiry: OnExpiry::Keep,
     }
 }
 
@@ -55,7 +56,8 @@ fn longest(name: impl Fn(usize) -> String) -> Vec<Vec<String>> {
 
 #[test]
 fn two_of_the_longest_policies_are_compared_in_milliseconds_whatever_their_names() {
-    let shapes: [(&str, fn(usize, char) -> String); 5] = [
+    type Name = fn(usize, char) -> String;
+    let shapes: [(&str, Name); 5] = [
         ("exact names", |n, end| format!("{n:0>252}{end}")),
         ("patterns that differ in the end only", |n, end| {
             format!("*{n:0>250}*{end}")
@@ -80,11 +82,15 @@ fn two_of_the_longest_policies_are_compared_in_milliseconds_whatever_their_names
                 assigning(PolicyName::namespaced("shop", name), name, subjects)
             })
             .collect();
-        let began = Instant::now();
-        for policy in policies.iter() {
-            DefaultConflicts::new(&policies, now()).of(policy);
-        }
-        let took = began.elapsed() / 2;
+        let once = || {
+            let began = Instant::now();
+            for policy in policies.iter() {
+                DefaultConflicts::new(&policies, now()).of(policy);
+            }
+            began.elapsed() / 2
+        };
+        // A busy machine disturbs some of the measurements.
+        let took = (0..5).map(|_| once()).min().unwrap();
         assert!(within(Duration::from_millis(10), took), "{what}: {took:?}");
     }
 }

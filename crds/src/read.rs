@@ -31,6 +31,7 @@ use crate::{
 use kube::core::{ApiResource, DynamicObject};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use std::io;
 use tokenscope_core::{InvalidPolicy, Policy, PolicyName, Selector};
 
 /// What to watch: the namespaced kind and the cluster's.
@@ -39,6 +40,31 @@ pub fn resources() -> [ApiResource; 2] {
         ApiResource::erase::<TokenScopePolicy>(&()),
         ApiResource::erase::<ClusterTokenScopePolicy>(&()),
     ]
+}
+
+/// The most bytes of a policy's specification as compact JSON. The schema allows less; an object that was stored under an
+/// older schema may have more, and grants nothing then.
+pub const MOST_SPEC_BYTES: usize = 32 * 1024;
+
+/// The bytes of a value as compact JSON, which is not made.
+fn size(value: &Value) -> usize {
+    struct Count(usize);
+    impl io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    match serde_json::to_writer(&mut count, value) {
+        Ok(()) => count.0,
+        // Values always serialise.
+        Err(_) => usize::MAX,
+    }
 }
 
 /// Which policy an object is, and what it states. The error names the first field that is wrong.
@@ -73,11 +99,13 @@ pub fn selector(value: &Value, field: &str) -> Result<Selector, InvalidPolicy> {
 
 fn policy(object: &DynamicObject, name: &PolicyName) -> Result<Policy, InvalidPolicy> {
     let spec = object.data.get("spec").unwrap_or(&Value::Null);
+    let size = size(spec);
+    if size > MOST_SPEC_BYTES {
+        let reason = format!("should have at most {MOST_SPEC_BYTES} bytes of JSON, not {size}: write several policies");
+        return Err(InvalidPolicy::new("spec", reason));
+    }
     if let Some(field) = list_for_an_object(spec, "spec".to_owned()) {
-        return Err(InvalidPolicy {
-            field,
-            reason: "should be an object, not a list".to_owned(),
-        });
+        return Err(InvalidPolicy::new(field, "should be an object, not a list"));
     }
     let namespace_selector = match spec.get("namespaceSelector") {
         Some(selector) if name.is_cluster() => {
@@ -126,12 +154,10 @@ fn list_for_an_object(value: &Value, path: String) -> Option<String> {
 fn typed<T: DeserializeOwned>(value: &Value, field: &str) -> Result<T, InvalidPolicy> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
-        InvalidPolicy {
-            field: match path.as_str() {
-                "." => field.to_owned(),
-                path => format!("{field}.{path}"),
-            },
-            reason: error.inner().to_string(),
-        }
+        let field = match path.as_str() {
+            "." => field.to_owned(),
+            path => format!("{field}.{path}"),
+        };
+        InvalidPolicy::new(field, error.inner())
     })
 }

@@ -3,10 +3,10 @@
 mod policies;
 
 use kube::core::{DynamicObject, ObjectList};
-use policies::{BAD, GOOD};
+use policies::{BAD, GOOD, longest, too_long};
 use serde_json::{Value, json};
 use tokenscope_core::{
-    Algorithm, Audience, Glob, InvalidPolicy, Operator, Policy, PolicyName, TokenExpiration, TokenSource,
+    Algorithm, Audience, Glob, InvalidPolicy, OnExpiry, Operator, Policy, PolicyName, TokenExpiration, TokenSource,
 };
 use tokenscope_crds::{
     read,
@@ -249,4 +249,63 @@ fn both_kinds_are_watched_under_their_own_names() {
         ("clustertokenscopepolicies", "ClusterTokenScopePolicy")
     );
     assert_eq!(cluster.api_version, "tokenscope.io/v1alpha1");
+}
+
+#[test]
+fn the_longest_policy_of_the_schema_is_within_the_bound_of_what_is_read() {
+    for (object, bytes) in [
+        (object(&longest(false)), longest(false).to_string().len()),
+        (cluster_object(&longest(true)), longest(true).to_string().len()),
+    ] {
+        assert!(bytes < read::MOST_SPEC_BYTES, "{bytes}");
+        assert_eq!(policy(object).map(drop), Ok(()));
+    }
+    for (spec, (field, _)) in too_long() {
+        assert!(
+            policy(object(&spec)).is_ok(),
+            "only the schema bounds the parts, and this is about {field}"
+        );
+    }
+}
+
+#[test]
+fn a_stored_policy_that_is_larger_than_the_bound_grants_nothing_and_the_reason_says_so() {
+    let text = "x".repeat(1_200_000);
+    let error = policy(object(
+        &json!({"roles": {"default": ROLE}, "description": text, "unknown": text}),
+    ))
+    .unwrap_err();
+
+    assert!(
+        error
+            .to_string()
+            .starts_with("spec: should have at most 32768 bytes of JSON, not 24000"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_is_wrong_with_a_policy_is_said_in_bounded_length() {
+    let text = "ä".repeat(10_000);
+    for spec in [
+        json!({"roles": {"default": ROLE}, "token": {"source": text}}),
+        json!({"roles": {"default": text}}),
+        json!({"roles": {"default": ROLE}, "aws": {"roleSessionName": text}}),
+        json!({"roles": {"default": ROLE}, "token": {"source": "Issuer"}, "claims": {"principalTags": {text: "x"}}}),
+    ] {
+        let error = policy(object(&spec)).unwrap_err().to_string();
+        assert!(error.len() <= 1024, "{} bytes", error.len());
+    }
+}
+
+#[test]
+fn what_becomes_of_running_pods_is_read_and_they_stay_unless_it_is_said() {
+    let on_expiry = |spec: Value| policy(object(&spec)).map(|policy| policy.on_expiry);
+
+    assert_eq!(on_expiry(json!({"roles": {"default": ROLE}})), Ok(OnExpiry::Keep));
+    assert_eq!(
+        on_expiry(json!({"roles": {"default": ROLE}, "onExpiry": "Evict"})),
+        Ok(OnExpiry::Evict)
+    );
+    assert!(on_expiry(json!({"roles": {"default": ROLE}, "onExpiry": "evict"})).is_err());
 }

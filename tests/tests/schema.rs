@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use kube::Client;
-use policies::{BAD, GOOD};
+use policies::{BAD, GOOD, longest, too_long};
 use serde_json::{Value, json};
 use tokenscope_tests::control_plane::{ControlPlane, Options};
 use tokenscope_tests::{get_json, merge, post, put};
@@ -79,38 +79,26 @@ async fn more_tags_than_aws_takes_are_refused() -> Result<()> {
 
 /// The API server counts what the rules cost while it evaluates them, and refuses an object that is too dear.
 #[tokio::test]
-async fn a_policy_as_large_as_the_bounds_allow_is_accepted() -> Result<()> {
+async fn a_policy_as_large_as_the_bounds_allow_is_accepted_and_has_less_than_32_kib() -> Result<()> {
     let client = client().await?;
-    let many = |count: usize, text: &dyn Fn(usize) -> String| (0..count).map(text).collect::<Vec<_>>();
-    let role = |number: usize| format!("arn:aws:iam::111122223333:role/{}/*/{number:064}", "p*".repeat(170));
-    let subject = json!({
-        "serviceAccounts": many(64, &|number| format!("{}{number}*", "s".repeat(250 - number.to_string().len()))),
-        "podSelector": {
-            "matchLabels": many(32, &|number| format!("{}{number}", "k".repeat(50)))
-                .into_iter().map(|key| (key, json!("v".repeat(63)))).collect::<Value>(),
-            "matchExpressions": many(16, &|number| number.to_string()).into_iter().map(|number| json!({
-                "key": format!("example.com/x{number}"), "operator": "In",
-                "values": many(32, &|number| format!("{}{number}", "v".repeat(60))),
-            })).collect::<Vec<_>>(),
-        },
-    });
-    let template = format!("{}{}", "${namespace}".repeat(20), "x".repeat(700));
-    let spec = json!({
-        "subjects": vec![subject; 4],
-        "roles": {"allowed": many(32, &role), "default": role(31).replace('*', "x")},
-        "audiences": {"allowed": many(32, &|number| format!("{number:0255}")), "default": format!("{:0255}", 31)},
-        "token": {"source": "Issuer"},
-        "claims": {
-            "principalTags": many(50, &|number| format!("{number:0128}"))
-                .into_iter().map(|key| (key, json!(template))).collect::<Value>(),
-            "transitiveTagKeys": many(50, &|number| format!("{number:0128}")),
-            "sourceIdentity": template,
-        },
-        "containers": {"include": many(64, &|number| format!("{number:063}")), "exclude": many(64, &|number| format!("{number:063}"))},
-        "activeSchedule": {"cron": format!("{} 8 * * 1-5", many(30, &|minute| minute.to_string()).join(",")), "duration": "10h"},
-    });
+    for (kind, spec) in [(NAMESPACED, longest(false)), (CLUSTER, longest(true))] {
+        let bytes = spec.to_string().len();
+        kind.create(&client, spec).await?;
+        ensure!(bytes < 32 * 1024, "{}: {bytes} bytes", kind.name);
+    }
+    Ok(())
+}
 
-    NAMESPACED.create(&client, spec).await?;
+#[tokio::test]
+async fn a_policy_of_which_a_part_is_too_long_in_all_is_refused_and_the_message_says_which() -> Result<()> {
+    let client = client().await?;
+    for (spec, (field, right)) in too_long() {
+        let message = NAMESPACED.refusal(&client, field, spec).await?;
+        ensure!(
+            message.contains(&format!("{field}: ")) && message.contains(right),
+            "the message should speak of {field} and say {right:?}: {message}"
+        );
+    }
     Ok(())
 }
 
@@ -129,6 +117,7 @@ async fn what_is_left_out_gets_its_default() -> Result<()> {
                 "token": {"source": "ServiceAccount", "expirationSeconds": 3600},
                 "disabled": false,
                 "fallback": false,
+                "onExpiry": "Keep",
             }),
         "{created:#}"
     );

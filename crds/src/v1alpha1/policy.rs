@@ -9,8 +9,8 @@
     reason = "what KubeSchema derives holds a copy of each struct inside a function"
 )]
 
-use super::schema;
 use super::status::PolicyStatus;
+use super::{schema, size};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -75,15 +75,15 @@ use std::collections::BTreeMap;
     .message("should be left out unless token.source is Issuer: only tokenscope's own issuer can sign claims")
     .field_path(".claims"))]
 pub struct PolicySpec {
-    /// What the policy is for, in words. Nothing reads it but people.
+    /// What the policy is for, in words: at most 256 characters. Nothing reads it but people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    #[schemars(length(max = 1024))]
+    #[schemars(length(max = 256))]
     pub description: String,
 
     /// Which pods the policy is about. A pod is meant if any item matches it; an item matches if everything in it does.
-    /// Without items the policy is about no pod.
+    /// Without items the policy is about no pod. At most 32 items with 8192 characters together.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32))]
+    #[schemars(length(max = 32), extend("x-kubernetes-validations" = size::subjects()))]
     pub subjects: Vec<Subject>,
 
     /// Which IAM roles these pods may have.
@@ -109,7 +109,8 @@ pub struct PolicySpec {
     #[serde(default, skip_serializing_if = "is_default")]
     pub containers: Containers,
 
-    /// Switches the policy off: it grants nothing, as if it weren't there.
+    /// Switches the policy off: it grants nothing to new pods, as if it weren't there. Pods that run with a grant of it keep
+    /// their role, since the kubelet renews their tokens as long as they run: see onExpiry.
     #[serde(default)]
     pub disabled: bool,
 
@@ -117,16 +118,36 @@ pub struct PolicySpec {
     #[serde(default)]
     pub fallback: bool,
 
-    /// From this moment on the policy grants nothing, RFC 3339, such as "2027-01-01T00:00:00Z". Tokens that pods hold by
-    /// then stay valid until they expire.
+    /// From this moment on the policy grants nothing to new pods, RFC 3339, such as "2027-01-01T00:00:00Z". Pods that run with
+    /// a grant of it keep their role, since the kubelet renews their tokens as long as they run: see onExpiry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::moment")]
     pub expires_at: Option<String>,
 
-    /// Limits the policy to times of the day, week or year: it grants only to pods that are created in an open window.
-    /// Left out: always.
+    /// Limits the policy to times of the day, week or year: it grants only to pods that are created in an open window. Pods
+    /// that run when a window closes keep their role, since the kubelet renews their tokens as long as they run: see
+    /// onExpiry. Left out: always.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active_schedule: Option<ActiveSchedule>,
+
+    /// What becomes of pods that run with a grant of the policy once it has expired, is disabled or its window is closed.
+    /// Keep: they keep their role until they are deleted. Evict: the operator evicts them, within their
+    /// PodDisruptionBudgets, if the chart's value operator.evictExpired allows it to. No token is revoked: one that a pod
+    /// read before stays valid until it expires.
+    #[serde(default)]
+    pub on_expiry: OnExpiry,
+}
+
+/// What becomes of running pods once the policy that granted their role is no longer in force.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[expect(
+    missing_docs,
+    reason = "the field that has it describes them, which is what users read"
+)]
+pub enum OnExpiry {
+    #[default]
+    Keep,
+    Evict,
 }
 
 /// A group of pods. Everything in it must match; an empty one matches every pod.
@@ -164,7 +185,7 @@ pub struct Subject {
 pub struct Roles {
     /// ARNs of roles that a pod may ask for, such as arn:aws:iam::111122223333:role/shop/orders. A * stands for any
     /// characters, also slashes, and may stand only in the role's path and name: arn:aws:iam::111122223333:role/shop/*.
-    /// Left out or empty: the default role only.
+    /// Left out or empty: the default role only. At most 32 with 2048 characters together.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::role_patterns")]
     pub allowed: Vec<String>,
@@ -185,7 +206,7 @@ pub struct Roles {
     .field_path(".default"))]
 pub struct Audiences {
     /// Audiences that a pod may ask for with the annotation tokenscope.io/audience, such as sts.amazonaws.com. Left out or
-    /// empty: any.
+    /// empty: any. At most 32 with 1024 characters together.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::audiences")]
     pub allowed: Vec<String>,
@@ -317,7 +338,7 @@ pub enum Algorithm {
     .message("should name only keys of claims.principalTags, written in the same way")
     .field_path(".transitiveTagKeys"))]
 pub struct Claims {
-    /// Session tags by key, such as Team: "${pod.labels['team']}". At most 50. The role's trust policy must allow
+    /// Session tags by key, such as Team: "${pod.labels['team']}". At most 50 with 896 characters together. The role's trust policy must allow
     /// sts:TagSession.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::principal_tags")]
@@ -394,9 +415,10 @@ fn utc() -> String {
     "UTC".into()
 }
 
-/// Labels that must all be as said.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// Labels that must all be as said. At most 1536 characters in all.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(size::SELECTOR.0).message(size::SELECTOR.1))]
 pub struct LabelSelector {
     /// Labels with the value that each must have.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

@@ -3,6 +3,7 @@
 //! A rule is CEL rather than a `pattern` wherever a person may get it wrong, since only CEL has a message of its own. Every
 //! text and list has a bound: the API server refuses a definition whose rules could cost too much.
 
+use super::size;
 use kube::core::Rule;
 use schemars::{Schema, SchemaGenerator, json_schema};
 
@@ -68,7 +69,7 @@ const TRUST_DOMAIN: (&str, &str) = (
 
 const HINT: (&str, &str) = (
     r#"self.matches(r"^[^\x00-\x1f\x7f-\x{9f}]+$")"#,
-    "should have 1 to 1024 bytes and no control characters",
+    "should have 1 to 128 characters and no control characters",
 );
 
 const SERVICE_ACCOUNT_GLOB: (&str, &str) = (
@@ -104,7 +105,7 @@ pub(super) fn role_arn(_: &mut SchemaGenerator) -> Schema {
 
 /// Roles, exact or with `*`.
 pub(super) fn role_patterns(_: &mut SchemaGenerator) -> Schema {
-    set(32, &text(ROLE_LENGTH, &[ROLE_PATTERN]))
+    within(set(32, &text(ROLE_LENGTH, &[ROLE_PATTERN])), size::ROLES)
 }
 
 pub(super) fn audience(_: &mut SchemaGenerator) -> Schema {
@@ -112,11 +113,11 @@ pub(super) fn audience(_: &mut SchemaGenerator) -> Schema {
 }
 
 pub(super) fn audiences(_: &mut SchemaGenerator) -> Schema {
-    set(32, &text(255, &[AUDIENCE]))
+    within(set(32, &text(255, &[AUDIENCE])), size::AUDIENCES)
 }
 
 pub(super) fn spiffe_id(_: &mut SchemaGenerator) -> Schema {
-    text(2048, &[SPIFFE_ID])
+    text(1024, &[SPIFFE_ID])
 }
 
 pub(super) fn trust_domain(_: &mut SchemaGenerator) -> Schema {
@@ -124,7 +125,7 @@ pub(super) fn trust_domain(_: &mut SchemaGenerator) -> Schema {
 }
 
 pub(super) fn hint(_: &mut SchemaGenerator) -> Schema {
-    text(1024, &[HINT])
+    text(128, &[HINT])
 }
 
 pub(super) fn region(_: &mut SchemaGenerator) -> Schema {
@@ -136,16 +137,16 @@ pub(super) fn service_accounts(_: &mut SchemaGenerator) -> Schema {
 }
 
 pub(super) fn containers(_: &mut SchemaGenerator) -> Schema {
-    set(64, &text(63, &[CONTAINER_GLOB]))
+    within(set(64, &text(63, &[CONTAINER_GLOB])), size::CONTAINERS)
 }
 
 pub(super) fn source_identity(_: &mut SchemaGenerator) -> Schema {
-    text(1024, &[KNOWS_ITS_VARIABLES, STS_NAME_CHARACTERS, STS_NAME_LENGTH])
+    text(256, &[KNOWS_ITS_VARIABLES, STS_NAME_CHARACTERS, STS_NAME_LENGTH])
 }
 
 pub(super) fn role_session_name(_: &mut SchemaGenerator) -> Schema {
     text(
-        1024,
+        256,
         &[
             KNOWS_ITS_VARIABLES,
             STS_NAME_CHARACTERS,
@@ -164,7 +165,7 @@ pub(super) fn principal_tags(_: &mut SchemaGenerator) -> Schema {
     let key_characters = format!(r#"self.all(key, key.matches(r"^{TAG_CHARACTERS}{{1,128}}$"))"#);
     let value_characters = format!(r#"self.matches(r"^({TAG_CHARACTERS}|\$\{{[^}}]*\}})*$")"#);
     let value = text(
-        1024,
+        512,
         &[
             KNOWS_ITS_VARIABLES,
             (
@@ -198,6 +199,7 @@ pub(super) fn principal_tags(_: &mut SchemaGenerator) -> Schema {
                 "self.all(key, self.exists_one(other, other.lowerAscii() == key.lowerAscii()))",
                 "two keys should differ by more than upper and lower case: to AWS they are one tag",
             ),
+            size::PRINCIPAL_TAGS,
         ]),
     })
 }
@@ -287,6 +289,12 @@ fn text(most: u32, checks: &[(&str, &str)]) -> Schema {
 /// A list without duplicates.
 fn set(most: u32, item: &Schema) -> Schema {
     json_schema!({"type": "array", "x-kubernetes-list-type": "set", "maxItems": most, "items": item})
+}
+
+/// A list whose sum has a bound too.
+fn within(mut list: Schema, check: (&str, &str)) -> Schema {
+    list.insert("x-kubernetes-validations".into(), rules(&[check]));
+    list
 }
 
 fn rules(checks: &[(&str, &str)]) -> serde_json::Value {

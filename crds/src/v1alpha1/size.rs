@@ -1,0 +1,72 @@
+//! How long a policy may be in all.
+//!
+//! Every policy is kept in memory by the webhook and the operator, so a whole specification has less than 32 KiB of JSON
+//! ([`crate::read::MOST_SPEC_BYTES`]). The bounds of single texts and lists would allow much more together, so the lists that
+//! people size also have a bound on their sum. Each is several times what a policy of an ordinary team needs.
+//!
+//! In the longest policy, in bytes of JSON: description 1536 (256 characters, of which a control character takes 6), subjects
+//! 8192, roles 2048 characters and a default of 512, 5120 in all (a quotation mark takes 2), audiences 1024 and a default of
+//! 255, 2558; claims 7168 with keys of transitive tags (896 characters, of which one takes up to 4), containers 3168,
+//! namespaceSelector 1536, and 2000 for all other texts and the fields' names. That is 31 KiB.
+
+use kube::core::Rule;
+
+/// The sum of a label selector's texts, with the quotation marks and words around them.
+macro_rules! selector_size {
+    ($selector:literal) => {
+        concat!(
+            "((has(", $selector, ".matchLabels) ? ", $selector,
+            ".matchLabels.map(key, key.size() + ", $selector, ".matchLabels[key].size() + 6).sum() : 0) + (has(",
+            $selector, ".matchExpressions) ? ", $selector,
+            ".matchExpressions.map(each, each.key.size() + 48 + (has(each.values) ? each.values.map(value, value.size() + 3).sum() : 0)).sum() : 0))"
+        )
+    };
+}
+
+/// On `subjects`.
+pub(super) fn subjects() -> serde_json::Value {
+    rule(
+        concat!(
+            "self.map(subject, 80 + (has(subject.serviceAccounts) ? subject.serviceAccounts.map(name, name.size() + 3).sum() : 0)",
+            " + (has(subject.podSelector) ? ",
+            selector_size!("subject.podSelector"),
+            " : 0)).sum() <= 8192",
+        ),
+        "should have at most 8192 characters in all subjects together: use * in names, or write several policies",
+    )
+}
+
+/// On a label selector.
+pub(super) const SELECTOR: (&str, &str) = (
+    concat!(selector_size!("self"), " <= 1536"),
+    "should have at most 1536 characters in all: use fewer labels and values",
+);
+
+/// On `roles.allowed`.
+pub(super) const ROLES: (&str, &str) = (
+    "self.map(role, role.size() + 3).sum() <= 2048",
+    "should have at most 2048 characters in all roles together: use * in paths and names, or write several policies",
+);
+
+/// On `audiences.allowed`.
+pub(super) const AUDIENCES: (&str, &str) = (
+    "self.map(audience, audience.size() + 3).sum() <= 1024",
+    "should have at most 1024 characters in all audiences together: list fewer",
+);
+
+/// On `claims.principalTags`.
+pub(super) const PRINCIPAL_TAGS: (&str, &str) = (
+    "self.map(key, key.size() + self[key].size() + 6).sum() <= 896",
+    "should have at most 896 characters in all keys and values together: use fewer tags or shorter names",
+);
+
+/// On `containers.include` and `containers.exclude`.
+pub(super) const CONTAINERS: (&str, &str) = (
+    "self.map(name, name.size() + 3).sum() <= 1536",
+    "should have at most 1536 characters in all names together: use * in names",
+);
+
+fn rule(rule: &str, message: &str) -> serde_json::Value {
+    let rule = Rule::new(rule).message(message);
+    serde_json::json!([rule])
+}
