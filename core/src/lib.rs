@@ -34,7 +34,7 @@ pub use labels::{Operator, Pairs, Requirement, Selector};
 pub use lock::{Lock, LockMode};
 pub use pattern::{Glob, InvalidRolePattern, RolePattern};
 pub use policy::{
-    AVAILABLE_SOURCES, Algorithm, Audiences, AwsSettings, Claims, ContainerFilter, InvalidPolicy, Policy, PolicyName,
+    AVAILABLE_SOURCES, Algorithm, Audiences, AwsSettings, Claims, ContainerFilter, InvalidPolicy, OnExpiry, Policy, PolicyName,
     PolicySet, Roles, Standing, TokenSettings, TokenSource,
 };
 pub use refusal::{Denied, Refusal};

@@ -127,6 +127,18 @@ pub struct Policy {
     pub expires_at: Option<Timestamp>,
     /// In force in these windows only.
     pub active_schedule: Option<Schedule>,
+    /// What becomes of running pods once it is not in force any more.
+    pub on_expiry: OnExpiry,
+}
+
+/// What becomes of pods that run with a policy's grant once the policy has expired, is disabled or its window is closed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnExpiry {
+    /// They keep their role: the kubelet renews their tokens as long as they run.
+    #[default]
+    Keep,
+    /// The operator evicts them, if the installation allows it to.
+    Evict,
 }
 
 /// Roles that a policy allows.

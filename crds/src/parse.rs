@@ -5,7 +5,7 @@
 
 use crate::v1alpha1::{
     Algorithm, Audiences, Aws, Claims, ClusterTokenScopePolicy, Containers, LabelOperator, LabelRequirement,
-    LabelSelector, PolicySpec, Roles, Source, Spiffe, Subject, Token, TokenScopePolicy,
+    LabelSelector, OnExpiry, PolicySpec, Roles, Source, Spiffe, Subject, Token, TokenScopePolicy,
 };
 use jiff::Timestamp;
 use std::{
@@ -57,6 +57,10 @@ impl PolicySpec {
             disabled: self.disabled,
             fallback: self.fallback,
             expires_at: self.expires_at.as_deref().map(moment).transpose()?,
+            on_expiry: match self.on_expiry {
+                OnExpiry::Keep => core::OnExpiry::Keep,
+                OnExpiry::Evict => core::OnExpiry::Evict,
+            },
             active_schedule: match &self.active_schedule {
                 None => None,
                 Some(schedule) => Some(core::Schedule::parse(

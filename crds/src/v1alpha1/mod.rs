@@ -11,7 +11,7 @@ mod status;
 pub use cluster_policy::{ClusterPolicySpec, ClusterTokenScopePolicy};
 pub use policy::{
     ActiveSchedule, Algorithm, Audiences, Aws, Claims, Containers, LabelOperator, LabelRequirement, LabelSelector,
-    PolicySpec, Roles, Source, Spiffe, Subject, Token, TokenScopePolicy,
+    OnExpiry, PolicySpec, Roles, Source, Spiffe, Subject, Token, TokenScopePolicy,
 };
 pub use status::{MOST_TRUST_POLICIES, PolicyStatus, TrustPolicy};
 

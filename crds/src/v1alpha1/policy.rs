@@ -127,6 +127,25 @@ pub struct PolicySpec {
     /// Left out: always.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active_schedule: Option<ActiveSchedule>,
+
+    /// What becomes of pods that run with a grant of the policy once it has expired, is disabled or its window is closed.
+    /// Keep: they keep their role until they are deleted. Evict: the operator evicts them, within their
+    /// PodDisruptionBudgets, if the chart's value operator.evictExpired allows it to. No token is revoked: one that a pod
+    /// read before stays valid until it expires.
+    #[serde(default)]
+    pub on_expiry: OnExpiry,
+}
+
+/// What becomes of running pods once the policy that granted their role is no longer in force.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[expect(
+    missing_docs,
+    reason = "the field that has it describes them, which is what users read"
+)]
+pub enum OnExpiry {
+    #[default]
+    Keep,
+    Evict,
 }
 
 /// A group of pods. Everything in it must match; an empty one matches every pod.

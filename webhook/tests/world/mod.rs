@@ -259,6 +259,7 @@ pub fn policy(name: &str) -> Policy {
         fallback: false,
         expires_at: None,
         active_schedule: None,
+        on_expiry: tokenscope_core::OnExpiry::Keep,
     }
 }
 
