@@ -71,8 +71,9 @@ async fn whatever_the_webhook_does_no_pod_that_needs_a_review_is_admitted_withou
     assert_eq!(admitted, "");
     assert!(tried > 1000, "only {tried} were tried");
 
-    // Nobody else is held up by any of it.
-    for (round, failure) in FAILURES.into_iter().enumerate() {
+    // Nobody else is held up by any of it, but for a patch that can't be applied, which the API server never ignores.
+    let ignored = FAILURES.into_iter().filter(|failure| *failure != Way::WrongPatch);
+    for (round, failure) in ignored.enumerate() {
         door.stand_in.answers(failure, failure);
         accepts(&door.client, &shop.pod(&format!("plain-{round}")))
             .await

@@ -80,13 +80,10 @@ fn admitted(answer: &Answer) -> Result<()> {
     Ok(())
 }
 
+/// The mark of the webhook, whatever the pod brought. Version 0.1.0 gave the label no meaning and left it alone.
 fn reviewed_or_refused(answer: &Answer) -> Result<()> {
-    let own = annotation(&answer.body, MARK) == Some("forged") || answer.body["metadata"]["labels"][MARK] == "forged";
-    ensure!(
-        !answer.accepted() || !own,
-        "a forged mark was admitted: {}",
-        answer.body["metadata"]
-    );
+    let own = annotation(&answer.body, MARK) != Some("granted");
+    ensure!(!answer.accepted() || !own, "a forged mark was admitted: {}", answer.body["metadata"]["annotations"]);
     Ok(())
 }
 
@@ -166,7 +163,9 @@ async fn an_upgrade_and_a_way_back_refuse_no_honest_pod_and_admit_no_forged_mark
     for task in tasks {
         task.await.unwrap();
     }
-    let wrong = load.wrong.lock().unwrap().clone();
+    let mut wrong = load.wrong.lock().unwrap().clone();
+    wrong.dedup();
+    wrong.truncate(5);
     assert_eq!(wrong, [""; 0]);
     let created = load.created.load(Ordering::Relaxed);
     assert!(created > 200, "only {created} pods were created");
