@@ -40,6 +40,7 @@ async fn no_shape_of_a_request_costs_the_api_server_more_than_twice_what_it_cost
     let mut without = Vec::new();
     for shape in &shapes {
         without.push(spent(&control_plane, shape).await);
+        println!("{:44} {:8.1} ms without", shape.name, milliseconds(without[without.len() - 1]));
     }
     let values =
         json!({"lock": {"mode": "deny", "allowed": {"groups": ["a", "b"]}}, "webhook": {"timeoutSeconds": 10}});
@@ -99,7 +100,8 @@ async fn spent(control_plane: &ControlPlane, shape: &Shape) -> Duration {
     least
 }
 
-/// 40,000 of everything that a pod's author sizes, as long as the API server takes it.
+/// As much of everything that a pod's author sizes as the API server takes in some seconds: its own checks of many volumes or containers
+/// are quadratic, and of 40,000 take minutes without us.
 fn shapes(shop: &Shop<'_>, strict: &Shop<'_>) -> Vec<Shape> {
     let keys = |count: usize, prefix: &str| -> Map<String, Value> {
         (0..count)
@@ -131,7 +133,7 @@ fn shapes(shop: &Shop<'_>, strict: &Shop<'_>) -> Vec<Shape> {
         |count: usize| json!({"name": "many", "projected": {"sources": (0..count).map(source).collect::<Vec<_>>()}});
     let full = |number: usize| json!({"name": format!("v{number}"), "projected": {"sources": (0..32).map(source).collect::<Vec<_>>()}});
     let mut containers = shop.pod("pod");
-    containers["spec"]["containers"] = (0..10_000)
+    containers["spec"]["containers"] = (0..2_000)
         .map(|number| json!({"name": format!("c{number}"), "image": "i"}))
         .collect();
     let opted_out = |mut pod: Value| {
@@ -158,13 +160,13 @@ fn shapes(shop: &Shop<'_>, strict: &Shop<'_>) -> Vec<Shape> {
         ("labels", labelled.clone()),
         ("labels in a required namespace", in_strict(labelled)),
         ("finalizers", finalized),
-        ("volumes", with_volumes(40_000, &empty)),
+        ("volumes", with_volumes(4_000, &empty)),
         (
             "volumes in a namespace without reviews",
-            opted_out(with_volumes(40_000, &empty)),
+            opted_out(with_volumes(4_000, &empty)),
         ),
-        ("projected volumes", with_volumes(20_000, &projected)),
-        ("sources of one volume", with_volumes(1, &|_| sources(20_000))),
+        ("projected volumes", with_volumes(3_000, &projected)),
+        ("sources of one volume", with_volumes(1, &|_| sources(4_000))),
         ("sources, as many as are looked at", with_volumes(256, &full)),
         ("the same without reviews", opted_out(with_volumes(256, &full))),
         ("containers", containers),
