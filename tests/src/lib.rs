@@ -1,6 +1,7 @@
 //! Proves the project from outside, against real servers; demo and benches run on the same harness.
 //!
 //! - [`control_plane`]: a real etcd and kube-apiserver, and what a kubelet and an administrator ask of them;
+//! - [`controllers`]: the real controllers of Kubernetes beside it;
 //! - [`install`]: tokenscope as its charts say, with its real programs running outside the cluster;
 //! - [`admission`]: creating pods and looking at the whole answer, warnings included;
 //! - [`compat`]: recorded cases of the EKS webhook's suite;
@@ -22,6 +23,7 @@ pub mod apply;
 pub mod compat;
 pub mod container;
 pub mod control_plane;
+pub mod controllers;
 pub mod csi;
 pub mod direct;
 pub mod fixtures;
