@@ -102,7 +102,10 @@ pub fn containers_and_skip_list(namespace: &str, name: &str, containers: usize, 
         &format!(
             "\"annotations\":{{\"tokenscope.io/role-arn\":\"{ORDERS}\",\"tokenscope.io/skip-containers\":\"{skip}\"}}"
         ),
-        &format!("\"containers\":{}", list(containers, |n| format!("{{\"name\":\"c{n}\"}}"))),
+        &format!(
+            "\"containers\":{}",
+            list(containers, |n| format!("{{\"name\":\"c{n}\"}}"))
+        ),
     )
 }
 
@@ -123,13 +126,23 @@ pub fn metadata(namespace: &str, name: &str, member: &str, value: &str) -> Strin
 
 /// A pod that asks for a role that nobody allows.
 pub fn asks_too_much(namespace: &str, name: &str) -> String {
-    metadata(namespace, name, "annotations", &format!("{{\"tokenscope.io/role-arn\":\"{ADMIN}\"}}"))
+    metadata(
+        namespace,
+        name,
+        "annotations",
+        &format!("{{\"tokenscope.io/role-arn\":\"{ADMIN}\"}}"),
+    )
 }
 
 /// A pod with so many volumes.
 pub fn volumes(namespace: &str, name: &str, count: usize) -> String {
     let volumes = list(count, |n| format!("{{\"name\":\"v{n}\",\"emptyDir\":{{}}}}"));
-    pod(namespace, name, "\"labels\":{}", &format!("{ONE_CONTAINER},\"volumes\":{volumes}"))
+    pod(
+        namespace,
+        name,
+        "\"labels\":{}",
+        &format!("{ONE_CONTAINER},\"volumes\":{volumes}"),
+    )
 }
 
 /// A pod with a volume of so many projected tokens for AWS's audience.
@@ -138,7 +151,12 @@ pub fn sources(namespace: &str, name: &str, count: usize) -> String {
         format!("{{\"serviceAccountToken\":{{\"audience\":\"sts.amazonaws.com\",\"path\":\"{n}\"}}}}")
     });
     let volumes = format!("[{{\"name\":\"tokens\",\"projected\":{{\"sources\":{sources}}}}}]");
-    pod(namespace, name, "\"labels\":{}", &format!("{ONE_CONTAINER},\"volumes\":{volumes}"))
+    pod(
+        namespace,
+        name,
+        "\"labels\":{}",
+        &format!("{ONE_CONTAINER},\"volumes\":{volumes}"),
+    )
 }
 
 /// A pod that asks, whose container has so many variables.
@@ -165,6 +183,17 @@ pub fn affinity(namespace: &str, name: &str, terms: usize) -> String {
         "\"affinity\":{{\"nodeAffinity\":{{\"requiredDuringSchedulingIgnoredDuringExecution\":{{\"nodeSelectorTerms\":{terms}}}}}}}"
     );
     pod(namespace, name, "\"labels\":{}", &format!("{ONE_CONTAINER},{affinity}"))
+}
+
+/// A review of a new pod of this text, as the API server would send it.
+pub fn review(namespace: &str, pod: &str) -> String {
+    format!(
+        "{{\"apiVersion\":\"admission.k8s.io/v1\",\"kind\":\"AdmissionReview\",\"request\":{{\
+         \"uid\":\"00000000-0000-4000-8000-000000000000\",\"kind\":{{\"group\":\"\",\"version\":\"v1\",\"kind\":\"Pod\"}},\
+         \"resource\":{{\"group\":\"\",\"version\":\"v1\",\"resource\":\"pods\"}},\"name\":\"some-pod\",\
+         \"namespace\":\"{namespace}\",\"operation\":\"CREATE\",\"userInfo\":{{\"username\":\"somebody\"}},\
+         \"object\":{pod},\"oldObject\":null,\"dryRun\":false,\"options\":null}}}}"
+    )
 }
 
 /// A list of so many texts, as JSON.

@@ -13,27 +13,40 @@ use crate::pods::survives_a_restart;
 
 pub(crate) fn attacks() -> Vec<Attack> {
     vec![
-        Attack::new("M1", "service_accounts_with_annotations_of_a_quarter_megabyte", 8, |field, round| {
-            Box::pin(large_accounts(field, round, |name| {
-                let value = "v".repeat(200_000);
-                let annotations =
-                    format!("{{\"tokenscope.io/x\":\"{value}\",\"tokenscope.io/audience\":\"{}\"}}", "a".repeat(50_000));
-                account(name, &format!("\"annotations\":{annotations}"))
-            }))
-        })
+        Attack::new(
+            "M1",
+            "service_accounts_with_annotations_of_a_quarter_megabyte",
+            8,
+            |field, round| {
+                Box::pin(large_accounts(field, round, |name| {
+                    let value = "v".repeat(200_000);
+                    let annotations = format!(
+                        "{{\"tokenscope.io/x\":\"{value}\",\"tokenscope.io/audience\":\"{}\"}}",
+                        "a".repeat(50_000)
+                    );
+                    account(name, &format!("\"annotations\":{annotations}"))
+                }))
+            },
+        )
         .judged_by(|field| Box::pin(survives_a_restart(field))),
         Attack::new("M1", "service_accounts_with_a_megabyte_of_labels", 8, |field, round| {
             Box::pin(large_accounts(field, round, |name| {
-                account(name, &format!("\"labels\":{}", shapes::map(14_000, "label", &"v".repeat(60))))
+                account(
+                    name,
+                    &format!("\"labels\":{}", shapes::map(14_000, "label", &"v".repeat(60))),
+                )
             }))
         })
         .judged_by(|field| Box::pin(survives_a_restart(field))),
         Attack::new("", "service_accounts_that_change_all_the_time", 4, |field, round| {
             Box::pin(account_flapping(field, round))
         }),
-        Attack::new("", "many_namespaces_each_with_a_crowd_of_service_accounts", 8, |field, round| {
-            Box::pin(many_namespaces(field, round))
-        })
+        Attack::new(
+            "",
+            "many_namespaces_each_with_a_crowd_of_service_accounts",
+            8,
+            |field, round| Box::pin(many_namespaces(field, round)),
+        )
         .judged_by(|field| Box::pin(many_namespaces_survive_a_restart(field))),
         Attack::new("", "a_namespace_whose_labels_change_all_the_time", 2, |field, round| {
             Box::pin(namespace_labels(field, round))
@@ -67,10 +80,19 @@ async fn account_flapping(field: Arc<Field>, round: Round) -> Result<()> {
     let path = format!("{collection}/{name}");
     while round.goes_on() {
         let annotations = format!("\"annotations\":{{\"tokenscope.io/role-arn\":\"{ORDERS}\"}}");
-        round.send(&field.author, http::Method::POST, &collection, account(&name, &annotations)).await?;
+        round
+            .send(
+                &field.author,
+                http::Method::POST,
+                &collection,
+                account(&name, &annotations),
+            )
+            .await?;
         for number in 0..5 {
             let change = json!({"metadata": {"annotations": {"tokenscope.io/role-arn": format!("{ORDERS}-{number}")}}});
-            round.send(&field.author, http::Method::PATCH, &path, change.to_string()).await?;
+            round
+                .send(&field.author, http::Method::PATCH, &path, change.to_string())
+                .await?;
         }
         round.send(&field.author, http::Method::DELETE, &path, "{}").await?;
     }
@@ -86,7 +108,9 @@ async fn many_namespaces(field: Arc<Field>, round: Round) -> Result<()> {
     for number in 0..12 {
         let namespace = crowd(round.worker * 12 + number);
         let body = json!({"metadata": {"name": namespace}}).to_string();
-        round.send(&field.admin, http::Method::POST, "/api/v1/namespaces", body).await?;
+        round
+            .send(&field.admin, http::Method::POST, "/api/v1/namespaces", body)
+            .await?;
         let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts");
         for account_number in 0..30 {
             if !round.goes_on() {
@@ -106,7 +130,9 @@ fn crowd(number: usize) -> String {
 async fn many_namespaces_survive_a_restart(field: Arc<Field>) -> Result<()> {
     let result = survives_a_restart(Arc::clone(&field)).await;
     for number in 0..96 {
-        field.delete_all(&format!("/api/v1/namespaces/{}/serviceaccounts", crowd(number))).await?;
+        field
+            .delete_all(&format!("/api/v1/namespaces/{}/serviceaccounts", crowd(number)))
+            .await?;
     }
     result
 }
@@ -119,10 +145,17 @@ async fn namespace_labels(field: Arc<Field>, round: Round) -> Result<()> {
             break;
         }
         let labels: serde_json::Map<_, _> = (0..400)
-            .map(|label| (format!("label-{}-{label}", round.worker), json!(format!("value-{number}"))))
+            .map(|label| {
+                (
+                    format!("label-{}-{label}", round.worker),
+                    json!(format!("value-{number}")),
+                )
+            })
             .collect();
         let change = json!({"metadata": {"labels": labels}});
-        round.send(&field.admin, http::Method::PATCH, &path, change.to_string()).await?;
+        round
+            .send(&field.admin, http::Method::PATCH, &path, change.to_string())
+            .await?;
         round.pause(20).await;
     }
     Ok(())
@@ -140,7 +173,9 @@ async fn events(field: Arc<Field>, round: Round) -> Result<()> {
             "reason": "RoleDenied", "message": "m".repeat(1000), "type": "Warning",
             "source": {"component": "tokenscope-webhook"},
         });
-        round.send(&field.author, http::Method::POST, &path, event.to_string()).await?;
+        round
+            .send(&field.author, http::Method::POST, &path, event.to_string())
+            .await?;
     }
     Ok(())
 }

@@ -146,15 +146,16 @@ impl Round {
         Instant::now() < self.until
     }
 
-    /// Sleeps until the attack ends.
-    pub(crate) async fn hold(&self) {
-        tokio::time::sleep_until(self.until).await;
-    }
-
     /// Sleeps so long, or until the attack ends.
     pub(crate) async fn pause(&self, milliseconds: u64) {
         let wanted = Instant::now() + Duration::from_millis(milliseconds);
         tokio::time::sleep_until(wanted.min(self.until)).await;
+    }
+
+    /// Sleeps four times as long as the last request took, within bounds: what the API server takes for a large pod with or
+    /// without us shall not be what honest creates wait for.
+    pub(crate) async fn pace(&self, took: Duration) {
+        self.pause((took.as_millis() as u64 * 4).clamp(150, 2000)).await;
     }
 
     /// Counts what came of a request.
@@ -270,8 +271,15 @@ fn median(windows: &[Window], percent: usize) -> Duration {
 /// A pod that asks for a role by an annotation of its own and has none, or one that nobody allows.
 fn without_its_grant(pod: &Value) -> Option<String> {
     let annotations = pod["metadata"]["annotations"].as_object()?;
-    let asks = annotations.iter().any(|(key, _)| key.starts_with("tokenscope.io/role-arn"));
-    let opted_out = annotations.get("tokenscope.io/inject").is_some_and(|value| value == "false");
+    let containers = pod["spec"]["containers"].as_array()?;
+    let asks = annotations.keys().any(|key| {
+        let rest = key.strip_prefix("tokenscope.io/role-arn");
+        // A role for a container that isn't there asks for nothing.
+        rest.is_some_and(|rest| rest.is_empty() || containers.iter().any(|one| one["name"] == rest[1..]))
+    });
+    let opted_out = annotations
+        .get("tokenscope.io/inject")
+        .is_some_and(|value| value == "false");
     let spec = pod["spec"].to_string();
     let granted = spec.contains("AWS_WEB_IDENTITY_TOKEN_FILE") && spec.contains(":role/shop/");
     (asks && !opted_out && !granted).then(|| format!("admitted without its grant: {}", pod["metadata"]["name"]))
@@ -281,20 +289,36 @@ fn judge(field: &Field, attacked: &[Window], tally: &Tally, outcome: &mut Outcom
     let failures = &mut outcome.failures;
     let added = outcome.attacked[1].saturating_sub(outcome.quiet[1]);
     if added > MOST_ADDED {
-        failures.push(format!("the p99 of honest creates rose by {added:.0?}, and may by {MOST_ADDED:?}"));
+        failures.push(format!(
+            "the p99 of honest creates rose by {added:.0?}, and may by {MOST_ADDED:?}"
+        ));
     }
     if let Some(refused) = attacked.iter().find_map(|window| window.refused.first()) {
-        failures.push(format!("{} honest creates were refused, first {}", outcome.refused, short(refused)));
+        failures.push(format!(
+            "{} honest creates were refused, first {}",
+            outcome.refused,
+            short(refused)
+        ));
     }
-    let unreviewed = attacked.iter().flat_map(|window| &window.unreviewed).chain(&tally.unreviewed);
+    let unreviewed = attacked
+        .iter()
+        .flat_map(|window| &window.unreviewed)
+        .chain(&tally.unreviewed);
     if let Some(first) = unreviewed.clone().next() {
-        failures.push(format!("{} pods were admitted unreviewed, first {}", unreviewed.count(), short(first)));
+        failures.push(format!(
+            "{} pods were admitted unreviewed, first {}",
+            unreviewed.count(),
+            short(first)
+        ));
     }
     if tally.answers.is_empty() {
         failures.push("the attack sent nothing".to_owned());
     }
     if tally.longest_refusal > LONGEST_REFUSAL {
-        failures.push(format!("a refusal had {} bytes, and may have {LONGEST_REFUSAL}", tally.longest_refusal));
+        failures.push(format!(
+            "a refusal had {} bytes, and may have {LONGEST_REFUSAL}",
+            tally.longest_refusal
+        ));
     }
     let requests: u64 = tally.answers.values().sum();
     for (health, limit) in outcome.health.iter().zip(field.limits()) {

@@ -81,7 +81,11 @@ impl Field {
                 }
             }
         }
-        let secret = get_json(&admin, &format!("/api/v1/namespaces/{RELEASE}/secrets/tokenscope-webhook-tls")).await?;
+        let secret = get_json(
+            &admin,
+            &format!("/api/v1/namespaces/{RELEASE}/secrets/tokenscope-webhook-tls"),
+        )
+        .await?;
         let bundle = secret["data"]["ca.crt"].as_str().context("the Secret has a ca.crt")?;
         let field = Self {
             honest: Arc::new(Honest::open(&control_plane).await?),
@@ -160,15 +164,20 @@ impl Field {
     /// Logs stay for whoever looks for the reason of a failure.
     pub(crate) fn keep_logs(&self) {
         self.control_plane.keep_folder();
-        println!("all logs stay in {}", self.control_plane.folder().join("logs").display());
+        println!(
+            "all logs stay in {}",
+            self.control_plane.folder().join("logs").display()
+        );
     }
 
     async fn clean_up(&self) -> Result<()> {
         for namespace in ["honest", HOSTILE, REQUIRED] {
             self.delete_all(&format!("/api/v1/namespaces/{namespace}/pods")).await?;
-            self.delete_all(&format!("/api/v1/namespaces/{namespace}/events")).await?;
+            self.delete_all(&format!("/api/v1/namespaces/{namespace}/events"))
+                .await?;
         }
-        self.delete_all(&format!("/api/v1/namespaces/{HOSTILE}/serviceaccounts")).await?;
+        self.delete_all(&format!("/api/v1/namespaces/{HOSTILE}/serviceaccounts"))
+            .await?;
         self.delete_all(POLICIES).await?;
         for account in ["default", "orders"] {
             self.control_plane.create_service_account(HOSTILE, account, &[]).await?;

@@ -91,7 +91,11 @@ async fn watch(field: Arc<Field>, number: usize, stop: CancellationToken) -> Hea
         if in_a_row == 0 {
             path = if path == "/livez" { "/readyz" } else { "/livez" };
         }
-        if stop.run_until_cancelled(tokio::time::sleep(PROBE_PERIOD)).await.is_none() {
+        if stop
+            .run_until_cancelled(tokio::time::sleep(PROBE_PERIOD))
+            .await
+            .is_none()
+        {
             health.logged = log_length(process).saturating_sub(before);
             return health;
         }

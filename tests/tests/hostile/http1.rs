@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::attack::{Attack, Round};
 use crate::field::{Field, HOSTILE};
-use crate::wire::{connect, failure, head, post_with, review, tcp};
+use crate::wire::{connect, failure, head, post_with, tcp};
 
 pub(crate) fn attacks() -> Vec<Attack> {
     vec![
@@ -19,12 +19,18 @@ pub(crate) fn attacks() -> Vec<Attack> {
         Attack::new("N2", "bodies_that_are_declared_and_never_come", 4, |field, round| {
             Box::pin(slow_bodies(field, round))
         }),
-        Attack::new("T7b", "idle_connections_to_the_port_of_the_reviews", 4, |field, round| {
-            Box::pin(async move { idle(&round, field.review_port(), 200).await })
-        }),
-        Attack::new("", "heads_that_come_a_byte_at_a_time_on_both_ports", 2, |field, round| {
-            Box::pin(slow_heads(field, round))
-        }),
+        Attack::new(
+            "T7b",
+            "idle_connections_to_the_port_of_the_reviews",
+            4,
+            |field, round| Box::pin(async move { idle(&round, field.review_port(), 200).await }),
+        ),
+        Attack::new(
+            "",
+            "heads_that_come_a_byte_at_a_time_on_both_ports",
+            2,
+            |field, round| Box::pin(slow_heads(field, round)),
+        ),
         Attack::new("", "answers_that_nobody_reads", 4, |field, round| {
             Box::pin(unread_answers(field, round))
         }),
@@ -40,7 +46,9 @@ pub(crate) fn attacks() -> Vec<Attack> {
         Attack::new("", "connections_that_close_before_their_answer", 3, |field, round| {
             Box::pin(early_close(field, round))
         }),
-        Attack::new("", "a_flood_of_scrapes", 4, |field, round| Box::pin(scrapes(field, round))),
+        Attack::new("", "a_flood_of_scrapes", 4, |field, round| {
+            Box::pin(scrapes(field, round))
+        }),
         Attack::new("", "requests_pipelined_by_the_thousand", 2, |field, round| {
             Box::pin(pipelined(field, round))
         }),
@@ -109,7 +117,11 @@ async fn slow_heads(field: Arc<Field>, round: Round) -> Result<()> {
             break;
         }
         for stream in &mut plain {
-            round.count(if stream.write_all(byte).await.is_ok() { "byte" } else { "broken" });
+            round.count(if stream.write_all(byte).await.is_ok() {
+                "byte"
+            } else {
+                "broken"
+            });
         }
         for stream in &mut secure {
             let sent = stream.write_all(byte).await.is_ok() && stream.flush().await.is_ok();
@@ -122,7 +134,7 @@ async fn slow_heads(field: Arc<Field>, round: Round) -> Result<()> {
 
 /// Large answers asked for one after the other on connections that nobody reads.
 async fn unread_answers(field: Arc<Field>, round: Round) -> Result<()> {
-    let body = review(HOSTILE, &shapes::containers(HOSTILE, "unread", 200));
+    let body = shapes::review(HOSTILE, &shapes::containers(HOSTILE, "unread", 200));
     let request = format!("{}{body}", head(&format!("Content-Length: {}", body.len())));
     let mut open = Vec::new();
     while round.goes_on() {
@@ -134,7 +146,11 @@ async fn unread_answers(field: Arc<Field>, round: Round) -> Result<()> {
         for stream in &mut open {
             let write = stream.write_all(request.as_bytes());
             let sent = tokio::time::timeout(Duration::from_millis(20), write).await;
-            round.count(if matches!(sent, Ok(Ok(()))) { "sent" } else { "not taken" });
+            round.count(if matches!(sent, Ok(Ok(()))) {
+                "sent"
+            } else {
+                "not taken"
+            });
         }
         round.pause(20).await;
     }
@@ -183,7 +199,11 @@ async fn handshakes(field: Arc<Field>, round: Round) -> Result<()> {
         let mut begun = Vec::new();
         for _ in 0..60 {
             if let Ok(mut stream) = tcp(field.review_port()).await {
-                round.count(if stream.write_all(BEGUN).await.is_ok() { "begun" } else { "broken" });
+                round.count(if stream.write_all(BEGUN).await.is_ok() {
+                    "begun"
+                } else {
+                    "broken"
+                });
                 begun.push(stream);
             }
         }
@@ -197,7 +217,7 @@ async fn handshakes(field: Arc<Field>, round: Round) -> Result<()> {
 }
 
 async fn early_close(field: Arc<Field>, round: Round) -> Result<()> {
-    let body = review(HOSTILE, &shapes::containers(HOSTILE, "closed", 200));
+    let body = shapes::review(HOSTILE, &shapes::containers(HOSTILE, "closed", 200));
     let request = format!("{}{body}", head(&format!("Content-Length: {}", body.len())));
     while round.goes_on() {
         if let Ok(mut stream) = connect(&field, b"http/1.1").await {
@@ -236,7 +256,11 @@ async fn pipelined(field: Arc<Field>, round: Round) -> Result<()> {
                 while matches!(read.read(&mut sink).await, Ok(length) if length > 0) {}
             });
             let sent = tokio::time::timeout(Duration::from_secs(3), write.write_all(many.as_bytes())).await;
-            round.count(if matches!(sent, Ok(Ok(()))) { "sent" } else { "not taken" });
+            round.count(if matches!(sent, Ok(Ok(()))) {
+                "sent"
+            } else {
+                "not taken"
+            });
             reader.abort();
         }
         round.pause(100).await;

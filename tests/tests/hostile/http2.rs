@@ -11,7 +11,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::attack::{Attack, Round};
 use crate::field::{Field, HOSTILE};
-use crate::wire::{connect, review};
+use crate::wire::connect;
 
 // RFC 9113 section 6: types of frames and their flags.
 const DATA: u8 = 0;
@@ -124,7 +124,7 @@ async fn rapid_reset(field: Arc<Field>, round: Round) -> Result<()> {
 }
 
 async fn endless_streams(field: Arc<Field>, round: Round) -> Result<()> {
-    let body = review(HOSTILE, &shapes::containers(HOSTILE, "endless", 100));
+    let body = shapes::review(HOSTILE, &shapes::containers(HOSTILE, "endless", 100));
     let half = &body.as_bytes()[..body.len() / 2];
     while round.goes_on() {
         let Ok(mut connection) = Connection::open(&field, 1 << 20).await else {
@@ -176,7 +176,7 @@ async fn continuations(field: Arc<Field>, round: Round) -> Result<()> {
 
 /// Every answer is large, and the server must not send a byte of any.
 async fn zero_window(field: Arc<Field>, round: Round) -> Result<()> {
-    let body = review(HOSTILE, &shapes::containers(HOSTILE, "window", 250));
+    let body = shapes::review(HOSTILE, &shapes::containers(HOSTILE, "window", 250));
     while round.goes_on() {
         let Ok(mut connection) = Connection::open(&field, 0).await else {
             round.count("not accepted");

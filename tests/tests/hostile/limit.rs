@@ -98,9 +98,16 @@ fn memory_hierarchy(own: &str, mounts: &str) -> Option<(PathBuf, &'static str)> 
     let path = own.lines().find_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);
         let controllers = fields.next()?;
-        controllers.split(',').any(|name| name == "memory").then(|| fields.next())?
+        controllers
+            .split(',')
+            .any(|name| name == "memory")
+            .then(|| fields.next())?
     })?;
     let below = v1.join(path.trim_start_matches('/'));
-    let parent = if path.contains("..") || !Path::new(&below).is_dir() { v1 } else { below };
+    let parent = if path.contains("..") || !Path::new(&below).is_dir() {
+        v1
+    } else {
+        below
+    };
     Some((parent, "memory.limit_in_bytes"))
 }

@@ -10,7 +10,6 @@
 
 mod accounts;
 mod attack;
-mod faults;
 mod field;
 mod health;
 mod honest;
@@ -68,7 +67,11 @@ fn main() -> ExitCode {
         total - wanted.len(),
         started.elapsed().as_secs_f64()
     );
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn attacks() -> Vec<Attack> {
@@ -79,7 +82,6 @@ fn attacks() -> Vec<Attack> {
         policies::attacks(),
         http1::attacks(),
         http2::attacks(),
-        faults::attacks(),
     ]
     .into_iter()
     .flatten()

@@ -1,6 +1,7 @@
 //! What an author of pods can do: shapes that are large or many, and marks that are not his.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
@@ -13,19 +14,32 @@ use crate::field::{Field, HOSTILE, REQUIRED};
 
 pub(crate) fn attacks() -> Vec<Attack> {
     vec![
-        Attack::new("C1", "many_containers_with_a_long_list_of_names_to_skip", 2, |field, round| {
-            Box::pin(shape(field, round, |name| shapes::containers_and_skip_list(HOSTILE, name, 9000, 24_000)))
-        }),
-        Attack::new("C2", "thousands_of_containers_under_a_policy_that_grants", 4, |field, round| {
-            Box::pin(shape(field, round, |name| shapes::containers(HOSTILE, name, 31_000)))
-        }),
+        Attack::new(
+            "C1",
+            "many_containers_with_a_long_list_of_names_to_skip",
+            2,
+            |field, round| {
+                Box::pin(shape(field, round, |name| {
+                    shapes::containers_and_skip_list(HOSTILE, name, 9000, 24_000)
+                }))
+            },
+        ),
+        Attack::new(
+            "C2",
+            "thousands_of_containers_under_a_policy_that_grants",
+            4,
+            |field, round| Box::pin(shape(field, round, |name| shapes::containers(HOSTILE, name, 31_000))),
+        ),
         Attack::new("M2", "pods_with_variables_of_a_megabyte", 4, |field, round| {
             Box::pin(megabyte_variables(field, round))
         })
         .judged_by(|field| Box::pin(survives_a_restart(field))),
-        Attack::new("A1", "forty_thousand_annotations_labels_and_finalizers", 1, |field, round| {
-            Box::pin(many_keys(field, round))
-        }),
+        Attack::new(
+            "A1",
+            "forty_thousand_annotations_labels_and_finalizers",
+            1,
+            |field, round| Box::pin(many_keys(field, round)),
+        ),
         Attack::new("T4", "refused_pods_with_invented_owners", 4, |field, round| {
             Box::pin(invented_owners(field, round))
         })
@@ -64,9 +78,12 @@ pub(crate) fn attacks() -> Vec<Attack> {
                 shapes::metadata(HOSTILE, name, "annotations", &annotations)
             }))
         }),
-        Attack::new("", "keys_written_with_escapes_and_keys_that_stand_twice", 1, |field, round| {
-            Box::pin(escaped_keys(field, round))
-        }),
+        Attack::new(
+            "",
+            "keys_written_with_escapes_and_keys_that_stand_twice",
+            1,
+            |field, round| Box::pin(escaped_keys(field, round)),
+        ),
         Attack::new("", "ephemeral_containers_by_the_thousand", 2, |field, round| {
             Box::pin(ephemeral_containers(field, round))
         }),
@@ -83,8 +100,9 @@ async fn shape(field: Arc<Field>, round: Round, text: fn(&str) -> String) -> Res
         if !round.goes_on() {
             break;
         }
+        let sent = Instant::now();
         round.create(&field.author, body.clone()).await?;
-        round.pause(150).await;
+        round.pace(sent.elapsed()).await;
     }
     Ok(())
 }
@@ -96,7 +114,9 @@ async fn megabyte_variables(field: Arc<Field>, round: Round) -> Result<()> {
             break;
         }
         let name = format!("large-{}-{number}", round.worker);
-        round.create(&field.author, shapes::variable(HOSTILE, &name, 1_250_000)).await?;
+        round
+            .create(&field.author, shapes::variable(HOSTILE, &name, 1_250_000))
+            .await?;
     }
     Ok(())
 }
@@ -117,8 +137,9 @@ async fn many_keys(field: Arc<Field>, round: Round) -> Result<()> {
         if !round.goes_on() {
             break;
         }
+        let sent = Instant::now();
         round.create(&field.author, (shape.pod)(HOSTILE, "keys")).await?;
-        round.pause(500).await;
+        round.pace(sent.elapsed()).await;
     }
     Ok(())
 }
@@ -128,8 +149,10 @@ async fn invented_owners(field: Arc<Field>, round: Round) -> Result<()> {
         if !round.goes_on() {
             break;
         }
-        let mut pod: serde_json::Value =
-            serde_json::from_str(&shapes::asks_too_much(HOSTILE, &format!("refused-{}-{number}", round.worker)))?;
+        let mut pod: serde_json::Value = serde_json::from_str(&shapes::asks_too_much(
+            HOSTILE,
+            &format!("refused-{}-{number}", round.worker),
+        ))?;
         pod["metadata"]["ownerReferences"] = json!([{
             "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("invented-{}-{number}", round.worker),
             "controller": true, "uid": format!("{:08x}-0000-4000-8000-{number:012x}", round.worker),
@@ -147,23 +170,36 @@ async fn others_still_get_events(field: Arc<Field>) -> Result<()> {
         namespace: "honest".to_owned(),
     };
     let name = format!("owner-{}", std::process::id());
-    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "app", "image": "app"}]}});
+    let template =
+        json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "app", "image": "app"}]}});
     let replica_set = json!({
         "apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": name},
         "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template},
     });
-    let owner = post(&field.admin, "/apis/apps/v1/namespaces/honest/replicasets", &replica_set).await?;
+    let owner = post(
+        &field.admin,
+        "/apis/apps/v1/namespaces/honest/replicasets",
+        &replica_set,
+    )
+    .await?;
     let mut pod = shop.asking("refused-beside-an-attack", ADMIN);
     pod["metadata"]["ownerReferences"] = json!([{
         "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": name, "uid": owner["metadata"]["uid"], "controller": true,
     }]);
     let answer = create_pod(&field.admin, &pod).await?;
-    ensure!(!answer.accepted(), "a pod that asks for a role that nobody allows was admitted");
-    eventually(PROPAGATION, "a refusal in another namespace is told by an Event", async || {
-        let events = shop.events_about("ReplicaSet", &name).await?;
-        ensure!(!events.is_empty(), "there is none");
-        Ok(())
-    })
+    ensure!(
+        !answer.accepted(),
+        "a pod that asks for a role that nobody allows was admitted"
+    );
+    eventually(
+        PROPAGATION,
+        "a refusal in another namespace is told by an Event",
+        async || {
+            let events = shop.events_about("ReplicaSet", &name).await?;
+            ensure!(!events.is_empty(), "there is none");
+            Ok(())
+        },
+    )
     .await
 }
 
@@ -214,12 +250,16 @@ async fn escaped_keys(field: Arc<Field>, round: Round) -> Result<()> {
 
 async fn ephemeral_containers(field: Arc<Field>, round: Round) -> Result<()> {
     let name = format!("host-{}", round.worker);
-    round.create(&field.author, shapes::metadata(HOSTILE, &name, "labels", "{}")).await?;
+    round
+        .create(&field.author, shapes::metadata(HOSTILE, &name, "labels", "{}"))
+        .await?;
     let containers = shapes::list(3000, |n| format!("{{\"name\":\"e{n}\",\"image\":\"app\"}}"));
     let body = format!("{{\"spec\":{{\"ephemeralContainers\":{containers}}}}}");
     let path = format!("/api/v1/namespaces/{HOSTILE}/pods/{name}/ephemeralcontainers");
     while round.goes_on() {
-        round.send(&field.author, http::Method::PATCH, &path, body.clone()).await?;
+        round
+            .send(&field.author, http::Method::PATCH, &path, body.clone())
+            .await?;
         round.pause(300).await;
     }
     Ok(())
@@ -232,12 +272,16 @@ async fn churn(field: Arc<Field>, round: Round) -> Result<()> {
     pod["spec"]["containers"][0] = json!({"name": "app", "image": "app"});
     let path = format!("/api/v1/namespaces/{HOSTILE}/pods");
     while round.goes_on() {
-        let created = round.send(&field.author, http::Method::POST, &path, pod.to_string()).await?;
+        let created = round
+            .send(&field.author, http::Method::POST, &path, pod.to_string())
+            .await?;
         let Some((201, body)) = created else { continue };
         let stored: serde_json::Value = serde_json::from_slice(&body)?;
         let name = stored["metadata"]["name"].as_str().context("a pod has a name")?;
         let now = r#"{"gracePeriodSeconds":0}"#;
-        round.send(&field.author, http::Method::DELETE, &format!("{path}/{name}"), now).await?;
+        round
+            .send(&field.author, http::Method::DELETE, &format!("{path}/{name}"), now)
+            .await?;
     }
     Ok(())
 }

@@ -15,18 +15,31 @@ const POLICIES: &str = "/apis/tokenscope.io/v1alpha1/namespaces/hostile/tokensco
 
 pub(crate) fn attacks() -> Vec<Attack> {
     vec![
-        Attack::new("T6", "policies_as_large_as_the_schema_lets_them_be", 2, |field, round| {
-            Box::pin(many(field, round, 30, |number, size| {
-                json!({"subjects": subjects(number, size, 64, 253), "roles": roles(size)})
-            }))
-        })
+        Attack::new(
+            "T6",
+            "policies_as_large_as_the_schema_lets_them_be",
+            2,
+            |field, round| {
+                Box::pin(many(
+                    field,
+                    round,
+                    30,
+                    |number, size| json!({"subjects": subjects(number, size, 64, 253), "roles": roles(size)}),
+                ))
+            },
+        )
         .judged_by(|field| Box::pin(survives_a_restart(field))),
-        Attack::new("D1", "subjects_times_names_with_different_default_roles", 1, |field, round| {
-            Box::pin(many(field, round, 4, |number, size| {
-                let role = format!("{ORDERS}-{number}");
-                json!({"subjects": subjects(0, size, 64, 253), "roles": {"allowed": [role], "default": role}})
-            }))
-        }),
+        Attack::new(
+            "D1",
+            "subjects_times_names_with_different_default_roles",
+            1,
+            |field, round| {
+                Box::pin(many(field, round, 4, |number, size| {
+                    let role = format!("{ORDERS}-{number}");
+                    json!({"subjects": subjects(0, size, 64, 253), "roles": {"allowed": [role], "default": role}})
+                }))
+            },
+        ),
         Attack::new("", "patterns_full_of_stars_against_long_names", 2, |field, round| {
             Box::pin(stars(field, round))
         }),
@@ -41,20 +54,25 @@ pub(crate) fn attacks() -> Vec<Attack> {
                 spec
             }))
         }),
-        Attack::new("", "selectors_with_every_value_that_the_schema_takes", 2, |field, round| {
-            Box::pin(many(field, round, 20, |number, size| {
-                let expressions: Vec<Value> = (0..16.min(size))
-                    .map(|key| {
-                        let values: Vec<String> = (0..size.min(32)).map(|value| format!("{value:x>63}")).collect();
-                        json!({"key": format!("k{number}-{key}"), "operator": "NotIn", "values": values})
-                    })
-                    .collect();
-                let subjects: Vec<Value> = (0..size.min(32))
-                    .map(|_| json!({"podSelector": {"matchExpressions": expressions}}))
-                    .collect();
-                json!({"subjects": subjects, "roles": roles(1)})
-            }))
-        }),
+        Attack::new(
+            "",
+            "selectors_with_every_value_that_the_schema_takes",
+            2,
+            |field, round| {
+                Box::pin(many(field, round, 20, |number, size| {
+                    let expressions: Vec<Value> = (0..16.min(size))
+                        .map(|key| {
+                            let values: Vec<String> = (0..size.min(32)).map(|value| format!("{value:x>63}")).collect();
+                            json!({"key": format!("k{number}-{key}"), "operator": "NotIn", "values": values})
+                        })
+                        .collect();
+                    let subjects: Vec<Value> = (0..size.min(32))
+                        .map(|_| json!({"podSelector": {"matchExpressions": expressions}}))
+                        .collect();
+                    json!({"subjects": subjects, "roles": roles(1)})
+                }))
+            },
+        ),
     ]
 }
 
@@ -94,11 +112,22 @@ async fn many(field: Arc<Field>, round: Round, count: usize, spec: fn(usize, usi
             break;
         }
         let name = format!("policy-{}-{number}", round.worker);
-        size = create_largest(&field, &round, &name, |size| spec(number * 8 + round.worker, size), size).await?;
-        round.create(&field.author, shapes::asks_too_much(HOSTILE, &name)).await?;
+        size = create_largest(
+            &field,
+            &round,
+            &name,
+            |size| spec(number * 8 + round.worker, size),
+            size,
+        )
+        .await?;
+        round
+            .create(&field.author, shapes::asks_too_much(HOSTILE, &name))
+            .await?;
     }
     while round.goes_on() {
-        round.create(&field.author, shapes::asks_too_much(HOSTILE, "asks")).await?;
+        round
+            .create(&field.author, shapes::asks_too_much(HOSTILE, "asks"))
+            .await?;
         round.pause(30).await;
     }
     Ok(())
@@ -138,7 +167,12 @@ async fn stars(field: Arc<Field>, round: Round) -> Result<()> {
     let role = format!("arn:aws:iam::111122223333:role/{}", "a".repeat(500));
     while round.goes_on() {
         let annotations = format!("{{\"tokenscope.io/role-arn\":\"{role}\"}}");
-        round.create(&field.author, shapes::metadata(HOSTILE, "stars", "annotations", &annotations)).await?;
+        round
+            .create(
+                &field.author,
+                shapes::metadata(HOSTILE, "stars", "annotations", &annotations),
+            )
+            .await?;
         round.pause(20).await;
     }
     Ok(())
@@ -150,10 +184,14 @@ async fn flapping(field: Arc<Field>, round: Round) -> Result<()> {
     let (editor, author) = (&field.editor, &field.author);
     while round.goes_on() {
         let spec = orders_may(&[ORDERS]);
-        round.send(editor, http::Method::POST, POLICIES, policy(&name, &spec)).await?;
+        round
+            .send(editor, http::Method::POST, POLICIES, policy(&name, &spec))
+            .await?;
         for number in 0..4 {
             let change = json!({"spec": {"disabled": number % 2 == 0, "description": "d".repeat(500 + number)}});
-            round.send(editor, http::Method::PATCH, &path, change.to_string()).await?;
+            round
+                .send(editor, http::Method::PATCH, &path, change.to_string())
+                .await?;
             let pod = shapes::asks_too_much(HOSTILE, &format!("{name}-{number}"));
             round.create(author, pod).await?;
         }

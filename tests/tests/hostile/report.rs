@@ -28,7 +28,11 @@ pub(crate) struct Outcome {
 
 /// One line an attack. Times are of honest creates, in milliseconds.
 pub(crate) fn table(outcomes: &[Outcome]) -> String {
-    let width = outcomes.iter().map(|outcome| outcome.name.len()).max().unwrap_or_default();
+    let width = outcomes
+        .iter()
+        .map(|outcome| outcome.name.len())
+        .max()
+        .unwrap_or_default();
     let mut text = format!(
         "{:<width$}  {:<7} {:>11} {:>11} {:>7} {:>10} {:>10} {:>11} {:>8} {:>8}  {}\n",
         "ATTACK",
@@ -46,12 +50,20 @@ pub(crate) fn table(outcomes: &[Outcome]) -> String {
     for outcome in outcomes {
         let times = |[p50, p99]: [Duration; 2]| format!("{}/{}", p50.as_millis(), p99.as_millis());
         let peak = |number: usize| outcome.health.get(number).map_or(0, |health| health.peak / 1_000_000);
-        let answers: Vec<String> = outcome.answers.iter().map(|(answer, count)| format!("{count}× {answer}")).collect();
+        let answers: Vec<String> = outcome
+            .answers
+            .iter()
+            .map(|(answer, count)| format!("{count}× {answer}"))
+            .collect();
         let _ = writeln!(
             text,
             "{:<width$}  {:<7} {:>11} {:>11} {:>7} {:>10} {:>10} {:>11} {:>8} {:>8}  {}",
             outcome.name,
-            if outcome.finding.is_empty() { "-" } else { outcome.finding },
+            if outcome.finding.is_empty() {
+                "-"
+            } else {
+                outcome.finding
+            },
             times(outcome.quiet),
             times(outcome.attacked),
             outcome.refused,

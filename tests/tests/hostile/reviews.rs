@@ -9,7 +9,7 @@ use tokenscope_tests::{get_json, shapes};
 
 use crate::attack::{Attack, Round};
 use crate::field::{Field, HOSTILE};
-use crate::wire::{post, post_with, review};
+use crate::wire::{post, post_with};
 
 /// The largest body that is worth sending: just below what the webhook reads.
 const LARGE: usize = 8_300_000;
@@ -20,7 +20,7 @@ pub(crate) fn attacks() -> Vec<Attack> {
             Box::pin(send(field, round, 400, || {
                 let containers = shapes::list(LARGE / 12, |_| "{\"name\":\"\"}".to_owned());
                 let pod = format!("{{\"metadata\":{{\"name\":\"p\"}},\"spec\":{{\"containers\":{containers}}}}}");
-                vec![review(HOSTILE, &pod).into_bytes()]
+                vec![shapes::review(HOSTILE, &pod).into_bytes()]
             }))
         }),
         Attack::new("T3", "forged_reviews_for_namespaces_of_others", 4, |field, round| {
@@ -34,28 +34,44 @@ pub(crate) fn attacks() -> Vec<Attack> {
                 let annotations = format!("{{\"metadata\":{{\"annotations\":{objects}}}}}");
                 vec![
                     nested.clone().into_bytes(),
-                    review(HOSTILE, &objects).into_bytes(),
-                    review(HOSTILE, &annotations).into_bytes(),
+                    shapes::review(HOSTILE, &objects).into_bytes(),
+                    shapes::review(HOSTILE, &annotations).into_bytes(),
                     nested.into_bytes()[..LARGE / 2].to_vec(),
                 ]
             }))
         }),
-        Attack::new("", "members_that_stand_twice_are_never_granted_by_the_wrong_one", 2, |field, round| {
-            Box::pin(members_twice(field, round))
-        }),
-        Attack::new("", "bytes_that_are_no_json_and_numbers_without_end", 2, |field, round| {
-            Box::pin(send(field, round, 60, || {
-                vec![
-                    vec![0xff; 1 << 20],
-                    b"{\"a\":\"\\ud800\"}".to_vec(),
-                    review(HOSTILE, &format!("{{\"spec\":{{\"containers\":{}}}}}", "9".repeat(4 << 20))).into_bytes(),
-                    review(HOSTILE, &format!("{{\"metadata\":{{\"name\":\"{}\"}}}}", "\\u0041".repeat(1 << 20))).into_bytes(),
-                    Vec::new(),
-                    b"null".to_vec(),
-                    vec![b' '; LARGE],
-                ]
-            }))
-        }),
+        Attack::new(
+            "",
+            "members_that_stand_twice_are_never_granted_by_the_wrong_one",
+            2,
+            |field, round| Box::pin(members_twice(field, round)),
+        ),
+        Attack::new(
+            "",
+            "bytes_that_are_no_json_and_numbers_without_end",
+            2,
+            |field, round| {
+                Box::pin(send(field, round, 60, || {
+                    vec![
+                        vec![0xff; 1 << 20],
+                        b"{\"a\":\"\\ud800\"}".to_vec(),
+                        shapes::review(
+                            HOSTILE,
+                            &format!("{{\"spec\":{{\"containers\":{}}}}}", "9".repeat(4 << 20)),
+                        )
+                        .into_bytes(),
+                        shapes::review(
+                            HOSTILE,
+                            &format!("{{\"metadata\":{{\"name\":\"{}\"}}}}", "\\u0041".repeat(1 << 20)),
+                        )
+                        .into_bytes(),
+                        Vec::new(),
+                        b"null".to_vec(),
+                        vec![b' '; LARGE],
+                    ]
+                }))
+            },
+        ),
         Attack::new("", "compressed_bodies_that_would_be_gigabytes", 2, |field, round| {
             Box::pin(compressed(field, round))
         }),
@@ -85,7 +101,11 @@ async fn forged(field: Arc<Field>, round: Round) -> Result<()> {
             break;
         }
         let namespace = ["kube-system", "honest", "default"][number as usize % 3];
-        let long = if number % 20 == 0 { "n".repeat(2 << 20) } else { String::new() };
+        let long = if number % 20 == 0 {
+            "n".repeat(2 << 20)
+        } else {
+            String::new()
+        };
         let pod = format!(
             "{{\"metadata\":{{\"name\":\"{SAYS}-{number}{long}\",\"namespace\":\"{namespace}\",\
              \"annotations\":{{\"tokenscope.io/role-arn\":\"{ADMIN}\"}},\
@@ -94,7 +114,7 @@ async fn forged(field: Arc<Field>, round: Round) -> Result<()> {
              \"spec\":{{\"serviceAccountName\":\"unknown-{}-{number}\",\"containers\":[{{\"name\":\"app\"}}]}}}}",
             round.worker
         );
-        post(&field, &round, review(namespace, &pod).as_bytes()).await;
+        post(&field, &round, shapes::review(namespace, &pod).as_bytes()).await;
         round.pause(10).await;
     }
     Ok(())
@@ -105,7 +125,10 @@ async fn nothing_is_written_elsewhere(field: Arc<Field>) -> Result<()> {
         let list = get_json(&field.admin, &format!("/api/v1/namespaces/{namespace}/events")).await?;
         let events = list["items"].as_array().context("a list has items")?;
         let forged = events.iter().filter(|event| event.to_string().contains(SAYS)).count();
-        ensure!(forged == 0, "{forged} Events in namespace {namespace} say what a neighbour wrote");
+        ensure!(
+            forged == 0,
+            "{forged} Events in namespace {namespace} say what a neighbour wrote"
+        );
     }
     Ok(())
 }
@@ -115,18 +138,28 @@ async fn nothing_is_written_elsewhere(field: Arc<Field>) -> Result<()> {
 async fn members_twice(field: Arc<Field>, round: Round) -> Result<()> {
     let asks = |role: &str| format!("{{\"tokenscope.io/role-arn\":\"{role}\"}}");
     let pods = [
-        format!("{{\"metadata\":{{\"annotations\":{},\"annotations\":{}}},{}}}", asks(ORDERS), asks(ADMIN), spec("orders")),
+        format!(
+            "{{\"metadata\":{{\"annotations\":{},\"annotations\":{}}},{}}}",
+            asks(ORDERS),
+            asks(ADMIN),
+            spec("orders")
+        ),
         format!(
             "{{\"metadata\":{{\"annotations\":{{\"tokenscope.io/role-arn\":\"{ORDERS}\",\"tokenscope.io/role-arn\":\"{ADMIN}\"}}}},{}}}",
             spec("orders")
         ),
-        format!("{{\"metadata\":{{\"annotations\":{}}},{},{}}}", asks(ORDERS), spec("orders"), spec("nobody")),
+        format!(
+            "{{\"metadata\":{{\"annotations\":{}}},{},{}}}",
+            asks(ORDERS),
+            spec("orders"),
+            spec("nobody")
+        ),
     ];
     for pod in pods.iter().cycle() {
         if !round.goes_on() {
             break;
         }
-        if let Some(answer) = post(&field, &round, review(HOSTILE, pod).as_bytes()).await {
+        if let Some(answer) = post(&field, &round, shapes::review(HOSTILE, pod).as_bytes()).await {
             let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
             let answer: Value = serde_json::from_str(body).unwrap_or_default();
             let granted = answer["response"]["allowed"] == true && answer["response"]["patch"].is_string();
@@ -148,7 +181,10 @@ async fn compressed(field: Arc<Field>, round: Round) -> Result<()> {
     body.extend([0x63].iter().chain(std::iter::repeat_n(&0x00, 2 << 20)));
     while round.goes_on() {
         for encoding in ["gzip", "gzip, gzip", "identity;q=0, *"] {
-            let headers = format!("Content-Encoding: {encoding}\r\nContent-Length: {}\r\nConnection: close", body.len());
+            let headers = format!(
+                "Content-Encoding: {encoding}\r\nContent-Length: {}\r\nConnection: close",
+                body.len()
+            );
             post_with(&field, &round, &headers, &body).await;
         }
         round.pause(50).await;

@@ -42,20 +42,15 @@ pub(crate) fn head(headers: &str) -> String {
     format!("POST /mutate?timeout=2s HTTP/1.1\r\nHost: webhook\r\nContent-Type: application/json\r\n{headers}\r\n\r\n")
 }
 
-/// A review of a new pod, as the API server would send it, with a pod's text.
-pub(crate) fn review(namespace: &str, pod: &str) -> String {
-    format!(
-        "{{\"apiVersion\":\"admission.k8s.io/v1\",\"kind\":\"AdmissionReview\",\"request\":{{\
-         \"uid\":\"00000000-0000-4000-8000-000000000000\",\"kind\":{{\"group\":\"\",\"version\":\"v1\",\"kind\":\"Pod\"}},\
-         \"resource\":{{\"group\":\"\",\"version\":\"v1\",\"resource\":\"pods\"}},\"name\":\"forged\",\
-         \"namespace\":\"{namespace}\",\"operation\":\"CREATE\",\"userInfo\":{{\"username\":\"neighbour\"}},\
-         \"object\":{pod},\"oldObject\":null,\"dryRun\":false,\"options\":null}}}}"
-    )
-}
-
 /// Posts a body on a connection of its own and counts the answer's status, or what happened instead.
 pub(crate) async fn post(field: &Field, round: &Round, body: &[u8]) -> Option<String> {
-    post_with(field, round, &format!("Content-Length: {}\r\nConnection: close", body.len()), body).await
+    post_with(
+        field,
+        round,
+        &format!("Content-Length: {}\r\nConnection: close", body.len()),
+        body,
+    )
+    .await
 }
 
 /// The same with headers of its own.
