@@ -109,7 +109,7 @@ async fn many_namespaces(field: Arc<Field>, round: Round) -> Result<()> {
         let namespace = crowd(round.worker * 12 + number);
         let body = json!({"metadata": {"name": namespace}}).to_string();
         round
-            .send(&field.admin, http::Method::POST, "/api/v1/namespaces", body)
+            .send(&field.tenant, http::Method::POST, "/api/v1/namespaces", body)
             .await?;
         let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts");
         for account_number in 0..30 {
@@ -117,7 +117,7 @@ async fn many_namespaces(field: Arc<Field>, round: Round) -> Result<()> {
                 return Ok(());
             }
             let body = account(&format!("account-{account_number}"), &annotations);
-            round.send(&field.admin, http::Method::POST, &path, body).await?;
+            round.send(&field.tenant, http::Method::POST, &path, body).await?;
         }
     }
     Ok(())
@@ -154,7 +154,7 @@ async fn namespace_labels(field: Arc<Field>, round: Round) -> Result<()> {
             .collect();
         let change = json!({"metadata": {"labels": labels}});
         round
-            .send(&field.admin, http::Method::PATCH, &path, change.to_string())
+            .send(&field.tenant, http::Method::PATCH, &path, change.to_string())
             .await?;
         round.pause(20).await;
     }

@@ -111,7 +111,7 @@ impl Attack {
                 until: Instant::now() + length,
                 tally: Arc::clone(&tally),
             };
-            workers.spawn((self.strike)(Arc::clone(field), round));
+            workers.spawn_on((self.strike)(Arc::clone(field), round), &field.attackers);
         }
         let attacked = windows(field, length / WINDOWS as u32).await;
         failures.extend(ended(workers).await);

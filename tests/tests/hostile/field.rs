@@ -10,12 +10,13 @@ use http_body_util::BodyExt;
 use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
-use tokenscope_tests::control_plane::{self, ControlPlane};
+use tokenscope_tests::control_plane::{self, ControlPlane, client_of};
 use tokenscope_tests::fixtures::{PROPAGATION, Shop, orders_may};
 use tokenscope_tests::helm::NAMESPACE as RELEASE;
 use tokenscope_tests::install::{Installed, Options, install};
 use tokenscope_tests::process::Process;
 use tokenscope_tests::{eventually, get_json, post, put};
+use tokio::runtime::Handle;
 
 use crate::honest::Honest;
 use crate::limit::{Limit, forget_peak};
@@ -38,6 +39,10 @@ pub(crate) struct Field {
     pub(crate) honest: Arc<Honest>,
     /// A cluster administrator, for what no attacker does.
     pub(crate) admin: Client,
+    /// Where the attackers run.
+    pub(crate) attackers: Handle,
+    /// Owns namespaces, in the attackers' name.
+    pub(crate) tenant: Client,
     /// The role `edit` in the hostile namespaces.
     pub(crate) author: Client,
     /// May write TokenScopePolicies there.
@@ -48,7 +53,8 @@ pub(crate) struct Field {
 }
 
 impl Field {
-    pub(crate) async fn open() -> Result<Self> {
+    /// `honest` is where the honest load runs, and `attackers` where the attacks do.
+    pub(crate) async fn open(honest: Handle, attackers: Handle) -> Result<Self> {
         let control_plane = ControlPlane::start(control_plane::Options {
             audit: false,
             ..control_plane::Options::default()
@@ -88,9 +94,11 @@ impl Field {
         .await?;
         let bundle = secret["data"]["ca.crt"].as_str().context("the Secret has a ca.crt")?;
         let field = Self {
-            honest: Arc::new(Honest::open(&control_plane).await?),
-            author: control_plane.client_as("people", "author").await?,
-            editor: control_plane.client_as("people", "editor").await?,
+            honest: Arc::new(Honest::open(&control_plane, honest).await?),
+            author: client_in(&attackers, control_plane.config_as("people", "author").await?).await?,
+            editor: client_in(&attackers, control_plane.config_as("people", "editor").await?).await?,
+            tenant: client_in(&attackers, control_plane.kubeconfig()).await?,
+            attackers,
             authorities: String::from_utf8(BASE64_STANDARD.decode(bundle)?)?,
             installed,
             limits,
@@ -161,6 +169,21 @@ impl Field {
         Ok(stuck)
     }
 
+    /// Makes the API server connect anew to the webhook, as it does after a rotation of certificates: it knows its clients by
+    /// their configuration, of which a blank line is part.
+    pub(crate) async fn reconnect(&self) -> Result<()> {
+        let path = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/tokenscope";
+        let mut configuration = get_json(&self.admin, path).await?;
+        for webhook in configuration["webhooks"].as_array_mut().context("it has webhooks")? {
+            let bundle = webhook["clientConfig"]["caBundle"].as_str().context("it has a caBundle")?;
+            let mut bundle = BASE64_STANDARD.decode(bundle)?;
+            bundle.push(b'\n');
+            webhook["clientConfig"]["caBundle"] = json!(BASE64_STANDARD.encode(bundle));
+        }
+        put(&self.admin, path, &configuration).await?;
+        Ok(())
+    }
+
     /// Logs stay for whoever looks for the reason of a failure.
     pub(crate) fn keep_logs(&self) {
         self.control_plane.keep_folder();
@@ -222,6 +245,11 @@ impl Field {
         })
         .await
     }
+}
+
+/// A client whose connections live in that runtime.
+async fn client_in(runtime: &Handle, kubeconfig: PathBuf) -> Result<Client> {
+    runtime.spawn(async move { client_of(&kubeconfig).await }).await?
 }
 
 fn shop_roles() -> Value {

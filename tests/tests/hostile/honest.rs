@@ -1,6 +1,7 @@
 //! The honest load: pods that ask, pods whose ServiceAccount asks, ordinary pods, and pods that ask for too much.
 //!
-//! It keeps its rate whatever the answers take, and each time counts from when the create was due.
+//! It keeps its rate whatever the answers take, and each time counts from when the create was due. It has a thread of its
+//! own, so that what the attackers do in this process does not count.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,9 +12,10 @@ use http_body_util::BodyExt;
 use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
-use tokenscope_tests::control_plane::ControlPlane;
+use tokenscope_tests::control_plane::{ControlPlane, client_of};
 use tokenscope_tests::eventually;
 use tokenscope_tests::fixtures::{ADMIN, ORDERS, PROPAGATION, Shop, with_annotations};
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 /// Between two creates.
@@ -30,6 +32,7 @@ const ANNOTATED: &str = "annotated";
 pub(crate) struct Honest {
     client: Client,
     number: AtomicUsize,
+    runtime: Handle,
 }
 
 /// What a pod expects.
@@ -56,7 +59,8 @@ pub(crate) struct Window {
 }
 
 impl Honest {
-    pub(crate) async fn open(control_plane: &ControlPlane) -> Result<Self> {
+    /// `runtime` is where the load runs.
+    pub(crate) async fn open(control_plane: &ControlPlane, runtime: Handle) -> Result<Self> {
         let shop = Shop::open(control_plane, NAMESPACE, &[]).await?;
         control_plane
             .create_service_account(NAMESPACE, ANNOTATED, &[("tokenscope.io/role-arn", ORDERS)])
@@ -66,9 +70,12 @@ impl Honest {
             "roles": {"allowed": ["arn:aws:iam::111122223333:role/shop/*"]},
         });
         shop.policy("orders", policy).await?;
+        let kubeconfig = control_plane.kubeconfig();
         let this = Self {
-            client: shop.client.clone(),
+            // A client's connections live in the runtime that it is made in.
+            client: runtime.spawn(async move { client_of(&kubeconfig).await }).await??,
             number: AtomicUsize::new(0),
+            runtime,
         };
         this.is_served().await?;
         Ok(this)
@@ -87,6 +94,12 @@ impl Honest {
 
     /// Creates pods at the steady rate for so long.
     pub(crate) async fn window(self: &Arc<Self>, length: Duration) -> Window {
+        let this = Arc::clone(self);
+        let window = self.runtime.spawn(async move { this.creates(length).await });
+        window.await.unwrap_or_default()
+    }
+
+    async fn creates(self: &Arc<Self>, length: Duration) -> Window {
         let mut creates = JoinSet::new();
         let mut ticks = tokio::time::interval(PERIOD);
         let until = Instant::now() + length;

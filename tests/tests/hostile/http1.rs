@@ -73,6 +73,16 @@ async fn idle(round: &Round, port: u16, count: usize) -> Result<()> {
     Ok(())
 }
 
+/// What makes honest reviews need new connections meanwhile.
+async fn reconnect(field: &Field, round: &Round) -> Result<()> {
+    while round.goes_on() {
+        round.pause(700).await;
+        field.reconnect().await?;
+        round.count("reconnected");
+    }
+    Ok(())
+}
+
 /// The largest body that is taken is declared; a byte of it comes now and then.
 async fn slow_bodies(field: Arc<Field>, round: Round) -> Result<()> {
     let declared = head("Content-Length: 8388608");
@@ -193,6 +203,9 @@ async fn large_heads(field: Arc<Field>, round: Round) -> Result<()> {
 
 /// A whole handshake costs the server more than its client; half of one holds its place.
 async fn handshakes(field: Arc<Field>, round: Round) -> Result<()> {
+    if round.worker == 0 {
+        return reconnect(&field, &round).await;
+    }
     // The beginning of a record that would be a ClientHello of 512 bytes.
     const BEGUN: &[u8] = &[22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3];
     while round.goes_on() {

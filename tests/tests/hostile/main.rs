@@ -27,6 +27,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
+use rustix::process::setpriority_process;
+use tokio::runtime::Builder;
 
 use crate::attack::Attack;
 use crate::field::Field;
@@ -92,12 +94,11 @@ fn run(attacks: &[Attack]) -> Result<Vec<Outcome>> {
     if attacks.is_empty() {
         return Ok(Vec::new());
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        let field = Arc::new(Field::open().await?);
+    let runtime = |threads| Builder::new_multi_thread().worker_threads(threads).enable_all().to_owned();
+    let (main, honest) = (runtime(2).build()?, runtime(1).build()?);
+    let attackers = runtime(2).on_thread_start(give_way).build()?;
+    main.block_on(async {
+        let field = Arc::new(Field::open(honest.handle().clone(), attackers.handle().clone()).await?);
         let mut outcomes = Vec::new();
         for attack in attacks {
             let outcome = attack.run(&field).await;
@@ -113,4 +114,11 @@ fn run(attacks: &[Attack]) -> Result<Vec<Outcome>> {
         }
         Ok(outcomes)
     })
+}
+
+/// Attackers have machines of their own, so what they do here leaves the processors to those who are attacked.
+fn give_way() {
+    const NICEST: i32 = 19;
+    // The kernel may refuse; then the attackers compete, which makes the test harder.
+    let _ = setpriority_process(None, NICEST);
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use tokenscope_tests::fixtures::{ORDERS, orders_may};
 use tokenscope_tests::shapes;
@@ -145,17 +145,20 @@ async fn create_largest(
         let body = policy(name, &spec(size));
         match round.send(&field.editor, http::Method::POST, POLICIES, body).await? {
             Some((201 | 409, _)) | None => return Ok(size),
-            Some((422 | 413 | 403, _)) => size /= 2,
+            Some((422 | 413 | 403, answer)) => {
+                size /= 2;
+                let text = String::from_utf8_lossy(&answer);
+                ensure!(size > 0, "not even the smallest policy is accepted: {}", text.chars().take(600).collect::<String>());
+            }
             Some((429, _)) => round.pause(100).await,
             Some((status, answer)) => bail!("{status} {}", String::from_utf8_lossy(&answer[..answer.len().min(500)])),
         }
     }
-    bail!("not even the smallest policy is accepted")
+    bail!("no size is left to try")
 }
 
 async fn stars(field: Arc<Field>, round: Round) -> Result<()> {
-    let stars = "a*".repeat(60);
-    let pattern = format!("arn:aws:iam::111122223333:role/{stars}b");
+    let pattern = format!("arn:aws:iam::111122223333:role/{}/{}b", "a*".repeat(120), "a*".repeat(28));
     let spec = |size: usize| {
         let names: Vec<String> = (0..size).map(|name| format!("{}{name}", "o*".repeat(100))).collect();
         let all: Vec<String> = (0..size).map(|role| format!("{pattern}{role}")).collect();
@@ -164,7 +167,7 @@ async fn stars(field: Arc<Field>, round: Round) -> Result<()> {
     for number in 0..10 {
         create_largest(&field, &round, &format!("stars-{}-{number}", round.worker), spec, 32).await?;
     }
-    let role = format!("arn:aws:iam::111122223333:role/{}", "a".repeat(500));
+    let role = format!("arn:aws:iam::111122223333:role/{}/{}", "a".repeat(400), "a".repeat(60));
     while round.goes_on() {
         let annotations = format!("{{\"tokenscope.io/role-arn\":\"{role}\"}}");
         round

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokenscope_tests::control_plane::ControlPlane;
 use tokenscope_tests::helm::NAMESPACE;
 use tokenscope_tests::install::Installed;
