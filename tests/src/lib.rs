@@ -12,6 +12,7 @@
 //! - [`node`]: a cluster in which pods run, [`judge`]: somebody else's STS and S3 in it, [`probes`]: what the pods run;
 //! - [`spire_cluster`]: SPIRE in such a cluster, and [`csi`], which mounts its socket;
 //! - [`second_webhook`]: somebody else's webhook beside ours;
+//! - [`shapes`]: pods that are hostile by their shape;
 //! - [`sidecar`]: the sidecar, and a workload that reads its file all the time; [`spire`]: real SPIRE without a cluster;
 //! - [`workload_api`]: an agent that does what real SPIRE can't be made to do;
 //! - [`process`]: child processes that end when the test does, and the faults to give them;
@@ -36,6 +37,7 @@ pub mod pki;
 pub mod probes;
 pub mod process;
 pub mod second_webhook;
+pub mod shapes;
 pub mod sidecar;
 pub mod spire;
 pub mod spire_cluster;

@@ -10,7 +10,7 @@ use tokenscope_xtask::cargo;
 use tokenscope_xtask::progress::say;
 use tokenscope_xtask::tools::{self, Tool, resolve};
 
-use crate::run::{Profile, build};
+use crate::run::{Profile, build, programs_of_images, target};
 
 /// How many passed and failed. A static check counts as one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,7 +20,9 @@ struct Totals {
 }
 
 /// Runs all, goes on after a failure, and prints `N passed, N failed` as the last line of standard output.
-pub(crate) fn run(filter: Option<&str>) -> Result<ExitCode> {
+///
+/// `nightly` makes the attacks of the hostile suite last longer, on the programs as the images carry them.
+pub(crate) fn run(filter: Option<&str>, nightly: bool) -> Result<ExitCode> {
     let mut totals = Totals::default();
     for tool in Tool::BASIC.into_iter().chain(Tool::SPIRE) {
         resolve(tool)?;
@@ -29,8 +31,9 @@ pub(crate) fn run(filter: Option<&str>) -> Result<ExitCode> {
         static_checks(&mut totals);
     }
     // Tests start the project's own programs, so a failure here is final.
-    match build(Profile::Debug) {
-        Ok(()) => tests(filter, &mut totals)?,
+    let built = build(Profile::Debug).and_then(|()| if nightly { programs_of_images() } else { Ok(()) });
+    match built {
+        Ok(()) => tests(filter, nightly, &mut totals)?,
         Err(error) => {
             say(&format!("✗ {error:#}"));
             totals.failed += 1;
@@ -70,8 +73,12 @@ fn static_checks(totals: &mut Totals) {
     }
 }
 
-fn tests(filter: Option<&str>, totals: &mut Totals) -> Result<()> {
+fn tests(filter: Option<&str>, nightly: bool, totals: &mut Totals) -> Result<()> {
     let mut command = cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]);
+    if nightly {
+        command.env("TOKENSCOPE_NIGHTLY", "1");
+        command.env("TOKENSCOPE_PROGRAMS", target(Profile::Dist)?);
+    }
     if let Some(filter) = filter {
         command.args(["--", filter]);
     }

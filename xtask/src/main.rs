@@ -53,6 +53,9 @@ enum Command {
     Test {
         /// Only tests whose name contains this, and no static checks
         filter: Option<String>,
+        /// Let each attack of the hostile suite last a minute, on the programs as the images carry them (about an hour more)
+        #[arg(long)]
+        nightly: bool,
     },
     /// List the real servers and clients that demo and test use; builds what is missing
     Tools {
@@ -120,7 +123,7 @@ fn main() -> ExitCode {
             };
             run::program(program, run::Profile::Debug, flags.collect())
         }
-        Command::Test { filter } => checks::run(filter.as_deref()),
+        Command::Test { filter, nightly } => checks::run(filter.as_deref(), nightly),
         Command::Tools { output } => list_tools(output).map(|()| ExitCode::SUCCESS),
         Command::Cluster(command) => cluster_command::run(command),
         Command::Images { profile, load } => build_images(&profile, load.as_deref()).map(|()| ExitCode::SUCCESS),

@@ -49,9 +49,7 @@ pub(crate) fn build(profile: Profile) -> Result<()> {
         bail!("cargo build ended with {status}");
     }
     if profile == Profile::Dist {
-        for program in ["tokenscope-webhook", "tokenscope-operator"] {
-            images::compile(program, images::RELEASE_PROFILE)?;
-        }
+        programs_of_images()?;
     }
     say(&format!(
         "✓ tokenscope is built ({:.1} s)",
@@ -60,8 +58,16 @@ pub(crate) fn build(profile: Profile) -> Result<()> {
     Ok(())
 }
 
+/// Builds the webhook and the operator as the images carry them, into [`target`] of [`Profile::Dist`].
+pub(crate) fn programs_of_images() -> Result<()> {
+    for program in ["tokenscope-webhook", "tokenscope-operator"] {
+        images::compile(program, images::RELEASE_PROFILE)?;
+    }
+    Ok(())
+}
+
 /// The folder of built programs: beside the one that this program is in, wherever the target folder is.
-fn target(profile: Profile) -> Result<PathBuf> {
+pub(crate) fn target(profile: Profile) -> Result<PathBuf> {
     let program = std::env::current_exe()?;
     let folder = program
         .parent()

@@ -1,38 +1,32 @@
 //! Measures tokenscope on this machine. What counts are ratios between servers that take turns in one run.
 
+mod budgets;
 mod constant;
+mod hostile;
 mod load;
 mod report;
 mod reviews;
+mod setup;
 mod sidecar;
 mod through;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use tokenscope_tests::control_plane::{self, ControlPlane};
-use tokenscope_tests::helm::NAMESPACE;
+use tokenscope_tests::eventually;
 use tokenscope_tests::install::{self, Installed, install};
-use tokenscope_tests::pki::Authority;
-use tokenscope_tests::process::{Process, Start, Watchdog, free_port};
-use tokenscope_tests::{eventually, get_json};
 use tokenscope_xtask::progress::{Step, say};
-use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 
-use crate::load::Server;
-use crate::report::{Budget, MemoryUse, Report};
+use crate::budgets::budgets;
+use crate::report::{MemoryUse, Report};
 use crate::reviews::{Contestant, Recorded};
-use crate::through::Variant;
+use crate::setup::{Constant, contestants, create_service_accounts, variants};
+use crate::through::{Variant, namespace_of, ordinary_pod};
 
 /// Measures tokenscope on this machine
 #[derive(Parser)]
@@ -92,7 +86,7 @@ struct Webhook {
     /// The authorities that vouch for the peer's certificate, PEM
     #[arg(long, value_name = "FILE", requires = "peer")]
     peer_ca: Option<PathBuf>,
-    /// Measure creates of pods through the API server as well
+    /// Measure creates of pods through the API server as well, ordinary and hostile ones too
     #[arg(long)]
     through_apiserver: bool,
     /// Values for the chart, as JSON, such as '{"guard": {"enabled": false}}'
@@ -128,8 +122,14 @@ spec:
   aws: {region: eu-central-1}
 ";
 
-/// As many threads as the webhook has by default.
-const WORKERS: usize = 2;
+/// The webhooks that tokenscope is compared with, in namespaces without it.
+const COMPARED: [&str; 5] = [
+    "no webhook",
+    "constant",
+    "constant+patch",
+    "constant+patch+rules",
+    "peer",
+];
 
 /// How long whoever starts the peer has for it.
 const PEER_DEADLINE: Duration = Duration::from_secs(300);
@@ -197,9 +197,22 @@ async fn measure(arguments: &Webhook) -> Result<Report> {
     step.done("");
     create_service_accounts(&control_plane, arguments.service_accounts as usize, annotation).await?;
 
+    let without = if arguments.through_apiserver {
+        let step = Step::start("creating pods of hostile shapes without tokenscope", None);
+        let without = hostile::creates(&control_plane).await?;
+        step.done("");
+        without
+    } else {
+        Vec::new()
+    };
+
     let constant = Constant::start(&control_plane).await?;
     let step = Step::start("starting tokenscope", None);
     let mut values = arguments.values.clone();
+    // The lock leaves what it is compared with alone; the guard does by the label of those namespaces.
+    if values["lock"]["exemptNamespaces"].is_null() {
+        values["lock"]["exemptNamespaces"] = COMPARED.map(namespace_of).as_slice().into();
+    }
     if arguments.peer.is_some() {
         values["eksCompatible"] = json!(true);
     }
@@ -258,234 +271,61 @@ async fn measure(arguments: &Webhook) -> Result<Report> {
     report.memory.push(memory("after the reviews", &installed)?);
 
     if arguments.through_apiserver {
-        let step = Step::start("creating pods through the API server", None);
-        let variants = variants(
+        through_apiserver(
             arguments,
             &control_plane,
             &constant,
             &installed,
             &contestants,
             annotation,
+            &mut report,
         )
         .await?;
-        let pod = Recorded::read(3)?.pod();
-        report.through_apiserver = through::measure(&control_plane, &variants, &pod, arguments.seconds).await?;
+        let step = Step::start("creating and reviewing pods of hostile shapes", None);
+        let ours = contestants.iter().find(|contestant| contestant.is_tokenscope());
+        let ours = ours.context("tokenscope is measured")?.server();
+        report.hostile = hostile::measure(&control_plane, &installed, ours, &without).await?;
+        step.done("");
+        let step = Step::start("starting beside a hostile namespace", None);
+        report
+            .memory
+            .extend(hostile::memory_beside_a_crowd(&control_plane, &installed).await?);
         step.done("");
     }
     report.budgets = budgets(&report);
     Ok(report)
 }
 
-/// Creates annotated ServiceAccounts, 500 to a namespace, as fast as the API server takes them.
-async fn create_service_accounts(control_plane: &ControlPlane, count: usize, annotation: &str) -> Result<()> {
-    const IN_A_NAMESPACE: usize = 500;
-    const AT_ONCE: usize = 24;
-    let step = Step::start(&format!("creating {count} annotated ServiceAccounts"), None);
-    for number in 0..count.div_ceil(IN_A_NAMESPACE) {
-        control_plane
-            .create_namespace(&format!("accounts-{number}"), &[])
-            .await?;
-    }
-    let client = control_plane.client().await?;
-    let next = Arc::new(AtomicUsize::new(0));
-    let mut workers = JoinSet::new();
-    for _ in 0..AT_ONCE.min(count) {
-        let (client, next, annotation) = (client.clone(), Arc::clone(&next), annotation.to_owned());
-        workers.spawn(async move {
-            loop {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                if number >= count {
-                    return anyhow::Ok(());
-                }
-                let name = format!("service-account-{number:06}");
-                let account = json!({
-                    "apiVersion": "v1", "kind": "ServiceAccount",
-                    "metadata": {
-                        "name": name,
-                        "labels": {
-                            "app.kubernetes.io/name": name, "app.kubernetes.io/instance": name,
-                            "app.kubernetes.io/managed-by": "Helm", "helm.sh/chart": "service-1.4.2",
-                        },
-                        "annotations": {
-                            annotation.as_str(): format!("arn:aws:iam::111122223333:role/applications/{name}"),
-                            "meta.helm.sh/release-name": name,
-                        },
-                    },
-                });
-                let path = format!(
-                    "/api/v1/namespaces/accounts-{}/serviceaccounts",
-                    number / IN_A_NAMESPACE
-                );
-                let request = http::Request::post(path).header(http::header::CONTENT_TYPE, "application/json");
-                client
-                    .request_text(request.body(account.to_string().into_bytes())?)
-                    .await?;
-            }
-        });
-    }
-    let mut ticks = tokio::time::interval(Duration::from_millis(500));
-    while !workers.is_empty() {
-        tokio::select! {
-            Some(worker) = workers.join_next() => worker??,
-            _ = ticks.tick() => step.detail(&format!("{} of {count}", next.load(Ordering::Relaxed).min(count))),
-        }
-    }
-    step.done("");
-    Ok(())
-}
-
-/// The webhook that always says the same, in a process of its own.
-struct Constant {
-    process: Process,
-    port: u16,
-    authority: String,
-    /// Where it finds the patch of its other answer.
-    patch: PathBuf,
-}
-
-impl Constant {
-    async fn start(control_plane: &ControlPlane) -> Result<Self> {
-        let folder = std::env::temp_dir().join(format!("tokenscope-bench-{}", std::process::id()));
-        std::fs::create_dir_all(&folder)?;
-        let watchdog = Watchdog::start(&folder)?;
-        let authority = Authority::new("tokenscope-bench-ca")?;
-        let identity = authority.server(&["127.0.0.1", "localhost"])?;
-        let (certificate, key, patch) = (folder.join("tls.crt"), folder.join("tls.key"), folder.join("patch"));
-        std::fs::write(&certificate, &identity.certificate)?;
-        std::fs::write(&key, &identity.key)?;
-        let port = free_port()?;
-        let start = Start {
-            name: "constant".to_owned(),
-            program: std::env::current_exe()?,
-            arguments: vec![
-                "constant".to_owned(),
-                format!("--listen=127.0.0.1:{port}"),
-                format!("--certificate={}", certificate.display()),
-                format!("--key={}", key.display()),
-                format!("--patch={}", patch.display()),
-                format!("--workers={WORKERS}"),
-            ],
-            environment: BTreeMap::new(),
-            logs: control_plane.folder().join("logs"),
-            observe_port: None,
-        };
-        let process = Process::start(start, &watchdog)?;
-        eventually(Duration::from_secs(10), "the constant webhook listens", async || {
-            ensure!(
-                process.exit_status()?.is_none(),
-                "it has ended:\n{}",
-                process.log_tail(10)
-            );
-            TcpStream::connect(("127.0.0.1", port)).await?;
-            Ok(())
-        })
-        .await?;
-        Ok(Self {
-            process,
-            port,
-            authority: authority.certificate(),
-            patch,
-        })
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("https://127.0.0.1:{}{path}", self.port)
-    }
-}
-
-async fn contestants<'a>(
-    arguments: &Webhook,
-    control_plane: &ControlPlane,
-    constant: &'a Constant,
-    installed: &'a Installed,
-) -> Result<Vec<Contestant<'a>>> {
-    let server = |port: u16, authorities: &[u8]| -> Result<Server> {
-        Ok(Server {
-            address: ([127, 0, 0, 1], port).into(),
-            name: "127.0.0.1".try_into()?,
-            config: load::client_config(authorities, None)?,
-        })
-    };
-    let secret = format!("/api/v1/namespaces/{NAMESPACE}/secrets/tokenscope-ca");
-    let secret = get_json(&control_plane.client().await?, &secret).await?;
-    let bundle = secret["data"]["ca.crt"]
-        .as_str()
-        .context("the Secret tokenscope-ca has a ca.crt")?;
-    let mut contestants = vec![
-        Contestant::constant(server(constant.port, constant.authority.as_bytes())?, &constant.process),
-        Contestant::tokenscope(
-            server(installed.webhook_port(0), &STANDARD.decode(bundle)?)?,
-            installed.webhook(0),
-        ),
-    ];
-    if let (Some(url), Some(authorities)) = (&arguments.peer, &arguments.peer_ca) {
-        let host = url.host().context("--peer needs a host")?;
-        ensure!(
-            url.scheme_str() == Some("https") && ["127.0.0.1", "localhost"].contains(&host),
-            "--peer should read https://127.0.0.1:PORT/PATH"
-        );
-        let authorities =
-            std::fs::read(authorities).with_context(|| format!("can't read {}", authorities.display()))?;
-        let mut server = server(url.port_u16().unwrap_or(443), &authorities)?;
-        server.name = host.to_owned().try_into()?;
-        let path = url.path_and_query().map_or("/", |path| path.as_str());
-        contestants.push(Contestant::peer(server, path));
-    }
-    Ok(contestants)
-}
-
-/// One after the other has its turn; the order is that of the report.
-async fn variants(
+/// Creates of pods that get credentials, and of ordinary ones.
+async fn through_apiserver(
     arguments: &Webhook,
     control_plane: &ControlPlane,
     constant: &Constant,
     installed: &Installed,
     contestants: &[Contestant<'_>],
     annotation: &str,
-) -> Result<Vec<Variant>> {
-    let account = (ORDERS, annotation, ROLE);
-    let bare = async |name, injects| Variant::bare(control_plane, name, injects, account).await;
-    let ours = contestants.iter().find(|contestant| contestant.is_tokenscope());
-    let ours = ours.context("tokenscope is measured")?;
-    std::fs::write(&constant.patch, ours.patch(&Recorded::read(3)?).await?)?;
-
-    let none = bare("no webhook", false).await?;
-    let plain = bare("constant", false).await?;
-    plain
-        .register(control_plane, &constant.url(constant::ANSWER), &constant.authority)
-        .await?;
-    let patching = bare("constant+patch", true).await?;
-    patching
-        .register(control_plane, &constant.url(constant::PATCH), &constant.authority)
-        .await?;
-    // What is left between this and tokenscope is tokenscope's own time, and the guard's.
-    let alike = bare("constant+patch+rules", true).await?;
-    let configuration = installed
-        .objects()
-        .iter()
-        .find(|object| object["kind"] == "MutatingWebhookConfiguration");
-    let configuration = configuration.context("the chart has a webhook configuration")?;
-    alike
-        .register_like(
-            control_plane,
-            configuration,
-            &constant.url(constant::PATCH),
-            &constant.authority,
-        )
-        .await?;
-    let ours = Variant {
-        name: "tokenscope",
-        namespace: SHOP.to_owned(),
-        injects: true,
-    };
-    let mut variants = vec![none, plain, patching, alike, ours];
-    if let (Some(url), Some(authorities)) = (&arguments.peer, &arguments.peer_ca) {
-        let peer = bare("peer", true).await?;
-        peer.register(control_plane, &url.to_string(), &std::fs::read_to_string(authorities)?)
-            .await?;
-        variants.push(peer);
+    report: &mut Report,
+) -> Result<()> {
+    let step = Step::start("creating pods through the API server", None);
+    let variants = variants(arguments, control_plane, constant, installed, contestants, annotation).await?;
+    let granted = ("granted", &Recorded::read(3)?.pod());
+    report.through_apiserver = through::measure(control_plane, &variants, granted, arguments.seconds).await?;
+    let untouched: Vec<Variant> = variants
+        .into_iter()
+        .filter(|variant| ["no webhook", "constant", "tokenscope"].contains(&variant.name))
+        .map(|variant| Variant {
+            injects: false,
+            ..variant
+        })
+        .collect();
+    for (called, volumes) in [("ordinary, 3 volumes", 3), ("ordinary, 30 volumes", 30)] {
+        let pod = (called, &ordinary_pod(volumes));
+        report
+            .through_apiserver
+            .extend(through::measure(control_plane, &untouched, pod, arguments.seconds).await?);
     }
-    Ok(variants)
+    step.done("");
+    Ok(())
 }
 
 fn memory(when: &'static str, installed: &Installed) -> Result<MemoryUse> {
@@ -495,48 +335,4 @@ fn memory(when: &'static str, installed: &Installed) -> Result<MemoryUse> {
         resident: memory.resident,
         peak: memory.peak,
     })
-}
-
-/// What was aimed at, as far as this run says something about it.
-fn budgets(report: &Report) -> Vec<Budget> {
-    let mut budgets = Vec::new();
-    let load = |containers, connections| format!("{containers} containers, {connections} connections");
-    let of = |server: &'static str| report.reviews.iter().filter(move |line| line.server == server);
-    for line in of("tokenscope") {
-        let load = load(line.containers, line.connections);
-        budgets.push(Budget::at_least(
-            format!("{load}: of the constant answer's reviews/s"),
-            line.ratio,
-            0.6,
-        ));
-        let peer = of("peer").find(|peer| peer.containers == line.containers && peer.connections == line.connections);
-        if let Some(peer) = peer {
-            let ratio = line.per_second / peer.per_second;
-            budgets.push(Budget::at_least(format!("{load}: of the peer's reviews/s"), ratio, 5.0));
-        }
-    }
-    let most = match report.service_accounts {
-        ..=100 => Some(15.0),
-        101..=50_000 => Some(28.0),
-        _ => None,
-    };
-    for line in &report.memory {
-        if let Some(most) = most {
-            budgets.push(Budget::at_most(
-                format!("peak memory {}, MB", line.when),
-                line.peak as f64 / 1e6,
-                most,
-            ));
-        }
-    }
-    let creates = |webhook: &str| report.through_apiserver.iter().find(|line| line.webhook == webhook);
-    if let Some(ours) = creates("tokenscope") {
-        for (other, most) in [("constant", 1.3), ("constant+patch", 1.3), ("peer", 0.7)] {
-            if let Some(other) = creates(other) {
-                let what = format!("added to a create, of what {} adds", other.webhook);
-                budgets.push(Budget::at_most(what, ours.added_us / other.added_us, most));
-            }
-        }
-    }
-    budgets
 }

@@ -15,6 +15,8 @@ pub(crate) struct Report {
     pub(crate) memory: Vec<MemoryUse>,
     /// Creates of pods through the API server; empty if that was not asked for.
     pub(crate) through_apiserver: Vec<Creates>,
+    /// Reviews and creates of pods of hostile shapes; empty if that was not asked for.
+    pub(crate) hostile: Vec<Hostile>,
     /// What was aimed at.
     pub(crate) budgets: Vec<Budget>,
 }
@@ -57,9 +59,34 @@ pub(crate) struct MemoryUse {
     pub(crate) peak: u64,
 }
 
+/// One shape of a pod, hostile but for the first, in reviews straight to the webhook and in creates.
+#[derive(Debug, Serialize)]
+pub(crate) struct Hostile {
+    /// What it has too much of.
+    pub(crate) shape: &'static str,
+    /// Bytes of the review.
+    pub(crate) review_bytes: usize,
+    /// Microseconds of the webhook's processor time for a review.
+    pub(crate) processor_us: f64,
+    /// Of what as many bytes cost in an honest review.
+    pub(crate) processor_ratio: f64,
+    /// Bytes of memory that the first such review takes beyond what was resident.
+    pub(crate) peak: u64,
+    /// Of the review's bytes.
+    pub(crate) peak_ratio: f64,
+    /// Microseconds of the API server's processor time for a create before tokenscope was installed.
+    pub(crate) without_us: f64,
+    /// The same with tokenscope.
+    pub(crate) apiserver_us: f64,
+    /// Of that without tokenscope.
+    pub(crate) apiserver_ratio: f64,
+}
+
 /// Creates of pods under one webhook.
 #[derive(Debug, Serialize)]
 pub(crate) struct Creates {
+    /// Which pods.
+    pub(crate) pod: &'static str,
     /// `no webhook`, `constant` (which lets the pod through as it is), `constant+patch` (which answers with the patch that
     /// tokenscope makes), `constant+patch+rules` (the same under tokenscope's own conditions), `tokenscope` or `peer`.
     pub(crate) webhook: &'static str,
@@ -128,6 +155,7 @@ impl fmt::Display for Report {
             reviews,
             memory,
             through_apiserver,
+            hostile,
             budgets,
         } = self;
         writeln!(
@@ -182,15 +210,57 @@ impl fmt::Display for Report {
                 f,
                 "\nCreates of pods through the API server (dry run, one connection); ratio: of what the constant answer adds"
             )?;
-            let mut rows = vec![row(["WEBHOOK", "CREATES", "p50 µs", "p99 µs", "ADDED µs", "RATIO"])];
+            let mut rows = vec![row([
+                "POD",
+                "WEBHOOK",
+                "CREATES",
+                "p50 µs",
+                "p99 µs",
+                "ADDED µs",
+                "RATIO",
+            ])];
             for line in through_apiserver {
                 rows.push(vec![
+                    line.pod.to_owned(),
                     line.webhook.to_owned(),
                     line.count.to_string(),
                     format!("{:.0}", line.p50_us),
                     format!("{:.0}", line.p99_us),
                     format!("{:.0}", line.added_us),
                     line.ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}")),
+                ]);
+            }
+            f.write_str(&table(&rows, &[0, 1]))?;
+        }
+
+        if !hostile.is_empty() {
+            writeln!(
+                f,
+                "\nPods of hostile shapes; ratios: of an honest review's CPU for as many bytes, of the review's bytes, and of the API \
+                 server's CPU before tokenscope was installed"
+            )?;
+            let mut rows = vec![row([
+                "SHAPE",
+                "kB",
+                "CPU µs",
+                "RATIO",
+                "PEAK kB",
+                "RATIO",
+                "API SERVER'S CPU µs",
+                "WITHOUT",
+                "RATIO",
+            ])];
+            for line in hostile {
+                rows.push(vec![
+                    line.shape.to_owned(),
+                    format!("{:.0}", line.review_bytes as f64 / 1e3),
+                    format!("{:.0}", line.processor_us),
+                    format!("{:.2}", line.processor_ratio),
+                    format!("{:.0}", line.peak as f64 / 1e3),
+                    format!("{:.2}", line.peak_ratio),
+                    format!("{:.0}", line.apiserver_us),
+                    format!("{:.0}", line.without_us),
+                    format!("{:.2}", line.apiserver_ratio),
                 ]);
             }
             f.write_str(&table(&rows, &[0]))?;

@@ -62,6 +62,11 @@ impl Recorded {
         pod
     }
 
+    /// Its text.
+    pub(crate) fn body(&self) -> &[u8] {
+        &self.body
+    }
+
     /// The answer's patch, if it is the answer to this review and lets the pod through.
     fn checked<'a>(&self, answer: &'a Value) -> Result<&'a str> {
         let response = &answer["response"];
@@ -143,6 +148,11 @@ impl<'a> Contestant<'a> {
             path: path.to_owned(),
             process: None,
         }
+    }
+
+    /// Where it listens.
+    pub(crate) fn server(&self) -> &Server {
+        &self.server
     }
 
     /// What it is called in the report.

@@ -30,6 +30,7 @@ const LABEL: &str = "tokenscope-bench";
 const CONFIGURATIONS: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
 
 /// A webhook and its namespace.
+#[derive(Clone)]
 pub(crate) struct Variant {
     /// What it is called in the report.
     pub(crate) name: &'static str,
@@ -47,7 +48,7 @@ impl Variant {
         injects: bool,
         (service_account, annotation, role): (&str, &str, &str),
     ) -> Result<Self> {
-        let namespace = format!("bench-{}", name.replace([' ', '+', ','], "-"));
+        let namespace = namespace_of(name);
         let labels = [(LABEL, namespace.as_str()), ("tokenscope.io/inject", "false")];
         control_plane.create_namespace(&namespace, &labels).await?;
         control_plane
@@ -111,12 +112,37 @@ impl Variant {
     }
 }
 
-/// Creates `pod` (dry run) in each variant's namespace, in turns over one connection. `no webhook` is the first variant and
-/// `constant` the second.
+/// The namespace of a webhook that isn't tokenscope's.
+pub(crate) fn namespace_of(variant: &str) -> String {
+    format!("bench-{}", variant.replace([' ', '+', ','], "-"))
+}
+
+/// A pod that asks for nothing, of the ServiceAccount `default`, with so many volumes that its container mounts.
+pub(crate) fn ordinary_pod(volumes: usize) -> Value {
+    let volume = |number: usize| json!({"name": format!("volume-{number}"), "configMap": {"name": format!("settings-{number}")}});
+    let mount =
+        |number: usize| json!({"name": format!("volume-{number}"), "mountPath": format!("/etc/settings-{number}")});
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "ordinary", "labels": {"app.kubernetes.io/name": "ordinary"}},
+        "spec": {
+            "serviceAccountName": "default",
+            "volumes": (0..volumes).map(volume).collect::<Vec<_>>(),
+            "containers": [{
+                "name": "app", "image": "registry.example.com/shop/app:1.4.2",
+                "env": [{"name": "LOG_LEVEL", "value": "info"}, {"name": "PORT", "value": "8080"}],
+                "volumeMounts": (0..volumes).map(mount).collect::<Vec<_>>(),
+            }],
+        },
+    })
+}
+
+/// Creates `pod` (dry run), which is called so in the report, in each variant's namespace, in turns over one connection.
+/// `no webhook` is the first variant and `constant` the second.
 pub(crate) async fn measure(
     control_plane: &ControlPlane,
     variants: &[Variant],
-    pod: &Value,
+    (called, pod): (&'static str, &Value),
     seconds: u64,
 ) -> Result<Vec<Creates>> {
     let mut bodies = Vec::new();
@@ -159,12 +185,12 @@ pub(crate) async fn measure(
         !latencies[0].is_empty(),
         "the time was too short for one round: give it more --seconds"
     );
-    Ok(summary(variants, latencies))
+    Ok(summary(called, variants, latencies))
 }
 
 const TOKEN_FILE: &[u8] = b"AWS_WEB_IDENTITY_TOKEN_FILE";
 
-fn summary(variants: &[Variant], latencies: Vec<Vec<u32>>) -> Vec<Creates> {
+fn summary(pod: &'static str, variants: &[Variant], latencies: Vec<Vec<u32>>) -> Vec<Creates> {
     let mut lines: Vec<Creates> = Vec::new();
     for (variant, mut latencies) in variants.iter().zip(latencies) {
         latencies.sort_unstable();
@@ -176,6 +202,7 @@ fn summary(variants: &[Variant], latencies: Vec<Vec<u32>>) -> Vec<Creates> {
             [_, constant, ..] => Some(added_us / constant.added_us),
         };
         lines.push(Creates {
+            pod,
             webhook: variant.name,
             count: latencies.len(),
             p50_us,
@@ -215,7 +242,7 @@ async fn wait_until_called(control_plane: &ControlPlane, variant: &Variant, pod:
 }
 
 /// The API server, as the administrator of the kubeconfig reaches it.
-fn api_server(control_plane: &ControlPlane) -> Result<Server> {
+pub(crate) fn api_server(control_plane: &ControlPlane) -> Result<Server> {
     let kubeconfig: Value = serde_json::from_slice(&fs::read(control_plane.kubeconfig())?)?;
     let user = &kubeconfig["users"][0]["user"];
     let file = |name: &str| -> Result<Vec<u8>> {

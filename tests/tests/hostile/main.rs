@@ -1,0 +1,124 @@
+//! What a hostile user can do to tokenscope: every attack runs beside honest load, within the chart's own memory limits.
+//!
+//! Three people attack: an author of pods (the role `edit` in one namespace), an editor of policies there, and a neighbour
+//! on the pod network, who can connect to the ports of the webhook and has no account at all. For each attack the honest
+//! creates keep their times, none is admitted without its grant, and no process ends, grows beyond its limit, or stops to
+//! answer its probes.
+//!
+//! The attacks run one after the other, so this program is its own harness. It takes a filter as any test program does, and
+//! `TOKENSCOPE_NIGHTLY=1` makes each attack last a minute instead of some seconds.
+
+mod accounts;
+mod attack;
+mod field;
+mod health;
+mod honest;
+mod http1;
+mod http2;
+mod limit;
+mod pods;
+mod policies;
+mod report;
+mod reviews;
+mod wire;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Result;
+use rustix::process::setpriority_process;
+use tokio::runtime::Builder;
+
+use crate::attack::Attack;
+use crate::field::Field;
+use crate::report::{Outcome, table};
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let filters: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    let all = attacks();
+    let total = all.len();
+    let wanted: Vec<Attack> = all
+        .into_iter()
+        .filter(|attack| filters.is_empty() || filters.iter().any(|filter| attack.name.contains(*filter)))
+        .collect();
+    if arguments.iter().any(|argument| argument == "--list") {
+        for attack in &wanted {
+            println!("{}: test", attack.name);
+        }
+        return ExitCode::SUCCESS;
+    }
+    println!("\nrunning {} tests", wanted.len());
+    let started = Instant::now();
+    let outcomes = match run(&wanted) {
+        Ok(outcomes) => outcomes,
+        Err(error) => {
+            println!("the servers for the attacks didn't start: {error:#}");
+            Vec::new()
+        }
+    };
+    let passed = outcomes.iter().filter(|outcome| outcome.failures.is_empty()).count();
+    let failed = wanted.len() - passed;
+    if !outcomes.is_empty() {
+        println!("\n{}", table(&outcomes));
+    }
+    println!(
+        "test result: {}. {passed} passed; {failed} failed; 0 ignored; 0 measured; {} filtered out; finished in {:.2}s\n",
+        if failed == 0 { "ok" } else { "FAILED" },
+        total - wanted.len(),
+        started.elapsed().as_secs_f64()
+    );
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn attacks() -> Vec<Attack> {
+    [
+        pods::attacks(),
+        reviews::attacks(),
+        accounts::attacks(),
+        policies::attacks(),
+        http1::attacks(),
+        http2::attacks(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn run(attacks: &[Attack]) -> Result<Vec<Outcome>> {
+    if attacks.is_empty() {
+        return Ok(Vec::new());
+    }
+    let runtime = |threads| Builder::new_multi_thread().worker_threads(threads).enable_all().to_owned();
+    let (main, honest) = (runtime(2).build()?, runtime(1).build()?);
+    let attackers = runtime(2).on_thread_start(give_way).build()?;
+    main.block_on(async {
+        let field = Arc::new(Field::open(honest.handle().clone(), attackers.handle().clone()).await?);
+        let mut outcomes = Vec::new();
+        for attack in attacks {
+            let outcome = attack.run(&field).await;
+            let verdict = if outcome.failures.is_empty() { "ok" } else { "FAILED" };
+            println!("test {} ... {verdict}", attack.name);
+            for failure in &outcome.failures {
+                println!("    {failure}");
+            }
+            outcomes.push(outcome);
+        }
+        if outcomes.iter().any(|outcome| !outcome.failures.is_empty()) {
+            field.keep_logs();
+        }
+        Ok(outcomes)
+    })
+}
+
+/// Attackers have machines of their own, so what they do here leaves the processors to those who are attacked.
+fn give_way() {
+    const NICEST: i32 = 19;
+    // The kernel may refuse; then the attackers compete, which makes the test harder.
+    let _ = setpriority_process(None, NICEST);
+}
