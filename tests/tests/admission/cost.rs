@@ -40,7 +40,11 @@ async fn no_shape_of_a_request_costs_the_api_server_more_than_twice_what_it_cost
     let mut without = Vec::new();
     for shape in &shapes {
         without.push(spent(&control_plane, shape).await);
-        println!("{:44} {:8.1} ms without", shape.name, milliseconds(without[without.len() - 1]));
+        println!(
+            "{:44} {:8.1} ms without",
+            shape.name,
+            milliseconds(without[without.len() - 1])
+        );
     }
     let values =
         json!({"lock": {"mode": "deny", "allowed": {"groups": ["a", "b"]}}, "webhook": {"timeoutSeconds": 10}});

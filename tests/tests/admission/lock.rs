@@ -125,7 +125,6 @@ async fn an_editor_gets_no_token_by_a_controller_and_its_events_say_why() {
         "statefulset-controller",
         "job-controller",
         "cronjob-controller",
-        "daemonset-controller",
     ];
     let _controllers = shop.control_plane.start_controllers(&names).unwrap();
     let spec = |restart: &str| {
@@ -148,12 +147,6 @@ async fn an_editor_gets_no_token_by_a_controller_and_its_events_say_why() {
             "StatefulSet",
             "statefulsets",
             json!({"selector": selector, "serviceName": "x", "template": template("Always")}),
-        ),
-        (
-            "apps",
-            "DaemonSet",
-            "daemonsets",
-            json!({"selector": selector, "template": template("Always")}),
         ),
         ("batch", "Job", "jobs", job.clone()),
         (
@@ -186,7 +179,7 @@ async fn an_editor_gets_no_token_by_a_controller_and_its_events_say_why() {
                 .flatten()
                 .filter(|event| event["reason"] == "FailedCreate")
                 .collect();
-            for owner in ["deployment-", "statefulset", "daemonset", "job", "cronjob-"] {
+            for owner in ["deployment-", "statefulset", "job", "cronjob-"] {
                 let of_owner = |event: &&&Value| {
                     event["involvedObject"]["name"]
                         .as_str()
@@ -306,6 +299,17 @@ async fn an_ephemeral_container_mounts_no_token_of_ours_and_may_not_have_the_sid
     let (shop, editor) = shop_and_editor("debugging").await;
     shop.allow_orders().await.unwrap();
     shop.granted(&shop.asking("granted", ORDERS)).await.unwrap();
+    // `edit` has no such right by itself; whoever debugs has it.
+    let role = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "debugger", "namespace": "debugging"},
+        "rules": [{"apiGroups": [""], "resources": ["pods/ephemeralcontainers"], "verbs": ["update", "patch"]}],
+    });
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "debugger", "namespace": "debugging"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "debugger"},
+        "subjects": [{"kind": "ServiceAccount", "name": "editor", "namespace": "debugging"}],
+    });
+    shop.control_plane.apply(&[role, binding], "debugging").await.unwrap();
     let path = shop.path("pods/granted/ephemeralcontainers");
     let added = async |container: Value| {
         let mut pod = get_json(&editor, &shop.path("pods/granted")).await?;

@@ -83,7 +83,11 @@ fn admitted(answer: &Answer) -> Result<()> {
 /// The mark of the webhook, whatever the pod brought. Version 0.1.0 gave the label no meaning and left it alone.
 fn reviewed_or_refused(answer: &Answer) -> Result<()> {
     let own = annotation(&answer.body, MARK) != Some("granted");
-    ensure!(!answer.accepted() || !own, "a forged mark was admitted: {}", answer.body["metadata"]["annotations"]);
+    ensure!(
+        !answer.accepted() || !own,
+        "a forged mark was admitted: {}",
+        answer.body["metadata"]["annotations"]
+    );
     Ok(())
 }
 
