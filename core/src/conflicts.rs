@@ -5,7 +5,10 @@
 //! first and after the last `*`. So nothing is compared with everything, and what a policy's author can still make expensive
 //! has a budget.
 
-use crate::{Glob, Operator, Policy, PolicySet, RoleArn, Selector, Standing, Subject, pattern::glob_matches};
+use crate::{
+    Operator, Policy, PolicySet, RoleArn, Selector, Standing, Subject,
+    pattern::{Pattern, glob_matches},
+};
 use jiff::Timestamp;
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -105,40 +108,6 @@ struct Level<'a> {
 struct Place {
     policy: usize,
     subject: usize,
-}
-
-/// A name with `*`.
-#[derive(Clone, Copy)]
-struct Pattern<'a> {
-    /// The whole.
-    glob: &'a str,
-    /// What stands before the first `*`.
-    prefix: &'a str,
-    /// What stands after the last `*`.
-    suffix: &'a str,
-}
-
-impl<'a> Pattern<'a> {
-    const ANY: Self = Self {
-        glob: "*",
-        prefix: "",
-        suffix: "",
-    };
-
-    fn of(glob: &'a Glob) -> Option<Self> {
-        let glob = glob.as_str();
-        Some(Self {
-            glob,
-            prefix: glob.split_once('*')?.0,
-            suffix: glob.rsplit_once('*')?.1,
-        })
-    }
-
-    /// Whether some text matches both: between what they begin and end with, there is room for the rest of both.
-    fn meets(self, other: Self) -> bool {
-        let starts_alike = self.prefix.starts_with(other.prefix) || other.prefix.starts_with(self.prefix);
-        starts_alike && (self.suffix.ends_with(other.suffix) || other.suffix.ends_with(self.suffix))
-    }
 }
 
 impl<'a> Level<'a> {
@@ -356,45 +325,4 @@ fn may_both_match(one: &Selector, other: &Selector) -> bool {
                 _ => true,
             })
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    /// Whether some text matches both, by looking at every pair of places in them.
-    fn some_text_matches_both(one: &str, other: &str) -> bool {
-        let (one, other) = (one.as_bytes(), other.as_bytes());
-        let mut reachable = vec![vec![false; other.len() + 1]; one.len() + 1];
-        reachable[0][0] = true;
-        for i in 0..=one.len() {
-            for j in 0..=other.len() {
-                let (a, b) = (one.get(i), other.get(j));
-                let star = a == Some(&b'*') || b == Some(&b'*');
-                if !reachable[i][j] {
-                    continue;
-                }
-                if a.is_some() && star {
-                    reachable[i + 1][j] = true;
-                }
-                if b.is_some() && star {
-                    reachable[i][j + 1] = true;
-                }
-                if a.is_some() && a == b {
-                    reachable[i + 1][j + 1] = true;
-                }
-            }
-        }
-        reachable[one.len()][other.len()]
-    }
-
-    proptest! {
-        #[test]
-        fn two_patterns_meet_if_some_text_matches_both(one in "[ab*]{0,6}[*][ab*]{0,6}", other in "[ab*]{0,6}[*][ab*]{0,6}") {
-            let (first, second) = (Glob::new(&one), Glob::new(&other));
-            let meet = Pattern::of(&first).unwrap().meets(Pattern::of(&second).unwrap());
-            prop_assert_eq!(meet, some_text_matches_both(&one, &other));
-        }
-    }
 }

@@ -17,6 +17,7 @@ pub mod lock;
 mod pattern;
 pub mod pod;
 mod policy;
+mod policy_set;
 mod refusal;
 mod request;
 mod schedule;
@@ -37,8 +38,9 @@ pub use lock::{Lock, LockMode};
 pub use pattern::{Glob, InvalidRolePattern, RolePattern};
 pub use policy::{
     AVAILABLE_SOURCES, Algorithm, Audiences, AwsSettings, Claims, ContainerFilter, InvalidPolicy, OnExpiry, Policy,
-    PolicyName, PolicySet, Roles, Standing, TokenSettings, TokenSource,
+    PolicyName, Roles, Standing, TokenSettings, TokenSource,
 };
+pub use policy_set::PolicySet;
 pub use refusal::{Denied, Refusal};
 pub use request::{Container, HeldToken, OwnRole, PodFacts, Request, TokenVolume};
 pub use schedule::{InvalidSchedule, Schedule};

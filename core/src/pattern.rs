@@ -53,6 +53,40 @@ pub(crate) fn glob_matches(pattern: &str, text: &str) -> bool {
     })
 }
 
+/// A name with `*`.
+#[derive(Clone, Copy)]
+pub(crate) struct Pattern<'a> {
+    /// The whole.
+    pub(crate) glob: &'a str,
+    /// What stands before the first `*`.
+    pub(crate) prefix: &'a str,
+    /// What stands after the last `*`.
+    pub(crate) suffix: &'a str,
+}
+
+impl<'a> Pattern<'a> {
+    pub(crate) const ANY: Self = Self {
+        glob: "*",
+        prefix: "",
+        suffix: "",
+    };
+
+    pub(crate) fn of(glob: &'a Glob) -> Option<Self> {
+        let glob = glob.as_str();
+        Some(Self {
+            glob,
+            prefix: glob.split_once('*')?.0,
+            suffix: glob.rsplit_once('*')?.1,
+        })
+    }
+
+    /// Whether some text matches both: between what they begin and end with, there is room for the rest of both.
+    pub(crate) fn meets(self, other: Self) -> bool {
+        let starts_alike = self.prefix.starts_with(other.prefix) || other.prefix.starts_with(self.prefix);
+        starts_alike && (self.suffix.ends_with(other.suffix) || other.suffix.ends_with(self.suffix))
+    }
+}
+
 /// Which roles a policy allows: a role ARN, exact or with `*` inside the role's path and name.
 ///
 /// Partition and account are always exact, so a pattern can't reach into another account.
@@ -176,7 +210,40 @@ mod tests {
         assert_eq!(open.exact(), None);
     }
 
+    /// Whether some text matches both, by looking at every pair of places in them.
+    fn some_text_matches_both(one: &str, other: &str) -> bool {
+        let (one, other) = (one.as_bytes(), other.as_bytes());
+        let mut reachable = vec![vec![false; other.len() + 1]; one.len() + 1];
+        reachable[0][0] = true;
+        for i in 0..=one.len() {
+            for j in 0..=other.len() {
+                let (a, b) = (one.get(i), other.get(j));
+                let star = a == Some(&b'*') || b == Some(&b'*');
+                if !reachable[i][j] {
+                    continue;
+                }
+                if a.is_some() && star {
+                    reachable[i + 1][j] = true;
+                }
+                if b.is_some() && star {
+                    reachable[i][j + 1] = true;
+                }
+                if a.is_some() && a == b {
+                    reachable[i + 1][j + 1] = true;
+                }
+            }
+        }
+        reachable[one.len()][other.len()]
+    }
+
     proptest! {
+        #[test]
+        fn two_patterns_meet_if_some_text_matches_both(one in "[ab*]{0,6}[*][ab*]{0,6}", other in "[ab*]{0,6}[*][ab*]{0,6}") {
+            let (first, second) = (Glob::new(&one), Glob::new(&other));
+            let meet = Pattern::of(&first).unwrap().meets(Pattern::of(&second).unwrap());
+            prop_assert_eq!(meet, some_text_matches_both(&one, &other));
+        }
+
         #[test]
         fn a_text_matches_itself_with_any_part_replaced_by_a_star(text in "[a-c/]{0,12}", from in 0usize..12, to in 0usize..12) {
             let (from, to) = (from.min(text.len()), to.min(text.len()));

@@ -9,7 +9,8 @@
     reason = "what KubeSchema derives holds a copy of each struct inside a function"
 )]
 
-use super::policy::{LabelSelector, PolicySpec, is_default};
+use super::policy::{PolicySpec, is_default};
+use super::selector::LabelSelector;
 use super::status::PolicyStatus;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};

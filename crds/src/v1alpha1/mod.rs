@@ -6,15 +6,18 @@
 mod cluster_policy;
 mod policy;
 mod schema;
+mod selector;
 mod size;
 mod status;
+mod time;
 
 pub use cluster_policy::{ClusterPolicySpec, ClusterTokenScopePolicy};
 pub use policy::{
-    ActiveSchedule, Algorithm, Audiences, Aws, Claims, Containers, LabelOperator, LabelRequirement, LabelSelector,
-    OnExpiry, PolicySpec, Roles, Source, Spiffe, Subject, Token, TokenScopePolicy,
+    Algorithm, Audiences, Aws, Claims, Containers, PolicySpec, Roles, Source, Spiffe, Subject, Token, TokenScopePolicy,
 };
+pub use selector::{LabelOperator, LabelRequirement, LabelSelector};
 pub use status::{MOST_TRUST_POLICIES, PolicyStatus, TrustPolicy};
+pub use time::{ActiveSchedule, OnExpiry};
 
 /// The API group of both kinds.
 pub const GROUP: &str = "tokenscope.io";

@@ -9,7 +9,9 @@
     reason = "what KubeSchema derives holds a copy of each struct inside a function"
 )]
 
+use super::selector::LabelSelector;
 use super::status::PolicyStatus;
+use super::time::{ActiveSchedule, OnExpiry};
 use super::{schema, size};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -136,18 +138,6 @@ pub struct PolicySpec {
     /// read before stays valid until it expires.
     #[serde(default)]
     pub on_expiry: OnExpiry,
-}
-
-/// What becomes of running pods once the policy that granted their role is no longer in force.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[expect(
-    missing_docs,
-    reason = "the field that has it describes them, which is what users read"
-)]
-pub enum OnExpiry {
-    #[default]
-    Keep,
-    Evict,
 }
 
 /// A group of pods. Everything in it must match; an empty one matches every pod.
@@ -390,81 +380,6 @@ pub struct Containers {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::containers")]
     pub exclude: Vec<String>,
-}
-
-/// Windows of time that open at the times of a cron expression.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ActiveSchedule {
-    /// When a window opens: minute, hour, day of month, month, day of week, such as "0 8 * * 1-5" for eight o'clock on
-    /// weekdays.
-    #[schemars(schema_with = "schema::cron")]
-    pub cron: String,
-
-    /// How long a window stays open, in hours and minutes from 1m to 744h, such as 10h or 1h30m.
-    #[schemars(schema_with = "schema::window")]
-    pub duration: String,
-
-    /// The IANA time zone in which cron is meant, such as Europe/Berlin.
-    #[serde(default = "utc")]
-    #[schemars(schema_with = "schema::time_zone")]
-    pub time_zone: String,
-}
-
-fn utc() -> String {
-    "UTC".into()
-}
-
-/// Labels that must all be as said. At most 1536 characters in all.
-#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new(size::SELECTOR.0).message(size::SELECTOR.1))]
-pub struct LabelSelector {
-    /// Labels with the value that each must have.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "schema::match_labels")]
-    pub match_labels: BTreeMap<String, String>,
-
-    /// Requirements on labels, all of which must hold.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
-    pub match_expressions: Vec<LabelRequirement>,
-}
-
-/// A requirement on one label.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(
-    validation = Rule::new("!(self.operator in ['In', 'NotIn']) || (has(self.values) && self.values.size() > 0)")
-        .message("should have at least one value, since operator is In or NotIn")
-        .field_path(".values"),
-    validation = Rule::new("!(self.operator in ['Exists', 'DoesNotExist']) || !has(self.values) || self.values.size() == 0")
-        .message("should be left out, since operator is Exists or DoesNotExist")
-        .field_path(".values")
-)]
-pub struct LabelRequirement {
-    /// The label's key.
-    #[schemars(schema_with = "schema::label_key")]
-    pub key: String,
-
-    /// In: the label has one of the values. NotIn: it has none of them, or is absent. Exists: it is there. DoesNotExist:
-    /// it is not.
-    pub operator: LabelOperator,
-
-    /// Values for In and NotIn.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "schema::label_values")]
-    pub values: Vec<String>,
-}
-
-/// What a requirement demands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[expect(missing_docs, reason = "the words of metav1.LabelSelectorRequirement")]
-pub enum LabelOperator {
-    In,
-    NotIn,
-    Exists,
-    DoesNotExist,
 }
 
 /// For fields that are left out when they say nothing.

@@ -1,0 +1,126 @@
+//! All policies of a cluster.
+
+use crate::{Policy, PolicyName, refusal::bounded};
+use std::{collections::HashMap, sync::Arc};
+
+/// All policies of a cluster, by namespace. A clone shares the policies.
+#[derive(Clone, Debug, Default)]
+pub struct PolicySet {
+    namespaced: HashMap<Arc<str>, Arc<Vec<Entry>>>,
+    cluster: Arc<Vec<Entry>>,
+}
+
+#[derive(Clone, Debug)]
+enum Entry {
+    Valid(Arc<Policy>),
+    Invalid(PolicyName, Arc<str>),
+}
+
+impl Entry {
+    fn name(&self) -> &PolicyName {
+        match self {
+            Self::Valid(policy) => &policy.name,
+            Self::Invalid(name, _) => name,
+        }
+    }
+}
+
+impl PolicySet {
+    /// Adds a policy, or replaces the one of its name.
+    pub fn insert(&mut self, policy: Arc<Policy>) {
+        self.put(Entry::Valid(policy));
+    }
+
+    /// Notes that there is a policy of this name that can't be used, and why: it grants nothing, and a denied pod
+    /// hears of it. Of the reason 1 KiB is kept.
+    pub fn insert_invalid(&mut self, name: PolicyName, why: &str) {
+        self.put(Entry::Invalid(name, bounded(why.to_owned(), 1024).into()));
+    }
+
+    /// Removes the policy of this name.
+    pub fn remove(&mut self, name: &PolicyName) {
+        let Some(entries) = self.entries_mut(name) else { return };
+        entries.retain(|entry| entry.name() != name);
+        if let PolicyName::Namespaced { namespace, .. } = name
+            && entries.is_empty()
+        {
+            self.namespaced.remove(namespace);
+        }
+    }
+
+    /// The policies that may be about pods of a namespace: its own by name, then the cluster's by name.
+    pub fn about(&self, namespace: &str) -> impl Iterator<Item = &Arc<Policy>> {
+        self.entries(namespace).filter_map(|entry| match entry {
+            Entry::Valid(policy) => Some(policy),
+            Entry::Invalid(..) => None,
+        })
+    }
+
+    /// The policies of a namespace and of the cluster that can't be used, and why.
+    pub fn invalid_about(&self, namespace: &str) -> impl Iterator<Item = (&PolicyName, &str)> {
+        self.entries(namespace).filter_map(|entry| match entry {
+            Entry::Valid(_) => None,
+            Entry::Invalid(name, why) => Some((name, &**why)),
+        })
+    }
+
+    /// Every policy that can be used.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Policy>> {
+        self.namespaced
+            .values()
+            .flat_map(|entries| entries.iter())
+            .chain(self.cluster.iter())
+            .filter_map(|entry| match entry {
+                Entry::Valid(policy) => Some(policy),
+                Entry::Invalid(..) => None,
+            })
+    }
+
+    /// How many there are, the unusable ones too.
+    pub fn len(&self) -> usize {
+        self.namespaced.values().map(|entries| entries.len()).sum::<usize>() + self.cluster.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn entries(&self, namespace: &str) -> impl Iterator<Item = &Entry> {
+        self.namespaced
+            .get(namespace)
+            .into_iter()
+            .flat_map(|entries| entries.iter())
+            .chain(self.cluster.iter())
+    }
+
+    fn entries_mut(&mut self, name: &PolicyName) -> Option<&mut Vec<Entry>> {
+        match name {
+            PolicyName::Namespaced { namespace, .. } => self.namespaced.get_mut(namespace).map(Arc::make_mut),
+            PolicyName::Cluster { .. } => Some(Arc::make_mut(&mut self.cluster)),
+        }
+    }
+
+    fn put(&mut self, entry: Entry) {
+        if let PolicyName::Namespaced { namespace, .. } = entry.name() {
+            self.namespaced.entry(namespace.clone()).or_default();
+        }
+        let Some(entries) = self.entries_mut(entry.name()) else {
+            return;
+        };
+        match entries.binary_search_by(|other| other.name().cmp(entry.name())) {
+            Ok(at) => entries[at] = entry,
+            Err(at) => entries.insert(at, entry),
+        }
+    }
+}
+
+impl FromIterator<Policy> for PolicySet {
+    fn from_iter<I: IntoIterator<Item = Policy>>(policies: I) -> Self {
+        let mut set = Self::default();
+        for policy in policies {
+            set.insert(Arc::new(policy));
+        }
+        set
+    }
+}
