@@ -668,3 +668,19 @@ async fn a_new_list_takes_away_what_it_does_not_name_and_nothing_before_it_ends(
     cache.service_account(Event::Delete(account("new")));
     assert!(cache.annotations("shop", "new").is_none());
 }
+
+#[tokio::test]
+async fn a_role_on_a_service_account_that_is_too_long_is_refused_with_the_bound() {
+    let harness = Harness::knowing(nothing);
+    let role = format!("{ROLE}{}", "r".repeat(200_000));
+    let account =
+        json!({"metadata": {"namespace": "shop", "name": "orders", "annotations": {"tokenscope.io/role-arn": role}}});
+    harness
+        .cache
+        .service_account(Event::Apply(object::<ServiceAccount>(account)));
+    let message = harness.review(&plain(app())).await["status"]["message"].to_string();
+    assert!(
+        message.contains("tokenscope.io/role-arn") && message.contains("2048") && message.len() < 1000,
+        "{message}"
+    );
+}

@@ -162,25 +162,29 @@ impl Lookups {
             if state.missing.contains(&wanted, now) {
                 return Ok(None);
             }
-            match state.running.get(&wanted) {
-                Some(running) => running.answer.clone(),
-                None => {
-                    let source = self.source(&wanted);
-                    if !state.admit(source, now) {
-                        self.metrics.looked_up(Lookup::Limited);
-                        return Err(wanted.unknown(Why::Limited));
-                    }
-                    let answer = self.start(wanted.clone());
-                    let running = Running {
-                        source: source.into(),
-                        answer: answer.clone(),
-                    };
-                    state.running.insert(wanted, running);
-                    answer
-                }
+            let running = state.running.get(&wanted).map(|running| running.answer.clone());
+            match running {
+                Some(answer) => answer,
+                None => self.begin(&mut state, wanted, now)?,
             }
         };
         answer.await
+    }
+
+    /// Begins a lookup, if its source may begin one more.
+    fn begin(self: &Arc<Self>, state: &mut State, wanted: Wanted, now: Instant) -> Result<Answer, Unknown> {
+        let source = self.source(&wanted);
+        if !state.admit(source, now) {
+            self.metrics.looked_up(Lookup::Limited);
+            return Err(wanted.unknown(Why::Limited));
+        }
+        let answer = self.start(wanted.clone());
+        let running = Running {
+            source: source.into(),
+            answer: answer.clone(),
+        };
+        state.running.insert(wanted, running);
+        Ok(answer)
     }
 
     fn source<'a>(&self, wanted: &'a Wanted) -> &'a str {
