@@ -14,7 +14,7 @@ pub use policy::{
     ActiveSchedule, Algorithm, Audiences, Aws, Claims, Containers, LabelOperator, LabelRequirement, LabelSelector,
     OnExpiry, PolicySpec, Roles, Source, Spiffe, Subject, Token, TokenScopePolicy,
 };
-pub use status::{MOST_TRUST_POLICIES, PolicyStatus, TrustPolicy};
+pub use status::{MOST_NAMES, MOST_TRUST_POLICIES, PolicyStatus, TrustPolicy};
 
 /// The API group of both kinds.
 pub const GROUP: &str = "tokenscope.io";
