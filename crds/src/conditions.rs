@@ -65,6 +65,8 @@ pub enum Reason {
     NoSpiffeIdentity,
     /// Not ready: pods run without what it grants.
     MissedPods,
+    /// Not ready: its namespace is larger than what the operator keeps of one.
+    NamespaceOverShare,
 }
 
 impl Reason {
@@ -85,6 +87,7 @@ impl Reason {
         Self::Conflict,
         Self::NoSpiffeIdentity,
         Self::MissedPods,
+        Self::NamespaceOverShare,
     ];
 
     /// The word in the API.
@@ -105,6 +108,7 @@ impl Reason {
             Self::Conflict => "Conflict",
             Self::NoSpiffeIdentity => "NoSpiffeIdentity",
             Self::MissedPods => "MissedPods",
+            Self::NamespaceOverShare => "NamespaceOverShare",
         }
     }
 
@@ -121,7 +125,8 @@ impl Reason {
             | Self::NotAccepted
             | Self::Conflict
             | Self::NoSpiffeIdentity
-            | Self::MissedPods => ConditionType::Ready,
+            | Self::MissedPods
+            | Self::NamespaceOverShare => ConditionType::Ready,
         }
     }
 
@@ -166,6 +171,9 @@ impl Reason {
             }
             Self::MissedPods => {
                 "Pods run without what the policy grants, since the webhook was not asked when they were created; create them anew."
+            }
+            Self::NamespaceOverShare => {
+                "The pods, service accounts and policies of the policy's namespace are larger together than what the operator keeps of one namespace, so its pods are not counted; remove the largest of them."
             }
         }
     }
@@ -270,8 +278,8 @@ mod tests {
 
         assert_eq!(
             Reason::ALL.len(),
-            Reason::MissedPods as usize + 1,
-            "MissedPods is the last one"
+            Reason::NamespaceOverShare as usize + 1,
+            "NamespaceOverShare is the last one"
         );
         assert_eq!(words.len(), Reason::ALL.len());
         assert_eq!(sentences.len(), Reason::ALL.len());

@@ -1,8 +1,11 @@
 //! The operator's flags. Each is also an environment variable: `--ca-secret` is `TOKENSCOPE_CA_SECRET`.
 
-use crate::certificates::{Names, Settings};
+use crate::{
+    certificates::{Names, Settings},
+    probe::ClientCertificate,
+};
 use clap::ArgAction::Set;
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, time::Duration};
 use tokenscope_platform::args::{CommonArgs, SettingsArgs, seconds};
 
 /// Keeps the state of policies, the certificates of the webhook and its configuration true.
@@ -110,9 +113,50 @@ pub struct Args {
     /// Whether running pods that should have been injected and were not are evicted
     #[arg(long, env = "TOKENSCOPE_EVICT_MISSED", value_name = "BOOL", default_value_t = false, action = Set)]
     pub evict_missed: bool,
+
+    /// Whether running pods are evicted whose policy says onExpiry: Evict and has expired, is disabled or outside its schedule
+    #[arg(long, env = "TOKENSCOPE_EVICT_EXPIRED", value_name = "BOOL", default_value_t = false, action = Set)]
+    pub evict_expired: bool,
+
+    /// Where the webhook is asked whether it works before a pod is evicted: HOST:PORT [default: its Service]
+    #[arg(long, env = "TOKENSCOPE_WEBHOOK_ADDRESS", value_name = "ADDRESS")]
+    pub webhook_address: Option<String>,
+
+    /// A PEM file with the certificate to show the webhook, where it asks its clients for one
+    #[arg(
+        long,
+        env = "TOKENSCOPE_WEBHOOK_CLIENT_CERTIFICATE",
+        value_name = "FILE",
+        requires = "webhook_client_key"
+    )]
+    pub webhook_client_certificate: Option<PathBuf>,
+
+    /// A PEM file with that certificate's key
+    #[arg(
+        long,
+        env = "TOKENSCOPE_WEBHOOK_CLIENT_KEY",
+        value_name = "FILE",
+        requires = "webhook_client_certificate"
+    )]
+    pub webhook_client_key: Option<PathBuf>,
 }
 
 impl Args {
+    /// Where the webhook is asked whether it works, as the API server finds it.
+    pub(crate) fn webhook_address(&self) -> String {
+        let (service, namespace) = (&self.webhook_service, &self.common.namespace);
+        let service = || format!("{service}.{namespace}.svc:443");
+        self.webhook_address.clone().unwrap_or_else(service)
+    }
+
+    /// What the operator shows the webhook.
+    pub(crate) fn webhook_client_certificate(&self) -> Option<ClientCertificate> {
+        Some(ClientCertificate {
+            certificate: self.webhook_client_certificate.clone()?,
+            key: self.webhook_client_key.clone()?,
+        })
+    }
+
     /// How long certificates live.
     pub(crate) fn certificate_settings(&self) -> Settings {
         Settings::new(self.ca_lifetime, self.serving_lifetime, self.rotation_overlap)

@@ -139,7 +139,7 @@ pub(crate) async fn run(
                 let stop = stop.child_token();
                 let api = Api::all_with(client.clone(), &resource);
                 let told = |event| Change::Identities(Some(event));
-                tokio::spawn(follow(api, PLURAL, changes.clone(), told, stop.clone()));
+                tokio::spawn(follow(api, PLURAL, changes.clone(), told, None, stop.clone()));
                 watch = Some(stop);
             }
             Ok(false) => {

@@ -4,14 +4,17 @@
 
 mod args;
 mod certificates;
+mod csi_drivers;
 mod drift;
 mod events;
+mod eviction;
 mod identities;
 mod issuer;
 mod leader;
 mod metrics;
 mod missed;
 mod policy;
+mod probe;
 mod watching;
 mod webhook_configuration;
 mod world;
@@ -24,7 +27,8 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use leader::Leader;
 use metrics::Metrics;
-use policy::Reconciler;
+use policy::{Evictions, Reconciler};
+use probe::Probe;
 use std::{sync::Arc, time::Duration};
 use tokenscope_platform::{Process, client, lease::Elector};
 use tokio::sync::watch;
@@ -62,7 +66,7 @@ pub async fn run(args: Args, process: Process) -> Result<(), client::Error> {
         names: args.certificate_names(),
         settings: args.certificate_settings(),
         leader: leader.clone(),
-        bundles,
+        bundles: bundles.clone(),
         wanted_bundle,
         gate: certificates_gate,
         heartbeat: process.gates.heartbeat("certificates", HEARTBEAT),
@@ -71,18 +75,30 @@ pub async fn run(args: Args, process: Process) -> Result<(), client::Error> {
     process.spawn("webhook configuration", keeper.run(process.stop.clone()));
     process.spawn("certificates", certificates.run(process.stop.clone()));
 
-    let (changes, received) = policy::watch(&client, &process);
+    let world = World::new(
+        args.settings.settings(),
+        &args.common.namespace,
+        args.spiffe_issuer.clone(),
+        Identities::of_class(args.spiffe_class_name.clone()),
+    )
+    .evicting_expired(args.evict_expired);
+    let (lists_anew, anew) = watch::channel(());
+    let (changes, received) = policy::watch(&client, &process, &anew, world.needs_csi_drivers());
     let reconciler = Reconciler {
         client: client.clone(),
         leader,
-        world: World::new(
-            args.settings.settings(),
-            &args.common.namespace,
-            args.spiffe_issuer,
-            Identities::of_class(args.spiffe_class_name),
-        ),
+        world,
         reporter,
-        evict_missed: args.evict_missed,
+        evictions: Evictions {
+            missed: args.evict_missed,
+            expired: args.evict_expired,
+        },
+        probe: Probe {
+            address: args.webhook_address(),
+            client_certificate: args.webhook_client_certificate(),
+            bundles,
+        },
+        lists_anew,
         resync: args.resync.max(Duration::from_secs(1)),
         gate: policies_gate,
         heartbeat: process.gates.heartbeat("policies", HEARTBEAT),

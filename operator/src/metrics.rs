@@ -26,6 +26,9 @@ pub(crate) struct Metrics {
     status_writes: Family<OutcomeLabel, Counter>,
     evictions: Family<OutcomeLabel, Counter>,
     events: Family<OutcomeLabel, Counter>,
+    ungranted_token_pods: Gauge,
+    locked_token_csi_drivers: Gauge,
+    namespaces_over_share: Gauge,
 }
 
 /// A histogram whose buckets fit a cluster of any size.
@@ -147,8 +150,23 @@ impl Metrics {
         );
         registry.register(
             "operator_evictions",
-            "Evictions of missed pods",
+            "Evictions of missed pods, and of pods whose policy is no longer in force",
             metrics.evictions.clone(),
+        );
+        registry.register(
+            "pods_with_ungranted_locked_token",
+            "Running pods that hold a service account token of a locked audience which no policy grants them",
+            metrics.ungranted_token_pods.clone(),
+        );
+        registry.register(
+            "csi_drivers_with_locked_tokens",
+            "CSI drivers that get service account tokens of a locked audience",
+            metrics.locked_token_csi_drivers.clone(),
+        );
+        registry.register(
+            "operator_namespaces_over_share",
+            "Namespaces whose pods, service accounts and policies are larger together than what is kept of one namespace, so that nothing in them is judged",
+            metrics.namespaces_over_share.clone(),
         );
         registry.register("operator_events", "Events about missed pods", metrics.events.clone());
         metrics
@@ -176,9 +194,19 @@ impl Metrics {
     /// How all policies stand.
     pub(crate) fn policies(&self, ready: usize, not_ready: usize) {
         for (ready, policies) in [("true", ready), ("false", not_ready)] {
-            let policies = i64::try_from(policies).unwrap_or(i64::MAX);
-            self.policies.get_or_create(&ReadyLabel { ready }).set(policies);
+            self.policies.get_or_create(&ReadyLabel { ready }).set(gauge(policies));
         }
+    }
+
+    /// How many pods and CSI drivers hold tokens of locked audiences that no policy grants.
+    pub(crate) fn lock(&self, pods: usize, csi_drivers: usize) {
+        self.ungranted_token_pods.set(gauge(pods));
+        self.locked_token_csi_drivers.set(gauge(csi_drivers));
+    }
+
+    /// How many namespaces take more than their share.
+    pub(crate) fn namespaces_over_share(&self, namespaces: usize) {
+        self.namespaces_over_share.set(gauge(namespaces));
     }
 
     /// A write of a status.
@@ -223,6 +251,10 @@ impl Metrics {
         };
         self.certificate_steps.get_or_create(&StepLabel { step }).inc();
     }
+}
+
+fn gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 impl WriteOutcome {

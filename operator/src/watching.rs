@@ -3,37 +3,58 @@
 use futures::StreamExt as _;
 use kube::{Api, Resource, ResourceExt as _, runtime::watcher::Event};
 use serde::de::DeserializeOwned;
-use std::{convert::Infallible, fmt::Debug, pin::pin};
-use tokenscope_platform::{telemetry, watch::watch};
-use tokio::sync::mpsc;
+use std::{convert::Infallible, fmt::Debug};
+use tokenscope_platform::telemetry;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Sends every event of a watch on, until `stop` or until nobody takes them any more. After an interruption the watch goes
-/// on where it was, or begins again with [`Event::Init`].
+/// on where it was, or begins again with [`Event::Init`]; after a word of `anew` it begins again.
 pub(crate) async fn follow<K, T>(
     api: Api<K>,
     what: &'static str,
     changes: mpsc::Sender<T>,
     change: impl Fn(Event<K>) -> T,
+    mut anew: Option<watch::Receiver<()>>,
     stop: CancellationToken,
 ) -> Result<(), Infallible>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let mut told = pin!(watch(api, what));
-    while let Some(Some(told)) = stop.run_until_cancelled(told.next()).await {
-        let event = match told {
-            Ok(event) => event,
-            Err(error) => {
+    let begin = || tokenscope_platform::watch::watch(api.clone(), what).boxed();
+    let mut told = begin();
+    loop {
+        let told_now = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = next_word(&mut anew) => {
+                told = begin();
+                continue;
+            }
+            told_now = told.next() => told_now,
+        };
+        let event = match told_now {
+            None => return Ok(()),
+            Some(Ok(event)) => event,
+            Some(Err(error)) => {
                 tracing::warn!(what, error = telemetry::chain(&error), "a watch was interrupted");
                 continue;
             }
         };
         if changes.send(change(event)).await.is_err() {
-            break;
+            return Ok(());
         }
     }
-    Ok(())
+}
+
+/// Waits for the next word, for ever if there is nobody to give one.
+async fn next_word(anew: &mut Option<watch::Receiver<()>>) {
+    let word = match anew {
+        Some(anew) => anew.changed().await.is_ok(),
+        None => false,
+    };
+    if !word {
+        std::future::pending().await
+    }
 }
 
 /// Takes what a watch brought, unless it is older than what is known already, such as the answer to an own write.

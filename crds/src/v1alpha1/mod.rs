@@ -16,7 +16,7 @@ pub use policy::{
     Algorithm, Audiences, Aws, Claims, Containers, PolicySpec, Roles, Source, Spiffe, Subject, Token, TokenScopePolicy,
 };
 pub use selector::{LabelOperator, LabelRequirement, LabelSelector};
-pub use status::{MOST_TRUST_POLICIES, PolicyStatus, TrustPolicy};
+pub use status::{MOST_NAMES, MOST_TRUST_POLICIES, PolicyStatus, TrustPolicy};
 pub use time::{ActiveSchedule, OnExpiry};
 
 /// The API group of both kinds.

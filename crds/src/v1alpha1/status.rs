@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 /// The most trust policies that a status holds.
 pub const MOST_TRUST_POLICIES: usize = 20;
 
+/// The most names of pods, and of CSI drivers, that a status holds.
+pub const MOST_NAMES: usize = 5;
+
 /// What the operator found out about the policy. Only the operator writes it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -48,6 +51,23 @@ pub struct PolicyStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub outdated_pods: Option<i64>,
+
+    /// Running pods of the policy's namespace that hold a service account token of a locked audience which no policy grants
+    /// them: they were created before the lock, or the policy that granted it is no longer in force. Not in a cluster policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub ungranted_token_pods: Option<i64>,
+
+    /// The names of the first 5 of these pods.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MOST_NAMES), inner(length(max = 253)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub ungranted_token_pod_names: Vec<String>,
+
+    /// The first 5 CSI drivers that get service account tokens of a locked audience for every pod that mounts a volume of
+    /// them, by spec.tokenRequests of their CSIDriver.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MOST_NAMES), inner(length(max = 253)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub locked_token_csi_drivers: Vec<String>,
 
     /// For each role that the policy names exactly, the IAM trust policy that lets these workloads assume it, ready to
     /// paste into IAM. At most 20.

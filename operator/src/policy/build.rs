@@ -1,13 +1,14 @@
 //! The status that a policy should have.
 
-use crate::drift::State;
+mod trust;
+
+use crate::{drift::State, world::SHARE};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use std::collections::BTreeSet;
-use tokenscope_core::{Audience, InvalidPolicy, Policy, PolicyName, RoleArn, Standing, TokenSource, trust_policy};
+use tokenscope_core::{Audience, InvalidPolicy, OnExpiry, Policy, PolicyName, RoleArn, Standing, TokenSource};
 use tokenscope_crds::{
     conditions::{ConditionType, Reason, condition, upsert},
-    v1alpha1::{MOST_TRUST_POLICIES, PolicyStatus, TrustPolicy},
+    v1alpha1::{MOST_NAMES, PolicyStatus},
 };
 
 /// What is known about a policy.
@@ -31,6 +32,21 @@ pub(crate) struct Facts<'a> {
     pub(crate) spiffe_issuer: Option<&'a str>,
     /// The audience where the policy names none.
     pub(crate) default_audience: &'a Audience,
+    /// Whether the installation lets the operator evict pods of expired policies.
+    pub(crate) evicts_expired: bool,
+    /// What the lock says about the pods of its namespace; none for a cluster policy.
+    pub(crate) tokens: Option<NamespaceTokens<'a>>,
+    /// The CSI drivers that get tokens of an audience that is locked everywhere.
+    pub(crate) csi_drivers: Vec<&'a str>,
+}
+
+/// The pods of a namespace that hold a token of a locked audience which no policy grants them.
+#[derive(Debug)]
+pub(crate) struct NamespaceTokens<'a> {
+    /// How many there are.
+    pub(crate) pods: usize,
+    /// Their names, in order.
+    pub(crate) names: Vec<&'a str>,
 }
 
 /// How many pods stand how to a policy, or to all.
@@ -80,7 +96,7 @@ pub(crate) fn status(previous: &PolicyStatus, facts: &Facts<'_>, now: Timestamp)
         outdated,
         ..
     } = facts.tally;
-    let (trust_policies, note) = trust_policies(facts);
+    let (trust_policies, note) = trust::trust_policies(facts);
     let mut status = PolicyStatus {
         observed_generation: facts.generation,
         generation_observed_at: Some(Time(facts.said)),
@@ -89,16 +105,19 @@ pub(crate) fn status(previous: &PolicyStatus, facts: &Facts<'_>, now: Timestamp)
         injected_pods: Some(injected),
         missed_pods: Some(missed),
         outdated_pods: Some(outdated),
+        ungranted_token_pods: facts
+            .tokens
+            .as_ref()
+            .map(|tokens| i64::try_from(tokens.pods).unwrap_or(i64::MAX)),
+        ungranted_token_pod_names: first(facts.tokens.iter().flat_map(|tokens| &tokens.names)),
+        locked_token_csi_drivers: first(&facts.csi_drivers),
         trust_policies,
     };
-    let types = [ConditionType::Accepted, ConditionType::Active, ConditionType::Ready];
-    status
-        .conditions
-        .retain(|present| types.iter().any(|known| known.as_str() == present.type_));
+    keep_own_conditions(&mut status);
     let (accepted, why) = accepted(facts);
     let (active, when) = active(facts, accepted, now);
     let (ready, mut what) = ready(facts, accepted, active);
-    if let Some(note) = note {
+    for note in note.into_iter().chain(eviction_note(facts)) {
         what.push_str(". ");
         what.push_str(&note);
     }
@@ -111,6 +130,52 @@ pub(crate) fn status(previous: &PolicyStatus, facts: &Facts<'_>, now: Timestamp)
         );
     }
     status
+}
+
+/// The status of a policy whose namespace takes more than its share of what the operator keeps.
+pub(crate) fn over_share(previous: &PolicyStatus, generation: Option<i64>, now: Timestamp) -> PolicyStatus {
+    let mut status = PolicyStatus {
+        conditions: previous.conditions.clone(),
+        observed_generation: previous.observed_generation,
+        generation_observed_at: previous.generation_observed_at.clone(),
+        ..PolicyStatus::default()
+    };
+    keep_own_conditions(&mut status);
+    let at = Timestamp::from_second(now.as_second()).unwrap_or(now);
+    let message = format!(
+        "the pods, service accounts and policies of this namespace are larger together than the {} MiB that are kept of one namespace, so its pods are not counted and its policies not looked at: remove the largest. The webhook goes on as before",
+        SHARE >> 20
+    );
+    upsert(
+        &mut status.conditions,
+        condition(Reason::NamespaceOverShare, message, generation, at),
+        at,
+    );
+    status
+}
+
+fn keep_own_conditions(status: &mut PolicyStatus) {
+    let types = [ConditionType::Accepted, ConditionType::Active, ConditionType::Ready];
+    status
+        .conditions
+        .retain(|present| types.iter().any(|known| known.as_str() == present.type_));
+}
+
+/// As many names as a status holds.
+fn first<'a>(names: impl IntoIterator<Item = &'a &'a str>) -> Vec<String> {
+    names
+        .into_iter()
+        .take(MOST_NAMES)
+        .map(|name| (*name).to_owned())
+        .collect()
+}
+
+/// That `onExpiry: Evict` has no effect, where that is so.
+fn eviction_note(facts: &Facts<'_>) -> Option<String> {
+    let asks = facts.policy.is_ok_and(|policy| policy.on_expiry == OnExpiry::Evict);
+    (asks && !facts.evicts_expired).then(|| {
+        "spec.onExpiry: Evict has no effect, since the operator may not evict pods of expired policies: set the chart's value operator.evictExpired to true".into()
+    })
 }
 
 /// Whether a status says that there is nothing to do.
@@ -250,81 +315,4 @@ fn conflict(facts: &Facts<'_>) -> String {
         own.unwrap_or_default(),
         others.join(", ")
     )
-}
-
-/// The issuer of a policy's tokens as AWS must know it, or what is to be said in place of trust policies.
-fn issuer<'a>(policy: &Policy, facts: &Facts<'a>) -> Result<&'a str, Option<String>> {
-    match policy.token.source {
-        TokenSource::Issuer => Err(None),
-        TokenSource::ServiceAccount => match facts.issuer {
-            Issuer::Known(issuer) if issuer.starts_with("https://") => Ok(issuer),
-            Issuer::Known(issuer) => Err(Some(format!(
-                "No trust policies: the cluster's issuer {issuer:?} is no https URL, so AWS can't trust it"
-            ))),
-            Issuer::Unknown => Err(Some(
-                "No trust policies yet: the API server has not said what its issuer is".into(),
-            )),
-        },
-        TokenSource::Spiffe if policy.token.spiffe.id.is_none() => Err(Some(
-            "No trust policies: spec.token.spiffe.spiffeId is left out, and to trust every SPIFFE ID of a trust domain would be too much".into(),
-        )),
-        TokenSource::Spiffe => match facts.spiffe_issuer {
-            Some(issuer) if issuer.starts_with("https://") => Ok(issuer),
-            Some(issuer) => Err(Some(format!(
-                "No trust policies: the SPIFFE provider's issuer {issuer:?} is no https URL, so AWS can't trust it"
-            ))),
-            None => Err(Some(
-                "No trust policies: the issuer of the SPIFFE provider's tokens is not known; the chart's value spiffe.issuer says it".into(),
-            )),
-        },
-    }
-}
-
-/// Far more than IAM takes, and what the schema of the status does.
-const MOST_DOCUMENT_BYTES: usize = 65_536;
-
-/// One for each role that the policy names exactly, and what is to be said about those that are missing.
-fn trust_policies(facts: &Facts<'_>) -> (Vec<TrustPolicy>, Option<String>) {
-    let Ok(policy) = facts.policy else {
-        return (Vec::new(), None);
-    };
-    if policy.subjects.is_empty() {
-        return (Vec::new(), None);
-    }
-    let allowed = policy
-        .roles
-        .allowed
-        .iter()
-        .filter_map(tokenscope_core::RolePattern::exact);
-    let roles: BTreeSet<RoleArn> = policy.roles.default.clone().into_iter().chain(allowed).collect();
-    if roles.is_empty() {
-        return (Vec::new(), None);
-    }
-    let issuer = match issuer(policy, facts) {
-        Ok(issuer) => issuer,
-        Err(note) => return (Vec::new(), note),
-    };
-    let mut documents = Vec::new();
-    for role in roles.iter().take(MOST_TRUST_POLICIES) {
-        let Some(trust) = trust_policy(policy, role, issuer, facts.default_audience) else {
-            continue;
-        };
-        // A document of strings always serialises.
-        let document = serde_json::to_string_pretty(&trust.document).unwrap_or_default();
-        if document.len() <= MOST_DOCUMENT_BYTES {
-            documents.push(TrustPolicy {
-                role_arn: role.to_string(),
-                document,
-                notes: trust.notes,
-            });
-        }
-    }
-    let note = (documents.len() < roles.len()).then(|| {
-        format!(
-            "Trust policies are given for {} of {} roles: at most {MOST_TRUST_POLICIES}, and none that IAM could not take",
-            documents.len(),
-            roles.len()
-        )
-    });
-    (documents, note)
 }

@@ -28,7 +28,7 @@ pub(crate) async fn update_status(
 
 /// A merge patch leaves alone what it does not mention (RFC 7386), so what is not there is mentioned as null.
 fn patch(uid: Option<&str>, status: &PolicyStatus) -> Result<Value, serde_json::Error> {
-    const FIELDS: [&str; 8] = [
+    const FIELDS: [&str; 11] = [
         "observedGeneration",
         "generationObservedAt",
         "conditions",
@@ -36,6 +36,9 @@ fn patch(uid: Option<&str>, status: &PolicyStatus) -> Result<Value, serde_json::
         "injectedPods",
         "missedPods",
         "outdatedPods",
+        "ungrantedTokenPods",
+        "ungrantedTokenPodNames",
+        "lockedTokenCsiDrivers",
         "trustPolicies",
     ];
     let mut status = serde_json::to_value(status)?;
@@ -72,6 +75,9 @@ mod tests {
             injected_pods: Some(1),
             missed_pods: Some(0),
             outdated_pods: Some(0),
+            ungranted_token_pods: Some(1),
+            ungranted_token_pod_names: vec!["a".into()],
+            locked_token_csi_drivers: vec!["b".into()],
             trust_policies: vec![TrustPolicy::default()],
         };
         let full = serde_json::to_value(full).unwrap();

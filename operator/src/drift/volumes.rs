@@ -1,0 +1,65 @@
+//! The volumes of a pod that hold service account tokens, as far as the lock looks at them.
+
+use tokenscope_core::{GrantRecord, HeldToken, TokenVolume, pod};
+
+/// The volumes that the webhook adds: `token` and, in EKS-compatible mode, EKS's own.
+const OWN_VOLUMES: [&str; 2] = ["tokenscope-aws-token", "aws-iam-token"];
+
+/// A volume that holds tokens of an audience, or whose CSI driver may get one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct KeptVolume {
+    name: Box<str>,
+    csi_driver: Option<Box<str>>,
+    /// Audience and lifetime in seconds.
+    tokens: Box<[(Box<str>, Option<i64>)]>,
+    containers: Box<[Box<str>]>,
+}
+
+impl KeptVolume {
+    /// The volumes of a pod that the lock looks at: those with a token for somebody else than the API server, without the one
+    /// that the webhook added.
+    pub(super) fn all_of(pod: &pod::Pod<Box<str>>, record: Option<&GrantRecord<'_>>) -> Box<[Self]> {
+        let is_own = |name: &str| record.is_some() && OWN_VOLUMES.contains(&name);
+        let volumes = pod.facts(record).token_volumes;
+        let kept = volumes.iter().filter(|volume| !is_own(volume.name)).map(Self::of);
+        kept.filter(|volume| volume.csi_driver.is_some() || !volume.tokens.is_empty())
+            .collect()
+    }
+
+    fn of(volume: &TokenVolume<'_>) -> Self {
+        let tokens = volume.tokens.iter();
+        Self {
+            name: volume.name.into(),
+            csi_driver: volume.csi_driver.map(Into::into),
+            tokens: tokens
+                .filter_map(|token| Some((token.audience?.into(), token.expiration_seconds)))
+                .collect(),
+            containers: volume.containers.iter().map(|&name| name.into()).collect(),
+        }
+    }
+
+    /// As a decision looks at it.
+    pub(super) fn borrowed(&self) -> TokenVolume<'_> {
+        let tokens = self.tokens.iter().map(|(audience, expiration_seconds)| HeldToken {
+            audience: Some(audience),
+            expiration_seconds: *expiration_seconds,
+        });
+        TokenVolume {
+            name: &self.name,
+            csi_driver: self.csi_driver.as_deref(),
+            tokens: tokens.collect(),
+            containers: self.containers.iter().map(|name| &**name).collect(),
+        }
+    }
+
+    /// About how many bytes it takes.
+    pub(super) fn bytes(&self) -> usize {
+        let tokens = self.tokens.iter().map(|token| size_of_val(token) + token.0.len());
+        let containers = self.containers.iter().map(|name| size_of_val(name) + name.len());
+        size_of_val(self)
+            + self.name.len()
+            + self.csi_driver.as_ref().map_or(0, |driver| driver.len())
+            + tokens.sum::<usize>()
+            + containers.sum::<usize>()
+    }
+}

@@ -1,0 +1,329 @@
+//! From a pod's JSON to what is kept of it.
+
+use super::{
+    pod::{Container, Mark, Own, Pod, Record},
+    volumes::KeptVolume,
+};
+use jiff::Timestamp;
+use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::Time};
+use kube::{Resource, core::ObjectMeta};
+use serde::Deserialize;
+use std::borrow::Cow;
+use tokenscope_core::{GrantRecord, OwnRole, Pairs, PolicyName, annotations, pod};
+
+/// The service account that the API server's own admission gives a pod that names none.
+const DEFAULT_SERVICE_ACCOUNT: &str = "default";
+
+/// A pod as a watch delivers it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(from = "Wire")]
+pub(crate) struct WatchedPod {
+    /// Name, namespace and version only.
+    metadata: ObjectMeta,
+    /// Its namespace.
+    pub(crate) namespace: Box<str>,
+    /// The rest.
+    pub(crate) pod: Pod,
+}
+
+#[derive(Deserialize)]
+struct Wire {
+    metadata: WireMetadata,
+    #[serde(default)]
+    spec: Option<pod::Spec<Box<str>>>,
+    #[serde(default)]
+    status: WireStatus,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireMetadata {
+    name: Box<str>,
+    #[serde(default)]
+    namespace: Box<str>,
+    #[serde(default)]
+    uid: Box<str>,
+    #[serde(default)]
+    resource_version: Option<String>,
+    #[serde(default)]
+    creation_timestamp: Option<Time>,
+    #[serde(default)]
+    deletion_timestamp: Option<Time>,
+    #[serde(default)]
+    labels: pod::Labels<Box<str>>,
+    #[serde(default)]
+    annotations: Option<pod::Annotations<Box<str>>>,
+    #[serde(default, rename = "ownerReferences")]
+    owner: pod::Owner<Box<str>>,
+}
+
+#[derive(Default, Deserialize)]
+struct WireStatus {
+    #[serde(default)]
+    phase: Cow<'static, str>,
+    #[serde(default)]
+    conditions: Option<Vec<WireCondition>>,
+}
+
+#[derive(Deserialize)]
+struct WireCondition {
+    #[serde(rename = "type")]
+    type_: Box<str>,
+    status: Box<str>,
+}
+
+impl WireStatus {
+    fn is_ready(&self) -> bool {
+        let mut conditions = self.conditions.iter().flatten();
+        conditions.any(|condition| *condition.type_ == *"Ready" && *condition.status == *"True")
+    }
+}
+
+impl From<Wire> for WatchedPod {
+    fn from(wire: Wire) -> Self {
+        let WireMetadata {
+            name,
+            namespace,
+            uid,
+            resource_version,
+            creation_timestamp,
+            deletion_timestamp,
+            labels,
+            annotations,
+            owner,
+        } = wire.metadata;
+        let metadata = ObjectMeta {
+            name: Some(name.as_ref().into()),
+            namespace: Some(namespace.as_ref().into()),
+            resource_version,
+            ..ObjectMeta::default()
+        };
+        let whole = pod::Pod {
+            metadata: pod::Metadata {
+                labels,
+                annotations,
+                ..pod::Metadata::default()
+            },
+            spec: wire.spec.unwrap_or_default(),
+        };
+        let finished = matches!(&*wire.status.phase, "Succeeded" | "Failed");
+        let running = !finished && deletion_timestamp.is_none() && whole.annotation(annotations::MIRROR).is_none();
+        let beyond = whole.beyond().into();
+        let annotation_count = whole.metadata.annotations.as_ref().map_or(0, pod::Annotations::count);
+        let mark = mark(&whole);
+        let record = believed_record(&whole);
+        let containers = containers(&whole, record.as_ref());
+        let token_volumes = KeptVolume::all_of(&whole, record.as_ref());
+        let sidecar = sidecar(&whole).filter(|_| record.as_ref().is_some_and(|record| record.sidecar));
+        let (labels, annotations) = what_decides(&whole, record.as_ref());
+        let record = record.map(|record| read(record, has_label(&whole)));
+        let service_account = whole.spec.service_account_name.filter(|name| !name.is_empty());
+        Self {
+            metadata,
+            namespace,
+            pod: Pod {
+                name,
+                uid,
+                created: creation_timestamp.map_or(Timestamp::UNIX_EPOCH, |Time(at)| at),
+                running,
+                ready: wire.status.is_ready(),
+                service_account: service_account.unwrap_or_else(|| DEFAULT_SERVICE_ACCOUNT.into()),
+                labels,
+                annotations,
+                annotation_count,
+                containers,
+                beyond,
+                token_volumes,
+                mark,
+                record,
+                sidecar,
+                owner: owner.into_main().map(Box::new),
+            },
+        }
+    }
+}
+
+fn has_label(pod: &pod::Pod<Box<str>>) -> bool {
+    pod.metadata.labels.pairs().value(annotations::REVIEWED).is_some()
+}
+
+/// The label; a pod from before version 0.2 has an annotation instead.
+fn mark(pod: &pod::Pod<Box<str>>) -> Option<Mark> {
+    let label = pod.metadata.labels.pairs().value(annotations::REVIEWED);
+    Mark::read(label.or_else(|| pod.annotation(annotations::REVIEWED))?)
+}
+
+/// The record, if the mark says that there is one. Before version 0.2 a record had no labels, and the pod no such label.
+fn believed_record(pod: &pod::Pod<Box<str>>) -> Option<GrantRecord<'_>> {
+    let record = pod.grant_record()?;
+    let is_marked = has_label(pod) && mark(pod) == Some(Mark::Granted);
+    let is_older = !has_label(pod) && record.labels.is_none();
+    (is_marked || is_older).then_some(record)
+}
+
+/// Labels and annotations at admission, where the record has them. A running pod's own can be changed by whoever may patch it.
+fn what_decides(pod: &pod::Pod<Box<str>>, record: Option<&GrantRecord<'_>>) -> (Pairs<Box<str>>, Pairs<Box<str>>) {
+    let boxed = |(key, value): (&str, &str)| (Box::from(key), Box::from(value));
+    let decides = |(key, _): &(&str, &str)| annotations::decides(key);
+    match record.and_then(|record| Some((record.labels.as_ref()?, record.annotations.as_ref()))) {
+        Some((labels, annotations)) => (
+            labels.iter().map(boxed).collect(),
+            annotations
+                .into_iter()
+                .flat_map(|annotations| annotations.iter())
+                .filter(decides)
+                .map(boxed)
+                .collect(),
+        ),
+        None => (
+            pod.metadata.labels.pairs().iter().map(boxed).collect(),
+            pod.metadata
+                .annotations
+                .iter()
+                .flat_map(|annotations| annotations.pairs().iter())
+                .filter(decides)
+                .map(boxed)
+                .collect(),
+        ),
+    }
+}
+
+fn containers(pod: &pod::Pod<Box<str>>, record: Option<&GrantRecord<'_>>) -> Box<[Container]> {
+    let facts = pod.facts(record);
+    let containers = facts.containers.iter().map(|container| Container {
+        name: container.name.into(),
+        own_role: match container.own_role {
+            OwnRole::Absent => Own::Absent,
+            OwnRole::Literal(role) => Own::Literal(role.into()),
+            OwnRole::Indirect => Own::Indirect,
+        },
+        own_token_file: container.own_token_file,
+    });
+    containers.collect()
+}
+
+fn read(record: GrantRecord<'_>, has_label: bool) -> Record {
+    let grants = record.grants.iter();
+    let mut policies: Vec<PolicyName> = grants.filter_map(|grant| grant.policy.as_ref()?.parse().ok()).collect();
+    policies.sort();
+    policies.dedup();
+    Record {
+        is_proven: has_label && record.labels.is_some(),
+        sidecar: record.sidecar,
+        hash: record.hash.into(),
+        policies: policies.into(),
+    }
+}
+
+fn sidecar(pod: &pod::Pod<Box<str>>) -> Option<Box<str>> {
+    let mut init_containers = pod.spec.init_containers.iter().flatten();
+    let sidecar = init_containers.find(|container| *container.name == *pod::SIDECAR)?;
+    Some(sidecar.image.clone().unwrap_or_default())
+}
+
+impl Resource for WatchedPod {
+    type DynamicType = ();
+    type Scope = NamespaceResourceScope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        "Pod".into()
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        "".into()
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        "v1".into()
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        "pods".into()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn read(mut object: Value) -> Pod {
+        object["metadata"]["name"] = "orders-1".into();
+        serde_json::from_value::<WatchedPod>(object).unwrap().pod
+    }
+
+    #[test]
+    fn what_the_webhook_added_is_not_the_containers_own() {
+        let grant = json!({
+            "grants": [
+                {"policy": "TokenScopePolicy shop/orders", "role": "r", "containers": ["app"],
+                 "env": ["AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE"]},
+            ],
+            "hash": "0011223344556677",
+        });
+        let env = json!([
+            {"name": "AWS_ROLE_ARN", "value": "arn:aws:iam::111122223333:role/a"},
+            {"name": "AWS_WEB_IDENTITY_TOKEN_FILE", "value": "/token"},
+        ]);
+        let pod = read(json!({
+            "metadata": {"annotations": {"tokenscope.io/grant": grant.to_string(), "a": "b", "tokenscope.io/role-arn": "x"}},
+            "spec": {"containers": [{"name": "app", "env": env}, {"name": "own", "env": env}]},
+        }));
+
+        let facts = pod.facts();
+        assert_eq!(facts.containers[0].own_role, OwnRole::Absent);
+        assert!(!facts.containers[0].own_token_file);
+        assert_eq!(
+            facts.containers[1].own_role,
+            OwnRole::Literal("arn:aws:iam::111122223333:role/a")
+        );
+        let record = pod.record.as_ref().unwrap();
+        assert_eq!(&*record.hash, "0011223344556677");
+        assert_eq!(*record.policies, [PolicyName::namespaced("shop", "orders")]);
+        assert_eq!(
+            facts.annotations.iter().count(),
+            1,
+            "what can't change a decision is not kept"
+        );
+        assert!(pod.asks());
+        assert_eq!(&*pod.service_account, "default");
+    }
+
+    #[test]
+    fn finished_ending_and_mirror_pods_do_not_run() {
+        let containers = json!({"containers": [{"name": "app"}]});
+        let running = |metadata: Value, phase: &str| {
+            read(json!({"metadata": metadata, "spec": containers, "status": {"phase": phase}})).running
+        };
+
+        assert!(running(json!({}), "Running") && running(json!({}), "Pending"));
+        assert!(!running(json!({}), "Succeeded") && !running(json!({}), "Failed"));
+        assert!(!running(
+            json!({"deletionTimestamp": "2026-11-22T08:00:00Z"}),
+            "Running"
+        ));
+        assert!(!running(
+            json!({"annotations": {"kubernetes.io/config.mirror": "x"}}),
+            "Running"
+        ));
+    }
+
+    #[test]
+    fn the_controller_is_the_owner_that_counts() {
+        let owner = |name: &str, controller: bool| json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": name, "uid": name, "controller": controller});
+        let pod = read(json!({
+            "metadata": {"ownerReferences": [owner("a", false), owner("b", true)]},
+            "spec": {"containers": []},
+        }));
+
+        assert_eq!(&*pod.controller().unwrap().name, "b");
+    }
+}
