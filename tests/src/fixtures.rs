@@ -11,7 +11,7 @@ use tokenscope_sts::{Config, Provider, Role, Server};
 
 use crate::admission::{Answer, create, create_pod, try_pod};
 use crate::control_plane::{ControlPlane, ISSUER};
-use crate::{delete, eventually, get_json};
+use crate::{delete, eventually, get_json, post};
 
 /// The AWS account of all roles.
 pub const ACCOUNT: &str = "111122223333";
@@ -160,6 +160,23 @@ impl<'a> Shop<'a> {
             answer.body
         );
         Ok(answer)
+    }
+
+    /// Creates a ReplicaSet that makes no pods, and gives the reference by which a pod says that it is one of its own.
+    pub async fn owner(&self, name: &str) -> Result<Value> {
+        let labels = json!({"made-by": name});
+        let replica_set = json!({
+            "apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": name},
+            "spec": {
+                "replicas": 0, "selector": {"matchLabels": labels},
+                "template": {"metadata": {"labels": labels}, "spec": {"containers": [container("app")]}},
+            },
+        });
+        let path = format!("/apis/apps/v1/namespaces/{}/replicasets", self.namespace);
+        let created = post(&self.client, &path, &replica_set).await?;
+        Ok(json!({
+            "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": name, "controller": true, "uid": created["metadata"]["uid"],
+        }))
     }
 
     /// Creates an object of the core group that has a namespace, such as an event or a config map.

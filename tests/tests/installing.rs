@@ -33,7 +33,8 @@ async fn an_install_changes_and_refuses_nothing_that_does_not_ask() {
         .unwrap();
 
     let mut before = Vec::new();
-    for pod in workloads(&shop) {
+    let owner = shop.owner("owner").await.unwrap();
+    for pod in workloads(&shop, &owner) {
         let tried = try_pod(&shop.client, &pod).await.unwrap();
         let created = create_pod(&shop.client, &pod).await.unwrap();
         assert!(
@@ -72,7 +73,7 @@ async fn an_install_changes_and_refuses_nothing_that_does_not_ask() {
 
     let asked = reviews(&installed.webhook(0).observe("/metrics").await.unwrap().1) - reviews_before;
     assert!(
-        asked >= workloads(&shop).len() as u64,
+        asked >= workloads(&shop, &owner).len() as u64,
         "the webhook was asked {asked} times"
     );
     // Nobody else heard of anything either.
@@ -84,7 +85,7 @@ async fn an_install_changes_and_refuses_nothing_that_does_not_ask() {
     let pod = shop.granted(&shop.asking("asking", ORDERS)).await.unwrap().body;
     assert!(volume(&pod, "tokenscope-aws-token").is_some());
     let mut refused = shop.asking("refused", ADMIN);
-    refused["metadata"]["ownerReferences"] = json!([owner()]);
+    refused["metadata"]["ownerReferences"] = json!([owner]);
     shop.refused(&refused, "does not allow").await.unwrap();
     eventually(PROPAGATION, "the refusal is on the owner", async || {
         ensure!(!shop.events_about("ReplicaSet", "owner").await?.is_empty(), "no Event");
@@ -107,7 +108,7 @@ async fn an_install_changes_and_refuses_nothing_that_does_not_ask() {
 }
 
 /// Pods as clusters have them: plain, on EKS, with AWS variables of every kind, and some that are odd.
-fn workloads(shop: &Shop<'_>) -> Vec<Value> {
+fn workloads(shop: &Shop<'_>, owner: &Value) -> Vec<Value> {
     let with_env = |name, env: Value| {
         let mut pod = shop.pod(name);
         pod["spec"]["containers"][0]["env"] = env;
@@ -132,7 +133,7 @@ fn workloads(shop: &Shop<'_>) -> Vec<Value> {
     our_names["spec"]["containers"][0]["volumeMounts"] =
         json!([{"name": "tokenscope-aws-token", "mountPath": "/var/run/secrets/tokenscope.io/aws"}]);
     let mut owned = shop.pod("owned");
-    owned["metadata"]["ownerReferences"] = json!([owner()]);
+    owned["metadata"]["ownerReferences"] = json!([owner]);
     let mut bare = shop.pod("bare");
     bare["metadata"].as_object_mut().unwrap().remove("annotations");
     let mut windows = shop.pod("windows");
@@ -189,13 +190,6 @@ fn workloads(shop: &Shop<'_>) -> Vec<Value> {
         pod
     })
     .into()
-}
-
-fn owner() -> Value {
-    json!({
-        "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "owner", "controller": true,
-        "uid": "7e0c5d2e-51b1-44a5-8a3c-2f3f52f1c0de",
-    })
 }
 
 /// How many reviews the webhook has counted, whatever their outcome.

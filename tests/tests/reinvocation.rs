@@ -317,10 +317,14 @@ async fn edits_that_another_webhook_throws_away_are_made_again() {
     assert_eq!(pod["metadata"]["labels"]["templated"], "yes");
     assert_eq!(environment(&pod, "app"), environment(&expected, "app"));
     assert_eq!(mounted_at(&pod, "app", VOLUME), Some(MOUNT));
+    let (record, expected) = (record_of(&pod), record_of(&expected));
     assert_eq!(
-        annotation(&pod, "tokenscope.io/grant"),
-        annotation(&expected, "tokenscope.io/grant")
+        record["labels"],
+        json!({"templated": "yes"}),
+        "those that the pod was admitted with"
     );
+    assert_eq!(record["grants"], expected["grants"]);
+    assert_eq!(record["hash"], expected["hash"]);
     second.remove(shop.control_plane).await.unwrap();
 
     // And a pod of its own whose record is forged: what it claims to be ours is the user's, or is refused; it is never a
@@ -340,6 +344,11 @@ async fn edits_that_another_webhook_throws_away_are_made_again() {
         );
     }
     within_rights(&shop);
+}
+
+/// What the webhook wrote down of its decision.
+fn record_of(pod: &Value) -> Value {
+    serde_json::from_str(annotation(pod, "tokenscope.io/grant").unwrap()).unwrap()
 }
 
 fn suffix(order: Order) -> &'static str {

@@ -78,7 +78,6 @@ async fn an_editor_gets_no_token_of_a_locked_audience_by_a_pod_unless_a_policy_g
             with_label(by_hand.clone(), crate::MARK, "granted"),
             &[("tokenscope.io/grant", "{\"grants\":[],\"hash\":\"\"}")],
         ),
-        with_annotations(by_hand.clone(), &[("kubernetes.io/config.mirror", "x")]),
     ];
     for pod in pods {
         for answer in [

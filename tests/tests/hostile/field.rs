@@ -175,7 +175,9 @@ impl Field {
         let path = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/tokenscope";
         let mut configuration = get_json(&self.admin, path).await?;
         for webhook in configuration["webhooks"].as_array_mut().context("it has webhooks")? {
-            let bundle = webhook["clientConfig"]["caBundle"].as_str().context("it has a caBundle")?;
+            let bundle = webhook["clientConfig"]["caBundle"]
+                .as_str()
+                .context("it has a caBundle")?;
             let mut bundle = BASE64_STANDARD.decode(bundle)?;
             bundle.push(b'\n');
             webhook["clientConfig"]["caBundle"] = json!(BASE64_STANDARD.encode(bundle));

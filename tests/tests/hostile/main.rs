@@ -94,7 +94,12 @@ fn run(attacks: &[Attack]) -> Result<Vec<Outcome>> {
     if attacks.is_empty() {
         return Ok(Vec::new());
     }
-    let runtime = |threads| Builder::new_multi_thread().worker_threads(threads).enable_all().to_owned();
+    let runtime = |threads| {
+        Builder::new_multi_thread()
+            .worker_threads(threads)
+            .enable_all()
+            .to_owned()
+    };
     let (main, honest) = (runtime(2).build()?, runtime(1).build()?);
     let attackers = runtime(2).on_thread_start(give_way).build()?;
     main.block_on(async {

@@ -148,7 +148,11 @@ async fn create_largest(
             Some((422 | 413 | 403, answer)) => {
                 size /= 2;
                 let text = String::from_utf8_lossy(&answer);
-                ensure!(size > 0, "not even the smallest policy is accepted: {}", text.chars().take(600).collect::<String>());
+                ensure!(
+                    size > 0,
+                    "not even the smallest policy is accepted: {}",
+                    text.chars().take(600).collect::<String>()
+                );
             }
             Some((429, _)) => round.pause(100).await,
             Some((status, answer)) => bail!("{status} {}", String::from_utf8_lossy(&answer[..answer.len().min(500)])),
@@ -158,7 +162,11 @@ async fn create_largest(
 }
 
 async fn stars(field: Arc<Field>, round: Round) -> Result<()> {
-    let pattern = format!("arn:aws:iam::111122223333:role/{}/{}b", "a*".repeat(120), "a*".repeat(28));
+    let pattern = format!(
+        "arn:aws:iam::111122223333:role/{}/{}b",
+        "a*".repeat(120),
+        "a*".repeat(28)
+    );
     let spec = |size: usize| {
         let names: Vec<String> = (0..size).map(|name| format!("{}{name}", "o*".repeat(100))).collect();
         let all: Vec<String> = (0..size).map(|role| format!("{pattern}{role}")).collect();

@@ -95,7 +95,11 @@ async fn variables_that_a_container_sets_itself_stay_as_they_are() {
         .map(|variable| variable["name"].as_str().unwrap())
         .collect();
     added.sort_unstable();
-    assert_eq!(added, [ROLE, TOKEN_FILE], "one region alone is the container's choice");
+    assert_eq!(
+        added,
+        ["AWS_EC2_METADATA_DISABLED", ROLE, TOKEN_FILE],
+        "one region alone is the container's choice"
+    );
 }
 
 #[tokio::test]

@@ -26,6 +26,7 @@ async fn an_annotated_pod_that_a_policy_allows_gets_credentials_for_its_own_toke
     variables.sort();
     let expected = [
         ("AWS_DEFAULT_REGION", "eu-central-1"),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
         ("AWS_REGION", "eu-central-1"),
         ("AWS_ROLE_ARN", ORDERS),
         (
