@@ -29,6 +29,15 @@ pub struct Args {
     )]
     pub webhook_configuration: String,
 
+    /// Who makes the serving certificate and writes the caBundle of the webhook configuration
+    #[arg(
+        long,
+        env = "TOKENSCOPE_CERTIFICATES_PROVIDER",
+        value_name = "PROVIDER",
+        default_value = "operator"
+    )]
+    pub certificates_provider: CertificatesProvider,
+
     /// The Service that the serving certificate is for
     #[arg(
         long,
@@ -139,6 +148,15 @@ pub struct Args {
         requires = "webhook_client_certificate"
     )]
     pub webhook_client_key: Option<PathBuf>,
+}
+
+/// Who makes the webhook's certificates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum CertificatesProvider {
+    /// The operator.
+    Operator,
+    /// cert-manager, with its CA injector: the operator has no right to Secrets and changes no configuration.
+    CertManager,
 }
 
 impl Args {

@@ -19,7 +19,7 @@ mod watching;
 mod webhook_configuration;
 mod world;
 
-pub use args::Args;
+pub use args::{Args, CertificatesProvider};
 
 use certificates::Certificates;
 use identities::Identities;
@@ -29,8 +29,13 @@ use leader::Leader;
 use metrics::Metrics;
 use policy::{Evictions, Reconciler};
 use probe::Probe;
-use std::{sync::Arc, time::Duration};
-use tokenscope_platform::{Process, client, lease::Elector};
+use std::{path::Path, sync::Arc, time::Duration};
+use tokenscope_platform::{
+    Process,
+    audiences::{self, ApiAudience},
+    client,
+    lease::Elector,
+};
 use tokio::sync::watch;
 use webhook_configuration::Keeper;
 use world::World;
@@ -38,8 +43,21 @@ use world::World;
 /// A loop that has not come round for so long hangs: each waits for a minute at most, and for every request ten seconds.
 const HEARTBEAT: Duration = Duration::from_secs(300);
 
+/// Why the operator can't run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No client for the API server.
+    #[error("the API server can't be reached")]
+    Client(#[from] client::Error),
+    /// The lock would take every pod its token.
+    #[error("the lock can't be set up")]
+    Lock(#[from] ApiAudience),
+}
+
 /// The operator's body: starts everything and waits for the stop.
-pub async fn run(args: Args, process: Process) -> Result<(), client::Error> {
+pub async fn run(args: Args, process: Process) -> Result<(), Error> {
+    let settings = args.settings.settings();
+    audiences::check_locked(Path::new(audiences::OWN_TOKEN), &settings.lock.audiences).await?;
     let client = client::connect(&args.common, &process.freshness).await?;
     let metrics = Arc::new(Metrics::register(&process.registry));
     let (certificates_gate, policies_gate) = (process.gates.gate("certificates"), process.gates.gate("policies"));
@@ -51,6 +69,7 @@ pub async fn run(args: Args, process: Process) -> Result<(), client::Error> {
     let (reporter, writer) = events::queue(client.clone(), leader.clone(), &args.common.pod_name, metrics.clone());
     let (wanted_bundle, wanted) = watch::channel(None);
     let (found, bundles) = watch::channel(None);
+    let makes_certificates = args.certificates_provider == CertificatesProvider::Operator;
     let keeper = Keeper {
         client: client.clone(),
         name: args.webhook_configuration.clone(),
@@ -58,25 +77,28 @@ pub async fn run(args: Args, process: Process) -> Result<(), client::Error> {
         wanted,
         found,
         reporter: reporter.clone(),
-        metrics: metrics.clone(),
-    };
-    let certificates = Certificates {
-        client: client.clone(),
-        namespace: args.common.namespace.clone(),
-        names: args.certificate_names(),
-        settings: args.certificate_settings(),
-        leader: leader.clone(),
-        bundles: bundles.clone(),
-        wanted_bundle,
-        gate: certificates_gate,
-        heartbeat: process.gates.heartbeat("certificates", HEARTBEAT),
+        gate: (!makes_certificates).then(|| certificates_gate.clone()),
         metrics: metrics.clone(),
     };
     process.spawn("webhook configuration", keeper.run(process.stop.clone()));
-    process.spawn("certificates", certificates.run(process.stop.clone()));
+    if makes_certificates {
+        let certificates = Certificates {
+            client: client.clone(),
+            namespace: args.common.namespace.clone(),
+            names: args.certificate_names(),
+            settings: args.certificate_settings(),
+            leader: leader.clone(),
+            bundles: bundles.clone(),
+            wanted_bundle,
+            gate: certificates_gate,
+            heartbeat: process.gates.heartbeat("certificates", HEARTBEAT),
+            metrics: metrics.clone(),
+        };
+        process.spawn("certificates", certificates.run(process.stop.clone()));
+    }
 
     let world = World::new(
-        args.settings.settings(),
+        settings,
         &args.common.namespace,
         args.spiffe_issuer.clone(),
         Identities::of_class(args.spiffe_class_name.clone()),

@@ -21,7 +21,7 @@ use kube::{
 };
 use serde_json::json;
 use std::{convert::Infallible, pin::pin, sync::Arc};
-use tokenscope_platform::telemetry;
+use tokenscope_platform::{health::Gate, telemetry};
 use tokio::{
     sync::watch,
     time::{Duration, Instant},
@@ -51,6 +51,8 @@ pub(crate) struct Keeper {
     pub(crate) found: watch::Sender<Option<Bundles>>,
     /// Takes an Event about a missing configuration.
     pub(crate) reporter: Reporter,
+    /// Open while every entry has a caBundle; only where somebody else writes it.
+    pub(crate) gate: Option<Gate>,
     /// What is counted.
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -165,6 +167,12 @@ impl Keeper {
             .webhook_configuration
             .set(i64::from(configuration.is_some()));
         let bundles = configuration.map(bundles);
+        if let Some(gate) = &self.gate {
+            match lacks_bundle(bundles.as_deref()) {
+                Some(reason) => gate.close(reason),
+                None => gate.open(),
+            }
+        }
         self.found.send_if_modified(|found| {
             let changes = found.as_ref() != Some(&bundles);
             if changes {
@@ -192,6 +200,17 @@ impl Missing {
         let first = !self.told && now >= since + GRACE;
         self.told |= first;
         first
+    }
+}
+
+/// Why API servers could not trust the webhook, though nobody here writes the caBundle.
+fn lacks_bundle(bundles: Option<&[Vec<u8>]>) -> Option<&'static str> {
+    match bundles {
+        None => Some("the webhook configuration is missing"),
+        Some(bundles) if bundles.iter().any(Vec::is_empty) => {
+            Some("an entry of the webhook configuration has no caBundle, which cert-manager's CA injector writes")
+        }
+        Some(_) => None,
     }
 }
 
@@ -257,6 +276,14 @@ mod tests {
             {"op": "add", "path": "/webhooks/2/clientConfig/caBundle", "value": bundle},
         ]);
         assert_eq!(serde_json::to_value(patch).unwrap(), expected);
+    }
+
+    #[test]
+    fn where_somebody_else_writes_the_bundle_it_is_said_which_is_missing() {
+        assert!(lacks_bundle(None).unwrap().contains("configuration is missing"));
+        let some = bundles(&configuration(&[Some("right"), None]));
+        assert!(lacks_bundle(Some(&some)).unwrap().contains("no caBundle"));
+        assert_eq!(lacks_bundle(Some(&bundles(&configuration(&[Some("right")])))), None);
     }
 
     #[test]

@@ -73,7 +73,9 @@ pub(crate) struct World {
     csi_drivers: CsiDrivers,
     lists: Lists,
     namespaces: HashMap<Box<str>, Namespace>,
-    /// How many of them take more than their share.
+    /// How many bytes are kept of each.
+    share: usize,
+    /// How many of them take more.
     over_share: usize,
     policies: PolicySet,
     objects: BTreeMap<PolicyName, Object>,
@@ -118,6 +120,7 @@ impl World {
             csi_drivers: CsiDrivers::default(),
             lists: Lists::default(),
             namespaces: HashMap::new(),
+            share: SHARE,
             over_share: 0,
             policies: PolicySet::default(),
             objects: BTreeMap::new(),

@@ -88,6 +88,8 @@ impl Validity {
 pub(crate) struct State {
     /// The certificate authority that signs, or why none can.
     pub(crate) authority: Result<Validity, Reason>,
+    /// The names that it may sign for.
+    pub(crate) constraint: Constraint,
     /// Whether somebody asked for a new one.
     pub(crate) authority_requested: bool,
     /// Whether somebody asked that no older one be trusted any more, at once.
@@ -104,6 +106,17 @@ pub(crate) struct State {
     pub(crate) trusted_since: Option<Timestamp>,
     /// Whether the API servers trust the authority now.
     pub(crate) trust: Trust,
+}
+
+/// The names that an authority may sign for, beside those that the serving certificate should have (RFC 5280, 4.2.1.10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Constraint {
+    /// Just these.
+    Exact,
+    /// Others too: it is of a version before 0.2, or there are fewer names now.
+    TooWide,
+    /// Not all of these, so that a certificate of it would not be trusted.
+    TooNarrow,
 }
 
 /// The trust bundle.
@@ -159,7 +172,7 @@ pub(crate) enum Reason {
     Requested,
     /// Somebody asked by annotation that nothing older be trusted, since a key has leaked.
     Distrusted,
-    /// It names something else than it should.
+    /// It is for other names than it should be.
     OtherNames,
     /// An older authority signed it.
     NewAuthority,
@@ -177,7 +190,7 @@ impl Reason {
             Self::Due => "two thirds of its life were over",
             Self::Requested => "the annotation tokenscope.io/rotate asked for it",
             Self::Distrusted => "the annotation tokenscope.io/distrust asked that no older one be trusted",
-            Self::OtherNames => "it named something else than it should",
+            Self::OtherNames => "it was for other names than it should be",
             Self::NewAuthority => "an older authority had signed it",
         }
     }
@@ -224,6 +237,7 @@ pub(crate) fn next_step(state: &State, now: Timestamp, settings: &Settings) -> S
     let serving = match state.serving {
         Ok(serving) => serving,
         // Nobody can be served with it as it is, so nothing is gained by waiting.
+        Err(_) if state.constraint == Constraint::TooNarrow => return Step::CreateAuthority(Reason::OtherNames),
         Err(reason) => return Step::SignServing(reason),
     };
     if !state.bundle_is_copied {
@@ -242,7 +256,7 @@ pub(crate) fn next_step(state: &State, now: Timestamp, settings: &Settings) -> S
     if state.serving_requested {
         return Step::SignServing(Reason::Requested);
     }
-    if !serving.names_fit {
+    if !serving.names_fit && state.constraint != Constraint::TooNarrow {
         return Step::SignServing(Reason::OtherNames);
     }
     // One that ends with its authority is no better when made anew.
@@ -261,6 +275,9 @@ pub(crate) fn next_step(state: &State, now: Timestamp, settings: &Settings) -> S
     // A rotation begins only after the one before has ended.
     if state.authority_requested {
         return Step::CreateAuthority(Reason::Requested);
+    }
+    if state.constraint != Constraint::Exact {
+        return Step::CreateAuthority(Reason::OtherNames);
     }
     if now >= authority.due() {
         return Step::CreateAuthority(Reason::Due);

@@ -1,7 +1,7 @@
 //! From the two Secrets to the state of the certificates, and from a step to the Secrets as they should be.
 
 use super::{
-    plan::{Bundle, Reason, Serving, Settings, State, Step, Trust},
+    plan::{Bundle, Constraint, Reason, Serving, Settings, State, Step, Trust},
     x509::{Authority, Certificate, NotMade, create_authority},
 };
 use jiff::Timestamp;
@@ -76,6 +76,9 @@ impl Secrets {
                 _ => Trust::NotYet,
             },
             serving: self.serving(authority.as_ref().ok(), &trusted, names, now),
+            constraint: authority
+                .as_ref()
+                .map_or(Constraint::Exact, |authority| authority.constraint(&names.hosts)),
             authority: authority.map(|authority| authority.validity()),
             authority_requested: requested(self.authority.as_ref(), ROTATE, ROTATED),
             distrust_requested: requested(self.authority.as_ref(), DISTRUST, DISTRUSTED),
@@ -122,7 +125,7 @@ impl Secrets {
         let write = match step {
             Step::Wait(_) => return Ok(None),
             Step::CreateAuthority(reason) => {
-                let pair = create_authority(settings.authority_validity(now))?;
+                let pair = create_authority(&names.hosts, settings.authority_validity(now))?;
                 let known = match reason {
                     Reason::Distrusted => Vec::new(),
                     _ => self.known_authorities(bundles, now),

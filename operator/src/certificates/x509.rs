@@ -1,10 +1,11 @@
 //! Making certificates and reading them. No private key leaves through `Debug` or an error.
 
-use super::plan::{Reason, Validity};
+use super::plan::{Constraint, Reason, Validity};
 use jiff::Timestamp;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType,
+    BasicConstraints, CertificateParams, CidrSubnet, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints, PKCS_ECDSA_P256_SHA256, PublicKeyData,
+    SanType,
 };
 use rustls::{
     RootCertStore,
@@ -44,13 +45,15 @@ pub(crate) struct Certificate {
     names: BTreeSet<String>,
 }
 
-/// Makes a certificate authority: ECDSA P-256, for serving certificates only.
-pub(crate) fn create_authority(validity: Validity) -> Result<Pair, NotMade> {
+/// Makes a certificate authority: ECDSA P-256, for serving certificates of these DNS names and IP addresses only. Whoever
+/// takes its key can't pose as anybody else towards those who trust it.
+pub(crate) fn create_authority(hosts: &[String], validity: Validity) -> Result<Pair, NotMade> {
     let mut params = CertificateParams::default();
     // Each has a name of its own, so that a verifier never has to guess which of several signed.
     params.distinguished_name = common_name(&format!("tokenscope webhook CA {}", validity.made()));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.name_constraints = Some(name_constraints(hosts));
     set_validity(&mut params, validity);
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     Ok(Pair {
@@ -77,6 +80,16 @@ impl Authority {
     /// Its life.
     pub(crate) fn validity(&self) -> Validity {
         self.validity
+    }
+
+    /// How the names that it may sign for stand to these.
+    pub(crate) fn constraint(&self, hosts: &[String]) -> Constraint {
+        let wanted: BTreeSet<String> = hosts.iter().cloned().collect();
+        match permitted_names(&self.certificate) {
+            Some(permitted) if permitted == wanted => Constraint::Exact,
+            Some(permitted) if !permitted.is_superset(&wanted) => Constraint::TooNarrow,
+            _ => Constraint::TooWide,
+        }
     }
 
     /// Whether this is its certificate.
@@ -217,6 +230,43 @@ fn vouches(authority: &CertificateDer<'static>, certificate: &Certificate, now: 
                 .is_ok()
         })
     })
+}
+
+/// These names, and no others of either kind: where no name of a kind is permitted, all of it is excluded.
+fn name_constraints(hosts: &[String]) -> NameConstraints {
+    let (mut permitted, mut excluded) = (Vec::new(), Vec::new());
+    for host in hosts {
+        permitted.push(match host.parse::<IpAddr>() {
+            Ok(IpAddr::V4(address)) => GeneralSubtree::IpAddress(CidrSubnet::V4(address.octets(), [0xff; 4])),
+            Ok(IpAddr::V6(address)) => GeneralSubtree::IpAddress(CidrSubnet::V6(address.octets(), [0xff; 16])),
+            Err(_) => GeneralSubtree::DnsName(host.clone()),
+        });
+    }
+    if !permitted
+        .iter()
+        .any(|name| matches!(name, GeneralSubtree::IpAddress(_)))
+    {
+        excluded.push(GeneralSubtree::IpAddress(CidrSubnet::V4([0; 4], [0; 4])));
+        excluded.push(GeneralSubtree::IpAddress(CidrSubnet::V6([0; 16], [0; 16])));
+    }
+    NameConstraints {
+        permitted_subtrees: permitted,
+        excluded_subtrees: excluded,
+    }
+}
+
+/// The DNS names and single IP addresses that an authority is permitted to sign for; none if it may sign for any.
+fn permitted_names(authority: &CertificateDer<'_>) -> Option<BTreeSet<String>> {
+    let parsed = parse(authority)?;
+    let constraints = parsed.name_constraints().ok()??;
+    let permitted = constraints.value.permitted_subtrees.iter().flatten();
+    let names = permitted.filter_map(|subtree| match &subtree.base {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        // An address, then a mask of the same length.
+        GeneralName::IPAddress(octets) => address(octets.get(..octets.len() / 2)?),
+        _ => None,
+    });
+    Some(names.collect())
 }
 
 fn common_name(text: &str) -> DistinguishedName {

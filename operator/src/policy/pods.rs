@@ -133,3 +133,6 @@ impl Reconciler {
 fn is_settled(finding: &Finding, now: Timestamp) -> bool {
     now >= finding.since + missed::SETTLED
 }
+
+#[cfg(test)]
+mod tests;

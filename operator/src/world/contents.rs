@@ -50,8 +50,8 @@ impl World {
             return;
         }
         let key = (namespace, pod.name.clone());
-        let around = self.namespaces.entry(key.0.clone()).or_default();
-        let changes = around.put_pod(pod, self.lists.pods);
+        let list = self.lists.pods;
+        let changes = self.around(&key.0).put_pod(pod, list);
         self.look_at_share(&key.0);
         if changes {
             self.stale.pods.insert(key);
@@ -74,8 +74,9 @@ impl World {
             Event::Init => self.lists.namespaces.begin(),
             Event::InitApply(found) | Event::Apply(found) => {
                 let name: Box<str> = found.metadata.name.unwrap_or_default().into();
-                let around = self.namespaces.entry(name.clone()).or_default();
-                around.list = self.lists.namespaces.number;
+                let number = self.lists.namespaces.number;
+                let around = self.around(&name);
+                around.list = number;
                 if around.put_labels(Some(pairs(found.metadata.labels, |_| true))) {
                     self.look_at_share(&name);
                     self.stale.namespaces.insert(name);
@@ -114,8 +115,8 @@ impl World {
                 match annotated(metadata) {
                     None => self.remove_service_account(&namespace, &name),
                     Some(found) => {
-                        let around = self.namespaces.entry(namespace.clone()).or_default();
-                        let changes = around.put_account(name, found, self.lists.service_accounts);
+                        let list = self.lists.service_accounts;
+                        let changes = self.around(&namespace).put_account(name, found, list);
                         self.look_at_share(&namespace);
                         if changes {
                             self.stale.namespaces.insert(namespace);
@@ -156,6 +157,14 @@ impl World {
             self.look_at_share(namespace);
             self.forget_empty(namespace);
         }
+    }
+
+    /// What is kept of a namespace, of which nothing may be known yet.
+    pub(super) fn around(&mut self, namespace: &str) -> &mut Namespace {
+        let share = self.share;
+        self.namespaces
+            .entry(namespace.into())
+            .or_insert_with(|| Namespace::with_share(share))
     }
 
     /// Sees whether a namespace takes more than its share now, or no longer does.

@@ -18,6 +18,8 @@ const ENTRY_BYTES: usize = 128;
 /// A namespace with its pods and service accounts.
 #[derive(Default)]
 pub(super) struct Namespace {
+    /// How many bytes are kept of it.
+    share: usize,
     /// None as long as only its contents are known.
     pub(super) labels: Option<Pairs<Box<str>>>,
     pub(super) list: u32,
@@ -53,6 +55,14 @@ pub(super) struct Tracked {
 }
 
 impl Namespace {
+    /// An empty one with this share.
+    pub(super) fn with_share(share: usize) -> Self {
+        Self {
+            share,
+            ..Self::default()
+        }
+    }
+
     /// Puts a pod in place of the one of its name; answers whether it has to be judged.
     pub(super) fn put_pod(&mut self, pod: Pod, list: List) -> bool {
         let bytes = pod.bytes() + pod.name.len();
@@ -136,12 +146,12 @@ impl Namespace {
 
     /// Whether it takes more than its share. What was not kept has to be read again before anything is judged anew.
     pub(super) fn is_over_share(&self) -> bool {
-        self.bytes > SHARE || self.not_kept > 0
+        self.bytes > self.share || self.not_kept > 0
     }
 
     /// Whether there is room now for what was not kept.
     pub(super) fn awaits_lists(&self) -> bool {
-        self.bytes <= SHARE && self.not_kept > 0
+        self.bytes <= self.share && self.not_kept > 0
     }
 
     /// Whether nothing is known of it any more.
@@ -151,7 +161,7 @@ impl Namespace {
 
     fn admit(&mut self, bytes: usize) -> bool {
         self.bytes += bytes;
-        let is_kept = self.bytes <= SHARE;
+        let is_kept = self.bytes <= self.share;
         self.not_kept += usize::from(!is_kept);
         is_kept
     }

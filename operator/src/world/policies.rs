@@ -153,7 +153,7 @@ impl World {
             .objects
             .get(name)
             .map(|known| (known.bytes, known.policy.is_some()));
-        let around = self.namespaces.entry(namespace.into()).or_default();
+        let around = self.around(namespace);
         if let Some((bytes, was_kept)) = before {
             around.release_policy(bytes, was_kept);
         }

@@ -1,0 +1,143 @@
+//! When the loop asks the webhook and evicts a pod; no API server is asked.
+
+use super::*;
+use crate::{
+    events::Notice,
+    identities::Identities,
+    leader::Leader,
+    metrics::Metrics,
+    policy::{Evictions, build::Issuer},
+    probe::Probe,
+    world::{Change, World},
+};
+use jiff::SignedDuration;
+use kube::{Client, Config, runtime::watcher::Event};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use tokenscope_core::Settings;
+use tokenscope_platform::{health::Gates, lease::Claim};
+use tokio::sync::{mpsc, watch};
+
+const ROLE: &str = "arn:aws:iam::111122223333:role/shop/orders";
+
+fn now() -> Timestamp {
+    "2026-11-22T10:00:00Z".parse().unwrap()
+}
+
+fn pod(name: &str, created: &str, labels: &Value, annotations: &Value) -> Value {
+    json!({
+        "metadata": {
+            "name": name, "namespace": "shop", "uid": name, "creationTimestamp": created, "labels": labels,
+            "annotations": annotations,
+            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "rs", "uid": "rs", "controller": true}],
+        },
+        "spec": {"serviceAccountName": "orders", "containers": [{"name": "app"}]},
+        "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
+    })
+}
+
+/// A world with a policy since six o'clock and these pods.
+fn world(pods: &[Value]) -> World {
+    let mut world = World::new(Settings::default(), "tokenscope-system", None, Identities::default());
+    let policy = json!({
+        "apiVersion": "tokenscope.io/v1alpha1", "kind": "TokenScopePolicy",
+        "metadata": {"name": "orders", "namespace": "shop", "uid": "u", "generation": 1, "creationTimestamp": "2026-11-22T06:00:00Z"},
+        "spec": {"subjects": [{}], "roles": {"default": ROLE}},
+    });
+    let namespace = json!({"metadata": {"name": "shop"}});
+    let mut changes = vec![
+        Change::Namespace(Event::Apply(serde_json::from_value(namespace).unwrap())),
+        Change::Policy(Event::Apply(serde_json::from_value(policy).unwrap())),
+        Change::Issuer(Issuer::Unknown),
+    ];
+    let pods = pods.iter().map(|pod| serde_json::from_value(pod.clone()).unwrap());
+    changes.extend(pods.map(|pod| Change::Pod(Event::Apply(pod))));
+    changes.into_iter().for_each(|change| world.apply(change, now()));
+    while world.is_stale(now()) {
+        world.pass(now());
+    }
+    world
+}
+
+fn reconciler(world: World) -> (Reconciler, mpsc::Receiver<Notice>) {
+    let (reporter, notices) = mpsc::channel(64);
+    let (_, claim) = watch::channel(Claim::default());
+    let (_, bundles) = watch::channel(None);
+    let gates = Gates::default();
+    let reconciler = Reconciler {
+        client: Client::try_from(Config::new("http://127.0.0.1:9".parse().unwrap())).unwrap(),
+        leader: Leader::new(claim),
+        world,
+        reporter,
+        evictions: Evictions {
+            missed: true,
+            expired: false,
+        },
+        probe: Probe {
+            address: "127.0.0.1:9".into(),
+            bundles,
+            client_certificate: None,
+        },
+        lists_anew: watch::channel(()).0,
+        resync: Duration::from_secs(300),
+        gate: gates.gate("policies"),
+        heartbeat: gates.heartbeat("policies", Duration::from_secs(300)),
+        metrics: Arc::new(Metrics::default()),
+    };
+    (reconciler, notices)
+}
+
+#[tokio::test]
+async fn a_pod_is_evicted_only_after_the_webhook_itself_has_answered_whatever_pods_say() {
+    let missed = pod("missed", "2026-11-22T07:00:00Z", &json!({}), &json!({}));
+    let record = json!({"grants": [], "hash": "0", "labels": {}, "annotations": {}}).to_string();
+    let forged = [
+        pod(
+            "a",
+            "2026-11-22T09:59:00Z",
+            &json!({"tokenscope.io/reviewed": "granted"}),
+            &json!({"tokenscope.io/grant": record}),
+        ),
+        pod(
+            "b",
+            "2026-11-22T09:59:00Z",
+            &json!({"tokenscope.io/reviewed": "untouched"}),
+            &json!({}),
+        ),
+        pod(
+            "c",
+            "2026-11-22T09:59:00Z",
+            &json!({}),
+            &json!({"tokenscope.io/reviewed": "granted"}),
+        ),
+    ];
+    let (reconciler, _notices) = reconciler(world(&[&[missed], &forged[..]].concat()));
+    let (running, mut progress) = (Running::new(), Progress::default());
+    let settled = now() + SignedDuration::from_secs(10);
+
+    reconciler.deal_with_pods(&running, &mut progress, settled);
+    assert_eq!(running.len(), 1, "the webhook is asked");
+    let later = settled + SignedDuration::from_hours(1);
+    reconciler.deal_with_pods(&running, &mut progress, later);
+    assert_eq!(running.len(), 1, "and nothing else is done until it answers");
+
+    reconciler.take_in_probe(Err(probe::Error::NoAuthority), &mut progress.evidence);
+    reconciler.deal_with_pods(&running, &mut progress, later);
+    assert_eq!(running.len(), 1);
+    reconciler.take_in_probe(Ok(()), &mut progress.evidence);
+    reconciler.deal_with_pods(&running, &mut progress, later);
+    assert_eq!(running.len(), 2, "a pod is evicted");
+    reconciler.deal_with_pods(&running, &mut progress, later);
+    assert_eq!(running.len(), 2, "and the next one later");
+}
+
+#[tokio::test]
+async fn the_webhook_is_not_asked_where_nothing_is_to_be_evicted() {
+    let (mut reconciler, mut notices) =
+        reconciler(world(&[pod("missed", "2026-11-22T07:00:00Z", &json!({}), &json!({}))]));
+    reconciler.evictions.missed = false;
+    let (running, mut progress) = (Running::new(), Progress::default());
+    reconciler.deal_with_pods(&running, &mut progress, now() + SignedDuration::from_secs(10));
+    assert_eq!(running.len(), 0);
+    assert!(notices.try_recv().is_ok(), "it is told of all the same");
+}

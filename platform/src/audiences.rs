@@ -1,0 +1,117 @@
+//! The audiences of the API server itself, as the process's own token shows them.
+//!
+//! A token for the API server must never be locked: every pod has one. The token that the process reads from its pod is meant
+//! for the API server, so its `aud` names at least one of the API server's audiences, and by default all of them.
+
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+use tokenscope_core::Audience;
+
+/// Where the kubelet puts the token of a pod's service account.
+pub const OWN_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+
+/// The largest token that is read. The API server's have about a kibibyte.
+const MOST_TOKEN_BYTES: u64 = 64 << 10;
+
+/// A locked audience is one of the API server's own.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "--lock-audience: {0} is an audience of the API server itself, whose tokens every pod has: lock the audiences of other parties only"
+)]
+pub struct ApiAudience(Audience);
+
+/// Refuses locked audiences that are the API server's own, as far as the token in `file` shows. Without a token, as outside a
+/// cluster, nothing is refused.
+pub async fn check_locked(file: &Path, locked: &[Audience]) -> Result<(), ApiAudience> {
+    let token = match read(file).await {
+        Ok(token) => token,
+        Err(error) => {
+            tracing::debug!(file = %file.display(), %error, "the API server's audiences are not known");
+            return Ok(());
+        }
+    };
+    let own = audiences_of(&token);
+    match locked
+        .iter()
+        .find(|audience| own.iter().any(|own| own == audience.as_str()))
+    {
+        Some(audience) => Err(ApiAudience(audience.clone())),
+        None => Ok(()),
+    }
+}
+
+async fn read(file: &Path) -> std::io::Result<String> {
+    use tokio::io::AsyncReadExt as _;
+    let mut token = String::new();
+    let opened = tokio::fs::File::open(file).await?;
+    opened.take(MOST_TOKEN_BYTES).read_to_string(&mut token).await?;
+    Ok(token)
+}
+
+/// The `aud` of a JWT (RFC 7519, 4.1.3), without looking at its signature; none if it is no JWT.
+pub fn audiences_of(token: &str) -> Vec<String> {
+    #[derive(Deserialize)]
+    struct Claims {
+        #[serde(default)]
+        aud: OneOrMore,
+    }
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum OneOrMore {
+        One(String),
+        More(Vec<String>),
+    }
+    impl Default for OneOrMore {
+        fn default() -> Self {
+            Self::More(Vec::new())
+        }
+    }
+
+    let payload = token.trim().split('.').nth(1).unwrap_or_default();
+    let claims = URL_SAFE_NO_PAD.decode(payload).unwrap_or_default();
+    match serde_json::from_slice::<Claims>(&claims) {
+        Ok(Claims {
+            aud: OneOrMore::One(audience),
+        }) => vec![audience],
+        Ok(Claims {
+            aud: OneOrMore::More(audiences),
+        }) => audiences,
+        Err(_) => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(claims: &str) -> String {
+        format!("e30.{}.c2lnbmF0dXJl", URL_SAFE_NO_PAD.encode(claims))
+    }
+
+    #[test]
+    fn one_audience_and_several_are_read() {
+        assert_eq!(audiences_of(&token(r#"{"aud":"a"}"#)), ["a"]);
+        assert_eq!(audiences_of(&token(r#"{"aud":["a","b"],"sub":"s"}"#)), ["a", "b"]);
+        for other in ["", "a.b.c", "no token", &token("{}"), &token(r#"{"aud":7}"#)] {
+            assert_eq!(audiences_of(other), [""; 0], "{other}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_locked_audience_of_the_api_server_is_refused_by_its_name() {
+        let file = std::env::temp_dir().join(format!("tokenscope-audiences-{}", std::process::id()));
+        let own = token(r#"{"aud":["https://kubernetes.default.svc","k3s"]}"#);
+        tokio::fs::write(&file, own).await.unwrap();
+        let locked = |names: &[&str]| -> Vec<Audience> { names.iter().map(|name| name.parse().unwrap()).collect() };
+
+        check_locked(&file, &locked(&["sts.amazonaws.com"])).await.unwrap();
+        let refused = check_locked(&file, &locked(&["sts.amazonaws.com", "k3s"])).await;
+        let error = refused.unwrap_err().to_string();
+        assert!(error.contains("k3s") && error.contains("--lock-audience"), "{error}");
+        tokio::fs::remove_file(&file).await.unwrap();
+        check_locked(&file, &locked(&["k3s"])).await.unwrap();
+    }
+}
