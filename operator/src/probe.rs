@@ -107,7 +107,7 @@ impl Probe {
     /// Trusts what every entry of the webhook configuration trusts.
     async fn trusting(&self) -> Result<ClientConfig, Error> {
         let mut roots = RootCertStore::empty();
-        for authority in common_authorities(&self.bundles.borrow()) {
+        for authority in common_authorities(self.bundles.borrow().as_ref()) {
             roots.add(authority)?;
         }
         if roots.is_empty() {
@@ -134,8 +134,8 @@ impl Probe {
 }
 
 /// The authorities that are in every bundle.
-fn common_authorities(bundles: &Option<Bundles>) -> Vec<CertificateDer<'static>> {
-    let bundles = bundles.iter().flatten().flatten();
+fn common_authorities(bundles: Option<&Bundles>) -> Vec<CertificateDer<'static>> {
+    let bundles = bundles.into_iter().flatten().flatten();
     let mut bundles = bundles.map(|pem| CertificateDer::pem_slice_iter(pem).flatten().collect::<Vec<_>>());
     let mut common = bundles.next().unwrap_or_default();
     for others in bundles {

@@ -53,7 +53,7 @@ async fn next_word(anew: &mut Option<watch::Receiver<()>>) {
         None => false,
     };
     if !word {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -3,12 +3,14 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
 use jiff::Timestamp;
 use kube::Api;
+use tokenscope_platform::audiences::{self, ApiAudience};
 use tokenscope_platform::tls::{self, Clients, ClientsError, ServingCertificate};
 use tokenscope_platform::{ConnectionMetrics, Limits, Process, client};
 use tokio::net::TcpListener;
@@ -41,6 +43,9 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// The lock would take every pod its token.
+    #[error("the lock can't be set up")]
+    Lock(#[from] ApiAudience),
     /// The authorities of client certificates can't be used.
     #[error("clients can't be asked for certificates")]
     Clients(#[from] ClientsError),
@@ -53,6 +58,8 @@ pub enum Error {
 pub async fn run(arguments: Arguments, process: Process) -> Result<(), Error> {
     let Arguments { common, listen, .. } = &arguments;
     let clock = Timestamp::now;
+    let locked = arguments.settings.settings().lock.audiences;
+    audiences::check_locked(Path::new(audiences::OWN_TOKEN), &locked).await?;
     let client = client::connect(common, &process.freshness).await?;
     let metrics = Metrics::new(&process.registry);
     let cache = Arc::new(Cache::default());

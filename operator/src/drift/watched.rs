@@ -170,7 +170,7 @@ fn what_decides(pod: &pod::Pod<Box<str>>, record: Option<&GrantRecord<'_>>) -> (
             labels.iter().map(boxed).collect(),
             annotations
                 .into_iter()
-                .flat_map(|annotations| annotations.iter())
+                .flat_map(Pairs::iter)
                 .filter(decides)
                 .map(boxed)
                 .collect(),

@@ -203,7 +203,7 @@ impl Reconciler {
         match ended {
             Ended::Status(name, result) => self.take_in_status(name, *result, &mut progress.status),
             Ended::Eviction(key, cause, result) => self.take_in_eviction(&key, &cause, result),
-            Ended::Probe(result) => self.take_in_probe(result, &mut progress.evidence),
+            Ended::Probe(result) => Self::take_in_probe(&result, &mut progress.evidence),
         }
     }
 

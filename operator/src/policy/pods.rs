@@ -118,9 +118,9 @@ impl Reconciler {
         self.metrics.eviction(outcome);
     }
 
-    pub(super) fn take_in_probe(&self, result: Result<(), probe::Error>, evidence: &mut Evidence) {
+    pub(super) fn take_in_probe(result: &Result<(), probe::Error>, evidence: &mut Evidence) {
         let is_first_failure = evidence.note(result.is_ok(), Instant::now());
-        if let (Err(error), true) = (&result, is_first_failure) {
+        if let (Err(error), true) = (result, is_first_failure) {
             tracing::warn!(
                 error = telemetry::chain(error),
                 "no pod is evicted, since the webhook does not answer as it should"

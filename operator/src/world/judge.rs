@@ -1,6 +1,6 @@
 //! What follows for each pod, and what is counted of it.
 
-use super::{Cause, Finding, PodKey, Report, World, finding::missed_message, namespace::Namespace};
+use super::{Cause, Finding, PodKey, Report, World, finding::missed_message, namespace::Namespace, policies::Object};
 use crate::{
     drift::{Pod, State, Surroundings, Verdict},
     eviction::Siblings,
@@ -68,7 +68,7 @@ impl World {
             return;
         };
         let before = tracked.verdict.clone();
-        let said = |name: &PolicyName| self.objects.get(name).map_or(Timestamp::MAX, |object| object.said());
+        let said = |name: &PolicyName| self.objects.get(name).map_or(Timestamp::MAX, Object::said);
         let judged = tracked.pod.as_ref().filter(|_| !around.over_share);
         let verdict = judged
             .and_then(|pod| Some(self.surroundings(namespace, around, pod)?.judge(pod, now, said)))

@@ -221,18 +221,18 @@ impl World {
             })
             .collect();
         for (name, with, complete) in found {
-            self.note_conflicts(name, with, complete);
+            self.note_conflicts(name, &with, complete);
         }
     }
 
     /// Both sides of a conflict know of it.
-    fn note_conflicts(&mut self, name: &PolicyName, found: BTreeSet<PolicyName>, complete: bool) {
+    fn note_conflicts(&mut self, name: &PolicyName, found: &BTreeSet<PolicyName>, complete: bool) {
         let Some(object) = self.objects.get_mut(name) else {
             return;
         };
         object.compared = complete;
         let before = std::mem::replace(&mut object.conflicts, found.clone());
-        for other in before.union(&found) {
+        for other in before.union(found) {
             if let Some(object) = self.objects.get_mut(other) {
                 if found.contains(other) {
                     object.conflicts.insert(name.clone());

@@ -52,7 +52,9 @@ fn world(pods: &[Value]) -> World {
     ];
     let pods = pods.iter().map(|pod| serde_json::from_value(pod.clone()).unwrap());
     changes.extend(pods.map(|pod| Change::Pod(Event::Apply(pod))));
-    changes.into_iter().for_each(|change| world.apply(change, now()));
+    for change in changes {
+        world.apply(change, now());
+    }
     while world.is_stale(now()) {
         world.pass(now());
     }
@@ -121,10 +123,10 @@ async fn a_pod_is_evicted_only_after_the_webhook_itself_has_answered_whatever_po
     reconciler.deal_with_pods(&running, &mut progress, later);
     assert_eq!(running.len(), 1, "and nothing else is done until it answers");
 
-    reconciler.take_in_probe(Err(probe::Error::NoAuthority), &mut progress.evidence);
+    Reconciler::take_in_probe(&Err(probe::Error::NoAuthority), &mut progress.evidence);
     reconciler.deal_with_pods(&running, &mut progress, later);
     assert_eq!(running.len(), 1);
-    reconciler.take_in_probe(Ok(()), &mut progress.evidence);
+    Reconciler::take_in_probe(&Ok(()), &mut progress.evidence);
     reconciler.deal_with_pods(&running, &mut progress, later);
     assert_eq!(running.len(), 2, "a pod is evicted");
     reconciler.deal_with_pods(&running, &mut progress, later);

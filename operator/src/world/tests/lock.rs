@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn holder(name: &str, volume: Value) -> Value {
+fn holder(name: &str, volume: &Value) -> Value {
     let mut object = pod("shop", name, at("07:00"), &json!({}));
     object["spec"]["volumes"] = json!([volume]);
     object
@@ -13,7 +13,7 @@ fn projected(audience: &str) -> Value {
 }
 
 impl Test {
-    fn hold(&mut self, name: &str, volume: Value) {
+    fn hold(&mut self, name: &str, volume: &Value) {
         let object = serde_json::from_value(holder(name, volume)).unwrap();
         self.apply(Change::Pod(Event::Apply(object)));
         self.pass();
@@ -38,9 +38,9 @@ fn pods_with_a_locked_token_that_no_policy_grants_are_counted_and_named_in_their
         &json!({"subjects": [{"serviceAccounts": ["x"]}], "roles": {"default": ROLE}}),
     );
     for number in 0..7 {
-        test.hold(&format!("pod-{number}"), projected("sts.amazonaws.com"));
+        test.hold(&format!("pod-{number}"), &projected("sts.amazonaws.com"));
     }
-    test.hold("vault", projected("vault"));
+    test.hold("vault", &projected("vault"));
     assert_eq!(test.world.pods_with_ungranted_token(), 7);
     let status = test.status(&policy);
     assert_eq!(status.ungranted_token_pods, Some(7));
@@ -50,7 +50,7 @@ fn pods_with_a_locked_token_that_no_policy_grants_are_counted_and_named_in_their
     );
     assert_eq!(test.status(&cluster).ungranted_token_pods, None);
 
-    let gone = serde_json::from_value(holder("pod-0", projected("sts.amazonaws.com"))).unwrap();
+    let gone = serde_json::from_value(holder("pod-0", &projected("sts.amazonaws.com"))).unwrap();
     test.apply(Change::Pod(Event::Delete(gone)));
     assert_eq!(test.status(&policy).ungranted_token_pods, Some(6));
     test.policy("orders", &default_role(ROLE));
@@ -64,7 +64,7 @@ fn a_lock_that_is_off_says_nothing() {
     let mut settings = Settings::default();
     settings.lock.mode = LockMode::Off;
     let mut test = Test::with(settings);
-    test.hold("a", projected("sts.amazonaws.com"));
+    test.hold("a", &projected("sts.amazonaws.com"));
     test.driver("secrets", "sts.amazonaws.com");
     assert_eq!(test.world.pods_with_ungranted_token(), 0);
     assert_eq!(test.world.csi_drivers_with_locked_tokens().count(), 0);
@@ -77,7 +77,7 @@ fn csi_drivers_with_locked_tokens_are_named_and_their_volumes_hold_tokens() {
         "other",
         &json!({"subjects": [{"serviceAccounts": ["x"]}], "roles": {"default": ROLE}}),
     );
-    test.hold("a", json!({"name": "v", "csi": {"driver": "secrets"}}));
+    test.hold("a", &json!({"name": "v", "csi": {"driver": "secrets"}}));
     test.driver("vault", "vault");
     assert_eq!(test.world.pods_with_ungranted_token(), 0);
     test.driver("secrets", "sts.amazonaws.com");

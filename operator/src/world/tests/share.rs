@@ -55,7 +55,7 @@ fn a_namespace_over_its_share_is_not_judged_says_so_and_harms_no_other() {
     let kept = test.world.namespaces["shop"].pods.values();
     let kept: usize = kept
         .filter_map(|tracked| tracked.pod.as_ref())
-        .map(|pod| pod.bytes())
+        .map(crate::drift::Pod::bytes)
         .sum();
     assert!(kept <= SHARE, "{kept}");
 }
@@ -65,9 +65,13 @@ fn a_namespace_that_is_within_its_share_again_is_judged_once_lists_were_read_ane
     let mut test = test_with_small_share();
     let policy = test.policy("orders", &default_role(ROLE));
     let pods: Vec<Value> = (0..25).map(|number| heavy(&format!("pod-{number}"))).collect();
-    pods.iter().for_each(|object| test.apply(change(object)));
+    for object in &pods {
+        test.apply(change(object));
+    }
     assert!(!test.world.awaits_lists());
-    pods[..10].iter().for_each(|object| test.apply(deleted(object)));
+    for object in &pods[..10] {
+        test.apply(deleted(object));
+    }
     assert!(test.world.awaits_lists());
     assert_eq!(test.ready_reason(&policy), "NamespaceOverShare");
 
@@ -121,8 +125,11 @@ impl Numbers {
     }
 }
 
+/// What the status of a policy says: its counts, and why it is ready or not.
+type Said = (String, [Option<i64>; 5], String);
+
 /// Everything that follows for the outside.
-fn outcome(test: &mut Test) -> (Vec<(String, [Option<i64>; 5], String)>, [i64; 4], Vec<String>, usize) {
+fn outcome(test: &mut Test) -> (Vec<Said>, [i64; 4], Vec<String>, usize) {
     test.written();
     let names: Vec<_> = test.world.objects.keys().cloned().collect();
     let mut statuses = Vec::new();
@@ -203,10 +210,12 @@ fn any_order_of_events_comes_to_what_a_fresh_list_does() {
             }
         }
         let mut fresh = test_with_small_share();
-        present.values().for_each(|object| fresh.apply(change(object)));
-        policies
-            .iter()
-            .for_each(|(name, (_, spec))| drop(fresh.policy_object(name, 1, spec)));
+        for object in present.values() {
+            fresh.apply(change(object));
+        }
+        for (name, (_, spec)) in &policies {
+            fresh.policy_object(name, 1, spec);
+        }
         assert_eq!(outcome(&mut test), outcome(&mut fresh), "seed {seed}");
     }
 }
