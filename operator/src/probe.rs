@@ -85,7 +85,9 @@ impl Probe {
         let address = &self.address;
         let no_address = || Error::Address(address.clone());
         let (host, _) = address.rsplit_once(':').ok_or_else(no_address)?;
-        let name = ServerName::try_from(host.to_owned()).map_err(|_| no_address())?;
+        // An IPv6 address stands in brackets.
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let name = ServerName::try_from(bare.to_owned()).map_err(|_| no_address())?;
         let config = self.trusting().await?;
         let unreachable = |error| Error::Unreachable(address.clone(), error);
 

@@ -17,7 +17,7 @@ pub(super) struct KeptVolume {
 
 impl KeptVolume {
     /// The volumes of a pod that the lock looks at: those with a token for somebody else than the API server, without the one
-    /// that the webhook added.
+    /// that the webhook added, if a proven record says that there is one.
     pub(super) fn all_of(pod: &pod::Pod<Box<str>>, record: Option<&GrantRecord<'_>>) -> Box<[Self]> {
         let is_own = |name: &str| record.is_some() && OWN_VOLUMES.contains(&name);
         let volumes = pod.facts(record).token_volumes;

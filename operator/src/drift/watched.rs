@@ -113,10 +113,11 @@ impl From<Wire> for WatchedPod {
         let mark = mark(&whole);
         let record = believed_record(&whole);
         let containers = containers(&whole, record.as_ref());
-        let token_volumes = KeptVolume::all_of(&whole, record.as_ref());
+        let is_proven = has_label(&whole) && record.as_ref().is_some_and(|record| record.labels.is_some());
+        let token_volumes = KeptVolume::all_of(&whole, record.as_ref().filter(|_| is_proven));
         let sidecar = sidecar(&whole).filter(|_| record.as_ref().is_some_and(|record| record.sidecar));
         let (labels, annotations) = what_decides(&whole, record.as_ref());
-        let record = record.map(|record| read(record, has_label(&whole)));
+        let record = record.map(|record| read(record, is_proven));
         let service_account = whole.spec.service_account_name.filter(|name| !name.is_empty());
         Self {
             metadata,
@@ -202,13 +203,13 @@ fn containers(pod: &pod::Pod<Box<str>>, record: Option<&GrantRecord<'_>>) -> Box
     containers.collect()
 }
 
-fn read(record: GrantRecord<'_>, has_label: bool) -> Record {
+fn read(record: GrantRecord<'_>, is_proven: bool) -> Record {
     let grants = record.grants.iter();
     let mut policies: Vec<PolicyName> = grants.filter_map(|grant| grant.policy.as_ref()?.parse().ok()).collect();
     policies.sort();
     policies.dedup();
     Record {
-        is_proven: has_label && record.labels.is_some(),
+        is_proven,
         sidecar: record.sidecar,
         hash: record.hash.into(),
         policies: policies.into(),

@@ -87,3 +87,23 @@ fn csi_drivers_with_locked_tokens_are_named_and_their_volumes_hold_tokens() {
     assert_eq!(test.world.pods_with_ungranted_token(), 0);
     assert_eq!(test.status(&policy).locked_token_csi_drivers, [""; 0]);
 }
+
+#[test]
+fn a_volume_named_like_the_webhooks_own_is_left_out_only_with_a_proven_record() {
+    let mut volume = projected("sts.amazonaws.com");
+    volume["name"] = "tokenscope-aws-token".into();
+    let older = json!({"grants": [], "hash": "0"}).to_string();
+    let proven = json!({"grants": [], "hash": "0", "labels": {}, "annotations": {}}).to_string();
+    for (record, mark, ungranted) in [(&older, None, 1), (&proven, None, 1), (&proven, Some("granted"), 0)] {
+        let mut test = Test::new();
+        let mut object = holder("a", &volume);
+        object["metadata"]["annotations"] = json!({"tokenscope.io/grant": record});
+        object["metadata"]["labels"] = json!({"tokenscope.io/reviewed": mark});
+        if mark.is_none() {
+            object["metadata"]["labels"] = json!({});
+        }
+        test.apply(Change::Pod(Event::Apply(serde_json::from_value(object).unwrap())));
+        test.pass();
+        assert_eq!(test.world.pods_with_ungranted_token(), ungranted, "{record} {mark:?}");
+    }
+}
