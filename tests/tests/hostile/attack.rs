@@ -155,7 +155,7 @@ impl Round {
     /// Sleeps four times as long as the last request took, within bounds: what the API server takes for a large pod with or
     /// without us shall not be what honest creates wait for.
     pub(crate) async fn pace(&self, took: Duration) {
-        self.pause((took.as_millis() as u64 * 4).clamp(150, 2000)).await;
+        self.pause((took.as_millis() as u64 * 4).clamp(100, 2000)).await;
     }
 
     /// Counts what came of a request.

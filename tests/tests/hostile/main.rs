@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
-use rustix::process::setpriority_process;
+use rustix::process::{getpriority_process, setpriority_process};
 use tokio::runtime::Builder;
 
 use crate::attack::Attack;
@@ -94,6 +94,7 @@ fn run(attacks: &[Attack]) -> Result<Vec<Outcome>> {
     if attacks.is_empty() {
         return Ok(Vec::new());
     }
+<<<<<<< HEAD
     let runtime = |threads| {
         Builder::new_multi_thread()
             .worker_threads(threads)
@@ -102,6 +103,15 @@ fn run(attacks: &[Attack]) -> Result<Vec<Outcome>> {
     };
     let (main, honest) = (runtime(2).build()?, runtime(1).build()?);
     let attackers = runtime(2).on_thread_start(give_way).build()?;
+=======
+    let main = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let honest = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let attackers = Builder::new_multi_thread()
+        .worker_threads(2)
+        .on_thread_start(give_way)
+        .enable_all()
+        .build()?;
+>>>>>>> aa2f7b9 (tests: the honest load has a thread of its own, and attackers leave the processors to those who are attacked)
     main.block_on(async {
         let field = Arc::new(Field::open(honest.handle().clone(), attackers.handle().clone()).await?);
         let mut outcomes = Vec::new();
@@ -123,7 +133,7 @@ fn run(attacks: &[Attack]) -> Result<Vec<Outcome>> {
 
 /// Attackers have machines of their own, so what they do here leaves the processors to those who are attacked.
 fn give_way() {
-    const NICEST: i32 = 19;
-    // The kernel may refuse; then the attackers compete, which makes the test harder.
-    let _ = setpriority_process(None, NICEST);
+    const NICER: i32 = 19;
+    // The kernel may refuse; then the attackers compete, which makes the tests harder.
+    let _ = getpriority_process(None).and_then(|own| setpriority_process(None, own + NICER));
 }

@@ -30,7 +30,7 @@ pub(crate) fn attacks() -> Vec<Attack> {
             4,
             |field, round| Box::pin(shape(field, round, |name| shapes::containers(HOSTILE, name, 22_000))),
         ),
-        Attack::new("M2", "pods_with_variables_of_a_megabyte", 4, |field, round| {
+        Attack::new("M2", "pods_with_variables_of_a_megabyte", 2, |field, round| {
             Box::pin(megabyte_variables(field, round))
         })
         .judged_by(|field| Box::pin(survives_a_restart(field))),
@@ -220,9 +220,10 @@ async fn forged_marks(field: Arc<Field>, round: Round) -> Result<()> {
             if number % 3 == 0 {
                 pod["spec"]["schedulerName"] = json!("<".repeat(1_500_000));
             }
+            let sent = Instant::now();
             round.create_in(&field.author, namespace, pod.to_string()).await?;
+            round.pace(sent.elapsed()).await;
         }
-        round.pause(60).await;
     }
     Ok(())
 }
