@@ -85,6 +85,15 @@ pub struct Args {
     #[arg(long, env = "TOKENSCOPE_SPIFFE_CLASS_NAME", value_name = "NAME")]
     pub spiffe_class_name: Option<String>,
 
+    /// Who makes the certificates and writes the caBundle: operator or cert-manager
+    #[arg(
+        long,
+        env = "TOKENSCOPE_CERTIFICATES_PROVIDER",
+        value_name = "WHO",
+        default_value = "operator"
+    )]
+    pub certificates_provider: CertificatesProvider,
+
     /// How many seconds a certificate authority lives; it is replaced after two thirds
     #[arg(long, env = "TOKENSCOPE_CA_LIFETIME", value_name = "SECONDS", default_value = "31536000", value_parser = seconds)]
     pub ca_lifetime: Duration,
@@ -139,6 +148,15 @@ pub struct Args {
         requires = "webhook_client_certificate"
     )]
     pub webhook_client_key: Option<PathBuf>,
+}
+
+/// Who makes the certificates of the webhook and writes them where they belong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum CertificatesProvider {
+    /// The operator itself, in Secrets and in the webhook configuration.
+    Operator,
+    /// cert-manager: the operator has no right to either.
+    CertManager,
 }
 
 impl Args {

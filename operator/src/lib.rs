@@ -19,7 +19,7 @@ mod watching;
 mod webhook_configuration;
 mod world;
 
-pub use args::Args;
+pub use args::{Args, CertificatesProvider};
 
 use certificates::Certificates;
 use identities::Identities;
@@ -42,7 +42,7 @@ const HEARTBEAT: Duration = Duration::from_secs(300);
 pub async fn run(args: Args, process: Process) -> Result<(), client::Error> {
     let client = client::connect(&args.common, &process.freshness).await?;
     let metrics = Arc::new(Metrics::register(&process.registry));
-    let (certificates_gate, policies_gate) = (process.gates.gate("certificates"), process.gates.gate("policies"));
+    let policies_gate = process.gates.gate("policies");
 
     let leases: Api<Lease> = Api::namespaced(client.clone(), &args.common.namespace);
     let elector = Elector::new(leases, &args.lease, &args.common.pod_name, args.lease_duration);
@@ -60,20 +60,23 @@ pub async fn run(args: Args, process: Process) -> Result<(), client::Error> {
         reporter: reporter.clone(),
         metrics: metrics.clone(),
     };
-    let certificates = Certificates {
-        client: client.clone(),
-        namespace: args.common.namespace.clone(),
-        names: args.certificate_names(),
-        settings: args.certificate_settings(),
-        leader: leader.clone(),
-        bundles: bundles.clone(),
-        wanted_bundle,
-        gate: certificates_gate,
-        heartbeat: process.gates.heartbeat("certificates", HEARTBEAT),
-        metrics: metrics.clone(),
-    };
     process.spawn("webhook configuration", keeper.run(process.stop.clone()));
-    process.spawn("certificates", certificates.run(process.stop.clone()));
+    // Nobody tells the keeper what the caBundle should be where somebody else writes it.
+    if args.certificates_provider == CertificatesProvider::Operator {
+        let certificates = Certificates {
+            client: client.clone(),
+            namespace: args.common.namespace.clone(),
+            names: args.certificate_names(),
+            settings: args.certificate_settings(),
+            leader: leader.clone(),
+            bundles: bundles.clone(),
+            wanted_bundle,
+            gate: process.gates.gate("certificates"),
+            heartbeat: process.gates.heartbeat("certificates", HEARTBEAT),
+            metrics: metrics.clone(),
+        };
+        process.spawn("certificates", certificates.run(process.stop.clone()));
+    }
 
     let world = World::new(
         args.settings.settings(),

@@ -257,6 +257,7 @@ async fn run(
             own.push(format!("--listen=127.0.0.1:{port}"));
         } else {
             own.push("--extra-serving-name=127.0.0.1".to_owned());
+            own.push(format!("--webhook-address=127.0.0.1:{only_port}"));
         }
         let instance = format!("{name}-{number}");
         let environment = environment(container, &instance)?;

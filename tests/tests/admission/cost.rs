@@ -12,7 +12,7 @@ use tokenscope_tests::fixtures::{Shop, with_annotations};
 use crate::{Door, with_label};
 
 /// How often each is tried, before and after.
-const ROUNDS: u32 = 3;
+const ROUNDS: u32 = 2;
 /// Processor time that doesn't count: what the API server does beside.
 const BESIDE: Duration = Duration::from_millis(250);
 
