@@ -56,18 +56,102 @@ fn every_object_is_whole_and_of_its_own_name() -> Result<()> {
 #[test]
 fn a_value_that_is_wrong_is_refused_by_its_name() -> Result<()> {
     let wrong = [
-        ("certificates", json!({"rotationOverlap": 5})),
-        ("enforcement", json!("sometimes")),
-        ("webhook", json!({"replicas": "two"})),
-        ("webhok", json!({})),
+        ("rotationOverlap", json!({"certificates": {"rotationOverlap": 5}})),
+        ("enforcement", json!({"enforcement": "sometimes"})),
+        ("replicas", json!({"webhook": {"replicas": "two"}})),
+        ("webhok", json!({"webhok": {}})),
+        ("timeoutSeconds", json!({"webhook": {"timeoutSeconds": 11}})),
+        ("audiences", json!({"lock": {"audiences": [""]}})),
+        ("audiences", json!({"lock": {"audiences": ["sts amazonaws.com"]}})),
+        ("audiences", json!({"lock": {"audiences": ["a'] || true || ['"]}})),
+        (
+            "audiences",
+            json!({"lock": {"audiences": (0..17).map(|number| format!("a{number}")).collect::<Vec<_>>()}}),
+        ),
+        ("mode", json!({"lock": {"mode": false}})),
+        ("users", json!({"lock": {"allowed": {"users": ["a', 'b"]}}})),
+        (
+            "exemptNamespaces",
+            json!({"lock": {"exemptNamespaces": ["Not A Name"]}}),
+        ),
+        (
+            "clientCertificates",
+            json!({"webhook": {"clientCertificates": {"enabled": true}}}),
+        ),
+        ("metricsFrom", json!({"metrics": {"podMonitor": {"enabled": true}}})),
     ];
     for (name, value) in wrong {
-        let Err(error) = template("tokenscope", &json!({ name: value })) else {
-            anyhow::bail!("{name} is taken");
+        let Err(error) = template("tokenscope", &value) else {
+            anyhow::bail!("{value} is taken");
         };
         ensure!(format!("{error:#}").contains(name), "{name}: {error:#}");
     }
     Ok(())
+}
+
+#[test]
+fn every_mode_of_the_lock_has_the_policies_that_it_needs_and_no_other() -> Result<()> {
+    for (mode, pods, tokens) in [
+        ("off", None, None),
+        ("audit", None, Some("Audit")),
+        ("warn", Some("Warn"), Some("Warn")),
+        ("deny", Some("Deny"), Some("Deny")),
+    ] {
+        let objects = template("tokenscope", &json!({"lock": {"mode": mode}}))?;
+        let action = |policy: &str| {
+            let bound = objects.iter().find(|object| {
+                object["kind"] == "ValidatingAdmissionPolicyBinding" && object["spec"]["policyName"] == policy
+            });
+            bound.and_then(|binding| binding["spec"]["validationActions"][0].as_str())
+        };
+        assert_eq!(action("tokenscope-lock-pods"), pods, "{mode}");
+        assert_eq!(action("tokenscope-lock-tokens"), tokens, "{mode}");
+        let guard = policy(&objects, "tokenscope-guard")?;
+        let condition = guard["spec"]["matchConditions"][0]["expression"]
+            .as_str()
+            .unwrap_or_default();
+        assert_eq!(condition.contains("serviceAccountToken"), mode == "deny", "{condition}");
+        let ephemeral = policy(&objects, "tokenscope-ephemeral")?["spec"].to_string();
+        assert_eq!(ephemeral.contains("volumeMounts"), mode == "deny", "{ephemeral}");
+    }
+    Ok(())
+}
+
+#[test]
+fn without_locked_audiences_the_default_audience_is_locked_everywhere() -> Result<()> {
+    let values = json!({"lock": {"mode": "deny"}, "defaults": {"audience": "sts.amazonaws.com.cn"}});
+    let objects = template("tokenscope", &values)?;
+    for name in [
+        "tokenscope-guard",
+        "tokenscope-lock-pods",
+        "tokenscope-lock-tokens",
+        "tokenscope-ephemeral",
+    ] {
+        let text = policy(&objects, name)?["spec"].to_string();
+        assert!(text.contains(r#"in [\"sts.amazonaws.com.cn\"]"#), "{name}: {text}");
+    }
+    for name in ["tokenscope-webhook", "tokenscope-operator"] {
+        let deployment = objects
+            .iter()
+            .find(|object| object["kind"] == "Deployment" && object["metadata"]["name"] == name);
+        let text = deployment.with_context(|| name.to_owned())?["spec"].to_string();
+        for flag in [
+            "--lock-mode=deny",
+            "--lock-audience=sts.amazonaws.com.cn",
+            "--lock-exempt-namespace=kube-system",
+            "--never-deny-namespace=kube-system",
+        ] {
+            assert!(text.contains(flag), "{name} has no {flag}: {text}");
+        }
+    }
+    Ok(())
+}
+
+fn policy<'a>(objects: &'a [Value], name: &str) -> Result<&'a Value> {
+    let found = objects
+        .iter()
+        .find(|object| object["kind"] == "ValidatingAdmissionPolicy" && object["metadata"]["name"] == name);
+    found.with_context(|| format!("there is no policy {name}"))
 }
 
 /// The defaults, and what the files say.

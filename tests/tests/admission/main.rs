@@ -1,6 +1,7 @@
 //! What the API server itself does for tokenscope: the chart's admission policies and the registration of the webhook, on a real
 //! API server.
 //!
+//! - [`cert_manager`]: certificates that somebody else makes;
 //! - [`failures`]: a webhook that fails in every way, and pods that bring marks: nothing gets past the guard;
 //! - [`lock`]: users with the role `edit`, and tokens of a locked audience;
 //! - [`record`]: users who may change running pods, and what admission wrote on them;
@@ -10,6 +11,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
+mod cert_manager;
 mod cost;
 mod failures;
 mod lock;

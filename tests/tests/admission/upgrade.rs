@@ -54,6 +54,9 @@ fn entries(objects: &[Value]) -> Vec<String> {
         .collect()
 }
 
+/// Says what is wrong with an answer.
+type Judge = fn(&Answer) -> Result<()>;
+
 /// What became of the pods that were created meanwhile.
 #[derive(Default)]
 struct Load {
@@ -63,7 +66,7 @@ struct Load {
 }
 
 impl Load {
-    async fn run(&self, client: &Client, pod: &Value, judge: fn(&Answer) -> Result<()>) {
+    async fn run(&self, client: &Client, pod: &Value, judge: Judge) {
         while !self.over.load(Ordering::Relaxed) {
             let answer = create_pod(client, pod).await;
             let judged = answer.and_then(|answer| judge(&answer));
@@ -176,7 +179,7 @@ async fn an_upgrade_and_a_way_back_refuse_no_honest_pod_and_admit_no_forged_mark
 }
 
 /// What is created all the time, and what must be true of it.
-fn pods(shop: &Shop<'_>, strict: &Shop<'_>) -> Vec<(Value, fn(&Answer) -> Result<()>)> {
+fn pods(shop: &Shop<'_>, strict: &Shop<'_>) -> Vec<(Value, Judge)> {
     let generated = |mut pod: Value| {
         pod["metadata"]["name"].take();
         pod["metadata"]["generateName"] = json!("pod-");

@@ -26,15 +26,17 @@ fn policies(values: &Value) -> Result<Vec<Value>> {
 
 #[test]
 fn they_say_what_is_needed_and_nothing_else() -> Result<()> {
-    assert!(policies(&Value::Null)?.is_empty(), "they are asked for");
+    let off = policies(&json!({"networkPolicy": {"enabled": false}}))?;
+    assert!(off.is_empty(), "{off:?}");
     let monitoring = json!([{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]);
-    let egress = json!([
-        {"ports": [{"port": 443, "protocol": "TCP"}, {"port": 6443, "protocol": "TCP"}]},
-        {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]},
-    ]);
-    for metrics in [json!([]), monitoring] {
-        let found = policies(&json!({"networkPolicy": {"enabled": true, "metricsFrom": metrics}}))?;
-        assert_eq!(found.len(), 2);
+    for (metrics, egress) in [
+        (json!([]), false),
+        (monitoring.clone(), false),
+        (json!([]), true),
+        (monitoring, true),
+    ] {
+        let found = policies(&json!({"networkPolicy": {"restrictEgress": egress, "metricsFrom": metrics}}))?;
+        assert_eq!(found.len(), 2, "they are there unless somebody turns them off");
         for policy in found {
             let component = policy["metadata"]["labels"]["app.kubernetes.io/component"].as_str();
             let spec = &policy["spec"];
@@ -43,8 +45,14 @@ fn they_say_what_is_needed_and_nothing_else() -> Result<()> {
                 component,
                 "it selects the pods that it is named after"
             );
-            assert_eq!(spec["policyTypes"], json!(["Ingress", "Egress"]));
-            assert_eq!(spec["egress"], egress, "{component:?}: DNS and the API server");
+            let types = if egress {
+                json!(["Ingress", "Egress"])
+            } else {
+                json!(["Ingress"])
+            };
+            assert_eq!(spec["policyTypes"], types);
+            let expected = if egress { outward(component) } else { Value::Null };
+            assert_eq!(spec["egress"], expected, "{component:?}");
             let mut ingress = Vec::new();
             if component == Some("webhook") {
                 // No `from`: API servers come from addresses of nodes, or from outside.
@@ -59,11 +67,26 @@ fn they_say_what_is_needed_and_nothing_else() -> Result<()> {
     Ok(())
 }
 
+/// The API server and DNS, and for the operator the webhook, which it asks whether it works.
+fn outward(component: Option<&str>) -> Value {
+    let mut rules = vec![
+        json!({"ports": [{"port": 443, "protocol": "TCP"}, {"port": 6443, "protocol": "TCP"}]}),
+        json!({"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}),
+    ];
+    if component == Some("operator") {
+        let labels = json!({
+            "app.kubernetes.io/name": "tokenscope", "app.kubernetes.io/instance": "tokenscope", "app.kubernetes.io/component": "webhook",
+        });
+        rules.push(json!({"to": [{"podSelector": {"matchLabels": labels}}], "ports": [{"port": "webhook", "protocol": "TCP"}]}));
+    }
+    rules.into()
+}
+
 #[test]
 fn with_no_more_than_they_admit_pods_are_granted_and_policies_become_ready() -> Result<()> {
     let Some(shared) = shared()? else { return Ok(()) };
     let node = &shared.node;
-    node.install(&json!({"networkPolicy": {"enabled": true}}))?;
+    node.install(&json!({"networkPolicy": {"restrictEgress": true}}))?;
     let rules = rules(node)?;
     node.run("nft", &["--file", "-"], &rules)?;
     let result = (|| {

@@ -266,6 +266,9 @@ fn without_ours(mut pod: Value) -> Value {
     for key in ["grant", "reviewed", "inject"] {
         annotations.remove(&format!("tokenscope.io/{key}"));
     }
+    if let Some(labels) = pod["metadata"]["labels"].as_object_mut() {
+        labels.remove("tokenscope.io/reviewed");
+    }
     let retain = |list: &mut Value, unwanted: &dyn Fn(&Value) -> bool| {
         if let Some(list) = list.as_array_mut() {
             list.retain(|entry| !unwanted(entry));
