@@ -9,9 +9,9 @@ use std::{fmt, marker::PhantomData};
 pub struct Pairs<S>(Vec<(S, S)>);
 
 impl<S: AsRef<str>> Pairs<S> {
-    /// The value of `key`.
+    /// The value of `key`; of several the last, as in every reader of JSON that makes a map of it.
     pub fn value(&self, key: &str) -> Option<&str> {
-        self.0.iter().find(|(k, _)| k.as_ref() == key).map(|(_, v)| v.as_ref())
+        self.0.iter().rfind(|(k, _)| k.as_ref() == key).map(|(_, v)| v.as_ref())
     }
 
     /// Keys and values in the order in which they were read.

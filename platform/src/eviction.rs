@@ -40,11 +40,13 @@ impl<T> Default for Members<T> {
 impl<T> Members<T> {
     /// One more. What it does is told through `state`, which both sides share.
     pub fn join(self: &Arc<Self>, state: T) -> Membership<T> {
+        self.join_with(state, CancellationToken::new())
+    }
+
+    /// The same, where evicting it cancels that token: of several members with one token, all are evicted with the first.
+    pub fn join_with(self: &Arc<Self>, state: T, evicted: CancellationToken) -> Membership<T> {
         let key = self.next.fetch_add(1, Ordering::Relaxed);
-        let member = Arc::new(Member {
-            state,
-            evicted: CancellationToken::new(),
-        });
+        let member = Arc::new(Member { state, evicted });
         self.locked().insert(key, member.clone());
         Membership {
             key,
@@ -87,6 +89,11 @@ impl<T> Member<T> {
 }
 
 impl<T> Membership<T> {
+    /// What is cancelled when this member is evicted, and evicts it when it is cancelled.
+    pub fn eviction(&self) -> &CancellationToken {
+        &self.member.evicted
+    }
+
     /// Ends once this member was evicted.
     pub async fn evicted(&self) {
         self.member.evicted.cancelled().await;

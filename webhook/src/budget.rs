@@ -2,7 +2,8 @@
 //!
 //! Bytes count as they arrive, not as they are announced, and those of an answer until they were written. The first
 //! [`SMALL_BYTES`] of each come from one share and all further ones from another, so that large reviews, however many, never
-//! keep a small one out. Where a share is used up, the body that has been arriving the longest gives way.
+//! keep a small one out. Where a share is used up, the body that has been arriving the longest gives way, or else the
+//! connection that has not taken its answer for the longest time.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +11,8 @@ use std::time::{Duration, Instant};
 use axum::body::{Body, Bytes, HttpBody as _};
 use futures::FutureExt as _;
 use http_body_util::BodyExt as _;
-use tokenscope_platform::eviction::Members;
+use tokenscope_platform::eviction::{Members, Membership};
+use tokenscope_platform::tls::GiveWay;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -20,7 +22,8 @@ pub const SMALL_BYTES: usize = 64 << 10;
 pub const MOST_BODY_BYTES: usize = 8 << 20;
 /// What a body counts at least, so that very short ones are bounded in number.
 const LEAST_BYTES: usize = 4 << 10;
-/// How long a body may arrive before it can be asked to give way. The API server sends one at once.
+/// How long a body may arrive, and an answer be written, before it can be asked to give way. The API server sends and takes
+/// them at once.
 const PATIENCE: Duration = Duration::from_millis(200);
 /// How long whoever needs memory waits for the one that gives way.
 const HANDOVER: Duration = Duration::from_millis(100);
@@ -49,6 +52,8 @@ pub struct Budget {
     large: Share,
     /// The bodies that are arriving, by when they began.
     arriving: Arc<Members<Instant>>,
+    /// The answers that are being written, by when they were made.
+    leaving: Arc<Members<Instant>>,
 }
 
 /// One part of it: a permit a byte.
@@ -80,6 +85,7 @@ impl Budget {
             small: Share::new(small),
             large: Share::new(large),
             arriving: Arc::default(),
+            leaving: Arc::default(),
         })
     }
 
@@ -137,11 +143,12 @@ impl Budget {
         })
     }
 
-    /// An answer's text, which counts until it was written.
-    pub async fn hold(self: &Arc<Self>, text: String) -> Result<Bytes, Refused> {
+    /// An answer's text, which counts until it was written or its connection gave way.
+    pub async fn hold(self: &Arc<Self>, text: String, connection: Option<GiveWay>) -> Result<Bytes, Refused> {
         struct Answer {
             text: String,
             _account: Account,
+            _membership: Option<Membership<Instant>>,
         }
         impl AsRef<[u8]> for Answer {
             fn as_ref(&self) -> &[u8] {
@@ -153,6 +160,7 @@ impl Budget {
         Ok(Bytes::from_owner(Answer {
             text,
             _account: account,
+            _membership: connection.map(|GiveWay(token)| self.leaving.join_with(Instant::now(), token)),
         }))
     }
 
@@ -164,10 +172,11 @@ impl Budget {
         }
     }
 
-    /// Makes the body give way that has been arriving the longest, if it had its time. Whether there was one.
+    /// Makes the body give way that has been arriving the longest, if it had its time, or else the connection with the oldest
+    /// answer. Whether there was one.
     fn evict(&self) -> bool {
-        self.arriving
-            .evict(|began| (began.elapsed() >= PATIENCE).then_some(*began))
+        let had_its_time = |began: &Instant| (began.elapsed() >= PATIENCE).then_some(*began);
+        self.arriving.evict(had_its_time) || self.leaving.evict(had_its_time)
     }
 }
 

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
+use axum::{Extension, Router};
 use jiff::Timestamp;
 use tokenscope_core::{Pairs, Settings};
 use tokenscope_platform::freshness::Freshness;
 use tokenscope_platform::telemetry::chain;
+use tokenscope_platform::tls::GiveWay;
 use tokio::time::timeout;
 
 use crate::budget::{Budget, Held, Refused};
@@ -144,10 +145,15 @@ impl Failure {
     }
 }
 
-async fn mutate(State(serving): State<Arc<Serving>>, body: Body) -> Response {
+async fn mutate(State(serving): State<Arc<Serving>>, connection: Option<Extension<GiveWay>>, body: Body) -> Response {
     let began = Instant::now();
     let metrics = &serving.webhook.metrics;
-    let failure = match timeout(DEADLINE, serving.review(body)).await {
+    let failure = match timeout(
+        DEADLINE,
+        serving.review(body, connection.map(|Extension(connection)| connection)),
+    )
+    .await
+    {
         Ok(Ok((answer, outcome))) => {
             metrics.reviewed(outcome, began.elapsed());
             return answer;
@@ -180,14 +186,14 @@ async fn strip(State(serving): State<Arc<Serving>>, body: Body) -> Response {
 }
 
 impl Serving {
-    async fn review(self: &Arc<Self>, body: Body) -> Result<(Response, Outcome), Failure> {
+    async fn review(self: &Arc<Self>, body: Body, connection: Option<GiveWay>) -> Result<(Response, Outcome), Failure> {
         let Route { budget, work } = &self.reviews;
         let body = budget.read(body).await?;
         let this = self.clone();
         let answer = work
             .run(body.bytes().len(), async move { this.webhook.review(body).await })
             .await??;
-        let body = budget.hold(answer.body).await?;
+        let body = budget.hold(answer.body, connection).await?;
         self.webhook
             .metrics
             .ungranted_tokens

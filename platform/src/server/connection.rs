@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
-use super::crowd::{Activity, Place, Running};
+use super::crowd::{Activity, GiveWay, Place, Running};
 use super::{Limits, Protocol};
 
 /// How long an idle connection that gives way has to say so: a client whose request crosses that word would see it fail.
@@ -60,6 +60,7 @@ impl Connection {
         let app = Observed {
             app,
             activity: self.place.activity().clone(),
+            give_way: self.place.give_way(),
         };
         let stream = TokioIo::new(stream);
         match protocol {
@@ -158,6 +159,7 @@ fn patience(activity: &Activity, limits: &Limits) -> Duration {
 struct Observed {
     app: Router,
     activity: Activity,
+    give_way: GiveWay,
 }
 
 impl hyper::service::Service<Request<Incoming>> for Observed {
@@ -165,7 +167,8 @@ impl hyper::service::Service<Request<Incoming>> for Observed {
     type Error = Infallible;
     type Future = Answering;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(self.give_way.clone());
         Answering {
             running: Some(self.activity.request()),
             answer: self.app.clone().call(request),

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 use crate::eviction::{Members, Membership};
 use crate::metrics::Registry;
@@ -59,6 +60,11 @@ pub(super) struct Place {
     open: Gauge,
     _slot: OwnedSemaphorePermit,
 }
+
+/// An extension of each request: what makes its connection give way. Whoever bounds what requests hold cancels it where one
+/// holds an answer that its client does not take; the other requests of that connection go with it.
+#[derive(Clone, Debug)]
+pub struct GiveWay(pub CancellationToken);
 
 /// What a connection does. Times are in milliseconds after the listener began.
 #[derive(Clone, Debug)]
@@ -124,6 +130,11 @@ impl Crowd {
 impl Place {
     pub(super) fn activity(&self) -> &Activity {
         &self.member
+    }
+
+    /// What makes the connection give way, for its requests.
+    pub(super) fn give_way(&self) -> GiveWay {
+        GiveWay(self.member.eviction().clone())
     }
 
     /// Ends once the connection must give way.

@@ -16,8 +16,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use connection::Connection;
-pub use crowd::ConnectionMetrics;
 use crowd::Crowd;
+pub use crowd::{ConnectionMetrics, GiveWay};
 
 /// How many connections that give way may say goodbye at a time. Beyond it they are cut at once.
 const MOST_LINGERING: usize = 64;

@@ -16,7 +16,7 @@ pub(crate) fn attacks() -> Vec<Attack> {
         Attack::new(
             "M1",
             "service_accounts_with_annotations_of_a_quarter_megabyte",
-            8,
+            4,
             |field, round| {
                 Box::pin(large_accounts(field, round, |name| {
                     let value = "v".repeat(200_000);
@@ -29,7 +29,7 @@ pub(crate) fn attacks() -> Vec<Attack> {
             },
         )
         .judged_by(|field| Box::pin(survives_a_restart(field))),
-        Attack::new("M1", "service_accounts_with_a_megabyte_of_labels", 8, |field, round| {
+        Attack::new("M1", "service_accounts_with_a_megabyte_of_labels", 1, |field, round| {
             Box::pin(large_accounts(field, round, |name| {
                 account(
                     name,

@@ -66,6 +66,8 @@ async fn watch(field: Arc<Field>, number: usize, stop: CancellationToken) -> Hea
         ..Health::default()
     };
     let mut in_a_row = 0;
+    // A process that was just started is not ready yet, and a kubelet waits for that.
+    let (mut pid, mut starting) = (process.pid().ok(), false);
     let mut path = "/livez";
     loop {
         if matches!(process.exit_status(), Ok(Some(_))) {
@@ -79,16 +81,24 @@ async fn watch(field: Arc<Field>, number: usize, stop: CancellationToken) -> Hea
             Ok(Err(error)) => Some(format!("{path}: {error:#}")),
             Err(_) => Some(format!("{path}: no answer within {PROBE_TIMEOUT:?}")),
         };
-        in_a_row = if failure.is_some() { in_a_row + 1 } else { 0 };
+        if process.pid().ok() != pid {
+            (pid, starting) = (process.pid().ok(), true);
+        }
+        starting &= failure.is_some();
+        in_a_row = if failure.is_some() && !starting {
+            in_a_row + 1
+        } else {
+            0
+        };
         health.failed_in_a_row = health.failed_in_a_row.max(in_a_row);
-        if let Some(failure) = failure {
+        if let Some(failure) = failure.filter(|_| !starting) {
             health.last_failure = failure;
         }
         if let Ok(memory) = process.memory() {
             health.peak = health.peak.max(memory.peak);
         }
         // A probe that fails is asked again; each path has its turn.
-        if in_a_row == 0 {
+        if in_a_row == 0 && !starting {
             path = if path == "/livez" { "/readyz" } else { "/livez" };
         }
         if stop

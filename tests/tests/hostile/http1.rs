@@ -144,7 +144,7 @@ async fn slow_heads(field: Arc<Field>, round: Round) -> Result<()> {
 
 /// Large answers asked for one after the other on connections that nobody reads.
 async fn unread_answers(field: Arc<Field>, round: Round) -> Result<()> {
-    let body = shapes::review(HOSTILE, &shapes::containers(HOSTILE, "unread", 200));
+    let body = shapes::review(HOSTILE, &shapes::containers(HOSTILE, "unread", 64));
     let request = format!("{}{body}", head(&format!("Content-Length: {}", body.len())));
     let mut open = Vec::new();
     while round.goes_on() {
@@ -161,8 +161,8 @@ async fn unread_answers(field: Arc<Field>, round: Round) -> Result<()> {
             } else {
                 "not taken"
             });
+            round.pause(25).await;
         }
-        round.pause(20).await;
     }
     Ok(())
 }

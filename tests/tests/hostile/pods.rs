@@ -28,7 +28,7 @@ pub(crate) fn attacks() -> Vec<Attack> {
             "C2",
             "thousands_of_containers_under_a_policy_that_grants",
             4,
-            |field, round| Box::pin(shape(field, round, |name| shapes::containers(HOSTILE, name, 22_000))),
+            |field, round| Box::pin(shape(field, round, |name| shapes::containers(HOSTILE, name, 8000))),
         ),
         Attack::new("M2", "pods_with_variables_of_a_megabyte", 2, |field, round| {
             Box::pin(megabyte_variables(field, round))
