@@ -163,9 +163,18 @@ async fn just_created_accounts_are_never_missed_and_nothing_is_asked_beyond_the_
     // What the programs do less often: a refusal, whose Event goes to the pod's owner, and a pod that was missed.
     let mut refused = of("crowd", "refused", "fresh-many");
     refused["metadata"]["annotations"] = json!({"tokenscope.io/role-arn": ADMIN});
+    // An Event is about an owner that exists.
+    let replica_set = json!({
+        "apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": "orders-7d9", "namespace": "crowd"},
+        "spec": {"replicas": 0, "selector": {"matchLabels": {"app": "none"}}, "template": {
+            "metadata": {"labels": {"app": "none"}}, "spec": {"containers": [{"name": "app", "image": "app"}]}}},
+    });
+    let replica_set = post(&shop.client, "/apis/apps/v1/namespaces/crowd/replicasets", &replica_set)
+        .await
+        .unwrap();
     let owner = json!([{
         "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "orders-7d9", "controller": true,
-        "uid": "0b1b6a14-3f0e-4b1c-9b1e-2f1f3a6f0d11",
+        "uid": replica_set["metadata"]["uid"],
     }]);
     refused["metadata"]["ownerReferences"] = owner.clone();
     shop.refused(&refused, "fresh does not allow").await.unwrap();

@@ -142,7 +142,7 @@ async fn no_pod_that_asks_gets_past_a_missing_webhook_and_the_others_are_admitte
                 answer.body
             );
             ensure!(answer.message().contains("tokenscope-guard"), "{}", answer.message());
-            ensure!(answer.message().contains("did not review it"), "{}", answer.message());
+            ensure!(answer.message().contains("did not review"), "{}", answer.message());
             Ok(())
         })
         .await
