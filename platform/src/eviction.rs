@@ -64,6 +64,11 @@ impl<T> Members<T> {
             .count()
     }
 
+    /// Whether any was evicted and is still there: what it held is about to be free.
+    pub fn is_any_leaving(&self) -> bool {
+        self.locked().values().any(|member| !member.stays())
+    }
+
     /// Evicts the one with the lowest rank; one without a rank stays. Whether there was one.
     pub fn evict<R: Ord>(&self, rank: impl Fn(&T) -> Option<R>) -> bool {
         let members = self.locked();
@@ -125,6 +130,7 @@ mod tests {
         let (second, first, exempt) = (members.join(2), members.join(1), members.join(0));
         let evict = || members.evict(|&rank| (rank > 0).then_some(rank));
         assert!(evict());
+        assert!(members.is_any_leaving());
         assert!(first.evicted().now_or_never().is_some() && second.evicted().now_or_never().is_none());
         assert!(evict());
         assert!(second.evicted().now_or_never().is_some());

@@ -26,7 +26,7 @@ const LEAST_BYTES: usize = 4 << 10;
 /// them at once.
 const PATIENCE: Duration = Duration::from_millis(200);
 /// How long whoever needs memory waits for the one that gives way.
-const HANDOVER: Duration = Duration::from_millis(100);
+const HANDOVER: Duration = Duration::from_millis(300);
 
 /// Why a body or an answer was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -218,7 +218,7 @@ impl Budget {
         if let Ok(permits) = share.free.clone().try_acquire_many_owned(bytes) {
             return Ok(permits);
         }
-        if !self.evict() {
+        if !self.evict() && !self.arriving.is_any_leaving() && !self.leaving.is_any_leaving() {
             return Err(Refused::Full);
         }
         match timeout(HANDOVER, share.free.clone().acquire_many_owned(bytes)).await {
@@ -232,5 +232,36 @@ impl Held {
     /// The bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_that_does_not_take_its_answers_gives_way_to_others() {
+        let budget = Budget::new(2 * SMALL_BYTES, 0);
+        let answer = || "a".repeat(SMALL_BYTES);
+        let token = CancellationToken::new();
+        let connection = Some(GiveWay(token.clone()));
+        let first = budget.hold(answer(), connection.clone()).await.unwrap();
+        let second = budget.hold(answer(), connection).await.unwrap();
+        tokio::spawn(async move {
+            token.cancelled().await;
+            drop((first, second));
+        });
+        assert_eq!(
+            budget.hold(answer(), None).await.err(),
+            Some(Refused::Full),
+            "it has its time"
+        );
+        tokio::time::sleep(PATIENCE).await;
+        let held = budget.hold(answer(), None).await.unwrap();
+        assert_eq!(budget.in_use(), [SMALL_BYTES, 0]);
+        drop(held);
+        assert_eq!(budget.in_use(), [0, 0]);
     }
 }

@@ -148,10 +148,9 @@ async fn unread_answers(field: Arc<Field>, round: Round) -> Result<()> {
     let request = format!("{}{body}", head(&format!("Content-Length: {}", body.len())));
     let mut open = Vec::new();
     while round.goes_on() {
-        if open.len() < 40
-            && let Ok(stream) = connect(&field, b"http/1.1").await
-        {
-            open.push(stream);
+        if open.len() < 40 {
+            open.extend(connect(&field, b"http/1.1").await);
+            round.pause(5).await;
         }
         for stream in &mut open {
             let write = stream.write_all(request.as_bytes());
