@@ -57,7 +57,7 @@ pub enum Error {
 /// The operator's body: starts everything and waits for the stop.
 pub async fn run(args: Args, process: Process) -> Result<(), Error> {
     let settings = args.settings.settings();
-    audiences::check_locked(Path::new(audiences::OWN_TOKEN), &settings.lock.audiences).await?;
+    audiences::check_locked(Path::new(audiences::OWN_TOKEN), &settings.lock).await?;
     let client = client::connect(&args.common, &process.freshness).await?;
     let metrics = Arc::new(Metrics::register(&process.registry));
     let (certificates_gate, policies_gate) = (process.gates.gate("certificates"), process.gates.gate("policies"));

@@ -8,7 +8,7 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
-use tokenscope_core::Audience;
+use tokenscope_core::{Audience, Lock, LockMode};
 
 /// Where the kubelet puts the token of a pod's service account.
 pub const OWN_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
@@ -25,7 +25,11 @@ pub struct ApiAudience(Audience);
 
 /// Refuses locked audiences that are the API server's own, as far as the token in `file` shows. Without a token, as outside a
 /// cluster, nothing is refused.
-pub async fn check_locked(file: &Path, locked: &[Audience]) -> Result<(), ApiAudience> {
+pub async fn check_locked(file: &Path, lock: &Lock) -> Result<(), ApiAudience> {
+    // Where nothing is refused or warned about, an installation must go on as before.
+    if lock.mode < LockMode::Warn {
+        return Ok(());
+    }
     let token = match read(file).await {
         Ok(token) => token,
         Err(error) => {
@@ -34,7 +38,8 @@ pub async fn check_locked(file: &Path, locked: &[Audience]) -> Result<(), ApiAud
         }
     };
     let own = audiences_of(&token);
-    match locked
+    match lock
+        .audiences
         .iter()
         .find(|audience| own.iter().any(|own| own == audience.as_str()))
     {
@@ -105,12 +110,21 @@ mod tests {
         let file = std::env::temp_dir().join(format!("tokenscope-audiences-{}", std::process::id()));
         let own = token(r#"{"aud":["https://kubernetes.default.svc","k3s"]}"#);
         tokio::fs::write(&file, own).await.unwrap();
-        let locked = |names: &[&str]| -> Vec<Audience> { names.iter().map(|name| name.parse().unwrap()).collect() };
+        let locked = |names: &[&str]| Lock {
+            mode: LockMode::Deny,
+            audiences: names.iter().map(|name| name.parse().unwrap()).collect(),
+            ..Lock::default()
+        };
 
         check_locked(&file, &locked(&["sts.amazonaws.com"])).await.unwrap();
         let refused = check_locked(&file, &locked(&["sts.amazonaws.com", "k3s"])).await;
         let error = refused.unwrap_err().to_string();
         assert!(error.contains("k3s") && error.contains("--lock-audience"), "{error}");
+        let audited = Lock {
+            mode: LockMode::Audit,
+            ..locked(&["k3s"])
+        };
+        check_locked(&file, &audited).await.unwrap();
         tokio::fs::remove_file(&file).await.unwrap();
         check_locked(&file, &locked(&["k3s"])).await.unwrap();
     }

@@ -131,7 +131,6 @@ fn audit(verdict: &Verdict, audited: &Audited<'_>, body: &mut String) {
     }
     match (verdict, audited.decision) {
         (Verdict::Untouched(_), _) if ungranted.is_empty() => return,
-        (Verdict::Untouched(_), _) => {}
         (Verdict::Granted, Decision::Granted(granted)) => annotations.extend([
             ("role", distinct(granted, |granted| Some(&granted.grant.role)).into()),
             (
@@ -141,8 +140,8 @@ fn audit(verdict: &Verdict, audited: &Audited<'_>, body: &mut String) {
             ("reasons", distinct(granted, |granted| Some(&granted.reason)).into()),
         ]),
         (Verdict::Refused { reasons, .. }, _) => annotations.push(("reasons", reasons.join("; ").into())),
-        // A plan grants only what was granted.
-        (Verdict::Granted, _) => {}
+        // Nothing more is to be said of an untouched pod, and a plan grants only what was granted.
+        (Verdict::Untouched(_) | Verdict::Granted, _) => {}
     }
     body.push_str(",\"auditAnnotations\":{");
     let present = annotations.iter().filter(|(_, value)| !value.is_empty());
@@ -212,7 +211,9 @@ impl Warnings {
             && outcome(verdict) == Outcome::Warned
         {
             self.add("the pod gets no AWS credentials:");
-            reasons.iter().for_each(|reason| self.add(reason));
+            for reason in reasons {
+                self.add(reason);
+            }
         }
     }
 

@@ -191,7 +191,7 @@ impl Review<'_> {
             &sidecars,
             refused,
         );
-        let ungranted = self.ungranted_tokens(&request, plan.own_volume, policies, settings, now);
+        let ungranted = ungranted_tokens(&request, plan.own_volume, policies, settings, now);
         let mut warnings = Warnings::default();
         if !account_is_known {
             warnings.add(&format!(
@@ -199,14 +199,18 @@ impl Review<'_> {
                 request.service_account
             ));
         }
-        plan.warnings.iter().for_each(|warning| warnings.add(warning));
+        for warning in &plan.warnings {
+            warnings.add(warning);
+        }
         let (verdict, edits) = match refused_by_lock(&ungranted, &plan.verdict, &request, settings) {
             Some(refused) => (refused, Vec::new()),
             None => (plan.verdict, plan.edits),
         };
         warnings.tell(&verdict);
         if settings.lock.mode >= LockMode::Warn && !matches!(verdict, Verdict::Refused { .. }) {
-            ungranted.iter().for_each(|token| warnings.add(&token.to_string()));
+            for token in &ungranted {
+                warnings.add(&token.to_string());
+            }
         }
         let patch = (!edits.is_empty()).then(|| patch::json(&edits));
         Answer {
@@ -236,24 +240,6 @@ impl Review<'_> {
         PresentSidecars::default()
     }
 
-    /// The tokens that the pod brings itself and no policy grants it. `own_volume` is tokenscope's, not the pod's.
-    fn ungranted_tokens(
-        &self,
-        request: &Request<'_>,
-        own_volume: Option<&str>,
-        policies: &PolicySet,
-        settings: &Settings,
-        now: Timestamp,
-    ) -> Vec<UngrantedToken> {
-        let holds_none = |volume: &TokenVolume<'_>| own_volume == Some(volume.name);
-        if request.pod.token_volumes.iter().all(holds_none) {
-            return Vec::new();
-        }
-        let mut request = request.clone();
-        request.pod.token_volumes.retain(|volume| !holds_none(volume));
-        lock::ungranted(&request, policies, settings, now)
-    }
-
     /// What is to be written on the pod's owner: whoever asked it for pods does not see our answer.
     fn refusal(&self, verdict: &Verdict) -> Option<Refusal> {
         let Verdict::Refused { reasons, enforcement } = verdict else {
@@ -281,6 +267,23 @@ impl Review<'_> {
             message: format!("{what}: {}", reasons.join("; ")),
         })
     }
+}
+
+/// The tokens that the pod brings itself and no policy grants it. `own_volume` is tokenscope's, not the pod's.
+fn ungranted_tokens(
+    request: &Request<'_>,
+    own_volume: Option<&str>,
+    policies: &PolicySet,
+    settings: &Settings,
+    now: Timestamp,
+) -> Vec<UngrantedToken> {
+    let holds_none = |volume: &TokenVolume<'_>| own_volume == Some(volume.name);
+    if request.pod.token_volumes.iter().all(holds_none) {
+        return Vec::new();
+    }
+    let mut request = request.clone();
+    request.pod.token_volumes.retain(|volume| !holds_none(volume));
+    lock::ungranted(&request, policies, settings, now)
 }
 
 /// The verdict where the lock keeps the pod out, whatever else was decided. It does not where namespaces are never denied.

@@ -58,8 +58,8 @@ pub enum Error {
 pub async fn run(arguments: Arguments, process: Process) -> Result<(), Error> {
     let Arguments { common, listen, .. } = &arguments;
     let clock = Timestamp::now;
-    let locked = arguments.settings.settings().lock.audiences;
-    audiences::check_locked(Path::new(audiences::OWN_TOKEN), &locked).await?;
+    let lock = arguments.settings.settings().lock;
+    audiences::check_locked(Path::new(audiences::OWN_TOKEN), &lock).await?;
     let client = client::connect(common, &process.freshness).await?;
     let metrics = Metrics::new(&process.registry);
     let cache = Arc::new(Cache::default());

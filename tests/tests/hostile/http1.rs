@@ -202,11 +202,11 @@ async fn large_heads(field: Arc<Field>, round: Round) -> Result<()> {
 
 /// A whole handshake costs the server more than its client; half of one holds its place.
 async fn handshakes(field: Arc<Field>, round: Round) -> Result<()> {
+    // The beginning of a record that would be a ClientHello of 512 bytes.
+    const BEGUN: &[u8] = &[22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3];
     if round.worker == 0 {
         return reconnect(&field, &round).await;
     }
-    // The beginning of a record that would be a ClientHello of 512 bytes.
-    const BEGUN: &[u8] = &[22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3];
     while round.goes_on() {
         let mut begun = Vec::new();
         for _ in 0..60 {

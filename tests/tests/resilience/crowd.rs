@@ -28,7 +28,8 @@ async fn just_created_accounts_are_never_missed_and_nothing_is_asked_beyond_the_
     let spec = json!({"subjects": [{"serviceAccounts": ["fresh-*"]}], "roles": {"allowed": [ORDERS]}});
     shop.policy("fresh", spec).await.unwrap();
     let spec = json!({
-        "subjects": [{"podSelector": {"matchLabels": {"app": "by-default"}}}], "roles": {"allowed": [CARTS], "default": CARTS},
+        "subjects": [{"podSelector": {"matchLabels": {"app": "by-default"}}}, {"serviceAccounts": ["by-default"]}],
+        "roles": {"allowed": [CARTS], "default": CARTS},
     });
     shop.policy("by-default", spec).await.unwrap();
     let cluster_policy = json!({
@@ -39,6 +40,10 @@ async fn just_created_accounts_are_never_missed_and_nothing_is_asked_beyond_the_
         },
     });
     control_plane.apply(&[cluster_policy], "default").await.unwrap();
+    control_plane
+        .create_service_account("crowd", "by-default", &[])
+        .await
+        .unwrap();
     control_plane
         .create_service_account("crowd", "fresh-known", &[("tokenscope.io/role-arn", ORDERS)])
         .await
@@ -189,7 +194,8 @@ async fn just_created_accounts_are_never_missed_and_nothing_is_asked_beyond_the_
     until_after(&shop, &policy["status"]["generationObservedAt"]).await;
     scenario.installed.webhook(0).kill().unwrap();
     let mut pod = shop.pod("missed");
-    pod["metadata"]["labels"] = json!({"app": "by-default"});
+    // Labels of a running pod may be anybody's, so only what a policy gives its service account makes it evictable.
+    pod["spec"]["serviceAccountName"] = json!("by-default");
     pod["metadata"]["ownerReferences"] = owner;
     let missed = accepts(client, &pod).await.unwrap();
     runs(&shop, "missed").await;
