@@ -230,11 +230,15 @@ impl Round {
 
 /// How long an attack lasts.
 fn length() -> Duration {
-    if std::env::var_os("TOKENSCOPE_NIGHTLY").is_some_and(|value| value == "1") {
-        Duration::from_secs(60)
-    } else {
-        Duration::from_secs(4)
-    }
+    Duration::from_secs(if is_nightly() { 60 } else { 4 })
+}
+
+/// Whether attacks last long enough, and the programs are those of the images, for times to be judged.
+///
+/// In the short run they are shown only: the API server, etcd, the attackers and unoptimised programs share the processors there,
+/// and what an attack costs the API server itself is most of what is measured.
+fn is_nightly() -> bool {
+    std::env::var_os("TOKENSCOPE_NIGHTLY").is_some_and(|value| value == "1")
 }
 
 async fn windows(field: &Arc<Field>, length: Duration) -> Vec<Window> {
@@ -287,15 +291,15 @@ fn without_its_grant(pod: &Value) -> Option<String> {
 }
 
 fn judge(field: &Field, attacked: &[Window], tally: &Tally, outcome: &mut Outcome) {
-    let failures = &mut outcome.failures;
+    let (failures, mut late) = (&mut outcome.failures, Vec::new());
     let added = outcome.attacked[1].saturating_sub(outcome.quiet[1]);
     if added > MOST_ADDED {
-        failures.push(format!(
+        late.push(format!(
             "the p99 of honest creates rose by {added:.0?}, and may by {MOST_ADDED:?}"
         ));
     }
     if let Some(refused) = attacked.iter().find_map(|window| window.refused.first()) {
-        failures.push(format!(
+        late.push(format!(
             "{} honest creates were refused, first {}",
             outcome.refused,
             short(refused)
@@ -339,11 +343,17 @@ fn judge(field: &Field, attacked: &[Window], tally: &Tally, outcome: &mut Outcom
         }
         if *failed_in_a_row >= FAILURE_THRESHOLD {
             let last = short(last_failure);
-            failures.push(format!("{name} failed {failed_in_a_row} probes in a row, last {last}"));
+            late.push(format!("{name} failed {failed_in_a_row} probes in a row, last {last}"));
         }
         if *logged > LOGGED_ANYWAY + requests * LOGGED_PER_REQUEST {
             failures.push(format!("{name} logged {} kB about {requests} requests", logged / 1000));
         }
+    }
+    if is_nightly() {
+        failures.append(&mut late);
+    }
+    for note in late {
+        println!("    not judged in a short run: {note}");
     }
 }
 
