@@ -284,9 +284,17 @@ type Right = (String, String);
 /// What the programs have used must be granted by the chart itself, not only by what Kubernetes gives to everybody; what
 /// they have not used is printed, and must be known.
 fn rights(scenario: &Scenario) -> Result<()> {
-    /// For API servers that can't stream lists, for a namespace that the webhook's watch has not brought yet, and for clusters
-    /// that have spire-controller-manager.
-    const RARE: [&str; 12] = [
+    /// For API servers that can't stream lists, for a namespace that the webhook's watch has not brought yet, for owners of refused
+    /// pods that are no ReplicaSets, and for clusters that have spire-controller-manager.
+    const RARE: [&str; 20] = [
+        "tokenscope-webhook get cronjobs.batch",
+        "tokenscope-webhook get daemonsets.apps",
+        "tokenscope-webhook get deployments.apps",
+        "tokenscope-webhook get jobs.batch",
+        "tokenscope-webhook get replicationcontrollers.",
+        "tokenscope-webhook get statefulsets.apps",
+        "tokenscope-webhook list csidrivers.storage.k8s.io",
+        "tokenscope-operator list csidrivers.storage.k8s.io",
         "tokenscope-webhook get namespaces.",
         "tokenscope-webhook list clustertokenscopepolicies.tokenscope.io",
         "tokenscope-webhook list namespaces.",
