@@ -1,5 +1,6 @@
 //! An IAM role's Amazon Resource Name, parsed once at the edge and trusted from then on.
 
+use crate::text::up_to;
 use std::{fmt, str::FromStr, sync::Arc};
 
 /// An IAM role's ARN: `arn:<partition>:iam::<account>:role/<path><name>`.
@@ -167,11 +168,7 @@ pub(crate) fn shortened(text: &str) -> Box<str> {
     if text.len() <= MOST {
         return text.into();
     }
-    let end = (0..=MOST)
-        .rev()
-        .find(|&at| text.is_char_boundary(at))
-        .unwrap_or_default();
-    format!("{}…", &text[..end]).into()
+    format!("{}…", up_to(text, MOST)).into()
 }
 
 #[cfg(test)]

@@ -106,14 +106,6 @@ impl<'a> GrantRecord<'a> {
         }
         serde_json::from_str(annotation).ok()
     }
-
-    /// The variables that the webhook added to a container.
-    pub fn env_of(&self, container: &str) -> &[Cow<'a, str>] {
-        self.grants
-            .iter()
-            .find(|grant| grant.containers.iter().any(|name| name == container))
-            .map_or(&[], |grant| &grant.env)
-    }
 }
 
 /// A short text that changes whenever a decision would change the pod: 16 hexadecimal digits.

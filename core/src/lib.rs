@@ -26,6 +26,7 @@ mod sidecar;
 mod spiffe;
 mod subject;
 mod template;
+pub mod text;
 mod trust_policy;
 
 pub use arn::{InvalidRoleArn, RoleArn};

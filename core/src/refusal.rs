@@ -1,5 +1,6 @@
 //! Why a pod is denied, in sentences that its owner can act on.
 
+use crate::text::up_to;
 use crate::{
     Audience, PolicyName, RoleArn, TokenExpiration, TokenSource, annotations::InvalidAnnotation, bounds::Beyond,
 };
@@ -59,8 +60,7 @@ pub(crate) fn bounded(mut text: String, most: usize) -> String {
     const ELLIPSIS: char = '…';
     if text.len() > most {
         let room = most - ELLIPSIS.len_utf8();
-        let end = (0..=room).rev().find(|&at| text.is_char_boundary(at));
-        text.truncate(end.unwrap_or_default());
+        text.truncate(up_to(&text, room).len());
         text.push(ELLIPSIS);
     }
     text

@@ -62,6 +62,13 @@ impl Settings {
         }
     }
 
+    /// Whether pods of this namespace are left alone where others would be refused.
+    pub fn never_denies(&self, namespace: &str) -> bool {
+        self.never_denied
+            .iter()
+            .any(|never_denied| **never_denied == *namespace)
+    }
+
     /// What happens to a denied pod of a namespace with these labels.
     ///
     /// The strictest of `tokenscope.io/enforce`, `/warn` and `/audit` that is `"true"`; where none is, the installation's

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use std::fmt;
+use tokenscope_core::text::up_to;
 
 /// What a condition is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -192,10 +193,7 @@ pub fn condition(reason: Reason, message: impl Into<String>, generation: Option<
     /// What the API conventions (metav1.Condition) allow.
     const MOST_BYTES: usize = 32_768;
     let mut message = message.into();
-    if message.len() > MOST_BYTES {
-        let end = (0..=MOST_BYTES).rev().find(|&at| message.is_char_boundary(at));
-        message.truncate(end.unwrap_or_default());
-    }
+    message.truncate(up_to(&message, MOST_BYTES).len());
     Condition {
         type_: reason.condition_type().as_str().to_owned(),
         status: if reason.is_true() { "True" } else { "False" }.to_owned(),

@@ -15,6 +15,7 @@ use kube::{
     api::{ObjectMeta, PostParams},
 };
 use std::{convert::Infallible, sync::Arc};
+use tokenscope_core::text::up_to;
 use tokenscope_platform::telemetry;
 use tokio::{sync::mpsc, time::Duration};
 use tokio_util::sync::CancellationToken;
@@ -103,10 +104,7 @@ impl Writer {
 
 fn event(notice: Notice, instance: &str, now: Timestamp) -> Event {
     let mut message = notice.message;
-    let end = (0..=message.len().min(MOST_BYTES))
-        .rev()
-        .find(|&at| message.is_char_boundary(at));
-    message.truncate(end.unwrap_or_default());
+    message.truncate(up_to(&message, MOST_BYTES).len());
     let component = "tokenscope-operator".to_owned();
     Event {
         metadata: ObjectMeta {

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal as _, Write};
 
 use kube::core::Status;
 use kube::runtime::watcher;
+use tokenscope_core::text::up_to;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
@@ -109,11 +110,7 @@ fn shorter_text(line: &[u8]) -> String {
 
 /// The start of a text, and a sign that it goes on.
 fn cut(text: &str, most: usize) -> String {
-    let mut end = most.min(text.len());
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    format!("{}…", &text[..end])
+    format!("{}…", up_to(text, most))
 }
 
 /// An error and its causes in one line, without repeating a cause that an outer text already includes; what an API server

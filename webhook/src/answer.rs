@@ -7,6 +7,7 @@ use base64_simd::STANDARD;
 use tokenscope_core::json::push_string;
 use tokenscope_core::lock::UngrantedToken;
 use tokenscope_core::pod::OwnerReference;
+use tokenscope_core::text::up_to;
 use tokenscope_core::{ContainerGrant, Decision, Enforcement, Granted};
 
 use crate::metrics::Outcome;
@@ -230,10 +231,4 @@ impl Warnings {
         }
         body.push(']');
     }
-}
-
-/// The longest start of a text that has at most `most` bytes.
-pub(crate) fn up_to(text: &str, most: usize) -> &str {
-    let end = (0..=most.min(text.len())).rev().find(|&at| text.is_char_boundary(at));
-    &text[..end.unwrap_or_default()]
 }

@@ -662,7 +662,7 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
     }
 
     fn refuse(&self, reasons: Vec<String>) -> Plan<'a> {
-        let enforcement = if self.is_never_denied() {
+        let enforcement = if self.settings.never_denies(self.request.namespace) {
             Enforcement::Warn
         } else {
             self.settings.enforcement_in(&self.request.namespace_labels)
@@ -679,12 +679,6 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
         self.leave(verdict)
     }
 
-    /// Whether a pod of this namespace is left alone where another one would be refused.
-    fn is_never_denied(&self) -> bool {
-        let mut namespaces = self.settings.never_denied.iter();
-        namespaces.any(|namespace| **namespace == *self.request.namespace)
-    }
-
     /// Takes away what an earlier review added, and marks the pod where it needs the mark.
     fn leave(&self, verdict: Verdict) -> Plan<'a> {
         let mut edits = Vec::new();
@@ -697,7 +691,9 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
         }
         let mark = match &verdict {
             // The guard does not look at these namespaces, so a pod that bears no mark needs no change.
-            Verdict::Refused { .. } if !self.is_never_denied() || self.is_marked() => Some("refused"),
+            Verdict::Refused { .. } if !self.settings.never_denies(self.request.namespace) || self.is_marked() => {
+                Some("refused")
+            }
             Verdict::Refused { .. } => None,
             // A mark that the user brought must not stand there if it is not true.
             _ if self.needs_mark() || self.is_marked() => Some("untouched"),
@@ -1036,10 +1032,9 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
     }
 }
 
-fn recorded<'r>(pairs: &Pairs<&'r str>, keep: impl Fn(&str) -> bool) -> Pairs<Cow<'r, str>> {
+fn recorded<'r>(pairs: &'r Pairs<&str>, keep: impl Fn(&str) -> bool) -> Pairs<Cow<'r, str>> {
     let kept = pairs.iter().filter(|(key, _)| keep(key));
-    kept.map(|(key, value)| (Cow::Owned(key.to_owned()), Cow::Owned(value.to_owned())))
-        .collect()
+    kept.map(|(key, value)| (key.into(), value.into())).collect()
 }
 
 fn names(equipped: &Equipped<'_>) -> impl Iterator<Item = &'static str> {

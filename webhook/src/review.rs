@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tokenscope_core::lock::{self, LockMode, UngrantedToken};
 use tokenscope_core::pod::{OwnerReference, Pod, SIDECAR, Text};
-use tokenscope_core::{Enforcement, PolicySet, Request, Settings, TokenVolume, decide, json};
+use tokenscope_core::{Enforcement, PolicySet, Request, Settings, decide, json};
 
 use crate::answer::{self, Audited, Warnings};
 use crate::facts::{self, Surroundings};
@@ -16,7 +16,6 @@ use crate::patch;
 use crate::plan::{self, Verdict};
 use crate::present_sidecar::PresentSidecars;
 
-pub(crate) use crate::answer::up_to;
 pub use crate::answer::{Answer, Refusal, allow};
 
 const API_VERSION: &str = "admission.k8s.io/v1";
@@ -170,16 +169,16 @@ impl Review<'_> {
     /// The answer, as things are at `now`. The same facts always give the same answer.
     pub fn answer(
         &self,
-        surroundings: Surroundings<'_>,
+        mut surroundings: Surroundings<'_>,
         policies: &PolicySet,
         settings: &Settings,
         now: Timestamp,
     ) -> Answer {
         let account_is_known = surroundings.service_account_annotations.is_some() || surroundings.refused.is_some();
-        let refused = surroundings.refused.clone();
+        let refused = surroundings.refused.take();
         let stale = surroundings.stale;
         let record = self.pod.grant_record();
-        let request = facts::request(&self.pod, record.as_ref(), &self.namespace, surroundings);
+        let mut request = facts::request(&self.pod, record.as_ref(), &self.namespace, surroundings);
         let decision = decide(&request, policies, settings, now);
         let sidecars = self.present_sidecars();
         let plan = plan::plan(
@@ -191,7 +190,10 @@ impl Review<'_> {
             &sidecars,
             refused,
         );
-        let ungranted = ungranted_tokens(&request, plan.own_volume, policies, settings, now);
+        // What is ours, or goes, is not a token that the pod brings.
+        let volumes = &mut request.pod.token_volumes;
+        volumes.retain(|volume| plan.own_volume != Some(volume.name));
+        let ungranted = lock::ungranted(&request, policies, settings, now);
         let mut warnings = Warnings::default();
         if !account_is_known {
             warnings.add(&format!(
@@ -269,23 +271,6 @@ impl Review<'_> {
     }
 }
 
-/// The tokens that the pod brings itself and no policy grants it. `own_volume` is tokenscope's, not the pod's.
-fn ungranted_tokens(
-    request: &Request<'_>,
-    own_volume: Option<&str>,
-    policies: &PolicySet,
-    settings: &Settings,
-    now: Timestamp,
-) -> Vec<UngrantedToken> {
-    let holds_none = |volume: &TokenVolume<'_>| own_volume == Some(volume.name);
-    if request.pod.token_volumes.iter().all(holds_none) {
-        return Vec::new();
-    }
-    let mut request = request.clone();
-    request.pod.token_volumes.retain(|volume| !holds_none(volume));
-    lock::ungranted(&request, policies, settings, now)
-}
-
 /// The verdict where the lock keeps the pod out, whatever else was decided. It does not where namespaces are never denied.
 fn refused_by_lock(
     ungranted: &[UngrantedToken],
@@ -293,13 +278,7 @@ fn refused_by_lock(
     request: &Request<'_>,
     settings: &Settings,
 ) -> Option<Verdict> {
-    let never_denied = || {
-        settings
-            .never_denied
-            .iter()
-            .any(|namespace| **namespace == *request.namespace)
-    };
-    if ungranted.is_empty() || settings.lock.mode < LockMode::Deny || never_denied() {
+    if ungranted.is_empty() || settings.lock.mode < LockMode::Deny || settings.never_denies(request.namespace) {
         return None;
     }
     let mut reasons: Vec<String> = ungranted.iter().map(ToString::to_string).collect();

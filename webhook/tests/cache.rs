@@ -243,7 +243,11 @@ fn a_policy_that_is_too_long_is_invalid_in_few_words() {
 
     let policies = cache.policies();
     let invalid: Vec<_> = policies.invalid_about("shop").collect();
-    assert!(invalid[0].1.contains("more than 32 KiB"), "{}", invalid[0].1);
+    assert!(
+        invalid[0].1.contains("spec: should have at most 32768 bytes of JSON"),
+        "{}",
+        invalid[0].1
+    );
     assert!(invalid.len() == 2 && invalid.iter().all(|(_, why)| why.len() <= 1024));
 }
 

@@ -1,6 +1,6 @@
 //! The policies around a pod, and which of them grant a role.
 
-use super::checks::{self, Against};
+use super::checks::{self, Against, Wanted};
 use crate::{
     Grant, InstanceMetadata, Policy, PolicyName, PolicySet, Refusal, Request, RoleArn, SessionName, Settings, Spiffe,
     Standing, Template, TokenSource, Variable, Variables, annotations::Asks, refusal::Refusals,
@@ -17,17 +17,6 @@ pub(super) struct Candidates<'a> {
     policies: Vec<&'a Arc<Policy>>,
     near_misses: Vec<(&'a Arc<Policy>, Standing)>,
     unusable: Vec<(&'a PolicyName, &'a str)>,
-}
-
-/// A role that a container is to have, and who says so.
-pub(super) struct Wanted<'a> {
-    pub(super) container: &'a str,
-    pub(super) role: RoleArn,
-    pub(super) place: Cow<'static, str>,
-    /// Whether the container itself was named, so that leaving it out would be wrong.
-    pub(super) by_name: bool,
-    /// Whether only policies with this default may grant it.
-    pub(super) by_default: bool,
 }
 
 /// How the candidates stand to one role, whatever the container.

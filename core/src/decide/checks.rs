@@ -1,8 +1,19 @@
 //! What a candidate is asked about a role, and the sentences that follow.
 
-use super::candidates::Wanted;
-use crate::{Policy, Refusal, Standing, TokenSource, annotations::Asks, refusal::some_of};
+use crate::{Policy, Refusal, RoleArn, Standing, TokenSource, annotations::Asks, refusal::some_of};
 use jiff::Timestamp;
+use std::borrow::Cow;
+
+/// A role that a container is to have, and who says so.
+pub(super) struct Wanted<'a> {
+    pub(super) container: &'a str,
+    pub(super) role: RoleArn,
+    pub(super) place: Cow<'static, str>,
+    /// Whether the container itself was named, so that leaving it out would be wrong.
+    pub(super) by_name: bool,
+    /// Whether only policies with this default may grant it.
+    pub(super) by_default: bool,
+}
 
 /// What stands against a grant by a candidate, whatever the container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

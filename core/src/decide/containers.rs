@@ -2,8 +2,8 @@
 
 use super::{
     ContainerGrant, LeftAlone,
-    candidates::{Candidates, Examined, Stand, Wanted},
-    checks,
+    candidates::{Candidates, Examined, Stand},
+    checks::{self, Wanted},
 };
 use crate::{
     Container, Grant, InvalidRoleArn, OwnRole, Policy, Refusal, RoleArn,

@@ -1,5 +1,6 @@
 //! Why a text can't be read.
 
+use crate::text::up_to;
 use serde::de;
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
@@ -45,8 +46,7 @@ impl fmt::Write for Message {
             self.0.push_str(text);
             return Ok(());
         }
-        let end = (0..=room).rev().find(|&at| text.is_char_boundary(at));
-        self.0.push_str(&text[..end.unwrap_or_default()]);
+        self.0.push_str(up_to(text, room));
         Err(fmt::Error)
     }
 }

@@ -12,6 +12,7 @@ use kube::{
     runtime::watcher::Event,
 };
 use std::collections::BTreeMap;
+use tokenscope_core::text::up_to;
 use tokenscope_core::{
     Pairs, annotations,
     bounds::{MOST_ANNOTATIONS, MOST_LIST_BYTES},
@@ -223,10 +224,7 @@ fn annotated(metadata: ObjectMeta) -> Option<Annotated> {
 }
 
 fn bounded(mut value: String) -> Box<str> {
-    let end = (0..=value.len().min(MOST_VALUE_BYTES))
-        .rev()
-        .find(|&at| value.is_char_boundary(at));
-    value.truncate(end.unwrap_or_default());
+    value.truncate(up_to(&value, MOST_VALUE_BYTES).len());
     value.into()
 }
 

@@ -1,22 +1,19 @@
 //! The policies, whole and with word of where they are not, and how they change.
 
 use std::collections::HashMap;
-use std::io;
 use std::ops::Deref;
 use std::sync::Arc;
 
 use kube::core::DynamicObject;
 use kube::runtime::watcher::Event;
 use serde_json::Value;
+use tokenscope_core::text::up_to;
 use tokenscope_core::{Policy, PolicyName, PolicySet};
 use tokenscope_crds::read;
 
 use super::objects::Objects;
 use super::share::{Bounds, Exceeded, Room, ShareExceeded};
-use crate::review::up_to;
 
-/// The longest specification that is read, as JSON: the longest that the schema allows is shorter.
-const MOST_SPEC_BYTES: usize = 32 << 10;
 /// The longest reason why a policy can't be used. It is part of the messages of refused pods.
 const MOST_REASON_BYTES: usize = 1 << 10;
 /// What a policy takes beside its lists and texts. A reason why it can't be used takes no more.
@@ -131,22 +128,12 @@ impl Draft {
 
 /// Which policy an object is, and the policy, or in few words why it can't be used.
 fn read(object: &DynamicObject) -> (PolicyName, Result<Policy, String>) {
-    let why = |name: &PolicyName, why: &str| {
-        let why = up_to(why, MOST_REASON_BYTES).to_owned();
+    let (name, policy) = read::read(object);
+    let policy = policy.map_err(|error| {
+        let why = up_to(&error.to_string(), MOST_REASON_BYTES).to_owned();
         tracing::warn!(policy = %name, why, "a policy can't be used");
         why
-    };
-    if json_bytes(spec(object)) > MOST_SPEC_BYTES {
-        let name = read::name(object);
-        let too_long = format!(
-            "spec: it has more than {} KiB as JSON: split it into several policies",
-            MOST_SPEC_BYTES >> 10
-        );
-        let why = why(&name, &too_long);
-        return (name, Err(why));
-    }
-    let (name, policy) = read::read(object);
-    let policy = policy.map_err(|error| why(&name, &error.to_string()));
+    });
     (name, policy)
 }
 
@@ -174,23 +161,4 @@ fn estimate(value: &Value) -> usize {
         }
         Value::Null | Value::Bool(_) | Value::Number(_) => 0,
     }
-}
-
-/// How many bytes a value has as JSON.
-fn json_bytes(value: &Value) -> usize {
-    struct Count(usize);
-    impl io::Write for Count {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut count = Count(0);
-    // Neither a value nor this writer can fail.
-    let _ = serde_json::to_writer(&mut count, value);
-    count.0
 }

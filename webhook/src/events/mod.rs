@@ -17,12 +17,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::PostParams;
 use kube::core::ObjectMeta;
 use kube::{Api, Client};
+use tokenscope_core::text::up_to;
 use tokenscope_platform::telemetry::chain;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use crate::metrics::Metrics;
-use crate::review::{Refusal, up_to};
+use crate::review::Refusal;
 
 use queue::{Pushed, Queue};
 

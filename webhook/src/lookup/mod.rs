@@ -13,13 +13,13 @@ use futures::future::{BoxFuture, FutureExt as _, Shared};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use kube::core::ObjectMeta;
 use kube::{Api, Client};
+use tokenscope_core::text::up_to;
 use tokenscope_platform::telemetry::chain;
 use tokio::time::Instant;
 
 use crate::cache::{self, Annotations, Cache, KeptLabels, Labels, Policies, ShareExceeded};
 use crate::metrics::{Lookup, Metrics};
 use crate::names::{is_label, is_subdomain};
-use crate::review::up_to;
 
 use limits::{MOST_AT_A_TIME, MOST_OF_A_SOURCE, Missing, PER_SECOND, Rates};
 
