@@ -27,6 +27,7 @@ mod spiffe;
 mod subject;
 mod template;
 pub mod text;
+pub mod trial_review;
 mod trust_policy;
 
 pub use arn::{InvalidRoleArn, RoleArn};

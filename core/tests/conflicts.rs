@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
+mod fixture;
+
 use jiff::Timestamp;
 use proptest::prelude::*;
 use std::time::{Duration, Instant};
@@ -19,27 +21,12 @@ fn assigning(name: PolicyName, role: &str, subjects: Vec<Vec<String>>) -> Policy
     });
     Policy {
         name,
-        namespace_selector: Selector::default(),
         subjects: subjects.collect(),
         roles: Roles {
             allowed: Vec::new(),
             default: Some(format!("arn:aws:iam::111122223333:role/{role}").parse().unwrap()),
         },
-        audiences: Audiences::default(),
-        token: TokenSettings {
-            source: TokenSource::ServiceAccount,
-            expiration: TokenExpiration::HOUR,
-            spiffe: Spiffe::default(),
-            algorithm: Algorithm::RS256,
-        },
-        claims: Claims::default(),
-        aws: AwsSettings::default(),
-        containers: ContainerFilter::default(),
-        disabled: false,
-        fallback: false,
-        expires_at: None,
-        active_schedule: None,
-        on_expiry: OnExpiry::Keep,
+        ..fixture::policy("")
     }
 }
 

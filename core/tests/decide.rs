@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail as tests do")]
 
+mod fixture;
+
 use jiff::Timestamp;
 use proptest::prelude::*;
 use tokenscope_core::*;
@@ -17,8 +19,6 @@ fn now() -> Timestamp {
 /// A policy of namespace `shop` for service account `orders` that allows `shop/*` and assigns nothing.
 fn policy(name: &str) -> Policy {
     Policy {
-        name: PolicyName::namespaced("shop", name),
-        namespace_selector: Selector::default(),
         subjects: vec![Subject {
             service_accounts: vec![Glob::new("orders")],
             pod_selector: None,
@@ -27,21 +27,7 @@ fn policy(name: &str) -> Policy {
             allowed: vec!["arn:aws:iam::111122223333:role/shop/*".parse().unwrap()],
             default: None,
         },
-        audiences: Audiences::default(),
-        token: TokenSettings {
-            source: TokenSource::ServiceAccount,
-            expiration: TokenExpiration::HOUR,
-            spiffe: Spiffe::default(),
-            algorithm: Algorithm::RS256,
-        },
-        claims: Claims::default(),
-        aws: AwsSettings::default(),
-        containers: ContainerFilter::default(),
-        disabled: false,
-        fallback: false,
-        expires_at: None,
-        active_schedule: None,
-        on_expiry: OnExpiry::Keep,
+        ..fixture::policy(name)
     }
 }
 

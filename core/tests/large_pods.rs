@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail as tests do")]
 
+mod fixture;
+
 use jiff::Timestamp;
 use proptest::prelude::*;
 use std::{
@@ -19,28 +21,11 @@ fn now() -> Timestamp {
 /// A policy of namespace `shop` for all its pods that allows `shop/*`.
 fn policy(name: &str) -> Policy {
     Policy {
-        name: PolicyName::namespaced("shop", name),
-        namespace_selector: Selector::default(),
-        subjects: vec![Subject::default()],
         roles: Roles {
             allowed: vec!["arn:aws:iam::111122223333:role/shop/*".parse().unwrap()],
             default: None,
         },
-        audiences: Audiences::default(),
-        token: TokenSettings {
-            source: TokenSource::ServiceAccount,
-            expiration: TokenExpiration::HOUR,
-            spiffe: Spiffe::default(),
-            algorithm: Algorithm::RS256,
-        },
-        claims: Claims::default(),
-        aws: AwsSettings::default(),
-        containers: ContainerFilter::default(),
-        disabled: false,
-        fallback: false,
-        expires_at: None,
-        active_schedule: None,
-        on_expiry: OnExpiry::Keep,
+        ..fixture::policy(name)
     }
 }
 

@@ -6,9 +6,8 @@
 use crate::certificates::Bundles;
 use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
-use serde::Deserialize;
-use serde_json::json;
 use std::{io, path::PathBuf, sync::Arc};
+use tokenscope_core::trial_review;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -23,9 +22,6 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_secs(5);
 /// For how long an answer shows that the webhook works: until the next one may be there.
 const VALID: Duration = Duration::from_secs(12);
-/// The longest answer that is read: that to the pod below has some hundred bytes.
-const LONGEST_ANSWER: u64 = 64 << 10;
-const UID: &str = "00000000-0000-0000-0000-000000000000";
 
 /// Why the webhook does not count as working.
 #[derive(Debug, thiserror::Error)]
@@ -94,12 +90,15 @@ impl Probe {
         let stream = TcpStream::connect(address).await.map_err(unreachable)?;
         let connector = TlsConnector::from(Arc::new(config));
         let mut stream = connector.connect(name, stream).await.map_err(unreachable)?;
-        stream.write_all(request(host).as_bytes()).await.map_err(unreachable)?;
+        stream
+            .write_all(trial_review::request(host).as_bytes())
+            .await
+            .map_err(unreachable)?;
         let mut text = Vec::new();
-        let mut answer = stream.take(LONGEST_ANSWER);
+        let mut answer = stream.take(trial_review::LONGEST_ANSWER);
         answer.read_to_end(&mut text).await.map_err(unreachable)?;
         let text = String::from_utf8_lossy(&text);
-        if lets_the_pod_through(&text) {
+        if trial_review::lets_the_pod_through(&text) {
             return Ok(());
         }
         let first = text.lines().next().unwrap_or_default().chars().take(200).collect();
@@ -144,43 +143,6 @@ fn common_authorities(bundles: Option<&Bundles>) -> Vec<CertificateDer<'static>>
         common.retain(|authority| others.contains(authority));
     }
     common
-}
-
-fn request(host: &str) -> String {
-    let body = json!({
-        "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
-        "request": {
-            "uid": UID, "kind": {"group": "", "version": "v1", "kind": "Pod"}, "operation": "CREATE", "dryRun": true,
-            "namespace": "default",
-            "object": {
-                "apiVersion": "v1", "kind": "Pod",
-                "metadata": {"name": "check", "namespace": "default", "annotations": {"tokenscope.io/inject": "false"}},
-                "spec": {"containers": [{"name": "check", "image": "none"}]},
-            },
-        },
-    })
-    .to_string();
-    format!(
-        "POST /mutate HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-        body.len()
-    )
-}
-
-fn lets_the_pod_through(text: &str) -> bool {
-    #[derive(Deserialize)]
-    struct Answer {
-        response: Response,
-    }
-    #[derive(Deserialize)]
-    struct Response {
-        uid: String,
-        allowed: bool,
-    }
-    let answer = text
-        .split_once("\r\n\r\n")
-        .filter(|(head, _)| head.starts_with("HTTP/1.1 200 "))
-        .and_then(|(_, body)| serde_json::from_str::<Answer>(body).ok());
-    answer.is_some_and(|Answer { response }| response.allowed && response.uid == UID)
 }
 
 /// What the webhook has answered so far.

@@ -14,7 +14,7 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
-use serde::Deserialize;
+use tokenscope_core::trial_review;
 use tokenscope_platform::args::seconds;
 
 /// The first argument that asks for a check instead of the process.
@@ -24,9 +24,6 @@ pub const NAME: &str = "check";
 const TRY_DEADLINE: Duration = Duration::from_secs(5);
 /// The pause between two.
 const PAUSE: Duration = Duration::from_secs(1);
-/// The longest answer that is read: that to the pod below has some hundred bytes.
-const LONGEST_ANSWER: u64 = 64 << 10;
-const UID: &str = "00000000-0000-0000-0000-000000000000";
 
 /// Asks an installed webhook to review a pod that wants nothing, and ends with 0 if it lets the pod through
 #[derive(Clone, Debug, clap::Parser)]
@@ -73,17 +70,6 @@ enum Error {
     Broken(String, #[source] io::Error),
     #[error("it answered {0:?}")]
     Answer(String),
-}
-
-#[derive(Deserialize)]
-struct Answer {
-    response: Response,
-}
-
-#[derive(Deserialize)]
-struct Response {
-    uid: String,
-    allowed: bool,
 }
 
 /// Runs the check with what follows [`NAME`] on the command line. Tells the outcome on standard output or error.
@@ -164,33 +150,16 @@ fn review(address: &str, config: &Arc<ClientConfig>) -> Result<(), Error> {
     stream.set_write_timeout(Some(TRY_DEADLINE)).map_err(broken)?;
     let mut stream = StreamOwned::new(ClientConnection::new(Arc::clone(config), name)?, stream);
 
-    let body = serde_json::json!({
-        "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
-        "request": {
-            "uid": UID, "kind": {"group": "", "version": "v1", "kind": "Pod"}, "operation": "CREATE", "dryRun": true,
-            "namespace": "default",
-            "object": {
-                "apiVersion": "v1", "kind": "Pod",
-                "metadata": {"name": "check", "namespace": "default", "annotations": {"tokenscope.io/inject": "false"}},
-                "spec": {"containers": [{"name": "check", "image": "none"}]},
-            },
-        },
-    })
-    .to_string();
-    let head = format!(
-        "POST /mutate HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(format!("{head}{body}").as_bytes()).map_err(broken)?;
+    let request = trial_review::request(host);
+    stream.write_all(request.as_bytes()).map_err(broken)?;
     let mut text = Vec::new();
-    stream.take(LONGEST_ANSWER).read_to_end(&mut text).map_err(broken)?;
+    stream
+        .take(trial_review::LONGEST_ANSWER)
+        .read_to_end(&mut text)
+        .map_err(broken)?;
     let text = String::from_utf8_lossy(&text);
-    let answer = text
-        .split_once("\r\n\r\n")
-        .filter(|(head, _)| head.starts_with("HTTP/1.1 200 "))
-        .and_then(|(_, body)| serde_json::from_str::<Answer>(body).ok());
-    match answer {
-        Some(Answer { response }) if response.allowed && response.uid == UID => Ok(()),
-        _ => Err(Error::Answer(text.lines().next().unwrap_or_default().to_owned())),
+    if trial_review::lets_the_pod_through(&text) {
+        return Ok(());
     }
+    Err(Error::Answer(text.lines().next().unwrap_or_default().to_owned()))
 }

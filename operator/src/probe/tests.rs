@@ -3,7 +3,9 @@
 use super::*;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::ServerConfig;
+use serde_json::json;
 use std::path::Path;
+use tokenscope_core::trial_review::UID;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
