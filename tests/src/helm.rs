@@ -21,18 +21,21 @@ pub fn chart(name: &str) -> PathBuf {
 /// The objects that a chart of this project makes of `values` (an object; `null` for the defaults), in helm's order of
 /// installation; not the pod that `helm test` runs.
 pub fn template(chart_name: &str, values: &Value) -> Result<Vec<Value>> {
+    template_with(chart_name, &[], values)
+}
+
+/// The same with further flags for helm.
+pub fn template_with(chart_name: &str, flags: &[&str], values: &Value) -> Result<Vec<Value>> {
     let folder = chart(chart_name).display().to_string();
-    documents(&helm(
-        &[
-            "template",
-            "tokenscope",
-            &folder,
-            "--namespace",
-            NAMESPACE,
-            "--skip-tests",
-        ],
-        values,
-    )?)
+    let arguments = [
+        "template",
+        "tokenscope",
+        &folder,
+        "--namespace",
+        NAMESPACE,
+        "--skip-tests",
+    ];
+    documents(&helm(&[&arguments, flags].concat(), values)?)
 }
 
 /// Runs helm with values. Returns what it printed; fails with its standard error.

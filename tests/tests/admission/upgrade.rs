@@ -12,7 +12,7 @@ use tokenscope_tests::apply::documents;
 use tokenscope_tests::control_plane::{ControlPlane, Options};
 use tokenscope_tests::eventually;
 use tokenscope_tests::fixtures::{ORDERS, Shop, annotation, with_annotations};
-use tokenscope_tests::helm::{NAMESPACE, chart, helm};
+use tokenscope_tests::helm::{NAMESPACE, template_with};
 
 use crate::stand_in::{StandIn, Way};
 use crate::{Door, MARK, SOON};
@@ -24,20 +24,9 @@ const STEP: Duration = Duration::from_millis(400);
 
 /// What helm makes of the chart with this cluster in view, in the order in which it applies it.
 fn rendered(control_plane: &ControlPlane) -> Result<Vec<Value>> {
-    let folder = chart("tokenscope").display().to_string();
     let kubeconfig = format!("--kubeconfig={}", control_plane.kubeconfig().display());
-    let arguments = [
-        "template",
-        "tokenscope",
-        &folder,
-        "--namespace",
-        NAMESPACE,
-        "--skip-tests",
-        "--is-upgrade",
-        "--dry-run=server",
-        &kubeconfig,
-    ];
-    let mut objects = documents(&helm(&arguments, &Value::Null)?)?;
+    let flags = ["--is-upgrade", "--dry-run=server", &kubeconfig];
+    let mut objects = template_with("tokenscope", &flags, &Value::Null)?;
     objects.retain(|object| object["kind"] != "Deployment");
     Ok(objects)
 }
