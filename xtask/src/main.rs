@@ -53,7 +53,7 @@ enum Command {
     Test {
         /// Only tests whose name contains this, and no static checks
         filter: Option<String>,
-        /// Let each attack of the hostile suite last a minute, on the programs as the images carry them (about an hour more)
+        /// Let each attack of the hostile suite last a minute instead of some seconds (about an hour more)
         #[arg(long)]
         nightly: bool,
     },

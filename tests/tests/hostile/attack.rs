@@ -1,4 +1,4 @@
-//! What an attack is, how it is run, and what must hold meanwhile.
+//! What an attack is, and how it is run.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -14,12 +14,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::field::{Field, HOSTILE};
-use crate::health::{FAILURE_THRESHOLD, Health, Watch};
+use crate::health::Watch;
 use crate::honest::Window;
-use crate::report::Outcome;
-
-/// How much longer honest creates may take than when it is quiet.
-const MOST_ADDED: Duration = Duration::from_millis(250);
+use crate::judgement;
+use crate::report::{Outcome, Times};
 
 /// How often quiet and attacked creates are measured; the median counts.
 const WINDOWS: usize = 3;
@@ -29,13 +27,6 @@ const QUIET: Duration = Duration::from_millis(700);
 
 /// A request of an attacker that takes longer is given up.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(20);
-
-/// A refusal that an attacker provokes is no longer than this, in bytes.
-const LONGEST_REFUSAL: usize = 32 << 10;
-
-/// What an attacker's request may add to the logs on average, in bytes; and what may be there besides.
-const LOGGED_PER_REQUEST: u64 = 4 << 10;
-const LOGGED_ANYWAY: u64 = 512 << 10;
 
 /// A worker's doing, in a task of its own.
 pub(crate) type Doing = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
@@ -48,6 +39,8 @@ pub(crate) struct Attack {
     pub(crate) name: &'static str,
     /// The finding of the review that it repeats; empty for one that nobody reported.
     pub(crate) finding: &'static str,
+    /// Whether it goes to the API server, so that it can be made without tokenscope too.
+    pub(crate) through_api_server: bool,
     workers: usize,
     strike: fn(Arc<Field>, Round) -> Doing,
     judge: fn(Arc<Field>) -> Judging,
@@ -68,8 +61,8 @@ pub(crate) struct Tally {
     /// How often there was which answer, or none.
     pub(crate) answers: BTreeMap<String, u64>,
     /// Pods that ask and were admitted without their grant.
-    unreviewed: Vec<String>,
-    longest_refusal: usize,
+    pub(crate) unreviewed: Vec<String>,
+    pub(crate) longest_refusal: usize,
 }
 
 impl Attack {
@@ -83,9 +76,18 @@ impl Attack {
         Self {
             name,
             finding,
+            through_api_server: false,
             workers,
             strike,
             judge: |_| Box::pin(async { Ok(()) }),
+        }
+    }
+
+    /// It goes to the API server.
+    pub(crate) fn through_api_server(self) -> Self {
+        Self {
+            through_api_server: true,
+            ..self
         }
     }
 
@@ -94,7 +96,7 @@ impl Attack {
         Self { judge, ..self }
     }
 
-    /// Measures the honest load, attacks, measures it meanwhile, and judges.
+    /// Measures the honest load, attacks, measures it meanwhile, and judges all but the times.
     pub(crate) async fn run(&self, field: &Arc<Field>) -> Outcome {
         let mut failures = Vec::new();
         let quiet = windows(field, QUIET).await;
@@ -102,18 +104,8 @@ impl Attack {
             failures.push(format!("{error:#}"));
         }
         let watch = Watch::begin(field);
-        let length = length();
-        let tally = Arc::new(Mutex::new(Tally::default()));
-        let mut workers = JoinSet::new();
-        for worker in 0..self.workers {
-            let round = Round {
-                worker,
-                until: Instant::now() + length,
-                tally: Arc::clone(&tally),
-            };
-            workers.spawn_on((self.strike)(Arc::clone(field), round), &field.attackers);
-        }
-        let attacked = windows(field, length / WINDOWS as u32).await;
+        let (workers, tally) = self.strike(field);
+        let attacked = windows(field, length() / WINDOWS as u32).await;
         failures.extend(ended(workers).await);
         if let Err(error) = (self.judge)(Arc::clone(field)).await {
             failures.push(format!("{error:#}"));
@@ -127,16 +119,43 @@ impl Attack {
         let mut outcome = Outcome {
             name: self.name,
             finding: self.finding,
-            quiet: [median(&quiet, 50), median(&quiet, 99)],
-            attacked: [median(&attacked, 50), median(&attacked, 99)],
-            refused: attacked.iter().map(|window| window.refused.len()).sum(),
+            times: Times::of(&quiet, &attacked),
+            without: None,
+            refused: attacked.iter().flat_map(|window| window.refused.clone()).collect(),
             unreviewed: attacked.iter().map(|window| window.unreviewed.len()).sum::<usize>() + tally.unreviewed.len(),
             health,
             answers: tally.answers.clone(),
             failures,
         };
-        judge(field, &attacked, &tally, &mut outcome);
+        judgement::judge(field, &attacked, &tally, &mut outcome);
         outcome
+    }
+
+    /// Makes the same attack where tokenscope was taken away: what the honest creates take then is not its doing.
+    pub(crate) async fn run_without(&self, field: &Arc<Field>) -> Result<(Times, usize)> {
+        let quiet = windows(field, QUIET).await;
+        let (workers, _) = self.strike(field);
+        let attacked = windows(field, length() / WINDOWS as u32).await;
+        ended(workers).await;
+        field.clean_up().await?;
+        let failed = attacked.iter().map(|window| window.refused.len()).sum();
+        Ok((Times::of(&quiet, &attacked), failed))
+    }
+
+    /// Starts the workers.
+    fn strike(&self, field: &Arc<Field>) -> (JoinSet<Result<()>>, Arc<Mutex<Tally>>) {
+        let tally = Arc::new(Mutex::new(Tally::default()));
+        let until = Instant::now() + length();
+        let mut workers = JoinSet::new();
+        for worker in 0..self.workers {
+            let round = Round {
+                worker,
+                until,
+                tally: Arc::clone(&tally),
+            };
+            workers.spawn_on((self.strike)(Arc::clone(field), round), &field.attackers);
+        }
+        (workers, tally)
     }
 }
 
@@ -176,7 +195,7 @@ impl Round {
         };
         if status == 201
             && let Ok(pod) = serde_json::from_slice::<Value>(&body)
-            && let Some(fault) = without_its_grant(&pod)
+            && let Some(fault) = judgement::without_its_grant(&pod)
         {
             guard(&self.tally).unreviewed.push(fault);
         }
@@ -230,15 +249,8 @@ impl Round {
 
 /// How long an attack lasts.
 fn length() -> Duration {
-    Duration::from_secs(if is_nightly() { 60 } else { 4 })
-}
-
-/// Whether attacks last long enough, and the programs are those of the images, for times to be judged.
-///
-/// In the short run they are shown only: the API server, etcd, the attackers and unoptimised programs share the processors there,
-/// and what an attack costs the API server itself is most of what is measured.
-fn is_nightly() -> bool {
-    std::env::var_os("TOKENSCOPE_NIGHTLY").is_some_and(|value| value == "1")
+    let nightly = std::env::var_os("TOKENSCOPE_NIGHTLY").is_some_and(|value| value == "1");
+    Duration::from_secs(if nightly { 60 } else { 4 })
 }
 
 async fn windows(field: &Arc<Field>, length: Duration) -> Vec<Window> {
@@ -265,100 +277,6 @@ async fn ended(mut workers: JoinSet<Result<()>>) -> Vec<String> {
     let _ = tokio::time::timeout(REQUEST_DEADLINE, all).await;
     failures.truncate(1);
     failures
-}
-
-fn median(windows: &[Window], percent: usize) -> Duration {
-    let mut values: Vec<Duration> = windows.iter().map(|window| window.percentile(percent)).collect();
-    values.sort_unstable();
-    values[values.len() / 2]
-}
-
-/// A pod that asks for a role by an annotation of its own and has none, or one that nobody allows.
-fn without_its_grant(pod: &Value) -> Option<String> {
-    let annotations = pod["metadata"]["annotations"].as_object()?;
-    let containers = pod["spec"]["containers"].as_array()?;
-    let asks = annotations.keys().any(|key| {
-        let rest = key.strip_prefix("tokenscope.io/role-arn");
-        // A role for a container that isn't there asks for nothing.
-        rest.is_some_and(|rest| rest.is_empty() || containers.iter().any(|one| one["name"] == rest[1..]))
-    });
-    let opted_out = annotations
-        .get("tokenscope.io/inject")
-        .is_some_and(|value| value == "false");
-    let spec = pod["spec"].to_string();
-    let granted = spec.contains("AWS_WEB_IDENTITY_TOKEN_FILE") && spec.contains(":role/shop/");
-    (asks && !opted_out && !granted).then(|| format!("admitted without its grant: {}", pod["metadata"]["name"]))
-}
-
-fn judge(field: &Field, attacked: &[Window], tally: &Tally, outcome: &mut Outcome) {
-    let (failures, mut late) = (&mut outcome.failures, Vec::new());
-    let added = outcome.attacked[1].saturating_sub(outcome.quiet[1]);
-    if added > MOST_ADDED {
-        late.push(format!(
-            "the p99 of honest creates rose by {added:.0?}, and may by {MOST_ADDED:?}"
-        ));
-    }
-    if let Some(refused) = attacked.iter().find_map(|window| window.refused.first()) {
-        late.push(format!(
-            "{} honest creates were refused, first {}",
-            outcome.refused,
-            short(refused)
-        ));
-    }
-    let unreviewed = attacked
-        .iter()
-        .flat_map(|window| &window.unreviewed)
-        .chain(&tally.unreviewed);
-    if let Some(first) = unreviewed.clone().next() {
-        failures.push(format!(
-            "{} pods were admitted unreviewed, first {}",
-            unreviewed.count(),
-            short(first)
-        ));
-    }
-    if tally.answers.is_empty() {
-        failures.push("the attack sent nothing".to_owned());
-    }
-    if tally.longest_refusal > LONGEST_REFUSAL {
-        failures.push(format!(
-            "a refusal had {} bytes, and may have {LONGEST_REFUSAL}",
-            tally.longest_refusal
-        ));
-    }
-    let requests: u64 = tally.answers.values().sum();
-    for (health, limit) in outcome.health.iter().zip(field.limits()) {
-        let Health {
-            name,
-            restarts,
-            peak,
-            failed_in_a_row,
-            last_failure,
-            logged,
-        } = health;
-        if *restarts > 0 {
-            failures.push(format!("{name} ended {restarts} times"));
-        }
-        if *peak > limit {
-            failures.push(format!("{name} took {} MiB, and may take {}", peak >> 20, limit >> 20));
-        }
-        if *failed_in_a_row >= FAILURE_THRESHOLD {
-            let last = short(last_failure);
-            late.push(format!("{name} failed {failed_in_a_row} probes in a row, last {last}"));
-        }
-        if *logged > LOGGED_ANYWAY + requests * LOGGED_PER_REQUEST {
-            failures.push(format!("{name} logged {} kB about {requests} requests", logged / 1000));
-        }
-    }
-    if is_nightly() {
-        failures.append(&mut late);
-    }
-    for note in late {
-        println!("    not judged in a short run: {note}");
-    }
-}
-
-fn short(text: &str) -> String {
-    text.chars().take(300).collect()
 }
 
 fn guard(tally: &Mutex<Tally>) -> MutexGuard<'_, Tally> {

@@ -15,7 +15,7 @@ use tokenscope_tests::fixtures::{PROPAGATION, Shop, orders_may};
 use tokenscope_tests::helm::NAMESPACE as RELEASE;
 use tokenscope_tests::install::{Installed, Options, install};
 use tokenscope_tests::process::Process;
-use tokenscope_tests::{eventually, get_json, post, put};
+use tokenscope_tests::{delete, eventually, get_json, post, put};
 use tokio::runtime::Handle;
 
 use crate::honest::Honest;
@@ -186,6 +186,27 @@ impl Field {
         Ok(())
     }
 
+    /// Takes tokenscope away for good: the webhook, the admission policies, and the processes. The CRDs and the people stay.
+    pub(crate) async fn take_tokenscope_away(&self) -> Result<()> {
+        for process in self.processes() {
+            process.kill()?;
+        }
+        let group = "/apis/admissionregistration.k8s.io/v1";
+        for resource in ["mutatingwebhookconfigurations", "validatingadmissionpolicybindings"] {
+            let list = get_json(&self.admin, &format!("{group}/{resource}")).await?;
+            for object in list["items"].as_array().into_iter().flatten() {
+                let name = object["metadata"]["name"].as_str().context("an object has a name")?;
+                delete(&self.admin, &format!("{group}/{resource}/{name}")).await?;
+            }
+        }
+        eventually(PROPAGATION, "pods are admitted without tokenscope", async || {
+            let window = self.honest.window(Duration::from_millis(200)).await;
+            anyhow::ensure!(window.refused.is_empty(), "{}", window.refused[0]);
+            Ok(())
+        })
+        .await
+    }
+
     /// Logs stay for whoever looks for the reason of a failure.
     pub(crate) fn keep_logs(&self) {
         self.control_plane.keep_folder();
@@ -195,7 +216,8 @@ impl Field {
         );
     }
 
-    async fn clean_up(&self) -> Result<()> {
+    /// Deletes what an attack left, and puts back what it took.
+    pub(crate) async fn clean_up(&self) -> Result<()> {
         for namespace in ["honest", HOSTILE, REQUIRED] {
             self.delete_all(&format!("/api/v1/namespaces/{namespace}/pods")).await?;
             self.delete_all(&format!("/api/v1/namespaces/{namespace}/events"))

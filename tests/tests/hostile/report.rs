@@ -5,17 +5,24 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::health::Health;
+use crate::honest::Window;
+
+/// What honest creates take in quiet and under an attack: half of them, and 99 of 100. Medians of the windows.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Times {
+    quiet: [Duration; 2],
+    attacked: [Duration; 2],
+}
 
 /// What one attack came to.
 pub(crate) struct Outcome {
     pub(crate) name: &'static str,
     pub(crate) finding: &'static str,
-    /// Half of the honest creates, and 99 of 100, before the attack.
-    pub(crate) quiet: [Duration; 2],
-    /// The same during the attack.
-    pub(crate) attacked: [Duration; 2],
-    /// Honest creates that failed.
-    pub(crate) refused: usize,
+    pub(crate) times: Times,
+    /// The times without tokenscope, and the honest creates that failed then; none if that was not needed.
+    pub(crate) without: Option<(Times, usize)>,
+    /// What honest creates that failed were told.
+    pub(crate) refused: Vec<String>,
     /// Pods, honest or not, that were admitted without their grant or without a review.
     pub(crate) unreviewed: usize,
     /// The webhook and the operator.
@@ -26,7 +33,29 @@ pub(crate) struct Outcome {
     pub(crate) failures: Vec<String>,
 }
 
-/// One line an attack. Times are of honest creates, in milliseconds.
+impl Times {
+    pub(crate) fn of(quiet: &[Window], attacked: &[Window]) -> Self {
+        let of = |windows: &[Window]| [50, 99].map(|percent| median(windows, percent));
+        Self {
+            quiet: of(quiet),
+            attacked: of(attacked),
+        }
+    }
+
+    /// What the attack adds to the time below which 99 of 100 stay.
+    pub(crate) fn added(&self) -> Duration {
+        self.attacked[1].saturating_sub(self.quiet[1])
+    }
+}
+
+fn median(windows: &[Window], percent: usize) -> Duration {
+    let mut values: Vec<Duration> = windows.iter().map(|window| window.percentile(percent)).collect();
+    values.sort_unstable();
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
+
+/// One line an attack. Times are of honest creates, in milliseconds: those of quiet, under attack, and under the same attack
+/// without tokenscope.
 pub(crate) fn table(outcomes: &[Outcome]) -> String {
     let width = outcomes
         .iter()
@@ -34,11 +63,12 @@ pub(crate) fn table(outcomes: &[Outcome]) -> String {
         .max()
         .unwrap_or_default();
     let mut text = format!(
-        "{:<width$}  {:<7} {:>11} {:>11} {:>7} {:>10} {:>10} {:>11} {:>8} {:>8}  {}\n",
+        "{:<width$}  {:<7} {:>11} {:>11} {:>10} {:>7} {:>10} {:>10} {:>11} {:>8} {:>8}  {}\n",
         "ATTACK",
         "FINDING",
         "QUIET ms",
         "ATTACKED ms",
+        "WITHOUT ms",
         "REFUSED",
         "UNREVIEWED",
         "WEBHOOK MB",
@@ -57,16 +87,19 @@ pub(crate) fn table(outcomes: &[Outcome]) -> String {
             .collect();
         let _ = writeln!(
             text,
-            "{:<width$}  {:<7} {:>11} {:>11} {:>7} {:>10} {:>10} {:>11} {:>8} {:>8}  {}",
+            "{:<width$}  {:<7} {:>11} {:>11} {:>10} {:>7} {:>10} {:>10} {:>11} {:>8} {:>8}  {}",
             outcome.name,
             if outcome.finding.is_empty() {
                 "-"
             } else {
                 outcome.finding
             },
-            times(outcome.quiet),
-            times(outcome.attacked),
-            outcome.refused,
+            times(outcome.times.quiet),
+            times(outcome.times.attacked),
+            outcome
+                .without
+                .map_or_else(|| "-".to_owned(), |(without, _)| times(without.attacked)),
+            outcome.refused.len(),
             outcome.unreviewed,
             peak(0),
             peak(1),
