@@ -171,10 +171,9 @@ impl Round {
         tokio::time::sleep_until(wanted.min(self.until)).await;
     }
 
-    /// Sleeps four times as long as the last request took, within bounds: what the API server takes for a large pod with or
-    /// without us shall not be what honest creates wait for.
+    /// Sleeps as long as the last request took, so that the attackers' own creates are half of what the API server does.
     pub(crate) async fn pace(&self, took: Duration) {
-        self.pause((took.as_millis() as u64 * 4).clamp(100, 2000)).await;
+        self.pause(took.as_millis() as u64).await;
     }
 
     /// Counts what came of a request.
