@@ -190,6 +190,12 @@ pub(crate) async fn contestants<'a>(
     Ok(contestants)
 }
 
+/// A patch in base64 with names of the same length in place of tokenscope's, whose mark nobody else may set.
+fn unmarked(patch: &str) -> Result<String> {
+    let patch = String::from_utf8(STANDARD.decode(patch)?)?;
+    Ok(STANDARD.encode(patch.replace("tokenscope.io", "tokenscope-io")))
+}
+
 /// One after the other has its turn; the order is that of the report.
 pub(crate) async fn variants(
     arguments: &Webhook,
@@ -203,7 +209,7 @@ pub(crate) async fn variants(
     let bare = async |name, injects| Variant::bare(control_plane, name, injects, account).await;
     let ours = contestants.iter().find(|contestant| contestant.is_tokenscope());
     let ours = ours.context("tokenscope is measured")?;
-    std::fs::write(&constant.patch, ours.patch(&Recorded::read(3)?).await?)?;
+    std::fs::write(&constant.patch, unmarked(&ours.patch(&Recorded::read(3)?).await?)?)?;
 
     let none = bare("no webhook", false).await?;
     let plain = bare("constant", false).await?;
