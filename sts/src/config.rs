@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use serde::Deserialize;
 
+use crate::names::{RoleArn, is_account, is_partition};
 use crate::trust::Policy;
 
 /// Everything a [`crate::Server`] starts with. Also the form of the binary's `--config` file (JSON).
@@ -84,41 +85,6 @@ impl ConfigError {
             field,
             problem: problem.into(),
         }
-    }
-}
-
-/// The parts of a role ARN that answers are made of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct RoleArn {
-    pub(crate) partition: String,
-    pub(crate) account: String,
-    /// Without the path.
-    pub(crate) name: String,
-}
-
-impl RoleArn {
-    /// `None` when `text` is not the ARN of an IAM role.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        let mut parts = text.splitn(6, ':');
-        let head = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        let ("arn", partition, "iam", "") = head else {
-            return None;
-        };
-        let (account, resource) = (parts.next()?, parts.next()?);
-        let path_and_name = resource.strip_prefix("role/")?;
-        let (path, name) = path_and_name.rsplit_once('/').unwrap_or(("", path_and_name));
-        // IAM: path and its slashes up to 512 printable ASCII characters, name 1..=64 of [\w+=,.@-].
-        let valid = is_partition(partition)
-            && is_account(account)
-            && path.len() <= 510
-            && path.chars().all(|c| c.is_ascii_graphic())
-            && (1..=64).contains(&name.len())
-            && name.chars().all(crate::request::is_name_character);
-        valid.then(|| Self {
-            partition: partition.to_owned(),
-            account: account.to_owned(),
-            name: name.to_owned(),
-        })
     }
 }
 
@@ -230,14 +196,6 @@ fn issuer_url_problem(url: &str) -> Option<&'static str> {
         return Some("has no valid host name");
     }
     (!rest.chars().all(|c| c.is_ascii_graphic())).then_some("has characters that a URL can't have")
-}
-
-fn is_account(text: &str) -> bool {
-    text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit())
-}
-
-fn is_partition(text: &str) -> bool {
-    (text == "aws" || text.starts_with("aws-")) && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')
 }
 
 fn default_partition() -> String {

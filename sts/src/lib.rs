@@ -9,14 +9,18 @@
 //! Not there: other actions, presigned URLs, SigV4A, chaining of roles, opaque access tokens (`ProviderId`), regions.
 
 mod config;
+mod identity;
 mod issuer;
+mod names;
 mod request;
 mod server;
 mod session;
 mod sigv4;
+mod state;
 mod token;
 mod trust;
 mod xml;
 
 pub use config::{Config, ConfigError, Provider, Role};
-pub use server::{Clock, Server, ServingCertificate, StartError, system_clock};
+pub use server::{Server, ServingCertificate, StartError};
+pub use state::{Clock, system_clock};

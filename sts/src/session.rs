@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::config::RoleArn;
+use crate::names::RoleArn;
 use crate::xml::AwsError;
 
 /// Sessions remembered; the oldest goes first. Expired ones stay until then, so that their use is answered with
