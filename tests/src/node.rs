@@ -369,6 +369,15 @@ pub struct Server {
     arguments: Vec<String>,
 }
 
+impl Server {
+    /// The same server with one more argument.
+    pub fn with_argument(&self, argument: &str) -> Self {
+        let mut server = self.clone();
+        server.arguments.push(argument.to_owned());
+        server
+    }
+}
+
 impl Drop for Node {
     fn drop(&mut self) {
         self.close();

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use tokenscope_tests::apply::documents;
 use tokenscope_tests::helm::{chart, helm, template};
 
 const CHARTS: [&str; 2] = ["tokenscope", "tokenscope-crds"];
@@ -78,6 +79,10 @@ fn a_value_that_is_wrong_is_refused_by_its_name() -> Result<()> {
             "clientCertificates",
             json!({"webhook": {"clientCertificates": {"enabled": true}}}),
         ),
+        (
+            "webhook.clientCertificates.probeSecret",
+            json!({"webhook": {"clientCertificates": {"enabled": true, "caSecret": "clients"}}}),
+        ),
         ("metricsFrom", json!({"metrics": {"podMonitor": {"enabled": true}}})),
     ];
     for (name, value) in wrong {
@@ -85,6 +90,47 @@ fn a_value_that_is_wrong_is_refused_by_its_name() -> Result<()> {
             anyhow::bail!("{value} is taken");
         };
         ensure!(format!("{error:#}").contains(name), "{name}: {error:#}");
+    }
+    Ok(())
+}
+
+#[test]
+fn operator_and_helm_test_show_a_client_certificate_where_the_webhook_asks_for_one_and_only_there() -> Result<()> {
+    let clients = json!({"enabled": true, "caConfigMap": "clients", "probeSecret": "probe"});
+    for (values, shows) in [
+        (Value::Null, false),
+        (json!({"webhook": {"clientCertificates": clients}}), true),
+    ] {
+        let folder = chart("tokenscope").display().to_string();
+        let objects = documents(&helm(&["template", "tokenscope", &folder], &values)?)?;
+        let find = |kind: &str, name: &str| {
+            let is_it = |object: &&Value| object["kind"] == kind && object["metadata"]["name"] == name;
+            objects.iter().find(is_it).with_context(|| format!("no {kind} {name}"))
+        };
+        let operator = &find("Deployment", "tokenscope-operator")?["spec"]["template"]["spec"];
+        let check = &find("Pod", "tokenscope-check")?["spec"];
+        for (pod, flags) in [
+            (operator, ["--webhook-client-certificate", "--webhook-client-key"]),
+            (check, ["--client-cert", "--client-key"]),
+        ] {
+            let text = pod.to_string();
+            let files = ["tls.crt", "tls.key"].map(|file| format!("=/etc/tokenscope/probe/{file}\""));
+            for (flag, file) in flags.iter().zip(files) {
+                assert_eq!(text.contains(&format!("{flag}{file}")), shows, "{flag}: {text}");
+            }
+            let volumes = pod["volumes"].as_array().into_iter().flatten();
+            let mut mounts = pod["containers"][0]["volumeMounts"].as_array().into_iter().flatten();
+            let mounted = mounts.any(|mount| mount["name"] == "probe" && mount["mountPath"] == "/etc/tokenscope/probe");
+            let secrets: Vec<_> = volumes
+                .filter(|volume| volume["name"] == "probe")
+                .map(|volume| volume["secret"]["secretName"].as_str())
+                .collect();
+            assert_eq!(
+                (mounted, secrets),
+                (shows, vec![Some("probe"); usize::from(shows)]),
+                "{text}"
+            );
+        }
     }
     Ok(())
 }

@@ -75,6 +75,20 @@ annotations:
 {{- empty $own.digest | ternary (printf "%s:%s" $name ($image.tag | default .root.Chart.AppVersion)) (printf "%s@%s" $name $own.digest) -}}
 {{- end -}}
 
+{{- /* Where operator and helm test have the client certificate that they show the webhook, in their containers. */ -}}
+{{- define "tokenscope.probeFolder" -}}/etc/tokenscope/probe{{- end -}}
+
+{{- /* The volume with that certificate and its key, where the webhook asks for one; else empty. Fails where the Secret is not named. */ -}}
+{{- define "tokenscope.probeVolume" -}}
+{{- with .Values.webhook.clientCertificates }}
+{{- if .enabled -}}
+name: probe
+secret:
+  secretName: {{ required "webhook.clientCertificates.enabled needs webhook.clientCertificates.probeSecret: the Secret with the client certificate (tls.crt, tls.key) that operator and helm test show the webhook. Without it both would be refused" .probeSecret }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{- /* The pod of a process. Call with a dict: root, component (which names the values, the container and the ServiceAccount), arguments, ports,
        gracePeriod (seconds), and optionally mounts and volumes. */ -}}
 {{- define "tokenscope.podTemplate" -}}

@@ -5,6 +5,7 @@
 //! published, which take minutes to compile.
 
 mod chart;
+mod clients;
 mod faults;
 mod load;
 mod network_policy;
