@@ -29,7 +29,7 @@ use leader::Leader;
 use metrics::Metrics;
 use policy::{Evictions, Reconciler};
 use probe::Probe;
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokenscope_platform::{
     Process,
     audiences::{self, ApiAudience},
@@ -57,8 +57,9 @@ pub enum Error {
 /// The operator's body: starts everything and waits for the stop.
 pub async fn run(args: Args, process: Process) -> Result<(), Error> {
     let settings = args.settings.settings();
-    audiences::check_locked(Path::new(audiences::OWN_TOKEN), &settings.lock).await?;
-    let client = client::connect(&args.common, &process.freshness).await?;
+    let config = client::configuration(&args.common).await?;
+    audiences::check_locked(&config.auth_info, &settings.lock).await?;
+    let client = client::connect(config, &process.freshness)?;
     let metrics = Arc::new(Metrics::register(&process.registry));
     let (certificates_gate, policies_gate) = (process.gates.gate("certificates"), process.gates.gate("policies"));
 

@@ -1,17 +1,14 @@
 //! The audiences of the API server itself, as the process's own token shows them.
 //!
-//! A token for the API server must never be locked: every pod has one. The token that the process reads from its pod is meant
-//! for the API server, so its `aud` names at least one of the API server's audiences, and by default all of them.
-
-use std::path::Path;
+//! A token for the API server must never be locked: every pod has one. The token that the process shows the API server is meant
+//! for it, so its `aud` names at least one of the API server's audiences, and by default all of them.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use kube::config::AuthInfo;
+use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 use tokenscope_core::{Audience, Lock, LockMode};
-
-/// Where the kubelet puts the token of a pod's service account.
-pub const OWN_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
 /// The largest token that is read. The API server's have about a kibibyte.
 const MOST_TOKEN_BYTES: u64 = 64 << 10;
@@ -23,17 +20,17 @@ const MOST_TOKEN_BYTES: u64 = 64 << 10;
 )]
 pub struct ApiAudience(Audience);
 
-/// Refuses locked audiences that are the API server's own, as far as the token in `file` shows. Without a token, as outside a
-/// cluster, nothing is refused.
-pub async fn check_locked(file: &Path, lock: &Lock) -> Result<(), ApiAudience> {
+/// Refuses locked audiences that are the API server's own, as far as the process's own token shows. Without one, as with a
+/// client certificate, nothing is refused.
+pub async fn check_locked(auth: &AuthInfo, lock: &Lock) -> Result<(), ApiAudience> {
     // Where nothing is refused or warned about, an installation must go on as before.
     if lock.mode < LockMode::Warn {
         return Ok(());
     }
-    let token = match read(file).await {
+    let token = match own_token(auth).await {
         Ok(token) => token,
         Err(error) => {
-            tracing::debug!(file = %file.display(), %error, "the API server's audiences are not known");
+            tracing::debug!(file = auth.token_file, %error, "the API server's audiences are not known");
             return Ok(());
         }
     };
@@ -48,9 +45,16 @@ pub async fn check_locked(file: &Path, lock: &Lock) -> Result<(), ApiAudience> {
     }
 }
 
-async fn read(file: &Path) -> std::io::Result<String> {
+/// The token that requests carry; empty where they carry none.
+async fn own_token(auth: &AuthInfo) -> std::io::Result<String> {
     use tokio::io::AsyncReadExt as _;
+    if let Some(token) = &auth.token {
+        return Ok(token.expose_secret().to_owned());
+    }
     let mut token = String::new();
+    let Some(file) = &auth.token_file else {
+        return Ok(token);
+    };
     let opened = tokio::fs::File::open(file).await?;
     opened.take(MOST_TOKEN_BYTES).read_to_string(&mut token).await?;
     Ok(token)
@@ -107,25 +111,36 @@ mod tests {
 
     #[tokio::test]
     async fn a_locked_audience_of_the_api_server_is_refused_by_its_name() {
-        let file = std::env::temp_dir().join(format!("tokenscope-audiences-{}", std::process::id()));
         let own = token(r#"{"aud":["https://kubernetes.default.svc","k3s"]}"#);
-        tokio::fs::write(&file, own).await.unwrap();
+        let file = std::env::temp_dir().join(format!("tokenscope-audiences-{}", std::process::id()));
+        tokio::fs::write(&file, &own).await.unwrap();
+        let by_file = AuthInfo {
+            token_file: Some(file.display().to_string()),
+            ..AuthInfo::default()
+        };
+        let by_kubeconfig = AuthInfo {
+            token: Some(own.into()),
+            ..AuthInfo::default()
+        };
         let locked = |names: &[&str]| Lock {
             mode: LockMode::Deny,
             audiences: names.iter().map(|name| name.parse().unwrap()).collect(),
             ..Lock::default()
         };
 
-        check_locked(&file, &locked(&["sts.amazonaws.com"])).await.unwrap();
-        let refused = check_locked(&file, &locked(&["sts.amazonaws.com", "k3s"])).await;
-        let error = refused.unwrap_err().to_string();
-        assert!(error.contains("k3s") && error.contains("--lock-audience"), "{error}");
-        let audited = Lock {
-            mode: LockMode::Audit,
-            ..locked(&["k3s"])
-        };
-        check_locked(&file, &audited).await.unwrap();
+        for auth in [&by_file, &by_kubeconfig] {
+            check_locked(auth, &locked(&["sts.amazonaws.com"])).await.unwrap();
+            let refused = check_locked(auth, &locked(&["sts.amazonaws.com", "k3s"])).await;
+            let error = refused.unwrap_err().to_string();
+            assert!(error.contains("k3s") && error.contains("--lock-audience"), "{error}");
+            let audited = Lock {
+                mode: LockMode::Audit,
+                ..locked(&["k3s"])
+            };
+            check_locked(auth, &audited).await.unwrap();
+        }
         tokio::fs::remove_file(&file).await.unwrap();
-        check_locked(&file, &locked(&["k3s"])).await.unwrap();
+        check_locked(&by_file, &locked(&["k3s"])).await.unwrap();
+        check_locked(&AuthInfo::default(), &locked(&["k3s"])).await.unwrap();
     }
 }

@@ -43,18 +43,21 @@ pub enum Error {
     Build(#[source] Box<kube::Error>),
 }
 
-/// A client by `--kubeconfig`, else `KUBECONFIG`, else the pod's own service account. Nothing is sent yet.
-///
-/// `freshness` is told of every word of the watches that it makes.
-pub async fn connect(common: &CommonArgs, freshness: &Freshness) -> Result<Client, Error> {
+/// Where the API server is and who the process is there: by `--kubeconfig`, else `KUBECONFIG`, else the pod's own service
+/// account.
+pub async fn configuration(common: &CommonArgs) -> Result<Config, Error> {
     let file = match &common.kubeconfig {
         Some(path) => Some(Kubeconfig::read_from(path)?),
         None => Kubeconfig::from_env()?,
     };
-    let config = match file {
+    Ok(match file {
         Some(file) => Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?,
         None => Config::incluster()?,
-    };
+    })
+}
+
+/// A client. Nothing is sent yet. `freshness` is told of every word of the watches that it makes.
+pub fn connect(config: Config, freshness: &Freshness) -> Result<Client, Error> {
     client_with(config, DEADLINE, freshness)
 }
 

@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,8 +58,9 @@ pub async fn run(arguments: Arguments, process: Process) -> Result<(), Error> {
     let Arguments { common, listen, .. } = &arguments;
     let clock = Timestamp::now;
     let lock = arguments.settings.settings().lock;
-    audiences::check_locked(Path::new(audiences::OWN_TOKEN), &lock).await?;
-    let client = client::connect(common, &process.freshness).await?;
+    let config = client::configuration(common).await?;
+    audiences::check_locked(&config.auth_info, &lock).await?;
+    let client = client::connect(config, &process.freshness)?;
     let metrics = Metrics::new(&process.registry);
     let cache = Arc::new(Cache::default());
     metrics.show_sizes(&process.registry, &cache);

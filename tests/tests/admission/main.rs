@@ -1,6 +1,7 @@
 //! What the API server itself does for tokenscope: the chart's admission policies and the registration of the webhook, on a real
 //! API server.
 //!
+//! - [`audiences`]: an API server one of whose own audiences is to be locked;
 //! - [`cert_manager`]: certificates that somebody else makes;
 //! - [`failures`]: a webhook that fails in every way, and pods that bring marks: nothing gets past the guard;
 //! - [`lock`]: users with the role `edit`, and tokens of a locked audience;
@@ -11,6 +12,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
+mod audiences;
 mod cert_manager;
 mod cost;
 mod failures;
