@@ -22,6 +22,8 @@ pub struct Lock {
     pub audiences: Vec<Audience>,
     /// Whether the audiences that policies allow are locked too: those of a namespaced policy in its own namespace.
     pub policy_audiences: bool,
+    /// CSI drivers whose inline volumes the API server's own policies hold back like a token of a locked audience.
+    pub csi_drivers: Vec<Box<str>>,
     /// Namespaces whose pods may hold any token.
     pub exempt_namespaces: Vec<Box<str>>,
 }
@@ -32,6 +34,7 @@ impl Default for Lock {
             mode: LockMode::Audit,
             audiences: vec![Audience::sts()],
             policy_audiences: false,
+            csi_drivers: Vec::new(),
             exempt_namespaces: vec!["kube-system".into()],
         }
     }
@@ -88,6 +91,11 @@ impl Lock {
     /// Whether the audience is locked in every namespace.
     pub fn locks(&self, audience: &str) -> bool {
         self.audiences.iter().any(|locked| locked.as_str() == audience)
+    }
+
+    /// Whether the API server's own policies hold back inline volumes of this CSI driver.
+    pub fn lists_driver(&self, driver: &str) -> bool {
+        self.csi_drivers.iter().any(|listed| **listed == *driver)
     }
 }
 

@@ -114,6 +114,10 @@ pub struct SettingsArgs {
     #[arg(long, env = "TOKENSCOPE_LOCK_POLICY_AUDIENCES", value_name = "BOOL", default_value_t = false, action = Set)]
     pub lock_policy_audiences: bool,
 
+    /// A CSI driver whose inline volumes the API server's policies hold back like a locked token; may be given more than once
+    #[arg(long, env = "TOKENSCOPE_LOCK_CSI_DRIVER", value_name = "NAME", value_delimiter = ',')]
+    pub lock_csi_driver: Vec<String>,
+
     /// A namespace that the lock leaves alone; may be given more than once, and "" is none
     #[arg(
         long,
@@ -178,6 +182,7 @@ impl SettingsArgs {
                     self.lock_audience.clone()
                 },
                 policy_audiences: self.lock_policy_audiences,
+                csi_drivers: named(&self.lock_csi_driver),
                 exempt_namespaces: named(&self.lock_exempt_namespace),
             },
             instance_metadata: self.disable_instance_metadata,

@@ -69,6 +69,7 @@ fn a_value_that_is_wrong_is_refused_by_its_name() -> Result<()> {
             "audiences",
             json!({"lock": {"audiences": (0..17).map(|number| format!("a{number}")).collect::<Vec<_>>()}}),
         ),
+        ("csiDrivers", json!({"lock": {"csiDrivers": ["a'b"]}})),
         ("mode", json!({"lock": {"mode": false}})),
         ("users", json!({"lock": {"allowed": {"users": ["a', 'b"]}}})),
         (
@@ -188,6 +189,33 @@ fn without_locked_audiences_the_default_audience_is_locked_everywhere() -> Resul
             "--never-deny-namespace=kube-system",
         ] {
             assert!(text.contains(flag), "{name} has no {flag}: {text}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn drivers_that_the_lock_lists_are_in_every_policy_that_looks_at_volumes_and_in_none_without_a_list() -> Result<()> {
+    let names = ["tokenscope-guard", "tokenscope-lock-pods", "tokenscope-ephemeral"];
+    for (drivers, listed) in [(json!([]), false), (json!(["a.example.com", "b"]), true)] {
+        let objects = template("tokenscope", &json!({"lock": {"mode": "deny", "csiDrivers": drivers}}))?;
+        for name in names {
+            let text = policy(&objects, name)?["spec"].to_string();
+            assert_eq!(
+                text.contains(r#"has(v.csi) && v.csi.driver in [\"a.example.com\",\"b\"]"#),
+                listed,
+                "{name}: {text}"
+            );
+            assert_eq!(
+                text.contains("lock.csiDrivers names (a.example.com, b)"),
+                listed,
+                "{name}: {text}"
+            );
+        }
+        let flags = objects.iter().filter(|object| object["kind"] == "Deployment");
+        for deployment in flags {
+            let text = deployment["spec"].to_string();
+            assert_eq!(text.contains("--lock-csi-driver=a.example.com"), listed, "{text}");
         }
     }
     Ok(())

@@ -621,8 +621,22 @@ impl<'a, 'b, S: AsRef<str>> Planner<'a, 'b, S> {
     /// Whether the API server's own policies look for the mark on this pod.
     fn needs_mark(&self) -> bool {
         let lock = &self.settings.lock;
-        let by_lock =
-            || self.request.pod.has_too_many_volumes_for_cel() || holds_locked_token(self.request, self.settings);
+        let by_driver = || {
+            let inline = self
+                .pod
+                .spec
+                .volumes
+                .iter()
+                .flatten()
+                .filter_map(|volume| volume.csi.as_ref());
+            lock.applies_to(self.request.namespace)
+                && inline.into_iter().any(|csi| lock.lists_driver(csi.driver.as_ref()))
+        };
+        let by_lock = || {
+            self.request.pod.has_too_many_volumes_for_cel()
+                || holds_locked_token(self.request, self.settings)
+                || by_driver()
+        };
         self.request.needs_mark() || (lock.mode == LockMode::Deny && by_lock())
     }
 

@@ -197,3 +197,22 @@ fn an_inline_volume_of_a_csi_driver_that_gets_such_tokens_needs_a_grant_too() {
         "{message}"
     );
 }
+
+#[test]
+fn a_pod_with_an_inline_volume_of_a_listed_driver_bears_the_mark_where_the_guard_looks_for_it() {
+    let mut pod = by_hand("vault", 3600);
+    pod["spec"]["volumes"][0] = json!({"name": "mine", "csi": {"driver": "secrets.example.com"}});
+    for (mode, drivers, exempt, mark) in [
+        (LockMode::Deny, "secrets.example.com", "kube-system", Some("untouched")),
+        (LockMode::Deny, "other.example.com", "kube-system", None),
+        (LockMode::Deny, "secrets.example.com", "shop", None),
+        (LockMode::Warn, "secrets.example.com", "kube-system", None),
+    ] {
+        let mut world = locked(mode);
+        world.settings.lock.csi_drivers = vec![drivers.into()];
+        world.settings.lock.exempt_namespaces = vec![exempt.into()];
+        let reviewed = world.review(&pod);
+        assert_eq!(reviewed.outcome(), Outcome::Untouched);
+        assert_eq!(reviewed.mark(), mark, "{mode} {drivers} {exempt}");
+    }
+}

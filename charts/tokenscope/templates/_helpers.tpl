@@ -57,6 +57,9 @@ annotations:
 - {{ printf "--lock-audience=%s" . | quote }}
 {{- end }}
 - --lock-policy-audiences={{ .Values.lock.policyAudiences }}
+{{- range .Values.lock.csiDrivers }}
+- {{ printf "--lock-csi-driver=%s" . | quote }}
+{{- end }}
 {{- /* An empty value says "none": without the flag the process has its own default. */}}
 {{- range .Values.lock.exemptNamespaces | default (list "") }}
 - {{ printf "--lock-exempt-namespace=%s" . | quote }}

@@ -65,13 +65,23 @@ has(object.metadata.annotations)
 && !('kubernetes.io/config.mirror' in object.metadata.annotations)
 {{- end -}}
 
-{{- /* CEL: the volume v has a projected token of a locked audience. A token without an audience is the API server's own, which can't be locked. */ -}}
+{{- /* CEL: the volume v has a projected token of a locked audience, or is one of a listed CSI driver. A token without an audience is the API server's own,
+       which can't be locked. */ -}}
 {{- define "tokenscope.lockedVolume" -}}
 has(v.projected) && has(v.projected.sources) && (v.projected.sources.size() > 32 || v.projected.sources.exists(s,
   has(s.serviceAccountToken) && has(s.serviceAccountToken.audience) && s.serviceAccountToken.audience in {{ include "tokenscope.lockedAudiences" . }}))
+{{- with .Values.lock.csiDrivers }}
+|| has(v.csi) && v.csi.driver in {{ uniq . | toJson }}
+{{- end }}
 {{- end -}}
 
-{{- /* CEL: the pod has a volume with a token of a locked audience, or more volumes than are looked at. */ -}}
+{{- /* What a refusal calls such volumes. */ -}}
+{{- define "tokenscope.lockedText" -}}
+a projected token of a locked audience ({{ include "tokenscope.lockedAudiences" . | fromJsonArray | join ", " }})
+{{- with .Values.lock.csiDrivers }}, an inline volume of a CSI driver that lock.csiDrivers names ({{ uniq . | join ", " }}){{ end -}}
+{{- end -}}
+
+{{- /* CEL: the pod has a volume with a token of a locked audience or of a listed CSI driver, or more volumes than are looked at. */ -}}
 {{- define "tokenscope.holdsLockedToken" -}}
 has(object.spec.volumes)
 && (object.spec.volumes.size() > 256 || object.spec.volumes.exists(v, {{ include "tokenscope.lockedVolume" . }}))

@@ -31,7 +31,8 @@ const FAILURES: [Way; 15] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_the_webhook_does_no_pod_that_needs_a_review_is_admitted_without_one() {
-    let door = Door::open(&json!({"lock": {"mode": "deny"}, "webhook": {"timeoutSeconds": 1}})).await;
+    let door =
+        Door::open(&json!({"lock": {"mode": "deny", "csiDrivers": [DRIVER]}, "webhook": {"timeoutSeconds": 1}})).await;
     let shop = door.shop("shop", &[]).await;
     let strict = door.shop("strict", &[("tokenscope.io/required", "true")]).await;
 
@@ -201,6 +202,11 @@ fn needing_a_review(shop: &Shop<'_>, strict: &Shop<'_>) -> Vec<(String, Value)> 
         (
             "asks and locked token, opted out",
             opted_out(with_token(shop.asking("pod", ORDERS), LOCKED)),
+        ),
+        ("listed driver", with_driver(shop.pod("pod"), DRIVER)),
+        (
+            "listed driver, opted out",
+            opted_out(with_driver(shop.pod("pod"), DRIVER)),
         ),
         ("many volumes", many_volumes),
         ("many sources", many_sources),

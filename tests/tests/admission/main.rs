@@ -120,6 +120,12 @@ fn with_token(mut pod: Value, audience: &str) -> Value {
     pod
 }
 
+/// The pod with an inline volume of a CSI driver.
+fn with_driver(mut pod: Value, driver: &str) -> Value {
+    pod["spec"]["volumes"] = json!([{"name": "inline", "csi": {"driver": driver}}]);
+    pod
+}
+
 /// The pod that asks for nothing, as its author says.
 fn opted_out(pod: Value) -> Value {
     with_annotations(pod, &[("tokenscope.io/inject", "false")])

@@ -1,5 +1,6 @@
 //! The lock: who gets tokens of a locked audience, and who doesn't.
 
+mod drivers;
 mod editors;
 mod others;
 mod remains;

@@ -1,4 +1,4 @@
-//! Kubelets, controllers, CSI drivers and other webhooks, namespaces that are left alone, and the other modes of the lock.
+//! Kubelets, controllers and other webhooks, namespaces that are left alone, and the other modes of the lock.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokenscope_tests::admission::{create_pod, try_pod};
 use tokenscope_tests::control_plane::client_of;
 use tokenscope_tests::fixtures::{ORDERS, PROPAGATION, Shop, orders_may, reviewed};
 use tokenscope_tests::second_webhook::{Order, SecondWebhook};
-use tokenscope_tests::{Environment, eventually, install, post};
+use tokenscope_tests::{Environment, eventually, install};
 
 use super::{DENYING, LOCKED, editor, refused, shop_and_editor, token};
 use crate::{with_label, with_token};
@@ -169,50 +169,4 @@ async fn with_off_and_audit_nobody_notices_and_with_warn_who_creates_is_warned()
         tokio::time::sleep(Duration::from_millis(500)).await;
         assert_eq!(audited().await.unwrap(), mode == "audit", "{mode}");
     }
-}
-
-#[tokio::test]
-async fn a_volume_of_a_csi_driver_that_gets_locked_tokens_needs_a_policy() {
-    let (shop, editor) = shop_and_editor("by-driver").await;
-    let driver = |name: &str, audience: &str| {
-        json!({
-            "apiVersion": "storage.k8s.io/v1", "kind": "CSIDriver", "metadata": {"name": name},
-            "spec": {"volumeLifecycleModes": ["Ephemeral"], "tokenRequests": [{"audience": audience, "expirationSeconds": 3600}]},
-        })
-    };
-    for driver in [
-        driver("aws.csi.example.com", LOCKED),
-        driver("vault.csi.example.com", "vault"),
-    ] {
-        post(&shop.client, "/apis/storage.k8s.io/v1/csidrivers", &driver)
-            .await
-            .unwrap();
-    }
-    let with_driver = |name: &str, driver: &str| {
-        let mut pod = shop.pod(name);
-        pod["spec"]["volumes"] = json!([{"name": "inline", "csi": {"driver": driver}}]);
-        pod
-    };
-    let stolen = with_driver("stolen", "aws.csi.example.com");
-    eventually(PROPAGATION, "the driver is known", async || {
-        let answer = try_pod(&editor, &stolen).await?;
-        ensure!(!answer.accepted(), "accepted: {}", answer.body["spec"]["volumes"]);
-        ensure!(answer.message().contains("aws.csi.example.com"), "{}", answer.message());
-        Ok(())
-    })
-    .await
-    .unwrap();
-    assert!(!create_pod(&editor, &stolen).await.unwrap().accepted());
-    let answer = create_pod(&editor, &with_driver("vault", "vault.csi.example.com"))
-        .await
-        .unwrap();
-    assert!(answer.accepted(), "{}", answer.message());
-    shop.allow_orders().await.unwrap();
-    eventually(PROPAGATION, "the policy is known", async || {
-        let answer = create_pod(&editor, &stolen).await?;
-        ensure!(answer.accepted(), "{}", answer.message());
-        Ok(())
-    })
-    .await
-    .unwrap();
 }
