@@ -68,6 +68,7 @@ async fn an_editor_gets_no_token_by_a_controller_and_its_events_say_why() {
         "deployment-controller",
         "replicaset-controller",
         "statefulset-controller",
+        "daemonset-controller",
         "job-controller",
         "cronjob-controller",
     ];
@@ -80,7 +81,22 @@ async fn an_editor_gets_no_token_by_a_controller_and_its_events_say_why() {
     let selector = json!({"matchLabels": {"app": "thief"}});
     let template = |restart: &str| json!({"metadata": {"labels": {"app": "thief"}}, "spec": spec(restart)});
     let job = json!({"template": template("Never"), "backoffLimit": 0});
+    let mut everywhere = template("Always");
+    // No kubelet takes the taint of a new node away.
+    everywhere["spec"]["tolerations"] = json!([{"operator": "Exists"}]);
     let objects = [
+        (
+            "apps",
+            "DaemonSet",
+            "daemonsets",
+            json!({"selector": selector, "template": everywhere}),
+        ),
+        (
+            "apps",
+            "ReplicaSet",
+            "replicasets",
+            json!({"selector": selector, "template": template("Always")}),
+        ),
         (
             "apps",
             "Deployment",
@@ -124,7 +140,14 @@ async fn an_editor_gets_no_token_by_a_controller_and_its_events_say_why() {
                 .flatten()
                 .filter(|event| event["reason"] == "FailedCreate")
                 .collect();
-            for owner in ["deployment-", "statefulset", "job", "cronjob-"] {
+            for owner in [
+                "deployment-",
+                "replicaset",
+                "statefulset",
+                "daemonset",
+                "job",
+                "cronjob-",
+            ] {
                 let of_owner = |event: &&&Value| {
                     event["involvedObject"]["name"]
                         .as_str()
