@@ -1,15 +1,23 @@
 //! A webhook that fails in every way, and pods that bring marks: what needs a review and got none is never admitted.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
+use anyhow::ensure;
 use serde_json::{Value, json};
-use tokenscope_tests::admission::{accepts, create_pod};
+use tokenscope_tests::admission::{accepts, create_pod, try_pod};
 use tokenscope_tests::fixtures::{ORDERS, Shop, with_annotations};
+use tokenscope_tests::helm::template;
+use tokenscope_tests::{delete, eventually, get_json, put};
 
 use crate::stand_in::Way;
-use crate::{Door, MARK, opted_out, with_label, with_token};
+use crate::{Door, MARK, SOON, opted_out, with_driver, with_label, with_token};
 
 const LOCKED: &str = "sts.amazonaws.com";
+
+const DRIVER: &str = "listed.csi.example.com";
+
+const CONFIGURATION: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/tokenscope";
 
 const FAILURES: [Way; 15] = [
     Way::Allows,
@@ -118,6 +126,86 @@ async fn a_mark_that_a_pod_brings_is_taken_away_before_the_pod_is_reviewed() {
         answer.message()
     );
     accepts(&door.client, &out.asking("asking", ORDERS)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_configuration_or_its_authority_no_pod_is_admitted_by_a_forged_mark() {
+    let values = json!({"lock": {"mode": "deny", "csiDrivers": [DRIVER]}});
+    let door = Door::open(&values).await;
+    let shop = door.shop("shop", &[]).await;
+    let strict = door.shop("strict", &[("tokenscope.io/required", "true")]).await;
+    let healthy = get_json(&door.client, CONFIGURATION).await.unwrap();
+    let changed = |change: &dyn Fn(&mut Value)| {
+        let mut configuration = healthy.clone();
+        configuration["webhooks"]
+            .as_array_mut()
+            .unwrap()
+            .iter_mut()
+            .for_each(change);
+        configuration
+    };
+    let wiped = changed(&|entry| entry["clientConfig"]["caBundle"] = Value::Null);
+    let ignoring = changed(&|entry| entry["failurePolicy"] = json!("Ignore"));
+    let without_entry = {
+        let mut configuration = healthy.clone();
+        configuration["webhooks"]
+            .as_array_mut()
+            .unwrap()
+            .retain(|entry| entry["name"] != "forged-marks.tokenscope.io");
+        configuration
+    };
+    for (what, configuration, says) in [
+        ("its authority is wiped", Some(wiped), "forged-marks.tokenscope.io"),
+        ("failures are ignored", Some(ignoring), "'tokenscope-guard-marks'"),
+        ("the entry is gone", Some(without_entry), "'tokenscope-guard-marks'"),
+        ("it is deleted", None, "'tokenscope-guard-marks'"),
+    ] {
+        match configuration {
+            Some(mut changed) => {
+                let now = get_json(&door.client, CONFIGURATION).await.unwrap();
+                changed["metadata"] = now["metadata"].clone();
+                put(&door.client, CONFIGURATION, &changed).await.unwrap();
+            }
+            None => {
+                delete(&door.client, CONFIGURATION).await.unwrap();
+            }
+        }
+        let forged = with_label(shop.asking("forged", ORDERS), MARK, "granted");
+        eventually(SOON, format!("{what}, and a forged mark is refused"), async || {
+            let message = try_pod(&door.client, &forged).await?.message().to_owned();
+            ensure!(message.contains(says), "{message}");
+            Ok(())
+        })
+        .await
+        .unwrap();
+        // Each entry of a configuration is known at the same moment, but an informer of policies may be a moment behind.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        for (kind, pod) in needing_a_review(&shop, &strict) {
+            // Without a mark, a pod is reviewed by an entry that is still there and works.
+            for (mark, pod) in marks(&kind, &pod)
+                .into_iter()
+                .filter(|(mark, _)| mark.contains("label"))
+            {
+                let answer = try_pod(&door.client, &pod).await.unwrap();
+                assert!(!answer.accepted(), "{what}: {mark}: {}", answer.body["metadata"]);
+            }
+        }
+        // The stand-in marks every pod; ours leaves alone what nothing concerns.
+        door.stand_in.answers(Way::Allows, Way::Works);
+        accepts(&door.client, &shop.pod(&format!("plain-{}", what.replace(' ', "-"))))
+            .await
+            .unwrap();
+        door.stand_in.answers(Way::Works, Way::Works);
+    }
+    let unmarked = try_pod(&door.client, &shop.asking("asking", ORDERS)).await.unwrap();
+    assert!(unmarked.message().contains("'tokenscope-guard'"), "{}", unmarked.body);
+
+    door.apply(template("tokenscope", &values).unwrap()).await.unwrap();
+    eventually(SOON, "an honest pod is admitted again", async || {
+        accepts(&door.client, &shop.asking("honest", ORDERS)).await
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test]
