@@ -95,6 +95,13 @@ impl Pace {
         true
     }
 
+    /// The pod stays: no other one takes its place, so none is waited for.
+    pub(crate) fn note_refused(&mut self, finding: &Finding) {
+        if let Some(controller) = &finding.controller {
+            self.controllers.remove(controller);
+        }
+    }
+
     fn forget(&mut self, now: Timestamp) {
         self.pods.retain(|_, at| now < *at + REFUSED_PAUSE);
         self.namespaces.retain(|_, at| now < *at + NAMESPACE_PAUSE);
@@ -168,6 +175,16 @@ mod tests {
         assert!(unready(&mut pace, "a", 100));
         assert!(!unready(&mut pace, "a", 129));
         assert!(unready(&mut pace, "a", 130));
+    }
+
+    #[test]
+    fn a_ready_pod_that_a_disruption_budget_kept_is_tried_again_without_waiting_for_another_one_in_its_place() {
+        let mut pace = Pace::default();
+        let kept = finding("a", "one");
+        assert!(ready(&mut pace, "shop", &kept, 100));
+        pace.note_refused(&kept);
+        assert!(!ready(&mut pace, "shop", &kept, 129));
+        assert!(ready(&mut pace, "shop", &kept, 130));
     }
 
     #[test]

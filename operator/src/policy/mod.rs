@@ -15,7 +15,7 @@ use crate::{
     metrics::{EventOutcome, Metrics},
     missed,
     probe::{self, Probe},
-    world::{Cause, Change, PodKey, World},
+    world::{Change, Finding, PodKey, World},
 };
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use jiff::Timestamp;
@@ -82,7 +82,7 @@ pub(crate) struct Evictions {
 /// What something that was begun came to.
 enum Ended {
     Status(PolicyName, Box<Result<DynamicObject, kube::Error>>),
-    Eviction(PodKey, Cause, Result<(), kube::Error>),
+    Eviction(PodKey, Finding, Result<(), kube::Error>),
     Probe(Result<(), probe::Error>),
 }
 
@@ -202,7 +202,9 @@ impl Reconciler {
     fn take_in(&mut self, ended: Ended, progress: &mut Progress) {
         match ended {
             Ended::Status(name, result) => self.take_in_status(name, *result, &mut progress.status),
-            Ended::Eviction(key, cause, result) => self.take_in_eviction(&key, &cause, result),
+            Ended::Eviction(key, finding, result) => {
+                self.take_in_eviction(&key, &finding, result, &mut progress.evicted);
+            }
             Ended::Probe(result) => Self::take_in_probe(&result, &mut progress.evidence),
         }
     }

@@ -57,10 +57,10 @@ impl Reconciler {
         });
         if let Some((key, finding)) = chosen {
             let (client, key) = (self.client.clone(), key.clone());
-            let (uid, cause) = (finding.uid.clone(), finding.cause.clone());
+            let finding = finding.clone();
             running.push(Box::pin(async move {
-                let result = eviction::evict(client, key.clone(), uid).await;
-                Ended::Eviction(key, cause, result)
+                let result = eviction::evict(client, key.clone(), finding.uid.clone()).await;
+                Ended::Eviction(key, finding, result)
             }));
         }
         true
@@ -96,10 +96,16 @@ impl Reconciler {
         pause
     }
 
-    pub(super) fn take_in_eviction(&self, (namespace, pod): &PodKey, cause: &Cause, result: Result<(), kube::Error>) {
+    pub(super) fn take_in_eviction(
+        &self,
+        (namespace, pod): &PodKey,
+        finding: &Finding,
+        result: Result<(), kube::Error>,
+        pace: &mut eviction::Pace,
+    ) {
         let outcome = match result {
             Ok(()) => {
-                match cause {
+                match &finding.cause {
                     Cause::Missed => {
                         tracing::info!(%namespace, %pod, "evicted a pod that was created without its credentials");
                     }
@@ -111,6 +117,10 @@ impl Reconciler {
             }
             Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => WriteOutcome::Gone,
             Err(error) => {
+                // What the API server answers where a budget keeps the pod (policy/v1, Eviction).
+                if matches!(&error, kube::Error::Api(status) if status.code == 429) {
+                    pace.note_refused(finding);
+                }
                 tracing::warn!(%namespace, %pod, error = telemetry::chain(&error), "a pod could not be evicted");
                 WriteOutcome::Failed
             }
