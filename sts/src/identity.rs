@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 /// What a verified token says of its bearer. Trust policies are decided by it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Identity {
+pub(crate) struct WebIdentity {
     pub(crate) subject: String,
     /// `azp` if there is one, else the only `aud`.
     pub(crate) audience: String,

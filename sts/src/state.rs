@@ -11,7 +11,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use jiff::Timestamp;
 
 use crate::config::{CheckedRole, ConfigError, Provider, Role};
-use crate::identity::Identity;
+use crate::identity::WebIdentity;
 use crate::issuer::Issuers;
 use crate::request::{Action, AssumeRequest, Parameters};
 use crate::session::{Session, Sessions, random};
@@ -233,7 +233,7 @@ impl State {
 }
 
 /// The members of `AssumeRoleWithWebIdentityResult`.
-fn assumed(session: &Session, identity: &Identity, provider_arn: &str, packed_policy_size: Option<usize>) -> String {
+fn assumed(session: &Session, identity: &WebIdentity, provider_arn: &str, packed_policy_size: Option<usize>) -> String {
     let credentials = elements(&[
         ("AccessKeyId", &session.access_key_id),
         ("SecretAccessKey", &session.secret_access_key),

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use crate::identity::Identity;
+use crate::identity::WebIdentity;
 use crate::xml::AwsError;
 
 const ASSUME_ROLE: &str = "sts:AssumeRoleWithWebIdentity";
@@ -71,7 +71,7 @@ enum Fact {
 }
 
 impl Facts {
-    pub(crate) fn new(issuer: &str, identity: &Identity, session_name: &str) -> Self {
+    pub(crate) fn new(issuer: &str, identity: &WebIdentity, session_name: &str) -> Self {
         let issuer = issuer.strip_prefix("https://").unwrap_or(issuer).to_lowercase();
         let many = |list: Vec<String>| {
             if list.is_empty() {
@@ -120,7 +120,7 @@ impl Facts {
 pub(crate) fn authorize(
     policy: &Policy,
     provider_arn: &str,
-    identity: &Identity,
+    identity: &WebIdentity,
     facts: &Facts,
 ) -> Result<(), AwsError> {
     let tags = (!identity.tags.is_empty()).then_some("sts:TagSession");

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use crate::identity::Identity;
+use crate::identity::WebIdentity;
 use crate::names::is_name_character;
 use crate::xml::AwsError;
 
@@ -31,7 +31,7 @@ pub(super) fn check_claims(
     claims: &Map<String, Value>,
     client_ids: &[String],
     now: Timestamp,
-) -> Result<Identity, AwsError> {
+) -> Result<WebIdentity, AwsError> {
     let subject = text_claim(claims, "sub")?.ok_or_else(|| missing("sub"))?;
     let original_audiences = audiences(claims)?;
     let issued = time_claim(claims, "iat")?.ok_or_else(|| missing("iat"))?;
@@ -75,7 +75,7 @@ pub(super) fn check_claims(
         return Err(AwsError::invalid_token("The sub claim must have 6 to 255 characters"));
     }
     let (tags, transitive_tag_keys) = session_tags(claims)?;
-    Ok(Identity {
+    Ok(WebIdentity {
         subject: subject.to_owned(),
         audience: audience.to_owned(),
         tags,

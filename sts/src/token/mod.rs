@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::identity::Identity;
+use crate::identity::WebIdentity;
 use crate::xml::AwsError;
 
 use claims::{check_claims, missing, text_claim};
@@ -81,7 +81,7 @@ pub(crate) fn verify(
     key: &Key,
     client_ids: &[String],
     now: Timestamp,
-) -> Result<Identity, AwsError> {
+) -> Result<WebIdentity, AwsError> {
     if !key.verifies(token.algorithm, token.signed.as_bytes(), &token.signature) {
         return Err(AwsError::invalid_token("Invalid token signature"));
     }

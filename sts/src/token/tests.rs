@@ -28,7 +28,7 @@ fn claims(changes: &Value) -> Map<String, Value> {
     std::mem::take(claims)
 }
 
-fn check(changes: &Value) -> Result<Identity, AwsError> {
+fn check(changes: &Value) -> Result<WebIdentity, AwsError> {
     let client_ids = ["sts.amazonaws.com".to_owned(), "party".to_owned()];
     check_claims(&claims(changes), &client_ids, now())
 }

@@ -6,17 +6,17 @@ use super::*;
 
 const PROVIDER: &str = "arn:aws:iam::111122223333:oidc-provider/a.test/Id";
 
-fn identity() -> Identity {
-    Identity {
+fn identity() -> WebIdentity {
+    WebIdentity {
         subject: "system:serviceaccount:shop:orders".into(),
         audience: "sts.amazonaws.com".into(),
         original_audiences: vec!["sts.amazonaws.com".into()],
-        ..Identity::default()
+        ..WebIdentity::default()
     }
 }
 
-fn tagged() -> Identity {
-    Identity {
+fn tagged() -> WebIdentity {
+    WebIdentity {
         tags: BTreeMap::from([("Team".into(), "blue".into())]),
         ..identity()
     }
@@ -30,7 +30,7 @@ fn statement(changes: &Value) -> Value {
     statement
 }
 
-fn allowed(statements: &Value, identity: &Identity) -> bool {
+fn allowed(statements: &Value, identity: &WebIdentity) -> bool {
     let policy = Policy::parse(&json!({"Version": "2012-10-17", "Statement": statements})).unwrap();
     let facts = Facts::new("https://a.test/Id", identity, "pod-1");
     match authorize(&policy, PROVIDER, identity, &facts) {
@@ -192,7 +192,7 @@ fn tags_and_source_identity_need_their_own_actions() {
             "{condition}"
         );
     }
-    let sourced = Identity {
+    let sourced = WebIdentity {
         source_identity: Some("shop.orders".into()),
         ..identity()
     };
