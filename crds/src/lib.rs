@@ -11,6 +11,7 @@ mod definitions;
 mod parse;
 pub mod read;
 mod reference;
+mod shape;
 pub mod v1alpha1;
 
 pub use definitions::{CannotWriteYaml, definitions, yaml};

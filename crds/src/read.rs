@@ -26,6 +26,7 @@
 
 use crate::{
     parse,
+    shape::SPEC,
     v1alpha1::{ClusterTokenScopePolicy, LabelSelector, PolicySpec, PolicyStatus, TokenScopePolicy},
 };
 use kube::core::{ApiResource, DynamicObject};
@@ -104,7 +105,7 @@ fn policy(object: &DynamicObject, name: &PolicyName) -> Result<Policy, InvalidPo
         let reason = format!("should have at most {MOST_SPEC_BYTES} bytes of JSON, not {size}: write several policies");
         return Err(InvalidPolicy::new("spec", reason));
     }
-    if let Some(field) = list_for_an_object(spec, "spec".to_owned()) {
+    if let Some(field) = SPEC.list_for_an_object(spec, "spec") {
         return Err(InvalidPolicy::new(field, "should be an object, not a list"));
     }
     let namespace_selector = match spec.get("namespaceSelector") {
@@ -115,40 +116,6 @@ fn policy(object: &DynamicObject, name: &PolicyName) -> Result<Policy, InvalidPo
         _ => Selector::default(),
     };
     typed::<PolicySpec>(spec, "spec")?.policy(name.clone(), namespace_selector)
-}
-
-/// The first object of the specification that is a list instead.
-///
-/// serde reads a struct from a list too, value by value, and an empty list would be an empty selector, which selects all.
-fn list_for_an_object(value: &Value, path: String) -> Option<String> {
-    const OBJECTS: [&str; 10] = [
-        "roles",
-        "audiences",
-        "token",
-        "spiffe",
-        "claims",
-        "aws",
-        "containers",
-        "activeSchedule",
-        "podSelector",
-        "namespaceSelector",
-    ];
-    const LISTS_OF_OBJECTS: [&str; 2] = ["subjects", "matchExpressions"];
-    match value {
-        Value::Array(_) => Some(path),
-        Value::Object(fields) => fields.iter().find_map(|(name, value)| {
-            let path = format!("{path}.{name}");
-            match value {
-                Value::Array(items) if LISTS_OF_OBJECTS.contains(&name.as_str()) => items
-                    .iter()
-                    .enumerate()
-                    .find_map(|(index, item)| list_for_an_object(item, format!("{path}[{index}]"))),
-                Value::Array(_) if !OBJECTS.contains(&name.as_str()) => None,
-                _ => list_for_an_object(value, path),
-            }
-        }),
-        _ => None,
-    }
 }
 
 fn typed<T: DeserializeOwned>(value: &Value, field: &str) -> Result<T, InvalidPolicy> {

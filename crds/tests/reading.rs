@@ -203,6 +203,44 @@ fn a_malformed_object_is_an_error_of_its_own_and_the_list_goes_on() {
 }
 
 #[test]
+fn a_list_in_place_of_any_object_of_the_schema_is_refused_by_its_path() {
+    let [_, cluster] = tokenscope_crds::definitions().unwrap();
+    let definition = serde_json::to_value(cluster).unwrap();
+    let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    let mut tried = 0;
+    for (path, spec) in with_a_list_for_each_object(schema) {
+        let path = format!("spec{path}");
+        let error = policy(cluster_object(&spec)).unwrap_err();
+        assert_eq!(
+            (error.field.as_str(), error.reason.as_str()),
+            (path.as_str(), "should be an object, not a list")
+        );
+        tried += 1;
+    }
+    assert!(tried > 15, "only {tried} objects were found in the schema");
+}
+
+/// Values of a schema, each with an empty list where one object should be, and where that is.
+fn with_a_list_for_each_object(schema: &Value) -> Vec<(String, Value)> {
+    let mut all = Vec::new();
+    match schema["type"].as_str() {
+        Some("object") => {
+            all.push((String::new(), json!([])));
+            for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+                let inner = with_a_list_for_each_object(field).into_iter();
+                all.extend(inner.map(|(path, value)| (format!(".{name}{path}"), json!({ name.as_str(): value }))));
+            }
+        }
+        Some("array") => {
+            let inner = with_a_list_for_each_object(&schema["items"]).into_iter();
+            all.extend(inner.map(|(path, value)| (format!("[0]{path}"), json!([value]))));
+        }
+        _ => {}
+    }
+    all
+}
+
+#[test]
 fn a_malformed_namespace_selector_never_selects_everything() {
     let spec = json!({"roles": {"default": ROLE}, "namespaceSelector": {"matchExpressions": [{"key": "a", "operator": "Like"}]}});
 
