@@ -6,7 +6,8 @@ use crate::{
 };
 use clap::ArgAction::Set;
 use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, time::Duration};
-use tokenscope_platform::args::{CommonArgs, SettingsArgs, seconds};
+use tokenscope_index::settings::SettingsArgs;
+use tokenscope_platform::args::{CommonArgs, seconds};
 
 /// Keeps the state of policies, the certificates of the webhook and its configuration true.
 #[derive(Clone, Debug, clap::Parser)]

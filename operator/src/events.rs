@@ -36,17 +36,66 @@ pub(crate) struct Notice {
     pub(crate) name: String,
     /// The object that it is about.
     pub(crate) about: ObjectReference,
-    /// A word to search for: `kubectl get events --field-selector reason=…`.
-    pub(crate) reason: &'static str,
+    /// Why.
+    pub(crate) reason: EventReason,
     /// A sentence; what is over 1,024 bytes is cut off.
     pub(crate) message: String,
 }
 
+/// Why something is told: a word to search for, `kubectl get events --field-selector reason=…`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EventReason {
+    /// A pod runs without the credentials that it should have.
+    CredentialsMissed,
+    /// The status of a policy can't be written.
+    StatusNotWritten,
+    /// There is no webhook configuration.
+    WebhookConfigurationMissing,
+}
+
+impl EventReason {
+    /// The word.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::CredentialsMissed => "CredentialsMissed",
+            Self::StatusNotWritten => "StatusNotWritten",
+            Self::WebhookConfigurationMissing => "WebhookConfigurationMissing",
+        }
+    }
+}
+
 /// Takes notices without ever waiting.
-pub(crate) type Reporter = mpsc::Sender<Notice>;
+#[derive(Clone, Debug)]
+pub(crate) struct EventSender {
+    queue: mpsc::Sender<Notice>,
+    metrics: Arc<Metrics>,
+}
+
+impl EventSender {
+    /// One that puts notices into this queue.
+    pub(crate) fn new(queue: mpsc::Sender<Notice>, metrics: Arc<Metrics>) -> Self {
+        Self { queue, metrics }
+    }
+
+    /// Has a notice written, unless too many wait.
+    pub(crate) fn send(&self, notice: Notice) {
+        if self.queue.try_send(notice).is_err() {
+            self.metrics.event(EventOutcome::Delayed);
+        }
+    }
+
+    /// Whether there is room for so many more; it is counted where there is not.
+    pub(crate) fn has_room_for(&self, notices: usize) -> bool {
+        let has_room = self.queue.capacity() >= notices;
+        if !has_room {
+            self.metrics.event(EventOutcome::Delayed);
+        }
+        has_room
+    }
+}
 
 /// Writes Events, as long as this process is the one that writes.
-pub(crate) struct Writer {
+pub(crate) struct EventWriter {
     queue: mpsc::Receiver<Notice>,
     client: Client,
     leader: Leader,
@@ -56,19 +105,24 @@ pub(crate) struct Writer {
 }
 
 /// Both ends of the queue.
-pub(crate) fn queue(client: Client, leader: Leader, instance: &str, metrics: Arc<Metrics>) -> (Reporter, Writer) {
+pub(crate) fn queue(
+    client: Client,
+    leader: Leader,
+    instance: &str,
+    metrics: Arc<Metrics>,
+) -> (EventSender, EventWriter) {
     let (sender, queue) = mpsc::channel(QUEUE);
-    let writer = Writer {
+    let writer = EventWriter {
         queue,
         client,
         leader,
         instance: instance.to_owned(),
-        metrics,
+        metrics: metrics.clone(),
     };
-    (sender, writer)
+    (EventSender::new(sender, metrics), writer)
 }
 
-impl Writer {
+impl EventWriter {
     /// Runs until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), Infallible> {
         while let Some(Some(notice)) = stop.run_until_cancelled(self.queue.recv()).await {
@@ -114,7 +168,7 @@ fn event(notice: Notice, instance: &str, now: Timestamp) -> Event {
         },
         involved_object: notice.about,
         type_: Some("Warning".into()),
-        reason: Some(notice.reason.into()),
+        reason: Some(notice.reason.as_str().into()),
         message: Some(message),
         count: Some(1),
         first_timestamp: Some(Time(now)),
@@ -141,7 +195,7 @@ mod tests {
         Notice {
             name: "n".into(),
             about,
-            reason: "CredentialsMissed",
+            reason: EventReason::CredentialsMissed,
             message: message.into(),
         }
     }

@@ -4,10 +4,7 @@
 //! controller after the other: the next one goes when the one that took the place of the last one is ready. Disruption
 //! budgets are kept by the API server.
 
-use crate::{
-    drift,
-    world::{Finding, PodKey},
-};
+use crate::index::{Finding, PodKey, Siblings};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
@@ -24,26 +21,6 @@ const NAMESPACE_PAUSE: SignedDuration = SignedDuration::from_secs(10);
 const REFUSED_PAUSE: SignedDuration = SignedDuration::from_secs(30);
 /// For how long at most the pod that takes an evicted one's place is waited for; a controller that was scaled down makes none.
 const REPLACEMENT_WAIT: SignedDuration = SignedDuration::from_mins(5);
-
-/// The pods of one controller.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Siblings {
-    /// How many of those that run, or are about to, are not ready.
-    pub(crate) unready: usize,
-    /// When the youngest ready one was created.
-    pub(crate) youngest_ready: Option<Timestamp>,
-}
-
-impl Siblings {
-    /// Counts a pod in.
-    pub(crate) fn add(&mut self, pod: &drift::Pod) {
-        if pod.ready {
-            self.youngest_ready = self.youngest_ready.max(Some(pod.created));
-        } else {
-            self.unready += 1;
-        }
-    }
-}
 
 /// When what was evicted last.
 #[derive(Default)]
@@ -130,7 +107,7 @@ pub(crate) async fn evict(client: Client, (namespace, name): PodKey, uid: Box<st
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::Cause;
+    use crate::index::Cause;
 
     const ALL_READY: Siblings = Siblings {
         unready: 0,

@@ -3,42 +3,44 @@
 //! All replicas watch and compute, so that each could take over at once; the one that holds the Lease writes.
 
 mod args;
+mod ca_bundle;
 mod certificates;
 mod csi_drivers;
 mod drift;
 mod events;
 mod eviction;
-mod identities;
+mod index;
+mod indexer;
 mod issuer;
 mod leader;
 mod metrics;
-mod missed;
-mod policy;
+mod pods;
 mod probe;
-mod watching;
-mod webhook_configuration;
-mod world;
+mod spiffe_ids;
+mod status;
+mod versions;
+mod watches;
 
 pub use args::{Args, CertificatesProvider};
 
-use certificates::Certificates;
-use identities::Identities;
+use ca_bundle::CaBundleController;
+use certificates::{Bundles, Certificates};
+use events::EventSender;
+use index::{Index, Installation, SharedIndex};
+use indexer::Indexer;
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::Api;
+use kube::{Api, Client};
 use leader::Leader;
 use metrics::Metrics;
-use policy::{Evictions, Reconciler};
+use pods::{Evictions, PodController};
 use probe::Probe;
+use spiffe_ids::SpiffeIds;
+use status::StatusWriter;
 use std::{sync::Arc, time::Duration};
-use tokenscope_platform::{
-    Process,
-    audiences::{self, ApiAudience},
-    client,
-    lease::Elector,
-};
+use tokenscope_core::Settings;
+use tokenscope_index::audiences::{self, ApiAudience};
+use tokenscope_platform::{Process, client, health::Gate, lease::Elector};
 use tokio::sync::watch;
-use webhook_configuration::Keeper;
-use world::World;
 
 /// A loop that has not come round for so long hangs: each waits for a minute at most, and for every request ten seconds.
 const HEARTBEAT: Duration = Duration::from_secs(300);
@@ -67,80 +69,128 @@ pub async fn run(args: Args, process: Process) -> Result<(), Error> {
     let elector = Elector::new(leases, &args.lease, &args.common.pod_name, args.lease_duration);
     let leader = Leader::new(process.hold_lease(elector));
 
-    let (reporter, writer) = events::queue(client.clone(), leader.clone(), &args.common.pod_name, metrics.clone());
-    let (wanted_bundle, wanted) = watch::channel(None);
-    let (found, bundles) = watch::channel(None);
-    let makes_certificates = args.certificates_provider == CertificatesProvider::Operator;
-    let keeper = Keeper {
-        client: client.clone(),
-        name: args.webhook_configuration.clone(),
-        leader: leader.clone(),
-        wanted,
-        found,
-        reporter: reporter.clone(),
-        gate: (!makes_certificates).then(|| certificates_gate.clone()),
-        metrics: metrics.clone(),
-    };
-    process.spawn("webhook configuration", keeper.run(process.stop.clone()));
-    if makes_certificates {
-        let certificates = Certificates {
-            client: client.clone(),
-            namespace: args.common.namespace.clone(),
-            names: args.certificate_names(),
-            settings: args.certificate_settings(),
-            leader: leader.clone(),
-            bundles: bundles.clone(),
-            wanted_bundle,
-            gate: certificates_gate,
-            heartbeat: process.gates.heartbeat("certificates", HEARTBEAT),
-            metrics: metrics.clone(),
-        };
-        process.spawn("certificates", certificates.run(process.stop.clone()));
-    }
-
-    let world = World::new(
-        settings,
-        &args.common.namespace,
-        args.spiffe_issuer.clone(),
-        Identities::of_class(args.spiffe_class_name.clone()),
-    )
-    .evicting_expired(args.evict_expired);
-    let (lists_anew, anew) = watch::channel(());
-    let (changes, received) = policy::watch(&client, &process, &anew, world.needs_csi_drivers());
-    let reconciler = Reconciler {
-        client: client.clone(),
+    let (events, writer) = events::queue(client.clone(), leader.clone(), &args.common.pod_name, metrics.clone());
+    let common = Common {
+        args: &args,
+        process: &process,
+        client,
         leader,
-        world,
-        reporter,
-        evictions: Evictions {
-            missed: args.evict_missed,
-            expired: args.evict_expired,
-        },
-        probe: Probe {
-            address: args.webhook_address(),
-            client_certificate: args.webhook_client_certificate(),
-            bundles,
-        },
-        lists_anew,
-        resync: args.resync.max(Duration::from_secs(1)),
-        gate: policies_gate,
-        heartbeat: process.gates.heartbeat("policies", HEARTBEAT),
+        events,
         metrics,
     };
-    let stop = process.stop.clone();
-    if args.watch_cluster_spiffe_ids {
-        process.spawn(
-            "the watch of ClusterSPIFFEIDs",
-            identities::run(client.clone(), changes.clone(), stop.clone()),
-        );
-    }
-    process.spawn(
-        "issuer",
-        issuer::run(client, args.issuer, args.resync, changes, stop.clone()),
-    );
-    process.spawn("events", writer.run(stop.clone()));
-    process.spawn("policies", reconciler.run(received, stop));
+    let bundles = common.keep_certificates(certificates_gate);
+    common.keep_policies(settings, bundles, policies_gate);
+    process.spawn("events", writer.run(process.stop.clone()));
 
     process.stop.cancelled().await;
     Ok(())
+}
+
+/// What most tasks need.
+struct Common<'a> {
+    args: &'a Args,
+    process: &'a Process,
+    client: Client,
+    leader: Leader,
+    events: EventSender,
+    metrics: Arc<Metrics>,
+}
+
+impl Common<'_> {
+    /// Starts what keeps the certificates and the caBundle; gives what the webhook configuration has.
+    fn keep_certificates(&self, gate: Gate) -> watch::Receiver<Option<Bundles>> {
+        let (args, stop) = (self.args, &self.process.stop);
+        let (wanted_bundle, wanted) = watch::channel(None);
+        let (found, bundles) = watch::channel(None);
+        let makes_certificates = args.certificates_provider == CertificatesProvider::Operator;
+        let controller = CaBundleController {
+            client: self.client.clone(),
+            name: args.webhook_configuration.clone(),
+            leader: self.leader.clone(),
+            wanted,
+            found,
+            events: self.events.clone(),
+            gate: (!makes_certificates).then(|| gate.clone()),
+            metrics: self.metrics.clone(),
+        };
+        self.process
+            .spawn("webhook configuration", controller.run(stop.clone()));
+        if makes_certificates {
+            let certificates = Certificates {
+                client: self.client.clone(),
+                namespace: args.common.namespace.clone(),
+                names: args.certificate_names(),
+                settings: args.certificate_settings(),
+                leader: self.leader.clone(),
+                bundles: bundles.clone(),
+                wanted_bundle,
+                gate,
+                heartbeat: self.process.gates.heartbeat("certificates", HEARTBEAT),
+                metrics: self.metrics.clone(),
+            };
+            self.process.spawn("certificates", certificates.run(stop.clone()));
+        }
+        bundles
+    }
+
+    /// Starts the watches, the index of what they bring, and those who do what follows for policies and pods.
+    fn keep_policies(&self, settings: Settings, bundles: watch::Receiver<Option<Bundles>>, gate: Gate) {
+        let (args, process, client) = (self.args, self.process, &self.client);
+        let installation = Installation {
+            settings,
+            own_namespace: args.common.namespace.as_str().into(),
+            evicts_expired: args.evict_expired,
+            spiffe_issuer: args.spiffe_issuer.clone(),
+        };
+        let index = Index::new(installation, SpiffeIds::of_class(args.spiffe_class_name.clone()));
+        let (wants_lists, lists_are_wanted) = watch::channel(false);
+        let needs_csi_drivers = index.needs_csi_drivers();
+        let (sender, received) = watches::spawn(client, process, &lists_are_wanted, needs_csi_drivers);
+        let stop = || process.stop.clone();
+        if args.watch_cluster_spiffe_ids {
+            let watch = watches::spiffe_ids::run(client.clone(), sender.clone(), stop());
+            process.spawn("the watch of ClusterSPIFFEIDs", watch);
+        }
+        let issuer = watches::issuer::run(client.clone(), args.issuer.clone(), args.resync, sender, stop());
+        process.spawn("issuer", issuer);
+
+        let index = SharedIndex::new(index);
+        let heartbeat = |task| process.gates.heartbeat(task, HEARTBEAT);
+        let writer = StatusWriter {
+            client: client.clone(),
+            leader: self.leader.clone(),
+            index: index.clone(),
+            events: self.events.clone(),
+            heartbeat: heartbeat("status"),
+            metrics: self.metrics.clone(),
+        };
+        process.spawn("status", writer.run(stop()));
+        let pods = PodController {
+            client: client.clone(),
+            leader: self.leader.clone(),
+            index: index.clone(),
+            events: self.events.clone(),
+            evictions: Evictions {
+                missed: args.evict_missed,
+                expired: args.evict_expired,
+            },
+            probe: Probe {
+                address: args.webhook_address(),
+                client_certificate: args.webhook_client_certificate(),
+                bundles,
+            },
+            heartbeat: heartbeat("pods"),
+            metrics: self.metrics.clone(),
+        };
+        process.spawn("pods", pods.run(stop()));
+        let indexer = Indexer {
+            index,
+            wants_lists,
+            resync: args.resync.max(Duration::from_secs(1)),
+            gate,
+            heartbeat: heartbeat("policies"),
+            metrics: self.metrics.clone(),
+        };
+        process.spawn("policies", indexer.run(received, stop()));
+    }
 }

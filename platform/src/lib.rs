@@ -5,7 +5,6 @@
 //! listener that swaps its certificate while it serves, leadership by a Lease, and an orderly stop.
 
 pub mod args;
-pub mod audiences;
 pub mod client;
 pub mod eviction;
 pub mod freshness;

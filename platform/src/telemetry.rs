@@ -5,7 +5,6 @@ use std::io::{self, IsTerminal as _, Write};
 
 use kube::core::Status;
 use kube::runtime::watcher;
-use tokenscope_core::text::up_to;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
@@ -110,7 +109,10 @@ fn shorter_text(line: &[u8]) -> String {
 
 /// The start of a text, and a sign that it goes on.
 fn cut(text: &str, most: usize) -> String {
-    format!("{}…", up_to(text, most))
+    let bytes = text.as_bytes();
+    // What is valid of the first bytes ends where a character does.
+    let start = bytes[..most.min(bytes.len())].utf8_chunks().next();
+    format!("{}…", start.map_or("", |chunk| chunk.valid()))
 }
 
 /// An error and its causes in one line, without repeating a cause that an outer text already includes; what an API server

@@ -325,7 +325,7 @@ fn warn_if_old(program: &Path) -> Result<()> {
     let built = program.metadata()?.modified()?;
     let name = program.file_name().unwrap_or_default().to_string_lossy();
     let own = name.strip_prefix("tokenscope-").unwrap_or_default();
-    for folder in ["core", "crds", "platform", own] {
+    for folder in ["core", "crds", "platform", "index", own] {
         if let Some(newer) = newer_source(&root().join(folder).join("src"), built)? {
             say(&format!(
                 "warning: {} is older than {}; `cargo build --workspace --bins` builds it",

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 use tokenscope_core::{Settings, Sidecar, WorkloadApi};
-use tokenscope_platform::args::{CommonArgs, SettingsArgs, seconds};
+use tokenscope_index::settings::SettingsArgs;
+use tokenscope_platform::args::{CommonArgs, seconds};
 
 /// Gives pods AWS credentials as policies say: the mutating admission webhook of tokenscope
 #[derive(Clone, Debug, clap::Parser)]

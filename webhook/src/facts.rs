@@ -2,6 +2,9 @@
 
 use tokenscope_core::pod::Pod;
 use tokenscope_core::{GrantRecord, Pairs, Request};
+use tokenscope_index::PodContext;
+
+pub use tokenscope_index::service_account;
 
 use crate::csi_drivers::{self, DriverTokens};
 
@@ -20,19 +23,6 @@ pub struct Surroundings<'a> {
     pub driver_tokens: Option<&'a DriverTokens>,
 }
 
-/// The service account that the API server's own admission gives a pod that names none.
-const DEFAULT_SERVICE_ACCOUNT: &str = "default";
-
-/// The pod's service account.
-pub fn service_account<S: AsRef<str>>(pod: &Pod<S>) -> &str {
-    pod.spec
-        .service_account_name
-        .as_ref()
-        .map(AsRef::as_ref)
-        .filter(|name| !name.is_empty())
-        .unwrap_or(DEFAULT_SERVICE_ACCOUNT)
-}
-
 /// The facts about a pod, without what `record` says that an earlier review added.
 pub fn request<'a, S: AsRef<str>>(
     pod: &'a Pod<S>,
@@ -40,17 +30,16 @@ pub fn request<'a, S: AsRef<str>>(
     namespace: &'a str,
     surroundings: Surroundings<'a>,
 ) -> Request<'a> {
-    let service_account = service_account(pod);
+    let context = PodContext {
+        namespace,
+        namespace_labels: surroundings.namespace_labels,
+        service_account: service_account(pod),
+        service_account_annotations: surroundings.service_account_annotations.unwrap_or_default(),
+    };
     let mut pod = pod.facts(record);
     match surroundings.driver_tokens {
         Some(drivers) => csi_drivers::fill(&mut pod.token_volumes, drivers),
         None => pod.token_volumes.retain(|volume| !volume.tokens.is_empty()),
     }
-    Request {
-        namespace,
-        namespace_labels: surroundings.namespace_labels,
-        service_account,
-        service_account_annotations: surroundings.service_account_annotations.unwrap_or_default(),
-        pod,
-    }
+    context.request(pod)
 }

@@ -11,13 +11,14 @@ use axum::routing::post;
 use axum::{Extension, Router};
 use jiff::Timestamp;
 use tokenscope_core::{Pairs, Settings};
+use tokenscope_index::Annotations;
 use tokenscope_platform::freshness::Freshness;
 use tokenscope_platform::telemetry::chain;
 use tokenscope_platform::tls::GiveWay;
 use tokio::time::timeout;
 
 use crate::budget::{Budget, Held, Refused};
-use crate::cache::{Annotations, Cache};
+use crate::cache::Cache;
 use crate::csi_drivers::CsiDrivers;
 use crate::events::Events;
 use crate::facts::Surroundings;

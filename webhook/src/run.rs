@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use jiff::Timestamp;
 use kube::Api;
-use tokenscope_platform::audiences::{self, ApiAudience};
+use tokenscope_index::audiences::{self, ApiAudience};
 use tokenscope_platform::tls::{self, Clients, ClientsError, ServingCertificate};
 use tokenscope_platform::{ConnectionMetrics, Limits, Process, client};
 use tokio::net::TcpListener;

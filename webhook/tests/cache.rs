@@ -18,8 +18,9 @@ use kube::core::{DynamicObject, PartialObjectMeta};
 use kube::runtime::watcher::Event;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokenscope_index::Share;
 use tokenscope_platform::metrics::Registry;
-use tokenscope_webhook::cache::{Bounds, Cache, Share};
+use tokenscope_webhook::cache::{Bounds, Cache};
 use tokenscope_webhook::lookup::{Known, Lookups, Unknown};
 use tokenscope_webhook::metrics::Metrics;
 
@@ -126,7 +127,7 @@ fn fifty_thousand_annotated_service_accounts_of_one_namespace_are_kept() {
     for number in 0..50_000 {
         let name = format!("service-account-{number:06}");
         let role = format!("arn:aws:iam::111122223333:role/applications/{name}");
-        cache.service_account(account("shop", &name, &json!({"eks.amazonaws.com/role-arn": role})));
+        cache.apply_service_account(account("shop", &name, &json!({"eks.amazonaws.com/role-arn": role})));
     }
     assert_eq!(cache.service_accounts_over_share("shop"), None);
     assert!(cache.annotations("shop", "service-account-049999").is_some());
@@ -135,14 +136,14 @@ fn fifty_thousand_annotated_service_accounts_of_one_namespace_are_kept() {
 #[tokio::test]
 async fn a_crowd_of_service_accounts_takes_its_share_and_no_more() {
     let asked = Asked::new(&Bounds::default(), all);
-    asked.cache.namespace(namespace("crowd"));
-    asked.cache.namespace(namespace("shop"));
+    asked.cache.apply_namespace(namespace("crowd"));
+    asked.cache.apply_namespace(namespace("shop"));
     // Of these, nothing is kept but the name.
     for number in 0..50 {
         let annotations = json!({"tokenscope.io/x": "x".repeat(260_000), "note": "x".repeat(260_000)});
         asked
             .cache
-            .service_account(account("crowd", &format!("irrelevant-{number}"), &annotations));
+            .apply_service_account(account("crowd", &format!("irrelevant-{number}"), &annotations));
     }
     assert_eq!(asked.cache.service_accounts_over_share("crowd"), None);
 
@@ -150,7 +151,7 @@ async fn a_crowd_of_service_accounts_takes_its_share_and_no_more() {
         let annotations = json!({"tokenscope.io/role-arn": "r".repeat(5_000)});
         asked
             .cache
-            .service_account(account("crowd", &format!("long-{number}"), &annotations));
+            .apply_service_account(account("crowd", &format!("long-{number}"), &annotations));
     }
     let why = asked.cache.service_accounts_over_share("crowd").unwrap().to_string();
     assert!(
@@ -162,7 +163,7 @@ async fn a_crowd_of_service_accounts_takes_its_share_and_no_more() {
     // The others are kept, and what is not kept is looked up.
     asked
         .cache
-        .service_account(account("shop", "orders", &json!({"tokenscope.io/audience": "kept"})));
+        .apply_service_account(account("shop", "orders", &json!({"tokenscope.io/audience": "kept"})));
     assert!(asked.cache.annotations("crowd", "long-6499").is_none());
     let known = asked.around("shop", "orders").await.unwrap();
     assert_eq!(
@@ -182,16 +183,18 @@ async fn a_crowd_of_service_accounts_takes_its_share_and_no_more() {
 async fn pods_of_a_namespace_whose_policies_overflow_can_not_be_judged_until_some_go() {
     let asked = Asked::new(&Bounds::default(), all);
     for namespace_name in ["crowd", "shop"] {
-        asked.cache.namespace(namespace(namespace_name));
+        asked.cache.apply_namespace(namespace(namespace_name));
         asked
             .cache
-            .service_account(account(namespace_name, "orders", &json!({})));
+            .apply_service_account(account(namespace_name, "orders", &json!({})));
     }
     for number in 0..1001 {
         let policy = policy(Some("crowd"), &format!("policy-{number}"));
-        asked.cache.policy(false, Event::Apply(policy));
+        asked.cache.apply_policy(false, Event::Apply(policy));
     }
-    asked.cache.policy(false, Event::Apply(policy(Some("shop"), "orders")));
+    asked
+        .cache
+        .apply_policy(false, Event::Apply(policy(Some("shop"), "orders")));
 
     let known = asked.around("crowd", "orders").await.unwrap();
     let why = known.over_share.unwrap().to_string();
@@ -205,15 +208,15 @@ async fn pods_of_a_namespace_whose_policies_overflow_can_not_be_judged_until_som
 
     let wants_list = asked
         .cache
-        .policy(false, Event::Delete(policy(Some("crowd"), "policy-7")));
+        .apply_policy(false, Event::Delete(policy(Some("crowd"), "policy-7")));
     assert!(wants_list, "only a list knows what was left out");
-    asked.cache.policy(false, Event::Init);
+    asked.cache.apply_policy(false, Event::Init);
     for number in (0..1001).filter(|&number| number != 7) {
         let policy = policy(Some("crowd"), &format!("policy-{number}"));
-        asked.cache.policy(false, Event::InitApply(policy));
+        asked.cache.apply_policy(false, Event::InitApply(policy));
     }
     assert!(asked.cache.over_share("crowd").is_some(), "the list has not ended");
-    asked.cache.policy(false, Event::InitDone);
+    asked.cache.apply_policy(false, Event::InitDone);
     let known = asked.around("crowd", "orders").await.unwrap();
     assert_eq!((known.over_share, known.policies.about("crowd").count()), (None, 1000));
     assert_eq!(known.policies.about("shop").count(), 0, "the list did not name it");
@@ -224,7 +227,7 @@ async fn pods_of_a_namespace_whose_policies_overflow_can_not_be_judged_until_som
 fn too_many_cluster_policies_concern_every_namespace() {
     let cache = Cache::default();
     for number in 0..1001 {
-        cache.policy(true, Event::Apply(policy(None, &format!("policy-{number}"))));
+        cache.apply_policy(true, Event::Apply(policy(None, &format!("policy-{number}"))));
     }
     let why = cache.over_share("shop").unwrap().to_string();
     assert!(why.contains("ClusterTokenScopePolicies take more"), "{why}");
@@ -236,10 +239,10 @@ fn a_policy_that_is_too_long_is_invalid_in_few_words() {
     let mut long = policy(Some("shop"), "long");
     let arn = format!("arn:aws:iam::111122223333:role/{}", "r".repeat(64));
     long.data["spec"]["roles"]["allowed"] = json!(vec![arn; 400]);
-    cache.policy(false, Event::Apply(long));
+    cache.apply_policy(false, Event::Apply(long));
     let mut wordy = policy(Some("shop"), "wordy");
     wordy.data["spec"]["subjects"] = json!("s".repeat(30_000));
-    cache.policy(false, Event::Apply(wordy));
+    cache.apply_policy(false, Event::Apply(wordy));
 
     let policies = cache.policies();
     let invalid: Vec<_> = policies.invalid_about("shop").collect();
@@ -256,7 +259,7 @@ async fn a_namespace_with_too_many_labels_can_not_be_judged() {
     let asked = Asked::new(&Bounds::default(), all);
     let labels: serde_json::Map<_, _> = (0..300).map(|n| (format!("l{n}"), json!("v"))).collect();
     let metadata = json!({"name": "crowd", "labels": labels});
-    asked.cache.namespace(Event::Apply(object(&metadata)));
+    asked.cache.apply_namespace(Event::Apply(object(&metadata)));
     let known = asked.around("crowd", "orders").await.unwrap();
     let why = known.over_share.unwrap().to_string();
     assert!(
@@ -274,14 +277,14 @@ fn beyond_the_bound_of_the_whole_cache_the_newest_namespaces_are_not_kept_and_kn
     let cache = Cache::new(&bounds);
     for number in 0..10_000 {
         let (namespace, name) = (format!("namespace-{}", number / 100), format!("account-{number}"));
-        cache.service_account(account(&namespace, &name, &json!({})));
+        cache.apply_service_account(account(&namespace, &name, &json!({})));
     }
     assert_eq!(cache.service_accounts_over_share("namespace-0"), None);
     let why = cache.service_accounts_over_share("namespace-99").unwrap().to_string();
     assert!(why.contains("left of the 1024 KiB for all namespaces"), "{why}");
     // A policy needs room too, and the namespace's pods are refused where there is none.
     for number in 0..10 {
-        cache.policy(false, Event::Apply(policy(Some("new"), &format!("policy-{number}"))));
+        cache.apply_policy(false, Event::Apply(policy(Some("new"), &format!("policy-{number}"))));
     }
     assert!(cache.over_share("new").unwrap().to_string().contains("namespace new"));
     assert_eq!(cache.over_share("namespace-0"), None);
@@ -290,7 +293,7 @@ fn beyond_the_bound_of_the_whole_cache_the_newest_namespaces_are_not_kept_and_kn
 #[tokio::test]
 async fn a_name_that_does_not_exist_is_not_asked_for_again_at_once() {
     let asked = Asked::new(&Bounds::default(), none);
-    asked.cache.namespace(namespace("shop"));
+    asked.cache.apply_namespace(namespace("shop"));
     for _ in 0..50 {
         let known = asked.around("shop", "missing").await.unwrap();
         assert!(known.annotations.is_none());
@@ -304,7 +307,7 @@ async fn a_name_that_does_not_exist_is_not_asked_for_again_at_once() {
 #[tokio::test]
 async fn names_that_kubernetes_does_not_allow_are_never_asked_for() {
     let asked = Asked::new(&Bounds::default(), all);
-    asked.cache.namespace(namespace("shop"));
+    asked.cache.apply_namespace(namespace("shop"));
     let long = "a".repeat(254);
     for name in ["", "..", "A", "a/b", "a?b", "ä", &long] {
         let known = asked.around("shop", name).await.unwrap();
@@ -321,8 +324,8 @@ async fn names_that_kubernetes_does_not_allow_are_never_asked_for() {
 #[tokio::test]
 async fn a_namespace_that_asks_for_much_fails_alone() {
     let asked = Asked::new(&Bounds::default(), all);
-    asked.cache.namespace(namespace("noisy"));
-    asked.cache.namespace(namespace("shop"));
+    asked.cache.apply_namespace(namespace("noisy"));
+    asked.cache.apply_namespace(namespace("shop"));
     let mut unknown = 0;
     for burst in 0..20 {
         let names: Vec<_> = (0..20).map(|number| format!("account-{burst}-{number}")).collect();
@@ -349,7 +352,7 @@ async fn a_namespace_that_asks_for_much_fails_alone() {
 #[tokio::test]
 async fn whoever_invents_namespaces_takes_nothing_from_those_that_exist() {
     let asked = Asked::new(&Bounds::default(), |path| path.contains("/shop/"));
-    asked.cache.namespace(namespace("shop"));
+    asked.cache.apply_namespace(namespace("shop"));
     let names: Vec<_> = (0..500).map(|number| format!("invented-{number}")).collect();
     let around = futures::future::join_all(names.iter().map(|name| asked.around(name, "orders")));
     let (invented, real) = futures::join!(around, asked.around("shop", "orders"));
@@ -368,11 +371,11 @@ async fn over_the_share_and_the_rate_the_reason_is_the_share() {
         ..Bounds::default()
     };
     let asked = Asked::new(&bounds, all);
-    asked.cache.namespace(namespace("crowd"));
+    asked.cache.apply_namespace(namespace("crowd"));
     for number in 0..200 {
         asked
             .cache
-            .service_account(account("crowd", &format!("account-{number}"), &json!({})));
+            .apply_service_account(account("crowd", &format!("account-{number}"), &json!({})));
     }
     let names: Vec<_> = (0..200).map(|number| format!("account-{number}")).collect();
     let around = futures::future::join_all(names.iter().map(|name| asked.around("crowd", name))).await;

@@ -103,10 +103,10 @@ impl Harness {
             metrics,
             clock: Timestamp::now,
         });
-        cache.namespace(Event::Apply(object(
+        cache.apply_namespace(Event::Apply(object(
             json!({"metadata": {"name": "shop", "labels": {"team": "shop"}}}),
         )));
-        cache.policy(
+        cache.apply_policy(
             false,
             Event::Apply(policy("orders", &json!(["arn:aws:iam::111122223333:role/shop/*"]))),
         );
@@ -122,7 +122,7 @@ impl Harness {
     fn knowing(answers: Answers) -> Self {
         let harness = Self::new(answers);
         let account = object::<ServiceAccount>(json!({"metadata": {"namespace": "shop", "name": "orders"}}));
-        harness.cache.service_account(Event::Apply(account));
+        harness.cache.apply_service_account(Event::Apply(account));
         harness
     }
 
@@ -616,15 +616,17 @@ async fn changes_that_the_watches_tell_of_count_at_once() {
         object::<ServiceAccount>(json!({"metadata": {"namespace": "shop", "name": "orders",
         "annotations": {"tokenscope.io/role-arn": role, "irrelevant": "x".repeat(1000)}}}))
     };
-    harness.cache.service_account(Event::Apply(account(ROLE)));
+    harness.cache.apply_service_account(Event::Apply(account(ROLE)));
     assert_eq!(harness.review(&plain(app())).await["auditAnnotations"]["role"], ROLE);
 
-    harness.cache.policy(false, Event::Delete(policy("orders", &json!([]))));
+    harness
+        .cache
+        .apply_policy(false, Event::Delete(policy("orders", &json!([]))));
     assert_eq!(harness.review(&plain(app())).await["allowed"], false);
 
     harness
         .cache
-        .policy(false, Event::Apply(policy("orders", &json!(["nonsense"]))));
+        .apply_policy(false, Event::Apply(policy("orders", &json!(["nonsense"]))));
     let message = harness.review(&plain(app())).await["status"]["message"].to_string();
     assert!(
         message.contains("TokenScopePolicy shop/orders can't be used"),
@@ -633,7 +635,7 @@ async fn changes_that_the_watches_tell_of_count_at_once() {
 
     let namespace =
         object::<Namespace>(json!({"metadata": {"name": "shop", "labels": {"tokenscope.io/inject": "false"}}}));
-    harness.cache.namespace(Event::Apply(namespace));
+    harness.cache.apply_namespace(Event::Apply(namespace));
     assert_eq!(harness.review(&plain(app())).await["allowed"], true);
     assert_eq!(
         harness.metric("tokenscope_webhook_cache_size{kind=\"serviceaccounts\"}"),
@@ -645,27 +647,27 @@ async fn changes_that_the_watches_tell_of_count_at_once() {
 async fn a_new_list_takes_away_what_it_does_not_name_and_nothing_before_it_ends() {
     let cache = Cache::default();
     let account = |name: &str| object::<ServiceAccount>(json!({"metadata": {"namespace": "shop", "name": name}}));
-    cache.service_account(Event::Apply(account("old")));
-    cache.service_account(Event::Apply(account("kept")));
-    cache.policy(false, Event::Apply(policy("old", &json!([]))));
-    cache.policy(false, Event::Apply(policy("kept", &json!([]))));
+    cache.apply_service_account(Event::Apply(account("old")));
+    cache.apply_service_account(Event::Apply(account("kept")));
+    cache.apply_policy(false, Event::Apply(policy("old", &json!([]))));
+    cache.apply_policy(false, Event::Apply(policy("kept", &json!([]))));
 
-    cache.service_account(Event::Init);
-    cache.service_account(Event::InitApply(account("kept")));
-    cache.service_account(Event::InitApply(account("new")));
-    cache.policy(false, Event::Init);
-    cache.policy(false, Event::InitApply(policy("kept", &json!([]))));
+    cache.apply_service_account(Event::Init);
+    cache.apply_service_account(Event::InitApply(account("kept")));
+    cache.apply_service_account(Event::InitApply(account("new")));
+    cache.apply_policy(false, Event::Init);
+    cache.apply_policy(false, Event::InitApply(policy("kept", &json!([]))));
     assert!(cache.annotations("shop", "old").is_some());
     assert_eq!(cache.policies().len(), 2);
-    cache.policy(true, Event::Init);
-    cache.policy(true, Event::InitDone);
+    cache.apply_policy(true, Event::Init);
+    cache.apply_policy(true, Event::InitDone);
 
-    cache.service_account(Event::InitDone);
-    cache.policy(false, Event::InitDone);
+    cache.apply_service_account(Event::InitDone);
+    cache.apply_policy(false, Event::InitDone);
     assert!(cache.annotations("shop", "old").is_none());
     assert!(cache.annotations("shop", "kept").is_some() && cache.annotations("shop", "new").is_some());
     assert_eq!(cache.policies().len(), 1);
-    cache.service_account(Event::Delete(account("new")));
+    cache.apply_service_account(Event::Delete(account("new")));
     assert!(cache.annotations("shop", "new").is_none());
 }
 
@@ -677,7 +679,7 @@ async fn a_role_on_a_service_account_that_is_too_long_is_refused_with_the_bound(
         json!({"metadata": {"namespace": "shop", "name": "orders", "annotations": {"tokenscope.io/role-arn": role}}});
     harness
         .cache
-        .service_account(Event::Apply(object::<ServiceAccount>(account)));
+        .apply_service_account(Event::Apply(object::<ServiceAccount>(account)));
     let message = harness.review(&plain(app())).await["status"]["message"].to_string();
     assert!(
         message.contains("tokenscope.io/role-arn") && message.contains("2048") && message.len() < 1000,

@@ -10,7 +10,7 @@ mod tests;
 pub(crate) use plan::{Settings, Step};
 pub(crate) use secrets::{Bundles, Names, Secrets};
 
-use crate::{leader::Leader, metrics::Metrics, watching};
+use crate::{leader::Leader, metrics::Metrics, versions};
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
@@ -81,14 +81,14 @@ impl Certificates {
                 Some(found) = authority.next() => match found {
                     Ok(found) => {
                         seen.authority = true;
-                        watching::keep_newer(&mut seen.secrets.authority, found);
+                        versions::keep_newer(&mut seen.secrets.authority, found);
                     }
                     Err(error) => unreadable(&self.names.authority_secret, &error),
                 },
                 Some(found) = serving.next() => match found {
                     Ok(found) => {
                         seen.serving = true;
-                        watching::keep_newer(&mut seen.secrets.serving, found);
+                        versions::keep_newer(&mut seen.secrets.serving, found);
                     }
                     Err(error) => unreadable(&self.names.serving_secret, &error),
                 },
@@ -137,7 +137,9 @@ impl Certificates {
             match put(api, &secret).await {
                 Ok(written) => {
                     *place = Some(written);
-                    self.metrics.certificate_step(step);
+                    if let Some(label) = step.label() {
+                        self.metrics.certificate_step(label);
+                    }
                     log(step);
                 }
                 // The watch brings what it is now.

@@ -221,6 +221,21 @@ pub(crate) enum Step {
     Wait(Timestamp),
 }
 
+impl Step {
+    /// Its name in metrics; none for one that changes nothing.
+    pub(super) fn label(self) -> Option<&'static str> {
+        match self {
+            Self::CreateAuthority(_) => Some("create_ca"),
+            Self::RepairBundle => Some("repair_bundle"),
+            Self::SignServing(_) => Some("sign_serving"),
+            Self::NoteTrust => Some("note_trust"),
+            Self::DropOthers => Some("drop_old_ca"),
+            Self::CopyBundle => Some("copy_bundle"),
+            Self::Wait(_) => None,
+        }
+    }
+}
+
 /// The next step. Doing it and asking again ends in [`Step::Wait`].
 pub(crate) fn next_step(state: &State, now: Timestamp, settings: &Settings) -> Step {
     // A leaked key can't wait for an overlap: until webhooks have their new certificate, asking pods are refused.
@@ -246,12 +261,7 @@ pub(crate) fn next_step(state: &State, now: Timestamp, settings: &Settings) -> S
     let poll = now + POLL;
 
     if !serving.by_authority {
-        return match (state.trust, state.trusted_since) {
-            (Trust::NotYet, _) => Step::Wait(poll),
-            (_, None) => Step::NoteTrust,
-            (_, Some(since)) if now >= since + settings.overlap => Step::SignServing(Reason::NewAuthority),
-            (_, Some(since)) => Step::Wait(poll.min(since + settings.overlap)),
-        };
+        return take_up(state, now, settings);
     }
     if state.serving_requested {
         return Step::SignServing(Reason::Requested);
@@ -283,4 +293,15 @@ pub(crate) fn next_step(state: &State, now: Timestamp, settings: &Settings) -> S
         return Step::CreateAuthority(Reason::Due);
     }
     Step::Wait(poll.min(authority.due()).min(serving_due.unwrap_or(Timestamp::MAX)))
+}
+
+/// A new authority signs once everybody has trusted it for the overlap.
+fn take_up(state: &State, now: Timestamp, settings: &Settings) -> Step {
+    let poll = now + POLL;
+    match (state.trust, state.trusted_since) {
+        (Trust::NotYet, _) => Step::Wait(poll),
+        (_, None) => Step::NoteTrust,
+        (_, Some(since)) if now >= since + settings.overlap => Step::SignServing(Reason::NewAuthority),
+        (_, Some(since)) => Step::Wait(poll.min(since + settings.overlap)),
+    }
 }

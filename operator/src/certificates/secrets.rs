@@ -2,7 +2,7 @@
 
 use super::{
     plan::{Bundle, Constraint, Reason, Serving, Settings, State, Step, Trust},
-    x509::{Authority, Certificate, NotMade, create_authority},
+    x509::{Authority, Certificate, NotMade, Pair, create_authority},
 };
 use jiff::Timestamp;
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
@@ -130,12 +130,7 @@ impl Secrets {
                     Reason::Distrusted => Vec::new(),
                     _ => self.known_authorities(bundles, now),
                 };
-                set(&mut authority, BUNDLE, bundle(&pair.certificate, &known));
-                set(&mut authority, CERTIFICATE, pair.certificate);
-                set(&mut authority, KEY, pair.key);
-                annotations(&mut authority).remove(TRUSTED_SINCE);
-                obey(&mut authority, ROTATE, ROTATED);
-                obey(&mut authority, DISTRUST, DISTRUSTED);
+                replace_authority(&mut authority, pair, &known);
                 Write::Authority(authority)
             }
             Step::RepairBundle => {
@@ -259,6 +254,16 @@ fn bundle(authority: &str, others: &[Certificate]) -> String {
 fn requested(secret: Option<&Secret>, wish: &str, done: &str) -> bool {
     let wanted = annotation(secret, wish).filter(|value| !value.is_empty());
     wanted.is_some() && wanted != annotation(secret, done)
+}
+
+/// Makes this pair the authority, beside those that are known.
+fn replace_authority(authority: &mut Secret, pair: Pair, known: &[Certificate]) {
+    set(authority, BUNDLE, bundle(&pair.certificate, known));
+    set(authority, CERTIFICATE, pair.certificate);
+    set(authority, KEY, pair.key);
+    annotations(authority).remove(TRUSTED_SINCE);
+    obey(authority, ROTATE, ROTATED);
+    obey(authority, DISTRUST, DISTRUSTED);
 }
 
 fn obey(secret: &mut Secret, wish: &str, done: &str) {

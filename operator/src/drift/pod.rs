@@ -140,7 +140,7 @@ impl Pod {
         self.owner.as_deref().filter(|owner| owner.controller == Some(true))
     }
 
-    /// Whether nothing is different that a verdict depends on.
+    /// Whether nothing is different that an assessment depends on.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.uid == other.uid
             && self.running == other.running
@@ -182,7 +182,7 @@ impl Pod {
 }
 
 /// About how many bytes the pairs take.
-pub(crate) fn pairs_bytes(pairs: &Pairs<Box<str>>) -> usize {
+fn pairs_bytes(pairs: &Pairs<Box<str>>) -> usize {
     let pairs = pairs
         .iter()
         .map(|(key, value)| key.len() + value.len() + 2 * size_of::<Box<str>>());

@@ -10,9 +10,7 @@ use kube::{Resource, core::ObjectMeta};
 use serde::Deserialize;
 use std::borrow::Cow;
 use tokenscope_core::{GrantRecord, OwnRole, Pairs, PolicyName, annotations, pod};
-
-/// The service account that the API server's own admission gives a pod that names none.
-const DEFAULT_SERVICE_ACCOUNT: &str = "default";
+use tokenscope_index::DEFAULT_SERVICE_ACCOUNT;
 
 /// A pod as a watch delivers it.
 #[derive(Clone, Debug, Deserialize)]
@@ -92,12 +90,7 @@ impl From<Wire> for WatchedPod {
             annotations,
             owner,
         } = wire.metadata;
-        let metadata = ObjectMeta {
-            name: Some(name.as_ref().into()),
-            namespace: Some(namespace.as_ref().into()),
-            resource_version,
-            ..ObjectMeta::default()
-        };
+        let metadata = identity(&name, &namespace, resource_version);
         let whole = pod::Pod {
             metadata: pod::Metadata {
                 labels,
@@ -141,6 +134,16 @@ impl From<Wire> for WatchedPod {
                 owner: owner.into_main().map(Box::new),
             },
         }
+    }
+}
+
+/// What a watch needs of an object.
+fn identity(name: &str, namespace: &str, resource_version: Option<String>) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name.into()),
+        namespace: Some(namespace.into()),
+        resource_version,
+        ..ObjectMeta::default()
     }
 }
 

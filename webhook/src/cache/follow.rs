@@ -1,139 +1,80 @@
-//! The watches behind the cache, and the new lists that it asks for.
+//! The watches behind the cache.
 
 use std::convert::Infallible;
 use std::fmt::Debug;
 use std::pin::pin;
-use std::time::Duration;
 
 use futures::StreamExt as _;
 use kube::runtime::watcher::Event;
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
+use tokenscope_index::watch::{RelistTimer, events};
 use tokenscope_platform::Process;
 use tokenscope_platform::health::Gate;
 use tokenscope_platform::telemetry::chain;
-use tokenscope_platform::watch::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// How soon a new list is made for a namespace that was over its share: as soon as somebody who has just deleted something
-/// looks again.
-const LEAST_PAUSE: Duration = Duration::from_secs(10);
-/// How seldom, where one list after another is asked for: somebody may keep a namespace at the edge of its share, and a list is
-/// of all namespaces.
-const MOST_PAUSE: Duration = Duration::from_secs(600);
-
-/// Watches for ever, and calls `take_in` with all that is told. It says whether a new list is wanted, since what was left out
-/// may fit by now.
+/// Watches for ever, and gives `apply` all that is told. It answers whether a new list is wanted, since what was left out may
+/// fit by now. The gate of `kind` opens with the first whole list.
 pub(crate) fn follow<K>(
     api: Api<K>,
-    what: &'static str,
+    kind: &'static str,
     process: &Process,
-    take_in: impl FnMut(Event<K>) -> bool + Send + 'static,
+    apply: impl FnMut(Event<K>) -> bool + Send + 'static,
 ) where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let gate = process.gates.gate(what);
-    let relist = Relist::new(LEAST_PAUSE, MOST_PAUSE);
-    process.spawn(what, watching(api, what, gate, process.stop.clone(), relist, take_in));
+    let gate = process.gates.gate(kind);
+    let timer = RelistTimer::default();
+    process.spawn(kind, apply_all(api, kind, gate, process.stop.clone(), timer, apply));
 }
 
-async fn watching<K>(
+async fn apply_all<K>(
     api: Api<K>,
-    what: &'static str,
+    kind: &'static str,
     gate: Gate,
     stop: CancellationToken,
-    mut relist: Relist,
-    mut take_in: impl FnMut(Event<K>) -> bool,
+    timer: RelistTimer,
+    mut apply: impl FnMut(Event<K>) -> bool,
 ) -> Result<(), Infallible>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let mut told = pin!(watch(api.clone(), what));
+    let (wants_list, list_is_wanted) = watch::channel(false);
+    let mut events = pin!(events(api, kind, list_is_wanted, timer));
     let mut synced = false;
-    loop {
-        let next = tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            () = relist.due() => {
-                tracing::info!(what, "listing anew, since what was left out may fit now");
-                told.set(watch(api.clone(), what));
-                relist.begins(Instant::now());
-                continue;
-            }
-            next = told.next() => next,
-        };
-        match next {
-            None => return Ok(()),
-            Some(Ok(event)) => {
+    while let Some(Some(event)) = stop.run_until_cancelled(events.next()).await {
+        match event {
+            Ok(event) => {
                 let whole = matches!(event, Event::InitDone);
-                relist.wanted(take_in(event), Instant::now());
+                wants_list.send_replace(apply(event));
                 if whole {
                     synced = true;
                     gate.open();
                 }
             }
-            Some(Err(error)) if synced => tracing::warn!(what, error = chain(&error), "a watch was interrupted"),
-            Some(Err(error)) => gate.close(chain(&error)),
+            Err(error) if synced => tracing::warn!(kind, error = chain(&error), "a watch was interrupted"),
+            Err(error) => gate.close(chain(&error)),
         }
     }
-}
-
-/// When the next list is made that was asked for. The pause before it doubles from the least to the most, and is the least
-/// again after a rest.
-struct Relist {
-    least: Duration,
-    most: Duration,
-    pause: Duration,
-    at: Option<Instant>,
-    last: Option<Instant>,
-}
-
-impl Relist {
-    fn new(least: Duration, most: Duration) -> Self {
-        Self {
-            least,
-            most,
-            pause: least,
-            at: None,
-            last: None,
-        }
-    }
-
-    fn wanted(&mut self, wanted: bool, now: Instant) {
-        if !wanted {
-            self.at = None;
-        } else if self.at.is_none() {
-            if self.last.is_none_or(|last| now - last > self.most) {
-                self.pause = self.least;
-            }
-            self.at = Some(now + self.pause);
-        }
-    }
-
-    async fn due(&self) {
-        match self.at {
-            Some(at) => sleep_until(at).await,
-            None => std::future::pending().await,
-        }
-    }
-
-    fn begins(&mut self, now: Instant) {
-        self.at = None;
-        self.last = Some(now);
-        self.pause = (self.pause * 2).min(self.most);
-    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::cache::{Bounds, Cache, Share};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
     use kube::Client;
     use kube::client::Body;
     use serde_json::json;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokenscope_index::Share;
     use tokenscope_platform::health::Gates;
+
+    use super::*;
+    use crate::cache::{Bounds, Cache};
 
     type Answer = (u16, serde_json::Value);
 
@@ -158,10 +99,10 @@ mod tests {
         let (gates, stop) = (Gates::default(), CancellationToken::new());
         let gate = gates.gate("serviceaccounts");
         let (told, ended) = (cache.clone(), stop.clone());
-        let relist = Relist::new(Duration::from_millis(10), Duration::from_secs(1));
-        let watching = watching(Api::all(client), "serviceaccounts", gate, stop, relist, move |event| {
+        let timer = RelistTimer::new(Duration::from_millis(10), Duration::from_secs(1));
+        let watching = apply_all(Api::all(client), "serviceaccounts", gate, stop, timer, move |event| {
             let whole = matches!(event, Event::InitDone);
-            let wants_list = told.service_account(event);
+            let wants_list = told.apply_service_account(event);
             if ends(whole) {
                 ended.cancel();
             }
@@ -265,23 +206,5 @@ mod tests {
         assert_eq!(cache.namespaces_over_share(), 0);
         assert!((1..5).all(|n| cache.annotations("shop", &format!("account-{n}")).is_some()));
         assert!(cache.annotations("shop", "account-0").is_none());
-    }
-
-    #[test]
-    fn a_namespace_that_stays_over_its_share_makes_new_lists_rarer_and_rarer() {
-        let began = Instant::now();
-        let (mut relist, mut now, mut lists) = (Relist::new(LEAST_PAUSE, MOST_PAUSE), began, Vec::new());
-        while now - began < Duration::from_secs(7200) {
-            relist.wanted(true, now);
-            now = relist.at.unwrap();
-            relist.begins(now);
-            lists.push((now - began).as_secs());
-        }
-        assert_eq!(lists[..4], [10, 30, 70, 150]);
-        assert!(lists.len() <= 18, "{lists:?}");
-
-        now += MOST_PAUSE + Duration::from_secs(1);
-        relist.wanted(true, now);
-        assert_eq!(relist.at, Some(now + LEAST_PAUSE), "after a rest the first comes soon");
     }
 }

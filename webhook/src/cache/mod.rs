@@ -2,14 +2,11 @@
 //!
 //! Reviews only read it. No lock is held across an await, and nothing is ever listed because of a review. All that is kept is
 //! bounded ([`Bounds`]): each namespace has a share, and where it needs more, only its own pods suffer. A service account that
-//! is not kept is looked up ([`crate::lookup`]); where a policy is not kept, pods that it may be about can't be judged
+//! is not kept is looked up live; where a policy is not kept, pods that it may be about can't be judged
 //! ([`ShareExceeded`]).
 
+mod bounds;
 mod follow;
-mod kept;
-mod objects;
-mod policies;
-mod share;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -20,26 +17,23 @@ use kube::core::{DynamicObject, ObjectMeta, PartialObjectMeta};
 use kube::runtime::watcher::Event;
 use kube::{Api, Client, Resource};
 use tokenscope_crds::read;
+use tokenscope_index::{
+    Annotations, Labels, MOST_LABELS, NamespaceLabels, Policies, PolicyIndex, PolicyUpdate, Room, ShareExceeded,
+    Shares, Store,
+};
 use tokenscope_platform::Process;
 
-pub(crate) use kept::KeptLabels;
-pub use kept::{Annotations, Labels, MOST_LABELS};
-pub use policies::Policies;
-pub use share::{Bounds, Share, ShareExceeded};
-
+pub use bounds::Bounds;
 pub(crate) use follow::follow;
-use objects::Objects;
-use policies::Draft;
-use share::Room;
 
 /// What the watches have told so far.
 #[derive(Debug)]
 pub struct Cache {
-    namespaces: RwLock<Objects<KeptLabels>>,
-    service_accounts: RwLock<Objects<Annotations>>,
+    namespaces: RwLock<Store<NamespaceLabels>>,
+    service_accounts: RwLock<Store<Annotations>>,
     policies: ArcSwap<Policies>,
     /// The policies while they change; readers see them once they are whole.
-    draft: Mutex<Draft>,
+    policy_index: Mutex<PolicyIndex>,
 }
 
 impl Default for Cache {
@@ -52,13 +46,16 @@ impl Cache {
     /// An empty one within these bounds.
     pub fn new(bounds: &Bounds) -> Self {
         let room = Room::new(bounds.room);
-        // Namespaces share one bound with nobody: no user's objects can take them their room.
-        let namespaces = Objects::new("namespaces", bounds.namespaces, Room::new(bounds.namespaces.bytes));
+        // Namespaces share one bound with nobody, and neither do the cluster's policies: no user's objects can take them their
+        // room.
+        let own_room = |share| Shares::new(share, Room::new(share.bytes));
+        let accounts = Shares::new(bounds.service_accounts, room.clone());
+        let policies = Shares::new(bounds.policies, room);
         Self {
-            namespaces: RwLock::new(namespaces),
-            service_accounts: RwLock::new(Objects::new("service accounts", bounds.service_accounts, room.clone())),
+            namespaces: RwLock::new(Store::new("namespaces", own_room(bounds.namespaces))),
+            service_accounts: RwLock::new(Store::new("service accounts", accounts)),
             policies: ArcSwap::default(),
-            draft: Mutex::new(Draft::new(bounds, room)),
+            policy_index: Mutex::new(PolicyIndex::new(policies, own_room(bounds.cluster_policies))),
         }
     }
 
@@ -67,7 +64,7 @@ impl Cache {
         Some(self.kept_labels(namespace)?.labels)
     }
 
-    pub(crate) fn kept_labels(&self, namespace: &str) -> Option<KeptLabels> {
+    pub(crate) fn kept_labels(&self, namespace: &str) -> Option<NamespaceLabels> {
         read_lock(&self.namespaces).value("", namespace).cloned()
     }
 
@@ -117,17 +114,17 @@ impl Cache {
     }
 
     /// Takes in what a watch tells of namespaces. Whether a new list is wanted, for what was left out.
-    pub fn namespace(&self, event: Event<PartialObjectMeta<Namespace>>) -> bool {
-        take_in(&self.namespaces, event, |metadata| {
-            let labels = KeptLabels::of(metadata);
+    pub fn apply_namespace(&self, event: Event<PartialObjectMeta<Namespace>>) -> bool {
+        apply(&self.namespaces, event, |metadata| {
+            let labels = NamespaceLabels::of(metadata);
             let bytes = labels.bytes();
             (labels, bytes)
         })
     }
 
     /// Takes in what a watch tells of service accounts. Whether a new list is wanted, for what was left out.
-    pub fn service_account(&self, event: Event<PartialObjectMeta<ServiceAccount>>) -> bool {
-        take_in(&self.service_accounts, event, |metadata| {
+    pub fn apply_service_account(&self, event: Event<PartialObjectMeta<ServiceAccount>>) -> bool {
+        apply(&self.service_accounts, event, |metadata| {
             let annotations = Annotations::of(metadata);
             let bytes = annotations.bytes();
             (annotations, bytes)
@@ -136,14 +133,22 @@ impl Cache {
 
     /// Takes in what a watch tells of policies; `cluster` says of which kind. Whether a new list is wanted, for what was left
     /// out.
-    ///
-    /// An object that is no policy can't stop the others: it is kept as one that grants nothing, with the reason.
-    pub fn policy(&self, cluster: bool, event: Event<DynamicObject>) -> bool {
-        let mut draft = self.draft.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(policies) = draft.take_in(cluster, event) {
+    pub fn apply_policy(&self, cluster: bool, event: Event<DynamicObject>) -> bool {
+        let mut index = self.policy_index.lock().unwrap_or_else(PoisonError::into_inner);
+        for update in index.apply(cluster, event, |_| 0) {
+            if let PolicyUpdate::Put {
+                name,
+                policy: Some(Err(why)),
+                ..
+            } = update
+            {
+                tracing::warn!(policy = %name, %why, "a policy can't be used");
+            }
+        }
+        if let Some(policies) = index.published(cluster) {
             self.policies.store(Arc::new(policies));
         }
-        draft.wants_list(cluster)
+        index.store(cluster).wants_list()
     }
 
     /// How many things of each kind there are.
@@ -158,10 +163,10 @@ impl Cache {
     /// Starts the watches; a gate for each opens with its first whole list.
     pub fn watch(self: &Arc<Self>, client: &Client, process: &Process) {
         let (cache, api) = (self.clone(), Api::all(client.clone()));
-        follow(api, "namespaces", process, move |event| cache.namespace(event));
+        follow(api, "namespaces", process, move |event| cache.apply_namespace(event));
         let (cache, api) = (self.clone(), Api::all(client.clone()));
         follow(api, "serviceaccounts", process, move |event| {
-            cache.service_account(event)
+            cache.apply_service_account(event)
         });
         for resource in read::resources() {
             let cache = self.clone();
@@ -172,7 +177,7 @@ impl Cache {
                 "tokenscopepolicies"
             };
             let api = Api::all_with(client.clone(), &resource);
-            follow(api, what, process, move |event| cache.policy(cluster, event));
+            follow(api, what, process, move |event| cache.apply_policy(cluster, event));
         }
     }
 }
@@ -183,35 +188,21 @@ pub(crate) fn over_share(namespace: &str, too_many_labels: bool, policies: &Poli
     labels.or_else(|| policies.share_exceeded(namespace))
 }
 
-fn take_in<K: Resource, V>(
-    objects: &RwLock<Objects<V>>,
+fn apply<K: Resource, V>(
+    store: &RwLock<Store<V>>,
     event: Event<K>,
     value_and_bytes: impl FnOnce(&ObjectMeta) -> (V, usize),
 ) -> bool {
-    let write = || objects.write().unwrap_or_else(PoisonError::into_inner);
-    match event {
-        Event::Init => write().begin_list(),
-        Event::InitApply(object) | Event::Apply(object) => {
-            let (value, bytes) = value_and_bytes(object.meta());
-            let (namespace, name) = names(object.meta());
-            write().keep(namespace, name, value, bytes, &mut |_, _| {});
-        }
-        Event::InitDone => write().end_list(&mut |_, _| {}),
-        Event::Delete(object) => {
-            let (namespace, name) = names(object.meta());
-            write().remove(namespace, name);
-        }
-    }
-    read_lock(objects).wants_list()
+    // What is kept is made before the lock is taken, which readers wait for.
+    let kept = match &event {
+        Event::InitApply(object) | Event::Apply(object) => Some(value_and_bytes(object.meta())),
+        Event::Init | Event::InitDone | Event::Delete(_) => None,
+    };
+    let mut store = store.write().unwrap_or_else(PoisonError::into_inner);
+    store.apply(event, |_| kept);
+    store.wants_list()
 }
 
 fn read_lock<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn names(metadata: &ObjectMeta) -> (&str, &str) {
-    (
-        metadata.namespace.as_deref().unwrap_or_default(),
-        metadata.name.as_deref().unwrap_or_default(),
-    )
 }

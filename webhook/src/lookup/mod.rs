@@ -14,10 +14,11 @@ use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use kube::core::ObjectMeta;
 use kube::{Api, Client};
 use tokenscope_core::text::up_to;
+use tokenscope_index::{Annotations, Labels, NamespaceLabels, Policies, ShareExceeded};
 use tokenscope_platform::telemetry::chain;
 use tokio::time::Instant;
 
-use crate::cache::{self, Annotations, Cache, KeptLabels, Labels, Policies, ShareExceeded};
+use crate::cache::{self, Cache};
 use crate::metrics::{Lookup, Metrics};
 use crate::names::{is_label, is_subdomain};
 
@@ -124,10 +125,10 @@ impl Lookups {
     }
 
     /// The API server lets nobody create a pod in a namespace that does not exist.
-    async fn labels(self: &Arc<Self>, namespace: &str) -> Result<KeptLabels, Unknown> {
+    async fn labels(self: &Arc<Self>, namespace: &str) -> Result<NamespaceLabels, Unknown> {
         let wanted = Wanted::Namespace(namespace.into());
         match self.ask(wanted.clone()).await? {
-            Some(metadata) => Ok(KeptLabels::of(&metadata)),
+            Some(metadata) => Ok(NamespaceLabels::of(&metadata)),
             None => Err(wanted.unknown(Why::Missing)),
         }
     }

@@ -1,0 +1,30 @@
+//! What webhook and operator know of the cluster: watches, lists, and a bounded index of what they bring.
+//!
+//! Each process watches the same kinds and keeps of each object what decisions read:
+//!
+//! - [`watch`] follows one kind for ever, and lists it anew where that was asked for.
+//! - [`Store`] keeps the objects of one kind by namespace and name. It alone states that what a new list lacks is gone, and
+//!   what happens to objects that do not fit.
+//! - [`Shares`] count what each namespace takes of memory, so that a namespace that is too large harms only itself.
+//! - [`NamespaceLabels`], [`Annotations`] and [`PolicyIndex`] are what is kept of namespaces, service accounts and policies.
+//! - [`PodContext`] is the one place that makes a [`tokenscope_core::Request`].
+//!
+//! [`settings`] and [`audiences`] hold the flags and the check at start that both processes share.
+
+pub mod audiences;
+mod context;
+mod kept;
+mod policies;
+mod relist;
+pub mod settings;
+mod share;
+mod shares;
+mod store;
+pub mod watch;
+
+pub use context::{DEFAULT_SERVICE_ACCOUNT, PodContext, service_account};
+pub use kept::{Annotations, Labels, MOST_LABELS, NamespaceLabels};
+pub use policies::{Policies, PolicyIndex, PolicyUpdate, estimate};
+pub use share::{Exceeded, Share, ShareExceeded};
+pub use shares::{Room, Shares};
+pub use store::{Store, Update};

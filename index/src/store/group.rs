@@ -1,0 +1,141 @@
+//! The objects of one kind in one namespace.
+
+use std::collections::HashMap;
+
+use crate::share::Exceeded;
+use crate::shares::{Footprint, Shares};
+
+use super::Update;
+
+/// An object.
+#[derive(Debug)]
+pub(super) struct Entry<V> {
+    /// What is kept of it; nothing where it did not fit.
+    pub(super) value: Option<V>,
+    /// What it takes, or would take.
+    pub(super) bytes: u32,
+    /// Whether the list that runs, if one does, has named it.
+    pub(super) listed: bool,
+}
+
+impl<V> Entry<V> {
+    pub(super) fn footprint(&self) -> Footprint {
+        match self.value {
+            Some(_) => Footprint::Kept(self.bytes),
+            None => Footprint::Named(self.bytes),
+        }
+    }
+}
+
+/// The objects of a namespace.
+#[derive(Debug)]
+pub(super) struct Group<V> {
+    entries: HashMap<Box<str>, Entry<V>>,
+    /// How many of them are known by name only.
+    names: usize,
+    /// Whether there are objects of which not even the name is known.
+    leaves_out: bool,
+    /// The same, as far as the list that runs has come.
+    leaves_out_in_list: bool,
+    /// Why the last one that did not fit did not.
+    exceeded: Option<Exceeded>,
+}
+
+impl<V> Default for Group<V> {
+    fn default() -> Self {
+        Self {
+            entries: HashMap::new(),
+            names: 0,
+            leaves_out: false,
+            leaves_out_in_list: false,
+            exceeded: None,
+        }
+    }
+}
+
+impl<V> Group<V> {
+    pub(super) fn get(&self, name: &str) -> Option<&Entry<V>> {
+        self.entries.get(name)
+    }
+
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&str, &Entry<V>)> {
+        self.entries.iter().map(|(name, entry)| (&**name, entry))
+    }
+
+    /// How many objects are kept.
+    pub(super) fn kept(&self) -> usize {
+        self.entries.len() - self.names
+    }
+
+    /// Why not all objects are kept, if they aren't.
+    pub(super) fn exceeded(&self) -> Option<Exceeded> {
+        self.exceeded.filter(|_| self.leaves_out || self.names > 0)
+    }
+
+    /// Whether there are objects of which not even the name is known, so that only a list can tell.
+    pub(super) fn leaves_out(&self) -> bool {
+        self.leaves_out
+    }
+
+    pub(super) fn is_needless(&self) -> bool {
+        self.entries.is_empty() && !self.leaves_out
+    }
+
+    pub(super) fn insert(&mut self, name: Box<str>, entry: Entry<V>) {
+        self.names += usize::from(entry.value.is_none());
+        self.entries.insert(name, entry);
+    }
+
+    pub(super) fn take(&mut self, name: &str) -> Option<(Box<str>, Entry<V>)> {
+        let (name, entry) = self.entries.remove_entry(name)?;
+        self.names -= usize::from(entry.value.is_none());
+        self.shrink();
+        Some((name, entry))
+    }
+
+    pub(super) fn leave_out(&mut self) {
+        self.leaves_out = true;
+        self.leaves_out_in_list = true;
+    }
+
+    pub(super) fn note_exceeded(&mut self, exceeded: Exceeded) {
+        self.exceeded = Some(exceeded);
+    }
+
+    pub(super) fn begin_list(&mut self) {
+        self.leaves_out_in_list = false;
+        self.entries.values_mut().for_each(|entry| entry.listed = false);
+    }
+
+    pub(super) fn note_listed(&mut self, name: &str) {
+        if let Some(entry) = self.entries.get_mut(name) {
+            entry.listed = true;
+        }
+    }
+
+    pub(super) fn end_list(&mut self) {
+        self.leaves_out = self.leaves_out_in_list;
+    }
+
+    /// Takes away what the list that runs has not named.
+    pub(super) fn drop_unlisted(&mut self, namespace: &str, shares: &Shares, updates: &mut Vec<Update<V>>) {
+        let unlisted = self.entries.extract_if(|_, entry| !entry.listed);
+        for (name, entry) in unlisted {
+            self.names -= usize::from(entry.value.is_none());
+            shares.release(namespace, entry.footprint());
+            updates.push(Update {
+                namespace: namespace.into(),
+                name,
+                before: entry.value,
+            });
+        }
+        self.shrink();
+    }
+
+    /// A table that is nearly empty gives its memory back.
+    fn shrink(&mut self) {
+        if self.entries.len() < self.entries.capacity() / 8 {
+            self.entries.shrink_to(self.entries.len() * 2);
+        }
+    }
+}

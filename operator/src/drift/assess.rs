@@ -1,0 +1,247 @@
+//! The comparison of what a pod has with what the policies give it now.
+
+use super::{
+    Assessment, PolicyShare, State,
+    pod::{Mark, Pod},
+};
+use crate::{csi_drivers::CsiDrivers, spiffe_ids::SpiffeIds};
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+use tokenscope_core::{
+    Decision, Granted, OnExpiry, PodFacts, Policy, PolicyName, PolicySet, Settings, Standing, TokenSource, decide,
+    fingerprint, lock,
+};
+use tokenscope_index::PodContext;
+
+/// All that an assessment of a pod looks at, beside the pod.
+pub(crate) struct Assessor<'a> {
+    /// The pod's namespace and service account.
+    pub(crate) context: PodContext<'a>,
+    /// Since when the service account has its annotations; none if it has none that matters.
+    pub(crate) annotated_since: Option<Timestamp>,
+    /// All policies.
+    pub(crate) policies: &'a PolicySet,
+    /// The installation's settings.
+    pub(crate) settings: &'a Settings,
+    /// Which pods have an identity of SPIFFE.
+    pub(crate) spiffe_ids: &'a SpiffeIds,
+    /// Which CSI drivers get tokens.
+    pub(crate) csi_drivers: &'a CsiDrivers,
+}
+
+impl Assessor<'_> {
+    /// What a pod should get.
+    pub(crate) fn decide(&self, pod: &Pod, now: Timestamp) -> Decision {
+        self.decide_with(pod.facts(), now)
+    }
+
+    fn decide_with(&self, facts: PodFacts<'_>, now: Timestamp) -> Decision {
+        let request = self.context.clone().request(facts);
+        decide(&request, self.policies, self.settings, now)
+    }
+
+    /// Compares what a pod should get with what it has. `effective_since` tells since when a policy says what it says.
+    pub(crate) fn assess(
+        &self,
+        pod: &Pod,
+        now: Timestamp,
+        effective_since: impl Fn(&PolicyName) -> Timestamp,
+    ) -> Assessment {
+        if !pod.running {
+            return Assessment::default();
+        }
+        let holds_ungranted_token = self.holds_ungranted_token(pod, now);
+        let assessment = if self.context.opts_out() {
+            Assessment::default()
+        } else {
+            self.assess_grant(pod, now, effective_since)
+        };
+        Assessment {
+            holds_ungranted_token,
+            ..assessment
+        }
+    }
+
+    fn assess_grant(
+        &self,
+        pod: &Pod,
+        now: Timestamp,
+        effective_since: impl Fn(&PolicyName) -> Timestamp,
+    ) -> Assessment {
+        let decision = self.decide(pod, now);
+        let expired = self.expired(pod, &decision, now);
+        let assessment = match (decision, &pod.record) {
+            (Decision::Granted(granted), _) => self.assess_granted(pod, &granted, now, effective_since),
+            (_, Some(record)) => Assessment {
+                state: Some(State::Outdated),
+                shares: record
+                    .policies
+                    .iter()
+                    .map(|policy| share(policy, State::Outdated, false))
+                    .collect(),
+                ..Assessment::default()
+            },
+            // It had to be reviewed, and nobody did.
+            (Decision::Denied(_), None) if pod.asks() && pod.mark().is_none() => Assessment {
+                state: Some(State::Missed),
+                ..Assessment::default()
+            },
+            (Decision::Denied(_) | Decision::Untouched(_), None) => Assessment::default(),
+        };
+        Assessment { expired, ..assessment }
+    }
+
+    fn assess_granted(
+        &self,
+        pod: &Pod,
+        granted: &Granted,
+        now: Timestamp,
+        effective_since: impl Fn(&PolicyName) -> Timestamp,
+    ) -> Assessment {
+        let wanted = wanted(pod, granted);
+        let state_for = |policy: Option<&PolicyName>| match &pod.record {
+            Some(record) if *record.hash == *wanted => match &pod.sidecar {
+                None if record.sidecar => State::Missed,
+                Some(image) if *image != self.settings.sidecar.image => State::Outdated,
+                _ => State::Injected,
+            },
+            None if self.should_have_been_injected(pod, policy, &effective_since) => State::Missed,
+            _ => State::Outdated,
+        };
+
+        let from_spiffe = granted
+            .containers
+            .iter()
+            .any(|granted| granted.grant.source == TokenSource::Spiffe);
+        let mut shares = BTreeMap::new();
+        let mut state = State::Injected;
+        for granted in &granted.containers {
+            let policy = granted.grant.policy.as_ref();
+            let found = state_for(policy);
+            state = state.max(found);
+            if let Some(policy) = policy {
+                shares.insert(policy, found);
+            }
+        }
+        Assessment {
+            state: Some(state),
+            shares: shares
+                .into_iter()
+                .map(|(policy, state)| share(policy, state, true))
+                .collect(),
+            lacks_for_certain: state == State::Missed && self.lacks_for_certain(pod, now, &effective_since),
+            without_spiffe_id: from_spiffe
+                && !self
+                    .spiffe_ids
+                    .cover(&self.context.namespace_labels, &pod.facts().labels),
+            ..Assessment::default()
+        }
+    }
+
+    /// Whether a pod without any grant should have got one when it was created.
+    fn should_have_been_injected(
+        &self,
+        pod: &Pod,
+        policy: Option<&PolicyName>,
+        effective_since: impl Fn(&PolicyName) -> Timestamp,
+    ) -> bool {
+        match pod.mark() {
+            // It was reviewed and refused, and runs because only warnings were asked for.
+            Some(Mark::Refused) => return false,
+            // It had to be reviewed whatever the policies said.
+            None if pod.asks() => return true,
+            _ => {}
+        }
+        self.was_in_force(pod, policy, effective_since)
+    }
+
+    /// Whether all that gives the pod a role now did so when it was created.
+    fn was_in_force(
+        &self,
+        pod: &Pod,
+        policy: Option<&PolicyName>,
+        effective_since: impl Fn(&PolicyName) -> Timestamp,
+    ) -> bool {
+        let annotated_before = self.annotated_since.is_none_or(|since| pod.created >= since);
+        let in_force_then = |name: &PolicyName| {
+            self.policy(name)
+                .is_some_and(|policy| policy.standing_in_time(pod.created) == Standing::Candidate)
+        };
+        annotated_before && policy.is_none_or(|name| pod.created >= effective_since(name) && in_force_then(name))
+    }
+
+    /// Whether it should have had a grant also without its labels and annotations, which may be others than at admission.
+    ///
+    /// A policy that selects pods by their labels says nothing for certain.
+    fn lacks_for_certain(&self, pod: &Pod, now: Timestamp, effective_since: impl Fn(&PolicyName) -> Timestamp) -> bool {
+        let selects_any = |name: &PolicyName| {
+            let mut subjects = self.policy(name).into_iter().flat_map(|policy| &policy.subjects);
+            subjects
+                .any(|subject| subject.pod_selector.is_none() && subject.matches_service_account(&pod.service_account))
+        };
+        if let Some(record) = &pod.record {
+            return record.is_proven;
+        }
+        let Decision::Granted(granted) = self.decide_with(pod.lasting_facts(), now) else {
+            return false;
+        };
+        granted.containers.iter().any(|granted| {
+            let policy = granted.grant.policy.as_ref();
+            policy.is_none_or(selects_any) && self.was_in_force(pod, policy, &effective_since)
+        })
+    }
+
+    /// The policy that is over and gave the pod what it has, if its pods are to be evicted then. A policy that is gone says
+    /// nothing about it any more.
+    fn expired(&self, pod: &Pod, decision: &Decision, now: Timestamp) -> Option<PolicyName> {
+        let record = pod.record.as_ref().filter(|record| record.is_proven)?;
+        if let Decision::Granted(granted) = decision
+            && *record.hash == *wanted(pod, granted)
+        {
+            return None;
+        }
+        let policies = record.policies.iter().filter_map(|name| self.policy(name));
+        let mut over = policies.filter(|policy| {
+            policy.on_expiry == OnExpiry::Evict && policy.standing_in_time(now) != Standing::Candidate
+        });
+        over.next().map(|policy| policy.name.clone())
+    }
+
+    fn holds_ungranted_token(&self, pod: &Pod, now: Timestamp) -> bool {
+        if !pod.has_token_volumes() || !self.settings.lock.applies_to(self.context.namespace) {
+            return false;
+        }
+        let mut token_volumes = pod.token_volumes();
+        self.csi_drivers.fill(&mut token_volumes);
+        let facts = PodFacts {
+            token_volumes,
+            ..pod.facts()
+        };
+        let request = self.context.clone().request(facts);
+        !lock::ungranted(&request, self.policies, self.settings, now).is_empty()
+    }
+
+    fn policy(&self, name: &PolicyName) -> Option<&Policy> {
+        let mut policies = self.policies.about(self.context.namespace);
+        policies.find(|policy| policy.name == *name).map(|policy| &**policy)
+    }
+}
+
+/// The fingerprint that the record of a pod would have with this grant.
+fn wanted(pod: &Pod, granted: &Granted) -> String {
+    let facts = pod.lasting_facts();
+    let name = |container: usize| facts.containers.get(container).map_or("", |container| container.name);
+    let grants = granted
+        .containers
+        .iter()
+        .map(|granted| (name(granted.container), &granted.grant));
+    fingerprint(&pod.service_account, grants)
+}
+
+fn share(policy: &PolicyName, state: State, grants: bool) -> PolicyShare {
+    PolicyShare {
+        policy: policy.clone(),
+        state,
+        grants,
+    }
+}

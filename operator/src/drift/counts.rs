@@ -1,0 +1,44 @@
+//! The number of pods in each state.
+
+use super::State;
+
+/// How many pods stand how to a policy, or to all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PodCounts {
+    /// To which it grants something now.
+    pub(crate) matched: i64,
+    /// That have it.
+    pub(crate) injected: i64,
+    /// That should have had it from the beginning.
+    pub(crate) missed: i64,
+    /// That a restart would change; also pods to which it no longer grants what they have.
+    pub(crate) outdated: i64,
+    /// Whose tokens come from SPIFFE, and to which nothing gives an identity.
+    pub(crate) without_spiffe_id: i64,
+}
+
+impl PodCounts {
+    /// Counts a pod in, or out by -1.
+    pub(crate) fn add(&mut self, state: State, matched: bool, by: i64) {
+        if matched {
+            self.matched += by;
+        }
+        match state {
+            State::Injected => self.injected += by,
+            State::Missed => self.missed += by,
+            State::Outdated => self.outdated += by,
+        }
+    }
+}
+
+impl PodCounts {
+    /// The counts with their names in metrics.
+    pub(crate) fn by_state(self) -> [(&'static str, i64); 4] {
+        [
+            ("matched", self.matched),
+            ("injected", self.injected),
+            ("missed", self.missed),
+            ("outdated", self.outdated),
+        ]
+    }
+}

@@ -1,0 +1,32 @@
+//! What the index is told.
+
+use crate::{drift::WatchedPod, issuer::Issuer, spiffe_ids::SpiffeIdEvent};
+use k8s_openapi::api::{
+    core::v1::{Namespace, ServiceAccount},
+    storage::v1::CSIDriver,
+};
+use kube::{
+    core::{DynamicObject, PartialObjectMeta},
+    runtime::watcher::Event,
+};
+
+/// An event of a watch, or a fact about the cluster.
+#[derive(Debug)]
+pub(crate) enum IndexEvent {
+    /// Of a pod.
+    Pod(Event<WatchedPod>),
+    /// Of a namespace.
+    Namespace(Event<PartialObjectMeta<Namespace>>),
+    /// Of a service account.
+    ServiceAccount(Event<PartialObjectMeta<ServiceAccount>>),
+    /// Of a policy of a namespace.
+    Policy(Event<DynamicObject>),
+    /// Of a policy of the cluster.
+    ClusterPolicy(Event<DynamicObject>),
+    /// Of a CSI driver.
+    CsiDriver(Event<CSIDriver>),
+    /// The cluster's issuer.
+    Issuer(Issuer),
+    /// Of a ClusterSPIFFEID.
+    SpiffeId(SpiffeIdEvent),
+}

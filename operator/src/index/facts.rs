@@ -1,0 +1,108 @@
+//! What is known about a policy, for its status.
+
+use super::{Index, Installation, policies::PolicyObject};
+use crate::{drift::PodCounts, issuer::Issuer};
+use jiff::Timestamp;
+use tokenscope_core::{Audience, InvalidPolicy, Policy, PolicyName};
+use tokenscope_crds::v1alpha1::PolicyStatus;
+
+/// A policy's object, and what its status follows from.
+#[derive(Debug)]
+pub(crate) struct PolicyInfo<'a> {
+    /// Its metadata.generation.
+    pub(crate) generation: Option<i64>,
+    /// The status that it has.
+    pub(crate) status: &'a PolicyStatus,
+    /// The facts; or why its namespace is not looked at.
+    pub(crate) facts: Result<PolicyFacts<'a>, String>,
+}
+
+/// What is known about a policy.
+#[derive(Debug)]
+pub(crate) struct PolicyFacts<'a> {
+    /// Its metadata.generation.
+    pub(crate) generation: Option<i64>,
+    /// Since when it says what it says.
+    pub(crate) effective_since: Timestamp,
+    /// What it says, or why it says nothing.
+    pub(crate) policy: Result<&'a Policy, &'a InvalidPolicy>,
+    /// How the pods stand to it.
+    pub(crate) counts: PodCounts,
+    /// Those that give some of the same pods another default role.
+    pub(crate) conflicts: Vec<&'a Policy>,
+    /// Whether it could be compared with all policies that it may be in conflict with.
+    pub(crate) compared: bool,
+    /// The cluster's issuer.
+    pub(crate) issuer: &'a Issuer,
+    /// The SPIFFE provider's.
+    pub(crate) spiffe_issuer: Option<&'a str>,
+    /// The audience where the policy names none.
+    pub(crate) default_audience: &'a Audience,
+    /// Whether the installation lets the operator evict pods of expired policies.
+    pub(crate) evicts_expired: bool,
+    /// What the lock says about the pods of its namespace; none for a cluster policy.
+    pub(crate) tokens: Option<NamespaceTokens<'a>>,
+    /// The CSI drivers that get tokens of an audience that is locked everywhere.
+    pub(crate) csi_drivers: Vec<&'a str>,
+}
+
+/// The pods of a namespace that hold a token of a locked audience which no policy grants them.
+#[derive(Debug)]
+pub(crate) struct NamespaceTokens<'a> {
+    /// Their names, in order.
+    pub(crate) pods: Vec<&'a str>,
+}
+
+impl Index {
+    /// What is known about a policy, if there is one of this name.
+    pub(crate) fn policy_info(&self, name: &PolicyName) -> Option<PolicyInfo<'_>> {
+        let object = self.objects.get(name)?;
+        let exceeded = name.namespace().and_then(|namespace| self.share_exceeded(namespace));
+        let facts = match (exceeded, &object.policy) {
+            (None, Some(policy)) => Ok(self.facts(name, object, policy.as_deref())),
+            (exceeded, _) => Err(exceeded.unwrap_or_default()),
+        };
+        Some(PolicyInfo {
+            generation: object.generation,
+            status: &object.status,
+            facts,
+        })
+    }
+
+    /// The UID of the object that a policy is, so that a write does not meet another one of the same name.
+    pub(crate) fn uid(&self, name: &PolicyName) -> Option<&str> {
+        self.objects.get(name)?.uid.as_deref()
+    }
+
+    fn facts<'a>(
+        &'a self,
+        name: &PolicyName,
+        object: &'a PolicyObject,
+        policy: Result<&'a Policy, &'a InvalidPolicy>,
+    ) -> PolicyFacts<'a> {
+        let conflicts = object.conflicts.iter().filter_map(|other| self.policy(other));
+        let namespace = name.namespace().filter(|_| self.needs_csi_drivers());
+        let Installation {
+            settings,
+            spiffe_issuer,
+            evicts_expired,
+            ..
+        } = &self.installation;
+        PolicyFacts {
+            generation: object.generation,
+            effective_since: object.effective_since(),
+            policy,
+            counts: self.assessments.counts(name),
+            conflicts: conflicts.collect(),
+            compared: object.compared,
+            issuer: self.issuer.as_ref().unwrap_or(&Issuer::Unknown),
+            spiffe_issuer: spiffe_issuer.as_deref(),
+            default_audience: &settings.default_audience,
+            evicts_expired: *evicts_expired,
+            tokens: namespace.map(|namespace| NamespaceTokens {
+                pods: self.assessments.ungranted_of(namespace).collect(),
+            }),
+            csi_drivers: self.csi_drivers_with_locked_tokens().collect(),
+        }
+    }
+}

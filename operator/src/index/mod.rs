@@ -1,0 +1,162 @@
+//! Everything that is known about the cluster, and what follows from it for each pod and policy. No API server, no clock.
+//!
+//! [`Index::apply`] takes an event in and only marks what it affects as dirty. [`Index::reassess`] looks again at that, and at
+//! nothing else: a pod that changed is assessed alone; a policy, namespace or service account has the pods of its namespace
+//! assessed again. What follows for a policy is read by [`Index::take_dirty_status`] and [`Index::policy_info`], what follows
+//! for pods by [`Index::findings`].
+
+mod assessments;
+mod conflicts;
+mod contents;
+mod dirty;
+mod event;
+mod facts;
+mod findings;
+mod pods;
+mod policies;
+mod share;
+mod shared;
+
+pub(crate) use event::IndexEvent;
+pub(crate) use facts::PolicyFacts;
+pub(crate) use findings::{Cause, Finding, Report, Siblings};
+pub(crate) use shared::SharedIndex;
+
+use crate::{
+    csi_drivers::CsiDrivers,
+    drift::{Pod, PodCounts},
+    issuer::Issuer,
+    spiffe_ids::SpiffeIds,
+};
+use assessments::Assessments;
+use contents::Annotated;
+use dirty::Dirty;
+use jiff::Timestamp;
+use policies::PolicyObject;
+use share::SHARE;
+use std::collections::{BTreeMap, BTreeSet};
+use tokenscope_core::{LockMode, PolicyName, Settings};
+use tokenscope_index::{NamespaceLabels, PolicyIndex, Store};
+
+/// A pod's namespace and name.
+pub(crate) type PodKey = (Box<str>, Box<str>);
+
+/// What the installation decides.
+#[derive(Clone, Debug)]
+pub(crate) struct Installation {
+    /// For all pods.
+    pub(crate) settings: Settings,
+    /// The operator's own namespace.
+    pub(crate) own_namespace: Box<str>,
+    /// Whether pods of expired policies are evicted where the policies ask for it.
+    pub(crate) evicts_expired: bool,
+    /// The issuer of the SPIFFE provider's tokens.
+    pub(crate) spiffe_issuer: Option<String>,
+}
+
+/// What is known and what follows.
+pub(crate) struct Index {
+    installation: Installation,
+    issuer: Option<Issuer>,
+    spiffe_ids: SpiffeIds,
+    csi_drivers: CsiDrivers,
+    /// Whether a list of CSI drivers was whole once.
+    csi_drivers_synced: bool,
+    namespaces: Store<NamespaceLabels>,
+    service_accounts: Store<Annotated>,
+    pods: Store<Pod>,
+    policies: PolicyIndex,
+    objects: BTreeMap<PolicyName, PolicyObject>,
+    /// Namespaces of which not all is kept, so that nothing in them is assessed.
+    over_share: BTreeSet<Box<str>>,
+    assessments: Assessments,
+    dirty: Dirty,
+    next_change: Option<Timestamp>,
+}
+
+impl Index {
+    /// Nothing is known yet.
+    pub(crate) fn new(installation: Installation, spiffe_ids: SpiffeIds) -> Self {
+        Self::with_share(installation, spiffe_ids, SHARE)
+    }
+
+    /// Whether it matters which tokens pods and CSI drivers hold: not where the lock is off.
+    pub(crate) fn needs_csi_drivers(&self) -> bool {
+        self.installation.settings.lock.mode != LockMode::Off
+    }
+
+    /// What is not known yet; none once all lists were whole once and the issuer was asked for.
+    pub(crate) fn waits_for(&self) -> Option<&'static str> {
+        let drivers_are_known = !self.needs_csi_drivers() || self.csi_drivers_synced;
+        let lists = [
+            (self.namespaces.is_synced(), "namespaces"),
+            (self.service_accounts.is_synced(), "service accounts"),
+            (self.policies.store(false).is_synced(), "policies"),
+            (self.policies.store(true).is_synced(), "cluster policies"),
+            (self.pods.is_synced(), "pods"),
+            (drivers_are_known, "CSI drivers"),
+        ];
+        let list = lists.into_iter().find(|(synced, _)| !synced).map(|(_, kind)| kind);
+        let issuer = || self.issuer.is_none().then_some("the cluster's issuer");
+        list.or_else(issuer)
+    }
+
+    /// Takes an event in.
+    pub(crate) fn apply(&mut self, event: IndexEvent, now: Timestamp) {
+        match event {
+            IndexEvent::Pod(event) => self.apply_pod(event),
+            IndexEvent::Namespace(event) => self.apply_namespace(event),
+            IndexEvent::ServiceAccount(event) => self.apply_service_account(event),
+            IndexEvent::Policy(event) => self.apply_policy(event, false, now),
+            IndexEvent::ClusterPolicy(event) => self.apply_policy(event, true, now),
+            IndexEvent::CsiDriver(event) => self.apply_csi_driver(event),
+            IndexEvent::SpiffeId(event) => self.apply_spiffe_id(event),
+            IndexEvent::Issuer(issuer) => {
+                if self.issuer.as_ref() != Some(&issuer) {
+                    self.issuer = Some(issuer);
+                    self.enqueue_all_statuses();
+                }
+            }
+        }
+    }
+
+    /// Whether anything has to be assessed again at `now`.
+    pub(crate) fn is_dirty(&self, now: Timestamp) -> bool {
+        self.dirty.has_pods_or_policies() || self.next_change.is_some_and(|at| at <= now)
+    }
+
+    /// When a policy's expiry or schedule changes something next.
+    pub(crate) fn next_change(&self) -> Option<Timestamp> {
+        self.next_change
+    }
+
+    /// The number of pods in each state.
+    pub(crate) fn totals(&self) -> PodCounts {
+        self.assessments.totals()
+    }
+
+    /// The number of policies that are ready, and of those that are not.
+    pub(crate) fn policies_by_readiness(&self) -> (usize, usize) {
+        let ready = self.objects.values().filter(|object| object.is_ready()).count();
+        (ready, self.objects.len() - ready)
+    }
+
+    /// The number of pods that hold a token of a locked audience that no policy grants them.
+    pub(crate) fn pods_with_ungranted_token(&self) -> usize {
+        self.assessments.ungranted()
+    }
+
+    /// The CSI drivers that get tokens of a locked audience, by name.
+    pub(crate) fn csi_drivers_with_locked_tokens(&self) -> impl Iterator<Item = &str> {
+        let drivers = self.csi_drivers.with_locked_tokens(&self.installation.settings.lock);
+        drivers.filter(|_| self.needs_csi_drivers())
+    }
+
+    /// The pods to which something is to be done.
+    pub(crate) fn findings(&self) -> impl Iterator<Item = (&PodKey, &Finding)> {
+        self.assessments.findings()
+    }
+}
+
+#[cfg(test)]
+mod tests;

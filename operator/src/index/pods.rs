@@ -1,0 +1,114 @@
+//! What follows for each pod.
+
+use super::{Cause, Finding, Index, PodKey, Report, Siblings, findings::missed_message};
+use crate::drift::{Assessment, Assessor, Pod, State};
+use jiff::Timestamp;
+use std::collections::{BTreeSet, HashMap};
+use tokenscope_core::{Decision, PolicyName};
+use tokenscope_index::PodContext;
+
+impl Index {
+    pub(super) fn assess_pod(&mut self, namespace: &str, name: &str, now: Timestamp) {
+        let pod = self.pods.value(namespace, name);
+        let pod = pod.filter(|_| !self.over_share.contains(namespace));
+        let assessed = pod.and_then(|pod| {
+            let effective_since = |name: &PolicyName| self.effective_since(name);
+            let assess = |assessor: Assessor<'_>| assessor.assess(pod, now, effective_since);
+            self.with_assessor(namespace, pod, assess)
+        });
+        let assessment = assessed.unwrap_or_default();
+        let finding = pod.and_then(|pod| finding(pod, &assessment, now));
+        let dirty = &mut self.dirty.statuses;
+        if self.assessments.put(namespace, name, &assessment, finding, dirty) {
+            self.enqueue_statuses_of(namespace);
+        }
+    }
+
+    /// Takes out what was counted and found of a pod that is gone.
+    pub(super) fn forget_pod(&mut self, namespace: &str, name: &str) {
+        let dirty = &mut self.dirty.statuses;
+        let gone = Assessment::default();
+        if self.assessments.put(namespace, name, &gone, None, dirty) {
+            self.enqueue_statuses_of(namespace);
+        }
+    }
+
+    /// What there is to tell about a missed pod.
+    pub(crate) fn report(&self, (namespace, name): &PodKey, now: Timestamp) -> Option<Report> {
+        let pod = self.pods.value(namespace, name)?;
+        let decision = self.decide(namespace, pod, now)?;
+        Some(Report {
+            pod: pod.clone(),
+            message: missed_message(&decision),
+        })
+    }
+
+    /// What a pod should get.
+    pub(super) fn decide(&self, namespace: &str, pod: &Pod, now: Timestamp) -> Option<Decision> {
+        self.with_assessor(namespace, pod, |assessor| assessor.decide(pod, now))
+    }
+
+    /// Nothing as long as the namespace is not known.
+    fn with_assessor<T>(&self, namespace: &str, pod: &Pod, ask: impl FnOnce(Assessor<'_>) -> T) -> Option<T> {
+        let labels = &self.namespaces.value("", namespace)?.labels;
+        let account = self.service_accounts.value(namespace, &pod.service_account);
+        let annotations = account.map(|account| account.annotations.pairs()).unwrap_or_default();
+        Some(ask(Assessor {
+            context: PodContext {
+                namespace,
+                namespace_labels: labels.borrowed(),
+                service_account: &pod.service_account,
+                service_account_annotations: annotations.borrowed(),
+            },
+            annotated_since: account.map(|account| account.since),
+            policies: self.policies.set(),
+            settings: &self.installation.settings,
+            spiffe_ids: &self.spiffe_ids,
+            csi_drivers: &self.csi_drivers,
+        }))
+    }
+
+    /// Has the status of a namespace's own policies looked at again.
+    fn enqueue_statuses_of(&mut self, namespace: &str) {
+        let own = self.policies.set().about(namespace).map(|policy| &policy.name);
+        let own = own.filter(|name| !name.is_cluster()).cloned();
+        self.dirty.statuses.extend(own);
+    }
+
+    /// Whether a pod is ready.
+    pub(crate) fn is_ready(&self, (namespace, name): &PodKey) -> bool {
+        self.pods.value(namespace, name).is_some_and(|pod| pod.ready)
+    }
+
+    /// By UID, the controllers whose pods something is to be done to. The cost is linear in the pods of their namespaces.
+    pub(crate) fn siblings(&self) -> HashMap<&str, Siblings> {
+        let findings = || self.assessments.findings();
+        let controllers = findings().filter_map(|(_, finding)| finding.controller.as_deref());
+        let mut siblings: HashMap<&str, Siblings> = controllers
+            .map(|controller| (controller, Siblings::default()))
+            .collect();
+        let namespaces: BTreeSet<&str> = findings().map(|((namespace, _), _)| &**namespace).collect();
+        for (_, pod) in namespaces.into_iter().flat_map(|namespace| self.pods.iter(namespace)) {
+            let controller = pod.controller().map_or("", |owner| &owner.uid);
+            if let Some(siblings) = siblings.get_mut(controller) {
+                siblings.add(pod);
+            }
+        }
+        siblings
+    }
+}
+
+fn finding(pod: &Pod, assessment: &Assessment, now: Timestamp) -> Option<Finding> {
+    let (cause, evictable) = match (&assessment.expired, assessment.state) {
+        (Some(policy), _) => (Cause::Expired(policy.clone()), true),
+        (None, Some(State::Missed)) => (Cause::Missed, assessment.lacks_for_certain),
+        (None, _) => return None,
+    };
+    Some(Finding {
+        cause,
+        since: now,
+        uid: pod.uid.clone(),
+        controller: pod.controller().map(|owner| owner.uid.clone()),
+        evictable,
+    })
+}

@@ -1,0 +1,207 @@
+//! Events of policies, and what is known of each.
+
+use super::{Index, contents::created};
+use crate::versions::is_older;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::{core::DynamicObject, runtime::watcher::Event};
+use std::{collections::BTreeSet, sync::Arc};
+use tokenscope_core::{InvalidPolicy, Policy, PolicyName};
+use tokenscope_crds::{conditions::ConditionType, read, v1alpha1::PolicyStatus};
+use tokenscope_index::{PolicyUpdate, estimate};
+
+/// A policy as the API server has it.
+pub(super) struct PolicyObject {
+    pub(super) uid: Option<String>,
+    version: Option<String>,
+    pub(super) generation: Option<i64>,
+    created: Timestamp,
+    /// When this process first saw this generation.
+    seen: Timestamp,
+    /// What it says; none where its namespace's share left no room for it.
+    pub(super) policy: Option<Result<Arc<Policy>, InvalidPolicy>>,
+    pub(super) status: PolicyStatus,
+    pub(super) next_change: Option<Timestamp>,
+    pub(super) conflicts: BTreeSet<PolicyName>,
+    /// Whether it could be compared with all policies that it may be in conflict with.
+    pub(super) compared: bool,
+}
+
+impl PolicyObject {
+    /// What it says, if that makes sense.
+    pub(super) fn policy(&self) -> Option<&Policy> {
+        self.policy.as_ref()?.as_deref().ok()
+    }
+
+    /// Since when it says what it says.
+    pub(super) fn effective_since(&self) -> Timestamp {
+        if self.generation.is_none_or(|generation| generation <= 1) {
+            return self.created;
+        }
+        let noted = self.status.generation_observed_at.as_ref();
+        match noted.filter(|_| self.status.observed_generation == self.generation) {
+            Some(Time(at)) => *at,
+            None => self.seen,
+        }
+    }
+
+    /// Whether its status says that there is nothing to do.
+    pub(super) fn is_ready(&self) -> bool {
+        let mut conditions = self.status.conditions.iter();
+        conditions.any(|present| present.type_ == ConditionType::Ready.as_str() && present.status == "True")
+    }
+}
+
+impl Index {
+    pub(super) fn apply_policy(&mut self, event: Event<DynamicObject>, cluster: bool, now: Timestamp) {
+        if let Event::InitApply(object) | Event::Apply(object) = &event
+            && self.knows_newer(object)
+        {
+            self.policies.note_listed(&read::name(object));
+            return;
+        }
+        let updates = self.policies.apply(cluster, event, bytes_besides);
+        self.note_policies(updates, now);
+    }
+
+    /// Takes in an object as the API server gave it in answer to an own write. One that was deleted meanwhile does not come
+    /// back by this way.
+    pub(crate) fn apply_own_write(&mut self, object: DynamicObject, now: Timestamp) {
+        if !self.knows_newer(&object) {
+            let updates = self.policies.replace(object, bytes_besides);
+            self.note_policies(updates, now);
+        }
+    }
+
+    fn knows_newer(&self, object: &DynamicObject) -> bool {
+        self.objects.get(&read::name(object)).is_some_and(|known| {
+            let version = object.metadata.resource_version.as_deref();
+            known.uid == object.metadata.uid && is_older(version, known.version.as_deref())
+        })
+    }
+
+    fn note_policies(&mut self, updates: Vec<PolicyUpdate>, now: Timestamp) {
+        for update in updates {
+            match update {
+                PolicyUpdate::Gone(name) => self.forget_policy(&name),
+                PolicyUpdate::Put { name, object, policy } => {
+                    if let Some(namespace) = name.namespace() {
+                        self.check_share(namespace);
+                    }
+                    self.put_policy(name, &object, policy, now);
+                }
+            }
+        }
+    }
+
+    fn put_policy(
+        &mut self,
+        name: PolicyName,
+        object: &DynamicObject,
+        policy: Option<Result<Arc<Policy>, InvalidPolicy>>,
+        now: Timestamp,
+    ) {
+        let metadata = &object.metadata;
+        let status = read::status(object);
+        let (mut seen, mut conflicts) = (whole_seconds(now), BTreeSet::new());
+        if let Some(known) = self.objects.get_mut(&name) {
+            if known.uid == metadata.uid && known.generation == metadata.generation {
+                seen = known.seen;
+            }
+            conflicts = std::mem::take(&mut known.conflicts);
+        }
+        let found = PolicyObject {
+            uid: metadata.uid.clone(),
+            version: metadata.resource_version.clone(),
+            generation: metadata.generation,
+            created: created(metadata),
+            seen,
+            next_change: next_change(policy.as_ref(), now),
+            status: if policy.is_some() {
+                status
+            } else {
+                conditions_of(status)
+            },
+            policy,
+            conflicts,
+            compared: true,
+        };
+        self.replace_policy(name, found);
+    }
+
+    fn replace_policy(&mut self, name: PolicyName, mut found: PolicyObject) {
+        let before = self.objects.get(&name);
+        let has_other_status = before.is_none_or(|before| before.status != found.status);
+        let says_another = before.is_none_or(|before| {
+            before.uid != found.uid || before.generation != found.generation || before.policy != found.policy
+        });
+        if let Some(before) = before.filter(|_| !says_another) {
+            found.next_change = before.next_change;
+        }
+        if has_other_status {
+            self.dirty.statuses.insert(name.clone());
+        }
+        if says_another {
+            self.dirty.mark_policy(&name);
+        }
+        self.objects.insert(name, found);
+    }
+
+    fn forget_policy(&mut self, name: &PolicyName) {
+        if let Some(object) = self.objects.remove(name) {
+            self.forget_conflicts(name, &object.conflicts);
+            self.dirty.statuses.remove(name);
+            self.dirty.mark_policy(name);
+        }
+        if let Some(namespace) = name.namespace() {
+            self.check_share(namespace);
+        }
+    }
+
+    /// Notes when each policy's standing changes next, and has those looked at again whose standing changed until `now`.
+    pub(super) fn mark_due_policies(&mut self, now: Timestamp) {
+        let mut due = Vec::new();
+        for (name, object) in &mut self.objects {
+            if object.next_change.is_some_and(|at| at <= now) {
+                object.next_change = next_change(object.policy.as_ref(), now);
+                due.push(name.clone());
+            }
+        }
+        for name in due {
+            self.dirty.mark_policy(&name);
+        }
+        self.next_change = self.objects.values().filter_map(|object| object.next_change).min();
+    }
+
+    pub(super) fn policy(&self, name: &PolicyName) -> Option<&Policy> {
+        self.objects.get(name)?.policy()
+    }
+
+    /// Since when a policy says what it says.
+    pub(super) fn effective_since(&self, name: &PolicyName) -> Timestamp {
+        let object = self.objects.get(name);
+        object.map_or(Timestamp::MAX, PolicyObject::effective_since)
+    }
+}
+
+fn next_change(policy: Option<&Result<Arc<Policy>, InvalidPolicy>>, now: Timestamp) -> Option<Timestamp> {
+    policy?.as_ref().ok()?.next_change(now)
+}
+
+/// What is kept of an object beside what it states.
+fn bytes_besides(object: &DynamicObject) -> usize {
+    size_of::<PolicyObject>() + object.data.get("status").map_or(0, estimate)
+}
+
+/// Of the status of a policy that is not kept, the part that the operator goes on to write.
+fn conditions_of(status: PolicyStatus) -> PolicyStatus {
+    PolicyStatus {
+        conditions: status.conditions,
+        ..PolicyStatus::default()
+    }
+}
+
+/// As the API server keeps times.
+fn whole_seconds(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(at.as_second()).unwrap_or(at)
+}

@@ -1,0 +1,211 @@
+//! A namespace that takes more than its share, and the order of events.
+
+use super::*;
+
+/// A small share, so that little fills it.
+const SHARE: usize = 1 << 20;
+
+fn test_with_small_share() -> Test {
+    Test::with_share(Settings::default(), SHARE)
+}
+
+/// A pod that takes a twentieth of a namespace's share.
+fn heavy(name: &str) -> Value {
+    let mut object = pod("shop", name, at("07:00"), &json!({}));
+    object["metadata"]["labels"] = json!({"heavy": "x".repeat(SHARE / 20)});
+    object
+}
+
+fn change(object: &Value) -> IndexEvent {
+    IndexEvent::Pod(Event::Apply(serde_json::from_value(object.clone()).unwrap()))
+}
+
+fn deleted(object: &Value) -> IndexEvent {
+    IndexEvent::Pod(Event::Delete(serde_json::from_value(object.clone()).unwrap()))
+}
+
+#[test]
+fn a_namespace_over_its_share_is_not_judged_says_so_and_harms_no_other() {
+    let mut test = test_with_small_share();
+    let policy = test.policy("orders", &default_role(ROLE));
+    let everywhere = test.cluster_policy(
+        "all",
+        &json!({"subjects": [{"serviceAccounts": ["orders"]}], "roles": {"default": ROLE}}),
+    );
+    test.namespace("bank", &json!({}));
+    test.apply(change(&pod("bank", "b", at("07:00"), &json!({}))));
+    test.pod("a", at("07:00"), &json!({}));
+    assert_eq!(test.counts(&policy), [1, 0, 1, 0]);
+    for number in 0..30 {
+        test.apply(change(&heavy(&format!("heavy-{number}"))));
+    }
+    test.reassess();
+    assert_eq!(test.index.namespaces_over_share(), 1);
+    let status = test.status(&policy);
+    assert_eq!(status.matched_pods, None);
+    assert_eq!(test.ready_reason(&policy), "NamespaceOverShare");
+    assert!(test.ready_message(&policy).contains("24 MiB"));
+    assert_eq!(test.counts(&everywhere), [1, 0, 1, 0], "the pod of the other namespace");
+    assert_eq!(test.index.findings().count(), 1);
+
+    let kept = test.index.pods.iter("shop");
+    let kept: usize = kept.map(|(_, pod)| pod.bytes()).sum();
+    assert!(kept <= SHARE, "{kept}");
+}
+
+#[test]
+fn a_namespace_that_is_within_its_share_again_is_judged_once_lists_were_read_anew() {
+    let mut test = test_with_small_share();
+    let policy = test.policy("orders", &default_role(ROLE));
+    let pods: Vec<Value> = (0..25).map(|number| heavy(&format!("pod-{number}"))).collect();
+    for object in &pods {
+        test.apply(change(object));
+    }
+    assert!(!test.index.wants_lists());
+    for object in &pods[..10] {
+        test.apply(deleted(object));
+    }
+    assert!(test.index.wants_lists());
+    assert_eq!(test.ready_reason(&policy), "NamespaceOverShare");
+
+    test.apply(IndexEvent::Pod(Event::Init));
+    for object in &pods[10..] {
+        test.apply(IndexEvent::Pod(Event::InitApply(
+            serde_json::from_value(object.clone()).unwrap(),
+        )));
+    }
+    test.apply(IndexEvent::Pod(Event::InitDone));
+    assert!(!test.index.wants_lists());
+    assert_eq!(test.counts(&policy), [15, 0, 15, 0]);
+    assert_eq!(test.index.namespaces_over_share(), 0);
+}
+
+#[test]
+fn policies_and_service_accounts_count_too() {
+    let mut test = test_with_small_share();
+    let mut spec = default_role(ROLE);
+    spec["description"] = "x".repeat(SHARE / 4).into();
+    let policies: Vec<_> = (0..5).map(|number| test.policy(&format!("p{number}"), &spec)).collect();
+    assert_eq!(test.ready_reason(&policies[0]), "NamespaceOverShare");
+    for policy in &policies[1..] {
+        test.delete_policy(policy);
+    }
+    assert_eq!(test.index.namespaces_over_share(), 0);
+    assert_ne!(test.ready_reason(&policies[0]), "NamespaceOverShare");
+
+    for number in 0..1000 {
+        test.account(&format!("account-{number}"), &"x".repeat(20_000), at("01:00"));
+    }
+    assert_eq!(test.index.namespaces_over_share(), 1);
+    let accounts = test.index.service_accounts.iter("shop");
+    let kept = accounts.map(|(_, account)| account.annotations.bytes());
+    assert!(kept.sum::<usize>() <= SHARE);
+}
+
+/// A number sequence that is the same in every run: the linear congruential generator of Knuth's MMIX.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).unwrap() % bound
+    }
+}
+
+/// What the status of a policy says: its counts, and why it is ready or not.
+type Said = (String, [Option<i64>; 5], String);
+
+/// Everything that follows for the outside.
+fn outcome(test: &mut Test) -> (Vec<Said>, [i64; 4], Vec<String>, usize) {
+    test.written();
+    let names: Vec<_> = test.index.objects.keys().cloned().collect();
+    let mut statuses = Vec::new();
+    for name in names {
+        let status = test.status(&name);
+        let counts = [
+            status.matched_pods,
+            status.injected_pods,
+            status.missed_pods,
+            status.outdated_pods,
+            status.ungranted_token_pods,
+        ];
+        statuses.push((name.to_string(), counts, test.ready_reason(&name)));
+    }
+    let findings = test
+        .index
+        .findings()
+        .map(|(key, finding)| format!("{key:?} {:?} {}", finding.cause, finding.evictable));
+    (
+        statuses,
+        test.totals(),
+        findings.collect(),
+        test.index.pods_with_ungranted_token(),
+    )
+}
+
+#[test]
+fn any_order_of_events_comes_to_what_a_fresh_list_does() {
+    for seed in 0..100 {
+        let mut numbers = Numbers(seed);
+        let mut test = test_with_small_share();
+        let mut present: BTreeMap<String, Value> = BTreeMap::new();
+        let mut policies: BTreeMap<String, (i64, Value)> = BTreeMap::new();
+        for _ in 0..120 {
+            let name = format!("pod-{}", numbers.below(12));
+            match numbers.below(8) {
+                0 | 1 => {
+                    let role = [ROLE, OTHER_ROLE][numbers.below(2)];
+                    let spec = if numbers.below(2) == 0 {
+                        default_role(role)
+                    } else {
+                        json!({"subjects": [{}], "roles": {"allowed": [role]}})
+                    };
+                    let policy = format!("policy-{}", numbers.below(3));
+                    let generation = policies.get(&policy).map_or(1, |(generation, _)| generation + 1);
+                    // A generation counts from when it was seen, which a fresh list can't know: so it is a new object.
+                    test.delete_policy(&PolicyName::namespaced("shop", &policy));
+                    test.policy_object(&policy, 1, &spec);
+                    policies.insert(policy, (generation, spec));
+                }
+                2 => {
+                    if let Some(object) = present.remove(&name) {
+                        test.apply(deleted(&object));
+                    }
+                }
+                3 => test.reassess(),
+                4 => {
+                    let mut object = heavy(&name);
+                    object["metadata"]["uid"] = "heavy".into();
+                    object["metadata"]["labels"]["size"] = numbers.below(100).to_string().into();
+                    test.apply(change(&object));
+                    present.insert(name, object);
+                }
+                _ => {
+                    let (early, holds) = (numbers.below(2), numbers.below(2));
+                    let mut object = pod("shop", &name, at(["05:00", "07:00"][early]), &json!({}));
+                    // Time and spec of a pod never change.
+                    object["metadata"]["uid"] = format!("{early} {holds}").into();
+                    if holds == 1 {
+                        let token = json!({"serviceAccountToken": {"audience": "sts.amazonaws.com", "path": "t"}});
+                        object["spec"]["volumes"] = json!([{"name": "t", "projected": {"sources": [token]}}]);
+                    }
+                    let annotations = [json!({}), json!({"tokenscope.io/role-arn": ROLE})];
+                    object["metadata"]["annotations"] = annotations[numbers.below(2)].clone();
+                    test.apply(change(&object));
+                    present.insert(name, object);
+                }
+            }
+        }
+        let mut fresh = test_with_small_share();
+        for object in present.values() {
+            fresh.apply(change(object));
+        }
+        for (name, (_, spec)) in &policies {
+            fresh.policy_object(name, 1, spec);
+        }
+        assert_eq!(outcome(&mut test), outcome(&mut fresh), "seed {seed}");
+    }
+}

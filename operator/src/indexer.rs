@@ -1,0 +1,149 @@
+//! The task that keeps the index: events → [`crate::index::Index::apply`] → [`crate::index::Index::reassess`].
+
+use crate::{
+    index::{Index, IndexEvent, SharedIndex},
+    metrics::Metrics,
+    watches::QUEUE,
+};
+use jiff::Timestamp;
+use std::{convert::Infallible, sync::Arc};
+use tokenscope_platform::health::{Gate, Heartbeat};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Duration, Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+/// Between two looks at what changed: the first of many changes waits for the others, however many follow.
+const GATHER: Duration = Duration::from_millis(200);
+/// Between two times that all numbers are set, however much happens.
+const COUNT_PAUSE: Duration = Duration::from_secs(1);
+/// How often the task shows at least that it lives.
+const TICK: Duration = Duration::from_secs(10);
+
+/// The task.
+pub(crate) struct Indexer {
+    /// What is known.
+    pub(crate) index: SharedIndex,
+    /// Has watches begin again with a list.
+    pub(crate) wants_lists: watch::Sender<bool>,
+    /// After how long the status of every policy is looked at again.
+    pub(crate) resync: Duration,
+    /// Open once everything was looked at.
+    pub(crate) gate: Gate,
+    /// That the task lives.
+    pub(crate) heartbeat: Heartbeat,
+    /// What is counted.
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// When what is done next.
+struct Due {
+    reassess: Instant,
+    resync: Instant,
+    count: Instant,
+}
+
+impl Indexer {
+    /// Runs until `stop`.
+    pub(crate) async fn run(
+        self,
+        mut events: mpsc::Receiver<IndexEvent>,
+        stop: CancellationToken,
+    ) -> Result<(), Infallible> {
+        let mut batch = Vec::new();
+        let now = Instant::now();
+        let mut due = Due {
+            reassess: now,
+            resync: now + self.resync,
+            count: now,
+        };
+        let mut wake = now;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                count = events.recv_many(&mut batch, QUEUE) => {
+                    if count == 0 {
+                        return Ok(());
+                    }
+                    self.index.apply(batch.drain(..), Timestamp::now()).await;
+                    wake = wake.min(due.reassess);
+                    if Instant::now() < wake {
+                        continue;
+                    }
+                }
+                () = sleep_until(wake) => {}
+            }
+            self.heartbeat.touch();
+            wake = self.step(&mut due, Timestamp::now()).await;
+        }
+    }
+
+    /// Does what is due, and answers when to look again.
+    async fn step(&self, due: &mut Due, now: Timestamp) -> Instant {
+        if let Some(kind) = self.index.lock().await.waits_for() {
+            self.gate.close(format!("{kind} not read yet"));
+            return Instant::now() + TICK;
+        }
+        let began = Instant::now();
+        if began >= due.reassess && self.reassess(now).await {
+            self.metrics.passes.observe(began.elapsed().as_secs_f64());
+            due.reassess = Instant::now() + GATHER;
+        }
+        let mut index = self.index.lock().await;
+        if began >= due.resync {
+            index.enqueue_all_statuses();
+            self.index.notify();
+            due.resync = began + self.resync;
+        }
+        if began >= due.count {
+            self.count(&index);
+            due.count = began + COUNT_PAUSE;
+        }
+        // Whoever follows watches hears of it; at the process's end nobody does.
+        self.wants_lists.send_if_modified(|wanted| {
+            let wants = index.wants_lists();
+            std::mem::replace(wanted, wants) != wants
+        });
+        self.gate.open();
+        let tick = Instant::now() + TICK;
+        if index.is_dirty(now) {
+            return tick.min(due.reassess);
+        }
+        // Also after the clock was set, it is never longer than a tick.
+        let next = index.next_change().map(|next| {
+            let pause = Duration::try_from(now.duration_until(next)).unwrap_or(GATHER);
+            Instant::now() + pause
+        });
+        tick.min(next.unwrap_or(tick))
+    }
+
+    /// Looks at all that changed, in parts, so that others have their turn between two; answers whether anything did.
+    async fn reassess(&self, now: Timestamp) -> bool {
+        let mut any = false;
+        loop {
+            let mut index = self.index.lock().await;
+            if !index.is_dirty(now) {
+                break;
+            }
+            index.reassess(now);
+            drop(index);
+            any = true;
+            self.heartbeat.touch();
+            tokio::task::yield_now().await;
+        }
+        if any {
+            self.index.notify();
+        }
+        any
+    }
+
+    fn count(&self, index: &Index) {
+        self.metrics.pods(index.totals().by_state());
+        let (ready, not_ready) = index.policies_by_readiness();
+        self.metrics.policies(ready, not_ready);
+        let drivers = index.csi_drivers_with_locked_tokens().count();
+        self.metrics.lock(index.pods_with_ungranted_token(), drivers);
+        self.metrics.namespaces_over_share(index.namespaces_over_share());
+    }
+}

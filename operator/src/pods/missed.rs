@@ -1,0 +1,95 @@
+//! What is told about pods that run without what they should have: Warning Events on them and their owners.
+
+use crate::{
+    events::{EventReason, Notice},
+    index::Report,
+};
+use jiff::SignedDuration;
+use k8s_openapi::api::core::v1::ObjectReference;
+use std::collections::HashSet;
+use tokenscope_core::pod::OwnerReference;
+
+/// For how long a pod must be known as missed: watches don't arrive in the order in which things happened.
+pub(super) const SETTLED: SignedDuration = SignedDuration::from_secs(2);
+
+/// How many owners are remembered, so that each is told once, not once a pod.
+const REMEMBERED: usize = 4096;
+
+/// Which pods were told of.
+#[derive(Default)]
+pub(super) struct Progress {
+    told: HashSet<Box<str>>,
+    told_owners: HashSet<Box<str>>,
+}
+
+impl Progress {
+    /// Whether the pod of this UID was told of.
+    pub(super) fn is_told(&self, uid: &str) -> bool {
+        self.told.contains(uid)
+    }
+
+    /// Notes that it was.
+    pub(super) fn note_told(&mut self, uid: &str) {
+        self.told.insert(uid.into());
+    }
+
+    /// Whether an owner of this UID is told of for the first time, which is noted.
+    pub(super) fn is_new_owner(&mut self, uid: &str) -> bool {
+        if self.told_owners.len() >= REMEMBERED {
+            self.told_owners.clear();
+        }
+        self.told_owners.insert(uid.into())
+    }
+
+    /// Forgets all pods but these.
+    pub(super) fn keep(&mut self, is_missed: impl Fn(&str) -> bool) {
+        self.told.retain(|uid| is_missed(uid));
+    }
+}
+
+/// What is told about a missed pod: on itself, and on its owner if `with_owner`.
+pub(super) fn notices(namespace: &str, report: &Report, with_owner: bool) -> Vec<Notice> {
+    let Report { pod, message } = report;
+    let itself = OwnerReference {
+        api_version: "v1".into(),
+        kind: "Pod".into(),
+        name: pod.name.clone(),
+        uid: pod.uid.clone(),
+        controller: None,
+    };
+    let mut notices = vec![notice(namespace, &itself, format!("it {message}"))];
+    if let Some(owner) = pod.owner.as_ref().filter(|_| with_owner) {
+        let of_owner = format!("its pod {} (and maybe others) {message}", pod.name);
+        notices.push(notice(namespace, owner, of_owner));
+    }
+    notices
+}
+
+fn notice(namespace: &str, about: &OwnerReference<Box<str>>, message: String) -> Notice {
+    Notice {
+        name: format!("tokenscope-missed.{}", about.uid),
+        about: ObjectReference {
+            api_version: Some(about.api_version.to_string()),
+            kind: Some(about.kind.to_string()),
+            name: Some(about.name.to_string()),
+            uid: Some(about.uid.to_string()),
+            namespace: Some(namespace.into()),
+            ..ObjectReference::default()
+        },
+        reason: EventReason::CredentialsMissed,
+        message,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_longer_missed_is_forgotten() {
+        let mut progress = Progress::default();
+        progress.note_told("a");
+        progress.keep(|uid| uid == "b");
+        assert!(!progress.is_told("a"));
+    }
+}

@@ -1,0 +1,147 @@
+//! When the loop asks the webhook and evicts a pod; no API server is asked.
+
+use super::*;
+use crate::{
+    events::Notice,
+    index::{IndexEvent, Installation},
+    issuer::Issuer,
+    spiffe_ids::SpiffeIds,
+};
+use jiff::SignedDuration;
+use kube::{Config, runtime::watcher::Event};
+use serde_json::{Value, json};
+use tokenscope_core::Settings;
+use tokenscope_platform::{health::Gates, lease::Claim};
+use tokio::sync::{mpsc, watch};
+
+const ROLE: &str = "arn:aws:iam::111122223333:role/shop/orders";
+
+fn now() -> Timestamp {
+    "2026-11-22T10:00:00Z".parse().unwrap()
+}
+
+fn pod(name: &str, created: &str, labels: &Value, annotations: &Value) -> Value {
+    json!({
+        "metadata": {
+            "name": name, "namespace": "shop", "uid": name, "creationTimestamp": created, "labels": labels,
+            "annotations": annotations,
+            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "rs", "uid": "rs", "controller": true}],
+        },
+        "spec": {"serviceAccountName": "orders", "containers": [{"name": "app"}]},
+        "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
+    })
+}
+
+/// An index with a policy since six o'clock and these pods.
+fn index(pods: &[Value]) -> Index {
+    let installation = Installation {
+        settings: Settings::default(),
+        own_namespace: "tokenscope-system".into(),
+        evicts_expired: false,
+        spiffe_issuer: None,
+    };
+    let mut index = Index::new(installation, SpiffeIds::default());
+    let policy = json!({
+        "apiVersion": "tokenscope.io/v1alpha1", "kind": "TokenScopePolicy",
+        "metadata": {"name": "orders", "namespace": "shop", "uid": "u", "generation": 1, "creationTimestamp": "2026-11-22T06:00:00Z"},
+        "spec": {"subjects": [{}], "roles": {"default": ROLE}},
+    });
+    let namespace = json!({"metadata": {"name": "shop"}});
+    let mut events = vec![
+        IndexEvent::Namespace(Event::Apply(serde_json::from_value(namespace).unwrap())),
+        IndexEvent::Policy(Event::Apply(serde_json::from_value(policy).unwrap())),
+        IndexEvent::Issuer(Issuer::Unknown),
+    ];
+    let pods = pods.iter().map(|pod| serde_json::from_value(pod.clone()).unwrap());
+    events.extend(pods.map(|pod| IndexEvent::Pod(Event::Apply(pod))));
+    for event in events {
+        index.apply(event, now());
+    }
+    while index.is_dirty(now()) {
+        index.reassess(now());
+    }
+    index
+}
+
+fn controller(index: Index) -> (PodController, mpsc::Receiver<Notice>) {
+    let (sender, notices) = mpsc::channel(64);
+    let (_, claim) = watch::channel(Claim::default());
+    let (_, bundles) = watch::channel(None);
+    let gates = Gates::default();
+    let metrics = Arc::new(Metrics::default());
+    let controller = PodController {
+        client: Client::try_from(Config::new("http://127.0.0.1:9".parse().unwrap())).unwrap(),
+        leader: Leader::new(claim),
+        index: SharedIndex::new(index),
+        events: EventSender::new(sender, metrics.clone()),
+        evictions: Evictions {
+            missed: true,
+            expired: false,
+        },
+        probe: Probe {
+            address: "127.0.0.1:9".into(),
+            bundles,
+            client_certificate: None,
+        },
+        heartbeat: gates.heartbeat("pods", Duration::from_secs(300)),
+        metrics,
+    };
+    (controller, notices)
+}
+
+#[tokio::test]
+async fn a_pod_is_evicted_only_after_the_webhook_itself_has_answered_whatever_pods_say() {
+    let missed = pod("missed", "2026-11-22T07:00:00Z", &json!({}), &json!({}));
+    let record = json!({"grants": [], "hash": "0", "labels": {}, "annotations": {}}).to_string();
+    let forged = [
+        pod(
+            "a",
+            "2026-11-22T09:59:00Z",
+            &json!({"tokenscope.io/reviewed": "granted"}),
+            &json!({"tokenscope.io/grant": record}),
+        ),
+        pod(
+            "b",
+            "2026-11-22T09:59:00Z",
+            &json!({"tokenscope.io/reviewed": "untouched"}),
+            &json!({}),
+        ),
+        pod(
+            "c",
+            "2026-11-22T09:59:00Z",
+            &json!({}),
+            &json!({"tokenscope.io/reviewed": "granted"}),
+        ),
+    ];
+    let (controller, _notices) = controller(index(&[&[missed], &forged[..]].concat()));
+    let index = controller.index.lock().await;
+    let (running, mut progress) = (Running::new(), Progress::default());
+    let settled = now() + SignedDuration::from_secs(10);
+
+    controller.deal_with(&index, &running, &mut progress, settled);
+    assert_eq!(running.len(), 1, "the webhook is asked");
+    let later = settled + SignedDuration::from_hours(1);
+    controller.deal_with(&index, &running, &mut progress, later);
+    assert_eq!(running.len(), 1, "and nothing else is done until it answers");
+
+    PodController::note_answer(&Err(probe::Error::NoAuthority), &mut progress.evidence);
+    controller.deal_with(&index, &running, &mut progress, later);
+    assert_eq!(running.len(), 1);
+    PodController::note_answer(&Ok(()), &mut progress.evidence);
+    controller.deal_with(&index, &running, &mut progress, later);
+    assert_eq!(running.len(), 2, "a pod is evicted");
+    controller.deal_with(&index, &running, &mut progress, later);
+    assert_eq!(running.len(), 2, "and the next one later");
+}
+
+#[tokio::test]
+async fn the_webhook_is_not_asked_where_nothing_is_to_be_evicted() {
+    let (mut controller, mut notices) =
+        controller(index(&[pod("missed", "2026-11-22T07:00:00Z", &json!({}), &json!({}))]));
+    controller.evictions.missed = false;
+    let index = controller.index.lock().await;
+    let (running, mut progress) = (Running::new(), Progress::default());
+    controller.deal_with(&index, &running, &mut progress, now() + SignedDuration::from_secs(10));
+    assert_eq!(running.len(), 0);
+    assert!(notices.try_recv().is_ok(), "it is told of all the same");
+}

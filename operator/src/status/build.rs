@@ -1,0 +1,236 @@
+//! The status that a policy should have. Pure: what is known comes as [`PolicyFacts`], the time as an argument.
+
+use super::trust;
+use crate::{drift::PodCounts, events::EventReason, index::PolicyFacts};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use tokenscope_core::{OnExpiry, Policy, PolicyName, RoleArn, Standing, TokenSource};
+use tokenscope_crds::{
+    conditions::{ConditionType, Reason, condition, upsert},
+    v1alpha1::{MOST_NAMES, PolicyStatus},
+};
+
+/// The status; equal to `previous` if there is nothing to write.
+pub(crate) fn status(previous: &PolicyStatus, facts: &PolicyFacts<'_>, now: Timestamp) -> PolicyStatus {
+    let PodCounts {
+        matched,
+        injected,
+        missed,
+        outdated,
+        ..
+    } = facts.counts;
+    let (trust_policies, note) = trust::trust_policies(facts);
+    let mut status = PolicyStatus {
+        observed_generation: facts.generation,
+        generation_observed_at: Some(Time(facts.effective_since)),
+        conditions: previous.conditions.clone(),
+        matched_pods: Some(matched),
+        injected_pods: Some(injected),
+        missed_pods: Some(missed),
+        outdated_pods: Some(outdated),
+        ungranted_token_pods: facts
+            .tokens
+            .as_ref()
+            .map(|tokens| i64::try_from(tokens.pods.len()).unwrap_or(i64::MAX)),
+        ungranted_token_pod_names: first(facts.tokens.iter().flat_map(|tokens| &tokens.pods)),
+        locked_token_csi_drivers: first(&facts.csi_drivers),
+        trust_policies,
+    };
+    keep_own_conditions(&mut status);
+    let (accepted, why) = accepted(facts);
+    let (active, when) = active(facts, accepted, now);
+    let (ready, mut what) = ready(facts, accepted, active);
+    for note in note.into_iter().chain(eviction_note(facts)) {
+        what.push_str(". ");
+        what.push_str(&note);
+    }
+    for (reason, message) in [(accepted, why), (active, when), (ready, what)] {
+        let at = Timestamp::from_second(now.as_second()).unwrap_or(now);
+        upsert(
+            &mut status.conditions,
+            condition(reason, message, facts.generation, at),
+            at,
+        );
+    }
+    status
+}
+
+/// The status of a policy whose namespace takes more than its share of what the operator keeps; `why` is for whoever reads it.
+pub(crate) fn over_share(
+    previous: &PolicyStatus,
+    generation: Option<i64>,
+    why: String,
+    now: Timestamp,
+) -> PolicyStatus {
+    let mut status = PolicyStatus {
+        conditions: previous.conditions.clone(),
+        observed_generation: previous.observed_generation,
+        generation_observed_at: previous.generation_observed_at.clone(),
+        ..PolicyStatus::default()
+    };
+    keep_own_conditions(&mut status);
+    let at = Timestamp::from_second(now.as_second()).unwrap_or(now);
+    upsert(
+        &mut status.conditions,
+        condition(Reason::NamespaceOverShare, why, generation, at),
+        at,
+    );
+    status
+}
+
+fn keep_own_conditions(status: &mut PolicyStatus) {
+    let types = [ConditionType::Accepted, ConditionType::Active, ConditionType::Ready];
+    status
+        .conditions
+        .retain(|present| types.iter().any(|known| known.as_str() == present.type_));
+}
+
+/// As many names as a status holds.
+fn first<'a>(names: impl IntoIterator<Item = &'a &'a str>) -> Vec<String> {
+    names
+        .into_iter()
+        .take(MOST_NAMES)
+        .map(|name| (*name).to_owned())
+        .collect()
+}
+
+/// That `onExpiry: Evict` has no effect, where that is so.
+fn eviction_note(facts: &PolicyFacts<'_>) -> Option<String> {
+    let asks = facts.policy.is_ok_and(|policy| policy.on_expiry == OnExpiry::Evict);
+    (asks && !facts.evicts_expired).then(|| {
+        "spec.onExpiry: Evict has no effect, since the operator may not evict pods of expired policies: set the chart's value operator.evictExpired to true".into()
+    })
+}
+
+fn accepted(facts: &PolicyFacts<'_>) -> (Reason, String) {
+    match facts.policy {
+        Err(invalid) => (Reason::Invalid, invalid.to_string()),
+        Ok(policy) if !policy.token.source.is_available() => (
+            Reason::SourceNotAvailable,
+            format!(
+                "spec.token.source: {} is not available in this version, so pods that ask for its roles are refused; ServiceAccount and SPIFFE are available",
+                policy.token.source.as_str()
+            ),
+        ),
+        Ok(_) => (Reason::Valid, "the policy makes sense".into()),
+    }
+}
+
+fn active(facts: &PolicyFacts<'_>, accepted: Reason, now: Timestamp) -> (Reason, String) {
+    let policy = match facts.policy {
+        Ok(policy) if accepted == Reason::Valid => policy,
+        _ => return (Reason::Unusable, "it is not accepted".into()),
+    };
+    match policy.standing_in_time(now) {
+        Standing::Disabled => (Reason::Disabled, "spec.disabled is true".into()),
+        Standing::Expired => {
+            let at = policy.expires_at.map(|at| at.to_string()).unwrap_or_default();
+            (Reason::Expired, format!("spec.expiresAt was {at}"))
+        }
+        Standing::Inactive => {
+            let next = policy
+                .active_schedule
+                .as_ref()
+                .and_then(|schedule| schedule.next_opening(now));
+            let next = next.map_or_else(|| "it opens no more".into(), |at| format!("it opens next at {at}"));
+            (
+                Reason::OutsideSchedule,
+                format!("no window of spec.activeSchedule is open; {next}"),
+            )
+        }
+        _ => {
+            let until = policy
+                .next_change(now)
+                .map(|at| format!(" until {at}"))
+                .unwrap_or_default();
+            (Reason::InForce, format!("it is in force{until}"))
+        }
+    }
+}
+
+fn ready(facts: &PolicyFacts<'_>, accepted: Reason, active: Reason) -> (Reason, String) {
+    let PodCounts {
+        matched,
+        missed,
+        outdated,
+        without_spiffe_id,
+        ..
+    } = facts.counts;
+    if accepted != Reason::Valid {
+        return (Reason::NotAccepted, "the condition Accepted says what to change".into());
+    }
+    if matches!(active, Reason::Disabled | Reason::Expired) {
+        return (Reason::NotInForce, "the condition Active says why".into());
+    }
+    if !facts.conflicts.is_empty() {
+        return (Reason::Conflict, conflict(facts));
+    }
+    if active != Reason::InForce {
+        return (Reason::NotInForce, "the condition Active says why".into());
+    }
+    if missed > 0 {
+        let message = format!(
+            "{missed} of {matched} pods run without what the policy grants, since the webhook was not asked when they were created: create them anew. Events of reason {} name them",
+            EventReason::CredentialsMissed.as_str()
+        );
+        return (Reason::MissedPods, message);
+    }
+    if without_spiffe_id > 0 {
+        let message = format!(
+            "{without_spiffe_id} of {matched} pods match no ClusterSPIFFEID, so SPIRE gives them no identity and they don't start: write one whose namespaceSelector and podSelector select them. Where identities come by other ways too, set the chart's value spiffe.controllerManager.watch to false"
+        );
+        return (Reason::NoSpiffeIdentity, message);
+    }
+    if outdated > 0 {
+        let from_spiffe = facts
+            .policy
+            .is_ok_and(|policy| policy.token.source == TokenSource::Spiffe);
+        let sidecar = if from_spiffe {
+            ", or run another sidecar than new ones get"
+        } else {
+            ""
+        };
+        let message = format!(
+            "{outdated} pods were created before the policy said what it says now{sidecar}: a restart would change what they have"
+        );
+        return (Reason::OutdatedPods, message);
+    }
+    let compared = if facts.compared {
+        ""
+    } else {
+        ". Its default role was not compared with those of all other policies, since there are too many or too similar names in their subjects"
+    };
+    let pods = match matched {
+        0 => "no running pod gets anything from it".into(),
+        _ => format!("all {matched} pods have what it grants"),
+    };
+    (Reason::UpToDate, pods + compared)
+}
+
+fn conflict(facts: &PolicyFacts<'_>) -> String {
+    /// A message has to be read.
+    const MOST: usize = 5;
+    let role = |policy: &Policy| {
+        policy
+            .roles
+            .default
+            .as_ref()
+            .map(RoleArn::to_string)
+            .unwrap_or_default()
+    };
+    let name = |policy: &Policy| -> PolicyName { policy.name.clone() };
+    let shown = facts.conflicts.iter().take(MOST);
+    let others: Vec<String> = shown.map(|other| format!("{} {}", name(other), role(other))).collect();
+    let more = match facts.conflicts.len().saturating_sub(MOST) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let own = facts
+        .policy
+        .map(|policy| format!("{} assigns {}", name(policy), role(policy)));
+    format!(
+        "{} as default role, and so, to some of the same pods, do {}{more}: a pod that names no role is refused. Make the subjects distinct, or remove one spec.roles.default",
+        own.unwrap_or_default(),
+        others.join(", ")
+    )
+}

@@ -1,0 +1,169 @@
+//! The task that writes statuses: it takes from the index what is dirty, and owns pacing, retries and what is in flight.
+
+use super::{pacing::Pacing, statuses, update::update_status};
+use crate::{
+    events::{EventReason, EventSender, Notice},
+    index::SharedIndex,
+    leader::Leader,
+    metrics::{Metrics, WriteOutcome},
+};
+use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{Client, core::DynamicObject};
+use std::{convert::Infallible, sync::Arc};
+use tokenscope_core::PolicyName;
+use tokenscope_crds::v1alpha1::GROUP;
+use tokenscope_platform::{health::Heartbeat, telemetry};
+use tokio::time::{Duration, Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+/// How many writes run at a time.
+const WRITES: usize = 16;
+/// How many statuses are looked at before others have their turn.
+const MOST_LOOKS: usize = 256;
+/// How often the task shows at least that it lives.
+const TICK: Duration = Duration::from_secs(10);
+
+/// The task.
+pub(crate) struct StatusWriter {
+    /// For the writes.
+    pub(crate) client: Client,
+    /// Whether this process writes.
+    pub(crate) leader: Leader,
+    /// What is known.
+    pub(crate) index: SharedIndex,
+    /// Takes Events about statuses that can't be written.
+    pub(crate) events: EventSender,
+    /// That the task lives.
+    pub(crate) heartbeat: Heartbeat,
+    /// What is counted.
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// A write that has ended.
+struct Written {
+    name: PolicyName,
+    uid: Option<String>,
+    result: Result<DynamicObject, kube::Error>,
+}
+
+type InFlight = FuturesUnordered<BoxFuture<'static, Written>>;
+
+impl StatusWriter {
+    /// Runs until `stop`, and ends the writes that have begun.
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), Infallible> {
+        let (mut in_flight, mut pacing) = (InFlight::new(), Pacing::default());
+        let mut changed = self.index.subscribe();
+        let (mut wake, mut leads) = (Instant::now(), false);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(written) = in_flight.next(), if !in_flight.is_empty() => self.note(written, &mut pacing).await,
+                () = self.leader.change() => {}
+                Ok(()) = changed.changed() => {}
+                () = sleep_until(wake) => {}
+            }
+            self.heartbeat.touch();
+            if self.leader.may_write() != leads {
+                leads = !leads;
+                self.metrics.leader.set(i64::from(leads));
+                self.index.lock().await.enqueue_all_statuses();
+                pacing = Pacing::default();
+            }
+            wake = Instant::now() + TICK;
+            if leads {
+                let all = self.begin(&mut in_flight, &mut pacing, Timestamp::now()).await;
+                let next = if all { pacing.next() } else { Some(Instant::now()) };
+                wake = wake.min(next.unwrap_or(wake));
+            }
+        }
+        while let Some(written) = in_flight.next().await {
+            self.note(written, &mut pacing).await;
+        }
+        Ok(())
+    }
+
+    /// Begins writes of status where it is not what it should be; answers whether it has looked at all that may be begun.
+    async fn begin(&self, in_flight: &mut InFlight, pacing: &mut Pacing, now: Timestamp) -> bool {
+        let instant = Instant::now();
+        let mut index = self.index.lock().await;
+        if index.waits_for().is_some() {
+            return true;
+        }
+        for name in pacing.take_due(instant) {
+            index.enqueue_status(name);
+        }
+        for _ in 0..MOST_LOOKS {
+            if in_flight.len() >= WRITES {
+                return true;
+            }
+            let Some(name) = index.take_dirty_status() else {
+                return true;
+            };
+            // Its answer has it looked at again.
+            if pacing.is_waiting(&name) {
+                continue;
+            }
+            let Some((present, wanted)) = statuses(&index, &name, now) else {
+                continue;
+            };
+            if *present == wanted || !pacing.may_begin(&name, present, &wanted, instant) {
+                continue;
+            }
+            let (client, uid) = (self.client.clone(), index.uid(&name).map(str::to_owned));
+            in_flight.push(Box::pin(async move {
+                let result = update_status(client, &name, uid.as_deref(), &wanted).await;
+                Written { name, uid, result }
+            }));
+        }
+        false
+    }
+
+    async fn note(&self, written: Written, pacing: &mut Pacing) {
+        let Written { name, uid, result } = written;
+        let now = Instant::now();
+        let mut index = self.index.lock().await;
+        let outcome = match result {
+            Ok(object) => {
+                index.apply_own_write(object, Timestamp::now());
+                pacing.note_written(&name, now);
+                WriteOutcome::Written
+            }
+            // It was deleted, as the watch says soon; or its definition has no status at the moment.
+            Err(kube::Error::Api(status)) if status.is_not_found() => {
+                pacing.note_gone(&name, now);
+                WriteOutcome::Gone
+            }
+            Err(error) => {
+                let error = telemetry::chain(&error);
+                if pacing.note_failed(&name, now) {
+                    tracing::warn!(policy = %name, error, "a status could not be written");
+                    self.events.send(unwritten(&name, uid.as_deref(), &error));
+                }
+                WriteOutcome::Failed
+            }
+        };
+        self.metrics.status_write(outcome);
+        // Something may have changed while it was written.
+        index.enqueue_status(name);
+    }
+}
+
+/// That a policy's status is not what it should be, which the status itself can't tell: the API server refuses to store
+/// one beside fields that its schema, as it is now, doesn't allow.
+fn unwritten(policy: &PolicyName, uid: Option<&str>, error: &str) -> Notice {
+    Notice {
+        name: format!("tokenscope-status.{}", uid.unwrap_or_else(|| policy.name())),
+        about: ObjectReference {
+            api_version: Some(format!("{GROUP}/v1alpha1")),
+            kind: Some(policy.kind().into()),
+            name: Some(policy.name().to_owned()),
+            uid: uid.map(str::to_owned),
+            namespace: policy.namespace().map(str::to_owned),
+            ..ObjectReference::default()
+        },
+        reason: EventReason::StatusNotWritten,
+        message: format!("its status can't be written: {error}; if it names a field of the policy, correct that field"),
+    }
+}
