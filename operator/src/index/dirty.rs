@@ -51,7 +51,10 @@ impl Dirty {
 impl Index {
     /// Looks again at a part of what changed; it is to be called again as long as [`Self::is_dirty`].
     pub(crate) fn reassess(&mut self, now: Timestamp) {
-        self.mark_due_policies(now);
+        let is_due = self.next_change.is_some_and(|at| at <= now);
+        if is_due || !self.dirty.policies.is_empty() {
+            self.mark_due_policies(now);
+        }
         let policies = self.dirty.take_policies();
         self.update_conflicts(&policies, now);
         self.dirty.statuses.extend(policies);
