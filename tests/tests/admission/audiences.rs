@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 use serde_json::json;
-use tokenscope_platform::audiences::audiences_of;
+use tokenscope_index::audiences::audiences_of;
 use tokenscope_tests::admission::{accepts, create};
 use tokenscope_tests::control_plane::{ControlPlane, Options};
 use tokenscope_tests::eventually;
