@@ -67,6 +67,7 @@ impl ControlPlane {
     pub async fn start(options: Options) -> Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let (etcd, apiserver) = (resolve(Tool::Etcd)?, resolve(Tool::KubeApiserver)?);
+        resolve(Tool::Kubectl)?; // here, because building it later would outlast the deadline of whoever calls it
         let name = format!(
             "tokenscope-{}-{}",
             std::process::id(),

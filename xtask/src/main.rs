@@ -50,13 +50,7 @@ enum Command {
         registry: Option<String>,
     },
     /// Run every check and test, and end with one line: N passed, N failed
-    Test {
-        /// Only tests whose name contains this, and no static checks
-        filter: Option<String>,
-        /// Let each attack of the hostile suite last a minute instead of some seconds (about an hour more)
-        #[arg(long)]
-        nightly: bool,
-    },
+    Test(checks::Selection),
     /// List the real servers and clients that demo and test use; builds what is missing
     Tools {
         #[arg(short, long, value_enum, default_value_t = Output::Table)]
@@ -123,7 +117,7 @@ fn main() -> ExitCode {
             };
             run::program(program, run::Profile::Debug, flags.collect())
         }
-        Command::Test { filter, nightly } => checks::run(filter.as_deref(), nightly),
+        Command::Test(selection) => checks::run(&selection),
         Command::Tools { output } => list_tools(output).map(|()| ExitCode::SUCCESS),
         Command::Cluster(command) => cluster_command::run(command),
         Command::Images { profile, load } => build_images(&profile, load.as_deref()).map(|()| ExitCode::SUCCESS),

@@ -3,6 +3,9 @@
 //!
 //! The same files give the same digest: entries are sorted and carry neither time nor user names, and the layer isn't
 //! compressed.
+//!
+//! 180 lines of code, in place of a build engine that each machine would need. The crate `oci-spec` has the types of the three
+//! JSON documents, which are a small part of it (docs/adr/0009).
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
