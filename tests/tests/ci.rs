@@ -1,4 +1,5 @@
-//! What other machines get: `.ci/run` installs every program that checks and tests run, and the Dockerfile makes every image.
+//! What other machines get: `.ci/run` installs every program that checks and tests run, the workflow runs it, and
+//! the Dockerfile makes every image.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -89,6 +90,14 @@ fn programs(folder: &Path, found: &mut BTreeSet<String>) -> Result<()> {
             }
         }
     }
+    Ok(())
+}
+
+#[test]
+fn the_workflow_runs_what_everybody_can_run() -> Result<()> {
+    let text = fs::read_to_string(root().join(".github/workflows/ci.yml"))?;
+    assert!(text.contains(" .ci/run\n"), "the workflow runs .ci/run");
+    assert!(!text.contains("cargo "), "what is checked stands in .ci/run alone");
     Ok(())
 }
 
