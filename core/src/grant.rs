@@ -159,7 +159,7 @@ impl Audience {
 }
 
 /// After Fowler-Noll-Vo 1a, eight bytes at a time: the same on every machine and in every version, which the standard
-/// library's hasher is not.
+/// library's hasher is not. 72 ns for one container, where the crate `fnv` takes 128 (docs/adr/0008).
 struct Hash(u64);
 
 impl Default for Hash {

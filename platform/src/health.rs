@@ -1,4 +1,6 @@
 //! Whether the process lives and is ready, and its numbers: `/livez`, `/readyz` and `/metrics` in plain HTTP.
+//!
+//! The routes are axum's; the listener is the one under every port, because this port can be reached by strangers too.
 
 use std::io;
 use std::net::SocketAddr;

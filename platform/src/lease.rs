@@ -3,6 +3,8 @@
 //! Every write to the Lease carries the `resourceVersion` it was decided on, so of two that take it at the same time one is
 //! refused. Whether another holder's time is over is measured on the local monotonic clock from when its record was last
 //! seen to change, as client-go does it, so clocks of different nodes need not agree.
+//!
+//! Written here because no crate for it supports kube 5, and kubert compares the wall clocks of nodes (docs/adr/0007).
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, Instant};

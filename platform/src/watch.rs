@@ -1,4 +1,6 @@
 //! Watches that don't end: lists that stream where the API server can, and pauses after failures.
+//!
+//! kube's `WatchStreamExt` has the pauses, but not the change from streamed lists to pages while the watch runs.
 
 use std::fmt::Debug;
 use std::time::Duration;

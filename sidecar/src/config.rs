@@ -1,4 +1,7 @@
 //! Flags and environment, read once and checked. Nothing else configures the sidecar.
+//!
+//! clap would add 194 kB to a program of 1.96 MB. lexopt would add 7 kB, and replace only the loop over arguments
+//! (docs/adr/0010).
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;

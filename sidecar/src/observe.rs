@@ -1,6 +1,7 @@
 //! `/livez`, `/readyz` and `/metrics` in plain HTTP, for a port on loopback.
 //!
-//! Three answers to GET need no HTTP library: the request line is read, all else ignored, and the connection closed.
+//! Three answers to GET need no HTTP library: the request line is read, all else ignored, and the connection closed. This
+//! takes 29 kB of the program; with hyper's server the program has 82 kB more (docs/adr/0010).
 
 use std::io;
 use std::net::SocketAddr;

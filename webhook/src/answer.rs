@@ -1,4 +1,6 @@
 //! The answer to a review, written straight to text.
+//!
+//! The patch is most of it. base64-simd encodes 4,000 bytes in 0.45 µs, base64 in 1.81 µs (docs/adr/0016).
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};

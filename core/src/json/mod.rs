@@ -5,6 +5,9 @@
 //! What is read is checked like everywhere; of what is passed over only brackets are counted and strings are closed. The
 //! API server writes nothing but JSON, and whoever else sends such a text deceives nobody but himself: the patch that he
 //! gets is for a pod that no API server has.
+//!
+//! serde_json spent a third of a review's time on that grammar, and finding the end takes a tenth of it (commit 81eb2a8). A
+//! whole recorded review of three containers is read in 6.2 µs, by serde_json in 10.9 µs (docs/adr/0003).
 
 mod error;
 mod scan;

@@ -1,4 +1,8 @@
 //! The accept loop under every listener: bounded connections, none may be slow for ever or keep another out, an orderly end.
+//!
+//! axum's `serve` and axum-server bound neither the number of connections nor which one gives way to a new one; hyper-util's
+//! graceful end is used. There is no figure for it: the reason is what a stranger on the pod network can hold, not speed
+//! (docs/adr/0004).
 
 mod connection;
 mod crowd;
