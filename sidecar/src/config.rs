@@ -71,12 +71,14 @@ pub struct Config {
     pub observe: Option<SocketAddr>,
     /// What to log.
     pub log: Log,
+    /// Whether the webhook put the process into a pod: then nobody but the container's own start may run it.
+    pub injected: bool,
 }
 
 /// A token and its file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JwtFile {
-    /// The file's name in the directory.
+    /// The file's name in the directory, or its absolute path.
     pub name: String,
     /// Whom the token is for.
     pub audience: Audience,
@@ -89,6 +91,21 @@ impl Config {
         let certificate = self.x509_svid.then(|| X509_FILES.certificate.to_owned());
         let bundle = self.jwt_bundle.then(|| BUNDLE_FILE.to_owned());
         tokens.chain(certificate).chain(bundle).collect()
+    }
+
+    /// The folders that files are written to, the directory first. What is not a token is written to each of them.
+    pub fn folders(&self) -> Vec<PathBuf> {
+        let mut folders = vec![self.directory.clone()];
+        for file in &self.jwt_svids {
+            let path = self.directory.join(&file.name);
+            if let Some(folder) = path
+                .parent()
+                .filter(|folder| folders.iter().all(|known| known != folder))
+            {
+                folders.push(folder.to_owned());
+            }
+        }
+        folders
     }
 }
 
@@ -110,6 +127,9 @@ pub enum Mistake {
     /// Something that must be given.
     #[error("{0}")]
     Missing(&'static str),
+    /// An option where the webhook has said all.
+    #[error("this sidecar was put into its pod by tokenscope and takes no options: {0:?} is not looked at")]
+    Injected(String),
     /// A value that can't be read.
     #[error("{source_name}: {why}")]
     Value {
@@ -218,6 +238,7 @@ pub fn invocation(
     let mut ready = false;
     let mut given: Vec<(&'static str, String)> = Vec::new();
     let mut arguments = arguments.into_iter();
+    let injected = injected(&environment)?;
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "ready" if !ready => {
@@ -226,6 +247,8 @@ pub fn invocation(
             }
             "-h" | "--help" => return Ok(Invocation::Print(help())),
             "-V" | "--version" => return Ok(Invocation::Print(env!("CARGO_PKG_VERSION").to_owned())),
+            // Whoever may run commands in the container would have a token for any audience.
+            _ if injected => return Err(Mistake::Injected(argument)),
             _ => {}
         }
         let (name, attached) = match argument.split_once('=') {
@@ -247,12 +270,26 @@ pub fn invocation(
         }
         given.push((option.flag, value));
     }
-    let config = config(&Given { given, environment })?;
+    let config = Config {
+        injected,
+        ..config(&Given { given, environment })?
+    };
     Ok(if ready {
         Invocation::Ready(config)
     } else {
         Invocation::Run(config)
     })
+}
+
+/// The variable by which the webhook says that it wrote the environment.
+const INJECTED: &str = "TOKENSCOPE_INJECTED";
+
+fn injected(environment: impl Fn(&str) -> Option<String>) -> Result<bool, Mistake> {
+    match environment(INJECTED).as_deref() {
+        None | Some("" | "false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(other) => Err(Mistake::NoSwitch(INJECTED.to_owned(), other.to_owned())),
+    }
 }
 
 /// Where values come from.
@@ -287,6 +324,7 @@ fn config<E: Fn(&str) -> Option<String>>(given: &Given<E>) -> Result<Config, Mis
         log: Log {
             level: given.parsed(&LOG_LEVEL, level)?.unwrap_or(log::Level::Info),
         },
+        injected: false,
     };
     if config.kept().is_empty() {
         return Err(Mistake::Missing(
@@ -361,13 +399,18 @@ fn jwt_file(text: &str) -> Result<JwtFile, String> {
         .split_once('=')
         .ok_or_else(|| format!("{text:?} should be FILE=AUDIENCE, such as token=sts.amazonaws.com"))?;
     let reserved = [X509_FILES.certificate, X509_FILES.key, X509_FILES.bundle, BUNDLE_FILE];
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    if name.is_empty() || name.len() > LONGEST_NAME || name.starts_with('.') || !name.bytes().all(plain) {
+    let byte_is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let is_plain = |part: &str| !part.is_empty() && !part.starts_with('.') && part.bytes().all(byte_is_plain);
+    // An absolute path is one of plain names.
+    if name.len() > LONGEST_NAME
+        || !name.strip_prefix('/').unwrap_or(name).split('/').all(is_plain)
+        || name.find('/') > Some(0)
+    {
         return Err(format!(
-            "{name:?} should be a plain file name: at most {LONGEST_NAME} letters, digits, dots, hyphens and underscores, and no dot first"
+            "{name:?} should be a plain file name: at most {LONGEST_NAME} letters, digits, dots, hyphens and underscores, and no dot first; or an absolute path of such names"
         ));
     }
-    if reserved.contains(&name) {
+    if name.rsplit('/').next().is_some_and(|file| reserved.contains(&file)) {
         return Err(format!("{name} is the name of another file that the sidecar writes"));
     }
     let audience = from_str(audience)?;
@@ -480,6 +523,52 @@ mod tests {
             [("token", "https://a.example/?x=1"), ("token-2", "b"), ("token-3", "c")]
         );
         assert_eq!(config.kept(), ["token", "token-2", "token-3"]);
+    }
+
+    #[test]
+    fn a_file_may_be_in_another_folder_by_its_absolute_path() {
+        let config = read(
+            &[],
+            &[("TOKENSCOPE_JWT_SVIDS", "token=a /var/run/b/token=b /var/run/b/other=c")],
+        )
+        .unwrap();
+
+        assert_eq!(config.kept(), ["token", "/var/run/b/token", "/var/run/b/other"]);
+        let folders = config.folders();
+        assert_eq!(folders.len(), 2);
+        assert!(folders[0].ends_with("tokenscope.io/aws") && folders[1].ends_with("var/run/b"));
+        for path in [
+            "/var/../etc/token",
+            "/",
+            "//token",
+            "a/token",
+            "/a/.b/token",
+            "/a/svid.pem",
+        ] {
+            assert!(
+                read(&[], &[("TOKENSCOPE_JWT_SVIDS", &format!("{path}=a"))]).is_err(),
+                "{path}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_sidecar_that_was_injected_takes_the_probe_and_no_options() {
+        let injected = [("TOKENSCOPE_INJECTED", "true")];
+        assert!(read(&[], &injected).unwrap().injected);
+        assert!(read(&["ready"], &injected).unwrap().injected);
+        for option in [
+            "--once",
+            "--jwt-svid=mine=other",
+            "--directory=/mine",
+            "--log-level=debug",
+        ] {
+            let mistake = read(&[option], &injected).unwrap_err();
+            assert!(mistake.contains("takes no options"), "{mistake}");
+        }
+        assert!(read(&["ready", "--once"], &injected).is_err());
+        assert!(!read(&["--once"], &[("TOKENSCOPE_INJECTED", "false")]).unwrap().injected);
+        assert!(read(&[], &[("TOKENSCOPE_INJECTED", "yes")]).is_err());
     }
 
     #[test]

@@ -7,6 +7,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+/// The file that a process locks to be the only one. Who else mounts the volume may not open it.
+const LOCK: &str = ".lock";
+
 /// How the names of unfinished files end.
 const UNFINISHED: &str = ".partial";
 
@@ -17,6 +20,24 @@ pub enum Readers {
     All,
     /// Only the user of this process: 0600, for private keys.
     Owner,
+}
+
+/// Keeps other processes that want it from running in a directory, as long as it lives. A process that was killed holds nothing
+/// any more.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes the lock, unless another process has it: then the error is [`io::ErrorKind::WouldBlock`].
+    pub fn take(directory: &Path) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600);
+        let file = options.open(directory.join(LOCK))?;
+        file.try_lock()?;
+        Ok(Self { _file: file })
+    }
 }
 
 /// A directory that exists and can be written to.
@@ -37,7 +58,7 @@ impl Directory {
                 fs::remove_file(entry.path())?;
             }
         }
-        let probe = directory.unfinished("probe");
+        let probe = unfinished(path, "probe");
         match File::create_new(&probe) {
             Ok(_) => fs::remove_file(&probe)?,
             Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
@@ -51,23 +72,26 @@ impl Directory {
         &self.0
     }
 
-    /// Puts `content` in place of a file, or makes it.
+    /// Puts `content` in place of a file, or makes it. The file is named, or has an absolute path of its own.
     ///
     /// On an error, such as a full disk, the old file is as it was, and nothing is left behind. Blocks; on a tmpfs for
     /// microseconds.
     pub fn replace(&self, name: &str, content: &[u8], readers: Readers) -> io::Result<()> {
-        let unfinished = self.unfinished(name);
+        let path = self.0.join(name);
+        let folder = path.parent().unwrap_or(&self.0);
+        let file = path.file_name().unwrap_or_default();
+        let unfinished = unfinished(folder, &file.to_string_lossy());
         let mode = match readers {
             Readers::All => 0o644,
             Readers::Owner => 0o600,
         };
-        let written = write_new(&unfinished, content, mode).and_then(|()| fs::rename(&unfinished, self.0.join(name)));
+        let written = write_new(&unfinished, content, mode).and_then(|()| fs::rename(&unfinished, &path));
         if written.is_err() {
             let _ = fs::remove_file(&unfinished); // the first error is the one that tells
             return written;
         }
         // The name is what a power failure could take back.
-        File::open(&self.0)?.sync_all()
+        File::open(folder)?.sync_all()
     }
 
     /// The content of a file. None if there is none, or it can't be read.
@@ -79,13 +103,13 @@ impl Directory {
     pub fn remove(&self, name: &str) {
         let _ = fs::remove_file(self.0.join(name)); // what can't be removed is of no use to anybody, and does no harm
     }
+}
 
-    /// Where a file is written before it takes its place. Each has a name of its own: another process that writes into the
-    /// same directory, such as one that is to run once, can't touch an unfinished file.
-    fn unfinished(&self, name: &str) -> PathBuf {
-        let random = RandomState::new().hash_one(std::process::id());
-        self.0.join(format!(".{name}.{random:016x}{UNFINISHED}"))
-    }
+/// Where a file is written before it takes its place. Each has a name of its own: another process that writes into the
+/// same folder, such as one that is to run once, can't touch an unfinished file.
+fn unfinished(folder: &Path, name: &str) -> PathBuf {
+    let random = RandomState::new().hash_one(std::process::id());
+    folder.join(format!(".{name}.{random:016x}{UNFINISHED}"))
 }
 
 fn write_new(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
@@ -142,6 +166,29 @@ mod tests {
         assert_eq!(second.mode() & 0o777, 0o644);
         assert_eq!(fs::metadata(scratch.0.join("key")).unwrap().mode() & 0o777, 0o600);
         assert_eq!(scratch.names(), ["key", "token"]);
+    }
+
+    #[test]
+    fn a_file_of_another_folder_is_replaced_there() {
+        let (scratch, other) = (Scratch::new("first"), Scratch::new("second"));
+        let directory = Directory::open(&scratch.0).unwrap();
+        let path = other.0.join("token");
+        directory.replace(path.to_str().unwrap(), b"one", Readers::All).unwrap();
+        directory.replace(path.to_str().unwrap(), b"two", Readers::All).unwrap();
+
+        assert_eq!(fs::read_to_string(path).unwrap(), "two");
+        assert_eq!((scratch.names(), other.names()), (vec![], vec!["token".to_owned()]));
+    }
+
+    #[test]
+    fn only_one_holds_the_lock_and_the_next_one_gets_it_after_the_end() {
+        let scratch = Scratch::new("lock");
+        let lock = Lock::take(&scratch.0).unwrap();
+
+        assert_eq!(Lock::take(&scratch.0).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(lock);
+        Lock::take(&scratch.0).unwrap();
+        assert_eq!(fs::metadata(scratch.0.join(LOCK)).unwrap().mode() & 0o777, 0o600);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinError, JoinSet};
@@ -17,7 +18,7 @@ use tokio::task::{JoinError, JoinSet};
 use crate::bundle::Bundles;
 use crate::clock::{Clock, SystemClock, Woken};
 use crate::config::{BUNDLE_FILE, Config, JwtFile, X509_FILES};
-use crate::directory::{Directory, Readers};
+use crate::directory::{Directory, Lock, Readers};
 use crate::health::Health;
 use crate::log::Level;
 use crate::retry::{self, Kind};
@@ -44,6 +45,9 @@ pub enum Error {
         /// What the system says.
         source: io::Error,
     },
+    /// Somebody else runs the program of the container.
+    #[error("the sidecar of this pod runs already, and only its container's own start may run it")]
+    Locked,
     /// The observing address.
     #[error("can't listen on {address}: {source}")]
     Observe {
@@ -92,6 +96,11 @@ pub fn process(config: Config) -> ExitCode {
 
 /// Keeps the files fresh until `stop` is ready; with `once`, until each is written. The files stay.
 pub async fn run<C: Clock>(config: Config, clock: C, stop: impl Future<Output = ()>) -> Result<(), Error> {
+    let _lock = if config.injected {
+        Some(keep_to_itself(&config)?)
+    } else {
+        None
+    };
     let directory = Directory::open(&config.directory).map_err(|source| Error::Directory {
         path: config.directory.clone(),
         source,
@@ -139,6 +148,19 @@ pub async fn run<C: Clock>(config: Config, clock: C, stop: impl Future<Output = 
     };
     sidecar.log(Level::Info, "stopped", &[]);
     result
+}
+
+/// Sees to it that nobody else reaches the agent as this sidecar: no second process of the program, and no debugger of another
+/// container of the pod (`PR_SET_DUMPABLE`, see prctl(2)).
+fn keep_to_itself(config: &Config) -> Result<Lock, Error> {
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|error| Error::System(error.into()))?;
+    Lock::take(&config.directory).map_err(|source| match source.kind() {
+        io::ErrorKind::WouldBlock => Error::Locked,
+        _ => Error::Directory {
+            path: config.directory.clone(),
+            source,
+        },
+    })
 }
 
 /// What all tasks share.
@@ -299,7 +321,7 @@ impl<C: Clock> Sidecar<C> {
             first = false;
             *failures = 0;
             if self.config.jwt_bundle {
-                self.write(BUNDLE_FILE, bundles.file(), Readers::All)?;
+                self.write_everywhere(BUNDLE_FILE, bundles.file(), Readers::All)?;
                 self.renewed(BUNDLE_FILE, None, self.clock.now());
                 if self.config.once {
                     return Ok(());
@@ -344,9 +366,9 @@ impl<C: Clock> Sidecar<C> {
             return Err(Trouble::Expired { seconds });
         }
         // The certificate last: who waits for it to change finds the key and the authorities that belong to it.
-        self.write(X509_FILES.key, key.as_bytes(), Readers::Owner)?;
-        self.write(X509_FILES.bundle, bundle.as_bytes(), Readers::All)?;
-        self.write(X509_FILES.certificate, certificate.as_bytes(), Readers::All)?;
+        self.write_everywhere(X509_FILES.key, key.as_bytes(), Readers::Owner)?;
+        self.write_everywhere(X509_FILES.bundle, bundle.as_bytes(), Readers::All)?;
+        self.write_everywhere(X509_FILES.certificate, certificate.as_bytes(), Readers::All)?;
         self.renewed(X509_FILES.certificate, Some(end), now);
         Ok(end)
     }
@@ -359,6 +381,14 @@ impl<C: Clock> Sidecar<C> {
         }
         self.failed(file, &Trouble::Waiting);
         asking.await
+    }
+
+    /// Writes a file beside every token: no container sees the folder of another one's token.
+    fn write_everywhere(&self, file: &str, content: &[u8], readers: Readers) -> Result<(), Trouble> {
+        for folder in self.config.folders() {
+            self.write(&folder.join(file).to_string_lossy(), content, readers)?;
+        }
+        Ok(())
     }
 
     fn write(&self, file: &str, content: &[u8], readers: Readers) -> Result<(), Trouble> {
