@@ -150,11 +150,11 @@ pub fn fingerprint<'a>(service_account: &str, grants: impl IntoIterator<Item = (
 }
 
 impl Audience {
-    /// The file of its token beside others': `token-` and 16 hexadecimal digits.
-    pub fn file_name(&self) -> String {
+    /// What tells the volume of its token from others': 16 hexadecimal digits.
+    pub fn short_hash(&self) -> String {
         let mut hash = Hash::default();
         hash.write(self.as_str());
-        format!("token-{hash}")
+        hash.to_string()
     }
 }
 

@@ -104,8 +104,8 @@ static DEVIATIONS: &[Deviation] = &[
     },
     Deviation {
         name: "foreign volume",
-        reason: "a volume of our name that we did not put there, and a mount of it, is refused, never trusted: whoever makes it \
-                 could hand the container a token of their own",
+        reason: "a volume of our name that is not exactly what would be added, and a mount of it, is refused, never trusted: whoever \
+                 makes it could hand the container a token of their own",
         effect: Effect::Refused(
             brings_a_foreign_volume,
             &[

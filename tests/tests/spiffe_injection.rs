@@ -161,7 +161,7 @@ async fn the_status_says_why_there_is_no_trust_policy_where_no_identity_is_pinne
 }
 
 #[tokio::test]
-async fn several_audiences_are_several_files_of_one_sidecar() {
+async fn several_audiences_are_several_volumes_of_one_sidecar() {
     let shop = shop("audiences", &[]).await;
     let mut china = from_spiffe(&[CARTS], &json!({}));
     china["audiences"] = json!({"default": "sts.amazonaws.com.cn"});
@@ -173,12 +173,30 @@ async fn several_audiences_are_several_files_of_one_sidecar() {
 
     let first = variable(&pod, "app", "AWS_WEB_IDENTITY_TOKEN_FILE").unwrap();
     let second = variable(&pod, "second", "AWS_WEB_IDENTITY_TOKEN_FILE").unwrap();
-    assert_eq!(first, format!("{MOUNT}/token"));
-    let second = second.strip_prefix(&format!("{MOUNT}/")).unwrap();
+    assert_eq!((first, second), (format!("{MOUNT}/token"), format!("{MOUNT}/token")));
+    let further: Vec<&str> = pod["spec"]["volumes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|volume| volume["name"].as_str()?.strip_prefix(VOLUME)?.strip_prefix('-'))
+        .collect();
+    let [hash] = further.as_slice() else {
+        panic!("{further:?}")
+    };
+    let volume_of_second = format!("{VOLUME}-{hash}");
     assert_eq!(
         variable(&pod, SIDECAR, "TOKENSCOPE_JWT_SVIDS").unwrap(),
-        format!("token=sts.amazonaws.com {second}=sts.amazonaws.com.cn")
+        format!("token=sts.amazonaws.com {MOUNT}-{hash}/token=sts.amazonaws.com.cn")
     );
+    assert_eq!(mounted_at(&pod, SIDECAR, VOLUME), Some(MOUNT));
+    assert_eq!(
+        mounted_at(&pod, SIDECAR, &volume_of_second),
+        Some(&*format!("{MOUNT}-{hash}"))
+    );
+    assert_eq!(mounted_at(&pod, "app", VOLUME), Some(MOUNT));
+    assert_eq!(mounted_at(&pod, "app", &volume_of_second), None);
+    assert_eq!(mounted_at(&pod, "second", VOLUME), None);
+    assert_eq!(mounted_at(&pod, "second", &volume_of_second), Some(MOUNT));
     assert_eq!(init_containers(&pod), [SIDECAR]);
 }
 

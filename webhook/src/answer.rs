@@ -12,8 +12,8 @@ use tokenscope_core::pod::OwnerReference;
 use tokenscope_core::text::up_to;
 use tokenscope_core::{ContainerGrant, Decision, Enforcement, Granted};
 
+use crate::injection::Verdict;
 use crate::metrics::Outcome;
-use crate::plan::Verdict;
 
 /// The answer to a review.
 #[derive(Clone, Debug)]
@@ -143,7 +143,7 @@ fn audit(verdict: &Verdict, audited: &Audited<'_>, body: &mut String) {
             ("reasons", distinct(granted, |granted| Some(&granted.reason)).into()),
         ]),
         (Verdict::Refused { reasons, .. }, _) => annotations.push(("reasons", reasons.join("; ").into())),
-        // Nothing more is to be said of an untouched pod, and a plan grants only what was granted.
+        // Nothing more is to be said of an untouched pod, and an injection grants only what was granted.
         (Verdict::Untouched(_) | Verdict::Granted, _) => {}
     }
     body.push_str(",\"auditAnnotations\":{");

@@ -7,14 +7,12 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tokenscope_core::lock::{self, LockMode, UngrantedToken};
-use tokenscope_core::pod::{OwnerReference, Pod, SIDECAR, Text};
+use tokenscope_core::pod::{OwnerReference, Pod, Text};
 use tokenscope_core::{Enforcement, PolicySet, Request, Settings, decide, json};
 
 use crate::answer::{self, Audited, Warnings};
 use crate::facts::{self, Surroundings};
-use crate::patch;
-use crate::plan::{self, Verdict};
-use crate::present_sidecar::PresentSidecars;
+use crate::injection::{self, Reviewed, Verdict};
 
 pub use crate::answer::{Answer, Refusal, allow};
 
@@ -180,19 +178,17 @@ impl Review<'_> {
         let record = self.pod.grant_record();
         let mut request = facts::request(&self.pod, record.as_ref(), &self.namespace, surroundings);
         let decision = decide(&request, policies, settings, now);
-        let sidecars = self.present_sidecars();
-        let plan = plan::plan(
-            &self.pod,
-            record.as_ref(),
-            &request,
-            &decision,
+        let reviewed = Reviewed {
+            pod: &self.pod,
+            text: self.text,
+            record: record.as_ref(),
+            request: &request,
             settings,
-            &sidecars,
-            refused,
-        );
+        };
+        let injection = injection::inject(&reviewed, &decision, refused);
         // What is ours, or goes, is not a token that the pod brings.
         let volumes = &mut request.pod.token_volumes;
-        volumes.retain(|volume| plan.own_volume != Some(volume.name));
+        volumes.retain(|volume| !injection.settled_volumes.iter().any(|settled| *settled == volume.name));
         let ungranted = lock::ungranted(&request, policies, settings, now);
         let mut warnings = Warnings::default();
         if !account_is_known {
@@ -201,12 +197,12 @@ impl Review<'_> {
                 request.service_account
             ));
         }
-        for warning in &plan.warnings {
+        for warning in &injection.warnings {
             warnings.add(warning);
         }
-        let (verdict, edits) = match refused_by_lock(&ungranted, &plan.verdict, &request, settings) {
-            Some(refused) => (refused, Vec::new()),
-            None => (plan.verdict, plan.edits),
+        let (verdict, patch) = match refused_by_lock(&ungranted, &injection.verdict, &request, settings) {
+            Some(refused) => (refused, None),
+            None => (injection.verdict, injection.patch),
         };
         warnings.tell(&verdict);
         if settings.lock.mode >= LockMode::Warn && !matches!(verdict, Verdict::Refused { .. }) {
@@ -214,7 +210,6 @@ impl Review<'_> {
                 warnings.add(&token.to_string());
             }
         }
-        let patch = (!edits.is_empty()).then(|| patch::json(&edits));
         Answer {
             body: answer::body(
                 &self.uid,
@@ -231,15 +226,6 @@ impl Review<'_> {
             ungranted_tokens: ungranted.len(),
             refusal: self.refusal(&verdict),
         }
-    }
-
-    /// The init containers of the sidecar's name, which mostly there are none of.
-    fn present_sidecars(&self) -> PresentSidecars {
-        let mut init_containers = self.pod.spec.init_containers.iter().flatten();
-        if init_containers.any(|container| container.name.as_ref() == SIDECAR) {
-            return PresentSidecars::read(self.text);
-        }
-        PresentSidecars::default()
     }
 
     /// What is to be written on the pod's owner: whoever asked it for pods does not see our answer.

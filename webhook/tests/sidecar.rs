@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokenscope_core::pod::SIDECAR;
 use tokenscope_core::{PolicyName, TokenSource, WorkloadApi};
 use tokenscope_webhook::metrics::Outcome;
-use world::{MOUNT, OTHER_ROLE, ROLE, Reviewed, SOCKET_VOLUME, VOLUME, World, app, asking, policy};
+use world::{MOUNT, ROLE, Reviewed, SOCKET_VOLUME, VOLUME, World, app, asking, asking_for_two, two_audiences};
 
 fn spiffe() -> World {
     World::with_policy(|policy| policy.token.source = TokenSource::Spiffe)
@@ -63,6 +63,7 @@ fn a_granted_pod_gets_the_sidecar_its_volumes_and_what_every_grant_gives() {
                 {"name": "TOKENSCOPE_X509_SVID", "value": "true"},
                 {"name": "TOKENSCOPE_JWT_BUNDLE", "value": "true"},
                 {"name": "TOKENSCOPE_LOG_LEVEL", "value": "info"},
+                {"name": "TOKENSCOPE_INJECTED", "value": "true"},
             ],
             "startupProbe": {
                 "exec": {"command": ["/tokenscope-sidecar", "ready"]},
@@ -115,27 +116,38 @@ fn the_sidecar_comes_before_all_other_init_containers_which_get_the_token_too() 
 }
 
 #[test]
-fn each_audience_is_a_file_of_the_one_sidecar() {
-    let mut world = spiffe();
-    let mut other = policy("other");
-    other.token.source = TokenSource::Spiffe;
-    other.roles.allowed = vec![OTHER_ROLE.parse().unwrap()];
-    other.audiences.default = Some("sts.amazonaws.com.cn/$(x)=".parse().unwrap());
-    let mut first = policy("orders");
-    first.token.source = TokenSource::Spiffe;
-    first.roles.allowed = vec![ROLE.parse().unwrap()];
-    world.policies = [first, other].into_iter().collect();
-    let mut pod = asking(json!([{"name": "app"}, {"name": "china"}]));
-    pod["metadata"]["annotations"]["tokenscope.io/role-arn.china"] = json!(OTHER_ROLE);
-    let reviewed = world.review(&pod);
+fn each_audience_has_a_volume_of_its_own_that_the_one_sidecar_writes_to() {
+    let audience = "sts.amazonaws.com.cn/$(x)=";
+    let hash = audience.parse::<tokenscope_core::Audience>().unwrap().short_hash();
+    let reviewed = two_audiences(TokenSource::Spiffe, audience).review(&asking_for_two());
 
-    let file = reviewed.value("china", "AWS_WEB_IDENTITY_TOKEN_FILE").unwrap();
-    let file = file.strip_prefix(&format!("{MOUNT}/")).unwrap();
-    assert!(file.starts_with("token-"), "{file}");
+    let (second, folder) = (format!("{VOLUME}-{hash}"), format!("{MOUNT}-{hash}"));
     assert_eq!(
         reviewed.value(SIDECAR, "TOKENSCOPE_JWT_SVIDS").unwrap(),
-        format!("token=sts.amazonaws.com {file}=sts.amazonaws.com.cn/$$(x)=")
+        format!("token=sts.amazonaws.com {folder}/token=sts.amazonaws.com.cn/$$(x)=")
     );
+    let memory = json!({"medium": "Memory", "sizeLimit": "1Mi"});
+    assert_eq!(volume(&reviewed, VOLUME).unwrap()["emptyDir"], memory);
+    assert_eq!(volume(&reviewed, &second).unwrap()["emptyDir"], memory);
+    assert_eq!(
+        reviewed.mounts(SIDECAR),
+        [
+            format!("{VOLUME}:{MOUNT}"),
+            format!("{second}:{folder}"),
+            format!("{SOCKET_VOLUME}:/spiffe-workload-api"),
+        ]
+    );
+    for (container, volume) in [("app", VOLUME), ("other", &second)] {
+        assert_eq!(
+            reviewed.value(container, "AWS_WEB_IDENTITY_TOKEN_FILE"),
+            Some(format!("{MOUNT}/token"))
+        );
+        assert_eq!(
+            reviewed.mounts(container),
+            [format!("{volume}:{MOUNT}")],
+            "its own and no other"
+        );
+    }
 }
 
 #[test]
@@ -283,51 +295,6 @@ fn what_is_no_longer_granted_leaves_no_sidecar_behind() {
 }
 
 #[test]
-fn foreign_things_of_our_names_are_refused_with_the_remedy() {
-    let sidecar = json!({"name": SIDECAR, "image": "i"});
-    let mut in_init = asking(app());
-    in_init["spec"]["initContainers"] = json!([sidecar]);
-    let mut in_containers = asking(json!([{"name": "app"}, sidecar]));
-    for pod in [&in_init, &in_containers] {
-        let message = refusal(&spiffe(), pod);
-        assert!(
-            message.contains("brings a container tokenscope-sidecar of its own"),
-            "{message}"
-        );
-        // Also where no sidecar is added: a SPIFFE provider may know an identity by this name.
-        assert!(refusal(&World::new(), pod).contains("brings a container tokenscope-sidecar"));
-    }
-    // A record makes only the init container ours.
-    let record = json!({"grants": [], "hash": "", "sidecar": true}).to_string();
-    in_containers["metadata"]["annotations"]["tokenscope.io/grant"] = json!(record);
-    assert!(refusal(&spiffe(), &in_containers).contains("brings a container tokenscope-sidecar"));
-
-    let mut pod = asking(app());
-    pod["spec"]["volumes"] = json!([{"name": SOCKET_VOLUME, "emptyDir": {}}]);
-    let message = refusal(&spiffe(), &pod);
-    assert!(
-        message.contains("brings a volume tokenscope-spiffe-workload-api of its own"),
-        "{message}"
-    );
-
-    let mut pod = asking(app());
-    pod["spec"]["containers"][0]["volumeMounts"] = json!([{"name": SOCKET_VOLUME, "mountPath": "/socket"}]);
-    let message = refusal(&spiffe(), &pod);
-    assert!(
-        message.contains("container app mounts volume tokenscope-spiffe-workload-api itself"),
-        "{message}"
-    );
-
-    let mut pod = asking(app());
-    pod["spec"]["volumes"] = json!([{"name": VOLUME, "emptyDir": {"medium": "Memory"}}]);
-    let message = refusal(&spiffe(), &pod);
-    assert!(
-        message.contains("brings a volume tokenscope-aws-token of its own"),
-        "{message}"
-    );
-}
-
-#[test]
 fn a_forged_record_does_not_make_a_foreign_sidecar_run() {
     let mut pod = asking(app());
     let record = json!({"grants": [], "hash": "", "sidecar": true}).to_string();
@@ -391,55 +358,4 @@ fn eks_compatible_mode_has_the_sidecar_write_where_eks_has_it() {
     );
     assert!(volume(&reviewed, "aws-iam-token").is_some());
     assert!(world.review(&reviewed.pod).patch.is_empty());
-}
-
-/// A pod that this webhook granted, with a change of its sidecar by somebody else.
-fn tampered(change: impl FnOnce(&mut Value)) -> (Value, Reviewed) {
-    let granted = spiffe().review(&asking(app())).pod;
-    let mut pod = granted.clone();
-    change(&mut pod["spec"]["initContainers"][0]);
-    (granted, spiffe().review(&pod))
-}
-
-#[test]
-fn a_sidecar_that_differs_in_any_member_is_replaced() {
-    for (member, value) in [
-        ("args", json!(["--once", "--jwt-svid=token=other"])),
-        ("command", json!(["/tokenscope-sidecar", "--once"])),
-        ("securityContext", json!({"privileged": true})),
-        ("envFrom", json!([{"configMapRef": {"name": "mine"}}])),
-        ("livenessProbe", json!({"exec": {"command": ["sh"]}})),
-        ("workingDir", json!("/mine")),
-    ] {
-        let (granted, reviewed) = tampered(|sidecar| sidecar[member] = value);
-        assert_eq!(reviewed.pod, granted, "{member}");
-    }
-    let (granted, reviewed) = tampered(|sidecar| {
-        let mounts = sidecar["volumeMounts"].as_array_mut().unwrap();
-        mounts.push(json!({"name": "mine", "mountPath": "/mine"}));
-    });
-    assert_eq!(reviewed.pod, granted);
-}
-
-#[test]
-fn two_containers_of_the_sidecars_name_become_one() {
-    let granted = spiffe().review(&asking(app())).pod;
-    let mut pod = granted.clone();
-    let twin = pod["spec"]["initContainers"][0].clone();
-    pod["spec"]["initContainers"].as_array_mut().unwrap().push(twin);
-    assert_eq!(spiffe().review(&pod).pod, granted);
-}
-
-#[test]
-fn the_sidecars_names_are_taken_in_every_reviewed_pod() {
-    let mut required = World::new();
-    required.namespace_labels = vec![("tokenscope.io/required", "true".into())];
-    let look_alike = json!([{"name": SIDECAR, "image": "evil"}]);
-    let mut plain = asking(look_alike.clone());
-    plain["metadata"]["annotations"] = json!({});
-    assert!(refusal(&required, &plain).contains("tokenscope-sidecar"));
-    // Granted from the cluster's own tokens, which need no sidecar.
-    assert!(refusal(&World::new(), &asking(look_alike)).contains("tokenscope-sidecar"));
-    // A pod that nobody reviews for credentials stays as it is.
-    assert_eq!(World::new().review(&plain).outcome(), Outcome::Untouched);
 }

@@ -10,11 +10,13 @@
 //! whole recorded review of three containers is read in 6.2 µs, by serde_json in 10.9 µs (docs/adr/0003).
 
 mod error;
+mod raw;
 mod scan;
 #[cfg(test)]
 mod tests;
 
 pub use error::Error;
+pub use raw::Raw;
 
 use serde::de::value::BorrowedStrDeserializer;
 use serde::de::{
@@ -27,7 +29,7 @@ use std::fmt::Write as _;
 /// Reads a value of which `text` consists. Strings without escapes are borrowed from it.
 ///
 /// It understands what [`crate::pod`] is made of: structs, maps with texts for keys, lists, options, texts, numbers and
-/// booleans, and `IgnoredAny` for all else. Enums are refused.
+/// booleans, and [`Raw`] and `IgnoredAny` for all else. Enums are refused.
 pub fn from_str<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Error> {
     let mut reader = Reader { text, at: 0, depth: 0 };
     let read = T::deserialize(&mut reader).and_then(|value| match reader.peek() {
@@ -350,7 +352,13 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
         visitor.visit_some(self)
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Error> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Error> {
+        if name == raw::NAME {
+            self.peek();
+            let from = self.at;
+            self.skip()?;
+            return visitor.visit_borrowed_str(&self.text[from..self.at]);
+        }
         visitor.visit_newtype_struct(self)
     }
 

@@ -226,6 +226,13 @@ proptest! {
     }
 
     #[test]
+    fn a_raw_value_is_its_text(value in any_value()) {
+        let text = format!("[ {value} ,7]");
+        let (raw, seven) = from_str::<(super::Raw<'_>, u8)>(&text).unwrap();
+        prop_assert_eq!((raw.0, seven), (&*value.to_string(), 7));
+    }
+
+    #[test]
     fn half_a_value_is_an_error_wherever_it_is_cut(value in any_value(), at: prop::sample::Index) {
         let text = format!("[{value}]");
         let ends: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();

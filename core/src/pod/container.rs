@@ -53,10 +53,18 @@ pub struct Container<S> {
 }
 
 impl<S> Container<S> {
-    /// A variable of its environment, one of [`VARIABLES`]. Of several with one name the last counts, as it does for the kubelet.
+    /// The variables of its environment that are among [`VARIABLES`], the empty ones too. Of several with one name the last
+    /// counts, as it does for the kubelet.
+    pub fn variables(&self) -> &[EnvVar<S>] {
+        self.env.as_ref().map_or(&[], |env| &env.kept)
+    }
+}
+
+impl<S: AsRef<str>> Container<S> {
+    /// One of [`Self::variables`], unless it is empty: an SDK takes an empty variable for one that is not there.
     pub fn variable(&self, name: &str) -> Option<&EnvVar<S>> {
-        let kept = self.env.as_ref().map_or(&[][..], |env| &env.kept);
-        kept.iter().find(|variable| variable.name == name)
+        let variable = self.variables().iter().find(|variable| variable.name == name);
+        variable.filter(|variable| !variable.is_empty())
     }
 }
 
@@ -85,6 +93,13 @@ pub struct EnvVar<S> {
     pub value: Option<S>,
     /// Where its value comes from, where it isn't.
     pub value_from: Option<ValueFrom<S>>,
+}
+
+impl<S: AsRef<str>> EnvVar<S> {
+    /// Whether it has neither a value nor a source of one.
+    pub fn is_empty(&self) -> bool {
+        self.value_from.is_none() && self.value.as_ref().is_none_or(|value| value.as_ref().is_empty())
+    }
 }
 
 /// Where a variable's value comes from.
@@ -169,24 +184,30 @@ pub struct VolumeMount<S> {
     pub read_only: Option<bool>,
     /// Which part of the volume.
     #[serde(default)]
-    pub sub_path: SubPath,
+    pub sub_path: IsSet,
     /// Which part of the volume, with variables of the container in it.
     #[serde(default)]
-    pub sub_path_expr: SubPath,
+    pub sub_path_expr: IsSet,
+    /// How mounts below it spread.
+    #[serde(default)]
+    pub mount_propagation: IsSet,
+    /// Whether mounts below it can't be written either.
+    #[serde(default)]
+    pub recursive_read_only: IsSet,
 }
 
-/// Whether a mount is of a part of its volume only. The part itself is not kept.
+/// Whether a text is there and not empty. The text itself is not kept.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct SubPath(bool);
+pub struct IsSet(bool);
 
-impl SubPath {
-    /// Whether it names a part.
-    pub fn is_some(self) -> bool {
+impl IsSet {
+    /// Whether it is.
+    pub fn is_set(self) -> bool {
         self.0
     }
 }
 
-impl<'de> Deserialize<'de> for SubPath {
+impl<'de> Deserialize<'de> for IsSet {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Option::<Text<'de>>::deserialize(deserializer)?;
         Ok(Self(text.is_some_and(|text| !text.is_empty())))

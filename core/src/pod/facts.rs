@@ -19,7 +19,7 @@ impl<S: AsRef<str>> Pod<S> {
             annotations: annotations.map(|found| found.pairs().borrowed()).unwrap_or_default(),
             annotation_count: annotations.map_or(0, super::Annotations::count),
             containers: self
-                .users_containers(record)
+                .users_containers()
                 .map(|(_, _, container)| container.facts(&added))
                 .collect(),
             token_volumes: token_volumes(self),

@@ -5,6 +5,7 @@
 //! and memory in proportion to the bytes, whatever their shape: of every list no more is kept than [`crate::bounds`] says.
 
 mod added;
+mod added_names;
 mod container;
 mod facts;
 mod list;
@@ -17,7 +18,8 @@ mod volume;
 mod windows;
 
 pub use added::AddedVariables;
-pub use container::{Container, EnvVar, Environment, FieldRef, SubPath, VARIABLES, ValueFrom, VolumeMount};
+pub use added_names::{EKS_TOKEN_VOLUME, SIDECAR, SOCKET_VOLUME, TOKEN_VOLUME, is_token_volume};
+pub use container::{Container, EnvVar, Environment, FieldRef, IsSet, VARIABLES, ValueFrom, VolumeMount};
 pub use list::{Annotations, Labels, List};
 pub use owner::{Owner, OwnerReference};
 pub use text::Text;
@@ -29,9 +31,6 @@ use crate::{
 };
 use serde::Deserialize;
 use windows::{Affinity, NodeLabels};
-
-/// The name of the container that keeps a pod's tokens where the cluster doesn't.
-pub const SIDECAR: &str = "tokenscope-sidecar";
 
 /// A list of containers.
 pub type Containers<S> = List<Container<S>, MOST_CONTAINERS>;
@@ -140,15 +139,12 @@ impl<S: AsRef<str>> Pod<S> {
         init_containers.chain(self.spec.containers.iter().flatten())
     }
 
-    /// Init containers, then containers, without the sidecar that `record` says we added: each with its list's name in
-    /// `spec` and its index there. These are the containers of [`Self::facts`], in the same order.
-    pub fn users_containers(
-        &self,
-        record: Option<&GrantRecord<'_>>,
-    ) -> impl Iterator<Item = (&'static str, usize, &Container<S>)> {
-        let has_sidecar = record.is_some_and(|record| record.sidecar);
+    /// Init containers, then containers, without init containers of the sidecar's name, which are the webhook's business and
+    /// nobody's workload: each with its list's name in `spec` and its index there. These are the containers of [`Self::facts`],
+    /// in the same order.
+    pub fn users_containers(&self) -> impl Iterator<Item = (&'static str, usize, &Container<S>)> {
         let init = self.spec.init_containers.iter().flatten().enumerate();
-        let init = init.filter(move |(_, container)| !has_sidecar || container.name.as_ref() != SIDECAR);
+        let init = init.filter(|(_, container)| container.name.as_ref() != SIDECAR);
         let containers = self.spec.containers.iter().flatten().enumerate();
         let init = init.map(|(index, container)| ("initContainers", index, container));
         init.chain(containers.map(|(index, container)| ("containers", index, container)))

@@ -1,9 +1,9 @@
 //! The volumes of a pod that hold service account tokens, as far as the lock looks at them.
 
-use tokenscope_core::{GrantRecord, HeldToken, TokenVolume, pod};
-
-/// The volumes that the webhook adds: `token` and, in EKS-compatible mode, EKS's own.
-const OWN_VOLUMES: [&str; 2] = ["tokenscope-aws-token", "aws-iam-token"];
+use tokenscope_core::{
+    GrantRecord, HeldToken, TokenVolume,
+    pod::{self, EKS_TOKEN_VOLUME, TOKEN_VOLUME, is_token_volume},
+};
 
 /// A volume that holds tokens of an audience, or whose CSI driver may get one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,10 +16,16 @@ pub(super) struct KeptVolume {
 }
 
 impl KeptVolume {
-    /// The volumes of a pod that the lock looks at: those with a token for somebody else than the API server, without the one
-    /// that the webhook added, if a proven record says that there is one.
+    /// The volumes of a pod that the lock looks at: those with a token for somebody else than the API server, without those that
+    /// the webhook added, if a proven record says that there are some. Since version 0.2 each audience has a volume; before, all
+    /// audiences of a pod had one, which bears the first of the names.
     pub(super) fn all_of(pod: &pod::Pod<Box<str>>, record: Option<&GrantRecord<'_>>) -> Box<[Self]> {
-        let is_own = |name: &str| record.is_some() && OWN_VOLUMES.contains(&name);
+        let is_ours = |name: &str| {
+            [TOKEN_VOLUME, EKS_TOKEN_VOLUME]
+                .into_iter()
+                .any(|first| is_token_volume(name, first))
+        };
+        let is_own = |name: &str| record.is_some() && is_ours(name);
         let volumes = pod.facts(record).token_volumes;
         let kept = volumes.iter().filter(|volume| !is_own(volume.name)).map(Self::of);
         kept.filter(|volume| volume.csi_driver.is_some() || !volume.tokens.is_empty())

@@ -224,13 +224,13 @@ async fn a_volume_or_a_mount_where_ours_must_go_is_refused_and_not_trusted() {
     let control_plane = &SHARED.environment().await.control_plane;
     let shop = Shop::open(control_plane, "foreign", &[]).await.unwrap();
     shop.allow_orders().await.unwrap();
-    let token =
-        json!({"serviceAccountToken": {"audience": "sts.amazonaws.com", "expirationSeconds": 3600, "path": "token"}});
+    let token_of = |seconds: u32| json!({"serviceAccountToken": {"audience": "sts.amazonaws.com", "expirationSeconds": seconds, "path": "token"}});
+    let (token, other) = (token_of(3600), token_of(7200));
     for (name, volume) in [
         ("empty-dir", json!({"name": VOLUME, "emptyDir": {}})),
         ("secret", json!({"name": VOLUME, "secret": {"secretName": "token"}})),
-        // It looks like ours, but nothing says that we put it there.
-        ("look-alike", json!({"name": VOLUME, "projected": {"sources": [token]}})),
+        // It looks like ours, but is not what would be added.
+        ("look-alike", json!({"name": VOLUME, "projected": {"sources": [other]}})),
     ] {
         let mut pod = shop.asking(name, ORDERS);
         pod["spec"]["volumes"] = json!([volume]);
@@ -238,15 +238,21 @@ async fn a_volume_or_a_mount_where_ours_must_go_is_refused_and_not_trusted() {
         assert_eq!(
             refusal,
             "tokenscope: the pod brings a volume tokenscope-aws-token of its own, which is the name of the volume that tokenscope adds: \
-             remove or rename it"
+             remove or rename it; if the pod is a copy of another one, keep that one's annotations (kubectl debug --keep-annotations)"
         );
     }
+    // One that is exactly what would be added is taken for it, whoever wrote it.
+    let mut pod = shop.asking("equal", ORDERS);
+    pod["spec"]["volumes"] = json!([{"name": VOLUME, "projected": {"sources": [token]}}]);
+    shop.granted(&pod).await.unwrap();
     for (name, path) in [
         ("same", MOUNT.to_owned()),
         ("slashes", format!("/{MOUNT}/")),
         ("inside", format!("{MOUNT}/token")),
         ("roundabout", "/var/run/secrets/./tokenscope.io/aws".to_owned()),
         ("back-and-forth", "/var/run/secrets/tokenscope.io/b/../aws".to_owned()),
+        // In most images one is a link to the other.
+        ("linked", "/run/secrets/tokenscope.io/aws".to_owned()),
     ] {
         let mut pod = shop.asking(name, ORDERS);
         pod["spec"]["volumes"] = json!([{"name": "mine", "emptyDir": {}}]);

@@ -3,7 +3,8 @@
 use crate::{MOUNT, SHARED, VOLUME};
 use serde_json::json;
 use tokenscope_tests::fixtures::{
-    ACCOUNT, CARTS, ORDERS, Shop, environment, mounted_at, orders_may, sts, variable, volume, who_is, with_annotations,
+    ACCOUNT, CARTS, ORDERS, Shop, container_of, environment, mounted_at, orders_may, sts, variable, volume, who_is,
+    with_annotations,
 };
 use tokenscope_tests::{get_json, post};
 
@@ -143,8 +144,26 @@ async fn containers_with_roles_and_audiences_of_their_own_have_a_token_file_each
     assert_eq!(variable(&pod, "carts", "AWS_ROLE_ARN").as_deref(), Some(CARTS));
     assert_eq!(environment(&pod, "neither"), []);
     assert_eq!(mounted_at(&pod, "neither", VOLUME), None);
-    let file = |container| variable(&pod, container, "AWS_WEB_IDENTITY_TOKEN_FILE").unwrap();
-    assert_ne!(file("orders"), file("carts"));
+    // Each has a volume of its own, and no other's.
+    let volumes_of = |container| {
+        let mounts = container_of(&pod, container)["volumeMounts"].as_array().unwrap();
+        let names = mounts
+            .iter()
+            .filter(|mount| mount["mountPath"] == MOUNT || mount["name"].as_str().unwrap().starts_with(VOLUME));
+        names
+            .map(|mount| mount["name"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let (of_orders, of_carts) = (volumes_of("orders"), volumes_of("carts"));
+    assert_eq!((of_orders.len(), of_carts.len()), (1, 1));
+    assert_ne!(of_orders, of_carts);
+    for (volumes, audience) in [(of_orders, "sts.amazonaws.com"), (of_carts, "carts.example.com")] {
+        let sources = volume(&pod, &volumes[0]).unwrap()["projected"]["sources"]
+            .as_array()
+            .unwrap();
+        assert_eq!(sources.len(), 1);
+        assert_eq!(sources[0]["serviceAccountToken"]["audience"], audience);
+    }
 
     // Each file has the token that its role's trust policy wants; the other's would be refused.
     let (trust_orders, trust_carts) = (

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokenscope_core::pod::SIDECAR;
 use tokenscope_core::{
     Algorithm, Audiences, AwsSettings, Claims, ContainerFilter, Pairs, Policy, PolicyName, PolicySet, Roles, Selector,
     Settings, Spiffe, Subject, TokenExpiration, TokenSettings, TokenSource,
@@ -27,6 +28,8 @@ pub const OTHER_ROLE: &str = "arn:aws:iam::111122223333:role/shop/other";
 pub const VOLUME: &str = "tokenscope-aws-token";
 pub const SOCKET_VOLUME: &str = "tokenscope-spiffe-workload-api";
 pub const MOUNT: &str = "/var/run/secrets/tokenscope.io/aws";
+pub const EKS_VOLUME: &str = "aws-iam-token";
+pub const EKS_MOUNT: &str = "/var/run/secrets/eks.amazonaws.com/serviceaccount";
 
 /// What is around a pod.
 #[derive(Clone, Debug)]
@@ -72,7 +75,31 @@ impl World {
         }
     }
 
+    /// Reviews a pod. Whatever the test is about, nothing that is not ours may change, and a second review finds nothing to do.
     pub fn review(&self, pod: &Value) -> Reviewed {
+        let reviewed = self.review_once(pod);
+        assert_eq!(
+            without_ours(&reviewed.pod),
+            without_ours(pod),
+            "something changed that is not ours"
+        );
+        if reviewed.outcome() != Outcome::Denied {
+            let again = self.review_once(&reviewed.pod);
+            assert_eq!(
+                again.patch,
+                Vec::<Value>::new(),
+                "a second review finds something to do"
+            );
+            assert_eq!(
+                again.outcome(),
+                reviewed.outcome(),
+                "a second review comes to something else"
+            );
+        }
+        reviewed
+    }
+
+    fn review_once(&self, pod: &Value) -> Reviewed {
         let body = self.request(pod).to_string();
         let Asked::Pod(asked) = review::read(body.as_bytes()).expect("a review that can be read") else {
             panic!("no pod");
@@ -207,10 +234,15 @@ impl Reviewed {
             .collect()
     }
 
-    /// The tokens in our volume, as `file audience seconds`.
+    /// The tokens in our first volume, as `file audience seconds`.
     pub fn tokens(&self) -> Vec<String> {
+        self.tokens_in(VOLUME)
+    }
+
+    /// The tokens in a volume, as `file audience seconds`.
+    pub fn tokens_in(&self, name: &str) -> Vec<String> {
         let volumes = self.pod["spec"]["volumes"].as_array().cloned().unwrap_or_default();
-        let volume = volumes.iter().find(|volume| volume["name"] == VOLUME);
+        let volume = volumes.iter().find(|volume| volume["name"] == name);
         let sources = volume.and_then(|volume| volume["projected"]["sources"].as_array().cloned());
         sources
             .iter()
@@ -230,6 +262,53 @@ impl Reviewed {
             .find(|container| container["name"] == name)
             .expect("the container")
     }
+}
+
+/// The variables that the webhook may add.
+pub const OURS: &[&str] = &[
+    "AWS_STS_REGIONAL_ENDPOINTS",
+    "AWS_DEFAULT_REGION",
+    "AWS_REGION",
+    "AWS_ROLE_ARN",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_ROLE_SESSION_NAME",
+    "AWS_EC2_METADATA_DISABLED",
+];
+
+/// Whether a volume has a name of ours, in either mode.
+pub fn is_our_volume(name: &str) -> bool {
+    name == SOCKET_VOLUME || name.starts_with(VOLUME) || name.starts_with(EKS_VOLUME)
+}
+
+/// The pod without anything that tokenscope may add.
+pub fn without_ours(pod: &Value) -> Value {
+    let mut pod = pod.clone();
+    let drop_named = |list: &mut Value, is_ours: &dyn Fn(&str) -> bool| {
+        if let Some(items) = list.as_array_mut() {
+            items.retain(|item| !is_ours(item["name"].as_str().unwrap()));
+        }
+        if list.as_array().is_some_and(Vec::is_empty) {
+            *list = Value::Null;
+        }
+    };
+    drop_named(&mut pod["spec"]["volumes"], &is_our_volume);
+    drop_named(&mut pod["spec"]["initContainers"], &|name| name == SIDECAR);
+    for list in ["containers", "initContainers"] {
+        for container in pod["spec"][list].as_array_mut().into_iter().flatten() {
+            drop_named(&mut container["env"], &|name| OURS.contains(&name));
+            drop_named(&mut container["volumeMounts"], &is_our_volume);
+        }
+    }
+    for map in ["annotations", "labels"] {
+        let entries = &mut pod["metadata"][map];
+        if let Some(entries) = entries.as_object_mut() {
+            entries.retain(|key, _| key != "tokenscope.io/grant" && key != "tokenscope.io/reviewed");
+        }
+        if entries.as_object().is_none_or(serde_json::Map::is_empty) {
+            *entries = Value::Null;
+        }
+    }
+    pod
 }
 
 fn decoded(patch: &str) -> Vec<Value> {
@@ -263,6 +342,33 @@ pub fn policy(name: &str) -> Policy {
         active_schedule: None,
         on_expiry: tokenscope_core::OnExpiry::Keep,
     }
+}
+
+pub fn region(policy: &mut Policy) {
+    policy.aws.region = Some("eu-central-1".parse().unwrap());
+}
+
+/// A world in which two containers of a pod get tokens for two audiences: `other` by its annotation, all others by the pod's.
+pub fn two_audiences(source: TokenSource, audience: &str) -> World {
+    let with_role = |name: &str, role: &str| {
+        let mut policy = policy(name);
+        policy.roles.allowed = vec![role.parse().unwrap()];
+        policy.token.source = source;
+        policy
+    };
+    let mut other = with_role("other", OTHER_ROLE);
+    other.audiences.default = Some(audience.parse().unwrap());
+    World {
+        policies: [with_role("orders", ROLE), other].into_iter().collect(),
+        ..World::new()
+    }
+}
+
+/// A pod with the containers `app` and `other`, which asks for a role for each.
+pub fn asking_for_two() -> Value {
+    let mut pod = asking(json!([{"name": "app"}, {"name": "other"}]));
+    pod["metadata"]["annotations"]["tokenscope.io/role-arn.other"] = json!(OTHER_ROLE);
+    pod
 }
 
 /// A pod of service account `orders` that asks for [`ROLE`], with these containers.

@@ -92,12 +92,21 @@ fn csi_drivers_with_locked_tokens_are_named_and_their_volumes_hold_tokens() {
 
 #[test]
 fn a_volume_named_like_the_webhooks_own_is_left_out_only_with_a_proven_record() {
-    let mut volume = projected("sts.amazonaws.com");
-    volume["name"] = "tokenscope-aws-token".into();
     let older = json!({"grants": [], "hash": "0"}).to_string();
     let proven = json!({"grants": [], "hash": "0", "labels": {}, "annotations": {}}).to_string();
-    for (record, mark, ungranted) in [(&older, None, 1), (&proven, None, 1), (&proven, Some("granted"), 0)] {
+    let first = "tokenscope-aws-token";
+    for (name, record, mark, ungranted) in [
+        (first, &older, None, 1),
+        (first, &proven, None, 1),
+        (first, &proven, Some("granted"), 0),
+        // The volume of a further audience.
+        ("tokenscope-aws-token-0123456789abcdef", &proven, Some("granted"), 0),
+        ("tokenscope-aws-token-0123456789abcdef", &proven, None, 1),
+        ("tokenscope-aws-token-mine", &proven, Some("granted"), 1),
+    ] {
         let mut test = Test::new();
+        let mut volume = projected("sts.amazonaws.com");
+        volume["name"] = name.into();
         let mut object = holder("a", &volume);
         object["metadata"]["annotations"] = json!({"tokenscope.io/grant": record});
         object["metadata"]["labels"] = json!({"tokenscope.io/reviewed": mark});

@@ -1,0 +1,196 @@
+//! What a pod carries that bears our names, and what of it is ours.
+//!
+//! The names are ours in every pod that gets something. What bears one is ours if a record says that an earlier review of ours was
+//! there and it can be from us, or if it is exactly what we would write, whoever wrote it. A record can be forged: it makes
+//! something ours to replace or to remove, and nothing that stays.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use tokenscope_core::pod::{Container, SIDECAR, SOCKET_VOLUME, Text, Volume, VolumeMount};
+
+use super::context::{Context, Slot};
+use super::desired::Desired;
+use super::whole::Whole;
+
+/// What has our names.
+#[derive(Debug, Default)]
+pub(super) struct Actual<'a> {
+    /// Volumes of the names of token volumes.
+    pub(super) token_volumes: Vec<PresentVolume<'a>>,
+    /// Volumes of the name of the Workload API's.
+    pub(super) socket_volumes: Vec<PresentVolume<'a>>,
+    /// Init containers of the sidecar's name.
+    pub(super) sidecars: Vec<PresentSidecar>,
+    /// The names of token volumes that are not ours.
+    foreign: HashSet<&'a str>,
+    /// The names of token volumes that stay for the containers that bring them.
+    used: HashSet<&'a str>,
+}
+
+/// A volume that has one of our names.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PresentVolume<'a> {
+    /// Its index among the volumes.
+    pub(super) index: usize,
+    pub(super) name: &'a str,
+    /// Whether it is exactly what should be there.
+    pub(super) is_equal: bool,
+    pub(super) standing: Standing,
+}
+
+/// Whose a thing of our name is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Ours, to be made what it should be, or to be removed.
+    Ours,
+    /// Containers that bring their own pair of variables use it as we would have them use it. It stays for them, and for the lock
+    /// to judge.
+    Used,
+    /// Somebody else's.
+    Foreign,
+}
+
+/// An init container that has the sidecar's name.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PresentSidecar {
+    /// Its index among the init containers.
+    pub(super) index: usize,
+    /// Whether it is exactly what should be there.
+    pub(super) is_equal: bool,
+    pub(super) is_ours: bool,
+}
+
+impl<'a> Actual<'a> {
+    pub(super) fn of(context: &Context<'a>, desired: &Desired<'_>) -> Self {
+        let named =
+            |volume: &Volume<Text<'_>>| context.place.is_token_volume(&volume.name) || *volume.name == *SOCKET_VOLUME;
+        let is_sidecar = |container: &Container<Text<'_>>| *container.name == *SIDECAR;
+        let spec = &context.pod.spec;
+        let volumes = || {
+            spec.volumes
+                .iter()
+                .flatten()
+                .enumerate()
+                .filter(|(_, volume)| named(volume))
+        };
+        let sidecars = || {
+            let init_containers = spec.init_containers.iter().flatten().enumerate();
+            init_containers.filter(|(_, container)| is_sidecar(container))
+        };
+        if volumes().next().is_none() && sidecars().next().is_none() {
+            return Self::default();
+        }
+        let whole = Whole::read(context.text);
+        let brought = brought_volumes(context, desired);
+        let mut actual = Self::default();
+        for (index, volume) in volumes() {
+            let name = &*volume.name;
+            let wanted = desired.volume(name);
+            let is_equal = wanted.is_some_and(|wanted| whole.is_volume(index, wanted));
+            // What is to become something else is nothing that a container can have brought.
+            let is_used = brought.contains(name) && (is_equal || wanted.is_none());
+            let standing = if is_used {
+                Standing::Used
+            } else if is_equal || is_recorded(context, volume) {
+                Standing::Ours
+            } else {
+                Standing::Foreign
+            };
+            actual.add_volume(PresentVolume {
+                index,
+                name,
+                is_equal,
+                standing,
+            });
+        }
+        for (index, _) in sidecars() {
+            let wanted = desired.sidecar.as_ref();
+            let is_equal = wanted.is_some_and(|wanted| whole.is_init_container(index, wanted));
+            actual.sidecars.push(PresentSidecar {
+                index,
+                is_equal,
+                is_ours: is_equal || context.record.is_some_and(|record| record.sidecar),
+            });
+        }
+        actual
+    }
+
+    fn add_volume(&mut self, present: PresentVolume<'a>) {
+        if present.name == SOCKET_VOLUME {
+            return self.socket_volumes.push(present);
+        }
+        match present.standing {
+            Standing::Ours => {}
+            Standing::Used => drop(self.used.insert(present.name)),
+            Standing::Foreign => drop(self.foreign.insert(present.name)),
+        }
+        self.token_volumes.push(present);
+    }
+
+    /// Whether a mount of a token volume may be changed: an earlier review made it, as far as the record says.
+    pub(super) fn owns_mount(&self, context: &Context<'_>, mount: &VolumeMount<Text<'_>>) -> bool {
+        context.record.is_some() && !self.foreign.contains(&*mount.name)
+    }
+
+    /// Whether a mount stays because its container brings the pair of variables that goes with it.
+    pub(super) fn keeps_mount(
+        &self,
+        context: &Context<'a>,
+        desired: &Desired<'_>,
+        container: usize,
+        slot: &Slot<'a>,
+        mount: &VolumeMount<Text<'a>>,
+    ) -> bool {
+        self.used.contains(&*mount.name) && context.is_token_mount(mount) && is_user(context, desired, container, slot)
+    }
+
+    /// The names of the token volumes that hold only what is desired, or go.
+    pub(super) fn settled(&self, desired: &Desired<'_>) -> Vec<Cow<'static, str>> {
+        let tokens = desired.tokens.iter().map(|token| &token.volume);
+        let desired_ones = tokens.filter(|name| !self.used.contains(&***name)).cloned();
+        let ours = self.token_volumes.iter().filter(|present| {
+            let is_desired = || desired.tokens.iter().any(|token| token.volume == present.name);
+            present.standing == Standing::Ours && !is_desired()
+        });
+        desired_ones
+            .chain(ours.map(|present| Cow::Owned(present.name.to_owned())))
+            .collect()
+    }
+}
+
+/// The names of token volumes that containers with a pair of their own mount as we would.
+fn brought_volumes<'a>(context: &Context<'a>, desired: &Desired<'_>) -> HashSet<&'a str> {
+    let mut brought = HashSet::new();
+    for (index, slot) in context.containers.iter().enumerate() {
+        let mounts = slot.container.volume_mounts.iter().flatten();
+        let mut exact = mounts.filter(|mount| context.is_token_mount(mount)).peekable();
+        if exact.peek().is_some() && is_user(context, desired, index, slot) {
+            brought.extend(exact.map(|mount| &*mount.name));
+        }
+    }
+    brought
+}
+
+/// Whether the container gets nothing and brings the whole pair.
+fn is_user<'a>(context: &Context<'a>, desired: &Desired<'_>, index: usize, slot: &Slot<'a>) -> bool {
+    desired.equipment(index).is_none() && context.brings_the_pair(slot.container)
+}
+
+/// Whether a record says that the volume is ours, and it can be.
+fn is_recorded(context: &Context<'_>, volume: &Volume<Text<'_>>) -> bool {
+    let is_socket = *volume.name == *SOCKET_VOLUME;
+    context.record.is_some_and(|record| {
+        if is_socket {
+            record.sidecar
+        } else {
+            can_hold_tokens(volume)
+        }
+    })
+}
+
+/// Whether a volume can be a token volume of ours: a tmpfs, or projected, and service account tokens are all there is in it.
+fn can_hold_tokens(volume: &Volume<Text<'_>>) -> bool {
+    let medium = volume.empty_dir.as_ref().and_then(|folder| folder.medium.as_ref());
+    medium.is_some_and(|medium| **medium == *"Memory") || volume.has_only_tokens()
+}

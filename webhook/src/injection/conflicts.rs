@@ -1,0 +1,133 @@
+//! What stands where ours must go, and what to do about it.
+
+use tokenscope_core::pod::{SIDECAR, SOCKET_VOLUME};
+
+use super::actual::{Actual, Standing};
+use super::context::{Context, Slot};
+use super::desired::Desired;
+use super::paths::is_within;
+
+/// How many conflicts of one pod are told.
+const MOST: usize = 8;
+
+/// Said of what has our names: the copy of a pod has lost the record that it is ours.
+const COPY: &str = "remove or rename it; if the pod is a copy of another one, keep that one's annotations (kubectl debug --keep-annotations)";
+
+/// The first conflicts that were found, a sentence each.
+#[derive(Debug, Default)]
+struct Conflicts(Vec<String>);
+
+/// The conflicts of a pod that is granted something.
+pub(super) fn of_grant(context: &Context<'_>, desired: &Desired<'_>, actual: &Actual<'_>) -> Vec<String> {
+    let mut conflicts = Conflicts(of_names(context, actual));
+    if desired.sidecar.is_some() {
+        conflicts.of_the_sidecar(context);
+    }
+    let foreign = actual
+        .token_volumes
+        .iter()
+        .filter(|volume| volume.standing == Standing::Foreign);
+    for volume in foreign {
+        conflicts.add(|| own_volume(volume.name));
+    }
+    for (index, slot) in context.containers.iter().enumerate() {
+        conflicts.of_mounts(context, desired, actual, index, slot);
+    }
+    conflicts.0
+}
+
+/// Where the pod bears a name of the sidecar's. In a reviewed pod these names are ours: an identity that a SPIFFE provider gives
+/// to a container of this name must not go to somebody else's.
+pub(super) fn of_names(context: &Context<'_>, actual: &Actual<'_>) -> Vec<String> {
+    let mut conflicts = Conflicts::default();
+    if actual
+        .socket_volumes
+        .iter()
+        .any(|volume| volume.standing == Standing::Foreign)
+    {
+        conflicts.add(|| own_volume(SOCKET_VOLUME));
+    }
+    let in_init = actual.sidecars.iter().filter(|sidecar| !sidecar.is_ours).count();
+    let in_others = context
+        .containers
+        .iter()
+        .filter(|slot| *slot.container.name == *SIDECAR);
+    if in_init + in_others.count() > 0 {
+        conflicts.add(|| {
+            format!(
+                "the pod brings a container {SIDECAR} of its own, which is the name of the container that tokenscope adds: {COPY}"
+            )
+        });
+    }
+    for slot in &context.containers {
+        let mut mounts = slot.container.volume_mounts.iter().flatten();
+        if mounts.any(|mount| *mount.name == *SOCKET_VOLUME) {
+            conflicts.add(|| {
+                format!(
+                    "container {} mounts volume {SOCKET_VOLUME} itself, which tokenscope adds for its sidecar alone: remove that mount",
+                    &*slot.container.name
+                )
+            });
+        }
+    }
+    conflicts.0
+}
+
+fn own_volume(name: &str) -> String {
+    format!("the pod brings a volume {name} of its own, which is the name of the volume that tokenscope adds: {COPY}")
+}
+
+impl Conflicts {
+    fn add(&mut self, sentence: impl FnOnce() -> String) {
+        if self.0.len() < MOST {
+            self.0.push(sentence());
+        }
+    }
+
+    /// Why the sidecar can't run.
+    fn of_the_sidecar(&mut self, context: &Context<'_>) {
+        if context.windows {
+            self.add(|| {
+                "tokens from SPIFFE are kept by a sidecar that runs on Linux only, and the pod needs Windows: give it a role by a policy with token.source ServiceAccount".to_owned()
+            });
+        }
+        if let Some(why) = &context.settings.sidecar.unsupported {
+            self.add(|| why.to_string());
+        }
+    }
+
+    /// Mounts of token volumes that are neither ours nor as we would write them, and mounts of others where ours goes.
+    fn of_mounts<'a>(
+        &mut self,
+        context: &Context<'a>,
+        desired: &Desired<'_>,
+        actual: &Actual<'_>,
+        index: usize,
+        slot: &Slot<'a>,
+    ) {
+        let wanted = desired.mount(index, context);
+        let name = &*slot.container.name;
+        for mount in slot.container.volume_mounts.iter().flatten() {
+            let volume = &*mount.name;
+            if context.place.is_token_volume(volume) {
+                let is_right = wanted.is_some_and(|wanted| wanted.is_written(mount))
+                    || actual.owns_mount(context, mount)
+                    || actual.keeps_mount(context, desired, index, slot, mount);
+                if !is_right {
+                    self.add(|| {
+                        format!(
+                            "container {name} mounts volume {volume} itself, which tokenscope adds: remove that mount"
+                        )
+                    });
+                }
+            } else if let Some(wanted) = wanted
+                && is_within(&mount.mount_path, wanted.path, context.windows)
+            {
+                let path = &*mount.mount_path;
+                self.add(|| {
+                    format!("container {name} mounts volume {volume} at {path}, where tokenscope puts the token: mount it elsewhere")
+                });
+            }
+        }
+    }
+}

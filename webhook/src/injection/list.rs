@@ -1,0 +1,222 @@
+//! The difference between what a list of the pod has of ours and what it should have.
+
+use crate::patch::{Json, Operation, Patch, Pointer, Values};
+
+/// An item that a list should have.
+pub(super) trait Wanted: Json {
+    /// What an item of the list is read as.
+    type Present;
+
+    /// Whether the item stands where this one must stand: it has the same name, for instance.
+    fn is_in_place_of(&self, present: &Self::Present) -> bool;
+
+    /// Whether the item is exactly this one.
+    fn is(&self, present: &Self::Present) -> bool;
+}
+
+/// Where items that are missing are added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Before all others, and there they must stay. Such a list wants one item at most.
+    AlwaysFirst,
+    /// Before all others.
+    First,
+    /// Behind all others.
+    Last,
+}
+
+/// A list of the pod.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct List<'p> {
+    /// Where it is.
+    pub(super) path: Pointer<'p>,
+    /// Whether the pod has it: a list that is null is none.
+    pub(super) exists: bool,
+    /// Where items are added.
+    pub(super) order: Order,
+}
+
+impl List<'_> {
+    /// Writes what makes the list have what is `wanted` of ours. `ours` are the items that may change or go, with their indices;
+    /// no other item is touched.
+    ///
+    /// What stays is replaced where it stands, then surplus items are removed from behind, so that the indices of those that are
+    /// still to go stay true, and then missing ones are added.
+    pub(super) fn write<W: Wanted>(&self, ours: &[(usize, &W::Present)], wanted: &[W], patch: &mut Patch) {
+        let mut taken = vec![false; ours.len()];
+        let mut missing: Vec<&W> = Vec::new();
+        let mut first = None;
+        for item in wanted {
+            let mut free = ours
+                .iter()
+                .zip(&taken)
+                .map(|(&(_, present), taken)| (!taken).then_some(present));
+            let equal = free
+                .clone()
+                .position(|present| present.is_some_and(|present| item.is(present)));
+            let found =
+                equal.or_else(|| free.position(|present| present.is_some_and(|present| item.is_in_place_of(present))));
+            let Some((slot, (index, _))) = found.and_then(|at| Some((taken.get_mut(at)?, ours.get(at)?))) else {
+                missing.push(item);
+                continue;
+            };
+            *slot = true;
+            first = first.or(Some(*index));
+            if equal.is_none() {
+                patch.push(&Operation::Replace {
+                    path: self.path.index(*index),
+                    value: item,
+                });
+            }
+        }
+        let surplus = ours.iter().zip(&taken).filter(|(_, taken)| !**taken);
+        let mut surplus: Vec<usize> = surplus.map(|((index, _), _)| *index).collect();
+        surplus.sort_unstable_by(|a, b| b.cmp(a));
+        for index in &surplus {
+            patch.push(&Operation::Remove {
+                path: self.path.index(*index),
+            });
+        }
+        if let Some(at) = first.filter(|_| self.order == Order::AlwaysFirst) {
+            let before = surplus.iter().filter(|index| **index < at).count();
+            self.move_to_front(at - before, patch);
+        }
+        self.add(&missing, patch);
+    }
+
+    fn move_to_front(&self, from: usize, patch: &mut Patch) {
+        if from > 0 {
+            patch.push(&Operation::Move {
+                from: self.path.index(from),
+                path: self.path.index(0),
+            });
+        }
+    }
+
+    fn add<W: Wanted>(&self, missing: &[&W], patch: &mut Patch) {
+        if missing.is_empty() {
+            return;
+        }
+        if !self.exists {
+            patch.push(&Operation::Add {
+                path: self.path,
+                value: &Values(missing),
+            });
+            return;
+        }
+        match self.order {
+            Order::Last => missing.iter().for_each(|item| {
+                patch.push(&Operation::Add {
+                    path: self.path.end(),
+                    value: item,
+                });
+            }),
+            // The last one that is added comes first in the end.
+            Order::First | Order::AlwaysFirst => missing.iter().rev().for_each(|item| {
+                patch.push(&Operation::Add {
+                    path: self.path.index(0),
+                    value: item,
+                });
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+    use std::collections::HashSet;
+
+    /// A name and a value.
+    #[derive(Clone, Debug, PartialEq)]
+    struct Pair(u8, u8);
+
+    impl Json for Pair {
+        fn write(&self, text: &mut String) {
+            text.push_str(&json!([self.0, self.1]).to_string());
+        }
+    }
+
+    impl Wanted for Pair {
+        type Present = Self;
+
+        fn is_in_place_of(&self, present: &Self) -> bool {
+            present.0 == self.0
+        }
+
+        fn is(&self, present: &Self) -> bool {
+            self == present
+        }
+    }
+
+    /// The list after its difference was written and applied. Names below 100 are ours.
+    fn changed(before: Option<&[Pair]>, wanted: &[Pair], order: Order) -> Vec<Pair> {
+        let value = |pairs: &[Pair]| -> Value { pairs.iter().map(|pair| json!([pair.0, pair.1])).collect() };
+        let path = Pointer::ROOT.member("list");
+        let list = List {
+            path,
+            exists: before.is_some(),
+            order,
+        };
+        let present = before.into_iter().flatten().enumerate();
+        let ours: Vec<_> = present.filter(|(_, pair)| pair.0 < 100).collect();
+        let mut patch = Patch::default();
+        list.write(&ours, wanted, &mut patch);
+        let mut document = json!({"list": before.map(value)});
+        let patch = patch.finish().unwrap_or_else(|| "[]".to_owned());
+        json_patch::patch(
+            &mut document,
+            &serde_json::from_str::<json_patch::Patch>(&patch).unwrap(),
+        )
+        .unwrap();
+        let after: Option<Vec<(u8, u8)>> = serde_json::from_value(document["list"].clone()).unwrap();
+        after
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(name, value)| Pair(name, value))
+            .collect()
+    }
+
+    #[test]
+    fn missing_items_are_added_where_they_belong() {
+        let others = [Pair(100, 0)];
+        let wanted = [Pair(1, 1), Pair(2, 2)];
+        let after = |order| changed(Some(&others), &wanted, order);
+        assert_eq!(after(Order::First), [Pair(1, 1), Pair(2, 2), Pair(100, 0)]);
+        assert_eq!(after(Order::Last), [Pair(100, 0), Pair(1, 1), Pair(2, 2)]);
+        assert_eq!(changed(None, &wanted, Order::First), wanted);
+        assert_eq!(changed(None, &[], Order::Last), []);
+    }
+
+    #[test]
+    fn an_item_that_must_be_first_is_moved_and_its_doubles_go() {
+        let before = [Pair(100, 0), Pair(1, 7), Pair(101, 0), Pair(1, 1)];
+        let after = changed(Some(&before), &[Pair(1, 1)], Order::AlwaysFirst);
+        assert_eq!(after, [Pair(1, 1), Pair(100, 0), Pair(101, 0)]);
+    }
+
+    proptest! {
+        #[test]
+        fn a_list_has_what_is_wanted_of_ours_and_all_others_in_their_order(
+            before in prop::option::of(prop::collection::vec((prop_oneof![0..4_u8, 100..104_u8], 0..3_u8), 0..8)),
+            wanted in prop::collection::vec((0..4_u8, 0..3_u8), 0..4),
+            order in prop_oneof![Just(Order::First), Just(Order::Last)],
+        ) {
+            let pairs = |list: Vec<(u8, u8)>| list.into_iter().map(|(name, value)| Pair(name, value)).collect::<Vec<_>>();
+            let before = before.map(pairs);
+            let mut names = HashSet::new();
+            let wanted: Vec<Pair> = pairs(wanted).into_iter().filter(|pair| names.insert(pair.0)).collect();
+            let after = changed(before.as_deref(), &wanted, order);
+            let foreign = |list: &[Pair]| list.iter().filter(|pair| pair.0 >= 100).cloned().collect::<Vec<_>>();
+            prop_assert_eq!(foreign(&after), foreign(before.as_deref().unwrap_or_default()));
+            let mut ours: Vec<_> = after.iter().filter(|pair| pair.0 < 100).map(|pair| (pair.0, pair.1)).collect();
+            let mut expected: Vec<_> = wanted.iter().map(|pair| (pair.0, pair.1)).collect();
+            ours.sort_unstable();
+            expected.sort_unstable();
+            prop_assert_eq!(ours, expected);
+            prop_assert_eq!(changed(Some(&after), &wanted, order), after);
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Where tokens are in a pod: the names of their volumes, and the folder in which a container finds its own.
+
+use std::borrow::Cow;
+
+use tokenscope_core::pod::{EKS_TOKEN_VOLUME, TOKEN_VOLUME, is_token_volume};
+use tokenscope_core::{Audience, Settings};
+
+/// The file of a token in its volume.
+pub(super) const FILE: &str = "token";
+
+/// The names of one mode: ours, or those of the EKS webhook.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    /// The volume of a pod's first audience.
+    first: &'static str,
+    /// Where a container's token volume is mounted.
+    pub(super) folder: &'static str,
+}
+
+impl Place {
+    pub(super) fn of(settings: &Settings) -> Self {
+        if settings.eks_compatible {
+            return Self {
+                first: EKS_TOKEN_VOLUME,
+                folder: "/var/run/secrets/eks.amazonaws.com/serviceaccount",
+            };
+        }
+        Self {
+            first: TOKEN_VOLUME,
+            folder: "/var/run/secrets/tokenscope.io/aws",
+        }
+    }
+
+    /// The volume of the pod's first audience.
+    pub(super) fn first_volume(self) -> Cow<'static, str> {
+        Cow::Borrowed(self.first)
+    }
+
+    /// The volume of a further audience: each has one of its own, so that a container sees no other's token.
+    pub(super) fn volume_of(self, audience: &Audience) -> Cow<'static, str> {
+        Cow::Owned([self.first, "-", &audience.short_hash()].concat())
+    }
+
+    /// Whether it is the name of one of these volumes.
+    pub(super) fn is_token_volume(self, name: &str) -> bool {
+        is_token_volume(name, self.first)
+    }
+
+    /// Where the sidecar has a volume, to write all of them: the first one where its containers have it, too.
+    pub(super) fn sidecar_folder(self, volume: &str) -> Cow<'static, str> {
+        match volume.strip_prefix(self.first) {
+            None | Some("") => Cow::Borrowed(self.folder),
+            Some(suffix) => Cow::Owned([self.folder, suffix].concat()),
+        }
+    }
+
+    /// The path of a container's token, as a program in the container writes it.
+    pub(super) fn token_file(self, windows: bool) -> String {
+        if windows {
+            return format!("C:{}\\{FILE}", self.folder.replace('/', "\\"));
+        }
+        [self.folder, "/", FILE].concat()
+    }
+}

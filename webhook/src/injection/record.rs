@@ -1,0 +1,110 @@
+//! The record of a grant and the mark of a review: what later reviews, the guard and the operator read.
+
+use std::borrow::Cow;
+
+use tokenscope_core::{GrantRecord, Granted, Pairs, RecordedGrant, annotations, fingerprint};
+
+use super::context::Context;
+use super::desired::{Desired, Equipment};
+use crate::patch::{Json, Members, Operation, Patch, Pointer};
+
+/// The text of the record.
+pub(super) fn text(context: &Context<'_>, granted: &Granted, desired: &Desired<'_>) -> String {
+    let name = |index: usize| context.containers.get(index).map_or("", |slot| &*slot.container.name);
+    let grants = granted.containers.iter();
+    let hash = fingerprint(
+        context.request.service_account,
+        grants.map(|granted| (name(granted.container), &granted.grant)),
+    );
+    let mut record = GrantRecord {
+        grants: Vec::with_capacity(1),
+        hash: hash.into(),
+        sidecar: desired.sidecar.is_some(),
+        labels: Some(recorded(&context.request.pod.labels, |key| {
+            key != annotations::REVIEWED
+        })),
+        annotations: Some(recorded(&context.request.pod.annotations, annotations::decides)),
+    };
+    let mut kinds: Vec<&Equipment<'_>> = Vec::with_capacity(1);
+    for equipment in &desired.containers {
+        let container = Cow::Borrowed(name(equipment.container));
+        let kind = kinds.iter().position(|kind| are_same(kind, equipment));
+        if let Some(grant) = kind.and_then(|kind| record.grants.get_mut(kind)) {
+            grant.containers.push(container);
+            continue;
+        }
+        kinds.push(equipment);
+        record.grants.push(RecordedGrant {
+            policy: equipment.grant.policy.as_ref().map(|policy| policy.to_string().into()),
+            role: equipment.grant.role.as_str().into(),
+            containers: vec![container],
+            env: names(equipment).map(Cow::Borrowed).collect(),
+        });
+    }
+    // Strings and lists of them always serialise.
+    serde_json::to_string(&record).unwrap_or_default()
+}
+
+fn recorded<'r>(pairs: &'r Pairs<&str>, keep: impl Fn(&str) -> bool) -> Pairs<Cow<'r, str>> {
+    let kept = pairs.iter().filter(|(key, _)| keep(key));
+    kept.map(|(key, value)| (key.into(), value.into())).collect()
+}
+
+fn are_same(one: &Equipment<'_>, other: &Equipment<'_>) -> bool {
+    one.grant.policy == other.grant.policy && one.grant.role == other.grant.role && names(one).eq(names(other))
+}
+
+fn names(equipment: &Equipment<'_>) -> impl Iterator<Item = &'static str> {
+    equipment.variables.iter().map(|variable| variable.name)
+}
+
+/// Whether a pod bears a mark already, or the annotation that was the mark before version 0.2.
+pub(super) fn is_marked(context: &Context<'_>) -> bool {
+    let label = context.pod.metadata.labels.pairs().value(annotations::REVIEWED);
+    label
+        .or_else(|| context.pod.annotation(annotations::REVIEWED))
+        .is_some()
+}
+
+/// Writes the changes of the pod's metadata.
+///
+/// The record is an annotation and the mark a label. For one release the mark is an annotation too: the guard of version 0.1 looks
+/// for that one while an upgrade runs.
+pub(super) fn write(context: &Context<'_>, record: Option<String>, mark: Option<&'static str>, patch: &mut Patch) {
+    let metadata = Pointer::ROOT.member("metadata");
+    let annotations = metadata.member("annotations");
+    let present = |key| context.pod.annotation(key);
+    if record.is_none() && present(annotations::GRANT).is_some() {
+        patch.push(&Operation::Remove {
+            path: annotations.member(annotations::GRANT),
+        });
+    }
+    let mark = mark.map(|mark| (annotations::REVIEWED, Cow::Borrowed(mark)));
+    let record = record.map(|record| (annotations::GRANT, Cow::Owned(record)));
+    let wanted = record.into_iter().chain(mark.clone());
+    let changed: Vec<_> = wanted.filter(|(key, value)| present(key) != Some(value)).collect();
+    set(annotations, context.pod.metadata.annotations.is_some(), &changed, patch);
+
+    let labels = &context.pod.metadata.labels;
+    let changed = mark.filter(|(key, value)| labels.pairs().value(key) != Some(value));
+    set(metadata.member("labels"), !labels.is_empty(), changed.as_slice(), patch);
+}
+
+/// Sets members of a map that may not be there yet.
+fn set<T: Json>(map: Pointer<'_>, exists: bool, members: &[(&'static str, T)], patch: &mut Patch) {
+    if members.is_empty() {
+        return;
+    }
+    if !exists {
+        return patch.push(&Operation::Add {
+            path: map,
+            value: &Members(members),
+        });
+    }
+    for (key, value) in members {
+        patch.push(&Operation::Add {
+            path: map.member(key),
+            value,
+        });
+    }
+}

@@ -1,0 +1,88 @@
+//! A JSON Patch (RFC 6902), written straight to its text.
+
+mod operation;
+mod pointer;
+mod value;
+
+pub use operation::Operation;
+pub use pointer::Pointer;
+pub(crate) use value::push_number;
+pub use value::{Json, Members, Values};
+
+/// A patch under construction.
+#[derive(Debug, Default)]
+pub struct Patch {
+    text: String,
+}
+
+impl Patch {
+    /// A patch that has room for so many bytes.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self {
+            text: String::with_capacity(bytes),
+        }
+    }
+
+    /// Appends an operation.
+    pub fn push(&mut self, operation: &Operation<'_>) {
+        self.text.push(if self.text.is_empty() { '[' } else { ',' });
+        operation.write(&mut self.text);
+    }
+
+    /// The text; `None` where there is nothing to do, which needs no patch at all.
+    pub fn finish(mut self) -> Option<String> {
+        if self.text.is_empty() {
+            return None;
+        }
+        self.text.push(']');
+        Some(self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn operations_are_those_of_rfc_6902() {
+        let root = Pointer::ROOT;
+        let map = root.member("a~b/c");
+        let list = root.member("list");
+        let mut patch = Patch::default();
+        patch.push(&Operation::Add {
+            path: list.end(),
+            value: &"x\"",
+        });
+        patch.push(&Operation::Add {
+            path: map,
+            value: &Members(&[("one", "1"), ("two", "2")]),
+        });
+        patch.push(&Operation::Replace {
+            path: list.index(12),
+            value: &Values(&["y", "z"]),
+        });
+        patch.push(&Operation::Remove {
+            path: map.member("one"),
+        });
+        patch.push(&Operation::Move {
+            from: list.index(3),
+            path: list.index(0),
+        });
+        assert_eq!(
+            serde_json::from_str::<Value>(&patch.finish().unwrap()).unwrap(),
+            json!([
+                {"op": "add", "path": "/list/-", "value": "x\""},
+                {"op": "add", "path": "/a~0b~1c", "value": {"one": "1", "two": "2"}},
+                {"op": "replace", "path": "/list/12", "value": ["y", "z"]},
+                {"op": "remove", "path": "/a~0b~1c/one"},
+                {"op": "move", "from": "/list/3", "path": "/list/0"},
+            ])
+        );
+    }
+
+    #[test]
+    fn no_operations_are_no_patch() {
+        assert_eq!(Patch::with_capacity(8).finish(), None);
+    }
+}

@@ -1,0 +1,71 @@
+//! JSON Pointers (RFC 6901).
+
+use super::value::push_number;
+
+/// A place in a document. It is a chain of borrowed parts, so that one costs no memory of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Pointer<'a>(Option<Last<'a>>);
+
+/// The last part, and what stands before it.
+#[derive(Clone, Copy, Debug)]
+struct Last<'a> {
+    before: &'a Pointer<'a>,
+    token: Token<'a>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Token<'a> {
+    Member(&'a str),
+    Index(usize),
+    End,
+}
+
+impl<'a> Pointer<'a> {
+    /// The whole document.
+    pub const ROOT: Self = Self(None);
+
+    /// A member of the object here.
+    pub fn member(&'a self, name: &'a str) -> Self {
+        self.then(Token::Member(name))
+    }
+
+    /// An item of the list here.
+    pub fn index(&'a self, index: usize) -> Self {
+        self.then(Token::Index(index))
+    }
+
+    /// Behind the last item of the list here.
+    pub fn end(&'a self) -> Self {
+        self.then(Token::End)
+    }
+
+    fn then(&'a self, token: Token<'a>) -> Self {
+        Self(Some(Last { before: self, token }))
+    }
+
+    /// Appends it to `text`, which is inside of a JSON string. The names that the webhook uses need no escapes of JSON.
+    pub(super) fn write(&self, text: &mut String) {
+        let Self(Some(Last { before, token })) = self else {
+            return;
+        };
+        before.write(text);
+        text.push('/');
+        match token {
+            Token::Member(name) => push_escaped(text, name),
+            Token::Index(index) => push_number(text, *index),
+            Token::End => text.push('-'),
+        }
+    }
+}
+
+/// A reference token: `~` and `/` have escapes (RFC 6901, section 3).
+fn push_escaped(text: &mut String, name: &str) {
+    let mut rest = name;
+    while let Some(at) = rest.find(['~', '/']) {
+        let (plain, special) = rest.split_at(at);
+        text.push_str(plain);
+        text.push_str(if special.starts_with('~') { "~0" } else { "~1" });
+        rest = &special[1..];
+    }
+    text.push_str(rest);
+}
