@@ -579,7 +579,8 @@ async fn a_pod_that_lost_its_sidecar_on_the_way_is_missed() {
         .await
         .unwrap();
         let created = create_pod(&shop.client, pod).await.unwrap();
-        assert!(created.accepted() && reviewed(&created.body) == Some("granted"));
+        assert!(created.accepted(), "{}", created.message());
+        assert_eq!(reviewed(&created.body), Some("granted"), "{}", created.body);
     }
     let label = json!({"metadata": {"labels": {"tokenscope.io/inject": null}}});
     tokenscope_tests::merge(&shop.client, "/api/v1/namespaces/lost", &label)

@@ -81,10 +81,11 @@ async fn watch(field: Arc<Field>, number: usize, stop: CancellationToken) -> Hea
             Ok(Err(error)) => Some(format!("{path}: {error:#}")),
             Err(_) => Some(format!("{path}: no answer within {PROBE_TIMEOUT:?}")),
         };
-        if process.pid().ok() != pid {
-            (pid, starting) = (process.pid().ok(), true);
+        if process.pid().ok() == pid {
+            starting &= failure.is_some();
+        } else {
+            (pid, starting, path) = (process.pid().ok(), true, "/readyz");
         }
-        starting &= failure.is_some();
         in_a_row = if failure.is_some() && !starting {
             in_a_row + 1
         } else {
