@@ -47,8 +47,7 @@ enum Step {
 }
 
 impl Selection {
-    /// Whether the hostile suite attacks the programs as the images carry them, which the tests with a node need too. It judges
-    /// no times of unoptimised ones.
+    /// Whether the hostile suite attacks the programs as the images carry them: it judges no times of unoptimised ones.
     fn optimises(&self) -> bool {
         self.nightly || self.filter.is_none()
     }
