@@ -7,12 +7,14 @@
 //!   what happens to objects that do not fit.
 //! - [`Shares`] count what each namespace takes of memory, so that a namespace that is too large harms only itself.
 //! - [`NamespaceLabels`], [`Annotations`] and [`PolicyIndex`] are what is kept of namespaces, service accounts and policies.
+//! - [`CsiDrivers`] are the drivers that the kubelet gives tokens for.
 //! - [`PodContext`] is the one place that makes a [`tokenscope_core::Request`].
 //!
 //! [`settings`] and [`audiences`] hold the flags and the check at start that both processes share.
 
 pub mod audiences;
 mod context;
+mod csi_drivers;
 mod kept;
 mod policies;
 mod relist;
@@ -23,6 +25,7 @@ mod store;
 pub mod watch;
 
 pub use context::{DEFAULT_SERVICE_ACCOUNT, PodContext, service_account};
+pub use csi_drivers::{CsiDrivers, DriverTokens};
 pub use kept::{Annotations, Labels, MOST_LABELS, NamespaceLabels};
 pub use policies::{Policies, PolicyIndex, PolicyUpdate, estimate};
 pub use share::{Exceeded, Share, ShareExceeded};

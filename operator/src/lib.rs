@@ -5,7 +5,6 @@
 mod args;
 mod ca_bundle;
 mod certificates;
-mod csi_drivers;
 mod drift;
 mod events;
 mod eviction;

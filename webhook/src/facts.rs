@@ -2,11 +2,9 @@
 
 use tokenscope_core::pod::Pod;
 use tokenscope_core::{GrantRecord, Pairs, Request};
-use tokenscope_index::PodContext;
+use tokenscope_index::{DriverTokens, PodContext};
 
 pub use tokenscope_index::service_account;
-
-use crate::csi_drivers::{self, DriverTokens};
 
 /// What is known about a pod's namespace and service account.
 #[derive(Clone, Debug, Default)]
@@ -38,7 +36,7 @@ pub fn request<'a, S: AsRef<str>>(
     };
     let mut pod = pod.facts(record);
     match surroundings.driver_tokens {
-        Some(drivers) => csi_drivers::fill(&mut pod.token_volumes, drivers),
+        Some(drivers) => drivers.fill(&mut pod.token_volumes),
         None => pod.token_volumes.retain(|volume| !volume.tokens.is_empty()),
     }
     context.request(pod)

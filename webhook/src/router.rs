@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use crate::budget::{Budget, Held, Refused};
 use crate::cache::Cache;
-use crate::csi_drivers::CsiDrivers;
+use crate::csi_drivers::SharedCsiDrivers;
 use crate::events::Events;
 use crate::facts::Surroundings;
 use crate::lookup::{Lookups, Unknown};
@@ -49,7 +49,7 @@ pub struct Webhook {
     /// What they have not told.
     pub lookups: Arc<Lookups>,
     /// The CSI drivers that get tokens.
-    pub csi_drivers: Arc<CsiDrivers>,
+    pub csi_drivers: Arc<SharedCsiDrivers>,
     /// The installation's settings.
     pub settings: Settings,
     /// Where refusals are written.

@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use crate::args::Arguments;
 use crate::cache::{Cache, follow};
 use crate::certificate::Keeper;
-use crate::csi_drivers::CsiDrivers;
+use crate::csi_drivers::SharedCsiDrivers;
 use crate::events::events;
 use crate::lookup::Lookups;
 use crate::metrics::Metrics;
@@ -87,10 +87,10 @@ pub async fn run(arguments: Arguments, process: Process) -> Result<(), Error> {
     };
     let version = process.gates.gate("version");
     cache.watch(&client, &process);
-    let csi_drivers = Arc::new(CsiDrivers::default());
+    let csi_drivers = Arc::new(SharedCsiDrivers::default());
     let drivers = csi_drivers.clone();
     follow(Api::all(client.clone()), "csidrivers", &process, move |event| {
-        drivers.take_in(event);
+        drivers.apply(event);
         false
     });
     process.spawn("certificate", keeper.run(process.stop.clone()));

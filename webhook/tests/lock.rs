@@ -185,7 +185,7 @@ fn an_inline_volume_of_a_csi_driver_that_gets_such_tokens_needs_a_grant_too() {
     let mut world = locked(LockMode::Deny);
     world.policies = tokenscope_core::PolicySet::default();
     assert_eq!(world.review(&pod).outcome(), Outcome::Untouched);
-    world.csi_drivers.take_in(Event::Apply(
+    world.csi_drivers.apply(Event::Apply(
         serde_json::from_value(json!({"metadata": {"name": "secrets.example.com"},
             "spec": {"tokenRequests": [{"audience": "sts.amazonaws.com"}]}}))
         .unwrap(),

@@ -4,14 +4,14 @@ use super::{
     Assessment, PolicyShare, State,
     pod::{Mark, Pod},
 };
-use crate::{csi_drivers::CsiDrivers, spiffe_ids::SpiffeIds};
+use crate::spiffe_ids::SpiffeIds;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use tokenscope_core::{
     Decision, Granted, OnExpiry, PodFacts, Policy, PolicyName, PolicySet, Settings, Standing, TokenSource, decide,
     fingerprint, lock,
 };
-use tokenscope_index::PodContext;
+use tokenscope_index::{CsiDrivers, PodContext};
 
 /// All that an assessment of a pod looks at, beside the pod.
 pub(crate) struct Assessor<'a> {
@@ -212,7 +212,7 @@ impl Assessor<'_> {
             return false;
         }
         let mut token_volumes = pod.token_volumes();
-        self.csi_drivers.fill(&mut token_volumes);
+        self.csi_drivers.tokens().fill(&mut token_volumes);
         let facts = PodFacts {
             token_volumes,
             ..pod.facts()

@@ -86,7 +86,6 @@ impl Index {
     }
 
     pub(super) fn apply_csi_driver(&mut self, event: Event<CSIDriver>) {
-        self.csi_drivers_synced |= matches!(event, Event::InitDone);
         if self.csi_drivers.apply(event) {
             self.dirty.everywhere = true;
             self.enqueue_all_statuses();

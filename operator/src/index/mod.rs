@@ -23,7 +23,6 @@ pub(crate) use findings::{Cause, Finding, Report, Siblings};
 pub(crate) use shared::SharedIndex;
 
 use crate::{
-    csi_drivers::CsiDrivers,
     drift::{Pod, PodCounts},
     issuer::Issuer,
     spiffe_ids::SpiffeIds,
@@ -36,7 +35,7 @@ use policies::PolicyObject;
 use share::SHARE;
 use std::collections::{BTreeMap, BTreeSet};
 use tokenscope_core::{LockMode, PolicyName, Settings};
-use tokenscope_index::{NamespaceLabels, PolicyIndex, Store};
+use tokenscope_index::{CsiDrivers, NamespaceLabels, PolicyIndex, Store};
 
 /// A pod's namespace and name.
 pub(crate) type PodKey = (Box<str>, Box<str>);
@@ -60,8 +59,6 @@ pub(crate) struct Index {
     issuer: Option<Issuer>,
     spiffe_ids: SpiffeIds,
     csi_drivers: CsiDrivers,
-    /// Whether a list of CSI drivers was whole once.
-    csi_drivers_synced: bool,
     namespaces: Store<NamespaceLabels>,
     service_accounts: Store<Annotated>,
     pods: Store<Pod>,
@@ -87,7 +84,7 @@ impl Index {
 
     /// What is not known yet; none once all lists were whole once and the issuer was asked for.
     pub(crate) fn waits_for(&self) -> Option<&'static str> {
-        let drivers_are_known = !self.needs_csi_drivers() || self.csi_drivers_synced;
+        let drivers_are_known = !self.needs_csi_drivers() || self.csi_drivers.is_synced();
         let lists = [
             (self.namespaces.is_synced(), "namespaces"),
             (self.service_accounts.is_synced(), "service accounts"),

@@ -1,9 +1,9 @@
 //! How much is kept of each namespace.
 
 use super::{Assessments, Dirty, Index, Installation};
-use crate::{csi_drivers::CsiDrivers, spiffe_ids::SpiffeIds};
+use crate::spiffe_ids::SpiffeIds;
 use std::collections::{BTreeMap, BTreeSet};
-use tokenscope_index::{MOST_LABELS, PolicyIndex, Room, Share, ShareExceeded, Shares, Store};
+use tokenscope_index::{CsiDrivers, MOST_LABELS, PolicyIndex, Room, Share, ShareExceeded, Shares, Store};
 
 /// How many bytes are kept of one namespace: its pods, service accounts and policies.
 ///
@@ -38,7 +38,6 @@ impl Index {
             issuer: None,
             spiffe_ids,
             csi_drivers: CsiDrivers::default(),
-            csi_drivers_synced: false,
             namespaces: Store::new("namespaces", of_labels),
             service_accounts: Store::new("service accounts", of_namespace.clone()),
             pods: Store::new("pods", of_namespace.clone()),

@@ -18,7 +18,7 @@ use tokenscope_core::{
     Algorithm, Audiences, AwsSettings, Claims, ContainerFilter, Pairs, Policy, PolicyName, PolicySet, Roles, Selector,
     Settings, Spiffe, Subject, TokenExpiration, TokenSettings, TokenSource,
 };
-use tokenscope_webhook::csi_drivers::CsiDrivers;
+use tokenscope_webhook::csi_drivers::SharedCsiDrivers;
 use tokenscope_webhook::facts::Surroundings;
 use tokenscope_webhook::metrics::Outcome;
 use tokenscope_webhook::review::{self, Answer, Asked, Refusal};
@@ -34,7 +34,7 @@ pub const EKS_MOUNT: &str = "/var/run/secrets/eks.amazonaws.com/serviceaccount";
 /// What is around a pod.
 #[derive(Clone, Debug)]
 pub struct World {
-    pub csi_drivers: Arc<CsiDrivers>,
+    pub csi_drivers: Arc<SharedCsiDrivers>,
     pub policies: PolicySet,
     pub settings: Settings,
     pub namespace_labels: Vec<(&'static str, String)>,
