@@ -8,7 +8,7 @@ use tokenscope_core::{Audience, Grant, Granted, SessionName, TokenExpiration, To
 use super::context::Context;
 use super::pieces::{
     Content, DEFAULT_REGION, METADATA_DISABLED, Mount, REGION, ROLE_ARN, ROLE_SESSION_NAME, STS_REGIONAL_ENDPOINTS,
-    TOKEN_FILE, VARIABLES, Value, Variable, Volume, unexpanded,
+    TOKEN_FILE, Token, VARIABLES, Value, Variable, Volume, unexpanded,
 };
 use super::sidecar::SidecarContainer;
 
@@ -36,15 +36,6 @@ pub(super) struct Equipment<'a> {
     pub(super) variables: Vec<Variable<'a>>,
     /// Which of the tokens it mounts; `None` where its own file is elsewhere.
     token: Option<usize>,
-}
-
-/// A token, which has a volume of its own: a container sees the one that it was granted, and no other.
-#[derive(Debug)]
-pub(super) struct Token<'a> {
-    pub(super) audience: &'a Audience,
-    pub(super) expiration: TokenExpiration,
-    /// The volume's name.
-    pub(super) volume: Cow<'static, str>,
 }
 
 impl<'a> Desired<'a> {

@@ -5,11 +5,12 @@
 
 use tokenscope_core::pod::{EnvVar, Text};
 
-use super::actual::{Actual, PresentVolume, Standing};
+use super::actual::{Actual, PresentSidecar, PresentVolume, Standing};
 use super::context::{Context, Slot};
 use super::desired::Desired;
 use super::list::{List, Order, Wanted};
 use super::pieces::{VARIABLES, Variable, Volume};
+use super::sidecar::SidecarContainer;
 use crate::patch::{Patch, Pointer};
 
 /// Writes the changes of the pod's specification.
@@ -112,4 +113,16 @@ fn sidecar(context: &Context<'_>, desired: &Desired<'_>, actual: &Actual<'_>, sp
     let ours = actual.sidecars.iter().filter(|sidecar| sidecar.is_ours);
     let ours: Vec<_> = ours.map(|sidecar| (sidecar.index, sidecar)).collect();
     list.write(&ours, desired.sidecar.as_slice(), patch);
+}
+
+impl Wanted for SidecarContainer<'_> {
+    type Present = PresentSidecar;
+
+    fn is_in_place_of(&self, _: &PresentSidecar) -> bool {
+        true
+    }
+
+    fn is(&self, present: &PresentSidecar) -> bool {
+        present.is_equal
+    }
 }

@@ -30,6 +30,15 @@ pub(super) const VARIABLES: [&str; 7] = [
     METADATA_DISABLED,
 ];
 
+/// A token, which has a volume of its own: a container sees the one that it was granted, and no other.
+#[derive(Debug)]
+pub(super) struct Token<'a> {
+    pub(super) audience: &'a Audience,
+    pub(super) expiration: TokenExpiration,
+    /// The volume's name.
+    pub(super) volume: Cow<'static, str>,
+}
+
 /// A volume of ours.
 #[derive(Clone, Debug)]
 pub(super) struct Volume<'a> {

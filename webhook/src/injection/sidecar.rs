@@ -6,11 +6,8 @@ use tokenscope_core::json::push_string;
 use tokenscope_core::pod::{Csi, SIDECAR, SOCKET_VOLUME, Text};
 use tokenscope_core::{Grant, Hint, Sidecar, SpiffeId, TrustDomain, WorkloadApi};
 
-use super::actual::PresentSidecar;
 use super::context::Context;
-use super::desired::Token;
-use super::list::Wanted;
-use super::pieces::unexpanded;
+use super::pieces::{Token, unexpanded};
 use super::place::FILE;
 use crate::patch::Json;
 
@@ -139,17 +136,5 @@ impl Json for SidecarContainer<'_> {
         text.push_str(",\"securityContext\":");
         text.push_str(&self.settings.security_context);
         text.push('}');
-    }
-}
-
-impl Wanted for SidecarContainer<'_> {
-    type Present = PresentSidecar;
-
-    fn is_in_place_of(&self, _: &PresentSidecar) -> bool {
-        true
-    }
-
-    fn is(&self, present: &PresentSidecar) -> bool {
-        present.is_equal
     }
 }
