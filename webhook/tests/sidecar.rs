@@ -8,11 +8,9 @@ use serde_json::{Value, json};
 use tokenscope_core::pod::SIDECAR;
 use tokenscope_core::{PolicyName, TokenSource, WorkloadApi};
 use tokenscope_webhook::metrics::Outcome;
-use world::{MOUNT, ROLE, Reviewed, SOCKET_VOLUME, VOLUME, World, app, asking, asking_for_two, two_audiences};
-
-fn spiffe() -> World {
-    World::with_policy(|policy| policy.token.source = TokenSource::Spiffe)
-}
+use world::{
+    MOUNT, ROLE, Reviewed, SOCKET_VOLUME, VOLUME, World, app, asking, asking_for_two, refusal, spiffe, two_audiences,
+};
 
 fn init(reviewed: &Reviewed) -> Vec<&str> {
     let list = reviewed.pod["spec"]["initContainers"].as_array();
@@ -25,13 +23,6 @@ fn init(reviewed: &Reviewed) -> Vec<&str> {
 fn volume<'a>(reviewed: &'a Reviewed, name: &str) -> Option<&'a Value> {
     let mut volumes = reviewed.pod["spec"]["volumes"].as_array().into_iter().flatten();
     volumes.find(|volume| volume["name"] == name)
-}
-
-fn refusal(world: &World, pod: &Value) -> String {
-    let reviewed = world.review(pod);
-    assert_eq!(reviewed.outcome(), Outcome::Denied);
-    assert_eq!(reviewed.patch, Vec::<Value>::new());
-    reviewed.message().to_owned()
 }
 
 #[test]

@@ -5,21 +5,9 @@
 mod world;
 
 use serde_json::{Value, json};
-use tokenscope_core::TokenSource;
 use tokenscope_core::pod::SIDECAR;
 use tokenscope_webhook::metrics::Outcome;
-use world::{MOUNT, ROLE, Reviewed, SOCKET_VOLUME, VOLUME, World, app, asking};
-
-fn spiffe() -> World {
-    World::with_policy(|policy| policy.token.source = TokenSource::Spiffe)
-}
-
-fn refusal(world: &World, pod: &Value) -> String {
-    let reviewed = world.review(pod);
-    assert_eq!(reviewed.outcome(), Outcome::Denied);
-    assert_eq!(reviewed.patch, Vec::<Value>::new());
-    reviewed.message().to_owned()
-}
+use world::{MOUNT, ROLE, Reviewed, SOCKET_VOLUME, VOLUME, World, app, asking, refusal, spiffe};
 
 #[test]
 fn foreign_things_of_our_names_are_refused_with_the_remedy() {

@@ -344,6 +344,19 @@ pub fn policy(name: &str) -> Policy {
     }
 }
 
+/// A world in which tokens come from SPIFFE.
+pub fn spiffe() -> World {
+    World::with_policy(|policy| policy.token.source = TokenSource::Spiffe)
+}
+
+/// What the author of a pod that is refused, and left as it is, is told.
+pub fn refusal(world: &World, pod: &Value) -> String {
+    let reviewed = world.review(pod);
+    assert_eq!(reviewed.outcome(), Outcome::Denied);
+    assert_eq!(reviewed.patch, Vec::<Value>::new());
+    reviewed.message().to_owned()
+}
+
 pub fn region(policy: &mut Policy) {
     policy.aws.region = Some("eu-central-1".parse().unwrap());
 }
