@@ -49,7 +49,7 @@ enum Step {
 impl Selection {
     /// Whether the hostile suite attacks the programs as the images carry them: it judges no times of unoptimised ones.
     fn optimises(&self) -> bool {
-        self.nightly || self.filter.is_none()
+        self.nightly || (self.filter.is_none() && !self.unit)
     }
 
     /// The parts, in their order.
@@ -149,7 +149,7 @@ fn test_command(step: Step, selection: &Selection) -> Result<Command> {
     if selection.nightly {
         command.env("TOKENSCOPE_NIGHTLY", "1");
     }
-    if selection.optimises() && step == Step::AllTests {
+    if selection.optimises() {
         command.env("TOKENSCOPE_PROGRAMS", target(Profile::Dist)?);
     }
     if let Some(filter) = &selection.filter {
