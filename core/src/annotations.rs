@@ -95,7 +95,7 @@ pub fn decides(key: &str) -> bool {
 
 /// What a workload asks for by annotation.
 #[derive(Debug, Default)]
-pub(crate) struct Asks<'a> {
+pub(crate) struct AnnotationRequest<'a> {
     pub(crate) role: Option<NamedRole>,
     pub(crate) container_roles: HashMap<&'a str, RoleArn>,
     pub(crate) audience: Option<Audience>,
@@ -114,7 +114,7 @@ pub(crate) struct NamedRole {
     pub(crate) place: &'static str,
 }
 
-impl<'a> Asks<'a> {
+impl<'a> AnnotationRequest<'a> {
     /// Reads the annotations. A role that can't be parsed is the error.
     pub(crate) fn read(request: &'a Request<'_>, settings: &Settings) -> Result<Self, Vec<InvalidAnnotation>> {
         let on_pod = Annotated {
@@ -127,7 +127,7 @@ impl<'a> Asks<'a> {
         };
         let places = [on_pod, on_service_account];
         let eks = settings.eks_compatible;
-        let mut asks = Asks::default();
+        let mut asks = AnnotationRequest::default();
         let mut invalid_roles = Vec::new();
 
         for (key, value) in request.pod.annotations.iter() {

@@ -82,7 +82,7 @@ impl CaBundleController {
             if let Some(configuration) = &mut known {
                 pause = self.settle(&api, configuration).await;
                 self.publish(configuration.as_ref());
-                let is_missing = configuration.is_none() && self.leader.may_write();
+                let is_missing = configuration.is_none() && self.leader.is_leader();
                 if missing.is_to_be_told(is_missing, Instant::now()) {
                     self.tell_that_it_is_missing();
                 }
@@ -106,7 +106,7 @@ impl CaBundleController {
         let Some(patch) = bundle_patch(configuration, &wanted) else {
             return POLL;
         };
-        if !self.leader.may_write() {
+        if !self.leader.is_leader() {
             return POLL;
         }
         // A patch, since the chart's own fields belong to whoever installs it: helm and we never write the same one.

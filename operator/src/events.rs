@@ -126,7 +126,7 @@ impl EventWriter {
     /// Runs until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), Infallible> {
         while let Some(Some(notice)) = stop.run_until_cancelled(self.queue.recv()).await {
-            if self.leader.may_write() {
+            if self.leader.is_leader() {
                 self.write(&event(notice, &self.instance, Timestamp::now())).await;
                 tokio::time::sleep(PAUSE).await;
             }

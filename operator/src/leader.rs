@@ -15,13 +15,13 @@ impl Leader {
     }
 
     /// Whether a write may begin now.
-    pub(crate) fn may_write(&self) -> bool {
+    pub(crate) fn is_leader(&self) -> bool {
         self.0.borrow().is_held(Instant::now())
     }
 
     /// Waits until the answer is another one.
     pub(crate) async fn change(&mut self) {
-        let before = self.may_write();
+        let before = self.is_leader();
         // It fails only when the Lease is given back for good, at the process's end.
         if self
             .0

@@ -70,7 +70,7 @@ pub(crate) fn client_with(mut config: Config, deadline: Duration, freshness: &Fr
     config.headers.push((USER_AGENT, HeaderValue::try_from(user_agent)?));
     let builder = ClientBuilder::try_from(config).map_err(|error| Error::Build(Box::new(error)))?;
     Ok(builder
-        .with_layer(&tower::layer::layer_fn(|inner| Punctual { inner, deadline }))
+        .with_layer(&tower::layer::layer_fn(|inner| DeadlineService { inner, deadline }))
         .with_layer(&tower::layer::layer_fn(Paged::new))
         .with_layer(&tower::layer::layer_fn(|inner| Noting::new(inner, freshness.clone())))
         .build())
@@ -83,12 +83,12 @@ struct Late(Duration);
 
 /// Bounds the time to the response's headers, and between two pieces of its body.
 #[derive(Clone, Debug)]
-struct Punctual<S> {
+struct DeadlineService<S> {
     inner: S,
     deadline: Duration,
 }
 
-impl<S, B> Service<Request<Body>> for Punctual<S>
+impl<S, B> Service<Request<Body>> for DeadlineService<S>
 where
     S: Service<Request<Body>, Response = Response<B>, Error = BoxError, Future: Send + 'static>,
     B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,

@@ -45,12 +45,12 @@ pub struct Process {
     /// Where `/livez`, `/readyz` and `/metrics` are served.
     pub observe: SocketAddr,
     failure: Arc<Mutex<Option<Error>>>,
-    last: Last,
+    last: FinalTasks,
 }
 
 /// What outlives the tracked tasks.
 #[derive(Clone, Debug, Default)]
-struct Last {
+struct FinalTasks {
     stop: CancellationToken,
     tracker: TaskTracker,
 }
@@ -228,7 +228,7 @@ where
         freshness,
         observe,
         failure: Arc::default(),
-        last: Last::default(),
+        last: FinalTasks::default(),
     };
 
     let mut work = pin!(body(process.clone()));

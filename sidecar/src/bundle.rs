@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use crate::fetch_error::FetchError;
 use crate::token::Token;
-use crate::trouble::Trouble;
 
 /// The keys by trust domain, and what is written of them.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -16,20 +16,20 @@ pub struct Bundles {
 
 impl Bundles {
     /// Reads a message of the bundle stream: a JWKS for each trust domain's SPIFFE ID.
-    pub fn read(message: &BTreeMap<String, Vec<u8>>) -> Result<Self, Trouble> {
+    pub fn read(message: &BTreeMap<String, Vec<u8>>) -> Result<Self, FetchError> {
         let mut key_ids = BTreeMap::new();
         let mut file = serde_json::Map::new();
         for (trust_domain, keys) in message {
             let keys: Value =
-                serde_json::from_slice(keys).map_err(|_| Trouble::Malformed("a bundle of keys is no JSON"))?;
+                serde_json::from_slice(keys).map_err(|_| FetchError::Malformed("a bundle of keys is no JSON"))?;
             let list = keys["keys"].as_array();
-            let list = list.ok_or(Trouble::Malformed("a bundle of keys is no JWKS"))?;
+            let list = list.ok_or(FetchError::Malformed("a bundle of keys is no JWKS"))?;
             let ids = list.iter().filter_map(|key| key["kid"].as_str().map(str::to_owned));
             key_ids.insert(trust_domain.clone(), ids.collect());
             file.insert(trust_domain.clone(), keys);
         }
         if key_ids.is_empty() {
-            return Err(Trouble::Malformed("it has no bundle of keys"));
+            return Err(FetchError::Malformed("it has no bundle of keys"));
         }
         Ok(Self {
             key_ids,
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
     use crate::token::tests::token;
 
-    fn read(bundles: &[(&str, &str)]) -> Result<Bundles, Trouble> {
+    fn read(bundles: &[(&str, &str)]) -> Result<Bundles, FetchError> {
         let message = bundles
             .iter()
             .map(|(id, keys)| ((*id).to_owned(), keys.as_bytes().to_vec()));
@@ -89,7 +89,7 @@ mod tests {
             &[("spiffe://a", r#"{"keys":{}}"#)],
             &[("spiffe://a", r#"{"keys":[]}"#), ("spiffe://b", "")],
         ] {
-            assert!(matches!(read(bundles), Err(Trouble::Malformed(_))), "{bundles:?}");
+            assert!(matches!(read(bundles), Err(FetchError::Malformed(_))), "{bundles:?}");
         }
     }
 }

@@ -11,7 +11,7 @@ use std::str::FromStr;
 use tokenscope_core::Audience;
 
 use crate::log::{self, Log};
-use crate::selection::Wanted;
+use crate::selection::SvidSelection;
 
 /// The files of an X.509-SVID.
 pub const X509_FILES: X509Files = X509Files {
@@ -58,7 +58,7 @@ pub struct Config {
     /// The tokens.
     pub jwt_svids: Vec<JwtFile>,
     /// Of which identity.
-    pub wanted: Wanted,
+    pub wanted: SvidSelection,
     /// The agent's socket.
     pub socket: PathBuf,
     /// Whether an X.509-SVID is written, too.
@@ -111,7 +111,7 @@ impl Config {
 
 /// A mistake in flags or environment.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Mistake {
+pub enum ConfigError {
     /// Something that is no option and no command.
     #[error("{0:?} is no option: see tokenscope-sidecar --help")]
     Unknown(String),
@@ -234,7 +234,7 @@ const OPTIONS: [&Option_; 11] = [
 pub fn invocation(
     arguments: impl IntoIterator<Item = String>,
     environment: impl Fn(&str) -> Option<String>,
-) -> Result<Invocation, Mistake> {
+) -> Result<Invocation, ConfigError> {
     let mut ready = false;
     let mut given: Vec<(&'static str, String)> = Vec::new();
     let mut arguments = arguments.into_iter();
@@ -248,7 +248,7 @@ pub fn invocation(
             "-h" | "--help" => return Ok(Invocation::Print(help())),
             "-V" | "--version" => return Ok(Invocation::Print(env!("CARGO_PKG_VERSION").to_owned())),
             // Whoever may run commands in the container would have a token for any audience.
-            _ if injected => return Err(Mistake::Injected(argument)),
+            _ if injected => return Err(ConfigError::Injected(argument)),
             _ => {}
         }
         let (name, attached) = match argument.split_once('=') {
@@ -258,15 +258,15 @@ pub fn invocation(
         let known = name
             .strip_prefix("--")
             .and_then(|name| OPTIONS.into_iter().find(|option| option.flag == name));
-        let option = known.ok_or_else(|| Mistake::Unknown(argument.clone()))?;
+        let option = known.ok_or_else(|| ConfigError::Unknown(argument.clone()))?;
         let value = match (attached, option.value) {
             (Some(value), _) => value,
             (None, None) => "true".to_owned(),
-            (None, Some(_)) => arguments.next().ok_or(Mistake::NoValue(option.flag))?,
+            (None, Some(_)) => arguments.next().ok_or(ConfigError::NoValue(option.flag))?,
         };
         let repeatable = option.flag == JWT_SVID.flag;
         if !repeatable && given.iter().any(|(flag, _)| *flag == option.flag) {
-            return Err(Mistake::Twice(option.flag));
+            return Err(ConfigError::Twice(option.flag));
         }
         given.push((option.flag, value));
     }
@@ -284,11 +284,11 @@ pub fn invocation(
 /// The variable by which the webhook says that it wrote the environment.
 const INJECTED: &str = "TOKENSCOPE_INJECTED";
 
-fn injected(environment: impl Fn(&str) -> Option<String>) -> Result<bool, Mistake> {
+fn injected(environment: impl Fn(&str) -> Option<String>) -> Result<bool, ConfigError> {
     match environment(INJECTED).as_deref() {
         None | Some("" | "false") => Ok(false),
         Some("true") => Ok(true),
-        Some(other) => Err(Mistake::NoSwitch(INJECTED.to_owned(), other.to_owned())),
+        Some(other) => Err(ConfigError::NoSwitch(INJECTED.to_owned(), other.to_owned())),
     }
 }
 
@@ -298,21 +298,21 @@ struct Given<E> {
     environment: E,
 }
 
-fn config<E: Fn(&str) -> Option<String>>(given: &Given<E>) -> Result<Config, Mistake> {
+fn config<E: Fn(&str) -> Option<String>>(given: &Given<E>) -> Result<Config, ConfigError> {
     let directory = given.text(&DIRECTORY);
     let directory = directory
         .map(|(_, value)| PathBuf::from(value))
-        .ok_or(Mistake::Missing(
+        .ok_or(ConfigError::Missing(
             "where should the files be written? Give --directory or TOKENSCOPE_DIRECTORY",
         ))?;
-    let socket = given.parsed(&SOCKET, socket)?.ok_or(Mistake::Missing(
+    let socket = given.parsed(&SOCKET, socket)?.ok_or(ConfigError::Missing(
         "where is the SPIFFE Workload API? Give --socket or SPIFFE_ENDPOINT_SOCKET, such as unix:///spiffe-workload-api/spire-agent.sock",
     ))?;
     let config = Config {
         directory,
         socket,
         jwt_svids: given.files()?,
-        wanted: Wanted {
+        wanted: SvidSelection {
             spiffe_id: given.parsed(&SPIFFE_ID, from_str)?,
             hint: given.parsed(&HINT, from_str)?,
             trust_domain: given.parsed(&TRUST_DOMAIN, from_str)?,
@@ -327,7 +327,7 @@ fn config<E: Fn(&str) -> Option<String>>(given: &Given<E>) -> Result<Config, Mis
         injected: false,
     };
     if config.kept().is_empty() {
-        return Err(Mistake::Missing(
+        return Err(ConfigError::Missing(
             "what should be written? Give --jwt-svid token=sts.amazonaws.com or TOKENSCOPE_JWT_SVIDS, or --x509-svid, or --jwt-bundle",
         ));
     }
@@ -345,25 +345,25 @@ impl<E: Fn(&str) -> Option<String>> Given<E> {
         value.map(|value| (option.variable.to_owned(), value))
     }
 
-    fn parsed<T>(&self, option: &Option_, parse: impl Fn(&str) -> Result<T, String>) -> Result<Option<T>, Mistake> {
+    fn parsed<T>(&self, option: &Option_, parse: impl Fn(&str) -> Result<T, String>) -> Result<Option<T>, ConfigError> {
         let Some((source_name, value)) = self.text(option) else {
             return Ok(None);
         };
         parse(&value)
             .map(Some)
-            .map_err(|why| Mistake::Value { source_name, why })
+            .map_err(|why| ConfigError::Value { source_name, why })
     }
 
-    fn switch(&self, option: &Option_) -> Result<bool, Mistake> {
+    fn switch(&self, option: &Option_) -> Result<bool, ConfigError> {
         match self.text(option) {
             None => Ok(false),
             Some((_, value)) if value == "true" => Ok(true),
             Some((_, value)) if value == "false" => Ok(false),
-            Some((source_name, value)) => Err(Mistake::NoSwitch(source_name, value)),
+            Some((source_name, value)) => Err(ConfigError::NoSwitch(source_name, value)),
         }
     }
 
-    fn files(&self) -> Result<Vec<JwtFile>, Mistake> {
+    fn files(&self) -> Result<Vec<JwtFile>, ConfigError> {
         let flags = self.given.iter().filter(|(flag, _)| *flag == JWT_SVID.flag);
         let flags: Vec<&str> = flags.map(|(_, value)| value.as_str()).collect();
         let variable = (self.environment)(JWT_SVID.variable).unwrap_or_default();
@@ -385,7 +385,7 @@ impl<E: Fn(&str) -> Option<String>> Given<E> {
                     Ok(file)
                 }
             });
-            files.push(file.map_err(|why| Mistake::Value {
+            files.push(file.map_err(|why| ConfigError::Value {
                 source_name: source_name.clone(),
                 why,
             })?);
@@ -500,7 +500,7 @@ mod tests {
         assert_eq!(config.socket.to_str(), Some("/spiffe-workload-api/spire-agent.sock"));
         assert_eq!(config.jwt_svids[0].name, "token");
         assert_eq!(config.jwt_svids[0].audience.as_str(), "sts.amazonaws.com");
-        assert_eq!(config.wanted, Wanted::default());
+        assert_eq!(config.wanted, SvidSelection::default());
         assert!(!config.once && !config.x509_svid && !config.jwt_bundle);
         assert_eq!(config.log.level, log::Level::Info);
     }

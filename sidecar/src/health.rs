@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 
 use crate::directory::{Directory, Readers};
-use crate::trouble::Trouble;
+use crate::fetch_error::FetchError;
 
 /// The file in the directory that holds, while there is trouble, why: the probe is another process and reads it there.
 pub const REASON_FILE: &str = ".reason";
@@ -27,7 +27,7 @@ struct FileHealth {
     last_success: Option<Timestamp>,
     refreshes: u64,
     /// Why it has not been renewed, and since when.
-    trouble: Option<(Trouble, Timestamp)>,
+    trouble: Option<(FetchError, Timestamp)>,
     failures: BTreeMap<&'static str, u64>,
 }
 
@@ -64,10 +64,10 @@ impl Health {
     }
 
     /// A file could not be renewed. Returns whether that is news: another trouble than the last one.
-    pub fn failed(&self, file: &str, trouble: &Trouble, now: Timestamp) -> bool {
+    pub fn failed(&self, file: &str, trouble: &FetchError, now: Timestamp) -> bool {
         let mut files = self.files();
         let health = files.entry(file.to_owned()).or_default();
-        if *trouble != Trouble::Waiting {
+        if *trouble != FetchError::Waiting {
             *health.failures.entry(trouble.label()).or_default() += 1;
         }
         let last = health.trouble.as_ref();
@@ -207,7 +207,7 @@ mod tests {
             "jwt_bundle.json: not there yet\ntoken: not there yet"
         );
         health.renewed("jwt_bundle.json", None, at(0));
-        health.failed("token", &Trouble::NoIdentity("no identity issued".into()), at(5));
+        health.failed("token", &FetchError::NoIdentity("no identity issued".into()), at(5));
         let why = health.ready(at(9)).unwrap_err();
         assert!(
             why.starts_with("token: not there yet; for 4 s now, the SPIFFE agent knows no identity"),
@@ -220,7 +220,7 @@ mod tests {
         assert_eq!(directory.read(REASON_FILE), None);
         assert_eq!(health.ready(at(103)).unwrap_err(), "token: expired 3 s ago");
 
-        health.failed("token", &Trouble::Deadline(75), at(90));
+        health.failed("token", &FetchError::Deadline(75), at(90));
         assert_eq!(
             health.ready(at(99)),
             Ok(()),
@@ -232,11 +232,11 @@ mod tests {
     #[test]
     fn only_another_kind_of_trouble_is_news() {
         let (health, directory) = health("news");
-        let no = |message: &str| Trouble::NoIdentity(message.into());
+        let no = |message: &str| FetchError::NoIdentity(message.into());
 
         assert!(health.failed("token", &no("a"), at(1)));
         assert!(!health.failed("token", &no("b"), at(2)));
-        assert!(health.failed("token", &Trouble::Waiting, at(3)));
+        assert!(health.failed("token", &FetchError::Waiting, at(3)));
         assert!(health.failed("token", &no("c"), at(4)));
         let metrics = health.metrics();
         let line = r#"tokenscope_sidecar_failures_total{file="token",reason="no_identity"} 3"#;

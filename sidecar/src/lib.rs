@@ -2,8 +2,8 @@
 //!
 //! Decided without I/O, with the time as an argument:
 //! - [`config`]: flags and environment, read once and checked;
-//! - [`token`]: what a token says of itself; [`schedule`]: when to ask for the next one; [`retry`]: how long to wait after a
-//!   failure; [`trouble`]: why there is no token, in words for a person;
+//! - [`token`]: what a token says of itself; [`refresh`]: when to ask for the next one; [`retry`]: how long to wait after a
+//!   failure; [`fetch_error`]: why there is no token, in words for a person;
 //! - [`selection`]: which of several identities is wanted; [`bundle`] and [`x509`]: what else can be written.
 //!
 //! At the edges:
@@ -17,16 +17,16 @@ pub mod bundle;
 pub mod clock;
 pub mod config;
 pub mod directory;
+pub mod fetch_error;
 pub mod health;
 pub mod log;
 #[cfg(feature = "observe")]
 pub mod observe;
 pub mod ready;
+pub mod refresh;
 pub mod retry;
 pub mod run;
-pub mod schedule;
 pub mod selection;
 pub mod token;
-pub mod trouble;
 pub mod workload_api;
 pub mod x509;

@@ -19,12 +19,12 @@ use crate::bundle::Bundles;
 use crate::clock::{Clock, SystemClock, Woken};
 use crate::config::{BUNDLE_FILE, Config, JwtFile, X509_FILES};
 use crate::directory::{Directory, Lock, Readers};
+use crate::fetch_error::FetchError;
 use crate::health::Health;
 use crate::log::Level;
+use crate::refresh::CachedToken;
 use crate::retry::{self, Kind};
-use crate::schedule::Held;
 use crate::token::Token;
-use crate::trouble::Trouble;
 use crate::workload_api::{Client, DEADLINE, X509SvidResponse};
 use crate::x509;
 
@@ -61,7 +61,7 @@ pub enum Error {
     System(#[source] io::Error),
     /// With `--once`, an answer that will always be the same.
     #[error("{0}")]
-    Rejected(Trouble),
+    Rejected(FetchError),
     /// A mistake in this program.
     #[error("a task has ended")]
     Task(#[source] JoinError),
@@ -179,7 +179,7 @@ struct Sidecar<C> {
 /// Keeps one token fresh. It ends only with `once`.
 async fn keep_token<C: Clock>(sidecar: Arc<Sidecar<C>>, file: JwtFile) -> Result<(), Error> {
     let mut bundles = sidecar.bundles.subscribe();
-    let mut held: Option<Held> = None;
+    let mut held: Option<CachedToken> = None;
     // A key that was never among the published ones has not left them: the agent may learn of a new key later.
     let mut key_was_published = false;
     let mut withdrawn = false;
@@ -197,7 +197,7 @@ async fn keep_token<C: Clock>(sidecar: Arc<Sidecar<C>>, file: JwtFile) -> Result
                     (key_was_published, withdrawn) = (false, false);
                 }
                 let answered = match held.take() {
-                    None => Held::new(token, now, random()),
+                    None => CachedToken::new(token, now, random()),
                     Some(held) => held.answered(token, now, random()),
                 };
                 sidecar.first_token.notify_one();
@@ -281,14 +281,14 @@ async fn keep_x509<C: Clock>(sidecar: Arc<Sidecar<C>>) -> Result<(), Error> {
 
 impl<C: Clock> Sidecar<C> {
     /// Asks for a token and puts it in its file. The file is touched only by a token that is valid now.
-    async fn renew_token(&self, file: &JwtFile) -> Result<Token, Trouble> {
+    async fn renew_token(&self, file: &JwtFile) -> Result<Token, FetchError> {
         let id = self.config.wanted.spiffe_id.as_ref().map_or("", |id| id.as_str());
         let asking = self.client.jwt_svids(file.audience.as_str(), id);
-        let svids = self.patiently(&file.name, asking).await?;
+        let svids = self.with_progress(&file.name, asking).await?;
         let svid = self.config.wanted.choose(&svids)?;
-        let token = Token::parse(&svid.svid).map_err(Trouble::InvalidToken)?;
+        let token = Token::parse(&svid.svid).map_err(FetchError::InvalidToken)?;
         if *token.subject != *svid.spiffe_id {
-            return Err(Trouble::Malformed(
+            return Err(FetchError::Malformed(
                 "the token is of another identity than the answer says",
             ));
         }
@@ -297,14 +297,14 @@ impl<C: Clock> Sidecar<C> {
             .iter()
             .any(|audience| **audience == *file.audience.as_str())
         {
-            return Err(Trouble::Malformed(
+            return Err(FetchError::Malformed(
                 "the token is for another audience than was asked for",
             ));
         }
         let now = self.clock.now();
         if token.expires_at <= now {
             let seconds = now.duration_since(token.expires_at).as_secs();
-            return Err(Trouble::Expired { seconds });
+            return Err(FetchError::Expired { seconds });
         }
         self.write(&file.name, token.secret().as_bytes(), Readers::All)?;
         self.renewed(&file.name, Some(token.expires_at), now);
@@ -312,7 +312,7 @@ impl<C: Clock> Sidecar<C> {
     }
 
     /// Follows the stream of keys. Ends well only with `once`.
-    async fn follow_bundles(&self, failures: &mut u32) -> Result<(), Trouble> {
+    async fn follow_bundles(&self, failures: &mut u32) -> Result<(), FetchError> {
         let mut stream = self.client.jwt_bundles().await?;
         let mut first = true;
         loop {
@@ -332,13 +332,13 @@ impl<C: Clock> Sidecar<C> {
     }
 
     /// Follows the stream of X.509-SVIDs. Ends well only with `once`.
-    async fn follow_x509(&self, expires_at: &mut Option<Timestamp>, failures: &mut u32) -> Result<(), Trouble> {
+    async fn follow_x509(&self, expires_at: &mut Option<Timestamp>, failures: &mut u32) -> Result<(), FetchError> {
         let opening = async {
             let mut stream = self.client.x509_svids().await?;
             let message = stream.next(true).await?;
             Ok((stream, message))
         };
-        let (mut stream, mut message) = self.patiently(X509_FILES.certificate, opening).await?;
+        let (mut stream, mut message) = self.with_progress(X509_FILES.certificate, opening).await?;
         loop {
             *expires_at = Some(self.write_x509(&message)?);
             *failures = 0;
@@ -350,20 +350,20 @@ impl<C: Clock> Sidecar<C> {
     }
 
     /// Writes the wanted X.509-SVID; returns until when it is valid.
-    fn write_x509(&self, message: &X509SvidResponse) -> Result<Timestamp, Trouble> {
+    fn write_x509(&self, message: &X509SvidResponse) -> Result<Timestamp, FetchError> {
         let svid = self.config.wanted.choose(&message.svids)?;
         let certificate = x509::certificates_to_pem(&svid.x509_svid);
-        let certificate = certificate.ok_or(Trouble::Malformed("an X.509-SVID has no certificate"))?;
+        let certificate = certificate.ok_or(FetchError::Malformed("an X.509-SVID has no certificate"))?;
         let key = x509::key_to_pem(&svid.x509_svid_key);
-        let key = key.ok_or(Trouble::Malformed("an X.509-SVID has no private key"))?;
+        let key = key.ok_or(FetchError::Malformed("an X.509-SVID has no private key"))?;
         let bundle = x509::certificates_to_pem(&svid.bundle);
-        let bundle = bundle.ok_or(Trouble::Malformed("an X.509-SVID has no bundle of authorities"))?;
+        let bundle = bundle.ok_or(FetchError::Malformed("an X.509-SVID has no bundle of authorities"))?;
         let end = x509::valid_until(&svid.x509_svid);
-        let end = end.ok_or(Trouble::Malformed("the end of an X.509-SVID can't be read"))?;
+        let end = end.ok_or(FetchError::Malformed("the end of an X.509-SVID can't be read"))?;
         let now = self.clock.now();
         if end <= now {
             let seconds = now.duration_since(end).as_secs();
-            return Err(Trouble::Expired { seconds });
+            return Err(FetchError::Expired { seconds });
         }
         // The certificate last: who waits for it to change finds the key and the authorities that belong to it.
         self.write_everywhere(X509_FILES.key, key.as_bytes(), Readers::Owner)?;
@@ -374,26 +374,30 @@ impl<C: Clock> Sidecar<C> {
     }
 
     /// Waits for an answer; lets the probe know if that takes long.
-    async fn patiently<T>(&self, file: &str, asking: impl Future<Output = Result<T, Trouble>>) -> Result<T, Trouble> {
+    async fn with_progress<T>(
+        &self,
+        file: &str,
+        asking: impl Future<Output = Result<T, FetchError>>,
+    ) -> Result<T, FetchError> {
         let mut asking = std::pin::pin!(asking);
         if let Ok(answer) = tokio::time::timeout(PATIENCE, &mut asking).await {
             return answer;
         }
-        self.failed(file, &Trouble::Waiting);
+        self.failed(file, &FetchError::Waiting);
         asking.await
     }
 
     /// Writes a file beside every token: no container sees the folder of another one's token.
-    fn write_everywhere(&self, file: &str, content: &[u8], readers: Readers) -> Result<(), Trouble> {
+    fn write_everywhere(&self, file: &str, content: &[u8], readers: Readers) -> Result<(), FetchError> {
         for folder in self.config.folders() {
             self.write(&folder.join(file).to_string_lossy(), content, readers)?;
         }
         Ok(())
     }
 
-    fn write(&self, file: &str, content: &[u8], readers: Readers) -> Result<(), Trouble> {
+    fn write(&self, file: &str, content: &[u8], readers: Readers) -> Result<(), FetchError> {
         let written = self.directory.replace(file, content, readers);
-        written.map_err(|error| Trouble::Write {
+        written.map_err(|error| FetchError::Write {
             file: file.to_owned(),
             reason: error.to_string(),
         })
@@ -414,7 +418,7 @@ impl<C: Clock> Sidecar<C> {
         }
     }
 
-    fn failed(&self, file: &str, trouble: &Trouble) {
+    fn failed(&self, file: &str, trouble: &FetchError) {
         let news = self.health.failed(file, trouble, self.clock.now());
         let level = if news { Level::Warn } else { Level::Debug };
         let fields = [("file", file), ("reason", trouble.label())];
@@ -425,7 +429,7 @@ impl<C: Clock> Sidecar<C> {
     fn after_failure(
         &self,
         file: &str,
-        trouble: Trouble,
+        trouble: FetchError,
         failures: u32,
         expires_at: Option<Timestamp>,
     ) -> Result<Timestamp, Error> {

@@ -2,11 +2,11 @@
 
 use tokenscope_core::{Hint, SpiffeId, TrustDomain};
 
-use crate::trouble::Trouble;
+use crate::fetch_error::FetchError;
 
 /// What the wanted identity has; nothing stated means the first one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wanted {
+pub struct SvidSelection {
     /// Exactly this SPIFFE ID.
     pub spiffe_id: Option<SpiffeId>,
     /// The hint that its registration entry has.
@@ -23,19 +23,19 @@ pub trait Identity {
     fn hint(&self) -> &str;
 }
 
-impl Wanted {
+impl SvidSelection {
     /// The first identity that is wanted, so of two with the same hint the first (SPIFFE Workload API, section 6.2).
-    pub fn choose<'a, T: Identity>(&self, identities: &'a [T]) -> Result<&'a T, Trouble> {
+    pub fn choose<'a, T: Identity>(&self, identities: &'a [T]) -> Result<&'a T, FetchError> {
         if identities.is_empty() {
-            return Err(Trouble::Malformed("it has no identity"));
+            return Err(FetchError::Malformed("it has no identity"));
         }
         let chosen = identities.iter().find(|identity| self.is(*identity));
-        let chosen = chosen.ok_or_else(|| Trouble::NoneMatches {
+        let chosen = chosen.ok_or_else(|| FetchError::NoneMatches {
             count: identities.len(),
             wanted: self.to_string(),
         })?;
         if chosen.spiffe_id().is_empty() {
-            return Err(Trouble::Malformed("an identity has no SPIFFE ID"));
+            return Err(FetchError::Malformed("an identity has no SPIFFE ID"));
         }
         Ok(chosen)
     }
@@ -56,7 +56,7 @@ impl Wanted {
     }
 }
 
-impl std::fmt::Display for Wanted {
+impl std::fmt::Display for SvidSelection {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let id = self.spiffe_id.as_ref().map(|id| format!("the SPIFFE ID {id}"));
         let hint = self.hint.as_ref().map(|hint| format!("the hint {hint:?}"));
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn the_first_that_matches_is_taken() {
         let chosen = |id: &str, hint: &str, trust_domain: &str| {
-            let wanted = Wanted {
+            let wanted = SvidSelection {
                 spiffe_id: id.parse().ok(),
                 hint: hint.parse().ok(),
                 trust_domain: trust_domain.parse().ok(),
@@ -116,10 +116,10 @@ mod tests {
 
     #[test]
     fn it_says_what_was_looked_for() {
-        let wanted = Wanted {
+        let wanted = SvidSelection {
             hint: "db".parse().ok(),
             trust_domain: "c.example".parse().ok(),
-            ..Wanted::default()
+            ..SvidSelection::default()
         };
         assert_eq!(
             wanted.choose(&TWO).unwrap_err().to_string(),
@@ -127,15 +127,15 @@ mod tests {
         );
         assert_eq!(
             wanted.choose::<Simple>(&[]).unwrap_err(),
-            Trouble::Malformed("it has no identity")
+            FetchError::Malformed("it has no identity")
         );
     }
 
     #[test]
     fn an_identity_without_an_id_is_no_identity() {
         assert_eq!(
-            Wanted::default().choose(&[Simple("", "", 0)]).unwrap_err(),
-            Trouble::Malformed("an identity has no SPIFFE ID")
+            SvidSelection::default().choose(&[Simple("", "", 0)]).unwrap_err(),
+            FetchError::Malformed("an identity has no SPIFFE ID")
         );
     }
 }

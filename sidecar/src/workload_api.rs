@@ -23,8 +23,8 @@ use tonic::metadata::MetadataValue;
 use tonic::{Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
+use crate::fetch_error::FetchError;
 use crate::selection::Identity;
-use crate::trouble::Trouble;
 
 /// How long an answer may take. SPIRE's agent may attest for 30 s and then wait for its server for 30 s, and only then gives
 /// the token that it still has; who hangs up earlier never gets it.
@@ -174,7 +174,7 @@ impl Client {
     }
 
     /// The workload's JWT-SVIDs for an audience, of one SPIFFE ID or, if it is empty, of all.
-    pub async fn jwt_svids(&self, audience: &str, spiffe_id: &str) -> Result<Vec<JwtSvid>, Trouble> {
+    pub async fn jwt_svids(&self, audience: &str, spiffe_id: &str) -> Result<Vec<JwtSvid>, FetchError> {
         let question = JwtSvidRequest {
             audience: vec![audience.to_owned()],
             spiffe_id: spiffe_id.to_owned(),
@@ -189,18 +189,18 @@ impl Client {
     }
 
     /// The keys that trust domains sign JWT-SVIDs with.
-    pub async fn jwt_bundles(&self) -> Result<Stream<JwtBundlesResponse>, Trouble> {
+    pub async fn jwt_bundles(&self) -> Result<Stream<JwtBundlesResponse>, FetchError> {
         self.stream(JwtBundlesRequest {}, "/SpiffeWorkloadAPI/FetchJWTBundles")
             .await
     }
 
     /// The workload's X.509-SVIDs.
-    pub async fn x509_svids(&self) -> Result<Stream<X509SvidResponse>, Trouble> {
+    pub async fn x509_svids(&self) -> Result<Stream<X509SvidResponse>, FetchError> {
         self.stream(X509SvidRequest {}, "/SpiffeWorkloadAPI/FetchX509SVID")
             .await
     }
 
-    async fn stream<Q, A>(&self, question: Q, method: &'static str) -> Result<Stream<A>, Trouble>
+    async fn stream<Q, A>(&self, question: Q, method: &'static str) -> Result<Stream<A>, FetchError>
     where
         Q: prost::Message + Send + Sync + 'static,
         A: prost::Message + Default + Send + Sync + 'static,
@@ -218,16 +218,16 @@ impl Client {
 
     /// Ends a call after the deadline. The connection is given up then: an agent that hangs may have been replaced by one that
     /// listens at the same path.
-    async fn in_time<T>(&self, call: impl Future<Output = Result<T, Trouble>>) -> Result<T, Trouble> {
+    async fn in_time<T>(&self, call: impl Future<Output = Result<T, FetchError>>) -> Result<T, FetchError> {
         let result = timeout(self.deadline, call).await;
-        let result = result.unwrap_or(Err(Trouble::Deadline(self.deadline.as_secs())));
-        if matches!(result, Err(Trouble::Deadline(_) | Trouble::ConnectionLost)) {
+        let result = result.unwrap_or(Err(FetchError::Deadline(self.deadline.as_secs())));
+        if matches!(result, Err(FetchError::Deadline(_) | FetchError::ConnectionLost)) {
             *self.connection() = None;
         }
         result
     }
 
-    async fn agent(&self) -> Result<Grpc<Connection>, Trouble> {
+    async fn agent(&self) -> Result<Grpc<Connection>, FetchError> {
         let open = self.connection().clone().filter(|connection| !connection.is_closed());
         let connection = match open {
             Some(connection) => connection,
@@ -235,18 +235,18 @@ impl Client {
         };
         let origin = Uri::from_static("http://localhost");
         let mut agent = Grpc::with_origin(Connection(connection), origin).max_decoding_message_size(LARGEST_MESSAGE);
-        agent.ready().await.map_err(|_| Trouble::ConnectionLost)?;
+        agent.ready().await.map_err(|_| FetchError::ConnectionLost)?;
         Ok(agent)
     }
 
-    async fn connect(&self) -> Result<SendRequest<Body>, Trouble> {
+    async fn connect(&self) -> Result<SendRequest<Body>, FetchError> {
         let connecting = async {
             let stream = UnixStream::connect(&self.socket).await;
-            let stream = stream.map_err(|error| Trouble::connecting(&self.socket, &error))?;
+            let stream = stream.map_err(|error| FetchError::connecting(&self.socket, &error))?;
             let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
-            handshake.map_err(|_| Trouble::ConnectionLost)
+            handshake.map_err(|_| FetchError::ConnectionLost)
         };
-        let in_vain = || Trouble::NobodyListens(self.socket.clone());
+        let in_vain = || FetchError::NobodyListens(self.socket.clone());
         let (sender, connection) = timeout(CONNECT_DEADLINE, connecting).await.map_err(|_| in_vain())??;
         // It ends when the agent closes it, or when no call and no client needs it any more. Its error is that of the calls.
         tokio::spawn(async {
@@ -263,17 +263,17 @@ impl Client {
 
 impl<T> Stream<T> {
     /// The next message. The first comes at once, for which there is the deadline; a later one when something has changed.
-    pub async fn next(&mut self, first: bool) -> Result<T, Trouble> {
+    pub async fn next(&mut self, first: bool) -> Result<T, FetchError> {
         let message = if first {
             timeout(self.deadline, self.messages.message())
                 .await
-                .map_err(|_| Trouble::Deadline(self.deadline.as_secs()))?
+                .map_err(|_| FetchError::Deadline(self.deadline.as_secs()))?
         } else {
             self.messages.message().await
         };
         message
             .map_err(|status| trouble(&status))?
-            .ok_or(Trouble::ConnectionLost)
+            .ok_or(FetchError::ConnectionLost)
     }
 }
 
@@ -309,9 +309,9 @@ fn path(method: &'static str) -> PathAndQuery {
 }
 
 /// A status that the agent sent, or that stands for a broken connection.
-fn trouble(status: &Status) -> Trouble {
+fn trouble(status: &Status) -> FetchError {
     if std::error::Error::source(status).is_some() {
-        return Trouble::ConnectionLost;
+        return FetchError::ConnectionLost;
     }
-    Trouble::of_status(status)
+    FetchError::of_status(status)
 }

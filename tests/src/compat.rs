@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokenscope_core::{Pairs, PolicySet, RoleArn, Settings, TokenExpiration};
-use tokenscope_webhook::facts::Surroundings;
+use tokenscope_webhook::facts::ReviewContext;
 use tokenscope_webhook::review::{self, Asked};
 
 /// A file of cases.
@@ -249,7 +249,7 @@ impl Case {
             .iter()
             .map(|(key, value)| (key.as_str(), value.as_str()))
             .collect();
-        let surroundings = Surroundings {
+        let surroundings = ReviewContext {
             namespace_labels: Pairs::default(),
             service_account_annotations: Some(annotations),
             driver_tokens: None,

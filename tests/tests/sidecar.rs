@@ -13,9 +13,9 @@ use anyhow::{Context, ensure};
 use jiff::{SignedDuration, Timestamp};
 use tokenscope_sidecar::clock::{Clock, Woken};
 use tokenscope_sidecar::config::{Config, Invocation, invocation};
+use tokenscope_sidecar::fetch_error::FetchError;
 use tokenscope_sidecar::run::run;
 use tokenscope_sidecar::token::Token;
-use tokenscope_sidecar::trouble::Trouble;
 use tokenscope_sidecar::workload_api::{Client, JwtSvidRequest};
 use tokenscope_tests::process::{Process, Start, Watchdog, free_port};
 use tokenscope_tests::sidecar::{FILE, Sidecar, program};
@@ -240,7 +240,7 @@ async fn an_agent_that_hangs_is_given_up_and_the_one_that_took_its_place_is_aske
     let hanging = lab.agent(|_, _| Answer::Hang);
     let client = Client::new(lab.socket(), Duration::from_secs(1));
     let answer = client.jwt_svids("sts.amazonaws.com", "").await;
-    assert_eq!(answer.unwrap_err(), Trouble::Deadline(1));
+    assert_eq!(answer.unwrap_err(), FetchError::Deadline(1));
     assert_eq!(hanging.questions(), 1);
 
     let sidecar = lab.sidecar(&[]);

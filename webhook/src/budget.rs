@@ -73,7 +73,7 @@ struct Account {
 
 /// A whole body, which counts until it is dropped.
 #[derive(Debug)]
-pub struct Held {
+pub struct BufferedBody {
     bytes: Vec<u8>,
     _account: Account,
 }
@@ -95,7 +95,7 @@ impl Budget {
     }
 
     /// The whole body.
-    pub async fn read(self: &Arc<Self>, body: Body) -> Result<Held, Refused> {
+    pub async fn read(self: &Arc<Self>, body: Body) -> Result<BufferedBody, Refused> {
         let mut arrival = std::pin::pin!(self.collect(body));
         // Mostly it is there already.
         if let Some(arrived) = arrival.as_mut().now_or_never() {
@@ -109,7 +109,7 @@ impl Budget {
         }
     }
 
-    async fn collect(self: &Arc<Self>, mut body: Body) -> Result<Held, Refused> {
+    async fn collect(self: &Arc<Self>, mut body: Body) -> Result<BufferedBody, Refused> {
         let announced = body.size_hint().lower();
         if announced > MOST_BODY_BYTES as u64 {
             return Err(Refused::TooLarge);
@@ -137,7 +137,7 @@ impl Budget {
             }
             bytes.extend_from_slice(&data);
         }
-        Ok(Held {
+        Ok(BufferedBody {
             bytes,
             _account: account,
         })
@@ -228,7 +228,7 @@ impl Budget {
     }
 }
 
-impl Held {
+impl BufferedBody {
     /// The bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes

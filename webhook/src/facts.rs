@@ -8,7 +8,7 @@ pub use tokenscope_index::service_account;
 
 /// What is known about a pod's namespace and service account.
 #[derive(Clone, Debug, Default)]
-pub struct Surroundings<'a> {
+pub struct ReviewContext<'a> {
     /// The namespace's labels.
     pub namespace_labels: Pairs<&'a str>,
     /// The service account's annotations, at least those that can change a decision; `None` where there is none of that name.
@@ -26,7 +26,7 @@ pub fn request<'a, S: AsRef<str>>(
     pod: &'a Pod<S>,
     record: Option<&GrantRecord<'_>>,
     namespace: &'a str,
-    surroundings: Surroundings<'a>,
+    surroundings: ReviewContext<'a>,
 ) -> Request<'a> {
     let context = PodContext {
         namespace,

@@ -11,7 +11,7 @@ use tokenscope_core::pod::{OwnerReference, Pod, Text};
 use tokenscope_core::{Enforcement, PolicySet, Request, Settings, decide, json};
 
 use crate::answer::{self, Audited, Warnings};
-use crate::facts::{self, Surroundings};
+use crate::facts::{self, ReviewContext};
 use crate::injection::{self, Reviewed, Verdict};
 
 pub use crate::answer::{Answer, Refusal, allow};
@@ -167,7 +167,7 @@ impl Review<'_> {
     /// The answer, as things are at `now`. The same facts always give the same answer.
     pub fn answer(
         &self,
-        mut surroundings: Surroundings<'_>,
+        mut surroundings: ReviewContext<'_>,
         policies: &PolicySet,
         settings: &Settings,
         now: Timestamp,

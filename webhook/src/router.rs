@@ -17,12 +17,12 @@ use tokenscope_platform::telemetry::chain;
 use tokenscope_platform::tls::GiveWay;
 use tokio::time::timeout;
 
-use crate::budget::{Budget, Held, Refused};
+use crate::budget::{Budget, BufferedBody, Refused};
 use crate::cache::Cache;
 use crate::csi_drivers::SharedCsiDrivers;
 use crate::events::Events;
-use crate::facts::Surroundings;
-use crate::lookup::{Lookups, Unknown};
+use crate::facts::ReviewContext;
+use crate::lookup::{LiveLookups, LookupError};
 use crate::metrics::{Metrics, Outcome, Shed, StripMark};
 use crate::review::{self, Answer, Asked, Unreadable};
 use crate::strip_mark;
@@ -47,7 +47,7 @@ pub struct Webhook {
     /// How old their last words are.
     pub freshness: Freshness,
     /// What they have not told.
-    pub lookups: Arc<Lookups>,
+    pub lookups: Arc<LiveLookups>,
     /// The CSI drivers that get tokens.
     pub csi_drivers: Arc<SharedCsiDrivers>,
     /// The installation's settings.
@@ -100,7 +100,7 @@ struct Route {
 ///
 /// `Display` is what it shows to whoever creates the pod: fixed texts. Causes are for the log.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+enum ReviewFailure {
     #[error(transparent)]
     Refused(#[from] Refused),
     #[error("too many large reviews at a time")]
@@ -108,14 +108,14 @@ enum Failure {
     #[error("the review can't be read: {0}")]
     Unreadable(#[from] Unreadable),
     #[error("what is around the pod is not known, and the API server could not be asked for it")]
-    Unknown(#[from] Unknown),
+    Lookup(#[from] LookupError),
     #[error("no verdict within {} s", DEADLINE.as_secs_f32())]
     Late,
     #[error("a fault in tokenscope itself")]
     Fault(#[source] Undone),
 }
 
-impl From<Undone> for Failure {
+impl From<Undone> for ReviewFailure {
     fn from(undone: Undone) -> Self {
         match undone {
             Undone::Queue => Self::Queue,
@@ -124,13 +124,13 @@ impl From<Undone> for Failure {
     }
 }
 
-impl Failure {
+impl ReviewFailure {
     fn status(&self) -> StatusCode {
         match self {
             Self::Refused(Refused::Full | Refused::Slow) | Self::Queue => StatusCode::SERVICE_UNAVAILABLE,
             Self::Refused(Refused::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Refused(Refused::Broken) | Self::Unreadable(_) => StatusCode::BAD_REQUEST,
-            Self::Unknown(_) | Self::Fault(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Lookup(_) | Self::Fault(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Late => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -160,7 +160,7 @@ async fn mutate(State(serving): State<Arc<Serving>>, connection: Option<Extensio
             return answer;
         }
         Ok(Err(failure)) => failure,
-        Err(_) => Failure::Late,
+        Err(_) => ReviewFailure::Late,
     };
     match failure.shed() {
         Some(cause) => metrics.shed(cause),
@@ -177,7 +177,7 @@ async fn strip(State(serving): State<Arc<Serving>>, body: Body) -> Response {
             return answer;
         }
         Ok(Err(failure)) => failure,
-        Err(_) => Failure::Late,
+        Err(_) => ReviewFailure::Late,
     };
     metrics.stripped(match failure.shed() {
         Some(_) => StripMark::Shed,
@@ -187,7 +187,11 @@ async fn strip(State(serving): State<Arc<Serving>>, body: Body) -> Response {
 }
 
 impl Serving {
-    async fn review(self: &Arc<Self>, body: Body, connection: Option<GiveWay>) -> Result<(Response, Outcome), Failure> {
+    async fn review(
+        self: &Arc<Self>,
+        body: Body,
+        connection: Option<GiveWay>,
+    ) -> Result<(Response, Outcome), ReviewFailure> {
         let Route { budget, work } = &self.reviews;
         let body = budget.read(body).await?;
         let this = self.clone();
@@ -207,7 +211,7 @@ impl Serving {
 }
 
 impl Route {
-    async fn strip(&self, body: Body) -> Result<(Response, bool), Failure> {
+    async fn strip(&self, body: Body) -> Result<(Response, bool), ReviewFailure> {
         let body = self.budget.read(body).await?;
         let answer = self
             .work
@@ -218,7 +222,7 @@ impl Route {
 }
 
 impl Webhook {
-    async fn review(&self, body: Held) -> Result<Answer, Failure> {
+    async fn review(&self, body: BufferedBody) -> Result<Answer, ReviewFailure> {
         let review = match review::read(body.bytes())? {
             Asked::Other { uid } => return Ok(review::allow(&uid)),
             Asked::Pod(review) => review,
@@ -229,7 +233,7 @@ impl Webhook {
             .await?;
         let annotations = known.annotations.as_ref().map(Annotations::pairs);
         let driver_tokens = self.csi_drivers.tokens_of(review.csi_drivers());
-        let surroundings = Surroundings {
+        let surroundings = ReviewContext {
             namespace_labels: known.labels.borrowed(),
             service_account_annotations: annotations.as_ref().map(Pairs::borrowed),
             driver_tokens: Some(&driver_tokens),
@@ -246,7 +250,7 @@ fn json(body: Body) -> Response {
 }
 
 /// The API server shows the text to whoever creates the pod, so it says who speaks.
-fn failed(failure: &Failure) -> Response {
+fn failed(failure: &ReviewFailure) -> Response {
     tracing::warn!(failure = chain(failure), "a review failed");
     (failure.status(), format!("tokenscope: {failure}\n")).into_response()
 }

@@ -19,7 +19,7 @@ use crate::cache::{Cache, follow};
 use crate::certificate::Keeper;
 use crate::csi_drivers::SharedCsiDrivers;
 use crate::events::events;
-use crate::lookup::Lookups;
+use crate::lookup::LiveLookups;
 use crate::metrics::Metrics;
 use crate::router::{Webhook, router};
 use crate::version;
@@ -99,7 +99,7 @@ pub async fn run(arguments: Arguments, process: Process) -> Result<(), Error> {
     process.spawn("events", writer.run());
     let unsupported = version::unsupported(&client, &version, &process.stop).await;
     let app = router(Webhook {
-        lookups: Lookups::new(cache.clone(), client, metrics.clone()),
+        lookups: LiveLookups::new(cache.clone(), client, metrics.clone()),
         cache,
         csi_drivers,
         freshness: process.freshness.clone(),

@@ -98,7 +98,7 @@ fn a_service_account_that_is_nowhere_is_warned_of() {
     else {
         panic!("no pod");
     };
-    let surroundings = tokenscope_webhook::facts::Surroundings::default();
+    let surroundings = tokenscope_webhook::facts::ReviewContext::default();
     let answer = asked.answer(
         surroundings,
         &world.policies,

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use tokenscope_index::Share;
 use tokenscope_platform::metrics::Registry;
 use tokenscope_webhook::cache::{Bounds, Cache};
-use tokenscope_webhook::lookup::{Known, Lookups, Unknown};
+use tokenscope_webhook::lookup::{AdmissionContext, LiveLookups, LookupError};
 use tokenscope_webhook::metrics::Metrics;
 
 fn object<K>(metadata: &Value) -> PartialObjectMeta<K>
@@ -50,9 +50,9 @@ fn policy(namespace: Option<&str>, name: &str) -> DynamicObject {
     .unwrap()
 }
 
-/// Lookups at an API server that has what `has` says, each answered after a while, and how often it was asked.
+/// LiveLookups at an API server that has what `has` says, each answered after a while, and how often it was asked.
 struct Asked {
-    lookups: Arc<Lookups>,
+    lookups: Arc<LiveLookups>,
     cache: Arc<Cache>,
     requests: Arc<AtomicUsize>,
     at_a_time: Arc<AtomicUsize>,
@@ -92,7 +92,7 @@ impl Asked {
         let metrics = Metrics::new(&registry);
         metrics.show_sizes(&registry, &cache);
         Self {
-            lookups: Lookups::new(cache.clone(), Client::new(api_server, "default"), metrics),
+            lookups: LiveLookups::new(cache.clone(), Client::new(api_server, "default"), metrics),
             cache,
             requests,
             at_a_time,
@@ -100,7 +100,7 @@ impl Asked {
         }
     }
 
-    async fn around(&self, namespace: &str, service_account: &str) -> Result<Known, Unknown> {
+    async fn around(&self, namespace: &str, service_account: &str) -> Result<AdmissionContext, LookupError> {
         self.lookups.around(namespace, service_account).await
     }
 

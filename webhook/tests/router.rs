@@ -32,7 +32,7 @@ use tokenscope_platform::metrics::Registry;
 use tokenscope_webhook::budget::MOST_BODY_BYTES;
 use tokenscope_webhook::cache::Cache;
 use tokenscope_webhook::events::events;
-use tokenscope_webhook::lookup::Lookups;
+use tokenscope_webhook::lookup::LiveLookups;
 use tokenscope_webhook::metrics::Metrics;
 use tokenscope_webhook::router::{Webhook, router};
 use tokio::sync::mpsc;
@@ -95,7 +95,7 @@ impl Harness {
         tokio::spawn(writer.run());
         let router = router(Webhook {
             csi_drivers: Arc::default(),
-            lookups: Lookups::new(cache.clone(), client, metrics.clone()),
+            lookups: LiveLookups::new(cache.clone(), client, metrics.clone()),
             cache: cache.clone(),
             freshness: Freshness::default(),
             settings: Settings::default(),

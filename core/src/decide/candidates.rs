@@ -1,9 +1,9 @@
 //! The policies around a pod, and which of them grant a role.
 
-use super::checks::{self, Against, Wanted};
+use super::checks::{self, Against, RoleRequest};
 use crate::{
     Grant, InstanceMetadata, Policy, PolicyName, PolicySet, Refusal, Request, RoleArn, SessionName, Settings, Spiffe,
-    Standing, Template, TokenSource, Variable, Variables, annotations::Asks, refusal::Refusals,
+    Standing, Template, TokenSource, Variable, Variables, annotations::AnnotationRequest, refusal::Refusals,
 };
 use jiff::Timestamp;
 use std::{borrow::Cow, sync::Arc};
@@ -44,7 +44,7 @@ impl Stand<'_> {
 }
 
 impl<'a> Candidates<'a> {
-    pub(super) fn survey(
+    pub(super) fn select(
         request: &'a Request<'a>,
         policies: &'a PolicySet,
         settings: &'a Settings,
@@ -107,7 +107,7 @@ impl<'a> Candidates<'a> {
     }
 
     /// How each candidate stands to a role. Containers that want the same role share the answer.
-    pub(super) fn examine(&self, wanted: &Wanted<'_>, asks: &Asks<'_>) -> Examined<'a> {
+    pub(super) fn examine(&self, wanted: &RoleRequest<'_>, asks: &AnnotationRequest<'_>) -> Examined<'a> {
         let mut examined = Examined::default();
         for policy in &self.policies {
             if wanted.by_default && policy.roles.default.as_ref() != Some(&wanted.role) {
@@ -140,7 +140,7 @@ impl<'a> Candidates<'a> {
         }
     }
 
-    pub(super) fn grant_by(&self, policy: &Policy, wanted: &Wanted<'_>, asks: &Asks<'_>) -> Grant {
+    pub(super) fn grant_by(&self, policy: &Policy, wanted: &RoleRequest<'_>, asks: &AnnotationRequest<'_>) -> Grant {
         Grant {
             role: wanted.role.clone(),
             audience: asks
@@ -177,7 +177,7 @@ impl<'a> Candidates<'a> {
         }
     }
 
-    pub(super) fn grant_without_policy(&self, wanted: &Wanted<'_>, asks: &Asks<'_>) -> Grant {
+    pub(super) fn grant_without_policy(&self, wanted: &RoleRequest<'_>, asks: &AnnotationRequest<'_>) -> Grant {
         Grant {
             role: wanted.role.clone(),
             audience: asks

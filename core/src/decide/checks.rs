@@ -1,11 +1,11 @@
 //! What a candidate is asked about a role, and the sentences that follow.
 
-use crate::{Policy, Refusal, RoleArn, Standing, TokenSource, annotations::Asks, refusal::some_of};
+use crate::{Policy, Refusal, RoleArn, Standing, TokenSource, annotations::AnnotationRequest, refusal::some_of};
 use jiff::Timestamp;
 use std::borrow::Cow;
 
 /// A role that a container is to have, and who says so.
-pub(super) struct Wanted<'a> {
+pub(super) struct RoleRequest<'a> {
     pub(super) container: &'a str,
     pub(super) role: RoleArn,
     pub(super) place: Cow<'static, str>,
@@ -25,7 +25,7 @@ pub(super) enum Against {
 }
 
 /// The first thing that stands against a grant by `policy`; whether it covers the container is asked after the role.
-pub(super) fn against(policy: &Policy, wanted: &Wanted<'_>, asks: &Asks<'_>) -> Option<Against> {
+pub(super) fn against(policy: &Policy, wanted: &RoleRequest<'_>, asks: &AnnotationRequest<'_>) -> Option<Against> {
     if !policy.roles.allow(&wanted.role) {
         return Some(Against::Role);
     }
@@ -43,7 +43,12 @@ pub(super) fn against(policy: &Policy, wanted: &Wanted<'_>, asks: &Asks<'_>) -> 
 }
 
 /// The sentence about it.
-pub(super) fn refusal(against: Against, policy: &Policy, wanted: &Wanted<'_>, asks: &Asks<'_>) -> Option<Refusal> {
+pub(super) fn refusal(
+    against: Against,
+    policy: &Policy,
+    wanted: &RoleRequest<'_>,
+    asks: &AnnotationRequest<'_>,
+) -> Option<Refusal> {
     let name = policy.name.clone();
     Some(match against {
         Against::Role => Refusal::RoleNotAllowed {

@@ -3,11 +3,11 @@
 use super::{
     ContainerGrant, LeftAlone,
     candidates::{Candidates, Examined, Stand},
-    checks::{self, Wanted},
+    checks::{self, RoleRequest},
 };
 use crate::{
     Container, Grant, InvalidRoleArn, OwnRole, Policy, Refusal, RoleArn,
-    annotations::{self, Asks},
+    annotations::{self, AnnotationRequest},
     arn::shortened,
     refusal::{Refusals, some_of},
 };
@@ -16,7 +16,7 @@ use std::{borrow::Cow, collections::HashMap};
 /// Judges one container after the other. Containers that want the same role share what the policies say about it.
 pub(super) struct Judge<'a, 'b> {
     candidates: &'b Candidates<'a>,
-    asks: &'b Asks<'b>,
+    asks: &'b AnnotationRequest<'b>,
     default: &'b Result<Option<&'a RoleArn>, Refusal>,
     examined: HashMap<(RoleArn, bool), Examined<'a>>,
     told_near_misses: bool,
@@ -37,7 +37,7 @@ pub(super) struct Outcome {
 impl<'a, 'b> Judge<'a, 'b> {
     pub(super) fn new(
         candidates: &'b Candidates<'a>,
-        asks: &'b Asks<'b>,
+        asks: &'b AnnotationRequest<'b>,
         default: &'b Result<Option<&'a RoleArn>, Refusal>,
     ) -> Self {
         Self {
@@ -67,7 +67,7 @@ impl<'a, 'b> Judge<'a, 'b> {
             }
             (OwnRole::Literal(own), false) => return self.judge_own_role(index, container, own, named),
         }
-        let wanted = |role: &RoleArn, place: Cow<'static, str>, by_name, by_default| Wanted {
+        let wanted = |role: &RoleArn, place: Cow<'static, str>, by_name, by_default| RoleRequest {
             container: container.name,
             role: role.clone(),
             place,
@@ -100,7 +100,7 @@ impl<'a, 'b> Judge<'a, 'b> {
                 asked: asked.clone(),
             });
         }
-        let wanted = Wanted {
+        let wanted = RoleRequest {
             container: container.name,
             role,
             place: "AWS_ROLE_ARN of the container".into(),
@@ -111,7 +111,7 @@ impl<'a, 'b> Judge<'a, 'b> {
     }
 
     /// The first candidate that allows it grants it.
-    fn grant(&mut self, index: usize, wanted: &Wanted<'_>) {
+    fn grant(&mut self, index: usize, wanted: &RoleRequest<'_>) {
         let (candidates, asks) = (self.candidates, self.asks);
         let examined = self
             .examined
@@ -172,9 +172,9 @@ impl<'a, 'b> Judge<'a, 'b> {
 /// Says what stands against a role; what has nothing to do with the container is said once.
 fn tell(
     examined: &mut Examined<'_>,
-    wanted: &Wanted<'_>,
+    wanted: &RoleRequest<'_>,
     candidates: &Candidates<'_>,
-    asks: &Asks<'_>,
+    asks: &AnnotationRequest<'_>,
     refusals: &mut Refusals,
 ) {
     for stand in &mut examined.policies {
@@ -209,7 +209,7 @@ fn invalid_own_role(container: &Container<'_>, reason: InvalidRoleArn) -> Refusa
 }
 
 /// Names the policies that came after the granting one too, so that no policy displaces another in silence.
-fn granted_reason<'p>(wanted: &Wanted<'_>, policy: &Policy, others: impl Iterator<Item = &'p Policy>) -> Box<str> {
+fn granted_reason<'p>(wanted: &RoleRequest<'_>, policy: &Policy, others: impl Iterator<Item = &'p Policy>) -> Box<str> {
     let mut reason = if wanted.by_default {
         format!("{} assigned as its default by {}", wanted.role, policy.name)
     } else {

@@ -6,7 +6,7 @@ mod containers;
 
 use crate::{
     ContainerGrant, Denied, Pairs, PolicySet, Refusal, Request, Settings, TokenSource,
-    annotations::{self, Asks},
+    annotations::{self, AnnotationRequest},
     arn::shortened,
     bounds::Beyond,
     refusal::Refusals,
@@ -84,12 +84,12 @@ pub fn decide(request: &Request<'_>, policies: &PolicySet, settings: &Settings, 
         Err(_) if !beyond.is_empty() => return too_large(beyond),
         Err(invalid) => return denied([Refusal::InvalidAnnotation(invalid)]),
     }
-    let asks = match Asks::read(request, settings) {
+    let asks = match AnnotationRequest::read(request, settings) {
         Ok(asks) => asks,
         Err(_) if !beyond.is_empty() => return too_large(beyond),
         Err(invalid) => return denied(invalid.into_iter().map(Refusal::InvalidAnnotation)),
     };
-    let candidates = Candidates::survey(request, policies, settings, now);
+    let candidates = Candidates::select(request, policies, settings, now);
     let default = candidates.default_role();
     if asks.role.is_none() && asks.container_roles.is_empty() && matches!(default, Ok(None)) {
         return Decision::Untouched(Untouched::NothingAsked);
@@ -118,7 +118,7 @@ pub fn decide(request: &Request<'_>, policies: &PolicySet, settings: &Settings, 
 const SPIFFE_DECIDES: &str =
     "the annotation token-expiration has no effect: the SPIFFE provider decides how long its tokens are valid";
 
-fn decision(outcome: Outcome, asks: Asks<'_>) -> Decision {
+fn decision(outcome: Outcome, asks: AnnotationRequest<'_>) -> Decision {
     let Outcome {
         containers,
         left_alone,
@@ -162,7 +162,7 @@ fn denied(refusals: impl IntoIterator<Item = Refusal>) -> Decision {
 }
 
 /// Names in annotations that no container has: a typo, or a sidecar that another webhook adds later.
-fn unknown_containers(request: &Request<'_>, asks: &Asks<'_>) -> Vec<String> {
+fn unknown_containers(request: &Request<'_>, asks: &AnnotationRequest<'_>) -> Vec<String> {
     let known: HashSet<&str> = request.pod.containers.iter().map(|container| container.name).collect();
     let by_list = asks.only.iter().flatten().chain(&asks.skip);
     let named = asks.container_roles.keys().chain(by_list).copied();

@@ -115,7 +115,7 @@ impl Certificates {
                 self.gate.open();
             }
             // Nobody knows whom to wait for before the configuration was looked for.
-            let (Some(bundles), true) = (bundles, self.leader.may_write()) else {
+            let (Some(bundles), true) = (bundles, self.leader.is_leader()) else {
                 return RETRY;
             };
             let step = next_step(&state, now, &self.settings);

@@ -97,7 +97,7 @@ impl PodController {
             self.heartbeat.touch();
             last = Instant::now();
             wake = last + TICK;
-            if self.leader.may_write() != leads {
+            if self.leader.is_leader() != leads {
                 leads = !leads;
                 progress = Progress::default();
             }

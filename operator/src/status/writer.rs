@@ -65,7 +65,7 @@ impl StatusWriter {
                 () = sleep_until(wake) => {}
             }
             self.heartbeat.touch();
-            if self.leader.may_write() != leads {
+            if self.leader.is_leader() != leads {
                 leads = !leads;
                 self.metrics.leader.set(i64::from(leads));
                 self.index.lock().await.enqueue_all_statuses();

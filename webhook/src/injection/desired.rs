@@ -16,7 +16,7 @@ use super::sidecar::SidecarContainer;
 #[derive(Debug, Default)]
 pub(super) struct Desired<'a> {
     /// One for each granted container, in the pod's order.
-    pub(super) containers: Vec<Equipment<'a>>,
+    pub(super) containers: Vec<ContainerInjection<'a>>,
     /// One for each distinct audience.
     pub(super) tokens: Vec<Token<'a>>,
     /// The tokens' volumes, in the order of the tokens, and the Workload API's.
@@ -29,7 +29,7 @@ pub(super) struct Desired<'a> {
 
 /// What one container gets.
 #[derive(Debug)]
-pub(super) struct Equipment<'a> {
+pub(super) struct ContainerInjection<'a> {
     /// Its index among the request's containers.
     pub(super) container: usize,
     pub(super) grant: &'a Grant,
@@ -56,7 +56,7 @@ impl<'a> Desired<'a> {
     }
 
     /// What the container with this index gets, if it gets anything.
-    pub(super) fn equipment(&self, container: usize) -> Option<&Equipment<'a>> {
+    pub(super) fn equipment(&self, container: usize) -> Option<&ContainerInjection<'a>> {
         let found = self
             .containers
             .binary_search_by_key(&container, |equipment| equipment.container);
@@ -116,7 +116,7 @@ impl<'a> Desired<'a> {
         // A file of its own elsewhere comes from a volume of its own, so it needs nothing of ours.
         let mounts = own_file.is_none_or(|file| context.has_own_file_in_place(file));
         let token = mounts.then(|| self.token(&grant.audience, grant.expiration, context));
-        self.containers.push(Equipment {
+        self.containers.push(ContainerInjection {
             container: index,
             grant,
             variables,

@@ -8,7 +8,7 @@ use tokenscope_core::pod::{EnvVar, Text};
 use super::actual::{Actual, PresentSidecar, PresentVolume, Standing};
 use super::context::{Context, Slot};
 use super::desired::Desired;
-use super::list::{List, Order, Wanted};
+use super::list::{DesiredItem, List, Order};
 use super::pieces::{VARIABLES, Variable, Volume};
 use super::sidecar::SidecarContainer;
 use crate::patch::{Patch, Pointer};
@@ -38,7 +38,7 @@ fn volumes(context: &Context<'_>, desired: &Desired<'_>, actual: &Actual<'_>, sp
     list.write(&ours, &desired.volumes, patch);
 }
 
-impl<'a> Wanted for Volume<'a> {
+impl<'a> DesiredItem for Volume<'a> {
     type Present = PresentVolume<'a>;
 
     fn is_in_place_of(&self, present: &PresentVolume<'a>) -> bool {
@@ -115,7 +115,7 @@ fn sidecar(context: &Context<'_>, desired: &Desired<'_>, actual: &Actual<'_>, sp
     list.write(&ours, desired.sidecar.as_slice(), patch);
 }
 
-impl Wanted for SidecarContainer<'_> {
+impl DesiredItem for SidecarContainer<'_> {
     type Present = PresentSidecar;
 
     fn is_in_place_of(&self, _: &PresentSidecar) -> bool {

@@ -3,7 +3,7 @@
 use crate::patch::{Json, Operation, Patch, Pointer, Values};
 
 /// An item that a list should have.
-pub(super) trait Wanted: Json {
+pub(super) trait DesiredItem: Json {
     /// What an item of the list is read as.
     type Present;
 
@@ -42,7 +42,7 @@ impl List<'_> {
     ///
     /// What stays is replaced where it stands, then surplus items are removed from behind, so that the indices of those that are
     /// still to go stay true, and then missing ones are added.
-    pub(super) fn write<W: Wanted>(&self, ours: &[(usize, &W::Present)], wanted: &[W], patch: &mut Patch) {
+    pub(super) fn write<W: DesiredItem>(&self, ours: &[(usize, &W::Present)], wanted: &[W], patch: &mut Patch) {
         let mut taken = vec![false; ours.len()];
         let mut missing: Vec<&W> = Vec::new();
         let mut first = None;
@@ -93,7 +93,7 @@ impl List<'_> {
         }
     }
 
-    fn add<W: Wanted>(&self, missing: &[&W], patch: &mut Patch) {
+    fn add<W: DesiredItem>(&self, missing: &[&W], patch: &mut Patch) {
         if missing.is_empty() {
             return;
         }
@@ -139,7 +139,7 @@ mod tests {
         }
     }
 
-    impl Wanted for Pair {
+    impl DesiredItem for Pair {
         type Present = Self;
 
         fn is_in_place_of(&self, present: &Self) -> bool {

@@ -6,7 +6,7 @@ use tokenscope_core::json::push_string;
 use tokenscope_core::pod::{EnvVar, IsSet, Text, VolumeMount};
 use tokenscope_core::{Audience, TokenExpiration, WorkloadApi};
 
-use super::list::Wanted;
+use super::list::DesiredItem;
 use super::place::FILE;
 use crate::patch::{Json, push_number};
 
@@ -128,7 +128,7 @@ impl Json for Mount<'_> {
     }
 }
 
-impl<'a> Wanted for Mount<'a> {
+impl<'a> DesiredItem for Mount<'a> {
     type Present = VolumeMount<Text<'a>>;
 
     /// A container has one mount of ours, so any other is in its place.
@@ -172,7 +172,7 @@ impl Json for Variable<'_> {
     }
 }
 
-impl<'a> Wanted for Variable<'a> {
+impl<'a> DesiredItem for Variable<'a> {
     type Present = EnvVar<Text<'a>>;
 
     fn is_in_place_of(&self, present: &Self::Present) -> bool {

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use tokenscope_core::{GrantRecord, Granted, Pairs, RecordedGrant, annotations, fingerprint};
 
 use super::context::Context;
-use super::desired::{Desired, Equipment};
+use super::desired::{ContainerInjection, Desired};
 use crate::patch::{Json, Members, Operation, Patch, Pointer};
 
 /// The text of the record.
@@ -25,7 +25,7 @@ pub(super) fn text(context: &Context<'_>, granted: &Granted, desired: &Desired<'
         })),
         annotations: Some(recorded(&context.request.pod.annotations, annotations::decides)),
     };
-    let mut kinds: Vec<&Equipment<'_>> = Vec::with_capacity(1);
+    let mut kinds: Vec<&ContainerInjection<'_>> = Vec::with_capacity(1);
     for equipment in &desired.containers {
         let container = Cow::Borrowed(name(equipment.container));
         let kind = kinds.iter().position(|kind| are_same(kind, equipment));
@@ -50,11 +50,11 @@ fn recorded<'r>(pairs: &'r Pairs<&str>, keep: impl Fn(&str) -> bool) -> Pairs<Co
     kept.map(|(key, value)| (key.into(), value.into())).collect()
 }
 
-fn are_same(one: &Equipment<'_>, other: &Equipment<'_>) -> bool {
+fn are_same(one: &ContainerInjection<'_>, other: &ContainerInjection<'_>) -> bool {
     one.grant.policy == other.grant.policy && one.grant.role == other.grant.role && names(one).eq(names(other))
 }
 
-fn names(equipment: &Equipment<'_>) -> impl Iterator<Item = &'static str> {
+fn names(equipment: &ContainerInjection<'_>) -> impl Iterator<Item = &'static str> {
     equipment.variables.iter().map(|variable| variable.name)
 }
 

@@ -31,7 +31,7 @@ const UNKNOWN_NAMESPACES: &str = "";
 
 /// What is around a pod.
 #[derive(Clone, Debug)]
-pub struct Known {
+pub struct AdmissionContext {
     /// Its namespace's labels.
     pub labels: Labels,
     /// Its service account's annotations; `None` where there is no such service account, or `over_share` says that it could
@@ -46,7 +46,7 @@ pub struct Known {
 /// Why what is around a pod is not known.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{what} is not in the cache, and {why}")]
-pub struct Unknown {
+pub struct LookupError {
     what: String,
     why: Why,
 }
@@ -64,7 +64,7 @@ enum Why {
 }
 
 /// The way to what is around pods.
-pub struct Lookups {
+pub struct LiveLookups {
     cache: Arc<Cache>,
     client: Client,
     metrics: Metrics,
@@ -74,9 +74,9 @@ pub struct Lookups {
 #[derive(Default)]
 struct State {
     /// At most [`MOST_AT_A_TIME`].
-    running: HashMap<Wanted, Running>,
+    running: HashMap<LookupKey, Running>,
     rates: Rates,
-    missing: Missing<Wanted>,
+    missing: Missing<LookupKey>,
 }
 
 struct Running {
@@ -84,16 +84,16 @@ struct Running {
     answer: Answer,
 }
 
-type Answer = Shared<BoxFuture<'static, Result<Option<Arc<ObjectMeta>>, Unknown>>>;
+type Answer = Shared<BoxFuture<'static, Result<Option<Arc<ObjectMeta>>, LookupError>>>;
 
 /// An object that a review needs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Wanted {
+enum LookupKey {
     Namespace(Box<str>),
     ServiceAccount { namespace: Box<str>, name: Box<str> },
 }
 
-impl Lookups {
+impl LiveLookups {
     /// Looks into `cache` first and asks with `client` then.
     pub fn new(cache: Arc<Cache>, client: Client, metrics: Metrics) -> Arc<Self> {
         Arc::new(Self {
@@ -105,7 +105,11 @@ impl Lookups {
     }
 
     /// What is around a pod of this namespace and service account.
-    pub async fn around(self: &Arc<Self>, namespace: &str, service_account: &str) -> Result<Known, Unknown> {
+    pub async fn around(
+        self: &Arc<Self>,
+        namespace: &str,
+        service_account: &str,
+    ) -> Result<AdmissionContext, LookupError> {
         let labels = match self.cache.kept_labels(namespace) {
             Some(labels) => labels,
             None => self.labels(namespace).await?,
@@ -116,7 +120,7 @@ impl Lookups {
         };
         let policies = self.cache.policies_now();
         let over_share = cache::over_share(namespace, labels.too_many, &policies);
-        Ok(Known {
+        Ok(AdmissionContext {
             labels: labels.labels,
             policies,
             over_share: over_share.or_else(|| annotations.as_ref().err().cloned()),
@@ -125,8 +129,8 @@ impl Lookups {
     }
 
     /// The API server lets nobody create a pod in a namespace that does not exist.
-    async fn labels(self: &Arc<Self>, namespace: &str) -> Result<NamespaceLabels, Unknown> {
-        let wanted = Wanted::Namespace(namespace.into());
+    async fn labels(self: &Arc<Self>, namespace: &str) -> Result<NamespaceLabels, LookupError> {
+        let wanted = LookupKey::Namespace(namespace.into());
         match self.ask(wanted.clone()).await? {
             Some(metadata) => Ok(NamespaceLabels::of(&metadata)),
             None => Err(wanted.unknown(Why::Missing)),
@@ -138,8 +142,8 @@ impl Lookups {
         self: &Arc<Self>,
         namespace: &str,
         name: &str,
-    ) -> Result<Result<Option<Annotations>, ShareExceeded>, Unknown> {
-        let wanted = Wanted::ServiceAccount {
+    ) -> Result<Result<Option<Annotations>, ShareExceeded>, LookupError> {
+        let wanted = LookupKey::ServiceAccount {
             namespace: namespace.into(),
             name: name.into(),
         };
@@ -153,7 +157,7 @@ impl Lookups {
     }
 
     /// All that want the same at the same time share one request.
-    async fn ask(self: &Arc<Self>, wanted: Wanted) -> Result<Option<Arc<ObjectMeta>>, Unknown> {
+    async fn ask(self: &Arc<Self>, wanted: LookupKey) -> Result<Option<Arc<ObjectMeta>>, LookupError> {
         if !wanted.can_exist() {
             return Ok(None);
         }
@@ -173,7 +177,7 @@ impl Lookups {
     }
 
     /// Begins a lookup, if its source may begin one more.
-    fn begin(self: &Arc<Self>, state: &mut State, wanted: Wanted, now: Instant) -> Result<Answer, Unknown> {
+    fn begin(self: &Arc<Self>, state: &mut State, wanted: LookupKey, now: Instant) -> Result<Answer, LookupError> {
         let source = self.source(&wanted);
         if !state.admit(source, now) {
             self.metrics.looked_up(Lookup::Limited);
@@ -188,15 +192,15 @@ impl Lookups {
         Ok(answer)
     }
 
-    fn source<'a>(&self, wanted: &'a Wanted) -> &'a str {
+    fn source<'a>(&self, wanted: &'a LookupKey) -> &'a str {
         match wanted {
-            Wanted::ServiceAccount { namespace, .. } if self.cache.kept_labels(namespace).is_some() => namespace,
+            LookupKey::ServiceAccount { namespace, .. } if self.cache.kept_labels(namespace).is_some() => namespace,
             _ => UNKNOWN_NAMESPACES,
         }
     }
 
     /// A task of its own: it ends, and makes room for the next one, also when nobody waits any longer.
-    fn start(self: &Arc<Self>, wanted: Wanted) -> Answer {
+    fn start(self: &Arc<Self>, wanted: LookupKey) -> Answer {
         let this = self.clone();
         let asked = wanted.clone();
         let task = tokio::spawn(async move {
@@ -244,7 +248,7 @@ impl State {
     }
 }
 
-impl Wanted {
+impl LookupKey {
     /// Whether Kubernetes allows the name at all.
     fn can_exist(&self) -> bool {
         match self {
@@ -266,16 +270,16 @@ impl Wanted {
         })
     }
 
-    fn unknown(&self, why: Why) -> Unknown {
+    fn unknown(&self, why: Why) -> LookupError {
         /// A name may be as long as a review.
         const MOST_BYTES: usize = 512;
         let what = self.to_string();
         let what = up_to(&what, MOST_BYTES).to_owned();
-        Unknown { what, why }
+        LookupError { what, why }
     }
 }
 
-impl std::fmt::Display for Wanted {
+impl std::fmt::Display for LookupKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Namespace(name) => write!(f, "namespace {name}"),

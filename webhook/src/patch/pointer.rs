@@ -4,11 +4,11 @@ use super::value::push_number;
 
 /// A place in a document. It is a chain of borrowed parts, so that one costs no memory of its own.
 #[derive(Clone, Copy, Debug)]
-pub struct Pointer<'a>(Option<Last<'a>>);
+pub struct Pointer<'a>(Option<Tail<'a>>);
 
 /// The last part, and what stands before it.
 #[derive(Clone, Copy, Debug)]
-struct Last<'a> {
+struct Tail<'a> {
     before: &'a Pointer<'a>,
     token: Token<'a>,
 }
@@ -40,12 +40,12 @@ impl<'a> Pointer<'a> {
     }
 
     fn then(&'a self, token: Token<'a>) -> Self {
-        Self(Some(Last { before: self, token }))
+        Self(Some(Tail { before: self, token }))
     }
 
     /// Appends it to `text`, which is inside of a JSON string. The names that the webhook uses need no escapes of JSON.
     pub(super) fn write(&self, text: &mut String) {
-        let Self(Some(Last { before, token })) = self else {
+        let Self(Some(Tail { before, token })) = self else {
             return;
         };
         before.write(text);

@@ -19,7 +19,7 @@ use tokenscope_core::{
     Settings, Spiffe, Subject, TokenExpiration, TokenSettings, TokenSource,
 };
 use tokenscope_webhook::csi_drivers::SharedCsiDrivers;
-use tokenscope_webhook::facts::Surroundings;
+use tokenscope_webhook::facts::ReviewContext;
 use tokenscope_webhook::metrics::Outcome;
 use tokenscope_webhook::review::{self, Answer, Asked, Refusal};
 
@@ -106,7 +106,7 @@ impl World {
         };
         let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
         let driver_tokens = self.csi_drivers.tokens_of(asked.csi_drivers());
-        let surroundings = Surroundings {
+        let surroundings = ReviewContext {
             driver_tokens: Some(&driver_tokens),
             ..self.surroundings()
         };
@@ -123,8 +123,8 @@ impl World {
         }})
     }
 
-    pub fn surroundings(&self) -> Surroundings<'_> {
-        Surroundings {
+    pub fn surroundings(&self) -> ReviewContext<'_> {
+        ReviewContext {
             namespace_labels: borrowed(&self.namespace_labels),
             service_account_annotations: Some(borrowed(&self.service_account)),
             driver_tokens: None,

@@ -20,14 +20,14 @@ const AGAIN: (SignedDuration, SignedDuration) = (SignedDuration::from_secs(1), S
 
 /// A token that is in its file, and when it should be replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
+pub struct CachedToken {
     /// The token.
     pub token: Token,
     /// From when on a new one is wanted.
     pub due: Timestamp,
 }
 
-impl Held {
+impl CachedToken {
     /// Takes a token that came at `now`. `draw`, from 0 to 1, chooses within the spread.
     ///
     /// The answer may come from the agent's cache, so the token's own `iat` counts, and not when it came. One without `iat`
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn a_new_token_is_replaced_between_55_and_65_percent_of_its_life() {
-        let of = |draw| Held::new(token("k", NOW, NOW + 300), at(NOW), draw).next(at(NOW), false);
+        let of = |draw| CachedToken::new(token("k", NOW, NOW + 300), at(NOW), draw).next(at(NOW), false);
 
         assert_eq!(of(0.0), at(NOW + 165));
         assert_eq!(of(1.0), at(NOW + 195));
@@ -95,14 +95,14 @@ mod tests {
 
     #[test]
     fn the_cached_token_that_comes_first_counts_from_when_it_was_issued() {
-        let held = Held::new(token("k", NOW - 140, NOW + 160), at(NOW), 0.0);
+        let held = CachedToken::new(token("k", NOW - 140, NOW + 160), at(NOW), 0.0);
 
         assert_eq!(held.next(at(NOW), false), at(NOW + 25));
     }
 
     #[test]
     fn a_token_without_iat_counts_from_when_it_came() {
-        let held = Held::new(without_iat(NOW + 200), at(NOW), 0.0);
+        let held = CachedToken::new(without_iat(NOW + 200), at(NOW), 0.0);
 
         assert_eq!(held.next(at(NOW), false), at(NOW + 110));
         let same = held.answered(without_iat(NOW + 200), at(NOW + 60), 0.0);
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn the_same_token_again_is_asked_for_soon_but_not_at_once() {
-        let held = Held::new(token("k", NOW, NOW + 300), at(NOW), 0.0);
+        let held = CachedToken::new(token("k", NOW, NOW + 300), at(NOW), 0.0);
         let same = held.answered(token("k", NOW, NOW + 300), at(NOW + 170), 0.9);
 
         assert_eq!(same.next(at(NOW + 170), false), at(NOW + 200), "half a minute at most");
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_token_whose_key_was_withdrawn_is_not_waited_for() {
-        let held = Held::new(token("k", NOW, NOW + 300), at(NOW), 0.0);
+        let held = CachedToken::new(token("k", NOW, NOW + 300), at(NOW), 0.0);
 
         assert_eq!(held.next(at(NOW), true), at(NOW + 30));
     }
@@ -134,21 +134,21 @@ mod tests {
     #[test]
     fn with_the_clock_set_back_no_wait_is_longer_than_without() {
         let hour_behind = at(NOW - 3600);
-        let held = Held::new(token("k", NOW, NOW + 300), hour_behind, 0.0);
+        let held = CachedToken::new(token("k", NOW, NOW + 300), hour_behind, 0.0);
 
         assert_eq!(held.next(hour_behind, false), at(NOW - 3600 + 165));
     }
 
     #[test]
     fn with_the_clock_set_forward_the_token_is_due() {
-        let held = Held::new(token("k", NOW, NOW + 300), at(NOW), 0.0);
+        let held = CachedToken::new(token("k", NOW, NOW + 300), at(NOW), 0.0);
 
         assert_eq!(held.next(at(NOW + 200), false), at(NOW + 225));
     }
 
     #[test]
     fn a_token_for_a_century_is_replaced_in_half_a_day() {
-        let held = Held::new(token("k", NOW, NOW + 3_000_000_000), at(NOW), 0.5);
+        let held = CachedToken::new(token("k", NOW, NOW + 3_000_000_000), at(NOW), 0.5);
 
         assert_eq!(held.next(at(NOW), false), at(NOW + 43_200));
     }
@@ -158,7 +158,7 @@ mod tests {
         fn the_next_question_is_soon_enough_and_never_at_once(
             issued in -100_000..100_000_i64, life in 1..200_000_i64, now in -100_000..300_000_i64, draw in 0.0..1.0, withdrawn: bool,
         ) {
-            let held = Held::new(token("k", NOW + issued, NOW + issued + life), at(NOW + now), draw);
+            let held = CachedToken::new(token("k", NOW + issued, NOW + issued + life), at(NOW + now), draw);
             let wait = held.next(at(NOW + now), withdrawn).duration_since(at(NOW + now));
 
             prop_assert!(wait >= SHORTEST, "{wait}");
@@ -172,7 +172,7 @@ mod tests {
 
         #[test]
         fn no_time_makes_it_panic(issued in -62_135_596_800..253_402_207_200_i64, expires in -62_135_596_800..253_402_207_200_i64, now in -62_135_596_800..253_402_207_200_i64, draw in 0.0..=1.0) {
-            let held = Held::new(token("k", issued, expires), at(now), draw);
+            let held = CachedToken::new(token("k", issued, expires), at(now), draw);
             let _ = held.next(at(now), false);
         }
     }

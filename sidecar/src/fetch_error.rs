@@ -13,7 +13,7 @@ const LONGEST_MESSAGE: usize = 300;
 
 /// Why there is no new token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Trouble {
+pub enum FetchError {
     /// The socket's file is not there.
     #[error("there is no socket {0}: the SPIFFE agent does not run on this node, or its socket has another name")]
     SocketAbsent(PathBuf),
@@ -96,7 +96,7 @@ pub enum Trouble {
     },
 }
 
-impl Trouble {
+impl FetchError {
     /// Its name in metrics.
     pub fn label(&self) -> &'static str {
         match self {
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn each_code_has_its_meaning() {
-        let of = |code, message: &str| Trouble::of_status(&Status::new(code, message));
+        let of = |code, message: &str| FetchError::of_status(&Status::new(code, message));
 
         assert_eq!(of(Code::PermissionDenied, "no identity issued").label(), "no_identity");
         assert_eq!(
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn what_the_agent_says_becomes_one_line() {
-        let trouble = Trouble::of_status(&Status::internal(format!("a\nb\u{1b}[31m{}", "c".repeat(1000))));
+        let trouble = FetchError::of_status(&Status::internal(format!("a\nb\u{1b}[31m{}", "c".repeat(1000))));
         let text = trouble.to_string();
 
         assert!(!text.contains(char::is_control), "{text}");
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_missing_socket_and_a_stale_one_are_told_apart() {
-        let of = |kind: io::ErrorKind| Trouble::connecting(Path::new("/run/agent.sock"), &kind.into()).to_string();
+        let of = |kind: io::ErrorKind| FetchError::connecting(Path::new("/run/agent.sock"), &kind.into()).to_string();
 
         assert!(of(io::ErrorKind::NotFound).starts_with("there is no socket /run/agent.sock"));
         assert!(of(io::ErrorKind::ConnectionRefused).starts_with("nobody answers at the socket /run/agent.sock"));
