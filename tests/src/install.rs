@@ -198,8 +198,11 @@ pub(crate) fn own_programs() -> Result<PathBuf> {
     .to_owned())
 }
 
-/// Outside a cluster there is no Service; the certificate is checked in the same way.
+/// Outside a cluster there is no Service; the certificate is checked in the same way, so it is for the address as well.
 fn reach_by_address(object: &mut Value, port: u16) {
+    if object["kind"] == "Certificate" && object["spec"]["dnsNames"].is_array() {
+        object["spec"]["ipAddresses"] = json!(["127.0.0.1"]);
+    }
     if object["kind"] != "MutatingWebhookConfiguration" {
         return;
     }

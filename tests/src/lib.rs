@@ -21,6 +21,7 @@
 
 pub mod admission;
 pub mod apply;
+pub mod cert_manager;
 pub mod compat;
 pub mod container;
 pub mod control_plane;

@@ -98,7 +98,7 @@ fn take(step: Step, selection: &Selection, totals: &mut Totals) -> Result<()> {
         Step::Format => totals.check("formatting", || succeeds(&mut cargo(&["fmt", "--all", "--check"]))),
         Step::Lints => lints(totals),
         Step::Servers => {
-            for tool in Tool::BASIC.into_iter().chain(Tool::SPIRE) {
+            for tool in Tool::BASIC.into_iter().chain(Tool::SPIRE).chain([Tool::CertManager]) {
                 resolve(tool)?;
             }
         }

@@ -62,6 +62,8 @@ pub enum Tool {
     SpireAgent,
     /// Publishes its keys as an OIDC issuer does.
     SpireOidcDiscoveryProvider,
+    /// cert-manager's controller and cainjector; its custom resource definitions are in the folder `crds` beside it.
+    CertManager,
 }
 
 /// Where a tool was found.
@@ -174,7 +176,7 @@ impl Tool {
     pub const SPIRE: [Self; 3] = [Self::SpireServer, Self::SpireAgent, Self::SpireOidcDiscoveryProvider];
 
     /// Every tool.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Etcd,
         Self::KubeApiserver,
         Self::Kubectl,
@@ -192,6 +194,7 @@ impl Tool {
         Self::SpireServer,
         Self::SpireAgent,
         Self::SpireOidcDiscoveryProvider,
+        Self::CertManager,
     ];
 
     /// Its usual name.
@@ -214,6 +217,7 @@ impl Tool {
             Self::SpireServer => "spire-server",
             Self::SpireAgent => "spire-agent",
             Self::SpireOidcDiscoveryProvider => "oidc-discovery-provider",
+            Self::CertManager => "cert-manager",
         }
     }
 
@@ -358,6 +362,14 @@ impl Tool {
                 usual: "10 s on two cores",
                 ..Self::SpireServer.pin()
             },
+            Self::CertManager => Pin {
+                source: "cert-manager/go.mod",
+                module: "github.com/cert-manager/cert-manager",
+                package: ".",
+                folder_name: "cert-manager",
+                program: "cert-manager",
+                usual: "3 min on two cores",
+            },
         }
     }
 
@@ -384,7 +396,8 @@ impl Tool {
             | Self::VersityGateway
             | Self::SpireServer
             | Self::SpireAgent
-            | Self::SpireOidcDiscoveryProvider => command.arg("--version"),
+            | Self::SpireOidcDiscoveryProvider
+            | Self::CertManager => command.arg("--version"),
             Self::ContainerdShim => command.arg("-v"),
             Self::CoreDns => command.arg("-version"),
             Self::Kubectl => command.args(["version", "--client"]),
@@ -459,8 +472,8 @@ fn from_environment(tool: Tool) -> Result<Option<Resolved>> {
 }
 
 fn from_path(tool: Tool) -> Result<Option<Resolved>> {
-    // Those become images, for which a program of this machine may lack what it is linked with; and the shim must be of
-    // the same build as containerd.
+    // Those become images, for which a program of this machine may lack what it is linked with; the shim must be of the same
+    // build as containerd; and cert-manager's own programs have other names.
     if matches!(
         tool,
         Tool::CoreDns
@@ -469,6 +482,7 @@ fn from_path(tool: Tool) -> Result<Option<Resolved>> {
             | Tool::SpireAgent
             | Tool::SpireOidcDiscoveryProvider
             | Tool::ContainerdShim
+            | Tool::CertManager
     ) {
         return Ok(None);
     }
@@ -593,6 +607,7 @@ fn build_go(tool: Tool, folder: &Path, version: &str) -> Result<()> {
             flags = format!("{flags} -X {module}/version.Version=v{version}");
         }
         Tool::VersityGateway => flags = format!("{flags} -X main.Version=v{version}"),
+        Tool::CertManager => flags = format!("{flags} -X {module}/pkg/util.AppVersion=v{version}"),
         Tool::SpireServer | Tool::SpireAgent | Tool::SpireOidcDiscoveryProvider => {
             // Static, so that each is the only file of its image. The server's SQLite is C; the others are compiled the
             // same way, because what they share is then compiled once.
@@ -625,7 +640,44 @@ fn build_go(tool: Tool, folder: &Path, version: &str) -> Result<()> {
     );
     run_build(tool, version, &mut command, &missing)?;
     fs::create_dir_all(folder)?;
+    if tool == Tool::CertManager {
+        copy_definitions(
+            &module_folder(sources, module)?.join("deploy/crds"),
+            &folder.join("crds"),
+        )?;
+    }
     fs::rename(&partial, folder.join(program))?;
+    Ok(())
+}
+
+/// The folder where Go keeps the sources of a module.
+fn module_folder(sources: &Path, module: &str) -> Result<PathBuf> {
+    let output = Command::new("go")
+        .current_dir(sources)
+        .env_remove("GOWORK")
+        .args(["list", "-mod=readonly", "-m", "-f", "{{.Dir}}", module])
+        .output()
+        .context("can't run go list")?;
+    ensure!(
+        output.status.success(),
+        "go list {module}: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(PathBuf::from(String::from_utf8(output.stdout)?.trim()))
+}
+
+/// Copies the YAML files of one folder to another.
+fn copy_definitions(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from).with_context(|| format!("can't list {}", from.display()))? {
+        let path = entry?.path();
+        if let (Some(name), Some("yaml")) = (
+            path.file_name(),
+            path.extension().and_then(|extension| extension.to_str()),
+        ) {
+            fs::write(to.join(name), fs::read(&path)?)?; // not a copy: sources of modules are read-only
+        }
+    }
     Ok(())
 }
 
