@@ -13,6 +13,7 @@ use std::process::{Command, ExitCode};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, ensure};
+use tokenscope_xtask::cluster::obstacle;
 use tokenscope_xtask::progress::{self, say};
 use tokenscope_xtask::tools::{Tool, resolve};
 
@@ -71,9 +72,7 @@ fn take(step: Step, selection: &Selection, run: &Mutex<Run>) -> Result<()> {
         Step::Format => static_checks::formatting(),
         Step::Lints => static_checks::lints(),
         Step::Servers => {
-            for tool in Tool::BASIC.into_iter().chain(Tool::SPIRE) {
-                resolve(tool)?;
-            }
+            servers()?;
             Totals::default()
         }
         Step::Programs => {
@@ -91,6 +90,24 @@ fn take(step: Step, selection: &Selection, run: &Mutex<Run>) -> Result<()> {
         }
     };
     held(run).totals += found;
+    Ok(())
+}
+
+/// Finds or builds what system tests start, and what a cluster with a node runs where there can be one.
+fn servers() -> Result<()> {
+    let unwanted = std::env::var("TOKENSCOPE_CLUSTER_TESTS").is_ok_and(|value| value == "0");
+    let of_clusters: &[Tool] = if unwanted || obstacle().is_some() {
+        &[]
+    } else {
+        &Tool::ALL
+    };
+    let tools = Tool::BASIC
+        .into_iter()
+        .chain(Tool::SPIRE)
+        .chain(of_clusters.iter().copied());
+    for tool in tools {
+        resolve(tool)?;
+    }
     Ok(())
 }
 

@@ -17,10 +17,10 @@ use crate::control_plane::ISSUER;
 use crate::node::Node;
 use crate::pki::{Authority, Identity};
 
-/// Where the judge and the published issuer are; RFC 5737.
+/// Where the stand-in and the published issuer are; RFC 5737.
 pub const ADDRESS: &str = "198.51.100.10";
 
-/// The judge's only account.
+/// The stand-in's only account.
 pub const ACCOUNT: &str = "000000000000";
 
 /// The region it answers for; that of signatures for IAM, which has no other.
@@ -46,28 +46,28 @@ for step in json.load(sys.stdin):
 print(json.dumps(answers, default=str))
 ";
 
-/// A running judge. It ends with the cluster.
+/// A running stand-in. It ends with the cluster.
 #[derive(Debug)]
-pub struct Judge {
+pub struct Aws {
     python: PathBuf,
     authority: Authority,
 }
 
-impl Judge {
-    /// Publishes the cluster's issuer, starts the judge, and makes the issuer known to it.
+impl Aws {
+    /// Publishes the cluster's issuer, starts the stand-in, and makes the issuer known to it.
     pub fn start(node: &Node) -> Result<Self> {
         let gateway = resolve(Tool::VersityGateway)?;
-        let judge = Self {
+        let aws = Self {
             python: resolve(Tool::Boto3)?,
-            authority: Authority::new("tokenscope judge")?,
+            authority: Authority::new("tokenscope aws")?,
         };
-        let folder = node.cluster().folder().join("judge");
+        let folder = node.cluster().folder().join("aws");
         for part in ["iam", "s3", "metadata", "issuer/.well-known", "issuer/openid/v1"] {
             fs::create_dir_all(folder.join(part))?;
         }
         let path = |name: &str| folder.join(name).display().to_string();
 
-        let authority = &judge.authority;
+        let authority = &aws.authority;
         fs::write(folder.join("ca.crt"), authority.certificate())?;
         let host = ISSUER.trim_start_matches("https://");
         authority.server(&[host])?.write(&folder, "issuer")?;
@@ -106,25 +106,25 @@ impl Judge {
         );
         let trusts = format!("{folder}/ca.crt");
         let iam: Vec<&str> = iam.split(' ').collect();
-        node.serve("judge-iam", &gateway, &iam, &[("SSL_CERT_FILE", &trusts)])?;
+        node.serve("aws-iam", &gateway, &iam, &[("SSL_CERT_FILE", &trusts)])?;
         // The gateway asks it as soon as it starts.
-        judge.answers(node, "iam", "list_roles")?;
+        aws.answers(node, "iam", "list_roles")?;
         let s3 = format!(
             "{administrator} --port {ADDRESS}:7077 --iam-standalone-endpoint 127.0.0.1:7079 \
              --iam-standalone-client-cert {folder}/gateway.crt --iam-standalone-client-cert-key {folder}/gateway.key \
              --iam-standalone-server-ca {folder}/ca.crt posix --sidecar {folder}/metadata {folder}/s3"
         );
         let s3: Vec<&str> = s3.split(' ').collect();
-        node.serve("judge-s3", &gateway, &s3, &[])?;
-        judge.answers(node, "s3", "list_buckets")?;
-        judge.call(
+        node.serve("aws-s3", &gateway, &s3, &[])?;
+        aws.answers(node, "s3", "list_buckets")?;
+        aws.call(
             node,
             &[json!({
                 "service": "iam", "call": "create_open_id_connect_provider",
                 "with": {"Url": ISSUER, "ClientIDList": ["sts.amazonaws.com"]},
             })],
         )?;
-        Ok(judge)
+        Ok(aws)
     }
 
     /// What a container needs to find it: the two variables that every SDK knows.
@@ -135,7 +135,7 @@ impl Judge {
         ]
     }
 
-    /// A certificate for another issuer, of an authority that the judge trusts.
+    /// A certificate for another issuer, of an authority that the stand-in trusts.
     pub fn certificate_for(&self, host: &str) -> Result<Identity> {
         self.authority.server(&[host])
     }
@@ -170,7 +170,7 @@ impl Judge {
         Ok(text.context("an object has a body")?.to_owned())
     }
 
-    /// Calls AWS APIs as the judge's administrator.
+    /// Calls AWS APIs as the stand-in's administrator.
     pub fn call(&self, node: &Node, calls: &[Value]) -> Result<Vec<Value>> {
         let sts = format!("AWS_ENDPOINT_URL_IAM=http://{ADDRESS}:7078");
         let s3 = format!("AWS_ENDPOINT_URL_S3=http://{ADDRESS}:7077");
@@ -191,7 +191,7 @@ impl Judge {
     fn answers(&self, node: &Node, service: &str, call: &str) -> Result<()> {
         node.eventually(
             Duration::from_secs(30),
-            &format!("the judge's {service} answers"),
+            &format!("the stand-in's {service} answers"),
             || self.call(node, &[json!({"service": service, "call": call, "with": {}})]),
         )?;
         Ok(())

@@ -5,12 +5,12 @@ use std::time::Instant;
 
 /// Prints the steps of a demo.
 #[derive(Debug)]
-pub struct Teller {
+pub struct DemoOutput {
     colour: bool,
     started: Instant,
 }
 
-impl Teller {
+impl DemoOutput {
     /// Begins; times are counted from here. NO_COLOR in the environment is obeyed.
     #[expect(
         clippy::new_without_default,
