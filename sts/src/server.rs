@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{Provider, Role, StsConfig, StsConfigError, check_connect_to};
 use crate::issuer::Issuers;
-use crate::state::{Account, TimeSource, system_clock};
+use crate::state::{AwsAccount, TimeSource, system_clock};
 
 const MAX_CONNECTIONS: usize = 256;
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
@@ -55,7 +55,7 @@ pub enum StartError {
 
 /// A running stand-in. Dropping it stops it too, without waiting.
 pub struct Server {
-    state: Arc<Account>,
+    state: Arc<AwsAccount>,
     address: SocketAddr,
     tls: bool,
     stopping: CancellationToken,
@@ -93,7 +93,7 @@ impl Server {
             .local_addr()
             .map_err(|error| StartError::Listen(listen, error))?;
         let server = Self {
-            state: Arc::new(Account::new(issuers, clock)),
+            state: Arc::new(AwsAccount::new(issuers, clock)),
             address,
             tls: acceptor.is_some(),
             stopping: CancellationToken::new(),
@@ -174,7 +174,7 @@ fn acceptor(certificate: &StsCertificate) -> Result<TlsAcceptor, StartError> {
 async fn accept(
     listener: TcpListener,
     acceptor: Option<TlsAcceptor>,
-    state: Arc<Account>,
+    state: Arc<AwsAccount>,
     stopping: CancellationToken,
     tasks: TaskTracker,
 ) {
@@ -206,7 +206,7 @@ async fn accept(
     }
 }
 
-async fn serve(stream: TcpStream, acceptor: Option<TlsAcceptor>, state: Arc<Account>, stopping: CancellationToken) {
+async fn serve(stream: TcpStream, acceptor: Option<TlsAcceptor>, state: Arc<AwsAccount>, stopping: CancellationToken) {
     let Some(acceptor) = acceptor else {
         return serve_http(stream, state, stopping).await;
     };
@@ -217,7 +217,7 @@ async fn serve(stream: TcpStream, acceptor: Option<TlsAcceptor>, state: Arc<Acco
     }
 }
 
-async fn serve_http<S>(stream: S, state: Arc<Account>, stopping: CancellationToken)
+async fn serve_http<S>(stream: S, state: Arc<AwsAccount>, stopping: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {

@@ -34,7 +34,7 @@ pub fn system_clock() -> TimeSource {
 }
 
 /// The account as requests see it: its roles, its providers, the sessions that were issued.
-pub(crate) struct Account {
+pub(crate) struct AwsAccount {
     clock: TimeSource,
     issuers: Issuers,
     roles: Mutex<HashMap<String, Arc<CheckedRole>>>,
@@ -42,7 +42,7 @@ pub(crate) struct Account {
     sessions: Mutex<Sessions>,
 }
 
-impl Account {
+impl AwsAccount {
     /// An account without roles and providers.
     pub(crate) fn new(issuers: Issuers, clock: TimeSource) -> Self {
         Self {

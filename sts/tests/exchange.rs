@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use aws_lc_rs::{digest, hmac};
 use jiff::Timestamp;
 use jsonwebtoken::jwk::Jwk;
-use jsonwebtoken::{EncodingKey, Header, TokenAlgorithm};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 use tokenscope_sts::{Provider, Role, Server, StartError, StsCertificate, StsConfig, StsConfigError, TimeSource};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -114,13 +114,13 @@ impl Issuer {
 
 struct Signer {
     key: EncodingKey,
-    algorithm: TokenAlgorithm,
+    algorithm: Algorithm,
     key_id: &'static str,
 }
 
 impl Signer {
-    fn new(algorithm: TokenAlgorithm, key_id: &'static str) -> Self {
-        let key = if algorithm == TokenAlgorithm::RS256 {
+    fn new(algorithm: Algorithm, key_id: &'static str) -> Self {
+        let key = if algorithm == Algorithm::RS256 {
             let pair = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048).unwrap();
             EncodingKey::from_rsa_pem(pair.serialize_pem().as_bytes()).unwrap()
         } else {
@@ -299,7 +299,7 @@ async fn caller_identity(server: &Server, credentials: &str, secret: Option<&str
 
 #[tokio::test]
 async fn a_token_becomes_credentials_that_identify_their_holder_until_they_expire() {
-    let signer = Signer::new(TokenAlgorithm::RS256, "rsa");
+    let signer = Signer::new(Algorithm::RS256, "rsa");
     let issuer = Issuer::start("oidc.tokenscope.test", &[signer.jwk()]).await;
     let (server, clock) = start(config(&issuer)).await;
 
@@ -359,8 +359,8 @@ async fn a_token_becomes_credentials_that_identify_their_holder_until_they_expir
 
 #[tokio::test]
 async fn every_refusal_has_the_status_code_and_text_of_aws() {
-    let signer = Signer::new(TokenAlgorithm::ES384, "ec");
-    let stranger = Signer::new(TokenAlgorithm::ES384, "ec");
+    let signer = Signer::new(Algorithm::ES384, "ec");
+    let stranger = Signer::new(Algorithm::ES384, "ec");
     let issuer = Issuer::start("oidc.tokenscope.test", &[signer.jwk()]).await;
     let (server, _) = start(config(&issuer)).await;
     let denied = "403 AccessDenied: Not authorized to perform sts:AssumeRoleWithWebIdentity";
@@ -443,8 +443,8 @@ async fn every_refusal_has_the_status_code_and_text_of_aws() {
 #[tokio::test]
 async fn keys_are_remembered_and_an_unknown_one_is_asked_for_at_most_every_half_minute() {
     let (old, new) = (
-        Signer::new(TokenAlgorithm::ES384, "old"),
-        Signer::new(TokenAlgorithm::ES384, "new"),
+        Signer::new(Algorithm::ES384, "old"),
+        Signer::new(Algorithm::ES384, "new"),
     );
     let issuer = Issuer::start("oidc.tokenscope.test", &[old.jwk()]).await;
     let (server, clock) = start(config(&issuer)).await;
@@ -497,7 +497,7 @@ async fn keys_are_remembered_and_an_unknown_one_is_asked_for_at_most_every_half_
 
 #[tokio::test]
 async fn an_issuer_that_cannot_be_trusted_or_reached_gives_no_credentials() {
-    let signer = Signer::new(TokenAlgorithm::ES384, "k");
+    let signer = Signer::new(Algorithm::ES384, "k");
     let token = signer.token(&json!({}));
     let no_key = "400 InvalidIdentityToken: Couldn't retrieve verification key";
 
@@ -539,7 +539,7 @@ async fn an_issuer_that_cannot_be_trusted_or_reached_gives_no_credentials() {
 #[tokio::test]
 async fn it_speaks_tls_when_it_has_a_certificate() {
     use rustls_pki_types::pem::PemObject as _;
-    let signer = Signer::new(TokenAlgorithm::ES384, "k");
+    let signer = Signer::new(Algorithm::ES384, "k");
     let issuer = Issuer::start("oidc.tokenscope.test", &[signer.jwk()]).await;
     let (trust_pem, serving) = certificate("localhost");
     let server = Server::start(config(&issuer), loopback(), Some(serving)).await.unwrap();

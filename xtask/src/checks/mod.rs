@@ -45,7 +45,7 @@ pub(crate) fn run(selection: &Selection) -> ExitCode {
                 scope.spawn(move || lane.iter().try_for_each(|step| take(*step, selection, run)))
             });
             let lanes: Vec<_> = lanes.collect();
-            let ended = lanes.into_iter().map(|lane| lane.join());
+            let ended = lanes.into_iter().map(std::thread::ScopedJoinHandle::join);
             let results = ended.map(|lane| lane.unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
             results.filter_map(Result::err).collect::<Vec<_>>()
         });

@@ -44,6 +44,7 @@ pub(super) fn run(programs: Vec<Program>, selection: &Selection) -> Result<Total
     let mut waiting = in_order(programs);
     let mut running: Vec<Running> = Vec::new();
     let mut totals = Totals::default();
+    let mut failed = Vec::new();
     let (ends, ended) = channel();
     let began = Instant::now();
     let mut said = Instant::now();
@@ -64,7 +65,17 @@ pub(super) fn run(programs: Vec<Program>, selection: &Selection) -> Result<Total
         match ended.recv_timeout(PROGRESS.saturating_sub(said.elapsed())) {
             Ok((name, succeeded)) => {
                 if let Some(index) = running.iter().position(|running| running.program.name == name) {
-                    totals += report(&running.remove(index), succeeded, selection);
+                    let ended = running.remove(index);
+                    let found = report(&ended, succeeded, selection);
+                    if found.failed > 0 {
+                        failed.push(format!(
+                            "  {}: {} failed, see {}",
+                            name,
+                            found.failed,
+                            ended.log.display()
+                        ));
+                    }
+                    totals += found;
                 }
             }
             Err(RecvTimeoutError::Timeout) => {
@@ -73,6 +84,9 @@ pub(super) fn run(programs: Vec<Program>, selection: &Selection) -> Result<Total
             }
             Err(RecvTimeoutError::Disconnected) => break, // not while this function holds a sender
         }
+    }
+    for line in failed {
+        println!("{line}");
     }
     say(&format!(
         "✓ the test programs have ended ({:.1} s)",
