@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::names::RoleArn;
+use crate::names::AssumableRole;
 use crate::xml::AwsError;
 
 /// Sessions remembered; the oldest goes first. Expired ones stay until then, so that their use is answered with
@@ -35,7 +35,7 @@ impl Session {
     /// New random credentials, valid for `duration` seconds.
     pub(crate) fn issue(
         role_arn: &str,
-        role: &RoleArn,
+        role: &AssumableRole,
         session_name: &str,
         duration: u32,
         now: Timestamp,
@@ -118,7 +118,7 @@ mod tests {
     fn session(now: i64) -> Session {
         let arn = "arn:aws-cn:iam::111122223333:role/shop/orders";
         let now = Timestamp::from_second(now).unwrap();
-        Session::issue(arn, &RoleArn::parse(arn).unwrap(), "pod-1", 900, now).unwrap()
+        Session::issue(arn, &AssumableRole::parse(arn).unwrap(), "pod-1", 900, now).unwrap()
     }
 
     #[test]

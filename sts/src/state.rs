@@ -10,7 +10,7 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use jiff::Timestamp;
 
-use crate::config::{CheckedRole, ConfigError, Provider, Role};
+use crate::config::{CheckedRole, Provider, Role, StsConfigError};
 use crate::identity::WebIdentity;
 use crate::issuer::Issuers;
 use crate::request::{Action, AssumeRequest, Parameters};
@@ -26,25 +26,25 @@ const MAX_BODY: usize = 128 << 10;
 const REQUEST_DEADLINE: Duration = Duration::from_secs(15);
 
 /// Tells the time; tests move it.
-pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+pub type TimeSource = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// The machine's clock.
-pub fn system_clock() -> Clock {
+pub fn system_clock() -> TimeSource {
     Arc::new(Timestamp::now)
 }
 
 /// The account as requests see it: its roles, its providers, the sessions that were issued.
-pub(crate) struct State {
-    clock: Clock,
+pub(crate) struct AwsAccount {
+    clock: TimeSource,
     issuers: Issuers,
     roles: Mutex<HashMap<String, Arc<CheckedRole>>>,
     providers: Mutex<Vec<Arc<Provider>>>,
     sessions: Mutex<Sessions>,
 }
 
-impl State {
+impl AwsAccount {
     /// An account without roles and providers.
-    pub(crate) fn new(issuers: Issuers, clock: Clock) -> Self {
+    pub(crate) fn new(issuers: Issuers, clock: TimeSource) -> Self {
         Self {
             clock,
             issuers,
@@ -55,29 +55,29 @@ impl State {
     }
 
     /// Adds a role; it is an error if there is one of this ARN.
-    pub(crate) fn add_role(&self, role: &Role) -> Result<(), ConfigError> {
+    pub(crate) fn add_role(&self, role: &Role) -> Result<(), StsConfigError> {
         let checked = role.check()?;
         let mut roles = lock(&self.roles);
         if roles.contains_key(&role.arn) {
-            return Err(ConfigError::EntityAlreadyExists(role.arn.clone()));
+            return Err(StsConfigError::EntityAlreadyExists(role.arn.clone()));
         }
         roles.insert(role.arn.clone(), Arc::new(checked));
         Ok(())
     }
 
     /// Adds a role or replaces the one of this ARN.
-    pub(crate) fn set_role(&self, role: &Role) -> Result<(), ConfigError> {
+    pub(crate) fn set_role(&self, role: &Role) -> Result<(), StsConfigError> {
         let checked = role.check()?;
         lock(&self.roles).insert(role.arn.clone(), Arc::new(checked));
         Ok(())
     }
 
     /// Registers an identity provider; a URL can be there once in an account.
-    pub(crate) fn add_provider(&self, provider: Provider) -> Result<(), ConfigError> {
+    pub(crate) fn add_provider(&self, provider: Provider) -> Result<(), StsConfigError> {
         provider.check()?;
         let mut providers = lock(&self.providers);
         if providers.iter().any(|other| other.arn() == provider.arn()) {
-            return Err(ConfigError::EntityAlreadyExists(provider.arn()));
+            return Err(StsConfigError::EntityAlreadyExists(provider.arn()));
         }
         providers.push(Arc::new(provider));
         Ok(())

@@ -14,12 +14,12 @@ const ASSUME_ROLE: &str = "sts:AssumeRoleWithWebIdentity";
 
 /// A trust policy whose form IAM would accept.
 #[derive(Debug)]
-pub(crate) struct Policy {
-    statements: Vec<Statement>,
+pub(crate) struct IamTrustPolicy {
+    statements: Vec<IamStatement>,
 }
 
 #[derive(Debug)]
-struct Statement {
+struct IamStatement {
     allow: bool,
     /// Federated principals; `None` = everybody.
     federated: Option<Vec<String>>,
@@ -30,14 +30,14 @@ struct Statement {
 #[derive(Debug)]
 struct Condition {
     /// `None` = an operator that can't be evaluated here.
-    operator: Option<Operator>,
+    operator: Option<ConditionOperator>,
     /// In lower case: IAM compares keys so.
     key: String,
     values: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Operator {
+struct ConditionOperator {
     quantifier: Option<Quantifier>,
     comparison: Comparison,
     negated: bool,
@@ -118,7 +118,7 @@ impl Facts {
 
 /// Whether the role's policy lets this token of this provider in, with its tags and source identity if it has them.
 pub(crate) fn authorize(
-    policy: &Policy,
+    policy: &IamTrustPolicy,
     provider_arn: &str,
     identity: &WebIdentity,
     facts: &Facts,
@@ -137,7 +137,7 @@ pub(crate) fn access_denied() -> AwsError {
     AwsError::new(403, "AccessDenied", format!("Not authorized to perform {ASSUME_ROLE}"))
 }
 
-impl Policy {
+impl IamTrustPolicy {
     /// Checks the form as IAM does when a role is created. The error begins with the place in the document.
     pub(crate) fn parse(document: &Value) -> Result<Self, String> {
         let policy = document.as_object().ok_or("must be an object")?;
@@ -154,7 +154,7 @@ impl Policy {
             _ => return Err("Statement: must be a statement or a list of them".to_owned()),
         };
         let statements = statements.into_iter().enumerate();
-        let statements = statements.map(|(index, value)| Statement::parse(value, &format!("Statement[{index}]")));
+        let statements = statements.map(|(index, value)| IamStatement::parse(value, &format!("Statement[{index}]")));
         Ok(Self {
             statements: statements.collect::<Result<_, _>>()?,
         })
@@ -171,7 +171,7 @@ impl Policy {
     }
 }
 
-impl Statement {
+impl IamStatement {
     fn parse(value: &Value, at: &str) -> Result<Self, String> {
         let statement = value.as_object().ok_or_else(|| format!("{at}: must be an object"))?;
         if let Some(field) = ["Resource", "NotResource"]
@@ -270,7 +270,7 @@ fn conditions(block: Option<&Value>, at: &str) -> Result<Vec<Condition>, String>
         {
             let values = texts(Some(values), &format!("{at}.{operator}.{key}"))?;
             conditions.push(Condition {
-                operator: Operator::parse(operator),
+                operator: ConditionOperator::parse(operator),
                 key: key.to_lowercase(),
                 values,
             });
@@ -279,7 +279,7 @@ fn conditions(block: Option<&Value>, at: &str) -> Result<Vec<Condition>, String>
     Ok(conditions)
 }
 
-impl Operator {
+impl ConditionOperator {
     fn parse(name: &str) -> Option<Self> {
         let (quantifier, name) = match name.split_once(':') {
             Some(("ForAllValues", name)) => (Some(Quantifier::All), name),
