@@ -1,7 +1,7 @@
 //! The operator's flags. Each is also an environment variable: `--ca-secret` is `TOKENSCOPE_CA_SECRET`.
 
 use crate::{
-    certificates::{Names, Settings},
+    certificates::{Names, RotationSettings},
     probe::ClientCertificate,
 };
 use clap::ArgAction::Set;
@@ -177,8 +177,8 @@ impl Args {
     }
 
     /// How long certificates live.
-    pub(crate) fn certificate_settings(&self) -> Settings {
-        Settings::new(self.ca_lifetime, self.serving_lifetime, self.rotation_overlap)
+    pub(crate) fn certificate_settings(&self) -> RotationSettings {
+        RotationSettings::new(self.ca_lifetime, self.serving_lifetime, self.rotation_overlap)
     }
 
     /// What the Secrets are called, and the serving certificate is for.

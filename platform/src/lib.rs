@@ -5,6 +5,7 @@
 //! listener that swaps its certificate while it serves, leadership by a Lease, and an orderly stop.
 
 pub mod args;
+pub mod certificate;
 pub mod client;
 pub mod eviction;
 pub mod freshness;

@@ -43,10 +43,6 @@ pub struct Arguments {
     )]
     pub serving_secret: String,
 
-    /// How many seconds lie between two looks at that Secret
-    #[arg(long, env = "TOKENSCOPE_SERVING_SECRET_POLL", value_name = "SECONDS", default_value = "5", value_parser = seconds)]
-    pub serving_secret_poll: Duration,
-
     /// A PEM file with the authorities of client certificates: with it only clients with a certificate of theirs are answered
     #[arg(long, env = "TOKENSCOPE_CLIENT_CA_FILE", value_name = "PATH")]
     pub client_ca_file: Option<PathBuf>,

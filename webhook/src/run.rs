@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 
 use crate::args::Arguments;
 use crate::cache::{Cache, follow};
-use crate::certificate::Keeper;
+use crate::certificate::CertificateWatcher;
 use crate::csi_drivers::SharedCsiDrivers;
 use crate::events::events;
 use crate::lookup::LiveLookups;
@@ -76,10 +76,9 @@ pub async fn run(arguments: Arguments, process: Process) -> Result<(), Error> {
 
     // The gates are made before the first of them can open.
     let certificate = ServingCertificate::empty();
-    let keeper = Keeper {
+    let watcher = CertificateWatcher {
         secrets: Api::namespaced(client.clone(), &common.namespace),
         name: arguments.serving_secret.clone(),
-        period: arguments.serving_secret_poll,
         certificate: certificate.clone(),
         gate: process.gates.gate("certificate"),
         expires: metrics.certificate_expires.clone(),
@@ -93,7 +92,7 @@ pub async fn run(arguments: Arguments, process: Process) -> Result<(), Error> {
         drivers.apply(event);
         false
     });
-    process.spawn("certificate", keeper.run(process.stop.clone()));
+    process.spawn("certificate", watcher.run(process.stop.clone()));
 
     let (events, writer) = events(client.clone(), &common.pod_name, clock, metrics.clone());
     process.spawn("events", writer.run());
