@@ -12,7 +12,7 @@ use tokenscope_platform::args::{CommonArgs, seconds};
 /// Keeps the state of policies, the certificates of the webhook and its configuration true.
 #[derive(Clone, Debug, clap::Parser)]
 #[command(version)]
-pub struct Args {
+pub struct OperatorArguments {
     /// Those of every process
     #[command(flatten)]
     pub common: CommonArgs,
@@ -160,7 +160,7 @@ pub enum CertificatesProvider {
     CertManager,
 }
 
-impl Args {
+impl OperatorArguments {
     /// Where the webhook is asked whether it works, as the API server finds it.
     pub(crate) fn webhook_address(&self) -> String {
         let (service, namespace) = (&self.webhook_service, &self.common.namespace);

@@ -111,7 +111,11 @@ impl CaBundleController {
         }
         // A patch, since the chart's own fields belong to whoever installs it: helm and we never write the same one.
         match api
-            .patch(&self.name, &PatchParams::apply(FIELD_MANAGER), &Patch::<()>::Json(patch))
+            .patch(
+                &self.name,
+                &PatchParams::apply(FIELD_MANAGER),
+                &Patch::<()>::Json(patch),
+            )
             .await
         {
             Ok(written) => {
@@ -142,14 +146,15 @@ impl CaBundleController {
         );
         self.events.send(Notice {
             // Each time anew, since the object has no identity any more.
-            name: format!("{}.missing.{}", self.name, Timestamp::now().as_second()),
+            name: Some(format!("{}.missing.{}", self.name, Timestamp::now().as_second())),
             about: ObjectReference {
                 api_version: Some("admissionregistration.k8s.io/v1".into()),
                 kind: Some("MutatingWebhookConfiguration".into()),
                 name: Some(self.name.clone()),
                 ..ObjectReference::default()
             },
-            reason: EventReason::WebhookConfigurationMissing,
+            verified_as: None,
+            reason: EventReason::WebhookConfigurationMissing.as_str(),
             message:
                 "it is missing, so no pod is reviewed: pods that ask are refused, others start without credentials; \
                       run `helm upgrade --install` again"

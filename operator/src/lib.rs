@@ -20,10 +20,10 @@ mod status;
 mod versions;
 mod watches;
 
-pub use args::{Args, CertificatesProvider};
+pub use args::{CertificatesProvider, OperatorArguments};
 
 use ca_bundle::CaBundleController;
-use certificates::{TrustBundles, Certificates};
+use certificates::{Certificates, TrustBundles};
 use events::EventSender;
 use index::{Index, Installation, SharedIndex};
 use indexer::Indexer;
@@ -60,7 +60,7 @@ pub enum Error {
 }
 
 /// The operator's body: starts everything and waits for the stop.
-pub async fn run(args: Args, process: Process) -> Result<(), Error> {
+pub async fn run(args: OperatorArguments, process: Process) -> Result<(), Error> {
     let settings = args.settings.settings();
     let config = client::configuration(&args.common).await?;
     audiences::check_locked(&config.auth_info, &settings.lock).await?;
@@ -91,7 +91,7 @@ pub async fn run(args: Args, process: Process) -> Result<(), Error> {
 
 /// What most tasks need.
 struct Common<'a> {
-    args: &'a Args,
+    args: &'a OperatorArguments,
     process: &'a Process,
     client: Client,
     leader: Leader,

@@ -7,6 +7,7 @@
 pub mod args;
 pub mod certificate;
 pub mod client;
+pub mod events;
 pub mod eviction;
 pub mod freshness;
 mod gates;

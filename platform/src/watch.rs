@@ -8,9 +8,9 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use futures::stream::{self, BoxStream, Stream, StreamExt as _};
+use kube::runtime::WatchStreamExt as _;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Config, Event, watch_object, watcher};
-use kube::runtime::WatchStreamExt as _;
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 

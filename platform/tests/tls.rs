@@ -51,7 +51,10 @@ fn a_pair_that_does_not_fit_or_is_not_valid_now_is_refused_and_the_old_one_stays
     let (expired, expired_key) = ca.leaf(|leaf| leaf.not_after = date_time_ymd(2020, 1, 1));
     let (early, early_key) = ca.leaf(|leaf| leaf.not_before = date_time_ymd(2090, 1, 1));
 
-    assert!(matches!(certificate.replace(&pem, foreign), Err(UnusablePair::Mismatch(_))));
+    assert!(matches!(
+        certificate.replace(&pem, foreign),
+        Err(UnusablePair::Mismatch(_))
+    ));
     assert!(matches!(
         certificate.replace(expired, expired_key),
         Err(UnusablePair::NotValidNow { .. })
@@ -60,7 +63,10 @@ fn a_pair_that_does_not_fit_or_is_not_valid_now_is_refused_and_the_old_one_stays
         certificate.replace(early, early_key),
         Err(UnusablePair::NotValidNow { .. })
     ));
-    assert!(matches!(certificate.replace("", &key), Err(UnusablePair::NoCertificate)));
+    assert!(matches!(
+        certificate.replace("", &key),
+        Err(UnusablePair::NoCertificate)
+    ));
     let cut = key.replacen("-----\n", "\n", 1);
     let unreadable = certificate.replace(&pem, &cut).unwrap_err();
     assert!(matches!(unreadable, UnusablePair::Key));

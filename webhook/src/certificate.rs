@@ -225,7 +225,11 @@ mod tests {
             (None, Some(first.clone()))
         );
         after(&watcher, &mut pending, Ok(None));
-        assert_eq!(watcher.certificate.certificate(), Some(first.clone()), "a deleted Secret takes nothing away");
+        assert_eq!(
+            watcher.certificate.certificate(),
+            Some(first.clone()),
+            "a deleted Secret takes nothing away"
+        );
 
         after(&watcher, &mut pending, Ok(Some(secret(&other_certificate, &other_key))));
         assert_ne!(watcher.certificate.certificate(), Some(first));

@@ -5,7 +5,7 @@ mod world;
 use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
 use tokenscope_core::{LockMode, TokenExpiration};
-use tokenscope_webhook::metrics::Outcome;
+use tokenscope_webhook::metrics::ReviewOutcome;
 use world::{ROLE, Reviewed, World, policy};
 
 const TOKEN_FILE: &str = "/var/run/mine/token";
@@ -28,7 +28,7 @@ fn locked(mode: LockMode) -> World {
 }
 
 fn refused(reviewed: &Reviewed) -> &str {
-    assert_eq!(reviewed.outcome(), Outcome::Denied);
+    assert_eq!(reviewed.outcome(), ReviewOutcome::Denied);
     reviewed.message()
 }
 
@@ -70,13 +70,13 @@ fn a_token_that_lives_longer_than_the_policy_allows_is_refused_even_if_the_role_
         "{message}"
     );
     pod["spec"]["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"]["expirationSeconds"] = json!(600);
-    assert_ne!(world.review(&pod).outcome(), Outcome::Denied);
+    assert_ne!(world.review(&pod).outcome(), ReviewOutcome::Denied);
 }
 
 #[test]
 fn a_token_that_a_policy_grants_is_adopted_and_the_pod_bears_the_mark() {
     let reviewed = locked(LockMode::Deny).review(&by_hand("sts.amazonaws.com", 3600));
-    assert_eq!(reviewed.outcome(), Outcome::Untouched);
+    assert_eq!(reviewed.outcome(), ReviewOutcome::Untouched);
     assert_eq!(reviewed.mark(), Some("untouched"));
 }
 
@@ -107,7 +107,10 @@ fn audit_and_warn_admit_the_pod_and_say_so() {
     world.policies = tokenscope_core::PolicySet::default();
     let pod = by_hand("sts.amazonaws.com", 3600);
     let reviewed = world.review(&pod);
-    assert_eq!((reviewed.outcome(), reviewed.patch.len()), (Outcome::Untouched, 0));
+    assert_eq!(
+        (reviewed.outcome(), reviewed.patch.len()),
+        (ReviewOutcome::Untouched, 0)
+    );
     assert!(reviewed.warnings().is_empty());
     let audited = reviewed.response["auditAnnotations"]["ungranted-tokens"]
         .as_str()
@@ -131,11 +134,14 @@ fn audit_and_warn_admit_the_pod_and_say_so() {
 fn tokens_of_other_audiences_and_of_the_api_server_itself_are_nobodys_business() {
     let mut world = locked(LockMode::Deny);
     world.policies = tokenscope_core::PolicySet::default();
-    assert_eq!(world.review(&by_hand("vault", 3600)).outcome(), Outcome::Untouched);
+    assert_eq!(
+        world.review(&by_hand("vault", 3600)).outcome(),
+        ReviewOutcome::Untouched
+    );
     let mut pod = by_hand("sts.amazonaws.com", 3600);
     let token = &mut pod["spec"]["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"];
     token.as_object_mut().unwrap().remove("audience");
-    assert_eq!(world.review(&pod).outcome(), Outcome::Untouched);
+    assert_eq!(world.review(&pod).outcome(), ReviewOutcome::Untouched);
 }
 
 #[test]
@@ -145,7 +151,10 @@ fn audiences_that_policies_allow_are_locked_only_if_the_installation_says_so() {
     other.audiences.allowed = vec!["vault".parse().unwrap()];
     other.disabled = true;
     world.policies = [other].into_iter().collect();
-    assert_eq!(world.review(&by_hand("vault", 3600)).outcome(), Outcome::Untouched);
+    assert_eq!(
+        world.review(&by_hand("vault", 3600)).outcome(),
+        ReviewOutcome::Untouched
+    );
     world.settings.lock.policy_audiences = true;
     refused(&world.review(&by_hand("vault", 3600)));
 }
@@ -157,12 +166,12 @@ fn exempt_namespaces_and_those_that_are_never_denied_are_let_through() {
     world.settings.lock.exempt_namespaces = vec!["shop".into()];
     assert_eq!(
         world.review(&by_hand("sts.amazonaws.com", 3600)).outcome(),
-        Outcome::Untouched
+        ReviewOutcome::Untouched
     );
     world.settings.lock.exempt_namespaces.clear();
     world.settings.never_denied = vec!["shop".into()];
     let reviewed = world.review(&by_hand("sts.amazonaws.com", 3600));
-    assert_eq!(reviewed.outcome(), Outcome::Untouched);
+    assert_eq!(reviewed.outcome(), ReviewOutcome::Untouched);
     assert!(reviewed.warnings().contains("volume mine"), "{}", reviewed.warnings());
 }
 
@@ -173,9 +182,9 @@ fn what_the_review_itself_added_is_granted_in_the_next_round_too() {
     pod["spec"]["containers"][0].as_object_mut().unwrap().remove("env");
     pod["metadata"]["annotations"] = json!({"tokenscope.io/role-arn": ROLE});
     let once = world.review(&pod);
-    assert_eq!(once.outcome(), Outcome::Granted);
+    assert_eq!(once.outcome(), ReviewOutcome::Granted);
     let twice = world.review(&once.pod);
-    assert_eq!((twice.outcome(), twice.patch.len()), (Outcome::Granted, 0));
+    assert_eq!((twice.outcome(), twice.patch.len()), (ReviewOutcome::Granted, 0));
 }
 
 #[test]
@@ -184,7 +193,7 @@ fn an_inline_volume_of_a_csi_driver_that_gets_such_tokens_needs_a_grant_too() {
     pod["spec"]["volumes"][0] = json!({"name": "mine", "csi": {"driver": "secrets.example.com"}});
     let mut world = locked(LockMode::Deny);
     world.policies = tokenscope_core::PolicySet::default();
-    assert_eq!(world.review(&pod).outcome(), Outcome::Untouched);
+    assert_eq!(world.review(&pod).outcome(), ReviewOutcome::Untouched);
     world.csi_drivers.apply(Event::Apply(
         serde_json::from_value(json!({"metadata": {"name": "secrets.example.com"},
             "spec": {"tokenRequests": [{"audience": "sts.amazonaws.com"}]}}))
@@ -212,7 +221,7 @@ fn a_pod_with_an_inline_volume_of_a_listed_driver_bears_the_mark_where_the_guard
         world.settings.lock.csi_drivers = vec![drivers.into()];
         world.settings.lock.exempt_namespaces = vec![exempt.into()];
         let reviewed = world.review(&pod);
-        assert_eq!(reviewed.outcome(), Outcome::Untouched);
+        assert_eq!(reviewed.outcome(), ReviewOutcome::Untouched);
         assert_eq!(reviewed.mark(), mark, "{mode} {drivers} {exempt}");
     }
 }

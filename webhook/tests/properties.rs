@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use tokenscope_core::pod::SIDECAR;
 use tokenscope_core::{TokenSource, WorkloadApi};
-use tokenscope_webhook::metrics::Outcome;
+use tokenscope_webhook::metrics::ReviewOutcome;
 use world::{
     EKS_VOLUME, MOUNT, OTHER_ROLE, OURS, ROLE, SOCKET_VOLUME, VOLUME, World, plain, region, two_audiences, without_ours,
 };
@@ -319,7 +319,7 @@ proptest! {
             world.policies = policies;
         }
         let reviewed = world.review(&pod);
-        if reviewed.outcome() == Outcome::Granted {
+        if reviewed.outcome() == ReviewOutcome::Granted {
             prop_assert_eq!(misplaced(&reviewed.pod), Vec::<String>::new());
         }
         // Reviewed by another installation in between, and changed by another webhook.
@@ -368,7 +368,7 @@ proptest! {
         let redone = after.review(&first.pod);
         let direct = after.review(&pod);
         prop_assert_eq!(redone.outcome(), direct.outcome());
-        if redone.outcome() != Outcome::Denied {
+        if redone.outcome() != ReviewOutcome::Denied {
             prop_assert_eq!(comparable(&redone.pod), comparable(&direct.pod));
         }
     }

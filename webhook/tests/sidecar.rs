@@ -7,7 +7,7 @@ mod world;
 use serde_json::{Value, json};
 use tokenscope_core::pod::SIDECAR;
 use tokenscope_core::{PolicyName, TokenSource, WorkloadApi};
-use tokenscope_webhook::metrics::Outcome;
+use tokenscope_webhook::metrics::ReviewOutcome;
 use world::{
     MOUNT, ROLE, Reviewed, SOCKET_VOLUME, VOLUME, World, app, asking, asking_for_two, refusal, spiffe, two_audiences,
 };
@@ -313,7 +313,7 @@ fn windows_pods_and_old_clusters_are_refused_in_plain_words() {
     // Tokens of the cluster need no sidecar.
     let mut world = World::new();
     world.settings.sidecar.unsupported = Some("too old".into());
-    assert_eq!(world.review(&asking(app())).outcome(), Outcome::Granted);
+    assert_eq!(world.review(&asking(app())).outcome(), ReviewOutcome::Granted);
 }
 
 #[test]
@@ -330,7 +330,7 @@ fn a_lifetime_that_a_pod_asks_for_is_warned_of() {
     let mut pod = asking(app());
     pod["metadata"]["annotations"]["tokenscope.io/token-expiration"] = json!("900");
     let reviewed = spiffe().review(&pod);
-    assert_eq!(reviewed.outcome(), Outcome::Granted);
+    assert_eq!(reviewed.outcome(), ReviewOutcome::Granted);
     assert!(
         reviewed.warnings().contains("the SPIFFE provider decides"),
         "{}",

@@ -7,18 +7,14 @@ mod x509;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use plan::{RotationSettings, CertificateStep};
-pub(crate) use secrets::{TrustBundles, Names, Secrets};
+pub(crate) use plan::{CertificateStep, RotationSettings};
+pub(crate) use secrets::{Names, Secrets, TrustBundles};
 
 use crate::{FIELD_MANAGER, leader::Leader, metrics::Metrics, versions};
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
-use kube::{
-    Api, Client,
-    api::PostParams,
-    runtime::watcher,
-};
+use kube::{Api, Client, api::PostParams, runtime::watcher};
 use plan::next_step;
 use secrets::Write;
 use std::{convert::Infallible, pin::pin, sync::Arc};
@@ -189,7 +185,9 @@ fn log(step: CertificateStep) {
         CertificateStep::CreateAuthority(reason) => tracing::info!(%reason, "made a new certificate authority"),
         CertificateStep::RepairBundle => tracing::warn!("repaired the trust bundle of the certificate authority"),
         CertificateStep::SignServing(reason) => tracing::info!(%reason, "made a new serving certificate"),
-        CertificateStep::NoteTrust => tracing::info!("the API server's configuration trusts the new certificate authority"),
+        CertificateStep::NoteTrust => {
+            tracing::info!("the API server's configuration trusts the new certificate authority");
+        }
         CertificateStep::DropOthers => tracing::info!("older certificate authorities are no longer trusted"),
         CertificateStep::CopyBundle => tracing::info!("copied the trust bundle to the serving Secret"),
         CertificateStep::Wait(_) => {}

@@ -187,10 +187,9 @@ impl From<UnusablePair> for IssueReason {
         match unusable {
             UnusablePair::Mismatch(_) => Self::KeyMismatch,
             UnusablePair::NotValidNow { .. } => Self::NotValidNow,
-            UnusablePair::Chain(_)
-            | UnusablePair::NoCertificate
-            | UnusablePair::Certificate(_)
-            | UnusablePair::Key => Self::Unreadable,
+            UnusablePair::Chain(_) | UnusablePair::NoCertificate | UnusablePair::Certificate(_) | UnusablePair::Key => {
+                Self::Unreadable
+            }
         }
     }
 }
@@ -251,7 +250,9 @@ pub(crate) fn next_step(state: &CertificateState, now: Timestamp, settings: &Rot
     let serving = match state.serving {
         Ok(serving) => serving,
         // Nobody can be served with it as it is, so nothing is gained by waiting.
-        Err(_) if state.constraint == Constraint::TooNarrow => return CertificateStep::CreateAuthority(IssueReason::OtherNames),
+        Err(_) if state.constraint == Constraint::TooNarrow => {
+            return CertificateStep::CreateAuthority(IssueReason::OtherNames);
+        }
         Err(reason) => return CertificateStep::SignServing(reason),
     };
     if !state.bundle_is_copied {

@@ -1,7 +1,7 @@
 //! From the two Secrets to the state of the certificates, and from a step to the Secrets as they should be.
 
 use super::{
-    plan::{Bundle, Constraint, IssueReason, ServingState, RotationSettings, CertificateState, CertificateStep, Trust},
+    plan::{Bundle, CertificateState, CertificateStep, Constraint, IssueReason, RotationSettings, ServingState, Trust},
     x509::{Authority, IssuedPair, NotMade, create_authority, signed_by},
 };
 use jiff::Timestamp;

@@ -58,7 +58,8 @@ impl Authority {
         if !certificate.is_authority {
             return Err(IssueReason::Unreadable);
         }
-        let issuer = Issuer::from_ca_cert_der(certificate.der(), read_key(key)?).map_err(|_| IssueReason::Unreadable)?;
+        let issuer =
+            Issuer::from_ca_cert_der(certificate.der(), read_key(key)?).map_err(|_| IssueReason::Unreadable)?;
         Ok(Self { certificate, issuer })
     }
 

@@ -7,4 +7,4 @@ mod pair;
 mod x509;
 
 pub use pair::{CertificatePair, UnusablePair};
-pub use x509::{Certificate, Unreadable, Validity};
+pub use x509::{Certificate, UnreadableCertificate, Validity};

@@ -10,7 +10,7 @@ use rustls::{Error, InconsistentKeys};
 use rustls_pki_types::pem::{self, PemObject as _};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::x509::{Certificate, Unreadable, Validity};
+use super::x509::{Certificate, UnreadableCertificate, Validity};
 
 /// A certificate, those that lead from it to an authority, and the certificate's private key: readable, of one pair, and valid
 /// when it was parsed.
@@ -31,7 +31,7 @@ pub enum UnusablePair {
     NoCertificate,
     /// The first certificate can't be read.
     #[error(transparent)]
-    Certificate(#[from] Unreadable),
+    Certificate(#[from] UnreadableCertificate),
     /// The key is not PEM, no private key is in it, or it is of a kind that can't be used. The parser's own error may quote a
     /// line, so it is left out.
     #[error("the private key is not a usable private key in PEM")]
@@ -87,6 +87,9 @@ impl CertificatePair {
 
 impl fmt::Debug for CertificatePair {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_tuple("CertificatePair").field(&self.certificate).finish()
+        formatter
+            .debug_tuple("CertificatePair")
+            .field(&self.certificate)
+            .finish()
     }
 }

@@ -58,11 +58,11 @@ impl Eq for Certificate {}
 /// A certificate is not X.509.
 #[derive(Debug, thiserror::Error)]
 #[error("the certificate is not readable X.509")]
-pub struct Unreadable(#[from] X509Error);
+pub struct UnreadableCertificate(#[from] X509Error);
 
 impl Certificate {
     /// Reads one.
-    pub fn from_der(der: CertificateDer<'static>) -> Result<Self, Unreadable> {
+    pub fn from_der(der: CertificateDer<'static>) -> Result<Self, UnreadableCertificate> {
         let (_, parsed) = x509_parser::parse_x509_certificate(&der).map_err(|error| match error {
             nom::Err::Error(error) | nom::Err::Failure(error) => error,
             nom::Err::Incomplete(_) => X509Error::InvalidCertificate,
@@ -83,13 +83,13 @@ impl Certificate {
         let (serial, is_authority) = (parsed.raw_serial_as_string(), parsed.is_ca());
         let permitted_names = permitted_names(&parsed);
         Ok(Self {
+            der,
             validity,
             dns_names,
             addresses,
             serial,
             is_authority,
             permitted_names,
-            der,
         })
     }
 

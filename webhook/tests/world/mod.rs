@@ -20,8 +20,8 @@ use tokenscope_core::{
 };
 use tokenscope_webhook::csi_drivers::SharedCsiDrivers;
 use tokenscope_webhook::facts::ReviewContext;
-use tokenscope_webhook::metrics::Outcome;
-use tokenscope_webhook::review::{self, Answer, Asked, Refusal};
+use tokenscope_webhook::metrics::ReviewOutcome;
+use tokenscope_webhook::review::{self, Asked, ReportedRefusal, ReviewAnswer};
 
 pub const ROLE: &str = "arn:aws:iam::111122223333:role/shop/orders";
 pub const OTHER_ROLE: &str = "arn:aws:iam::111122223333:role/shop/other";
@@ -44,7 +44,7 @@ pub struct World {
 
 /// A pod after its review.
 pub struct Reviewed {
-    answer: Option<Answer>,
+    answer: Option<ReviewAnswer>,
     /// The answer's `response`.
     pub response: Value,
     /// The patch's operations; none where there is no patch.
@@ -83,7 +83,7 @@ impl World {
             without_ours(pod),
             "something changed that is not ours"
         );
-        if reviewed.outcome() != Outcome::Denied {
+        if reviewed.outcome() != ReviewOutcome::Denied {
             let again = self.review_once(&reviewed.pod);
             assert_eq!(
                 again.patch,
@@ -139,7 +139,7 @@ fn borrowed<'a>(pairs: &'a [(&'static str, String)]) -> Pairs<&'a str> {
 }
 
 impl Reviewed {
-    pub fn new(answer: &Answer, pod: &Value) -> Self {
+    pub fn new(answer: &ReviewAnswer, pod: &Value) -> Self {
         Self {
             answer: Some(answer.clone()),
             ..Self::of_body(&answer.body, pod)
@@ -167,11 +167,11 @@ impl Reviewed {
         }
     }
 
-    pub fn outcome(&self) -> Outcome {
+    pub fn outcome(&self) -> ReviewOutcome {
         self.answer.as_ref().expect("the answer").outcome
     }
 
-    pub fn refusal(&self) -> Option<&Refusal> {
+    pub fn refusal(&self) -> Option<&ReportedRefusal> {
         self.answer.as_ref()?.refusal.as_ref()
     }
 
@@ -352,7 +352,7 @@ pub fn spiffe() -> World {
 /// What the author of a pod that is refused, and left as it is, is told.
 pub fn refusal(world: &World, pod: &Value) -> String {
     let reviewed = world.review(pod);
-    assert_eq!(reviewed.outcome(), Outcome::Denied);
+    assert_eq!(reviewed.outcome(), ReviewOutcome::Denied);
     assert_eq!(reviewed.patch, Vec::<Value>::new());
     reviewed.message().to_owned()
 }

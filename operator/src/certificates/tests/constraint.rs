@@ -78,7 +78,10 @@ fn an_authority_without_a_constraint_is_replaced_by_a_rotation_with_its_overlap(
         CertificateStep::SignServing(IssueReason::Missing),
         "it serves meanwhile"
     );
-    assert_eq!(world.steps[1], CertificateStep::CreateAuthority(IssueReason::OtherNames));
+    assert_eq!(
+        world.steps[1],
+        CertificateStep::CreateAuthority(IssueReason::OtherNames)
+    );
 
     world.pass(HOUR);
     assert!(

@@ -70,7 +70,12 @@ fn whatever_is_damaged_is_healed() {
     };
     let foreign_authority = World::settled().data("authority", "tls.crt").to_vec();
     let cases: [(&str, &str, &[u8], CertificateStep); 11] = [
-        ("authority", "tls.key", b"", CertificateStep::CreateAuthority(IssueReason::Unreadable)),
+        (
+            "authority",
+            "tls.key",
+            b"",
+            CertificateStep::CreateAuthority(IssueReason::Unreadable),
+        ),
         (
             "authority",
             "tls.key",
@@ -97,8 +102,18 @@ fn whatever_is_damaged_is_healed() {
             CertificateStep::RepairBundle,
         ),
         ("authority", "ca.crt", &foreign_authority, CertificateStep::RepairBundle),
-        ("serving", "tls.key", b"?", CertificateStep::SignServing(IssueReason::Unreadable)),
-        ("serving", "tls.crt", b"", CertificateStep::SignServing(IssueReason::Unreadable)),
+        (
+            "serving",
+            "tls.key",
+            b"?",
+            CertificateStep::SignServing(IssueReason::Unreadable),
+        ),
+        (
+            "serving",
+            "tls.crt",
+            b"",
+            CertificateStep::SignServing(IssueReason::Unreadable),
+        ),
         (
             "serving",
             "tls.crt",
@@ -134,7 +149,10 @@ fn after_a_long_sleep_everything_is_made_anew() {
     let mut world = World::settled();
     world.now += 1000 * DAY;
     world.settle();
-    assert_eq!(world.steps[0], CertificateStep::CreateAuthority(IssueReason::NotValidNow));
+    assert_eq!(
+        world.steps[0],
+        CertificateStep::CreateAuthority(IssueReason::NotValidNow)
+    );
     assert_eq!(world.authorities().len(), 1, "what has expired is not trusted");
 }
 

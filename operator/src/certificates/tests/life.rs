@@ -49,7 +49,10 @@ fn a_rotation_waits_until_the_configuration_trusts_and_then_twice_for_the_overla
     world.pass(HOUR);
     assert_eq!(
         world.steps,
-        [CertificateStep::CreateAuthority(IssueReason::Requested), CertificateStep::CopyBundle]
+        [
+            CertificateStep::CreateAuthority(IssueReason::Requested),
+            CertificateStep::CopyBundle
+        ]
     );
     assert_eq!(world.authorities()[1], old[0], "the old one is still trusted");
     assert!(signed_by(&old[0], &world.serving().unwrap(), world.now), "and in use");
@@ -61,10 +64,16 @@ fn a_rotation_waits_until_the_configuration_trusts_and_then_twice_for_the_overla
     world.pass(OVERLAP - SignedDuration::from_secs(5));
     assert_eq!(world.steps.len(), 1, "API servers need a moment to notice");
     world.pass(SignedDuration::from_secs(10));
-    assert_eq!(world.steps[1..], [CertificateStep::SignServing(IssueReason::NewAuthority)]);
+    assert_eq!(
+        world.steps[1..],
+        [CertificateStep::SignServing(IssueReason::NewAuthority)]
+    );
     assert_eq!(world.authorities().len(), 2, "webhooks need a moment to take it up");
     world.pass(OVERLAP);
-    assert_eq!(world.steps[2..], [CertificateStep::DropOthers, CertificateStep::CopyBundle]);
+    assert_eq!(
+        world.steps[2..],
+        [CertificateStep::DropOthers, CertificateStep::CopyBundle]
+    );
     assert!(!world.authorities().contains(&old[0]));
 }
 

@@ -5,7 +5,7 @@ mod healing;
 mod life;
 
 use super::{
-    plan::{Constraint, IssueReason, RotationSettings, CertificateState, CertificateStep, Trust, next_step},
+    plan::{CertificateState, CertificateStep, Constraint, IssueReason, RotationSettings, Trust, next_step},
     secrets::{DISTRUST, Names, ROTATE, ROTATED, Secrets, Write},
     x509::signed_by,
 };
