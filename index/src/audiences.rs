@@ -63,7 +63,7 @@ async fn own_token(auth: &AuthInfo) -> std::io::Result<String> {
 /// The `aud` of a JWT (RFC 7519, 4.1.3), without looking at its signature; none if it is no JWT.
 pub fn audiences_of(token: &str) -> Vec<String> {
     #[derive(Deserialize)]
-    struct Claims {
+    struct AudienceClaim {
         #[serde(default)]
         aud: OneOrMore,
     }
@@ -81,11 +81,11 @@ pub fn audiences_of(token: &str) -> Vec<String> {
 
     let payload = token.trim().split('.').nth(1).unwrap_or_default();
     let claims = URL_SAFE_NO_PAD.decode(payload).unwrap_or_default();
-    match serde_json::from_slice::<Claims>(&claims) {
-        Ok(Claims {
+    match serde_json::from_slice::<AudienceClaim>(&claims) {
+        Ok(AudienceClaim {
             aud: OneOrMore::One(audience),
         }) => vec![audience],
-        Ok(Claims {
+        Ok(AudienceClaim {
             aud: OneOrMore::More(audiences),
         }) => audiences,
         Err(_) => Vec::new(),

@@ -24,13 +24,13 @@ const OWN_LABELS: [&str; 5] = [
 ];
 
 /// A namespace's labels.
-pub type Labels = Arc<Pairs<Box<str>>>;
+pub type LabelPairs = Arc<Pairs<Box<str>>>;
 
 /// What is kept of a namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NamespaceLabels {
     /// All labels, for policies may select by any; or our own alone, where there are too many.
-    pub labels: Labels,
+    pub labels: LabelPairs,
     /// Whether there are more than [`MOST_LABELS`].
     pub too_many: bool,
 }
@@ -62,9 +62,9 @@ impl NamespaceLabels {
 ///
 /// Kept as compact JSON, which takes little more than half of what a map would: clusters have 50,000 of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Annotations(Arc<str>);
+pub struct KeptAnnotations(Arc<str>);
 
-impl Annotations {
+impl KeptAnnotations {
     /// Keeps what decisions read. Of a value that is too long so much is kept that a decision sees that it is.
     pub fn of(metadata: &ObjectMeta) -> Self {
         let Some(all) = &metadata.annotations else {
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn only_annotations_that_can_change_a_decision_are_kept_and_kept_exactly() {
-        let kept = Annotations::of(&metadata(json!({"annotations": {
+        let kept = KeptAnnotations::of(&metadata(json!({"annotations": {
             "tokenscope.io/role-arn": "a\"\u{0}ä", "eks.amazonaws.com/audience": "b", "note": "x",
             "tokenscope.io/x": "x", "eks.amazonaws.com/x": "x", "tokenscope.io/grant": "x"}})));
         let mut pairs: Vec<_> = kept.pairs().iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
@@ -128,8 +128,8 @@ mod tests {
             ("tokenscope.io/role-arn", "a\"\u{0}ä"),
         ];
         assert_eq!(pairs, expected.map(|(k, v)| (k.to_owned(), v.to_owned())));
-        assert_eq!(Annotations::of(&ObjectMeta::default()), Annotations::default());
-        assert!(Annotations::default().pairs().is_empty());
+        assert_eq!(KeptAnnotations::of(&ObjectMeta::default()), KeptAnnotations::default());
+        assert!(KeptAnnotations::default().pairs().is_empty());
     }
 
     #[test]
@@ -145,7 +145,7 @@ mod tests {
                 ("a".repeat(200_000), most + 1),
                 ("ä".repeat(100_000), most + 2),
             ] {
-                let kept = Annotations::of(&metadata(json!({"annotations": {key: value}})));
+                let kept = KeptAnnotations::of(&metadata(json!({"annotations": {key: value}})));
                 assert_eq!(kept.pairs().value(key).unwrap().len(), kept_bytes, "{key}");
             }
         }

@@ -6,15 +6,16 @@
 //! - [`Store`] keeps the objects of one kind by namespace and name. It alone states that what a new list lacks is gone, and
 //!   what happens to objects that do not fit.
 //! - [`Shares`] count what each namespace takes of memory, so that a namespace that is too large harms only itself.
-//! - [`NamespaceLabels`], [`Annotations`] and [`PolicyIndex`] are what is kept of namespaces, service accounts and policies.
+//! - [`NamespaceLabels`], [`KeptAnnotations`] and [`PolicyIndex`] are what is kept of namespaces, service accounts and policies.
 //! - [`CsiDrivers`] are the drivers that the kubelet gives tokens for.
 //! - [`PodContext`] is the one place that makes a [`tokenscope_core::Request`].
 //!
-//! [`settings`] and [`audiences`] hold the flags and the check at start that both processes share.
+//! [`EventReason`] lists the reasons of all Events. [`settings`] and [`audiences`] hold the flags and the check at start that both processes share.
 
 pub mod audiences;
 mod context;
 mod csi_drivers;
+mod event_reason;
 mod kept;
 mod policies;
 mod relist;
@@ -26,7 +27,8 @@ pub mod watch;
 
 pub use context::{DEFAULT_SERVICE_ACCOUNT, PodContext, service_account};
 pub use csi_drivers::{CsiDrivers, DriverTokens};
-pub use kept::{Annotations, Labels, MOST_LABELS, NamespaceLabels};
+pub use event_reason::EventReason;
+pub use kept::{KeptAnnotations, LabelPairs, MOST_LABELS, NamespaceLabels};
 pub use policies::{Policies, PolicyIndex, PolicyUpdate, estimate};
 pub use share::{Exceeded, Share, ShareExceeded};
 pub use shares::{Room, Shares};

@@ -156,18 +156,20 @@ mod tests {
     use clap::Parser;
 
     #[derive(Debug, Parser)]
-    struct Flags {
+    struct TestArguments {
         #[command(flatten)]
         settings: SettingsArgs,
     }
 
     fn settings(flags: &[&str]) -> Settings {
         let all = ["process"].iter().chain(flags);
-        Flags::try_parse_from(all).unwrap().settings.settings()
+        TestArguments::try_parse_from(all).unwrap().settings.settings()
     }
 
     fn usage_error(flag: &str) -> String {
-        Flags::try_parse_from(["process", flag]).unwrap_err().to_string()
+        TestArguments::try_parse_from(["process", flag])
+            .unwrap_err()
+            .to_string()
     }
 
     #[test]

@@ -9,7 +9,7 @@ use kube::core::{DynamicObject, PartialObjectMeta};
 use kube::runtime::watcher::Event;
 use proptest::prelude::*;
 use serde_json::json;
-use tokenscope_index::{Annotations, PolicyIndex, Room, Share, Shares, Store};
+use tokenscope_index::{KeptAnnotations, PolicyIndex, Room, Share, Shares, Store};
 
 type Account = PartialObjectMeta<ServiceAccount>;
 /// Namespace (none for the cluster), name, and what the object says: a number, or nothing sensible.
@@ -54,7 +54,7 @@ fn account(&(namespace, name, says): &Object) -> Account {
 /// Both indexes, which are told of the same.
 struct Told {
     policies: PolicyIndex,
-    accounts: Store<Annotations>,
+    accounts: Store<KeptAnnotations>,
 }
 
 impl Told {
@@ -71,7 +71,7 @@ impl Told {
 
     fn account(&mut self, event: Event<Account>) {
         self.accounts.apply(event, |found: Account| {
-            let annotations = Annotations::of(&found.metadata);
+            let annotations = KeptAnnotations::of(&found.metadata);
             let bytes = annotations.bytes();
             (!annotations.is_empty()).then_some((annotations, bytes))
         });

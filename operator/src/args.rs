@@ -1,7 +1,7 @@
 //! The operator's flags. Each is also an environment variable: `--ca-secret` is `TOKENSCOPE_CA_SECRET`.
 
 use crate::{
-    certificates::{Names, Settings},
+    certificates::{Names, RotationSettings},
     probe::ClientCertificate,
 };
 use clap::ArgAction::Set;
@@ -12,7 +12,7 @@ use tokenscope_platform::args::{CommonArgs, seconds};
 /// Keeps the state of policies, the certificates of the webhook and its configuration true.
 #[derive(Clone, Debug, clap::Parser)]
 #[command(version)]
-pub struct Args {
+pub struct OperatorArguments {
     /// Those of every process
     #[command(flatten)]
     pub common: CommonArgs,
@@ -160,7 +160,7 @@ pub enum CertificatesProvider {
     CertManager,
 }
 
-impl Args {
+impl OperatorArguments {
     /// Where the webhook is asked whether it works, as the API server finds it.
     pub(crate) fn webhook_address(&self) -> String {
         let (service, namespace) = (&self.webhook_service, &self.common.namespace);
@@ -177,8 +177,8 @@ impl Args {
     }
 
     /// How long certificates live.
-    pub(crate) fn certificate_settings(&self) -> Settings {
-        Settings::new(self.ca_lifetime, self.serving_lifetime, self.rotation_overlap)
+    pub(crate) fn certificate_settings(&self) -> RotationSettings {
+        RotationSettings::new(self.ca_lifetime, self.serving_lifetime, self.rotation_overlap)
     }
 
     /// What the Secrets are called, and the serving certificate is for.

@@ -1,7 +1,8 @@
 //! The caBundle of the webhook configuration, kept as the certificates want it.
 
 use crate::{
-    certificates::Bundles,
+    FIELD_MANAGER,
+    certificates::TrustBundles,
     events::{EventReason, EventSender, Notice},
     leader::Leader,
     metrics::Metrics,
@@ -17,7 +18,6 @@ use k8s_openapi::{
 use kube::{
     Api, Client,
     api::{Patch, PatchParams},
-    runtime::{WatchStreamExt as _, watcher},
 };
 use serde_json::json;
 use std::{convert::Infallible, pin::pin, sync::Arc};
@@ -46,7 +46,7 @@ pub(crate) struct CaBundleController {
     /// What it should have; none as long as nobody knows.
     pub(crate) wanted: watch::Receiver<Option<Vec<u8>>>,
     /// What it has.
-    pub(crate) found: watch::Sender<Option<Bundles>>,
+    pub(crate) found: watch::Sender<Option<TrustBundles>>,
     /// Takes an Event about a missing configuration.
     pub(crate) events: EventSender,
     /// Open while every entry has a caBundle; only where somebody else writes it.
@@ -59,11 +59,11 @@ impl CaBundleController {
     /// Runs until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), Infallible> {
         let api: Api<MutatingWebhookConfiguration> = Api::all(self.client.clone());
-        let mut objects = pin!(watcher::watch_object(api.clone(), &self.name).default_backoff());
+        let mut objects = pin!(tokenscope_platform::watch::object(api.clone(), &self.name));
         // Outside: not looked for yet. Inside: it isn't there.
         let mut known: Option<Option<MutatingWebhookConfiguration>> = None;
         let mut pause = POLL;
-        let mut missing = Missing::default();
+        let mut missing = MissingConfiguration::default();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
@@ -111,7 +111,11 @@ impl CaBundleController {
         }
         // A patch, since the chart's own fields belong to whoever installs it: helm and we never write the same one.
         match api
-            .patch(&self.name, &PatchParams::default(), &Patch::<()>::Json(patch))
+            .patch(
+                &self.name,
+                &PatchParams::apply(FIELD_MANAGER),
+                &Patch::<()>::Json(patch),
+            )
             .await
         {
             Ok(written) => {
@@ -142,14 +146,15 @@ impl CaBundleController {
         );
         self.events.send(Notice {
             // Each time anew, since the object has no identity any more.
-            name: format!("{}.missing.{}", self.name, Timestamp::now().as_second()),
+            name: Some(format!("{}.missing.{}", self.name, Timestamp::now().as_second())),
             about: ObjectReference {
                 api_version: Some("admissionregistration.k8s.io/v1".into()),
                 kind: Some("MutatingWebhookConfiguration".into()),
                 name: Some(self.name.clone()),
                 ..ObjectReference::default()
             },
-            reason: EventReason::WebhookConfigurationMissing,
+            verified_as: None,
+            reason: EventReason::WebhookConfigurationMissing.as_str(),
             message:
                 "it is missing, so no pod is reviewed: pods that ask are refused, others start without credentials; \
                       run `helm upgrade --install` again"
@@ -180,12 +185,12 @@ impl CaBundleController {
 
 /// Since when the configuration is missing, and whether that was told.
 #[derive(Default)]
-struct Missing {
+struct MissingConfiguration {
     since: Option<Instant>,
     told: bool,
 }
 
-impl Missing {
+impl MissingConfiguration {
     fn is_to_be_told(&mut self, is_missing: bool, now: Instant) -> bool {
         if !is_missing {
             *self = Self::default();
@@ -291,7 +296,7 @@ mod tests {
     }
     #[test]
     fn a_missing_configuration_is_told_once_after_a_while_and_again_when_it_went_again() {
-        let (mut missing, began) = (Missing::default(), Instant::now());
+        let (mut missing, began) = (MissingConfiguration::default(), Instant::now());
         assert!(!missing.is_to_be_told(true, began));
         assert!(!missing.is_to_be_told(true, began + GRACE / 2));
         assert!(missing.is_to_be_told(true, began + GRACE));

@@ -20,10 +20,10 @@ mod status;
 mod versions;
 mod watches;
 
-pub use args::{Args, CertificatesProvider};
+pub use args::{CertificatesProvider, OperatorArguments};
 
 use ca_bundle::CaBundleController;
-use certificates::{Bundles, Certificates};
+use certificates::{Certificates, TrustBundles};
 use events::EventSender;
 use index::{Index, Installation, SharedIndex};
 use indexer::Indexer;
@@ -41,6 +41,10 @@ use tokenscope_index::audiences::{self, ApiAudience};
 use tokenscope_platform::{Process, client, health::Gate, lease::Elector};
 use tokio::sync::watch;
 
+/// Under which name the API server notes what this process writes (`metadata.managedFields`). It is that of 0.1, so that an
+/// upgrade leaves no second owner behind.
+const FIELD_MANAGER: &str = "tokenscope-operator";
+
 /// A loop that has not come round for so long hangs: each waits for a minute at most, and for every request ten seconds.
 const HEARTBEAT: Duration = Duration::from_secs(300);
 
@@ -56,7 +60,7 @@ pub enum Error {
 }
 
 /// The operator's body: starts everything and waits for the stop.
-pub async fn run(args: Args, process: Process) -> Result<(), Error> {
+pub async fn run(args: OperatorArguments, process: Process) -> Result<(), Error> {
     let settings = args.settings.settings();
     let config = client::configuration(&args.common).await?;
     audiences::check_locked(&config.auth_info, &settings.lock).await?;
@@ -87,7 +91,7 @@ pub async fn run(args: Args, process: Process) -> Result<(), Error> {
 
 /// What most tasks need.
 struct Common<'a> {
-    args: &'a Args,
+    args: &'a OperatorArguments,
     process: &'a Process,
     client: Client,
     leader: Leader,
@@ -97,7 +101,7 @@ struct Common<'a> {
 
 impl Common<'_> {
     /// Starts what keeps the certificates and the caBundle; gives what the webhook configuration has.
-    fn keep_certificates(&self, gate: Gate) -> watch::Receiver<Option<Bundles>> {
+    fn keep_certificates(&self, gate: Gate) -> watch::Receiver<Option<TrustBundles>> {
         let (args, stop) = (self.args, &self.process.stop);
         let (wanted_bundle, wanted) = watch::channel(None);
         let (found, bundles) = watch::channel(None);
@@ -133,7 +137,7 @@ impl Common<'_> {
     }
 
     /// Starts the watches, the index of what they bring, and those who do what follows for policies and pods.
-    fn keep_policies(&self, settings: Settings, bundles: watch::Receiver<Option<Bundles>>, gate: Gate) {
+    fn keep_policies(&self, settings: Settings, bundles: watch::Receiver<Option<TrustBundles>>, gate: Gate) {
         let (args, process, client) = (self.args, self.process, &self.client);
         let installation = Installation {
             settings,

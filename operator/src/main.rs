@@ -1,8 +1,8 @@
 //! The operator's process.
 
 use std::process::ExitCode;
-use tokenscope_operator::Args;
+use tokenscope_operator::OperatorArguments;
 
 fn main() -> ExitCode {
-    tokenscope_platform::run(|args: &Args| &args.common, tokenscope_operator::run)
+    tokenscope_platform::run(|args: &OperatorArguments| &args.common, tokenscope_operator::run)
 }

@@ -5,7 +5,7 @@ use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
 };
-use tokenscope_platform::metrics::Registry;
+use tokenscope_platform::{events::EventOutcome, metrics::Registry};
 
 /// The metrics; counting takes no lock.
 #[derive(Debug, Default)]
@@ -58,19 +58,6 @@ pub(crate) enum WriteOutcome {
     Gone,
     /// It will be tried again.
     Failed,
-}
-
-/// What became of an Event.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum EventOutcome {
-    /// It was written.
-    Written,
-    /// It was there already.
-    Known,
-    /// It could not be written.
-    Failed,
-    /// Too many wait; it is tried again.
-    Delayed,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -220,7 +207,8 @@ impl Metrics {
             EventOutcome::Written => "written",
             EventOutcome::Known => "known",
             EventOutcome::Failed => "failed",
-            EventOutcome::Delayed => "delayed",
+            EventOutcome::Dropped => "delayed",
+            EventOutcome::NoObject => "gone",
         };
         self.events.get_or_create(&OutcomeLabel { outcome }).inc();
     }

@@ -3,7 +3,7 @@
 //! What pods say about it can be written by whoever may create a pod, so it is no evidence. The operator sends a review as
 //! the API server does: through the Service, over TLS, trusting what the webhook configuration tells the API server to trust.
 
-use crate::certificates::Bundles;
+use crate::certificates::TrustBundles;
 use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
 use std::{io, path::PathBuf, sync::Arc};
@@ -64,7 +64,7 @@ pub(crate) struct Probe {
     /// HOST:PORT of the Service.
     pub(crate) address: String,
     /// What the API servers are told to trust.
-    pub(crate) bundles: watch::Receiver<Option<Bundles>>,
+    pub(crate) bundles: watch::Receiver<Option<TrustBundles>>,
     /// Where the webhook asks its clients for a certificate.
     pub(crate) client_certificate: Option<ClientCertificate>,
 }
@@ -135,7 +135,7 @@ impl Probe {
 }
 
 /// The authorities that are in every bundle.
-fn common_authorities(bundles: Option<&Bundles>) -> Vec<CertificateDer<'static>> {
+fn common_authorities(bundles: Option<&TrustBundles>) -> Vec<CertificateDer<'static>> {
     let bundles = bundles.into_iter().flatten().flatten();
     let mut bundles = bundles.map(|pem| CertificateDer::pem_slice_iter(pem).flatten().collect::<Vec<_>>());
     let mut common = bundles.next().unwrap_or_default();

@@ -73,7 +73,7 @@ mod tests {
     use clap::Parser;
 
     #[derive(Debug, Parser)]
-    struct Flags {
+    struct TestArguments {
         #[command(flatten)]
         common: CommonArgs,
     }
@@ -82,14 +82,16 @@ mod tests {
     fn a_bad_value_is_a_usage_error_that_names_the_flag() {
         for flag in ["--log-level=a=b=c", "--workers=0"] {
             let (name, value) = flag.split_once('=').unwrap();
-            let error = Flags::try_parse_from(["process", flag]).unwrap_err().to_string();
+            let error = TestArguments::try_parse_from(["process", flag])
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(name) && error.contains(value), "{error}");
         }
     }
 
     #[test]
     fn the_host_is_the_identity_where_no_pod_is_named() {
-        let parsed = Flags::try_parse_from(["process"]).unwrap();
+        let parsed = TestArguments::try_parse_from(["process"]).unwrap();
         assert!(!parsed.common.pod_name.is_empty());
         assert!(!parsed.common.pod_name.contains(char::is_whitespace));
     }

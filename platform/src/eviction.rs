@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 /// All that are there now. Whoever makes them bounds their number; finding the one to evict looks at each once.
 #[derive(Debug)]
-pub struct Members<T> {
+pub struct Evictable<T> {
     members: Mutex<HashMap<u64, Arc<Member<T>>>>,
     next: AtomicU64,
 }
@@ -25,10 +25,10 @@ struct Member<T> {
 pub struct Membership<T> {
     key: u64,
     member: Arc<Member<T>>,
-    members: Arc<Members<T>>,
+    members: Arc<Evictable<T>>,
 }
 
-impl<T> Default for Members<T> {
+impl<T> Default for Evictable<T> {
     fn default() -> Self {
         Self {
             members: Mutex::default(),
@@ -37,7 +37,7 @@ impl<T> Default for Members<T> {
     }
 }
 
-impl<T> Members<T> {
+impl<T> Evictable<T> {
     /// One more. What it does is told through `state`, which both sides share.
     pub fn join(self: &Arc<Self>, state: T) -> Membership<T> {
         self.join_with(state, CancellationToken::new())
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn the_lowest_rank_goes_once_and_who_has_none_stays() {
-        let members = Arc::new(Members::default());
+        let members = Arc::new(Evictable::default());
         let (second, first, exempt) = (members.join(2), members.join(1), members.join(0));
         let evict = || members.evict(|&rank| (rank > 0).then_some(rank));
         assert!(evict());

@@ -114,14 +114,14 @@ impl Freshness {
         if has(|pair| pair == "watch=true") {
             let watch = self.watch(path);
             return Some(Noted {
-                running: Running::new(watch),
+                running: RunningWatch::new(watch),
                 is_watch: true,
             });
         }
         let watches = self.0.by_path.read().unwrap_or_else(PoisonError::into_inner);
         let watch = watches.get(path).filter(|_| has(|pair| pair.starts_with("limit=")))?;
         Some(Noted {
-            running: Running::new(watch.clone()),
+            running: RunningWatch::new(watch.clone()),
             is_watch: false,
         })
     }
@@ -193,22 +193,22 @@ impl Collector for Freshness {
 /// A request whose answer is noted.
 #[derive(Debug)]
 struct Noted {
-    running: Running,
+    running: RunningWatch,
     is_watch: bool,
 }
 
 /// A request of a watch that runs until this is dropped.
 #[derive(Debug)]
-struct Running(Arc<Watch>);
+struct RunningWatch(Arc<Watch>);
 
-impl Running {
+impl RunningWatch {
     fn new(watch: Arc<Watch>) -> Self {
         watch.running.fetch_add(1, Ordering::Relaxed);
         Self(watch)
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningWatch {
     fn drop(&mut self) {
         self.0.ended.store(self.0.now(), Ordering::Relaxed);
         self.0.running.fetch_sub(1, Ordering::Relaxed);
@@ -267,7 +267,7 @@ where
 #[derive(Debug)]
 pub(crate) struct NotedBody<B> {
     body: B,
-    running: Option<Running>,
+    running: Option<RunningWatch>,
 }
 
 impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for NotedBody<B> {
@@ -276,7 +276,7 @@ impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for NotedBody<B> {
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        if let (Some(Running(watch)), Some(Ok(frame))) = (&self.running, &frame)
+        if let (Some(RunningWatch(watch)), Some(Ok(frame))) = (&self.running, &frame)
             && frame.data_ref().is_some_and(|data| !data.starts_with(ERROR))
         {
             watch.note();

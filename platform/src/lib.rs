@@ -5,7 +5,9 @@
 //! listener that swaps its certificate while it serves, leadership by a Lease, and an orderly stop.
 
 pub mod args;
+pub mod certificate;
 pub mod client;
+pub mod events;
 pub mod eviction;
 pub mod freshness;
 mod gates;

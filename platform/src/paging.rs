@@ -40,12 +40,12 @@ enum Error {
 pub(crate) struct Paged<S> {
     /// A page may take several requests, and the service can't be cloned. Only locked until it has taken a request.
     inner: Arc<tokio::sync::Mutex<S>>,
-    limits: Limits,
+    limits: PageLimits,
 }
 
 /// By path, the limit that is asked for in place of a higher one.
 #[derive(Clone, Debug, Default)]
-struct Limits(Arc<Mutex<HashMap<String, u32>>>);
+struct PageLimits(Arc<Mutex<HashMap<String, u32>>>);
 
 /// A page's body, if it was read whole, or the answer's own.
 type PageBody<B> = Either<Full<Bytes>, B>;
@@ -54,7 +54,7 @@ impl<S> Paged<S> {
     pub(crate) fn new(inner: S) -> Self {
         Self {
             inner: Arc::new(tokio::sync::Mutex::new(inner)),
-            limits: Limits::default(),
+            limits: PageLimits::default(),
         }
     }
 }
@@ -95,7 +95,7 @@ async fn page<S, B>(
     inner: &tokio::sync::Mutex<S>,
     request: Request<Body>,
     wanted: u32,
-    limits: &Limits,
+    limits: &PageLimits,
 ) -> Result<Response<PageBody<B>>, BoxError>
 where
     S: Service<Request<Body>, Response = Response<B>, Error = BoxError>,
@@ -178,7 +178,7 @@ fn with_limit(uri: &Uri, headers: &HeaderMap, limit: u32) -> Result<Request<Body
     Ok(request)
 }
 
-impl Limits {
+impl PageLimits {
     fn of(&self, path: &str, wanted: u32) -> u32 {
         self.locked().get(path).copied().unwrap_or(wanted).min(wanted)
     }

@@ -208,9 +208,9 @@ mod tests {
 
     fn logged(format: Format, log: impl FnOnce()) -> String {
         #[derive(Clone, Default)]
-        struct Output(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+        struct LogBuffer(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
 
-        impl Write for Output {
+        impl Write for LogBuffer {
             fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
                 let mut written = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 written.write(bytes)
@@ -221,7 +221,7 @@ mod tests {
             }
         }
 
-        let output = Output::default();
+        let output = LogBuffer::default();
         let written = output.clone();
         let logs = tracing_subscriber::fmt().with_writer(move || Bounded {
             output: written.clone(),

@@ -1,12 +1,16 @@
 //! Watches that don't end: lists that stream where the API server can, and pauses after failures.
 //!
-//! kube's `WatchStreamExt` has the pauses, but not the change from streamed lists to pages while the watch runs.
+//! The pauses are kube's `StreamBackoff` over [`Pauses`]. kube's own `DefaultBackoff` does not serve: after an outage its pause
+//! is up to 30 s and stays so for two minutes, and as long a webhook would decide by policies of before; here it is 6.4 s at
+//! most and short again after the first event.
 
 use std::fmt::Debug;
 use std::time::Duration;
 
 use futures::stream::{self, BoxStream, Stream, StreamExt as _};
-use kube::runtime::watcher::{self, Config, Event, watcher};
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, Config, Event, watch_object, watcher};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 
@@ -22,12 +26,8 @@ where
     let watching = Watching {
         events: watcher(api.clone(), Config::default().streaming_lists()).boxed(),
         streams: true,
-        failures: 0,
     };
-    stream::unfold((api, watching), move |(api, mut watching)| async move {
-        if watching.failures > 0 {
-            tokio::time::sleep(Duration::from_millis(100 << watching.failures.min(6))).await;
-        }
+    let events = stream::unfold((api, watching), move |(api, mut watching)| async move {
         let mut told = watching.events.next().await?;
         if let Err(error) = &told
             && watching.streams
@@ -39,19 +39,60 @@ where
             watching.events = watcher(api.clone(), Config::default().page_size(200)).boxed();
             told = watching.events.next().await?;
         }
-        watching.failures = if told.is_ok() { 0 } else { watching.failures + 1 };
         Some((told, (api, watching)))
-    })
+    });
+    events.backoff(Pauses::default())
+}
+
+/// One object, as often as it changes; none where there is no object of this name. Failures are told too, with the same pauses.
+pub fn object<K>(api: Api<K>, name: &str) -> impl Stream<Item = Result<Option<K>, watcher::Error>> + Send + use<K>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    watch_object(api, name).backoff(Pauses::default())
 }
 
 struct Watching<K> {
     events: BoxStream<'static, Result<Event<K>, watcher::Error>>,
     streams: bool,
-    /// How many have come in a row.
+}
+
+/// The pauses after failures in a row: 0.2 s, then twice as long each time, 6.4 s at most.
+#[derive(Debug, Default)]
+struct Pauses {
     failures: u32,
+}
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.failures = self.failures.saturating_add(1).min(6);
+        Some(Duration::from_millis(100 << self.failures))
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        self.failures = 0;
+    }
 }
 
 /// Whether the API server does not know `sendInitialEvents`, or has it switched off.
 fn can_not_stream(error: &watcher::Error) -> bool {
     matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if matches!(status.code, 400 | 422))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_a_bound_and_begin_anew_after_an_event() {
+        let mut pauses = Pauses::default();
+        let millis: Vec<_> = pauses.by_ref().take(7).map(|pause| pause.as_millis()).collect();
+        assert_eq!(millis, [200, 400, 800, 1600, 3200, 6400, 6400]);
+        pauses.reset();
+        assert_eq!(pauses.next(), Some(Duration::from_millis(200)));
+    }
 }

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use rcgen::date_time_ymd;
 use support::{Ca, NAME, SOON, lasts, receive, send, serving};
-use tokenscope_platform::tls::{Error, Limits, ServingCertificate};
+use tokenscope_platform::certificate::UnusablePair;
+use tokenscope_platform::tls::{Limits, ServingCertificate};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
@@ -29,7 +30,7 @@ async fn a_replaced_certificate_shows_in_new_handshakes_and_leaves_open_connecti
     let (pem, key) = new.leaf(|_| {});
     let info = certificate.replace(pem, key).unwrap();
     assert_eq!(info.dns_names, [NAME]);
-    assert_eq!(certificate.info(), Some(info));
+    assert_eq!(certificate.certificate(), Some(info));
 
     send(&mut open, "/now").await;
     assert!(receive(&mut open).await.ends_with("now"));
@@ -44,30 +45,36 @@ async fn a_replaced_certificate_shows_in_new_handshakes_and_leaves_open_connecti
 fn a_pair_that_does_not_fit_or_is_not_valid_now_is_refused_and_the_old_one_stays() {
     let ca = Ca::new();
     let certificate = ca.certificate();
-    let before = certificate.info();
+    let before = certificate.certificate();
     let (pem, key) = ca.leaf(|_| {});
     let (_, foreign) = ca.leaf(|_| {});
     let (expired, expired_key) = ca.leaf(|leaf| leaf.not_after = date_time_ymd(2020, 1, 1));
     let (early, early_key) = ca.leaf(|leaf| leaf.not_before = date_time_ymd(2090, 1, 1));
 
-    assert!(matches!(certificate.replace(&pem, foreign), Err(Error::Mismatch(_))));
+    assert!(matches!(
+        certificate.replace(&pem, foreign),
+        Err(UnusablePair::Mismatch(_))
+    ));
     assert!(matches!(
         certificate.replace(expired, expired_key),
-        Err(Error::NotValidNow { .. })
+        Err(UnusablePair::NotValidNow { .. })
     ));
     assert!(matches!(
         certificate.replace(early, early_key),
-        Err(Error::NotValidNow { .. })
+        Err(UnusablePair::NotValidNow { .. })
     ));
-    assert!(matches!(certificate.replace("", &key), Err(Error::NoCertificate)));
+    assert!(matches!(
+        certificate.replace("", &key),
+        Err(UnusablePair::NoCertificate)
+    ));
     let cut = key.replacen("-----\n", "\n", 1);
     let unreadable = certificate.replace(&pem, &cut).unwrap_err();
-    assert!(matches!(unreadable, Error::Key));
+    assert!(matches!(unreadable, UnusablePair::Key));
     assert!(
         !format!("{unreadable:?}").contains(&key[40..60]),
         "no part of the key in the error"
     );
-    assert_eq!(certificate.info(), before);
+    assert_eq!(certificate.certificate(), before);
     assert!(!format!("{certificate:?}").contains("PRIVATE"));
 }
 

@@ -13,24 +13,24 @@ use tokenscope_core::text::up_to;
 use tokenscope_core::{ContainerGrant, Decision, Enforcement, Granted};
 
 use crate::injection::Verdict;
-use crate::metrics::Outcome;
+use crate::metrics::ReviewOutcome;
 
 /// The answer to a review.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct ReviewAnswer {
     /// The AdmissionReview as JSON.
     pub body: String,
     /// How it is counted.
-    pub outcome: Outcome,
+    pub outcome: ReviewOutcome,
     /// How many tokens the pod brings that no policy grants it, whatever the lock's mode.
     pub ungranted_tokens: usize,
     /// What is to be written on the pod's owner.
-    pub refusal: Option<Refusal>,
+    pub refusal: Option<ReportedRefusal>,
 }
 
 /// A refusal that somebody should hear of who does not see the answer.
 #[derive(Clone, Debug)]
-pub struct Refusal {
+pub struct ReportedRefusal {
     /// The pod's namespace.
     pub namespace: Box<str>,
     /// The object that creates the pod.
@@ -40,12 +40,12 @@ pub struct Refusal {
 }
 
 /// Lets something through that is no pod's creation.
-pub fn allow(uid: &str) -> Answer {
+pub fn allow(uid: &str) -> ReviewAnswer {
     let mut body = begin(uid, true, 0);
     body.push_str("}}");
-    Answer {
+    ReviewAnswer {
         body,
-        outcome: Outcome::Untouched,
+        outcome: ReviewOutcome::Untouched,
         ungranted_tokens: 0,
         refusal: None,
     }
@@ -62,14 +62,14 @@ pub(crate) struct Audited<'a> {
 }
 
 /// How a verdict is counted.
-pub(crate) fn outcome(verdict: &Verdict) -> Outcome {
+pub(crate) fn outcome(verdict: &Verdict) -> ReviewOutcome {
     match verdict {
-        Verdict::Untouched(_) => Outcome::Untouched,
-        Verdict::Granted => Outcome::Granted,
+        Verdict::Untouched(_) => ReviewOutcome::Untouched,
+        Verdict::Granted => ReviewOutcome::Granted,
         Verdict::Refused { enforcement, .. } => match enforcement {
-            Enforcement::Enforce => Outcome::Denied,
-            Enforcement::Warn => Outcome::Warned,
-            Enforcement::Audit => Outcome::Audited,
+            Enforcement::Enforce => ReviewOutcome::Denied,
+            Enforcement::Warn => ReviewOutcome::Warned,
+            Enforcement::Audit => ReviewOutcome::Audited,
         },
     }
 }
@@ -82,7 +82,7 @@ pub(crate) fn body(
     warnings: &Warnings,
     audited: &Audited<'_>,
 ) -> String {
-    let allowed = outcome(verdict) != Outcome::Denied;
+    let allowed = outcome(verdict) != ReviewOutcome::Denied;
     let mut body = begin(uid, allowed, patch.map_or(0, str::len));
     if let Some(patch) = patch {
         body.push_str(",\"patchType\":\"JSONPatch\",\"patch\":\"");
@@ -211,7 +211,7 @@ impl Warnings {
     /// Tells whoever creates the pod that it was admitted without what it asked for.
     pub(crate) fn tell(&mut self, verdict: &Verdict) {
         if let Verdict::Refused { reasons, .. } = verdict
-            && outcome(verdict) == Outcome::Warned
+            && outcome(verdict) == ReviewOutcome::Warned
         {
             self.add("the pod gets no AWS credentials:");
             for reason in reasons {

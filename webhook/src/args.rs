@@ -12,7 +12,7 @@ use tokenscope_platform::args::{CommonArgs, seconds};
 /// Gives pods AWS credentials as policies say: the mutating admission webhook of tokenscope
 #[derive(Clone, Debug, clap::Parser)]
 #[command(version)]
-pub struct Arguments {
+pub struct WebhookArguments {
     /// What every process has.
     #[command(flatten)]
     pub common: CommonArgs,
@@ -43,10 +43,6 @@ pub struct Arguments {
     )]
     pub serving_secret: String,
 
-    /// How many seconds lie between two looks at that Secret
-    #[arg(long, env = "TOKENSCOPE_SERVING_SECRET_POLL", value_name = "SECONDS", default_value = "5", value_parser = seconds)]
-    pub serving_secret_poll: Duration,
-
     /// A PEM file with the authorities of client certificates: with it only clients with a certificate of theirs are answered
     #[arg(long, env = "TOKENSCOPE_CLIENT_CA_FILE", value_name = "PATH")]
     pub client_ca_file: Option<PathBuf>,
@@ -66,7 +62,7 @@ pub struct Arguments {
     pub drain: Duration,
 }
 
-impl Arguments {
+impl WebhookArguments {
     /// The installation's settings. `unsupported` says why this cluster can't run sidecars, if it can't.
     pub fn settings(&self, unsupported: Option<String>) -> Settings {
         let settings = self.settings.settings();
@@ -168,7 +164,7 @@ mod tests {
 
     fn settings(flags: &[&str]) -> Settings {
         let all = ["webhook"].iter().chain(flags);
-        Arguments::try_parse_from(all).unwrap().settings(None)
+        WebhookArguments::try_parse_from(all).unwrap().settings(None)
     }
 
     #[test]
@@ -217,7 +213,9 @@ mod tests {
             "--spiffe-socket-file=..",
         ] {
             let (name, value) = flag.split_once('=').unwrap();
-            let error = Arguments::try_parse_from(["webhook", flag]).unwrap_err().to_string();
+            let error = WebhookArguments::try_parse_from(["webhook", flag])
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(name) && error.contains(value), "{error}");
         }
     }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use axum::body::{Body, Bytes, HttpBody as _};
 use futures::FutureExt as _;
 use http_body_util::BodyExt as _;
-use tokenscope_platform::eviction::{Members, Membership};
+use tokenscope_platform::eviction::{Evictable, Membership};
 use tokenscope_platform::tls::GiveWay;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -48,17 +48,17 @@ pub enum Refused {
 /// The memory of one route.
 #[derive(Debug)]
 pub struct Budget {
-    small: Share,
-    large: Share,
+    small: BudgetShare,
+    large: BudgetShare,
     /// The bodies that are arriving, by when they began.
-    arriving: Arc<Members<Instant>>,
+    arriving: Arc<Evictable<Instant>>,
     /// The answers that are being written, by when they were made.
-    leaving: Arc<Members<Instant>>,
+    leaving: Arc<Evictable<Instant>>,
 }
 
 /// One part of it: a permit a byte.
 #[derive(Debug)]
-struct Share {
+struct BudgetShare {
     bytes: usize,
     free: Arc<Semaphore>,
 }
@@ -82,8 +82,8 @@ impl Budget {
     /// So many bytes for the small, and for what is beyond [`SMALL_BYTES`].
     pub fn new(small: usize, large: usize) -> Arc<Self> {
         Arc::new(Self {
-            small: Share::new(small),
-            large: Share::new(large),
+            small: BudgetShare::new(small),
+            large: BudgetShare::new(large),
             arriving: Arc::default(),
             leaving: Arc::default(),
         })
@@ -145,19 +145,19 @@ impl Budget {
 
     /// An answer's text, which counts until it was written or its connection gave way.
     pub async fn hold(self: &Arc<Self>, text: String, connection: Option<GiveWay>) -> Result<Bytes, Refused> {
-        struct Answer {
+        struct WrittenAnswer {
             text: String,
             _account: Account,
             _membership: Option<Membership<Instant>>,
         }
-        impl AsRef<[u8]> for Answer {
+        impl AsRef<[u8]> for WrittenAnswer {
             fn as_ref(&self) -> &[u8] {
                 self.text.as_bytes()
             }
         }
         let mut account = self.account();
         account.charge(text.capacity()).await?;
-        Ok(Bytes::from_owner(Answer {
+        Ok(Bytes::from_owner(WrittenAnswer {
             text,
             _account: account,
             _membership: connection.map(|GiveWay(token)| self.leaving.join_with(Instant::now(), token)),
@@ -180,7 +180,7 @@ impl Budget {
     }
 }
 
-impl Share {
+impl BudgetShare {
     fn new(bytes: usize) -> Self {
         Self {
             bytes,
@@ -213,7 +213,7 @@ impl Account {
 }
 
 impl Budget {
-    async fn acquire(&self, share: &Share, bytes: usize) -> Result<OwnedSemaphorePermit, Refused> {
+    async fn acquire(&self, share: &BudgetShare, bytes: usize) -> Result<OwnedSemaphorePermit, Refused> {
         let bytes = u32::try_from(bytes).map_err(|_| Refused::TooLarge)?;
         if let Ok(permits) = share.free.clone().try_acquire_many_owned(bytes) {
             return Ok(permits);

@@ -1,33 +1,33 @@
-//! The serving certificate: read from its Secret again and again, and swapped when it changed.
-//!
-//! Only `get` by name: a right to list or watch could not be bound to the one Secret.
+//! The serving certificate: its Secret is watched, and a new pair is shown from the event on.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{Stream, StreamExt as _};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
+use kube::runtime::watcher;
 use prometheus_client::metrics::gauge::Gauge;
+use tokenscope_platform::certificate::{CertificatePair, UnusablePair};
 use tokenscope_platform::health::Gate;
 use tokenscope_platform::telemetry::chain;
-use tokenscope_platform::tls::{self, ServingCertificate};
+use tokenscope_platform::tls::ServingCertificate;
+use tokenscope_platform::watch;
 use tokio_util::sync::CancellationToken;
 
-/// Between two looks until there is a certificate at all: right after an installation the operator is just making it, and
-/// nobody is served meanwhile.
-const WHILE_THERE_IS_NONE: Duration = Duration::from_secs(1);
+/// How often the certificate is judged without an event: its time may end, and that of a pair that was too early may come.
+const TICK: Duration = Duration::from_secs(5);
 
-/// Keeps a serving certificate what its Secret says.
+/// Shows what the serving Secret has.
 #[derive(Debug)]
-pub struct Keeper {
+pub struct CertificateWatcher {
     /// Where the Secret is.
     pub secrets: Api<Secret>,
     /// The Secret's name.
     pub name: String,
-    /// How long between two looks.
-    pub period: Duration,
     /// What the listener shows.
     pub certificate: Arc<ServingCertificate>,
     /// Open while the certificate that is shown is valid.
@@ -41,71 +41,105 @@ pub struct Keeper {
 /// Why a Secret gives no certificate.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    #[error("the Secret can't be read: {0}")]
-    Read(String),
+    #[error("the Secret can't be watched")]
+    Watch(#[from] watcher::Error),
+    #[error("there is no Secret {0}")]
+    NoSecret(String),
     #[error("the Secret has no {0}")]
-    Missing(&'static str),
+    NoEntry(&'static str),
     #[error("the Secret's certificate can't be used, and the one before stays")]
-    Unusable(#[source] tls::Error),
+    Unusable(#[from] UnusablePair),
 }
 
-impl Keeper {
-    /// Looks again and again until `stop`.
+/// The pair that the Secret has as far as it is not shown, and why not.
+#[derive(Default)]
+struct Pending {
+    secret: Option<Secret>,
+    problem: Option<String>,
+}
+
+impl CertificateWatcher {
+    /// Watches until `stop`.
     pub async fn run(self, stop: CancellationToken) -> Result<(), Infallible> {
-        let mut version = None;
-        let mut problem = None;
-        while !stop.is_cancelled() {
-            let looked = self.look(&mut version).await.err().map(|error| chain(&error));
-            // The same problem is one line in the log, not one every few seconds.
-            if let Some(text) = &looked
-                && problem.as_ref() != Some(text)
-            {
-                tracing::warn!(secret = self.name, error = text, "no new serving certificate");
-            }
-            problem = looked;
-            self.judge(problem.as_deref());
-            let pause = match self.certificate.info() {
-                Some(_) => self.period,
-                None => self.period.min(WHILE_THERE_IS_NONE),
-            };
-            stop.run_until_cancelled(tokio::time::sleep(pause)).await;
-        }
+        let secrets = watch::object(self.secrets.clone(), &self.name);
+        stop.run_until_cancelled(self.follow(secrets)).await;
         Ok(())
     }
 
-    /// Shows the Secret's certificate, if the Secret is not the `version` that was looked at before.
-    async fn look(&self, version: &mut Option<String>) -> Result<(), Error> {
-        let secret = self
-            .secrets
-            .get(&self.name)
-            .await
-            .map_err(|error| Error::Read(chain(&error)))?;
-        if secret.metadata.resource_version.is_some() && secret.metadata.resource_version == *version {
-            return Ok(());
+    async fn follow(&self, secrets: impl Stream<Item = Result<Option<Secret>, watcher::Error>>) {
+        let mut secrets = pin!(secrets);
+        let mut pending = Pending::default();
+        loop {
+            tokio::select! {
+                // The stream has no end.
+                Some(found) = secrets.next() => self.note(found, &mut pending),
+                () = tokio::time::sleep(TICK) => self.show(&mut pending),
+            }
+            self.judge(pending.problem.as_deref());
         }
-        let data = secret.data.unwrap_or_default();
-        let entry = |key| data.get(key).ok_or(Error::Missing(key));
+    }
+
+    /// Takes up what the watch has told.
+    fn note(&self, found: Result<Option<Secret>, watcher::Error>, pending: &mut Pending) {
+        match found {
+            Ok(Some(secret)) => {
+                pending.secret = Some(secret);
+                self.show(pending);
+            }
+            // What is shown stays: whoever deletes the Secret gets a new one, and nobody gains by a webhook without a certificate.
+            Ok(None) => {
+                pending.secret = None;
+                self.report(Some(&Error::NoSecret(self.name.clone())), pending);
+            }
+            Err(error) => self.report(Some(&Error::Watch(error)), pending),
+        }
+    }
+
+    /// Shows the pair of the Secret that is not shown yet, if there is one.
+    fn show(&self, pending: &mut Pending) {
+        let Some(secret) = &pending.secret else { return };
+        match self.parse(secret) {
+            Ok(pair) => {
+                let certificate = pair.certificate().clone();
+                self.certificate.show(pair);
+                let (serial, not_after) = (&certificate.serial, certificate.validity.not_after);
+                tracing::info!(serial, %not_after, "a serving certificate was taken");
+                pending.secret = None;
+                self.report(None, pending);
+            }
+            Err(error) => self.report(Some(&error), pending),
+        }
+    }
+
+    fn parse(&self, secret: &Secret) -> Result<CertificatePair, Error> {
+        let data = secret.data.as_ref();
+        let entry = |key| data.and_then(|data| data.get(key)).ok_or(Error::NoEntry(key));
         let (certificate, key) = (entry("tls.crt")?, entry("tls.key")?);
-        let info = self
-            .certificate
-            .replace(&certificate.0, &key.0)
-            .map_err(Error::Unusable)?;
-        tracing::info!(serial = info.serial, not_after = %info.not_after, "a serving certificate was taken");
-        *version = secret.metadata.resource_version;
-        Ok(())
+        Ok(CertificatePair::parse(&certificate.0, &key.0, (self.clock)())?)
+    }
+
+    /// The same problem is one line in the log, not one every few seconds.
+    fn report(&self, error: Option<&Error>, pending: &mut Pending) {
+        let problem = error.map(|error| chain(error));
+        if let Some(text) = &problem
+            && pending.problem.as_ref() != Some(text)
+        {
+            tracing::warn!(secret = self.name, error = text, "no new serving certificate");
+        }
+        pending.problem = problem;
     }
 
     /// Whether what is shown is good now.
     fn judge(&self, problem: Option<&str>) {
-        let Some(info) = self.certificate.info() else {
+        let Some(certificate) = self.certificate.certificate() else {
             self.gate.close(problem.unwrap_or("there is none yet"));
             return;
         };
-        self.expires.set(info.not_after.as_second());
-        let now = (self.clock)();
-        if now < info.not_before || now > info.not_after {
-            self.gate
-                .close(format!("it was valid from {} to {}", info.not_before, info.not_after));
+        let validity = certificate.validity;
+        self.expires.set(validity.not_after.as_second());
+        if !validity.covers((self.clock)()) {
+            let (from, to) = (validity.not_before, validity.not_after);
+            self.gate.close(format!("it was valid from {from} to {to}"));
             return;
         }
         self.gate.open();
@@ -115,18 +149,19 @@ impl Keeper {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use base64::Engine as _;
-    use base64::engine::general_purpose::STANDARD;
+    use k8s_openapi::ByteString;
     use kube::Client;
     use kube::client::Body;
     use rcgen::{CertificateParams, KeyPair};
-    use serde_json::{Value, json};
-    use std::sync::Mutex;
     use tokenscope_platform::health::Gates;
+    use tokio::sync::mpsc;
 
-    fn secret(version: &str, certificate: &str, key: &str) -> Value {
-        let data = json!({"tls.crt": STANDARD.encode(certificate), "tls.key": STANDARD.encode(key)});
-        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "tls", "resourceVersion": version}, "data": data})
+    fn secret(certificate: &str, key: &str) -> Secret {
+        let entry = |text: &str| ByteString(text.as_bytes().to_vec());
+        Secret {
+            data: Some([("tls.crt".into(), entry(certificate)), ("tls.key".into(), entry(key))].into()),
+            ..Secret::default()
+        }
     }
 
     fn pair() -> (String, String) {
@@ -136,77 +171,128 @@ mod tests {
         (certificate.self_signed(&key).unwrap().pem(), key.serialize_pem())
     }
 
-    /// A keeper before an API server that answers with what `stored` holds.
-    fn keeper(stored: &Arc<Mutex<Value>>, gates: &Gates) -> Keeper {
-        let stored = stored.clone();
+    /// A watcher before an API server that never answers; with what it is asked.
+    fn watcher(gates: &Gates) -> (CertificateWatcher, mpsc::UnboundedReceiver<String>) {
+        let (asked, requests) = mpsc::unbounded_channel();
         let api_server = tower::service_fn(move |request: http::Request<Body>| {
-            assert_eq!(request.uri().path(), "/api/v1/namespaces/tokenscope-system/secrets/tls");
-            let answer = stored.lock().unwrap().clone();
-            let status = answer["code"].as_u64().unwrap_or(200) as u16;
-            let body = Body::from(answer.to_string().into_bytes());
-            std::future::ready(Ok::<_, Infallible>(
-                http::Response::builder().status(status).body(body).unwrap(),
-            ))
+            let _ = asked.send(request.uri().to_string());
+            std::future::pending::<Result<http::Response<Body>, Infallible>>()
         });
-        Keeper {
+        let watcher = CertificateWatcher {
             secrets: Api::namespaced(Client::new(api_server, "default"), "tokenscope-system"),
             name: "tls".to_owned(),
-            period: Duration::from_secs(5),
             certificate: ServingCertificate::empty(),
             gate: gates.gate("certificate"),
             expires: Gauge::default(),
             clock: Timestamp::now,
-        }
+        };
+        (watcher, requests)
+    }
+
+    /// What follows an event.
+    fn after(watcher: &CertificateWatcher, pending: &mut Pending, found: Result<Option<Secret>, watcher::Error>) {
+        watcher.note(found, pending);
+        watcher.judge(pending.problem.as_deref());
     }
 
     #[tokio::test]
     async fn the_gate_opens_with_the_first_certificate_and_a_bad_one_changes_nothing() {
-        let missing = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 404, "reason": "NotFound", "message": "secrets \"tls\" not found"});
-        let (stored, gates) = (Arc::new(Mutex::new(missing)), Gates::default());
-        let keeper = keeper(&stored, &gates);
-        let mut version = None;
-        let problem = keeper.look(&mut version).await.unwrap_err().to_string();
-        keeper.judge(Some(&problem));
+        let gates = Gates::default();
+        let (watcher, _requests) = watcher(&gates);
+        let mut pending = Pending::default();
+        after(&watcher, &mut pending, Ok(None));
         assert_eq!(
             gates.waiting().unwrap(),
-            "waiting for certificate: the Secret can't be read: secrets \"tls\" not found\n"
+            "waiting for certificate: there is no Secret tls\n"
         );
 
         let (certificate, key) = pair();
-        *stored.lock().unwrap() = secret("1", &certificate, &key);
-        keeper.look(&mut version).await.unwrap();
-        keeper.judge(None);
+        after(&watcher, &mut pending, Ok(Some(secret(&certificate, &key))));
         assert_eq!(gates.waiting(), None);
-        let first = keeper.certificate.info().unwrap();
-        assert_eq!(keeper.expires.get(), first.not_after.as_second());
+        let first = watcher.certificate.certificate().unwrap();
+        assert_eq!(watcher.expires.get(), first.validity.not_after.as_second());
 
         let (other_certificate, other_key) = pair();
-        *stored.lock().unwrap() = secret("2", &other_certificate, &key);
-        let problem = chain(&keeper.look(&mut version).await.unwrap_err());
+        after(&watcher, &mut pending, Ok(Some(secret(&other_certificate, &key))));
+        let problem = pending.problem.clone().unwrap();
         assert!(
             problem.contains("the one before stays") && problem.contains("does not fit"),
             "{problem}"
         );
         assert!(!problem.contains("PRIVATE"), "{problem}");
-        keeper.judge(Some(&problem));
         assert_eq!(
-            (gates.waiting(), keeper.certificate.info()),
+            (gates.waiting(), watcher.certificate.certificate()),
             (None, Some(first.clone()))
         );
+        after(&watcher, &mut pending, Ok(None));
+        assert_eq!(
+            watcher.certificate.certificate(),
+            Some(first.clone()),
+            "a deleted Secret takes nothing away"
+        );
 
-        *stored.lock().unwrap() = secret("3", &other_certificate, &other_key);
-        keeper.look(&mut version).await.unwrap();
-        assert_ne!(keeper.certificate.info(), Some(first));
+        after(&watcher, &mut pending, Ok(Some(secret(&other_certificate, &other_key))));
+        assert_ne!(watcher.certificate.certificate(), Some(first));
+        assert_eq!(pending.problem, None);
     }
 
     #[tokio::test]
     async fn a_certificate_that_expired_closes_the_gate() {
         let (certificate, key) = pair();
-        let (stored, gates) = (Arc::new(Mutex::new(secret("1", &certificate, &key))), Gates::default());
-        let mut keeper = keeper(&stored, &gates);
-        keeper.look(&mut None).await.unwrap();
-        keeper.clock = || "2090-01-02T00:00:00Z".parse().unwrap();
-        keeper.judge(None);
+        let gates = Gates::default();
+        let (mut watcher, _requests) = watcher(&gates);
+        after(&watcher, &mut Pending::default(), Ok(Some(secret(&certificate, &key))));
+        watcher.clock = || "2090-01-02T00:00:00Z".parse().unwrap();
+        watcher.judge(None);
         assert!(gates.waiting().unwrap().contains("to 2090-01-01T00:00:00Z"));
+    }
+
+    #[tokio::test]
+    async fn a_pair_that_came_too_early_is_shown_once_its_time_has_come() {
+        let (certificate, key) = pair();
+        let gates = Gates::default();
+        let (mut watcher, _requests) = watcher(&gates);
+        let mut pending = Pending::default();
+        watcher.clock = || "1960-01-01T00:00:00Z".parse().unwrap();
+        after(&watcher, &mut pending, Ok(Some(secret(&certificate, &key))));
+        assert!(gates.waiting().unwrap().contains("now is 1960-01-01T00:00:00Z"));
+        watcher.clock = Timestamp::now;
+        watcher.show(&mut pending);
+        watcher.judge(pending.problem.as_deref());
+        assert_eq!(gates.waiting(), None);
+    }
+
+    #[tokio::test]
+    async fn only_the_one_secret_is_asked_for_and_a_change_is_shown_with_its_event() {
+        let gates = Gates::default();
+        let (watcher, mut requests) = watcher(&gates);
+        let stop = CancellationToken::new();
+        let (events, received) = mpsc::unbounded_channel();
+        let received = futures::stream::unfold(received, async |mut received| Some((received.recv().await?, received)));
+        let shown = watcher.certificate.clone();
+        let following = async {
+            let (certificate, key) = pair();
+            events.send(Ok(Some(secret(&certificate, &key)))).unwrap();
+            // Much less than a tick.
+            while shown.certificate().is_none() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(TICK / 2, async {
+            tokio::select! {
+                () = watcher.follow(received) => unreachable!("it has no end"),
+                () = following => {}
+            }
+        })
+        .await
+        .unwrap();
+
+        let running = tokio::spawn(watcher.run(stop.clone()));
+        let asked = requests.recv().await.unwrap();
+        let (path, query) = asked.split_once('?').unwrap();
+        assert_eq!(path, "/api/v1/namespaces/tokenscope-system/secrets");
+        assert!(query.contains("fieldSelector=metadata.name%3Dtls"), "{query}");
+        stop.cancel();
+        running.await.unwrap().unwrap();
     }
 }

@@ -18,6 +18,7 @@ pub mod injection;
 pub mod lookup;
 pub mod metrics;
 mod names;
+mod owner;
 pub mod patch;
 pub mod review;
 pub mod router;

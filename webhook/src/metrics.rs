@@ -18,7 +18,7 @@ use crate::cache::Cache;
 
 /// What became of a review.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ReviewOutcome {
     /// The pod got credentials.
     Granted,
     /// The pod was kept out.
@@ -35,7 +35,7 @@ pub enum Outcome {
     Shed,
 }
 
-impl Outcome {
+impl ReviewOutcome {
     const ALL: [Self; 7] = [
         Self::Granted,
         Self::Denied,
@@ -101,7 +101,7 @@ pub enum StripMark {
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Registry,
-    reviews: [Counter; Outcome::ALL.len()],
+    reviews: [Counter; ReviewOutcome::ALL.len()],
     shed: [Counter; 3],
     strip_mark: [Counter; 4],
     duration: Histogram,
@@ -161,7 +161,7 @@ impl Metrics {
             shed: ["bytes", "slow", "queue"].map(|cause| shed.get_or_create_owned(&CauseLabel { cause })),
             strip_mark: ["removed", "absent", "failed", "shed"]
                 .map(|outcome| strip_mark.get_or_create_owned(&OutcomeLabel { outcome })),
-            reviews: Outcome::ALL.map(|outcome| {
+            reviews: ReviewOutcome::ALL.map(|outcome| {
                 let outcome = outcome.as_str();
                 reviews.get_or_create_owned(&OutcomeLabel { outcome })
             }),
@@ -213,7 +213,7 @@ impl Metrics {
     }
 
     /// A review came to its end.
-    pub fn reviewed(&self, outcome: Outcome, took: Duration) {
+    pub fn reviewed(&self, outcome: ReviewOutcome, took: Duration) {
         self.reviews[outcome as usize].inc();
         self.duration.observe(took.as_secs_f64());
     }
@@ -225,7 +225,7 @@ impl Metrics {
 
     /// A review was turned away unread.
     pub fn shed(&self, cause: Shed) {
-        self.reviews[Outcome::Shed as usize].inc();
+        self.reviews[ReviewOutcome::Shed as usize].inc();
         self.shed[cause as usize].inc();
     }
 

@@ -14,7 +14,7 @@ use crate::answer::{self, Audited, Warnings};
 use crate::facts::{self, ReviewContext};
 use crate::injection::{self, Reviewed, Verdict};
 
-pub use crate::answer::{Answer, Refusal, allow};
+pub use crate::answer::{ReportedRefusal, ReviewAnswer, allow};
 
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
@@ -171,7 +171,7 @@ impl Review<'_> {
         policies: &PolicySet,
         settings: &Settings,
         now: Timestamp,
-    ) -> Answer {
+    ) -> ReviewAnswer {
         let account_is_known = surroundings.service_account_annotations.is_some() || surroundings.refused.is_some();
         let refused = surroundings.refused.take();
         let stale = surroundings.stale;
@@ -210,7 +210,7 @@ impl Review<'_> {
                 warnings.add(&token.to_string());
             }
         }
-        Answer {
+        ReviewAnswer {
             body: answer::body(
                 &self.uid,
                 &verdict,
@@ -229,7 +229,7 @@ impl Review<'_> {
     }
 
     /// What is to be written on the pod's owner: whoever asked it for pods does not see our answer.
-    fn refusal(&self, verdict: &Verdict) -> Option<Refusal> {
+    fn refusal(&self, verdict: &Verdict) -> Option<ReportedRefusal> {
         let Verdict::Refused { reasons, enforcement } = verdict else {
             return None;
         };
@@ -243,7 +243,7 @@ impl Review<'_> {
             return None;
         }
         let owner = self.pod.metadata.owner.controller()?;
-        Some(Refusal {
+        Some(ReportedRefusal {
             namespace: (*self.namespace).into(),
             owner: OwnerReference {
                 api_version: (*owner.api_version).into(),

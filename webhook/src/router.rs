@@ -11,7 +11,7 @@ use axum::routing::post;
 use axum::{Extension, Router};
 use jiff::Timestamp;
 use tokenscope_core::{Pairs, Settings};
-use tokenscope_index::Annotations;
+use tokenscope_index::KeptAnnotations;
 use tokenscope_platform::freshness::Freshness;
 use tokenscope_platform::telemetry::chain;
 use tokenscope_platform::tls::GiveWay;
@@ -20,11 +20,11 @@ use tokio::time::timeout;
 use crate::budget::{Budget, BufferedBody, Refused};
 use crate::cache::Cache;
 use crate::csi_drivers::SharedCsiDrivers;
-use crate::events::Events;
+use crate::events::RefusalEvents;
 use crate::facts::ReviewContext;
 use crate::lookup::{LiveLookups, LookupError};
-use crate::metrics::{Metrics, Outcome, Shed, StripMark};
-use crate::review::{self, Answer, Asked, Unreadable};
+use crate::metrics::{Metrics, ReviewOutcome, Shed, StripMark};
+use crate::review::{self, Asked, ReviewAnswer, Unreadable};
 use crate::strip_mark;
 use crate::work::{Undone, Work};
 
@@ -53,7 +53,7 @@ pub struct Webhook {
     /// The installation's settings.
     pub settings: Settings,
     /// Where refusals are written.
-    pub events: Events,
+    pub events: RefusalEvents,
     /// What is counted.
     pub metrics: Metrics,
     /// The time.
@@ -67,7 +67,7 @@ pub fn router(webhook: Webhook) -> Router {
     webhook
         .metrics
         .show_bytes([("mutate", reviews.clone()), ("strip-mark", strips.clone())]);
-    let serving = Arc::new(Serving {
+    let serving = Arc::new(WebhookService {
         webhook,
         reviews: Route {
             budget: reviews,
@@ -84,7 +84,7 @@ pub fn router(webhook: Webhook) -> Router {
         .with_state(serving)
 }
 
-struct Serving {
+struct WebhookService {
     webhook: Webhook,
     reviews: Route,
     strips: Route,
@@ -146,7 +146,11 @@ impl ReviewFailure {
     }
 }
 
-async fn mutate(State(serving): State<Arc<Serving>>, connection: Option<Extension<GiveWay>>, body: Body) -> Response {
+async fn mutate(
+    State(serving): State<Arc<WebhookService>>,
+    connection: Option<Extension<GiveWay>>,
+    body: Body,
+) -> Response {
     let began = Instant::now();
     let metrics = &serving.webhook.metrics;
     let failure = match timeout(
@@ -164,12 +168,12 @@ async fn mutate(State(serving): State<Arc<Serving>>, connection: Option<Extensio
     };
     match failure.shed() {
         Some(cause) => metrics.shed(cause),
-        None => metrics.reviewed(Outcome::Failed, began.elapsed()),
+        None => metrics.reviewed(ReviewOutcome::Failed, began.elapsed()),
     }
     failed(&failure)
 }
 
-async fn strip(State(serving): State<Arc<Serving>>, body: Body) -> Response {
+async fn strip(State(serving): State<Arc<WebhookService>>, body: Body) -> Response {
     let metrics = &serving.webhook.metrics;
     let failure = match timeout(DEADLINE, serving.strips.strip(body)).await {
         Ok(Ok((answer, removed))) => {
@@ -186,12 +190,12 @@ async fn strip(State(serving): State<Arc<Serving>>, body: Body) -> Response {
     failed(&failure)
 }
 
-impl Serving {
+impl WebhookService {
     async fn review(
         self: &Arc<Self>,
         body: Body,
         connection: Option<GiveWay>,
-    ) -> Result<(Response, Outcome), ReviewFailure> {
+    ) -> Result<(Response, ReviewOutcome), ReviewFailure> {
         let Route { budget, work } = &self.reviews;
         let body = budget.read(body).await?;
         let this = self.clone();
@@ -222,7 +226,7 @@ impl Route {
 }
 
 impl Webhook {
-    async fn review(&self, body: BufferedBody) -> Result<Answer, ReviewFailure> {
+    async fn review(&self, body: BufferedBody) -> Result<ReviewAnswer, ReviewFailure> {
         let review = match review::read(body.bytes())? {
             Asked::Other { uid } => return Ok(review::allow(&uid)),
             Asked::Pod(review) => review,
@@ -231,7 +235,7 @@ impl Webhook {
             .lookups
             .around(review.namespace(), review.service_account())
             .await?;
-        let annotations = known.annotations.as_ref().map(Annotations::pairs);
+        let annotations = known.annotations.as_ref().map(KeptAnnotations::pairs);
         let driver_tokens = self.csi_drivers.tokens_of(review.csi_drivers());
         let surroundings = ReviewContext {
             namespace_labels: known.labels.borrowed(),

@@ -13,10 +13,11 @@ use tokenscope_index::audiences::{self, ApiAudience};
 use tokenscope_platform::tls::{self, Clients, ClientsError, ServingCertificate};
 use tokenscope_platform::{ConnectionMetrics, Limits, Process, client};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
-use crate::args::Arguments;
+use crate::args::WebhookArguments;
 use crate::cache::{Cache, follow};
-use crate::certificate::Keeper;
+use crate::certificate::CertificateWatcher;
 use crate::csi_drivers::SharedCsiDrivers;
 use crate::events::events;
 use crate::lookup::LiveLookups;
@@ -54,8 +55,8 @@ pub enum Error {
 }
 
 /// Runs the webhook until it is told to stop.
-pub async fn run(arguments: Arguments, process: Process) -> Result<(), Error> {
-    let Arguments { common, listen, .. } = &arguments;
+pub async fn run(arguments: WebhookArguments, process: Process) -> Result<(), Error> {
+    let WebhookArguments { common, listen, .. } = &arguments;
     let clock = Timestamp::now;
     let lock = arguments.settings.settings().lock;
     let config = client::configuration(common).await?;
@@ -76,10 +77,9 @@ pub async fn run(arguments: Arguments, process: Process) -> Result<(), Error> {
 
     // The gates are made before the first of them can open.
     let certificate = ServingCertificate::empty();
-    let keeper = Keeper {
+    let watcher = CertificateWatcher {
         secrets: Api::namespaced(client.clone(), &common.namespace),
         name: arguments.serving_secret.clone(),
-        period: arguments.serving_secret_poll,
         certificate: certificate.clone(),
         gate: process.gates.gate("certificate"),
         expires: metrics.certificate_expires.clone(),
@@ -93,10 +93,11 @@ pub async fn run(arguments: Arguments, process: Process) -> Result<(), Error> {
         drivers.apply(event);
         false
     });
-    process.spawn("certificate", keeper.run(process.stop.clone()));
+    process.spawn("certificate", watcher.run(process.stop.clone()));
 
     let (events, writer) = events(client.clone(), &common.pod_name, clock, metrics.clone());
-    process.spawn("events", writer.run());
+    // Without a stop of its own: what waits is written once the last review has ended.
+    process.spawn("events", writer.run(CancellationToken::new()));
     let unsupported = version::unsupported(&client, &version, &process.stop).await;
     let app = router(Webhook {
         lookups: LiveLookups::new(cache.clone(), client, metrics.clone()),

@@ -17,7 +17,7 @@ const PATCH: &str = "W3sib3AiOiJyZW1vdmUiLCJwYXRoIjoiL21ldGFkYXRhL2xhYmVscy90b2t
 
 /// The answer to a review.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct StripAnswer {
     /// The AdmissionReview as JSON.
     pub body: String,
     /// Whether there was a mark to remove.
@@ -26,16 +26,16 @@ pub struct Answer {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", bound(deserialize = "'de: 'a"))]
-struct Wire<'a> {
+struct StripReview<'a> {
     api_version: Text<'a>,
     kind: Text<'a>,
     #[serde(default)]
-    request: Option<Request<'a>>,
+    request: Option<StripRequest<'a>>,
 }
 
 #[derive(Deserialize)]
 #[serde(bound(deserialize = "'de: 'a"))]
-struct Request<'a> {
+struct StripRequest<'a> {
     uid: Text<'a>,
     #[serde(default)]
     object: Option<Object>,
@@ -43,48 +43,48 @@ struct Request<'a> {
 
 #[derive(Deserialize)]
 struct Object {
-    metadata: Metadata,
+    metadata: MarkedMetadata,
 }
 
 #[derive(Deserialize)]
-struct Metadata {
+struct MarkedMetadata {
     #[serde(default)]
-    labels: Option<Labels>,
+    labels: Option<MarkLabel>,
 }
 
 /// Whether the mark is among the labels.
-struct Labels {
+struct MarkLabel {
     marked: bool,
 }
 
-impl<'de> Deserialize<'de> for Labels {
+impl<'de> Deserialize<'de> for MarkLabel {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Keys;
+        struct LabelVisitor;
 
-        impl<'de> Visitor<'de> for Keys {
-            type Value = Labels;
+        impl<'de> Visitor<'de> for LabelVisitor {
+            type Value = MarkLabel;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("labels")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Labels, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<MarkLabel, A::Error> {
                 let mut marked = false;
                 while let Some((key, IgnoredAny)) = map.next_entry::<Text<'_>, IgnoredAny>()? {
                     marked |= *key == *annotations::REVIEWED;
                 }
-                Ok(Labels { marked })
+                Ok(MarkLabel { marked })
             }
         }
 
-        deserializer.deserialize_map(Keys)
+        deserializer.deserialize_map(LabelVisitor)
     }
 }
 
 /// The answer to the review in this body.
-pub fn answer(body: &[u8]) -> Result<Answer, Unreadable> {
+pub fn answer(body: &[u8]) -> Result<StripAnswer, Unreadable> {
     let text = std::str::from_utf8(body)?;
-    let wire: Wire<'_> = json::from_str(text).map_err(Unreadable::Json)?;
+    let wire: StripReview<'_> = json::from_str(text).map_err(Unreadable::Json)?;
     if *wire.api_version != *"admission.k8s.io/v1" || *wire.kind != *"AdmissionReview" {
         return Err(Unreadable::Version);
     }
@@ -105,7 +105,7 @@ pub fn answer(body: &[u8]) -> Result<Answer, Unreadable> {
         body.push('"');
     }
     body.push_str("}}");
-    Ok(Answer { body, removed })
+    Ok(StripAnswer { body, removed })
 }
 
 #[cfg(test)]

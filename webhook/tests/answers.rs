@@ -6,7 +6,7 @@ mod fixtures;
 
 use fixtures::{ReviewFixture, app, asking, plain, policy};
 use serde_json::json;
-use tokenscope_webhook::metrics::Outcome;
+use tokenscope_webhook::metrics::ReviewOutcome;
 
 #[test]
 fn a_refusal_is_an_answer_a_warning_or_a_note_as_the_namespace_says() {
@@ -29,7 +29,7 @@ fn a_refusal_is_an_answer_a_warning_or_a_note_as_the_namespace_says() {
         "{}",
         enforced.message()
     );
-    assert_eq!(enforced.outcome(), Outcome::Denied);
+    assert_eq!(enforced.outcome(), ReviewOutcome::Denied);
     assert_eq!(enforced.response["auditAnnotations"]["decision"], "denied");
     assert!(enforced.patch.is_empty());
     let refusal = enforced.refusal().unwrap();

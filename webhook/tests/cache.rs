@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokenscope_index::Share;
 use tokenscope_platform::metrics::Registry;
-use tokenscope_webhook::cache::{Bounds, Cache};
+use tokenscope_webhook::cache::{Cache, CacheBounds};
 use tokenscope_webhook::lookup::{AdmissionContext, LiveLookups, LookupError};
 use tokenscope_webhook::metrics::Metrics;
 
@@ -62,7 +62,7 @@ struct Asked {
 const TAKES: Duration = Duration::from_millis(20);
 
 impl Asked {
-    fn new(bounds: &Bounds, has: fn(&str) -> bool) -> Self {
+    fn new(bounds: &CacheBounds, has: fn(&str) -> bool) -> Self {
         let (requests, running, at_a_time) = <(Arc<AtomicUsize>, Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
         let counts = (requests.clone(), at_a_time.clone());
         let api_server = tower::service_fn(move |request: http::Request<Body>| {
@@ -135,7 +135,7 @@ fn fifty_thousand_annotated_service_accounts_of_one_namespace_are_kept() {
 
 #[tokio::test]
 async fn a_crowd_of_service_accounts_takes_its_share_and_no_more() {
-    let asked = Asked::new(&Bounds::default(), all);
+    let asked = Asked::new(&CacheBounds::default(), all);
     asked.cache.apply_namespace(namespace("crowd"));
     asked.cache.apply_namespace(namespace("shop"));
     // Of these, nothing is kept but the name.
@@ -181,7 +181,7 @@ async fn a_crowd_of_service_accounts_takes_its_share_and_no_more() {
 
 #[tokio::test]
 async fn pods_of_a_namespace_whose_policies_overflow_can_not_be_judged_until_some_go() {
-    let asked = Asked::new(&Bounds::default(), all);
+    let asked = Asked::new(&CacheBounds::default(), all);
     for namespace_name in ["crowd", "shop"] {
         asked.cache.apply_namespace(namespace(namespace_name));
         asked
@@ -256,7 +256,7 @@ fn a_policy_that_is_too_long_is_invalid_in_few_words() {
 
 #[tokio::test]
 async fn a_namespace_with_too_many_labels_can_not_be_judged() {
-    let asked = Asked::new(&Bounds::default(), all);
+    let asked = Asked::new(&CacheBounds::default(), all);
     let labels: serde_json::Map<_, _> = (0..300).map(|n| (format!("l{n}"), json!("v"))).collect();
     let metadata = json!({"name": "crowd", "labels": labels});
     asked.cache.apply_namespace(Event::Apply(object(&metadata)));
@@ -270,9 +270,9 @@ async fn a_namespace_with_too_many_labels_can_not_be_judged() {
 
 #[test]
 fn beyond_the_bound_of_the_whole_cache_the_newest_namespaces_are_not_kept_and_known() {
-    let bounds = Bounds {
+    let bounds = CacheBounds {
         room: 1 << 20,
-        ..Bounds::default()
+        ..CacheBounds::default()
     };
     let cache = Cache::new(&bounds);
     for number in 0..10_000 {
@@ -292,7 +292,7 @@ fn beyond_the_bound_of_the_whole_cache_the_newest_namespaces_are_not_kept_and_kn
 
 #[tokio::test]
 async fn a_name_that_does_not_exist_is_not_asked_for_again_at_once() {
-    let asked = Asked::new(&Bounds::default(), none);
+    let asked = Asked::new(&CacheBounds::default(), none);
     asked.cache.apply_namespace(namespace("shop"));
     for _ in 0..50 {
         let known = asked.around("shop", "missing").await.unwrap();
@@ -306,7 +306,7 @@ async fn a_name_that_does_not_exist_is_not_asked_for_again_at_once() {
 
 #[tokio::test]
 async fn names_that_kubernetes_does_not_allow_are_never_asked_for() {
-    let asked = Asked::new(&Bounds::default(), all);
+    let asked = Asked::new(&CacheBounds::default(), all);
     asked.cache.apply_namespace(namespace("shop"));
     let long = "a".repeat(254);
     for name in ["", "..", "A", "a/b", "a?b", "ä", &long] {
@@ -323,7 +323,7 @@ async fn names_that_kubernetes_does_not_allow_are_never_asked_for() {
 
 #[tokio::test]
 async fn a_namespace_that_asks_for_much_fails_alone() {
-    let asked = Asked::new(&Bounds::default(), all);
+    let asked = Asked::new(&CacheBounds::default(), all);
     asked.cache.apply_namespace(namespace("noisy"));
     asked.cache.apply_namespace(namespace("shop"));
     let mut unknown = 0;
@@ -351,7 +351,7 @@ async fn a_namespace_that_asks_for_much_fails_alone() {
 
 #[tokio::test]
 async fn whoever_invents_namespaces_takes_nothing_from_those_that_exist() {
-    let asked = Asked::new(&Bounds::default(), |path| path.contains("/shop/"));
+    let asked = Asked::new(&CacheBounds::default(), |path| path.contains("/shop/"));
     asked.cache.apply_namespace(namespace("shop"));
     let names: Vec<_> = (0..500).map(|number| format!("invented-{number}")).collect();
     let around = futures::future::join_all(names.iter().map(|name| asked.around(name, "orders")));
@@ -363,12 +363,12 @@ async fn whoever_invents_namespaces_takes_nothing_from_those_that_exist() {
 
 #[tokio::test]
 async fn over_the_share_and_the_rate_the_reason_is_the_share() {
-    let bounds = Bounds {
+    let bounds = CacheBounds {
         service_accounts: Share {
             objects: 1,
             bytes: usize::MAX,
         },
-        ..Bounds::default()
+        ..CacheBounds::default()
     };
     let asked = Asked::new(&bounds, all);
     asked.cache.apply_namespace(namespace("crowd"));

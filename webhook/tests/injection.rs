@@ -9,7 +9,7 @@ use fixtures::{
 };
 use serde_json::{Value, json};
 use tokenscope_core::{AwsSettings, ContainerFilter, Glob, Settings, Template};
-use tokenscope_webhook::metrics::Outcome;
+use tokenscope_webhook::metrics::ReviewOutcome;
 
 fn token_file() -> String {
     format!("{MOUNT}/token")
@@ -46,7 +46,7 @@ fn a_granted_pod_gets_volume_mount_variables_record_and_mark() {
     assert_eq!(record["grants"][0]["policy"], "TokenScopePolicy shop/orders");
     assert_eq!(record["grants"][0]["role"], ROLE);
     assert_eq!(record["grants"][0]["containers"], json!(["app"]));
-    assert_eq!(reviewed.outcome(), Outcome::Granted);
+    assert_eq!(reviewed.outcome(), ReviewOutcome::Granted);
     assert_eq!(reviewed.response["uid"], "705ab4f5-6393-11e8-b7cc-42010a800002");
     assert_eq!(reviewed.response["auditAnnotations"]["decision"], "granted");
     assert_eq!(
@@ -106,7 +106,7 @@ fn the_patch_for_one_container_is_small() {
 #[test]
 fn a_pod_that_asks_for_nothing_is_left_exactly_as_it_is() {
     let reviewed = ReviewFixture::new().review(&plain(app()));
-    assert_eq!(reviewed.outcome(), Outcome::Untouched);
+    assert_eq!(reviewed.outcome(), ReviewOutcome::Untouched);
     assert_eq!(
         reviewed.response,
         json!({"uid": "705ab4f5-6393-11e8-b7cc-42010a800002", "allowed": true})

@@ -6,7 +6,7 @@ use fixtures::{ROLE, ReviewFixture, Reviewed, policy};
 use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
 use tokenscope_core::{LockMode, TokenExpiration};
-use tokenscope_webhook::metrics::Outcome;
+use tokenscope_webhook::metrics::ReviewOutcome;
 
 const TOKEN_FILE: &str = "/var/run/mine/token";
 
@@ -28,7 +28,7 @@ fn locked(mode: LockMode) -> ReviewFixture {
 }
 
 fn refused(reviewed: &Reviewed) -> &str {
-    assert_eq!(reviewed.outcome(), Outcome::Denied);
+    assert_eq!(reviewed.outcome(), ReviewOutcome::Denied);
     reviewed.message()
 }
 
@@ -71,13 +71,13 @@ fn a_token_that_lives_longer_than_the_policy_allows_is_refused_even_if_the_role_
         "{message}"
     );
     pod["spec"]["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"]["expirationSeconds"] = json!(600);
-    assert_ne!(fixture.review(&pod).outcome(), Outcome::Denied);
+    assert_ne!(fixture.review(&pod).outcome(), ReviewOutcome::Denied);
 }
 
 #[test]
 fn a_token_that_a_policy_grants_is_adopted_and_the_pod_bears_the_mark() {
     let reviewed = locked(LockMode::Deny).review(&by_hand("sts.amazonaws.com", 3600));
-    assert_eq!(reviewed.outcome(), Outcome::Untouched);
+    assert_eq!(reviewed.outcome(), ReviewOutcome::Untouched);
     assert_eq!(reviewed.mark(), Some("untouched"));
 }
 
@@ -109,7 +109,7 @@ fn audit_and_warn_admit_the_pod_and_say_so() {
     fixture.policies = tokenscope_core::PolicySet::default();
     let pod = by_hand("sts.amazonaws.com", 3600);
     let reviewed = fixture.review(&pod);
-    assert_eq!((reviewed.outcome(), reviewed.patch.len()), (Outcome::Untouched, 0));
+    assert_eq!((reviewed.outcome(), reviewed.patch.len()), (ReviewOutcome::Untouched, 0));
     assert!(reviewed.warnings().is_empty());
     let audited = reviewed.response["auditAnnotations"]["ungranted-tokens"]
         .as_str()
@@ -133,11 +133,11 @@ fn audit_and_warn_admit_the_pod_and_say_so() {
 fn tokens_of_other_audiences_and_of_the_api_server_itself_are_nobodys_business() {
     let mut fixture = locked(LockMode::Deny);
     fixture.policies = tokenscope_core::PolicySet::default();
-    assert_eq!(fixture.review(&by_hand("vault", 3600)).outcome(), Outcome::Untouched);
+    assert_eq!(fixture.review(&by_hand("vault", 3600)).outcome(), ReviewOutcome::Untouched);
     let mut pod = by_hand("sts.amazonaws.com", 3600);
     let token = &mut pod["spec"]["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"];
     token.as_object_mut().unwrap().remove("audience");
-    assert_eq!(fixture.review(&pod).outcome(), Outcome::Untouched);
+    assert_eq!(fixture.review(&pod).outcome(), ReviewOutcome::Untouched);
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn audiences_that_policies_allow_are_locked_only_if_the_installation_says_so() {
     other.audiences.allowed = vec!["vault".parse().unwrap()];
     other.disabled = true;
     fixture.policies = [other].into_iter().collect();
-    assert_eq!(fixture.review(&by_hand("vault", 3600)).outcome(), Outcome::Untouched);
+    assert_eq!(fixture.review(&by_hand("vault", 3600)).outcome(), ReviewOutcome::Untouched);
     fixture.settings.lock.policy_audiences = true;
     refused(&fixture.review(&by_hand("vault", 3600)));
 }
@@ -159,12 +159,12 @@ fn exempt_namespaces_and_those_that_are_never_denied_are_let_through() {
     fixture.settings.lock.exempt_namespaces = vec!["shop".into()];
     assert_eq!(
         fixture.review(&by_hand("sts.amazonaws.com", 3600)).outcome(),
-        Outcome::Untouched
+        ReviewOutcome::Untouched
     );
     fixture.settings.lock.exempt_namespaces.clear();
     fixture.settings.never_denied = vec!["shop".into()];
     let reviewed = fixture.review(&by_hand("sts.amazonaws.com", 3600));
-    assert_eq!(reviewed.outcome(), Outcome::Untouched);
+    assert_eq!(reviewed.outcome(), ReviewOutcome::Untouched);
     assert!(reviewed.warnings().contains("volume mine"), "{}", reviewed.warnings());
 }
 
@@ -175,9 +175,9 @@ fn what_the_review_itself_added_is_granted_in_the_next_round_too() {
     pod["spec"]["containers"][0].as_object_mut().unwrap().remove("env");
     pod["metadata"]["annotations"] = json!({"tokenscope.io/role-arn": ROLE});
     let once = fixture.review(&pod);
-    assert_eq!(once.outcome(), Outcome::Granted);
+    assert_eq!(once.outcome(), ReviewOutcome::Granted);
     let twice = fixture.review(&once.pod);
-    assert_eq!((twice.outcome(), twice.patch.len()), (Outcome::Granted, 0));
+    assert_eq!((twice.outcome(), twice.patch.len()), (ReviewOutcome::Granted, 0));
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn an_inline_volume_of_a_csi_driver_that_gets_such_tokens_needs_a_grant_too() {
     pod["spec"]["volumes"][0] = json!({"name": "mine", "csi": {"driver": "secrets.example.com"}});
     let mut fixture = locked(LockMode::Deny);
     fixture.policies = tokenscope_core::PolicySet::default();
-    assert_eq!(fixture.review(&pod).outcome(), Outcome::Untouched);
+    assert_eq!(fixture.review(&pod).outcome(), ReviewOutcome::Untouched);
     fixture.csi_drivers.apply(Event::Apply(
         serde_json::from_value(json!({"metadata": {"name": "secrets.example.com"},
             "spec": {"tokenRequests": [{"audience": "sts.amazonaws.com"}]}}))
@@ -214,7 +214,7 @@ fn a_pod_with_an_inline_volume_of_a_listed_driver_bears_the_mark_where_the_guard
         fixture.settings.lock.csi_drivers = vec![drivers.into()];
         fixture.settings.lock.exempt_namespaces = vec![exempt.into()];
         let reviewed = fixture.review(&pod);
-        assert_eq!(reviewed.outcome(), Outcome::Untouched);
+        assert_eq!(reviewed.outcome(), ReviewOutcome::Untouched);
         assert_eq!(reviewed.mark(), mark, "{mode} {drivers} {exempt}");
     }
 }

@@ -9,7 +9,7 @@ use fixtures::{
 };
 use serde_json::{Value, json};
 use tokenscope_core::{LockMode, Settings, TokenSource};
-use tokenscope_webhook::metrics::Outcome;
+use tokenscope_webhook::metrics::ReviewOutcome;
 
 #[test]
 fn a_foreign_volume_of_our_name_is_refused_with_the_remedy() {
@@ -21,7 +21,7 @@ fn a_foreign_volume_of_our_name_is_refused_with_the_remedy() {
         let mut pod = asking(app());
         pod["spec"]["volumes"] = json!([volume]);
         let reviewed = ReviewFixture::new().review(&pod);
-        assert_eq!(reviewed.outcome(), Outcome::Denied);
+        assert_eq!(reviewed.outcome(), ReviewOutcome::Denied);
         assert!(reviewed.message().starts_with("tokenscope: "), "{}", reviewed.message());
         assert!(reviewed.message().contains(VOLUME) && reviewed.message().contains("remove or rename it"));
         assert_eq!(reviewed.response["status"]["code"], 403);
@@ -58,7 +58,7 @@ fn a_volume_that_is_just_what_the_eks_webhook_adds_is_taken_for_ours_where_its_n
     };
     for mounts in [json!([]), mount(path)] {
         let reviewed = fixture.review(&pod(volume(3600), mounts));
-        assert_eq!(reviewed.outcome(), Outcome::Granted);
+        assert_eq!(reviewed.outcome(), ReviewOutcome::Granted);
         assert_eq!(reviewed.pod["spec"]["volumes"], json!([volume(3600)]));
         assert_eq!(reviewed.mounts("app"), [format!("{EKS_VOLUME}:{path}")]);
         assert_eq!(
@@ -67,7 +67,7 @@ fn a_volume_that_is_just_what_the_eks_webhook_adds_is_taken_for_ours_where_its_n
         );
         assert!(fixture.review(&reviewed.pod).patch.is_empty());
     }
-    let refused = |pod: &Value| assert_eq!(fixture.review(pod).outcome(), Outcome::Denied, "{pod}");
+    let refused = |pod: &Value| assert_eq!(fixture.review(pod).outcome(), ReviewOutcome::Denied, "{pod}");
     refused(&pod(volume(600), mount(path)));
     refused(&pod(volume(3600), mount("/elsewhere")));
     let mut skipped = pod(volume(3600), mount(path));
@@ -84,7 +84,7 @@ fn a_record_does_not_make_a_foreign_volume_ours() {
     let mut pod = ReviewFixture::new().review(&asking(app())).pod;
     pod["spec"]["volumes"][0] = json!({"name": VOLUME, "hostPath": {"path": "/"}});
     let reviewed = ReviewFixture::new().review(&pod);
-    assert_eq!(reviewed.outcome(), Outcome::Denied);
+    assert_eq!(reviewed.outcome(), ReviewOutcome::Denied);
     assert!(reviewed.message().contains("volume"), "{}", reviewed.message());
 }
 
@@ -106,7 +106,7 @@ fn a_foreign_mount_at_our_path_or_below_it_is_refused_and_one_beside_it_is_not()
         MOUNT.trim_start_matches('/').to_owned(),
     ] {
         let reviewed = mounted(&path);
-        assert_eq!(reviewed.outcome(), Outcome::Denied, "{path}");
+        assert_eq!(reviewed.outcome(), ReviewOutcome::Denied, "{path}");
         assert!(
             reviewed.message().contains("container app mounts volume own"),
             "{}",
@@ -114,7 +114,7 @@ fn a_foreign_mount_at_our_path_or_below_it_is_refused_and_one_beside_it_is_not()
         );
     }
     for path in ["/var/run/secrets".to_owned(), format!("{MOUNT}-2"), "/data".to_owned()] {
-        assert_eq!(mounted(&path).outcome(), Outcome::Granted, "{path}");
+        assert_eq!(mounted(&path).outcome(), ReviewOutcome::Granted, "{path}");
     }
 }
 
@@ -159,7 +159,7 @@ fn a_container_that_comes_after_the_eks_webhook_is_equipped_and_what_that_one_di
     pod["spec"]["volumes"] = json!([eks_volume()]);
     let reviewed = eks().review(&pod);
 
-    assert_eq!(reviewed.outcome(), Outcome::Granted, "{}", reviewed.message());
+    assert_eq!(reviewed.outcome(), ReviewOutcome::Granted, "{}", reviewed.message());
     assert_eq!(reviewed.pod["spec"]["volumes"], json!([eks_volume()]));
     assert_eq!(reviewed.pod["spec"]["containers"][0], injected_by_eks("b"));
     assert_eq!(reviewed.pod["spec"]["containers"][1], injected_by_eks("sidecar"));
@@ -168,7 +168,7 @@ fn a_container_that_comes_after_the_eks_webhook_is_equipped_and_what_that_one_di
     // A volume of another lifetime is not what would be added.
     pod["spec"]["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"]["expirationSeconds"] = json!(3600);
     let refused = eks().review(&pod);
-    assert_eq!(refused.outcome(), Outcome::Denied);
+    assert_eq!(refused.outcome(), ReviewOutcome::Denied);
     assert!(
         refused.message().contains("--keep-annotations"),
         "{}",
@@ -189,7 +189,7 @@ fn a_copy_without_its_record_keeps_the_volume_that_is_exactly_ours() {
         .push(json!({"name": "debugger"}));
     let reviewed = fixture.review(&copy);
 
-    assert_eq!(reviewed.outcome(), Outcome::Granted, "{}", reviewed.message());
+    assert_eq!(reviewed.outcome(), ReviewOutcome::Granted, "{}", reviewed.message());
     assert_eq!(reviewed.pod["spec"]["volumes"], original["spec"]["volumes"]);
     assert_eq!(reviewed.pod["spec"]["containers"][0], original["spec"]["containers"][0]);
     assert_eq!(reviewed.mounts("debugger"), [format!("{VOLUME}:{MOUNT}")]);
@@ -212,7 +212,7 @@ fn a_container_with_a_pair_of_its_own_gets_no_granted_token_past_the_lock() {
         }
         pod["spec"]["containers"] = json!([{"name": "app"}, thief]);
         let reviewed = fixture.review(&pod);
-        assert_eq!(reviewed.outcome(), Outcome::Denied);
+        assert_eq!(reviewed.outcome(), ReviewOutcome::Denied);
         assert!(
             reviewed.message().contains("covers container thief"),
             "{}",
@@ -223,7 +223,7 @@ fn a_container_with_a_pair_of_its_own_gets_no_granted_token_past_the_lock() {
     let mut pod = asking(json!([{"name": "app"}, thief]));
     pod["spec"]["volumes"] = json!([]);
     let reviewed = fixture.review(&pod);
-    assert_eq!(reviewed.outcome(), Outcome::Denied);
+    assert_eq!(reviewed.outcome(), ReviewOutcome::Denied);
     assert!(
         reviewed.message().contains("container thief mounts volume"),
         "{}",
@@ -247,7 +247,7 @@ fn no_container_sees_the_token_of_another_ones_audience() {
     // Without a record it is refused.
     let mut pod = asking_for_two();
     pod["spec"]["volumes"] = granted["spec"]["volumes"].clone();
-    assert_eq!(fixture.review(&pod).outcome(), Outcome::Granted);
+    assert_eq!(fixture.review(&pod).outcome(), ReviewOutcome::Granted);
     pod["spec"]["containers"][0]["volumeMounts"] = json!([{"name": admin, "mountPath": MOUNT, "readOnly": true}]);
     let refused = fixture.review(&pod);
     assert!(

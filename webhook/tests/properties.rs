@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use tokenscope_core::pod::SIDECAR;
 use tokenscope_core::{TokenSource, WorkloadApi};
-use tokenscope_webhook::metrics::Outcome;
+use tokenscope_webhook::metrics::ReviewOutcome;
 
 /// Any JSON that may stand in a field which nobody here knows.
 fn unknown() -> impl Strategy<Value = Value> {
@@ -320,7 +320,7 @@ proptest! {
             fixture.policies = policies;
         }
         let reviewed = fixture.review(&pod);
-        if reviewed.outcome() == Outcome::Granted {
+        if reviewed.outcome() == ReviewOutcome::Granted {
             prop_assert_eq!(misplaced(&reviewed.pod), Vec::<String>::new());
         }
         // Reviewed by another installation in between, and changed by another webhook.
@@ -369,7 +369,7 @@ proptest! {
         let redone = after.review(&first.pod);
         let direct = after.review(&pod);
         prop_assert_eq!(redone.outcome(), direct.outcome());
-        if redone.outcome() != Outcome::Denied {
+        if redone.outcome() != ReviewOutcome::Denied {
             prop_assert_eq!(comparable(&redone.pod), comparable(&direct.pod));
         }
     }

@@ -92,7 +92,7 @@ impl Harness {
         let cache = Arc::new(Cache::default());
         metrics.show_sizes(&registry, &cache);
         let (events, writer) = events(client.clone(), "webhook-0", Timestamp::now, metrics.clone());
-        tokio::spawn(writer.run());
+        tokio::spawn(writer.run(tokio_util::sync::CancellationToken::new()));
         let router = router(Webhook {
             csi_drivers: Arc::default(),
             lookups: LiveLookups::new(cache.clone(), client, metrics.clone()),

@@ -11,7 +11,7 @@ use fixtures::{
 use serde_json::{Value, json};
 use tokenscope_core::pod::SIDECAR;
 use tokenscope_core::{PolicyName, TokenSource, WorkloadApi};
-use tokenscope_webhook::metrics::Outcome;
+use tokenscope_webhook::metrics::ReviewOutcome;
 
 fn init(reviewed: &Reviewed) -> Vec<&str> {
     let list = reviewed.pod["spec"]["initContainers"].as_array();
@@ -314,7 +314,7 @@ fn windows_pods_and_old_clusters_are_refused_in_plain_words() {
     // Tokens of the cluster need no sidecar.
     let mut fixture = ReviewFixture::new();
     fixture.settings.sidecar.unsupported = Some("too old".into());
-    assert_eq!(fixture.review(&asking(app())).outcome(), Outcome::Granted);
+    assert_eq!(fixture.review(&asking(app())).outcome(), ReviewOutcome::Granted);
 }
 
 #[test]
@@ -331,7 +331,7 @@ fn a_lifetime_that_a_pod_asks_for_is_warned_of() {
     let mut pod = asking(app());
     pod["metadata"]["annotations"]["tokenscope.io/token-expiration"] = json!("900");
     let reviewed = spiffe().review(&pod);
-    assert_eq!(reviewed.outcome(), Outcome::Granted);
+    assert_eq!(reviewed.outcome(), ReviewOutcome::Granted);
     assert!(
         reviewed.warnings().contains("the SPIFFE provider decides"),
         "{}",

@@ -7,7 +7,7 @@ mod fixtures;
 use fixtures::{MOUNT, ROLE, ReviewFixture, Reviewed, SOCKET_VOLUME, VOLUME, app, asking, refusal, spiffe};
 use serde_json::{Value, json};
 use tokenscope_core::pod::SIDECAR;
-use tokenscope_webhook::metrics::Outcome;
+use tokenscope_webhook::metrics::ReviewOutcome;
 
 #[test]
 fn foreign_things_of_our_names_are_refused_with_the_remedy() {
@@ -102,7 +102,7 @@ fn the_sidecars_names_are_taken_in_every_reviewed_pod() {
     // Granted from the cluster's own tokens, which need no sidecar.
     assert!(refusal(&ReviewFixture::new(), &asking(look_alike)).contains("tokenscope-sidecar"));
     // A pod that nobody reviews for credentials stays as it is.
-    assert_eq!(ReviewFixture::new().review(&plain).outcome(), Outcome::Untouched);
+    assert_eq!(ReviewFixture::new().review(&plain).outcome(), ReviewOutcome::Untouched);
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn a_copy_without_its_record_keeps_the_sidecar_that_is_exactly_ours() {
     let copy = copy_of(&original);
     let reviewed = fixture.review(&copy);
 
-    assert_eq!(reviewed.outcome(), Outcome::Granted, "{}", reviewed.message());
+    assert_eq!(reviewed.outcome(), ReviewOutcome::Granted, "{}", reviewed.message());
     for part in ["volumes", "initContainers"] {
         assert_eq!(reviewed.pod["spec"][part], original["spec"][part], "{part}");
     }

@@ -9,7 +9,7 @@ use super::Update;
 
 /// An object.
 #[derive(Debug)]
-pub(super) struct Entry<V> {
+pub(super) struct GroupEntry<V> {
     /// What is kept of it; nothing where it did not fit.
     pub(super) value: Option<V>,
     /// What it takes, or would take.
@@ -18,7 +18,7 @@ pub(super) struct Entry<V> {
     pub(super) listed: bool,
 }
 
-impl<V> Entry<V> {
+impl<V> GroupEntry<V> {
     pub(super) fn footprint(&self) -> Footprint {
         match self.value {
             Some(_) => Footprint::Kept(self.bytes),
@@ -30,7 +30,7 @@ impl<V> Entry<V> {
 /// The objects of a namespace.
 #[derive(Debug)]
 pub(super) struct Group<V> {
-    entries: HashMap<Box<str>, Entry<V>>,
+    entries: HashMap<Box<str>, GroupEntry<V>>,
     /// How many of them are known by name only.
     names: usize,
     /// Whether there are objects of which not even the name is known.
@@ -54,11 +54,11 @@ impl<V> Default for Group<V> {
 }
 
 impl<V> Group<V> {
-    pub(super) fn get(&self, name: &str) -> Option<&Entry<V>> {
+    pub(super) fn get(&self, name: &str) -> Option<&GroupEntry<V>> {
         self.entries.get(name)
     }
 
-    pub(super) fn entries(&self) -> impl Iterator<Item = (&str, &Entry<V>)> {
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&str, &GroupEntry<V>)> {
         self.entries.iter().map(|(name, entry)| (&**name, entry))
     }
 
@@ -81,12 +81,12 @@ impl<V> Group<V> {
         self.entries.is_empty() && !self.leaves_out
     }
 
-    pub(super) fn insert(&mut self, name: Box<str>, entry: Entry<V>) {
+    pub(super) fn insert(&mut self, name: Box<str>, entry: GroupEntry<V>) {
         self.names += usize::from(entry.value.is_none());
         self.entries.insert(name, entry);
     }
 
-    pub(super) fn take(&mut self, name: &str) -> Option<(Box<str>, Entry<V>)> {
+    pub(super) fn take(&mut self, name: &str) -> Option<(Box<str>, GroupEntry<V>)> {
         let (name, entry) = self.entries.remove_entry(name)?;
         self.names -= usize::from(entry.value.is_none());
         self.shrink();

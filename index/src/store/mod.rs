@@ -16,7 +16,7 @@ use kube::runtime::watcher::Event;
 use crate::share::{ENTRY_BYTES, Exceeded};
 use crate::shares::{Footprint, Shares};
 
-use group::{Entry, Group};
+use group::{Group, GroupEntry};
 
 /// The objects of one kind.
 #[derive(Debug)]
@@ -221,7 +221,7 @@ impl<V> Store<V> {
             Some((key, entry)) => (key, Some(entry)),
             None => (name.into(), None),
         };
-        let footprint = old.as_ref().map_or(Footprint::Nothing, Entry::footprint);
+        let footprint = old.as_ref().map_or(Footprint::Nothing, GroupEntry::footprint);
         let mut taken = self.shares.take(namespace, footprint, bytes);
         if taken.is_err() && self.listing {
             group.drop_unlisted(namespace, &self.shares, &mut updates);
@@ -235,7 +235,7 @@ impl<V> Store<V> {
         let value = taken.is_ok().then_some(value);
         match taken {
             Ok(()) => {
-                group.insert(key, Entry { value, bytes, listed });
+                group.insert(key, GroupEntry { value, bytes, listed });
                 self.wants_list |= !self.listing && group.leaves_out();
             }
             Err(exceeded) => {
@@ -243,7 +243,7 @@ impl<V> Store<V> {
                     tracing::warn!(kind = self.kind, namespace, "not all are kept: they take {exceeded}");
                 }
                 match self.shares.name(namespace, footprint, bytes) {
-                    Footprint::Named(_) => group.insert(key, Entry { value, bytes, listed }),
+                    Footprint::Named(_) => group.insert(key, GroupEntry { value, bytes, listed }),
                     Footprint::Nothing | Footprint::Kept(_) => group.leave_out(),
                 }
                 group.note_exceeded(exceeded);
@@ -252,7 +252,7 @@ impl<V> Store<V> {
         updates
     }
 
-    fn entry(&self, namespace: &str, name: &str) -> Option<&Entry<V>> {
+    fn entry(&self, namespace: &str, name: &str) -> Option<&GroupEntry<V>> {
         self.namespaces.get(namespace)?.get(name)
     }
 }

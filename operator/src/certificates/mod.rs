@@ -7,26 +7,22 @@ mod x509;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use plan::{Settings, Step};
-pub(crate) use secrets::{Bundles, Names, Secrets};
+pub(crate) use plan::{CertificateStep, RotationSettings};
+pub(crate) use secrets::{Names, Secrets, TrustBundles};
 
-use crate::{leader::Leader, metrics::Metrics, versions};
+use crate::{FIELD_MANAGER, leader::Leader, metrics::Metrics, versions};
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
-use kube::{
-    Api, Client,
-    api::PostParams,
-    runtime::{WatchStreamExt as _, watcher},
-};
+use kube::{Api, Client, api::PostParams, runtime::watcher};
 use plan::next_step;
 use secrets::Write;
 use std::{convert::Infallible, pin::pin, sync::Arc};
 use tokenscope_platform::{
     health::{Gate, Heartbeat},
-    telemetry,
+    telemetry, watch,
 };
-use tokio::{sync::watch, time::Duration};
+use tokio::{sync, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// After a write that failed.
@@ -44,13 +40,13 @@ pub(crate) struct Certificates {
     /// What they are called.
     pub(crate) names: Names,
     /// How long things live.
-    pub(crate) settings: Settings,
+    pub(crate) settings: RotationSettings,
     /// Whether this process writes.
     pub(crate) leader: Leader,
     /// What the API servers are told to trust; none before the first look.
-    pub(crate) bundles: watch::Receiver<Option<Bundles>>,
+    pub(crate) bundles: sync::watch::Receiver<Option<TrustBundles>>,
     /// What they should be told; none as long as there is nothing.
-    pub(crate) wanted_bundle: watch::Sender<Option<Vec<u8>>>,
+    pub(crate) wanted_bundle: sync::watch::Sender<Option<Vec<u8>>>,
     /// Open once there is an authority and a certificate by it.
     pub(crate) gate: Gate,
     /// That the loop lives.
@@ -61,7 +57,7 @@ pub(crate) struct Certificates {
 
 /// The Secrets as far as they were read: neither counts as missing before it was looked for.
 #[derive(Default)]
-struct Seen {
+struct SeenSecrets {
     authority: bool,
     serving: bool,
     secrets: Secrets,
@@ -71,9 +67,9 @@ impl Certificates {
     /// Runs until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), Infallible> {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
-        let mut authority = pin!(watcher::watch_object(api.clone(), &self.names.authority_secret).default_backoff());
-        let mut serving = pin!(watcher::watch_object(api.clone(), &self.names.serving_secret).default_backoff());
-        let mut seen = Seen::default();
+        let mut authority = pin!(watch::object(api.clone(), &self.names.authority_secret));
+        let mut serving = pin!(watch::object(api.clone(), &self.names.serving_secret));
+        let mut seen = SeenSecrets::default();
         let mut pause = RETRY;
         loop {
             tokio::select! {
@@ -119,7 +115,7 @@ impl Certificates {
                 return RETRY;
             };
             let step = next_step(&state, now, &self.settings);
-            if let Step::Wait(until) = step {
+            if let CertificateStep::Wait(until) = step {
                 return Duration::try_from(now.duration_until(until)).unwrap_or(RETRY);
             }
             let write = match secrets.perform(step, &bundles, &self.names, &self.settings, now) {
@@ -170,7 +166,10 @@ impl Certificates {
 
 /// Compares and swaps: a Secret with a resource version replaces only that version, one without only nothing.
 async fn put(api: &Api<Secret>, secret: &Secret) -> Result<Secret, kube::Error> {
-    let params = PostParams::default();
+    let params = PostParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PostParams::default()
+    };
     match (&secret.metadata.resource_version, &secret.metadata.name) {
         (Some(_), Some(name)) => api.replace(name, &params, secret).await,
         _ => api.create(&params, secret).await,
@@ -181,14 +180,16 @@ fn unreadable(secret: &str, error: &watcher::Error) {
     tracing::warn!(secret, error = telemetry::chain(error), "a Secret can't be watched");
 }
 
-fn log(step: Step) {
+fn log(step: CertificateStep) {
     match step {
-        Step::CreateAuthority(reason) => tracing::info!(%reason, "made a new certificate authority"),
-        Step::RepairBundle => tracing::warn!("repaired the trust bundle of the certificate authority"),
-        Step::SignServing(reason) => tracing::info!(%reason, "made a new serving certificate"),
-        Step::NoteTrust => tracing::info!("the API server's configuration trusts the new certificate authority"),
-        Step::DropOthers => tracing::info!("older certificate authorities are no longer trusted"),
-        Step::CopyBundle => tracing::info!("copied the trust bundle to the serving Secret"),
-        Step::Wait(_) => {}
+        CertificateStep::CreateAuthority(reason) => tracing::info!(%reason, "made a new certificate authority"),
+        CertificateStep::RepairBundle => tracing::warn!("repaired the trust bundle of the certificate authority"),
+        CertificateStep::SignServing(reason) => tracing::info!(%reason, "made a new serving certificate"),
+        CertificateStep::NoteTrust => {
+            tracing::info!("the API server's configuration trusts the new certificate authority");
+        }
+        CertificateStep::DropOthers => tracing::info!("older certificate authorities are no longer trusted"),
+        CertificateStep::CopyBundle => tracing::info!("copied the trust bundle to the serving Secret"),
+        CertificateStep::Wait(_) => {}
     }
 }

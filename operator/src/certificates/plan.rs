@@ -7,6 +7,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use std::{fmt, time::Duration};
+use tokenscope_platform::certificate::{UnusablePair, Validity};
 
 /// Certificates begin this long before they are made, for machines whose clocks are behind.
 pub(crate) const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(5);
@@ -16,13 +17,13 @@ const POLL: SignedDuration = SignedDuration::from_mins(1);
 
 /// How long certificates live, and how long others get to notice a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Settings {
+pub(crate) struct RotationSettings {
     authority_lifetime: SignedDuration,
     serving_lifetime: SignedDuration,
     overlap: SignedDuration,
 }
 
-impl Settings {
+impl RotationSettings {
     /// The overlap is cut so that both waits of a rotation fit between its beginning, at two thirds of the authority's life,
     /// and the authority's end.
     pub(crate) fn new(authority_lifetime: Duration, serving_lifetime: Duration, overlap: Duration) -> Self {
@@ -41,53 +42,38 @@ impl Settings {
 
     /// The life of a certificate authority made at `now`.
     pub(crate) fn authority_validity(&self, now: Timestamp) -> Validity {
-        Validity::of(now, now + self.authority_lifetime)
+        validity(now, now + self.authority_lifetime)
     }
 
     /// The life of a serving certificate made at `now`, which does not outlive its authority.
     pub(crate) fn serving_validity(&self, now: Timestamp, authority: Validity) -> Validity {
-        Validity::of(now, (now + self.serving_lifetime).min(authority.not_after))
+        validity(now, (now + self.serving_lifetime).min(authority.not_after))
     }
 }
 
-/// From when until when a certificate is valid.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Validity {
-    /// [`CLOCK_SKEW`] before it was made.
-    pub(crate) not_before: Timestamp,
-    /// Its end.
-    pub(crate) not_after: Timestamp,
+fn validity(made: Timestamp, not_after: Timestamp) -> Validity {
+    Validity {
+        not_before: made - CLOCK_SKEW,
+        not_after,
+    }
 }
 
-impl Validity {
-    fn of(made: Timestamp, not_after: Timestamp) -> Self {
-        Self {
-            not_before: made - CLOCK_SKEW,
-            not_after,
-        }
-    }
+/// When a certificate of ours was made: [`CLOCK_SKEW`] after its life begins.
+pub(crate) fn made(validity: Validity) -> Timestamp {
+    validity.not_before + CLOCK_SKEW
+}
 
-    /// When it was made.
-    pub(crate) fn made(self) -> Timestamp {
-        self.not_before + CLOCK_SKEW
-    }
-
-    /// When it is to be replaced: after two thirds of its life.
-    pub(crate) fn due(self) -> Timestamp {
-        self.made() + self.made().duration_until(self.not_after) * 2 / 3
-    }
-
-    /// Whether it is valid at `now`.
-    pub(crate) fn covers(self, now: Timestamp) -> bool {
-        self.not_before <= now && now < self.not_after
-    }
+/// When a certificate of ours is to be replaced: after two thirds of its life.
+fn due(validity: Validity) -> Timestamp {
+    let made = made(validity);
+    made + made.duration_until(validity.not_after) * 2 / 3
 }
 
 /// What there is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct State {
+pub(crate) struct CertificateState {
     /// The certificate authority that signs, or why none can.
-    pub(crate) authority: Result<Validity, Reason>,
+    pub(crate) authority: Result<Validity, IssueReason>,
     /// The names that it may sign for.
     pub(crate) constraint: Constraint,
     /// Whether somebody asked for a new one.
@@ -97,7 +83,7 @@ pub(crate) struct State {
     /// The certificates in the trust bundle.
     pub(crate) bundle: Bundle,
     /// The serving certificate, or why it can't be used.
-    pub(crate) serving: Result<Serving, Reason>,
+    pub(crate) serving: Result<ServingState, IssueReason>,
     /// Whether somebody asked for a new one.
     pub(crate) serving_requested: bool,
     /// Whether the serving Secret has the same trust bundle.
@@ -133,7 +119,7 @@ pub(crate) enum Bundle {
 
 /// A serving certificate that the bundle's authorities vouch for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Serving {
+pub(crate) struct ServingState {
     /// Its life.
     pub(crate) validity: Validity,
     /// Whether the present authority signed it, not an older one.
@@ -155,7 +141,7 @@ pub(crate) enum Trust {
 
 /// Why a certificate is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reason {
+pub(crate) enum IssueReason {
     /// There is none.
     Missing,
     /// It or its key can't be read.
@@ -178,7 +164,7 @@ pub(crate) enum Reason {
     NewAuthority,
 }
 
-impl Reason {
+impl IssueReason {
     /// A sentence's end: "a new certificate was made since …".
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -196,7 +182,19 @@ impl Reason {
     }
 }
 
-impl fmt::Display for Reason {
+impl From<UnusablePair> for IssueReason {
+    fn from(unusable: UnusablePair) -> Self {
+        match unusable {
+            UnusablePair::Mismatch(_) => Self::KeyMismatch,
+            UnusablePair::NotValidNow { .. } => Self::NotValidNow,
+            UnusablePair::Chain(_) | UnusablePair::NoCertificate | UnusablePair::Certificate(_) | UnusablePair::Key => {
+                Self::Unreadable
+            }
+        }
+    }
+}
+
+impl fmt::Display for IssueReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -204,13 +202,13 @@ impl fmt::Display for Reason {
 
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum CertificateStep {
     /// Make a certificate authority, which signs from now on, and trust it beside those that were trusted.
-    CreateAuthority(Reason),
+    CreateAuthority(IssueReason),
     /// Take out of the bundle what can't be read or has expired, and put the authority in.
     RepairBundle,
     /// Sign a serving certificate.
-    SignServing(Reason),
+    SignServing(IssueReason),
     /// Note that the API servers trust the authority.
     NoteTrust,
     /// Trust the authority only.
@@ -221,7 +219,7 @@ pub(crate) enum Step {
     Wait(Timestamp),
 }
 
-impl Step {
+impl CertificateStep {
     /// Its name in metrics; none for one that changes nothing.
     pub(super) fn label(self) -> Option<&'static str> {
         match self {
@@ -236,27 +234,29 @@ impl Step {
     }
 }
 
-/// The next step. Doing it and asking again ends in [`Step::Wait`].
-pub(crate) fn next_step(state: &State, now: Timestamp, settings: &Settings) -> Step {
+/// The next step. Doing it and asking again ends in [`CertificateStep::Wait`].
+pub(crate) fn next_step(state: &CertificateState, now: Timestamp, settings: &RotationSettings) -> CertificateStep {
     // A leaked key can't wait for an overlap: until webhooks have their new certificate, asking pods are refused.
     if state.distrust_requested {
-        return Step::CreateAuthority(Reason::Distrusted);
+        return CertificateStep::CreateAuthority(IssueReason::Distrusted);
     }
     let authority = match state.authority {
         Ok(authority) => authority,
-        Err(reason) => return Step::CreateAuthority(reason),
+        Err(reason) => return CertificateStep::CreateAuthority(reason),
     };
     let Bundle::Sound { others } = state.bundle else {
-        return Step::RepairBundle;
+        return CertificateStep::RepairBundle;
     };
     let serving = match state.serving {
         Ok(serving) => serving,
         // Nobody can be served with it as it is, so nothing is gained by waiting.
-        Err(_) if state.constraint == Constraint::TooNarrow => return Step::CreateAuthority(Reason::OtherNames),
-        Err(reason) => return Step::SignServing(reason),
+        Err(_) if state.constraint == Constraint::TooNarrow => {
+            return CertificateStep::CreateAuthority(IssueReason::OtherNames);
+        }
+        Err(reason) => return CertificateStep::SignServing(reason),
     };
     if !state.bundle_is_copied {
-        return Step::CopyBundle;
+        return CertificateStep::CopyBundle;
     }
     let poll = now + POLL;
 
@@ -264,44 +264,44 @@ pub(crate) fn next_step(state: &State, now: Timestamp, settings: &Settings) -> S
         return take_up(state, now, settings);
     }
     if state.serving_requested {
-        return Step::SignServing(Reason::Requested);
+        return CertificateStep::SignServing(IssueReason::Requested);
     }
     if !serving.names_fit && state.constraint != Constraint::TooNarrow {
-        return Step::SignServing(Reason::OtherNames);
+        return CertificateStep::SignServing(IssueReason::OtherNames);
     }
     // One that ends with its authority is no better when made anew.
-    let serving_due = (serving.validity.not_after < authority.not_after).then(|| serving.validity.due());
+    let serving_due = (serving.validity.not_after < authority.not_after).then(|| due(serving.validity));
     if serving_due.is_some_and(|due| now >= due) {
-        return Step::SignServing(Reason::Due);
+        return CertificateStep::SignServing(IssueReason::Due);
     }
     if others > 0 {
-        let taken_up = serving.validity.made() + settings.overlap;
+        let taken_up = made(serving.validity) + settings.overlap;
         return if now >= taken_up {
-            Step::DropOthers
+            CertificateStep::DropOthers
         } else {
-            Step::Wait(poll.min(taken_up))
+            CertificateStep::Wait(poll.min(taken_up))
         };
     }
     // A rotation begins only after the one before has ended.
     if state.authority_requested {
-        return Step::CreateAuthority(Reason::Requested);
+        return CertificateStep::CreateAuthority(IssueReason::Requested);
     }
     if state.constraint != Constraint::Exact {
-        return Step::CreateAuthority(Reason::OtherNames);
+        return CertificateStep::CreateAuthority(IssueReason::OtherNames);
     }
-    if now >= authority.due() {
-        return Step::CreateAuthority(Reason::Due);
+    if now >= due(authority) {
+        return CertificateStep::CreateAuthority(IssueReason::Due);
     }
-    Step::Wait(poll.min(authority.due()).min(serving_due.unwrap_or(Timestamp::MAX)))
+    CertificateStep::Wait(poll.min(due(authority)).min(serving_due.unwrap_or(Timestamp::MAX)))
 }
 
 /// A new authority signs once everybody has trusted it for the overlap.
-fn take_up(state: &State, now: Timestamp, settings: &Settings) -> Step {
+fn take_up(state: &CertificateState, now: Timestamp, settings: &RotationSettings) -> CertificateStep {
     let poll = now + POLL;
     match (state.trust, state.trusted_since) {
-        (Trust::NotYet, _) => Step::Wait(poll),
-        (_, None) => Step::NoteTrust,
-        (_, Some(since)) if now >= since + settings.overlap => Step::SignServing(Reason::NewAuthority),
-        (_, Some(since)) => Step::Wait(poll.min(since + settings.overlap)),
+        (Trust::NotYet, _) => CertificateStep::Wait(poll),
+        (_, None) => CertificateStep::NoteTrust,
+        (_, Some(since)) if now >= since + settings.overlap => CertificateStep::SignServing(IssueReason::NewAuthority),
+        (_, Some(since)) => CertificateStep::Wait(poll.min(since + settings.overlap)),
     }
 }

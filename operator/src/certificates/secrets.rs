@@ -1,12 +1,16 @@
 //! From the two Secrets to the state of the certificates, and from a step to the Secrets as they should be.
 
 use super::{
-    plan::{Bundle, Constraint, Reason, Serving, Settings, State, Step, Trust},
-    x509::{Authority, Certificate, NotMade, Pair, create_authority},
+    plan::{Bundle, CertificateState, CertificateStep, Constraint, IssueReason, RotationSettings, ServingState, Trust},
+    x509::{Authority, IssuedPair, NotMade, create_authority, signed_by},
 };
 use jiff::Timestamp;
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+use tokenscope_platform::certificate::{Certificate, CertificatePair};
 
 /// Annotation of either Secret: any new value asks for a new certificate.
 pub(crate) const ROTATE: &str = "tokenscope.io/rotate";
@@ -47,7 +51,7 @@ pub(crate) struct Secrets {
 }
 
 /// The trust bundles of a webhook configuration, one a webhook; `None` where there is no configuration.
-pub(crate) type Bundles = Option<Vec<Vec<u8>>>;
+pub(crate) type TrustBundles = Option<Vec<Vec<u8>>>;
 
 /// A Secret to be created, or to be replaced if it carries a resource version.
 pub(crate) enum Write {
@@ -59,7 +63,7 @@ pub(crate) enum Write {
 
 impl Secrets {
     /// What there is.
-    pub(crate) fn state(&self, bundles: &Bundles, names: &Names, now: Timestamp) -> State {
+    pub(crate) fn state(&self, bundles: &TrustBundles, names: &Names, now: Timestamp) -> CertificateState {
         let authority = self.signing_authority(now);
         let (trusted, readable) = Certificate::all_in(data(self.authority.as_ref(), BUNDLE));
         let others = authority.as_ref().map_or(0, |authority| {
@@ -69,7 +73,7 @@ impl Secrets {
             .as_ref()
             .is_ok_and(|authority| trusted.iter().any(|certificate| authority.is(certificate)));
         let sound = readable && has_authority && trusted.iter().all(|certificate| certificate.validity.covers(now));
-        State {
+        CertificateState {
             trust: match (bundles, &authority) {
                 (None, _) => Trust::NoConfiguration,
                 (Some(bundles), Ok(authority)) if trusted_by_all(authority, bundles) => Trust::Confirmed,
@@ -111,45 +115,45 @@ impl Secrets {
         )
     }
 
-    /// The write that a step consists of; none for [`Step::Wait`].
+    /// The write that a step consists of; none for [`CertificateStep::Wait`].
     pub(crate) fn perform(
         &self,
-        step: Step,
-        bundles: &Bundles,
+        step: CertificateStep,
+        bundles: &TrustBundles,
         names: &Names,
-        settings: &Settings,
+        settings: &RotationSettings,
         now: Timestamp,
     ) -> Result<Option<Write>, NotMade> {
         let mut authority = present(self.authority.as_ref(), &names.authority_secret);
         let mut serving = present(self.serving.as_ref(), &names.serving_secret);
         let write = match step {
-            Step::Wait(_) => return Ok(None),
-            Step::CreateAuthority(reason) => {
+            CertificateStep::Wait(_) => return Ok(None),
+            CertificateStep::CreateAuthority(reason) => {
                 let pair = create_authority(&names.hosts, settings.authority_validity(now))?;
                 let known = match reason {
-                    Reason::Distrusted => Vec::new(),
+                    IssueReason::Distrusted => Vec::new(),
                     _ => self.known_authorities(bundles, now),
                 };
                 replace_authority(&mut authority, pair, &known);
                 Write::Authority(authority)
             }
-            Step::RepairBundle => {
+            CertificateStep::RepairBundle => {
                 let own = String::from_utf8_lossy(data(self.authority.as_ref(), CERTIFICATE)).into_owned();
                 let (known, _) = Certificate::all_in(data(self.authority.as_ref(), BUNDLE));
                 set(&mut authority, BUNDLE, bundle(&own, &valid(known, now)));
                 Write::Authority(authority)
             }
-            Step::NoteTrust => {
+            CertificateStep::NoteTrust => {
                 annotations(&mut authority).insert(TRUSTED_SINCE.into(), now.to_string());
                 Write::Authority(authority)
             }
-            Step::DropOthers => {
+            CertificateStep::DropOthers => {
                 let own = data(self.authority.as_ref(), CERTIFICATE).to_vec();
                 set(&mut authority, BUNDLE, own);
                 annotations(&mut authority).remove(TRUSTED_SINCE);
                 Write::Authority(authority)
             }
-            Step::SignServing(_) => {
+            CertificateStep::SignServing(_) => {
                 // `next_step` asks for it only where the authority can sign; if it ended since, the next round heals it.
                 let Ok(signer) = self.signing_authority(now) else {
                     return Ok(None);
@@ -161,7 +165,7 @@ impl Secrets {
                 obey(&mut serving, ROTATE, ROTATED);
                 Write::Serving(serving)
             }
-            Step::CopyBundle => {
+            CertificateStep::CopyBundle => {
                 set(&mut serving, BUNDLE, data(self.authority.as_ref(), BUNDLE).to_vec());
                 Write::Serving(serving)
             }
@@ -169,10 +173,10 @@ impl Secrets {
         Ok(Some(write))
     }
 
-    fn signing_authority(&self, now: Timestamp) -> Result<Authority, Reason> {
+    fn signing_authority(&self, now: Timestamp) -> Result<Authority, IssueReason> {
         let secret = self.authority.as_ref();
         if data(secret, CERTIFICATE).is_empty() && data(secret, KEY).is_empty() {
-            return Err(Reason::Missing);
+            return Err(IssueReason::Missing);
         }
         Authority::read(data(secret, CERTIFICATE), data(secret, KEY), now)
     }
@@ -183,21 +187,21 @@ impl Secrets {
         trusted: &[Certificate],
         names: &Names,
         now: Timestamp,
-    ) -> Result<Serving, Reason> {
+    ) -> Result<ServingState, IssueReason> {
         let serving = read_serving(self.serving.as_ref(), now)?;
         let by_authority = authority.is_some_and(|authority| authority.signed(&serving, now));
-        if !by_authority && !trusted.iter().any(|other| other.signed(&serving, now)) {
-            return Err(Reason::NotTrusted);
+        if !by_authority && !trusted.iter().any(|other| signed_by(other, &serving, now)) {
+            return Err(IssueReason::NotTrusted);
         }
-        Ok(Serving {
+        Ok(ServingState {
             validity: serving.validity,
             by_authority,
-            names_fit: serving.names_exactly(&names.hosts),
+            names_fit: serving.names() == names.hosts.iter().cloned().collect::<BTreeSet<_>>(),
         })
     }
 
     /// Whatever may have signed the serving certificate that webhooks show at the moment.
-    fn known_authorities(&self, bundles: &Bundles, now: Timestamp) -> Vec<Certificate> {
+    fn known_authorities(&self, bundles: &TrustBundles, now: Timestamp) -> Vec<Certificate> {
         let own = [
             (&self.authority, CERTIFICATE),
             (&self.authority, BUNDLE),
@@ -219,11 +223,12 @@ fn trusted_by_all(authority: &Authority, bundles: &[Vec<u8>]) -> bool {
     })
 }
 
-fn read_serving(secret: Option<&Secret>, now: Timestamp) -> Result<Certificate, Reason> {
+fn read_serving(secret: Option<&Secret>, now: Timestamp) -> Result<Arc<Certificate>, IssueReason> {
     if data(secret, CERTIFICATE).is_empty() && data(secret, KEY).is_empty() {
-        return Err(Reason::Missing);
+        return Err(IssueReason::Missing);
     }
-    Certificate::read(data(secret, CERTIFICATE), data(secret, KEY), now)
+    let pair = CertificatePair::parse(data(secret, CERTIFICATE), data(secret, KEY), now)?;
+    Ok(pair.certificate().clone())
 }
 
 fn valid(certificates: Vec<Certificate>, now: Timestamp) -> Vec<Certificate> {
@@ -257,7 +262,7 @@ fn requested(secret: Option<&Secret>, wish: &str, done: &str) -> bool {
 }
 
 /// Makes this pair the authority, beside those that are known.
-fn replace_authority(authority: &mut Secret, pair: Pair, known: &[Certificate]) {
+fn replace_authority(authority: &mut Secret, pair: IssuedPair, known: &[Certificate]) {
     set(authority, BUNDLE, bundle(&pair.certificate, known));
     set(authority, CERTIFICATE, pair.certificate);
     set(authority, KEY, pair.key);

@@ -1,8 +1,8 @@
 //! The comparison of what a pod has with what the policies give it now.
 
 use super::{
-    Assessment, PolicyShare, State,
-    pod::{Mark, Pod},
+    Assessment, PodState, PolicyShare,
+    pod::{KeptPod, Mark},
 };
 use crate::spiffe_ids::SpiffeIds;
 use jiff::Timestamp;
@@ -31,7 +31,7 @@ pub(crate) struct Assessor<'a> {
 
 impl Assessor<'_> {
     /// What a pod should get.
-    pub(crate) fn decide(&self, pod: &Pod, now: Timestamp) -> Decision {
+    pub(crate) fn decide(&self, pod: &KeptPod, now: Timestamp) -> Decision {
         self.decide_with(pod.facts(), now)
     }
 
@@ -43,7 +43,7 @@ impl Assessor<'_> {
     /// Compares what a pod should get with what it has. `effective_since` tells since when a policy says what it says.
     pub(crate) fn assess(
         &self,
-        pod: &Pod,
+        pod: &KeptPod,
         now: Timestamp,
         effective_since: impl Fn(&PolicyName) -> Timestamp,
     ) -> Assessment {
@@ -64,7 +64,7 @@ impl Assessor<'_> {
 
     fn assess_grant(
         &self,
-        pod: &Pod,
+        pod: &KeptPod,
         now: Timestamp,
         effective_since: impl Fn(&PolicyName) -> Timestamp,
     ) -> Assessment {
@@ -73,17 +73,17 @@ impl Assessor<'_> {
         let assessment = match (decision, &pod.record) {
             (Decision::Granted(granted), _) => self.assess_granted(pod, &granted, now, effective_since),
             (_, Some(record)) => Assessment {
-                state: Some(State::Outdated),
+                state: Some(PodState::Outdated),
                 shares: record
                     .policies
                     .iter()
-                    .map(|policy| share(policy, State::Outdated, false))
+                    .map(|policy| share(policy, PodState::Outdated, false))
                     .collect(),
                 ..Assessment::default()
             },
             // It had to be reviewed, and nobody did.
             (Decision::Denied(_), None) if pod.asks() && pod.mark().is_none() => Assessment {
-                state: Some(State::Missed),
+                state: Some(PodState::Missed),
                 ..Assessment::default()
             },
             (Decision::Denied(_) | Decision::Untouched(_), None) => Assessment::default(),
@@ -93,7 +93,7 @@ impl Assessor<'_> {
 
     fn assess_granted(
         &self,
-        pod: &Pod,
+        pod: &KeptPod,
         granted: &Granted,
         now: Timestamp,
         effective_since: impl Fn(&PolicyName) -> Timestamp,
@@ -101,12 +101,12 @@ impl Assessor<'_> {
         let wanted = wanted(pod, granted);
         let state_for = |policy: Option<&PolicyName>| match &pod.record {
             Some(record) if *record.hash == *wanted => match &pod.sidecar {
-                None if record.sidecar => State::Missed,
-                Some(image) if *image != self.settings.sidecar.image => State::Outdated,
-                _ => State::Injected,
+                None if record.sidecar => PodState::Missed,
+                Some(image) if *image != self.settings.sidecar.image => PodState::Outdated,
+                _ => PodState::Injected,
             },
-            None if self.should_have_been_injected(pod, policy, &effective_since) => State::Missed,
-            _ => State::Outdated,
+            None if self.should_have_been_injected(pod, policy, &effective_since) => PodState::Missed,
+            _ => PodState::Outdated,
         };
 
         let from_spiffe = granted
@@ -114,7 +114,7 @@ impl Assessor<'_> {
             .iter()
             .any(|granted| granted.grant.source == TokenSource::Spiffe);
         let mut shares = BTreeMap::new();
-        let mut state = State::Injected;
+        let mut state = PodState::Injected;
         for granted in &granted.containers {
             let policy = granted.grant.policy.as_ref();
             let found = state_for(policy);
@@ -129,7 +129,7 @@ impl Assessor<'_> {
                 .into_iter()
                 .map(|(policy, state)| share(policy, state, true))
                 .collect(),
-            lacks_for_certain: state == State::Missed && self.lacks_for_certain(pod, now, &effective_since),
+            lacks_for_certain: state == PodState::Missed && self.lacks_for_certain(pod, now, &effective_since),
             without_spiffe_id: from_spiffe
                 && !self
                     .spiffe_ids
@@ -141,7 +141,7 @@ impl Assessor<'_> {
     /// Whether a pod without any grant should have got one when it was created.
     fn should_have_been_injected(
         &self,
-        pod: &Pod,
+        pod: &KeptPod,
         policy: Option<&PolicyName>,
         effective_since: impl Fn(&PolicyName) -> Timestamp,
     ) -> bool {
@@ -158,7 +158,7 @@ impl Assessor<'_> {
     /// Whether all that gives the pod a role now did so when it was created.
     fn was_in_force(
         &self,
-        pod: &Pod,
+        pod: &KeptPod,
         policy: Option<&PolicyName>,
         effective_since: impl Fn(&PolicyName) -> Timestamp,
     ) -> bool {
@@ -173,7 +173,12 @@ impl Assessor<'_> {
     /// Whether it should have had a grant also without its labels and annotations, which may be others than at admission.
     ///
     /// A policy that selects pods by their labels says nothing for certain.
-    fn lacks_for_certain(&self, pod: &Pod, now: Timestamp, effective_since: impl Fn(&PolicyName) -> Timestamp) -> bool {
+    fn lacks_for_certain(
+        &self,
+        pod: &KeptPod,
+        now: Timestamp,
+        effective_since: impl Fn(&PolicyName) -> Timestamp,
+    ) -> bool {
         let selects_any = |name: &PolicyName| {
             let mut subjects = self.policy(name).into_iter().flat_map(|policy| &policy.subjects);
             subjects
@@ -193,7 +198,7 @@ impl Assessor<'_> {
 
     /// The policy that is over and gave the pod what it has, if its pods are to be evicted then. A policy that is gone says
     /// nothing about it any more.
-    fn expired(&self, pod: &Pod, decision: &Decision, now: Timestamp) -> Option<PolicyName> {
+    fn expired(&self, pod: &KeptPod, decision: &Decision, now: Timestamp) -> Option<PolicyName> {
         let record = pod.record.as_ref().filter(|record| record.is_proven)?;
         if let Decision::Granted(granted) = decision
             && *record.hash == *wanted(pod, granted)
@@ -207,7 +212,7 @@ impl Assessor<'_> {
         over.next().map(|policy| policy.name.clone())
     }
 
-    fn holds_ungranted_token(&self, pod: &Pod, now: Timestamp) -> bool {
+    fn holds_ungranted_token(&self, pod: &KeptPod, now: Timestamp) -> bool {
         if !pod.has_token_volumes() || !self.settings.lock.applies_to(self.context.namespace) {
             return false;
         }
@@ -228,7 +233,7 @@ impl Assessor<'_> {
 }
 
 /// The fingerprint that the record of a pod would have with this grant.
-fn wanted(pod: &Pod, granted: &Granted) -> String {
+fn wanted(pod: &KeptPod, granted: &Granted) -> String {
     let facts = pod.lasting_facts();
     let name = |container: usize| facts.containers.get(container).map_or("", |container| container.name);
     let grants = granted
@@ -238,7 +243,7 @@ fn wanted(pod: &Pod, granted: &Granted) -> String {
     fingerprint(&pod.service_account, grants)
 }
 
-fn share(policy: &PolicyName, state: State, grants: bool) -> PolicyShare {
+fn share(policy: &PolicyName, state: PodState, grants: bool) -> PolicyShare {
     PolicyShare {
         policy: policy.clone(),
         state,

@@ -1,6 +1,6 @@
 //! The number of pods in each state.
 
-use super::State;
+use super::PodState;
 
 /// How many pods stand how to a policy, or to all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,14 +19,14 @@ pub(crate) struct PodCounts {
 
 impl PodCounts {
     /// Counts a pod in, or out by -1.
-    pub(crate) fn add(&mut self, state: State, matched: bool, by: i64) {
+    pub(crate) fn add(&mut self, state: PodState, matched: bool, by: i64) {
         if matched {
             self.matched += by;
         }
         match state {
-            State::Injected => self.injected += by,
-            State::Missed => self.missed += by,
-            State::Outdated => self.outdated += by,
+            PodState::Injected => self.injected += by,
+            PodState::Missed => self.missed += by,
+            PodState::Outdated => self.outdated += by,
         }
     }
 }

@@ -8,14 +8,14 @@ mod watched;
 
 pub(crate) use assess::Assessor;
 pub(crate) use counts::PodCounts;
-pub(crate) use pod::Pod;
+pub(crate) use pod::KeptPod;
 pub(crate) use watched::WatchedPod;
 
 use tokenscope_core::PolicyName;
 
 /// How a pod stands to what it should have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum State {
+pub(crate) enum PodState {
     /// It has it.
     Injected,
     /// It was created before it was meant to have it: a restart would change it.
@@ -28,7 +28,7 @@ pub(crate) enum State {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Assessment {
     /// How it stands; none where it has and should have nothing.
-    pub(crate) state: Option<State>,
+    pub(crate) state: Option<PodState>,
     /// For which policies it counts.
     pub(crate) shares: Box<[PolicyShare]>,
     /// Whether a missed pod should have had its credentials whatever its labels and annotations say, so that another one in
@@ -48,7 +48,7 @@ pub(crate) struct PolicyShare {
     /// The policy.
     pub(crate) policy: PolicyName,
     /// How the pod stands to it.
-    pub(crate) state: State,
+    pub(crate) state: PodState,
     /// Whether the policy grants the pod something now; otherwise it did once.
     pub(crate) grants: bool,
 }

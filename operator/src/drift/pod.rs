@@ -9,7 +9,7 @@ use tokenscope_core::{
 
 /// What is kept of a pod.
 #[derive(Clone, Debug)]
-pub(crate) struct Pod {
+pub(crate) struct KeptPod {
     pub(crate) name: Box<str>,
     pub(crate) uid: Box<str>,
     pub(crate) created: Timestamp,
@@ -23,7 +23,7 @@ pub(crate) struct Pod {
     /// The annotations that decide; likewise.
     pub(super) annotations: Pairs<Box<str>>,
     pub(super) annotation_count: usize,
-    pub(super) containers: Box<[Container]>,
+    pub(super) containers: Box<[KeptContainer]>,
     /// The bounds of a review that it exceeds.
     pub(super) beyond: Box<[Beyond]>,
     /// Volumes that hold tokens of an audience, or whose CSI driver may get one.
@@ -72,7 +72,7 @@ pub(crate) struct Record {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Container {
+pub(super) struct KeptContainer {
     pub(super) name: Box<str>,
     pub(super) own_role: Own,
     pub(super) own_token_file: bool,
@@ -85,7 +85,7 @@ pub(super) enum Own {
     Indirect,
 }
 
-impl Pod {
+impl KeptPod {
     /// The facts that a decision looks at.
     pub(crate) fn facts(&self) -> PodFacts<'_> {
         PodFacts {

@@ -1,7 +1,7 @@
 //! From a pod's JSON to what is kept of it.
 
 use super::{
-    pod::{Container, Mark, Own, Pod, Record},
+    pod::{KeptContainer, KeptPod, Mark, Own, Record},
     volumes::KeptVolume,
 };
 use jiff::Timestamp;
@@ -14,18 +14,18 @@ use tokenscope_index::DEFAULT_SERVICE_ACCOUNT;
 
 /// A pod as a watch delivers it.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(from = "Wire")]
+#[serde(from = "WirePod")]
 pub(crate) struct WatchedPod {
     /// Name, namespace and version only.
     metadata: ObjectMeta,
     /// Its namespace.
     pub(crate) namespace: Box<str>,
     /// The rest.
-    pub(crate) pod: Pod,
+    pub(crate) pod: KeptPod,
 }
 
 #[derive(Deserialize)]
-struct Wire {
+struct WirePod {
     metadata: WireMetadata,
     #[serde(default)]
     spec: Option<pod::Spec<Box<str>>>,
@@ -77,8 +77,8 @@ impl WireStatus {
     }
 }
 
-impl From<Wire> for WatchedPod {
-    fn from(wire: Wire) -> Self {
+impl From<WirePod> for WatchedPod {
+    fn from(wire: WirePod) -> Self {
         let WireMetadata {
             name,
             namespace,
@@ -115,7 +115,7 @@ impl From<Wire> for WatchedPod {
         Self {
             metadata,
             namespace,
-            pod: Pod {
+            pod: KeptPod {
                 name,
                 uid,
                 created: creation_timestamp.map_or(Timestamp::UNIX_EPOCH, |Time(at)| at),
@@ -192,9 +192,9 @@ fn what_decides(pod: &pod::Pod<Box<str>>, record: Option<&GrantRecord<'_>>) -> (
     }
 }
 
-fn containers(pod: &pod::Pod<Box<str>>, record: Option<&GrantRecord<'_>>) -> Box<[Container]> {
+fn containers(pod: &pod::Pod<Box<str>>, record: Option<&GrantRecord<'_>>) -> Box<[KeptContainer]> {
     let facts = pod.facts(record);
-    let containers = facts.containers.iter().map(|container| Container {
+    let containers = facts.containers.iter().map(|container| KeptContainer {
         name: container.name.into(),
         own_role: match container.own_role {
             OwnRole::Absent => Own::Absent,
@@ -259,7 +259,7 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn read(mut object: Value) -> Pod {
+    fn read(mut object: Value) -> KeptPod {
         object["metadata"]["name"] = "orders-1".into();
         serde_json::from_value::<WatchedPod>(object).unwrap().pod
     }

@@ -15,12 +15,12 @@ use kube::{
     runtime::watcher::Event,
 };
 use tokenscope_core::{TokenSource, annotations};
-use tokenscope_index::{Annotations, NamespaceLabels, Update};
+use tokenscope_index::{KeptAnnotations, NamespaceLabels, Update};
 
 /// A service account with an annotation that can change a decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Annotated {
-    pub(super) annotations: Annotations,
+pub(super) struct AnnotatedAccount {
+    pub(super) annotations: KeptAnnotations,
     /// Since when it has them, at the latest.
     pub(super) since: Timestamp,
 }
@@ -105,7 +105,7 @@ fn is_left_alone(namespace: &str, own_namespace: &str) -> bool {
 }
 
 /// What matters of a service account, if anything does.
-fn annotated(metadata: &ObjectMeta) -> Option<Annotated> {
+fn annotated(metadata: &ObjectMeta) -> Option<AnnotatedAccount> {
     let written = metadata
         .managed_fields
         .iter()
@@ -115,8 +115,8 @@ fn annotated(metadata: &ObjectMeta) -> Option<Annotated> {
         .filter_map(|entry| entry.time.as_ref())
         .map(|Time(at)| *at)
         .max();
-    let annotations = Annotations::of(metadata);
-    (!annotations.is_empty()).then(|| Annotated {
+    let annotations = KeptAnnotations::of(metadata);
+    (!annotations.is_empty()).then(|| AnnotatedAccount {
         annotations,
         since: since.unwrap_or_else(|| created(metadata)),
     })

@@ -23,12 +23,12 @@ pub(crate) use findings::{Cause, Finding, Report, Siblings};
 pub(crate) use shared::SharedIndex;
 
 use crate::{
-    drift::{Pod, PodCounts},
+    drift::{KeptPod, PodCounts},
     issuer::Issuer,
     spiffe_ids::SpiffeIds,
 };
 use assessments::Assessments;
-use contents::Annotated;
+use contents::AnnotatedAccount;
 use dirty::Dirty;
 use jiff::Timestamp;
 use policies::PolicyObject;
@@ -60,8 +60,8 @@ pub(crate) struct Index {
     spiffe_ids: SpiffeIds,
     csi_drivers: CsiDrivers,
     namespaces: Store<NamespaceLabels>,
-    service_accounts: Store<Annotated>,
-    pods: Store<Pod>,
+    service_accounts: Store<AnnotatedAccount>,
+    pods: Store<KeptPod>,
     policies: PolicyIndex,
     objects: BTreeMap<PolicyName, PolicyObject>,
     /// Namespaces of which not all is kept, so that nothing in them is assessed.

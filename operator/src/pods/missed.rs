@@ -17,12 +17,12 @@ const REMEMBERED: usize = 4096;
 
 /// Which pods were told of.
 #[derive(Default)]
-pub(super) struct Progress {
+pub(super) struct ReportedPods {
     told: HashSet<Box<str>>,
     told_owners: HashSet<Box<str>>,
 }
 
-impl Progress {
+impl ReportedPods {
     /// Whether the pod of this UID was told of.
     pub(super) fn is_told(&self, uid: &str) -> bool {
         self.told.contains(uid)
@@ -67,7 +67,7 @@ pub(super) fn notices(namespace: &str, report: &Report, with_owner: bool) -> Vec
 
 fn notice(namespace: &str, about: &OwnerReference<Box<str>>, message: String) -> Notice {
     Notice {
-        name: format!("tokenscope-missed.{}", about.uid),
+        name: Some(format!("tokenscope-missed.{}", about.uid)),
         about: ObjectReference {
             api_version: Some(about.api_version.to_string()),
             kind: Some(about.kind.to_string()),
@@ -76,7 +76,8 @@ fn notice(namespace: &str, about: &OwnerReference<Box<str>>, message: String) ->
             namespace: Some(namespace.into()),
             ..ObjectReference::default()
         },
-        reason: EventReason::CredentialsMissed,
+        verified_as: None,
+        reason: EventReason::CredentialsMissed.as_str(),
         message,
     }
 }
@@ -87,7 +88,7 @@ mod tests {
 
     #[test]
     fn what_is_no_longer_missed_is_forgotten() {
-        let mut progress = Progress::default();
+        let mut progress = ReportedPods::default();
         progress.note_told("a");
         progress.keep(|uid| uid == "b");
         assert!(!progress.is_told("a"));

@@ -62,12 +62,12 @@ enum Ended {
     Probe(Result<(), probe::Error>),
 }
 
-type Running = FuturesUnordered<BoxFuture<'static, Ended>>;
+type RunningRequests = FuturesUnordered<BoxFuture<'static, Ended>>;
 
 /// What the task remembers as long as this process writes.
 #[derive(Default)]
-struct Progress {
-    told: missed::Progress,
+struct PodProgress {
+    told: missed::ReportedPods,
     evicted: Pace,
     evidence: Evidence,
 }
@@ -75,7 +75,7 @@ struct Progress {
 impl PodController {
     /// Runs until `stop`, and ends the requests that have begun.
     pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), Infallible> {
-        let (mut running, mut progress) = (Running::new(), Progress::default());
+        let (mut running, mut progress) = (RunningRequests::new(), PodProgress::default());
         let mut changed = self.index.subscribe();
         let (mut last, mut wake, mut leads) = (Instant::now(), Instant::now(), false);
         loop {
@@ -99,7 +99,7 @@ impl PodController {
             wake = last + TICK;
             if self.leader.is_leader() != leads {
                 leads = !leads;
-                progress = Progress::default();
+                progress = PodProgress::default();
             }
             let index = self.index.lock().await;
             if leads && index.waits_for().is_none() {
@@ -113,7 +113,13 @@ impl PodController {
     }
 
     /// Tells of missed pods, evicts one where that is allowed, and answers how long nothing more can be done.
-    fn deal_with(&self, index: &Index, running: &Running, progress: &mut Progress, now: Timestamp) -> Duration {
+    fn deal_with(
+        &self,
+        index: &Index,
+        running: &RunningRequests,
+        progress: &mut PodProgress,
+        now: Timestamp,
+    ) -> Duration {
         let uids: HashSet<&str> = index.findings().map(|(_, finding)| &*finding.uid).collect();
         progress.told.keep(|uid| uids.contains(uid));
         let evicts = self.evict(index, running, progress, now);
@@ -122,7 +128,7 @@ impl PodController {
     }
 
     /// Evicts a pod if one may be evicted now; answers whether there is one to be evicted at some time.
-    fn evict(&self, index: &Index, running: &Running, progress: &mut Progress, now: Timestamp) -> bool {
+    fn evict(&self, index: &Index, running: &RunningRequests, progress: &mut PodProgress, now: Timestamp) -> bool {
         let mut candidates = self.candidates(index).peekable();
         if candidates.peek().is_none() {
             return false;
@@ -166,7 +172,7 @@ impl PodController {
         })
     }
 
-    fn tell_of_missed(&self, index: &Index, progress: &mut Progress, now: Timestamp) -> Duration {
+    fn tell_of_missed(&self, index: &Index, progress: &mut PodProgress, now: Timestamp) -> Duration {
         let mut pause = TICK;
         let missed = index.findings().filter(|(_, finding)| finding.cause == Cause::Missed);
         for (key, finding) in missed {
@@ -192,7 +198,7 @@ impl PodController {
         pause
     }
 
-    fn note(&self, ended: Ended, progress: &mut Progress) {
+    fn note(&self, ended: Ended, progress: &mut PodProgress) {
         match ended {
             Ended::Eviction(key, finding, result) => self.note_eviction(&key, &finding, result, &mut progress.evicted),
             Ended::Probe(result) => Self::note_answer(&result, &mut progress.evidence),

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    events::Notice,
+    events::{self, EventWriter},
     index::{IndexEvent, Installation},
     issuer::Issuer,
     spiffe_ids::SpiffeIds,
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokenscope_core::Settings;
 use tokenscope_fixtures::ORDERS as ROLE;
 use tokenscope_platform::{health::Gates, lease::Claim};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 fn now() -> Timestamp {
     "2026-11-22T10:00:00Z".parse().unwrap()
@@ -62,17 +62,19 @@ fn index(pods: &[Value]) -> Index {
     index
 }
 
-fn controller(index: Index) -> (PodController, mpsc::Receiver<Notice>) {
-    let (sender, notices) = mpsc::channel(64);
+fn controller(index: Index) -> (PodController, EventWriter) {
     let (_, claim) = watch::channel(Claim::default());
     let (_, bundles) = watch::channel(None);
     let gates = Gates::default();
     let metrics = Arc::new(Metrics::default());
+    let client = Client::try_from(Config::new("http://127.0.0.1:9".parse().unwrap())).unwrap();
+    let leader = Leader::new(claim);
+    let (sender, notices) = events::queue(client.clone(), leader.clone(), "operator-0", metrics.clone());
     let controller = PodController {
-        client: Client::try_from(Config::new("http://127.0.0.1:9".parse().unwrap())).unwrap(),
-        leader: Leader::new(claim),
+        client,
+        leader,
         index: SharedIndex::new(index),
-        events: EventSender::new(sender, metrics.clone()),
+        events: sender,
         evictions: Evictions {
             missed: true,
             expired: false,
@@ -114,7 +116,7 @@ async fn a_pod_is_evicted_only_after_the_webhook_itself_has_answered_whatever_po
     ];
     let (controller, _notices) = controller(index(&[&[missed], &forged[..]].concat()));
     let index = controller.index.lock().await;
-    let (running, mut progress) = (Running::new(), Progress::default());
+    let (running, mut progress) = (RunningRequests::new(), PodProgress::default());
     let settled = now() + SignedDuration::from_secs(10);
 
     controller.deal_with(&index, &running, &mut progress, settled);
@@ -135,12 +137,11 @@ async fn a_pod_is_evicted_only_after_the_webhook_itself_has_answered_whatever_po
 
 #[tokio::test]
 async fn the_webhook_is_not_asked_where_nothing_is_to_be_evicted() {
-    let (mut controller, mut notices) =
-        controller(index(&[pod("missed", "2026-11-22T07:00:00Z", &json!({}), &json!({}))]));
+    let (mut controller, notices) = controller(index(&[pod("missed", "2026-11-22T07:00:00Z", &json!({}), &json!({}))]));
     controller.evictions.missed = false;
     let index = controller.index.lock().await;
-    let (running, mut progress) = (Running::new(), Progress::default());
+    let (running, mut progress) = (RunningRequests::new(), PodProgress::default());
     controller.deal_with(&index, &running, &mut progress, now() + SignedDuration::from_secs(10));
     assert_eq!(running.len(), 0);
-    assert!(notices.try_recv().is_ok(), "it is told of all the same");
+    assert!(notices.next_notice().is_some(), "it is told of all the same");
 }

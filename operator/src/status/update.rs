@@ -1,11 +1,17 @@
 //! Writing a policy's status, and nothing else of it.
+//!
+//! The status is put in place as a whole, by a JSON patch: what is not in it is gone, whoever wrote it. Server-side apply would
+//! say the same, but the API server applies nothing to an object that does not fit its schema, and just such a policy must be
+//! told that it is malformed (docs/adr/0017).
 
+use crate::FIELD_MANAGER;
+use json_patch::{AddOperation, PatchOperation, TestOperation, jsonptr::PointerBuf};
 use kube::{
     Api, Client,
     api::{Patch, PatchParams},
     core::DynamicObject,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use tokenscope_core::PolicyName;
 use tokenscope_crds::{read, v1alpha1::PolicyStatus};
 
@@ -21,71 +27,54 @@ pub(crate) async fn update_status(
         Some(namespace) => Api::namespaced_with(client, namespace, &namespaced),
         None => Api::all_with(client, &cluster),
     };
+    let params = PatchParams::apply(FIELD_MANAGER);
     let patch = patch(uid, status).map_err(kube::Error::SerdeError)?;
-    api.patch_status(name.name(), &PatchParams::default(), &Patch::Merge(patch))
-        .await
+    api.patch_status(name.name(), &params, &Patch::<()>::Json(patch)).await
 }
 
-/// A merge patch leaves alone what it does not mention (RFC 7386), so what is not there is mentioned as null.
-fn patch(uid: Option<&str>, status: &PolicyStatus) -> Result<Value, serde_json::Error> {
-    const FIELDS: [&str; 11] = [
-        "observedGeneration",
-        "generationObservedAt",
-        "conditions",
-        "matchedPods",
-        "injectedPods",
-        "missedPods",
-        "outdatedPods",
-        "ungrantedTokenPods",
-        "ungrantedTokenPodNames",
-        "lockedTokenCsiDrivers",
-        "trustPolicies",
-    ];
-    let mut status = serde_json::to_value(status)?;
-    if let Value::Object(fields) = &mut status {
-        for field in FIELDS {
-            fields.entry(field).or_insert(Value::Null);
-        }
-    }
-    Ok(json!({"metadata": {"uid": uid}, "status": status}))
+fn patch(uid: Option<&str>, status: &PolicyStatus) -> Result<json_patch::Patch, serde_json::Error> {
+    let same_object = uid.map(|uid| {
+        PatchOperation::Test(TestOperation {
+            path: PointerBuf::from_tokens(["metadata", "uid"]),
+            value: json!(uid),
+        })
+    });
+    // It replaces what is there (RFC 6902, 4.1).
+    let status = PatchOperation::Add(AddOperation {
+        path: PointerBuf::from_tokens(["status"]),
+        value: serde_json::to_value(status)?,
+    });
+    Ok(json_patch::Patch(same_object.into_iter().chain([status]).collect()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use jiff::Timestamp;
-    use tokenscope_crds::{
-        conditions::{Reason, condition},
-        v1alpha1::TrustPolicy,
-    };
 
     #[test]
-    fn what_is_gone_is_removed_and_nothing_is_forgotten() {
-        let empty = patch(Some("u"), &PolicyStatus::default()).unwrap();
-        let fields = empty["status"].as_object().unwrap();
-        assert!(fields.values().all(Value::is_null));
-
-        let full = PolicyStatus {
-            observed_generation: Some(1),
-            generation_observed_at: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
-                Timestamp::UNIX_EPOCH,
-            )),
-            conditions: vec![condition(Reason::Valid, "", None, Timestamp::UNIX_EPOCH)],
+    fn the_status_is_replaced_as_a_whole_and_on_this_object_only() {
+        let status = PolicyStatus {
             matched_pods: Some(1),
-            injected_pods: Some(1),
-            missed_pods: Some(0),
-            outdated_pods: Some(0),
-            ungranted_token_pods: Some(1),
-            ungranted_token_pod_names: vec!["a".into()],
-            locked_token_csi_drivers: vec!["b".into()],
-            trust_policies: vec![TrustPolicy::default()],
+            ..PolicyStatus::default()
         };
-        let full = serde_json::to_value(full).unwrap();
-        let all: Vec<&String> = full.as_object().unwrap().keys().collect();
+        let patch = patch(Some("u"), &status).unwrap();
+        let before = json!({"metadata": {"uid": "u"}, "spec": "any", "status": {"missedPods": 7, "unknown": [1]}});
+
+        let mut object = before.clone();
+        json_patch::patch(&mut object, &patch).unwrap();
         assert_eq!(
-            all,
-            fields.keys().collect::<Vec<_>>(),
-            "a new field belongs into the list"
+            object,
+            json!({"metadata": {"uid": "u"}, "spec": "any", "status": {"matchedPods": 1}})
         );
+
+        for mut other in [
+            json!({"metadata": {"uid": "u"}, "status": "malformed"}),
+            json!({"metadata": {"uid": "u"}}),
+        ] {
+            json_patch::patch(&mut other, &patch).unwrap();
+            assert_eq!(other["status"], json!({"matchedPods": 1}));
+        }
+        let mut other = json!({"metadata": {"uid": "another"}, "status": {}});
+        assert!(json_patch::patch(&mut other, &patch).is_err());
     }
 }

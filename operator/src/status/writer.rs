@@ -42,13 +42,13 @@ pub(crate) struct StatusWriter {
 }
 
 /// A write that has ended.
-struct Written {
+struct EndedWrite {
     name: PolicyName,
     uid: Option<String>,
     result: Result<DynamicObject, kube::Error>,
 }
 
-type InFlight = FuturesUnordered<BoxFuture<'static, Written>>;
+type InFlight = FuturesUnordered<BoxFuture<'static, EndedWrite>>;
 
 impl StatusWriter {
     /// Runs until `stop`, and ends the writes that have begun.
@@ -114,14 +114,14 @@ impl StatusWriter {
             let (client, uid) = (self.client.clone(), index.uid(&name).map(str::to_owned));
             in_flight.push(Box::pin(async move {
                 let result = update_status(client, &name, uid.as_deref(), &wanted).await;
-                Written { name, uid, result }
+                EndedWrite { name, uid, result }
             }));
         }
         false
     }
 
-    async fn note(&self, written: Written, pacing: &mut Pacing) {
-        let Written { name, uid, result } = written;
+    async fn note(&self, written: EndedWrite, pacing: &mut Pacing) {
+        let EndedWrite { name, uid, result } = written;
         let now = Instant::now();
         let mut index = self.index.lock().await;
         let outcome = match result {
@@ -154,7 +154,7 @@ impl StatusWriter {
 /// one beside fields that its schema, as it is now, doesn't allow.
 fn unwritten(policy: &PolicyName, uid: Option<&str>, error: &str) -> Notice {
     Notice {
-        name: format!("tokenscope-status.{}", uid.unwrap_or_else(|| policy.name())),
+        name: Some(format!("tokenscope-status.{}", uid.unwrap_or_else(|| policy.name()))),
         about: ObjectReference {
             api_version: Some(format!("{GROUP}/v1alpha1")),
             kind: Some(policy.kind().into()),
@@ -163,7 +163,8 @@ fn unwritten(policy: &PolicyName, uid: Option<&str>, error: &str) -> Notice {
             namespace: policy.namespace().map(str::to_owned),
             ..ObjectReference::default()
         },
-        reason: EventReason::StatusNotWritten,
+        verified_as: None,
+        reason: EventReason::StatusNotWritten.as_str(),
         message: format!("its status can't be written: {error}; if it names a field of the policy, correct that field"),
     }
 }

@@ -74,12 +74,12 @@ pub(crate) async fn run(
 
 async fn discover(client: &Client) -> Result<String, Error> {
     #[derive(Deserialize)]
-    struct Discovery {
+    struct IssuerDiscovery {
         #[serde(default)]
         issuer: String,
     }
     let request = http::Request::get(DISCOVERY).body(Vec::new())?;
-    let discovery: Discovery = client.request(request).await?;
+    let discovery: IssuerDiscovery = client.request(request).await?;
     if discovery.issuer.is_empty() {
         return Err(Error::NoIssuer);
     }

@@ -21,22 +21,22 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
-use super::crowd::{Activity, GiveWay, Place, Running};
+use super::crowd::{Activity, ConnectionSlot, GiveWay, RunningRequest};
 use super::{Limits, Protocol};
 
 /// How long an idle connection that gives way has to say so: a client whose request crosses that word would see it fail.
 const GOODBYE: Duration = Duration::from_millis(100);
 
 /// What a connection needs besides its bytes.
-pub(super) struct Connection {
-    pub(super) place: Place,
+pub(super) struct ConnectionContext {
+    pub(super) place: ConnectionSlot,
     pub(super) limits: Limits,
     /// A permit for each connection that has given its place away and still says goodbye.
     pub(super) lingering: Arc<Semaphore>,
     pub(super) stop: CancellationToken,
 }
 
-impl Connection {
+impl ConnectionContext {
     pub(super) async fn run<F, S>(self, handshake: F, app: Router)
     where
         F: Future<Output = io::Result<(S, Protocol)>>,
@@ -57,7 +57,7 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let app = Observed {
+        let app = ObservedRouter {
             app,
             activity: self.place.activity().clone(),
             give_way: self.place.give_way(),
@@ -156,13 +156,13 @@ fn patience(activity: &Activity, limits: &Limits) -> Duration {
 }
 
 /// The router, and what its requests say of the connection.
-struct Observed {
+struct ObservedRouter {
     app: Router,
     activity: Activity,
     give_way: GiveWay,
 }
 
-impl hyper::service::Service<Request<Incoming>> for Observed {
+impl hyper::service::Service<Request<Incoming>> for ObservedRouter {
     type Response = Response<ObservedBody>;
     type Error = Infallible;
     type Future = Answering;
@@ -179,7 +179,7 @@ impl hyper::service::Service<Request<Incoming>> for Observed {
 /// A request on its way to its answer.
 struct Answering {
     answer: RouteFuture<Infallible>,
-    running: Option<Running>,
+    running: Option<RunningRequest>,
 }
 
 impl Future for Answering {
@@ -198,13 +198,13 @@ impl Future for Answering {
 /// An answer's body: the request runs until its last piece was written, not only until the protocol's buffers took it.
 struct ObservedBody {
     body: Body,
-    running: Option<Arc<Running>>,
+    running: Option<Arc<RunningRequest>>,
 }
 
 /// A piece of an answer.
 struct Piece {
     bytes: Bytes,
-    _running: Option<Arc<Running>>,
+    _running: Option<Arc<RunningRequest>>,
 }
 
 impl AsRef<[u8]> for Piece {

@@ -14,7 +14,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::eviction::{Members, Membership};
+use crate::eviction::{Evictable, Membership};
 use crate::metrics::Registry;
 
 /// How long a handshake or a request is spared: honest ones take some milliseconds.
@@ -49,13 +49,13 @@ impl ConnectionMetrics {
 pub(super) struct Crowd {
     slots: Arc<Semaphore>,
     most: usize,
-    members: Arc<Members<Activity>>,
+    members: Arc<Evictable<Activity>>,
     began: Instant,
     metrics: ConnectionMetrics,
 }
 
 /// A connection's place, until it is dropped.
-pub(super) struct Place {
+pub(super) struct ConnectionSlot {
     member: Membership<Activity>,
     open: Gauge,
     _slot: OwnedSemaphorePermit,
@@ -68,10 +68,10 @@ pub struct GiveWay(pub CancellationToken);
 
 /// What a connection does. Times are in milliseconds after the listener began.
 #[derive(Clone, Debug)]
-pub(super) struct Activity(Arc<Numbers>);
+pub(super) struct Activity(Arc<ActivityCounters>);
 
 #[derive(Debug)]
-struct Numbers {
+struct ActivityCounters {
     began: Instant,
     /// Requests that run, by whether they began in an even or an odd turn.
     running: [AtomicU32; 2],
@@ -93,7 +93,7 @@ impl Crowd {
     }
 
     /// A place for a new connection: where none is free, another connection gives way.
-    pub(super) async fn place(&self) -> Option<Place> {
+    pub(super) async fn place(&self) -> Option<ConnectionSlot> {
         let slot = if let Ok(slot) = self.slots.clone().try_acquire_owned() {
             slot
         } else {
@@ -101,7 +101,7 @@ impl Crowd {
             self.slots.clone().acquire_owned().await.ok()?
         };
         self.metrics.open.inc();
-        Some(Place {
+        Some(ConnectionSlot {
             member: self.members.join(Activity::new(self.began)),
             open: self.metrics.open.clone(),
             _slot: slot,
@@ -127,7 +127,7 @@ impl Crowd {
     }
 }
 
-impl Place {
+impl ConnectionSlot {
     pub(super) fn activity(&self) -> &Activity {
         &self.member
     }
@@ -143,7 +143,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.open.dec();
     }
@@ -151,7 +151,7 @@ impl Drop for Place {
 
 impl Activity {
     fn new(began: Instant) -> Self {
-        let this = Self(Arc::new(Numbers {
+        let this = Self(Arc::new(ActivityCounters {
             began,
             running: [AtomicU32::new(0), AtomicU32::new(0)],
             turn: AtomicUsize::new(0),
@@ -163,11 +163,11 @@ impl Activity {
     }
 
     /// A request runs until what this returns is dropped.
-    pub(super) fn request(&self) -> Running {
+    pub(super) fn request(&self) -> RunningRequest {
         let turn = self.0.turn.load(Ordering::Relaxed) % 2;
         self.0.running[turn].fetch_add(1, Ordering::Relaxed);
         self.touch();
-        Running {
+        RunningRequest {
             activity: self.clone(),
             turn,
         }
@@ -213,12 +213,12 @@ impl Activity {
 
 /// A request, from its headers to the last byte of its answer.
 #[derive(Debug)]
-pub(super) struct Running {
+pub(super) struct RunningRequest {
     activity: Activity,
     turn: usize,
 }
 
-impl Drop for Running {
+impl Drop for RunningRequest {
     fn drop(&mut self) {
         let numbers = &self.activity.0;
         numbers.finished.fetch_add(1, Ordering::Relaxed);

@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use connection::Connection;
+use connection::ConnectionContext;
 use crowd::Crowd;
 pub use crowd::{ConnectionMetrics, GiveWay};
 
@@ -108,7 +108,7 @@ pub(crate) async fn serve<H, F, S>(
         let Some(Some(place)) = stop.run_until_cancelled(crowd.place()).await else {
             break;
         };
-        let connection = Connection {
+        let connection = ConnectionContext {
             place,
             limits,
             lingering: lingering.clone(),

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::server::{self, Protocol};
 pub use crate::server::{ConnectionMetrics, GiveWay, Limits};
-pub use certificate::{CertificateInfo, Error, ServingCertificate};
+pub use certificate::ServingCertificate;
 pub use clients::{Clients, ClientsError};
 
 /// TLS 1.3 and 1.2 with whatever certificate `resolver` holds at each handshake; HTTP/2 or HTTP/1.1 as the client likes.

@@ -15,7 +15,6 @@ use tokenscope_tests::{Environment, delete, eventually, get_json, merge};
 #[tokio::test]
 async fn secrets_that_are_deleted_or_damaged_are_healed_and_pods_are_reviewed_all_the_while() {
     let environment = Environment::start(Options {
-        webhook_arguments: vec!["--serving-secret-poll=1".to_owned()],
         operator_arguments: vec!["--rotation-overlap=2".to_owned()],
         ..Options::default()
     })
@@ -88,7 +87,6 @@ async fn secrets_that_are_deleted_or_damaged_are_healed_and_pods_are_reviewed_al
 #[tokio::test]
 async fn short_lived_certificates_are_replaced_in_time_again_and_again() {
     let environment = Environment::start(Options {
-        webhook_arguments: vec!["--serving-secret-poll=1".to_owned()],
         operator_arguments: ["--ca-lifetime=27", "--serving-lifetime=12", "--rotation-overlap=3"]
             .map(str::to_owned)
             .to_vec(),

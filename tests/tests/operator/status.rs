@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokenscope_tests::control_plane::ISSUER;
 use tokenscope_tests::fixtures::{CARTS, ORDERS, PROPAGATION, Shop, orders_may};
 use tokenscope_tests::install::Options;
-use tokenscope_tests::{Environment, delete, eventually};
+use tokenscope_tests::{Environment, delete, eventually, merge};
 
 use crate::{OPERATOR, SHARED, counts, message, of_replica_set, ready, reasons, unreviewed, when};
 
@@ -64,6 +64,47 @@ async fn a_status_is_true_within_seconds_and_has_the_trust_policies() {
     when(&shop, "orders", |status| counts(status, [0, 0, 0, 0]))
         .await
         .unwrap();
+}
+
+#[tokio::test]
+async fn what_is_not_true_of_a_policy_vanishes_from_its_status_and_conditions_keep_their_times() {
+    let environment = SHARED.environment().await;
+    let shop = Shop::open(&environment.control_plane, "vanish", &[]).await.unwrap();
+    shop.policy("orders", orders_may(&[ORDERS])).await.unwrap();
+    let is_ready = |status: &Value| ready(status, "True", "UpToDate");
+    let before = when(&shop, "orders", is_ready).await.unwrap();
+
+    // As the operator of 0.1 wrote it: a merge patch in the name of its user agent, here of what is true no longer.
+    let path = format!(
+        "{}/namespaces/vanish/tokenscopepolicies/orders/status?fieldManager=tokenscope-operator",
+        crate::POLICIES
+    );
+    let stale = json!({
+        "lockedTokenCsiDrivers": ["gone.example"],
+        "trustPolicies": [{"roleArn": CARTS, "document": "{}"}],
+        "missedPods": 3,
+    });
+    merge(&shop.client, &path, &json!({"status": stale})).await.unwrap();
+    let after = when(&shop, "orders", |status| {
+        ensure!(status["lockedTokenCsiDrivers"].is_null(), "a field is still there");
+        ensure!(status["missedPods"] == 0, "a count is still there");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    assert_eq!(after["status"], before["status"], "and conditions have their times");
+    let managers = after["metadata"]["managedFields"].as_array().unwrap();
+    let owners: Vec<&Value> = managers
+        .iter()
+        .filter(|entry| entry["subresource"] == "status")
+        .collect();
+    assert_eq!(owners.len(), 1, "{owners:?}");
+    assert_eq!(owners[0]["manager"], "tokenscope-operator");
+    assert!(
+        !owners[0].to_string().contains("f:lockedTokenCsiDrivers"),
+        "{}",
+        owners[0]
+    );
 }
 
 #[tokio::test]

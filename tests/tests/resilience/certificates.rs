@@ -26,7 +26,7 @@ const SERVING: &str = "tokenscope-webhook-tls";
 async fn under_a_load_of_creates_certificates_are_rotated_and_webhooks_replaced_without_one_failure() {
     let scenario = Scenario::start(Options {
         webhooks: 2,
-        webhook_arguments: vec!["--serving-secret-poll=1".to_owned(), "--drain=2".to_owned()],
+        webhook_arguments: vec!["--drain=2".to_owned()],
         operator_arguments: vec!["--rotation-overlap=4".to_owned()],
         ..Options::default()
     })

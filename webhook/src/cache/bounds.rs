@@ -4,7 +4,7 @@ use tokenscope_index::Share;
 
 /// The bounds of a [`super::Cache`].
 #[derive(Clone, Copy, Debug)]
-pub struct Bounds {
+pub struct CacheBounds {
     /// All namespaces' labels together.
     pub namespaces: Share,
     /// The service accounts of one namespace.
@@ -17,7 +17,7 @@ pub struct Bounds {
     pub room: usize,
 }
 
-impl Default for Bounds {
+impl Default for CacheBounds {
     /// The whole cache takes at most 64 MiB, half of what the chart allows the process; one namespace takes at most 15 MiB.
     ///
     /// Measured as resident memory: 50,000 annotated service accounts take 11.3 MiB, a share full of annotations of 2 KiB takes

@@ -74,12 +74,12 @@ mod tests {
     use tokenscope_platform::health::Gates;
 
     use super::*;
-    use crate::cache::{Bounds, Cache};
+    use crate::cache::{Cache, CacheBounds};
 
-    type Answer = (u16, serde_json::Value);
+    type ListAnswer = (u16, serde_json::Value);
 
     /// An API server that answers queries for lists so, and tells nothing more.
-    fn api_server(answers: fn(&str) -> Answer) -> Client {
+    fn api_server(answers: fn(&str) -> ListAnswer) -> Client {
         let service = tower::service_fn(move |request: http::Request<Body>| async move {
             let query = request.uri().query().unwrap_or_default().to_owned();
             if query.contains("watch=true") && !query.contains("sendInitialEvents=true") {
@@ -115,7 +115,7 @@ mod tests {
         gates
     }
 
-    async fn first_list(answers: fn(&str) -> Answer) -> (Arc<Cache>, Gates) {
+    async fn first_list(answers: fn(&str) -> ListAnswer) -> (Arc<Cache>, Gates) {
         let cache = Arc::new(Cache::default());
         let gates = watched(api_server(answers), &cache, |whole| whole).await;
         (cache, gates)
@@ -186,12 +186,12 @@ mod tests {
             }
             (200, serde_json::Value::String(lines.join("\n")))
         });
-        let bounds = Bounds {
+        let bounds = CacheBounds {
             service_accounts: Share {
                 objects: 4,
                 bytes: usize::MAX,
             },
-            ..Bounds::default()
+            ..CacheBounds::default()
         };
         let cache = Arc::new(Cache::new(&bounds));
         let seen = cache.clone();

@@ -1,7 +1,7 @@
 //! What the watches have told of namespaces, service accounts and policies.
 //!
 //! Reviews only read it. No lock is held across an await, and nothing is ever listed because of a review. All that is kept is
-//! bounded ([`Bounds`]): each namespace has a share, and where it needs more, only its own pods suffer. A service account that
+//! bounded ([`CacheBounds`]): each namespace has a share, and where it needs more, only its own pods suffer. A service account that
 //! is not kept is looked up live; where a policy is not kept, pods that it may be about can't be judged
 //! ([`ShareExceeded`]).
 
@@ -18,19 +18,19 @@ use kube::runtime::watcher::Event;
 use kube::{Api, Client, Resource};
 use tokenscope_crds::read;
 use tokenscope_index::{
-    Annotations, Labels, MOST_LABELS, NamespaceLabels, Policies, PolicyIndex, PolicyUpdate, Room, ShareExceeded,
-    Shares, Store,
+    KeptAnnotations, LabelPairs, MOST_LABELS, NamespaceLabels, Policies, PolicyIndex, PolicyUpdate, Room,
+    ShareExceeded, Shares, Store,
 };
 use tokenscope_platform::Process;
 
-pub use bounds::Bounds;
+pub use bounds::CacheBounds;
 pub(crate) use follow::follow;
 
 /// What the watches have told so far.
 #[derive(Debug)]
 pub struct Cache {
     namespaces: RwLock<Store<NamespaceLabels>>,
-    service_accounts: RwLock<Store<Annotations>>,
+    service_accounts: RwLock<Store<KeptAnnotations>>,
     policies: ArcSwap<Policies>,
     /// The policies while they change; readers see them once they are whole.
     policy_index: Mutex<PolicyIndex>,
@@ -38,13 +38,13 @@ pub struct Cache {
 
 impl Default for Cache {
     fn default() -> Self {
-        Self::new(&Bounds::default())
+        Self::new(&CacheBounds::default())
     }
 }
 
 impl Cache {
     /// An empty one within these bounds.
-    pub fn new(bounds: &Bounds) -> Self {
+    pub fn new(bounds: &CacheBounds) -> Self {
         let room = Room::new(bounds.room);
         // Namespaces share one bound with nobody, and neither do the cluster's policies: no user's objects can take them their
         // room.
@@ -60,7 +60,7 @@ impl Cache {
     }
 
     /// A namespace's labels; `None` if no watch has told of it, or it did not fit.
-    pub fn labels(&self, namespace: &str) -> Option<Labels> {
+    pub fn labels(&self, namespace: &str) -> Option<LabelPairs> {
         Some(self.kept_labels(namespace)?.labels)
     }
 
@@ -69,7 +69,7 @@ impl Cache {
     }
 
     /// A service account's annotations; `None` if no watch has told of it, or it did not fit.
-    pub fn annotations(&self, namespace: &str, service_account: &str) -> Option<Annotations> {
+    pub fn annotations(&self, namespace: &str, service_account: &str) -> Option<KeptAnnotations> {
         read_lock(&self.service_accounts)
             .value(namespace, service_account)
             .cloned()
@@ -125,7 +125,7 @@ impl Cache {
     /// Takes in what a watch tells of service accounts. Whether a new list is wanted, for what was left out.
     pub fn apply_service_account(&self, event: Event<PartialObjectMeta<ServiceAccount>>) -> bool {
         apply(&self.service_accounts, event, |metadata| {
-            let annotations = Annotations::of(metadata);
+            let annotations = KeptAnnotations::of(metadata);
             let bytes = annotations.bytes();
             (annotations, bytes)
         })

@@ -67,15 +67,15 @@ impl Rates {
 
 /// What was found not to exist, for a moment.
 #[derive(Debug)]
-pub(super) struct Missing<K>(HashMap<K, Instant>);
+pub(super) struct MissingObjects<K>(HashMap<K, Instant>);
 
-impl<K> Default for Missing<K> {
+impl<K> Default for MissingObjects<K> {
     fn default() -> Self {
         Self(HashMap::new())
     }
 }
 
-impl<K: Eq + Hash> Missing<K> {
+impl<K: Eq + Hash> MissingObjects<K> {
     pub(super) fn contains(&self, thing: &K, now: Instant) -> bool {
         self.0.get(thing).is_some_and(|&at| now - at < MISSING_FOR)
     }
@@ -114,7 +114,7 @@ mod tests {
             "full buckets make room"
         );
 
-        let mut missing = Missing::default();
+        let mut missing = MissingObjects::default();
         (0..5000).for_each(|n| missing.insert(n, now));
         assert_eq!(missing.0.len(), MOST_MISSING);
         missing.insert(5000, now + MISSING_FOR);

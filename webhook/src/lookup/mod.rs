@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use kube::core::ObjectMeta;
 use kube::{Api, Client};
 use tokenscope_core::text::up_to;
-use tokenscope_index::{Annotations, Labels, NamespaceLabels, Policies, ShareExceeded};
+use tokenscope_index::{KeptAnnotations, LabelPairs, NamespaceLabels, Policies, ShareExceeded};
 use tokenscope_platform::telemetry::chain;
 use tokio::time::Instant;
 
@@ -22,7 +22,7 @@ use crate::cache::{self, Cache};
 use crate::metrics::{Lookup, Metrics};
 use crate::names::{is_label, is_subdomain};
 
-use limits::{MOST_AT_A_TIME, MOST_OF_A_SOURCE, Missing, PER_SECOND, Rates};
+use limits::{MOST_AT_A_TIME, MOST_OF_A_SOURCE, MissingObjects, PER_SECOND, Rates};
 
 /// How long the API server has for an answer: a review has 2 seconds, and both namespace and service account may be missing.
 const DEADLINE: Duration = Duration::from_millis(800);
@@ -33,10 +33,10 @@ const UNKNOWN_NAMESPACES: &str = "";
 #[derive(Clone, Debug)]
 pub struct AdmissionContext {
     /// Its namespace's labels.
-    pub labels: Labels,
+    pub labels: LabelPairs,
     /// Its service account's annotations; `None` where there is no such service account, or `over_share` says that it could
     /// not be looked at.
-    pub annotations: Option<Annotations>,
+    pub annotations: Option<KeptAnnotations>,
     /// The policies.
     pub policies: Arc<Policies>,
     /// Why the pod can't be judged by all this, if it can't: its namespace needs more than is kept of one.
@@ -68,23 +68,23 @@ pub struct LiveLookups {
     cache: Arc<Cache>,
     client: Client,
     metrics: Metrics,
-    state: Mutex<State>,
+    state: Mutex<LookupState>,
 }
 
 #[derive(Default)]
-struct State {
+struct LookupState {
     /// At most [`MOST_AT_A_TIME`].
-    running: HashMap<LookupKey, Running>,
+    running: HashMap<LookupKey, RunningLookup>,
     rates: Rates,
-    missing: Missing<LookupKey>,
+    missing: MissingObjects<LookupKey>,
 }
 
-struct Running {
+struct RunningLookup {
     source: Box<str>,
-    answer: Answer,
+    answer: SharedLookup,
 }
 
-type Answer = Shared<BoxFuture<'static, Result<Option<Arc<ObjectMeta>>, LookupError>>>;
+type SharedLookup = Shared<BoxFuture<'static, Result<Option<Arc<ObjectMeta>>, LookupError>>>;
 
 /// An object that a review needs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -142,13 +142,13 @@ impl LiveLookups {
         self: &Arc<Self>,
         namespace: &str,
         name: &str,
-    ) -> Result<Result<Option<Annotations>, ShareExceeded>, LookupError> {
+    ) -> Result<Result<Option<KeptAnnotations>, ShareExceeded>, LookupError> {
         let wanted = LookupKey::ServiceAccount {
             namespace: namespace.into(),
             name: name.into(),
         };
         match self.ask(wanted).await {
-            Ok(metadata) => Ok(Ok(metadata.as_deref().map(Annotations::of))),
+            Ok(metadata) => Ok(Ok(metadata.as_deref().map(KeptAnnotations::of))),
             Err(unknown) => match (&unknown.why, self.cache.service_accounts_over_share(namespace)) {
                 (Why::Limited, Some(exceeded)) => Ok(Err(exceeded)),
                 _ => Err(unknown),
@@ -177,14 +177,19 @@ impl LiveLookups {
     }
 
     /// Begins a lookup, if its source may begin one more.
-    fn begin(self: &Arc<Self>, state: &mut State, wanted: LookupKey, now: Instant) -> Result<Answer, LookupError> {
+    fn begin(
+        self: &Arc<Self>,
+        state: &mut LookupState,
+        wanted: LookupKey,
+        now: Instant,
+    ) -> Result<SharedLookup, LookupError> {
         let source = self.source(&wanted);
         if !state.admit(source, now) {
             self.metrics.looked_up(Lookup::Limited);
             return Err(wanted.unknown(Why::Limited));
         }
         let answer = self.start(wanted.clone());
-        let running = Running {
+        let running = RunningLookup {
             source: source.into(),
             answer: answer.clone(),
         };
@@ -200,7 +205,7 @@ impl LiveLookups {
     }
 
     /// A task of its own: it ends, and makes room for the next one, also when nobody waits any longer.
-    fn start(self: &Arc<Self>, wanted: LookupKey) -> Answer {
+    fn start(self: &Arc<Self>, wanted: LookupKey) -> SharedLookup {
         let this = self.clone();
         let asked = wanted.clone();
         let task = tokio::spawn(async move {
@@ -235,12 +240,12 @@ impl LiveLookups {
         .shared()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, LookupState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl LookupState {
     /// Whether a lookup may begin now; if so, it counts.
     fn admit(&mut self, source: &str, now: Instant) -> bool {
         let of_source = self.running.values().filter(|running| *running.source == *source);

@@ -3,6 +3,7 @@
 use super::super::x509::{Authority, create_authority};
 use super::*;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+use tokenscope_platform::certificate::CertificatePair;
 
 #[test]
 fn another_name_makes_another_authority_and_certificate() {
@@ -11,12 +12,12 @@ fn another_name_makes_another_authority_and_certificate() {
     world.names.hosts.push("webhook.example".into());
     world.pass(HOUR);
     let rotation = [
-        Step::CreateAuthority(Reason::OtherNames),
-        Step::CopyBundle,
-        Step::NoteTrust,
-        Step::SignServing(Reason::NewAuthority),
-        Step::DropOthers,
-        Step::CopyBundle,
+        CertificateStep::CreateAuthority(IssueReason::OtherNames),
+        CertificateStep::CopyBundle,
+        CertificateStep::NoteTrust,
+        CertificateStep::SignServing(IssueReason::NewAuthority),
+        CertificateStep::DropOthers,
+        CertificateStep::CopyBundle,
     ];
     assert_eq!(world.steps, rotation, "the old authority may not sign for it");
     let serving = world.state().serving.unwrap();
@@ -37,8 +38,8 @@ fn an_authority_is_constrained_to_the_names_of_the_serving_certificate() {
         let hosts: Vec<String> = hosts.iter().map(|&host| host.into()).collect();
         let validity = world.settings.serving_validity(world.now, authority.validity());
         let pair = authority.sign(&hosts, validity).unwrap();
-        let certificate = Certificate::read(pair.certificate.as_bytes(), pair.key.as_bytes(), world.now).unwrap();
-        authority.signed(&certificate, world.now)
+        let pair = CertificatePair::parse(pair.certificate.as_bytes(), pair.key.as_bytes(), world.now).unwrap();
+        authority.signed(pair.certificate(), world.now)
     };
     assert!(accepts(&authority, &[service]) && accepts(&authority, &["127.0.0.1"]));
     assert!(!accepts(&authority, &["kubernetes.default.svc"]));
@@ -74,14 +75,17 @@ fn an_authority_without_a_constraint_is_replaced_by_a_rotation_with_its_overlap(
     let (old, _) = Certificate::all_in(pem.as_bytes());
     assert_eq!(
         world.steps[0],
-        Step::SignServing(Reason::Missing),
+        CertificateStep::SignServing(IssueReason::Missing),
         "it serves meanwhile"
     );
-    assert_eq!(world.steps[1], Step::CreateAuthority(Reason::OtherNames));
+    assert_eq!(
+        world.steps[1],
+        CertificateStep::CreateAuthority(IssueReason::OtherNames)
+    );
 
     world.pass(HOUR);
     assert!(
-        world.steps.contains(&Step::NoteTrust) && world.steps.contains(&Step::DropOthers),
+        world.steps.contains(&CertificateStep::NoteTrust) && world.steps.contains(&CertificateStep::DropOthers),
         "{:?}",
         world.steps
     );

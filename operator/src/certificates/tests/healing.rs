@@ -9,8 +9,8 @@ fn an_empty_cluster_gets_an_authority_and_a_certificate_at_once() {
     assert_eq!(
         world.steps,
         [
-            Step::CreateAuthority(Reason::Missing),
-            Step::SignServing(Reason::Missing)
+            CertificateStep::CreateAuthority(IssueReason::Missing),
+            CertificateStep::SignServing(IssueReason::Missing)
         ]
     );
 
@@ -21,7 +21,7 @@ fn an_empty_cluster_gets_an_authority_and_a_certificate_at_once() {
     assert_eq!(serving.validity.not_after, world.now + 30 * DAY);
     assert_eq!(state.authority.unwrap().not_after, world.now + 365 * DAY);
     assert_eq!(world.data("serving", "ca.crt"), world.data("authority", "tls.crt"));
-    assert!(world.serving().unwrap().names_exactly(&world.names.hosts));
+    assert!(world.serving().unwrap().names().iter().eq(&world.names.hosts));
 }
 
 #[test]
@@ -31,7 +31,7 @@ fn a_deleted_authority_is_made_anew_beside_the_old_one_that_is_still_known() {
     let old = world.authorities();
     world.secrets.authority = None;
     world.settle();
-    assert_eq!(world.steps[0], Step::CreateAuthority(Reason::Missing));
+    assert_eq!(world.steps[0], CertificateStep::CreateAuthority(IssueReason::Missing));
     assert_eq!(world.authorities().len(), 2);
     assert_eq!(world.authorities()[1], old[0]);
     world.pass(HOUR);
@@ -45,7 +45,7 @@ fn two_deleted_secrets_are_made_anew_and_what_webhooks_still_show_stays_trusted(
     world.pass(HOUR);
     world.secrets = Secrets::default();
     world.pass(HOUR);
-    assert_eq!(world.steps[0], Step::CreateAuthority(Reason::Missing));
+    assert_eq!(world.steps[0], CertificateStep::CreateAuthority(IssueReason::Missing));
     assert_eq!(world.authorities().len(), 1);
 }
 
@@ -55,7 +55,7 @@ fn a_deleted_serving_certificate_is_signed_again_by_the_same_authority() {
     let authorities = world.authorities();
     world.secrets.serving = None;
     world.settle();
-    assert_eq!(world.steps, [Step::SignServing(Reason::Missing)]);
+    assert_eq!(world.steps, [CertificateStep::SignServing(IssueReason::Missing)]);
     assert_eq!(world.authorities(), authorities);
 }
 
@@ -69,43 +69,58 @@ fn whatever_is_damaged_is_healed() {
         )
     };
     let foreign_authority = World::settled().data("authority", "tls.crt").to_vec();
-    let cases: [(&str, &str, &[u8], Step); 11] = [
-        ("authority", "tls.key", b"", Step::CreateAuthority(Reason::Unreadable)),
+    let cases: [(&str, &str, &[u8], CertificateStep); 11] = [
+        (
+            "authority",
+            "tls.key",
+            b"",
+            CertificateStep::CreateAuthority(IssueReason::Unreadable),
+        ),
         (
             "authority",
             "tls.key",
             b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
-            Step::CreateAuthority(Reason::Unreadable),
+            CertificateStep::CreateAuthority(IssueReason::Unreadable),
         ),
         (
             "authority",
             "tls.key",
             &other_key,
-            Step::CreateAuthority(Reason::KeyMismatch),
+            CertificateStep::CreateAuthority(IssueReason::KeyMismatch),
         ),
         (
             "authority",
             "tls.crt",
             b"\xff\x00",
-            Step::CreateAuthority(Reason::Unreadable),
+            CertificateStep::CreateAuthority(IssueReason::Unreadable),
         ),
-        ("authority", "ca.crt", b"", Step::RepairBundle),
+        ("authority", "ca.crt", b"", CertificateStep::RepairBundle),
         (
             "authority",
             "ca.crt",
             b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
-            Step::RepairBundle,
+            CertificateStep::RepairBundle,
         ),
-        ("authority", "ca.crt", &foreign_authority, Step::RepairBundle),
-        ("serving", "tls.key", b"?", Step::SignServing(Reason::Unreadable)),
-        ("serving", "tls.crt", b"", Step::SignServing(Reason::Unreadable)),
+        ("authority", "ca.crt", &foreign_authority, CertificateStep::RepairBundle),
+        (
+            "serving",
+            "tls.key",
+            b"?",
+            CertificateStep::SignServing(IssueReason::Unreadable),
+        ),
+        (
+            "serving",
+            "tls.crt",
+            b"",
+            CertificateStep::SignServing(IssueReason::Unreadable),
+        ),
         (
             "serving",
             "tls.crt",
             &other_certificate,
-            Step::SignServing(Reason::KeyMismatch),
+            CertificateStep::SignServing(IssueReason::KeyMismatch),
         ),
-        ("serving", "ca.crt", b"", Step::CopyBundle),
+        ("serving", "ca.crt", b"", CertificateStep::CopyBundle),
     ];
     for (which, key, value, first) in cases {
         let mut world = World::settled();
@@ -126,7 +141,7 @@ fn a_pair_of_another_authority_is_not_served() {
     world.damage("serving", "tls.crt", other.data("serving", "tls.crt"));
     world.damage("serving", "tls.key", other.data("serving", "tls.key"));
     world.settle();
-    assert_eq!(world.steps, [Step::SignServing(Reason::NotTrusted)]);
+    assert_eq!(world.steps, [CertificateStep::SignServing(IssueReason::NotTrusted)]);
 }
 
 #[test]
@@ -134,7 +149,10 @@ fn after_a_long_sleep_everything_is_made_anew() {
     let mut world = World::settled();
     world.now += 1000 * DAY;
     world.settle();
-    assert_eq!(world.steps[0], Step::CreateAuthority(Reason::NotValidNow));
+    assert_eq!(
+        world.steps[0],
+        CertificateStep::CreateAuthority(IssueReason::NotValidNow)
+    );
     assert_eq!(world.authorities().len(), 1, "what has expired is not trusted");
 }
 

@@ -16,19 +16,19 @@ fn certificates_are_replaced_at_two_thirds_of_their_life_for_years_and_always_tr
     world.pass(19 * DAY);
     assert_eq!(world.steps, []);
     world.pass(2 * DAY);
-    assert_eq!(world.steps, [Step::SignServing(Reason::Due)]);
+    assert_eq!(world.steps, [CertificateStep::SignServing(IssueReason::Due)]);
 
     world.pass(221 * DAY);
     assert_eq!(world.authorities(), first, "two thirds of a year are not over");
     world.steps.clear();
     world.pass(3 * DAY);
     let rotation = [
-        Step::CreateAuthority(Reason::Due),
-        Step::CopyBundle,
-        Step::NoteTrust,
-        Step::SignServing(Reason::NewAuthority),
-        Step::DropOthers,
-        Step::CopyBundle,
+        CertificateStep::CreateAuthority(IssueReason::Due),
+        CertificateStep::CopyBundle,
+        CertificateStep::NoteTrust,
+        CertificateStep::SignServing(IssueReason::NewAuthority),
+        CertificateStep::DropOthers,
+        CertificateStep::CopyBundle,
     ];
     let began = world
         .steps
@@ -49,22 +49,31 @@ fn a_rotation_waits_until_the_configuration_trusts_and_then_twice_for_the_overla
     world.pass(HOUR);
     assert_eq!(
         world.steps,
-        [Step::CreateAuthority(Reason::Requested), Step::CopyBundle]
+        [
+            CertificateStep::CreateAuthority(IssueReason::Requested),
+            CertificateStep::CopyBundle
+        ]
     );
     assert_eq!(world.authorities()[1], old[0], "the old one is still trusted");
-    assert!(old[0].signed(&world.serving().unwrap(), world.now), "and in use");
+    assert!(signed_by(&old[0], &world.serving().unwrap(), world.now), "and in use");
 
     world.steps.clear();
     world.bundles_are_kept = true;
     world.settle();
-    assert_eq!(world.steps, [Step::NoteTrust]);
+    assert_eq!(world.steps, [CertificateStep::NoteTrust]);
     world.pass(OVERLAP - SignedDuration::from_secs(5));
     assert_eq!(world.steps.len(), 1, "API servers need a moment to notice");
     world.pass(SignedDuration::from_secs(10));
-    assert_eq!(world.steps[1..], [Step::SignServing(Reason::NewAuthority)]);
+    assert_eq!(
+        world.steps[1..],
+        [CertificateStep::SignServing(IssueReason::NewAuthority)]
+    );
     assert_eq!(world.authorities().len(), 2, "webhooks need a moment to take it up");
     world.pass(OVERLAP);
-    assert_eq!(world.steps[2..], [Step::DropOthers, Step::CopyBundle]);
+    assert_eq!(
+        world.steps[2..],
+        [CertificateStep::DropOthers, CertificateStep::CopyBundle]
+    );
     assert!(!world.authorities().contains(&old[0]));
 }
 
@@ -73,7 +82,7 @@ fn a_rotation_is_asked_for_once_by_each_new_value() {
     let mut world = World::settled();
     world.annotate("serving", "a");
     world.pass(HOUR);
-    assert_eq!(world.steps, [Step::SignServing(Reason::Requested)]);
+    assert_eq!(world.steps, [CertificateStep::SignServing(IssueReason::Requested)]);
     let annotations = world.secret("serving").metadata.annotations.clone().unwrap();
     assert_eq!(annotations[ROTATED], "a");
 
@@ -85,7 +94,7 @@ fn a_rotation_is_asked_for_once_by_each_new_value() {
     let created = world
         .steps
         .iter()
-        .filter(|step| matches!(step, Step::CreateAuthority(_)));
+        .filter(|step| matches!(step, CertificateStep::CreateAuthority(_)));
     assert_eq!(created.count(), 2);
     world.annotate("authority", "");
     world.steps.clear();
@@ -111,8 +120,8 @@ fn a_distrusted_authority_is_gone_at_once_even_in_the_middle_of_a_rotation() {
         assert_eq!(
             world.steps,
             [
-                Step::CreateAuthority(Reason::Distrusted),
-                Step::SignServing(Reason::NotTrusted)
+                CertificateStep::CreateAuthority(IssueReason::Distrusted),
+                CertificateStep::SignServing(IssueReason::NotTrusted)
             ]
         );
         assert_eq!(world.authorities().len(), 1);
@@ -128,7 +137,7 @@ fn a_distrusted_authority_is_gone_at_once_even_in_the_middle_of_a_rotation() {
 #[test]
 fn a_serving_certificate_does_not_outlive_its_authority() {
     let mut world = World::new();
-    world.settings = Settings::new(
+    world.settings = RotationSettings::new(
         Duration::from_secs(3600),
         Duration::from_secs(86400),
         Duration::from_secs(60),
@@ -143,7 +152,7 @@ fn a_serving_certificate_does_not_outlive_its_authority() {
     let created = world
         .steps
         .iter()
-        .filter(|step| matches!(step, Step::CreateAuthority(Reason::Due)));
+        .filter(|step| matches!(step, CertificateStep::CreateAuthority(IssueReason::Due)));
     assert!(created.count() >= 6, "every forty minutes: {:?}", world.steps);
 }
 
@@ -154,19 +163,19 @@ fn without_a_configuration_there_is_nobody_to_wait_for() {
     world.annotate("authority", "now");
     world.pass(HOUR);
     assert_eq!(world.authorities().len(), 1);
-    assert!(world.steps.contains(&Step::DropOthers));
+    assert!(world.steps.contains(&CertificateStep::DropOthers));
 }
 
 #[test]
 fn an_overlap_that_is_too_long_for_the_authority_is_cut() {
-    let long = Settings::new(
+    let long = RotationSettings::new(
         Duration::from_secs(900),
         Duration::from_secs(900),
         Duration::from_secs(86400),
     );
     assert_eq!(
         long,
-        Settings::new(
+        RotationSettings::new(
             Duration::from_secs(900),
             Duration::from_secs(900),
             Duration::from_secs(100)

@@ -5,13 +5,14 @@ mod healing;
 mod life;
 
 use super::{
-    plan::{Constraint, Reason, Settings, State, Step, Trust, next_step},
+    plan::{CertificateState, CertificateStep, Constraint, IssueReason, RotationSettings, Trust, next_step},
     secrets::{DISTRUST, Names, ROTATE, ROTATED, Secrets, Write},
-    x509::Certificate,
+    x509::signed_by,
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use std::time::Duration;
+use tokenscope_platform::certificate::Certificate;
 
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
 const DAY: SignedDuration = SignedDuration::from_hours(24);
@@ -25,10 +26,10 @@ struct World {
     bundles: Option<Vec<Vec<u8>>>,
     bundles_are_kept: bool,
     names: Names,
-    settings: Settings,
+    settings: RotationSettings,
     /// What webhooks show: the serving certificate as of some seconds ago.
     shown: Option<Certificate>,
-    steps: Vec<Step>,
+    steps: Vec<CertificateStep>,
 }
 
 impl World {
@@ -43,7 +44,7 @@ impl World {
                 serving_secret: "tokenscope-webhook-tls".into(),
                 hosts: vec!["127.0.0.1".into(), "tokenscope-webhook.tokenscope-system.svc".into()],
             },
-            settings: Settings::new(
+            settings: RotationSettings::new(
                 Duration::from_secs(365 * 86400),
                 Duration::from_secs(30 * 86400),
                 Duration::from_secs(60),
@@ -60,7 +61,7 @@ impl World {
         world
     }
 
-    fn state(&self) -> State {
+    fn state(&self) -> CertificateState {
         self.secrets.state(&self.bundles, &self.names, self.now)
     }
 
@@ -73,7 +74,7 @@ impl World {
                 bundles.fill(wanted);
             }
             let step = next_step(&self.state(), self.now, &self.settings);
-            if let Step::Wait(until) = step {
+            if let CertificateStep::Wait(until) = step {
                 assert!(until > self.now, "waiting takes time");
                 return until;
             }
@@ -103,7 +104,7 @@ impl World {
                 for bundle in bundles {
                     let (trusted, _) = Certificate::all_in(bundle);
                     assert!(
-                        trusted.iter().any(|authority| authority.signed(shown, self.now)),
+                        trusted.iter().any(|authority| signed_by(authority, shown, self.now)),
                         "at {} webhooks show what an API server doesn't trust",
                         self.now
                     );

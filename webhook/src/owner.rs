@@ -1,7 +1,6 @@
-//! The objects that create pods, and whether one exists.
+//! The objects that create pods: where one can be asked for.
 
-use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
-use kube::{Api, Client};
+use kube::core::{ApiResource, GroupVersionKind};
 use tokenscope_core::pod::OwnerReference;
 
 use crate::names::is_subdomain;
@@ -43,19 +42,9 @@ impl Controller {
 }
 
 /// Where an owner can be asked for; `None` if it is of another kind, or can have no such name or UID.
-pub(super) fn resource(owner: &OwnerReference<Box<str>>) -> Option<ApiResource> {
+pub(crate) fn resource(owner: &OwnerReference<Box<str>>) -> Option<ApiResource> {
     let possible = is_subdomain(&owner.name) && owner.uid.len() <= MOST_UID_BYTES;
     let controller = CONTROLLERS.iter().find(|controller| *controller.kind == *owner.kind)?;
     let resource = controller.resource();
     (possible && resource.api_version == *owner.api_version).then_some(resource)
-}
-
-/// Whether there is an owner of this kind, name and UID in a namespace.
-pub(super) async fn exists(client: &Client, namespace: &str, owner: &OwnerReference<Box<str>>) -> kube::Result<bool> {
-    let Some(resource) = resource(owner) else {
-        return Ok(false);
-    };
-    let api = Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &resource);
-    let found = api.get_metadata_opt(&owner.name).await?;
-    Ok(found.is_some_and(|found| found.metadata.uid.as_deref() == Some(&*owner.uid)))
 }

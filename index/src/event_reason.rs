@@ -1,0 +1,34 @@
+//! The reasons of the Events that webhook and operator write.
+
+/// The reason of an Event: a word to search for, `kubectl get events --field-selector reason=…`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventReason {
+    /// A pod was refused, or not given what it asked for; on the object that creates it.
+    CredentialsRefused,
+    /// A pod runs without the credentials that it should have; on the pod and the object that created it.
+    CredentialsMissed,
+    /// The status of a policy can't be written; on the policy.
+    StatusNotWritten,
+    /// There is no webhook configuration, so that no pod is reviewed.
+    WebhookConfigurationMissing,
+}
+
+impl EventReason {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::CredentialsRefused,
+        Self::CredentialsMissed,
+        Self::StatusNotWritten,
+        Self::WebhookConfigurationMissing,
+    ];
+
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::CredentialsRefused => "CredentialsRefused",
+            Self::CredentialsMissed => "CredentialsMissed",
+            Self::StatusNotWritten => "StatusNotWritten",
+            Self::WebhookConfigurationMissing => "WebhookConfigurationMissing",
+        }
+    }
+}
