@@ -11,7 +11,6 @@ pub mod bounds;
 mod conflicts;
 mod decide;
 mod grant;
-pub mod json;
 mod labels;
 pub mod lock;
 mod pattern;

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use tokenscope_core::json::push_string;
+use crate::json::push_string;
 use tokenscope_core::pod::{EnvVar, IsSet, Text, VolumeMount};
 use tokenscope_core::{Audience, TokenExpiration, WorkloadApi};
 

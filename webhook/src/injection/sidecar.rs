@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use tokenscope_core::json::push_string;
+use crate::json::push_string;
 use tokenscope_core::pod::{Csi, SIDECAR, SOCKET_VOLUME, Text};
 use tokenscope_core::{Grant, Hint, Sidecar, SpiffeId, TrustDomain, WorkloadApi};
 

@@ -4,10 +4,10 @@
 //! volume another volume. The ordinary decode of a pod keeps only what decisions read; this one is made when one of our names
 //! occurs at all.
 
+use crate::json::{self, Raw};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokenscope_core::bounds::{MOST_CONTAINERS, MOST_VOLUMES};
-use tokenscope_core::json::{self, Raw};
 use tokenscope_core::pod::List;
 
 use super::pieces::Volume;

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use tokenscope_core::json::push_string;
+use crate::json::push_string;
 
 /// Something that is written as JSON.
 pub trait Json {
