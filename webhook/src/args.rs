@@ -9,10 +9,16 @@ use tokenscope_core::{Settings, Sidecar, WorkloadApi};
 use tokenscope_index::settings::SettingsArgs;
 use tokenscope_platform::args::{CommonArgs, seconds};
 
+use crate::check::CheckArguments;
+
 /// Gives pods AWS credentials as policies say: the mutating admission webhook of tokenscope
 #[derive(Clone, Debug, clap::Parser)]
 #[command(version)]
 pub struct Arguments {
+    /// What is done in place of answering reviews.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// What every process has.
     #[command(flatten)]
     pub common: CommonArgs,
@@ -64,6 +70,13 @@ pub struct Arguments {
     /// How many seconds running reviews have to finish after SIGTERM; keep it under --stop-timeout
     #[arg(long, env = "TOKENSCOPE_DRAIN", value_name = "SECONDS", default_value = "20", value_parser = seconds)]
     pub drain: Duration,
+}
+
+/// What the program does in place of answering reviews.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum Command {
+    /// Ask an installed webhook to review a pod that wants nothing: exit status 0 if it lets the pod through, 1 if not, 2 for wrong usage
+    Check(CheckArguments),
 }
 
 impl Arguments {
