@@ -25,12 +25,12 @@ pub struct Answer {
     /// How many tokens the pod brings that no policy grants it, whatever the lock's mode.
     pub ungranted_tokens: usize,
     /// What is to be written on the pod's owner.
-    pub refusal: Option<Refusal>,
+    pub refusal: Option<OwnerEvent>,
 }
 
 /// A refusal that somebody should hear of who does not see the answer.
 #[derive(Clone, Debug)]
-pub struct Refusal {
+pub struct OwnerEvent {
     /// The pod's namespace.
     pub namespace: Box<str>,
     /// The object that creates the pod.

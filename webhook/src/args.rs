@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-use tokenscope_core::{Settings, Sidecar, WorkloadApi};
+use tokenscope_core::Settings;
+use tokenscope_core::sidecar::{SidecarSettings, WorkloadApi};
 use tokenscope_index::settings::SettingsArgs;
 use tokenscope_platform::args::{CommonArgs, seconds};
 
@@ -130,9 +131,9 @@ pub struct SidecarArgs {
 }
 
 impl SidecarArgs {
-    fn sidecar(&self, defaults: Sidecar, unsupported: Option<String>) -> Sidecar {
+    fn sidecar(&self, defaults: SidecarSettings, unsupported: Option<String>) -> SidecarSettings {
         let given = |text: &Option<String>, default| text.as_deref().map_or(default, Into::into);
-        Sidecar {
+        SidecarSettings {
             image: defaults.image,
             pull_policy: self.sidecar_pull_policy.as_str().into(),
             workload_api: match &self.spiffe_host_path {
@@ -201,7 +202,7 @@ mod tests {
             "--spiffe-socket-file=api.sock",
         ])
         .sidecar;
-        let wanted = Sidecar {
+        let wanted = SidecarSettings {
             image: "example.com/sidecar@sha256:0".into(),
             pull_policy: "Never".into(),
             workload_api: WorkloadApi::HostPath {

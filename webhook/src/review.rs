@@ -15,7 +15,7 @@ use crate::facts::{self, ReviewContext};
 use crate::injection::{self, Reviewed, Verdict};
 use crate::json;
 
-pub use crate::answer::{Answer, Refusal, allow};
+pub use crate::answer::{Answer, OwnerEvent, allow};
 
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
@@ -230,7 +230,7 @@ impl Review<'_> {
     }
 
     /// What is to be written on the pod's owner: whoever asked it for pods does not see our answer.
-    fn refusal(&self, verdict: &Verdict) -> Option<Refusal> {
+    fn refusal(&self, verdict: &Verdict) -> Option<OwnerEvent> {
         let Verdict::Refused { reasons, enforcement } = verdict else {
             return None;
         };
@@ -244,7 +244,7 @@ impl Review<'_> {
             return None;
         }
         let owner = self.pod.metadata.owner.controller()?;
-        Some(Refusal {
+        Some(OwnerEvent {
             namespace: (*self.namespace).into(),
             owner: OwnerReference {
                 api_version: (*owner.api_version).into(),

@@ -4,7 +4,8 @@ mod world;
 
 use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
-use tokenscope_core::{LockMode, TokenExpiration};
+use tokenscope_core::TokenExpiration;
+use tokenscope_core::lock::LockMode;
 use tokenscope_webhook::metrics::Outcome;
 use world::{ROLE, Reviewed, World, policy};
 

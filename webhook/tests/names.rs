@@ -5,7 +5,8 @@
 mod world;
 
 use serde_json::{Value, json};
-use tokenscope_core::{LockMode, Settings, TokenSource};
+use tokenscope_core::lock::LockMode;
+use tokenscope_core::{Settings, TokenSource};
 use tokenscope_webhook::metrics::Outcome;
 use world::{EKS_MOUNT, EKS_VOLUME, MOUNT, ROLE, VOLUME, World, app, asking, asking_for_two, plain, two_audiences};
 

@@ -6,8 +6,9 @@ mod world;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use tokenscope_core::TokenSource;
 use tokenscope_core::pod::SIDECAR;
-use tokenscope_core::{TokenSource, WorkloadApi};
+use tokenscope_core::sidecar::WorkloadApi;
 use tokenscope_webhook::metrics::Outcome;
 use world::{
     EKS_VOLUME, MOUNT, OTHER_ROLE, OURS, ROLE, SOCKET_VOLUME, VOLUME, World, plain, region, two_audiences, without_ours,

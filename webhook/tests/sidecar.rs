@@ -6,7 +6,8 @@ mod world;
 
 use serde_json::{Value, json};
 use tokenscope_core::pod::SIDECAR;
-use tokenscope_core::{PolicyName, TokenSource, WorkloadApi};
+use tokenscope_core::sidecar::WorkloadApi;
+use tokenscope_core::{PolicyName, TokenSource};
 use tokenscope_webhook::metrics::Outcome;
 use world::{
     MOUNT, ROLE, Reviewed, SOCKET_VOLUME, VOLUME, World, app, asking, asking_for_two, refusal, spiffe, two_audiences,

@@ -69,9 +69,9 @@ fn a_role_from_elsewhere_can_not_be_judged() {
 }
 
 /// What is repeated, and a pod in which it stands so many times.
-type Shape = (&'static str, fn(usize) -> String);
+type PodShape = (&'static str, fn(usize) -> String);
 
-const SHAPES: [Shape; 14] = [
+const SHAPES: [PodShape; 14] = [
     ("containers", |n| spec("containers", r#"{"name":"b"}"#, n)),
     ("init containers", |n| {
         spec("initContainers", r#"{"name":"b","env":[],"volumeMounts":[]}"#, n)

@@ -2,14 +2,14 @@
 
 use super::{
     Assessment, PolicyShare, State,
-    pod::{Mark, Pod},
+    pod::{KeptPod, Mark, RecordedDecision},
 };
 use crate::spiffe_ids::SpiffeIds;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use tokenscope_core::{
-    Decision, Granted, OnExpiry, PodFacts, Policy, PolicyName, PolicySet, Settings, Standing, TokenSource, decide,
-    fingerprint, lock,
+    Decision, Fingerprint, Granted, OnExpiry, PodFacts, Policy, PolicyName, PolicySet, Settings, Standing, TokenSource,
+    decide, lock,
 };
 use tokenscope_index::{CsiDrivers, PodContext};
 
@@ -31,7 +31,7 @@ pub(crate) struct Assessor<'a> {
 
 impl Assessor<'_> {
     /// What a pod should get.
-    pub(crate) fn decide(&self, pod: &Pod, now: Timestamp) -> Decision {
+    pub(crate) fn decide(&self, pod: &KeptPod, now: Timestamp) -> Decision {
         self.decide_with(pod.facts(), now)
     }
 
@@ -43,7 +43,7 @@ impl Assessor<'_> {
     /// Compares what a pod should get with what it has. `effective_since` tells since when a policy says what it says.
     pub(crate) fn assess(
         &self,
-        pod: &Pod,
+        pod: &KeptPod,
         now: Timestamp,
         effective_since: impl Fn(&PolicyName) -> Timestamp,
     ) -> Assessment {
@@ -64,7 +64,7 @@ impl Assessor<'_> {
 
     fn assess_grant(
         &self,
-        pod: &Pod,
+        pod: &KeptPod,
         now: Timestamp,
         effective_since: impl Fn(&PolicyName) -> Timestamp,
     ) -> Assessment {
@@ -93,14 +93,14 @@ impl Assessor<'_> {
 
     fn assess_granted(
         &self,
-        pod: &Pod,
+        pod: &KeptPod,
         granted: &Granted,
         now: Timestamp,
         effective_since: impl Fn(&PolicyName) -> Timestamp,
     ) -> Assessment {
-        let wanted = wanted(pod, granted);
+        let has_it = has(pod, granted);
         let state_for = |policy: Option<&PolicyName>| match &pod.record {
-            Some(record) if *record.hash == *wanted => match &pod.sidecar {
+            Some(record) if has_it => match &pod.sidecar {
                 None if record.sidecar => State::Missed,
                 Some(image) if *image != self.settings.sidecar.image => State::Outdated,
                 _ => State::Injected,
@@ -141,7 +141,7 @@ impl Assessor<'_> {
     /// Whether a pod without any grant should have got one when it was created.
     fn should_have_been_injected(
         &self,
-        pod: &Pod,
+        pod: &KeptPod,
         policy: Option<&PolicyName>,
         effective_since: impl Fn(&PolicyName) -> Timestamp,
     ) -> bool {
@@ -158,7 +158,7 @@ impl Assessor<'_> {
     /// Whether all that gives the pod a role now did so when it was created.
     fn was_in_force(
         &self,
-        pod: &Pod,
+        pod: &KeptPod,
         policy: Option<&PolicyName>,
         effective_since: impl Fn(&PolicyName) -> Timestamp,
     ) -> bool {
@@ -173,7 +173,12 @@ impl Assessor<'_> {
     /// Whether it should have had a grant also without its labels and annotations, which may be others than at admission.
     ///
     /// A policy that selects pods by their labels says nothing for certain.
-    fn lacks_for_certain(&self, pod: &Pod, now: Timestamp, effective_since: impl Fn(&PolicyName) -> Timestamp) -> bool {
+    fn lacks_for_certain(
+        &self,
+        pod: &KeptPod,
+        now: Timestamp,
+        effective_since: impl Fn(&PolicyName) -> Timestamp,
+    ) -> bool {
         let selects_any = |name: &PolicyName| {
             let mut subjects = self.policy(name).into_iter().flat_map(|policy| &policy.subjects);
             subjects
@@ -193,10 +198,10 @@ impl Assessor<'_> {
 
     /// The policy that is over and gave the pod what it has, if its pods are to be evicted then. A policy that is gone says
     /// nothing about it any more.
-    fn expired(&self, pod: &Pod, decision: &Decision, now: Timestamp) -> Option<PolicyName> {
+    fn expired(&self, pod: &KeptPod, decision: &Decision, now: Timestamp) -> Option<PolicyName> {
         let record = pod.record.as_ref().filter(|record| record.is_proven)?;
         if let Decision::Granted(granted) = decision
-            && *record.hash == *wanted(pod, granted)
+            && has(pod, granted)
         {
             return None;
         }
@@ -207,7 +212,7 @@ impl Assessor<'_> {
         over.next().map(|policy| policy.name.clone())
     }
 
-    fn holds_ungranted_token(&self, pod: &Pod, now: Timestamp) -> bool {
+    fn holds_ungranted_token(&self, pod: &KeptPod, now: Timestamp) -> bool {
         if !pod.has_token_volumes() || !self.settings.lock.applies_to(self.context.namespace) {
             return false;
         }
@@ -227,15 +232,22 @@ impl Assessor<'_> {
     }
 }
 
-/// The fingerprint that the record of a pod would have with this grant.
-fn wanted(pod: &Pod, granted: &Granted) -> String {
-    let facts = pod.lasting_facts();
-    let name = |container: usize| facts.containers.get(container).map_or("", |container| container.name);
+/// Whether the record of a pod says that it has this grant, as far as it tells.
+fn has(pod: &KeptPod, granted: &Granted) -> bool {
+    let Some(record) = &pod.record else {
+        return false;
+    };
+    let name = |container: usize| pod.containers.get(container).map_or("", |container| &*container.name);
     let grants = granted
         .containers
         .iter()
         .map(|granted| (name(granted.container), &granted.grant));
-    fingerprint(&pod.service_account, grants)
+    match record.decision {
+        RecordedDecision::Whole(recorded) => recorded == Fingerprint::of(&pod.service_account, grants),
+        RecordedDecision::Roles(recorded) => {
+            recorded == Fingerprint::of_roles(grants.map(|(name, grant)| (name, grant.role.as_str())))
+        }
+    }
 }
 
 fn share(policy: &PolicyName, state: State, grants: bool) -> PolicyShare {

@@ -8,7 +8,7 @@ mod watched;
 
 pub(crate) use assess::Assessor;
 pub(crate) use counts::PodCounts;
-pub(crate) use pod::Pod;
+pub(crate) use pod::KeptPod;
 pub(crate) use watched::WatchedPod;
 
 use tokenscope_core::PolicyName;

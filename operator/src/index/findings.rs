@@ -1,6 +1,6 @@
 //! Pods to which something is to be done, and what people are told about them.
 
-use crate::drift::Pod;
+use crate::drift::KeptPod;
 use jiff::Timestamp;
 use tokenscope_core::{Decision, PolicyName};
 
@@ -39,7 +39,7 @@ pub(crate) struct Siblings {
 
 impl Siblings {
     /// Counts a pod in.
-    pub(super) fn add(&mut self, pod: &Pod) {
+    pub(super) fn add(&mut self, pod: &KeptPod) {
         if pod.ready {
             self.youngest_ready = self.youngest_ready.max(Some(pod.created));
         } else {
@@ -52,7 +52,7 @@ impl Siblings {
 #[derive(Clone, Debug)]
 pub(crate) struct Report {
     /// The pod.
-    pub(crate) pod: Pod,
+    pub(crate) pod: KeptPod,
     /// What is wrong, for whoever reads it.
     pub(crate) message: String,
 }

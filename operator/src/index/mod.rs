@@ -23,7 +23,7 @@ pub(crate) use findings::{Cause, Finding, Report, Siblings};
 pub(crate) use shared::SharedIndex;
 
 use crate::{
-    drift::{Pod, PodCounts},
+    drift::{KeptPod, PodCounts},
     issuer::Issuer,
     spiffe_ids::SpiffeIds,
 };
@@ -34,7 +34,7 @@ use jiff::Timestamp;
 use policies::PolicyObject;
 use share::SHARE;
 use std::collections::{BTreeMap, BTreeSet};
-use tokenscope_core::{LockMode, PolicyName, Settings};
+use tokenscope_core::{PolicyName, Settings, lock::LockMode};
 use tokenscope_index::{CsiDrivers, NamespaceLabels, PolicyIndex, Store};
 
 /// A pod's namespace and name.
@@ -61,7 +61,7 @@ pub(crate) struct Index {
     csi_drivers: CsiDrivers,
     namespaces: Store<NamespaceLabels>,
     service_accounts: Store<Annotated>,
-    pods: Store<Pod>,
+    pods: Store<KeptPod>,
     policies: PolicyIndex,
     objects: BTreeMap<PolicyName, PolicyObject>,
     /// Namespaces of which not all is kept, so that nothing in them is assessed.

@@ -1,7 +1,7 @@
 //! What follows for each pod.
 
 use super::{Cause, Finding, Index, PodKey, Report, Siblings, findings::missed_message};
-use crate::drift::{Assessment, Assessor, Pod, State};
+use crate::drift::{Assessment, Assessor, KeptPod, State};
 use jiff::Timestamp;
 use std::collections::{BTreeSet, HashMap};
 use tokenscope_core::{Decision, PolicyName};
@@ -44,12 +44,12 @@ impl Index {
     }
 
     /// What a pod should get.
-    pub(super) fn decide(&self, namespace: &str, pod: &Pod, now: Timestamp) -> Option<Decision> {
+    pub(super) fn decide(&self, namespace: &str, pod: &KeptPod, now: Timestamp) -> Option<Decision> {
         self.with_assessor(namespace, pod, |assessor| assessor.decide(pod, now))
     }
 
     /// Nothing as long as the namespace is not known.
-    fn with_assessor<T>(&self, namespace: &str, pod: &Pod, ask: impl FnOnce(Assessor<'_>) -> T) -> Option<T> {
+    fn with_assessor<T>(&self, namespace: &str, pod: &KeptPod, ask: impl FnOnce(Assessor<'_>) -> T) -> Option<T> {
         let labels = &self.namespaces.value("", namespace)?.labels;
         let account = self.service_accounts.value(namespace, &pod.service_account);
         let annotations = account.map(|account| account.annotations.pairs()).unwrap_or_default();
@@ -98,7 +98,7 @@ impl Index {
     }
 }
 
-fn finding(pod: &Pod, assessment: &Assessment, now: Timestamp) -> Option<Finding> {
+fn finding(pod: &KeptPod, assessment: &Assessment, now: Timestamp) -> Option<Finding> {
     let (cause, evictable) = match (&assessment.expired, assessment.state) {
         (Some(policy), _) => (Cause::Expired(policy.clone()), true),
         (None, Some(State::Missed)) => (Cause::Missed, assessment.lacks_for_certain),

@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use crate::metrics::Metrics;
-use crate::review::Refusal;
+use crate::review::OwnerEvent;
 
 use queue::{Pushed, Queue};
 
@@ -97,7 +97,7 @@ pub fn events(client: Client, instance: &str, clock: fn() -> Timestamp, metrics:
 
 impl Events {
     /// Has an Event written, unless the owner is of no built-in kind or too many of its namespace wait.
-    pub fn report(&self, mut refusal: Refusal) {
+    pub fn report(&self, mut refusal: OwnerEvent) {
         if owner::resource(&refusal.owner).is_none() {
             self.metrics.events_without_owner.inc();
             return;
@@ -139,11 +139,11 @@ impl Writer {
         }
     }
 
-    fn next(&self) -> Option<Refusal> {
+    fn next(&self) -> Option<OwnerEvent> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
-    async fn write(&self, refusal: &Refusal) -> Result<(), Unwritten> {
+    async fn write(&self, refusal: &OwnerEvent) -> Result<(), Unwritten> {
         let exists = owner::exists(&self.client, &refusal.namespace, &refusal.owner);
         if !timeout(DEADLINE, exists).await?? {
             return Err(Unwritten::NoOwner);
@@ -153,7 +153,7 @@ impl Writer {
         Ok(())
     }
 
-    fn event(&self, refusal: &Refusal) -> Event {
+    fn event(&self, refusal: &OwnerEvent) -> Event {
         let now = Some(Time((self.clock)()));
         let component = "tokenscope-webhook".to_owned();
         Event {
@@ -206,8 +206,8 @@ mod tests {
         )
     }
 
-    fn refusal(kind: &str, name: &str) -> Refusal {
-        Refusal {
+    fn refusal(kind: &str, name: &str) -> OwnerEvent {
+        OwnerEvent {
             namespace: "shop".into(),
             owner: OwnerReference {
                 api_version: "apps/v1".into(),

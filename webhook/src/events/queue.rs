@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::review::Refusal;
+use crate::review::OwnerEvent;
 
 /// A controller tries again and again: the same about the same is written once in this time.
 pub(super) const REPEAT: Duration = Duration::from_secs(300);
@@ -31,7 +31,7 @@ pub(super) struct Queue {
 
 #[derive(Debug, Default)]
 struct Namespace {
-    waiting: VecDeque<Refusal>,
+    waiting: VecDeque<OwnerEvent>,
     /// When what was taken in: a hash, since texts are long.
     remembered: HashMap<u64, Instant>,
 }
@@ -49,7 +49,7 @@ pub(super) enum Pushed {
 
 impl Queue {
     /// Takes a refusal in, if there is room.
-    pub(super) fn push(&mut self, refusal: Refusal, now: Instant) -> Pushed {
+    pub(super) fn push(&mut self, refusal: OwnerEvent, now: Instant) -> Pushed {
         if !self.namespaces.contains_key(&refusal.namespace) {
             if self.namespaces.len() >= MOST_NAMESPACES {
                 self.namespaces.retain(|_, namespace| namespace.is_needed(now));
@@ -86,7 +86,7 @@ impl Queue {
     }
 
     /// The next refusal: the oldest of the namespace whose turn it is.
-    pub(super) fn pop(&mut self) -> Option<Refusal> {
+    pub(super) fn pop(&mut self) -> Option<OwnerEvent> {
         let name = self.turns.pop_front()?;
         let namespace = self.namespaces.get_mut(&name)?;
         let refusal = namespace.waiting.pop_front()?;
@@ -134,8 +134,8 @@ mod tests {
     use super::*;
     use tokenscope_core::pod::OwnerReference;
 
-    fn refusal(namespace: &str, uid: usize) -> Refusal {
-        Refusal {
+    fn refusal(namespace: &str, uid: usize) -> OwnerEvent {
+        OwnerEvent {
             namespace: namespace.into(),
             owner: OwnerReference {
                 api_version: "apps/v1".into(),

@@ -21,7 +21,7 @@ use tokenscope_core::{
 use tokenscope_webhook::csi_drivers::SharedCsiDrivers;
 use tokenscope_webhook::facts::ReviewContext;
 use tokenscope_webhook::metrics::Outcome;
-use tokenscope_webhook::review::{self, Answer, Asked, Refusal};
+use tokenscope_webhook::review::{self, Answer, Asked, OwnerEvent};
 
 pub const ROLE: &str = "arn:aws:iam::111122223333:role/shop/orders";
 pub const OTHER_ROLE: &str = "arn:aws:iam::111122223333:role/shop/other";
@@ -171,7 +171,7 @@ impl Reviewed {
         self.answer.as_ref().expect("the answer").outcome
     }
 
-    pub fn refusal(&self) -> Option<&Refusal> {
+    pub fn refusal(&self) -> Option<&OwnerEvent> {
         self.answer.as_ref()?.refusal.as_ref()
     }
 
