@@ -117,11 +117,11 @@ pub(crate) struct NamedRole {
 impl<'a> AnnotationRequest<'a> {
     /// Reads the annotations. A role that can't be parsed is the error.
     pub(crate) fn read(request: &'a Request<'_>, settings: &Settings) -> Result<Self, Vec<InvalidAnnotation>> {
-        let on_pod = Annotated {
+        let on_pod = AnnotationSource {
             place: "pod",
             pairs: &request.pod.annotations,
         };
-        let on_service_account = Annotated {
+        let on_service_account = AnnotationSource {
             place: "service account",
             pairs: &request.service_account_annotations,
         };
@@ -167,7 +167,7 @@ impl<'a> AnnotationRequest<'a> {
         }
 
         let both = |key: &'static str| places.into_iter().find_map(|place| place.found(key));
-        let eks_on = |place: Annotated<'a>, key: &'static str| eks.then(|| place.found(key)).flatten();
+        let eks_on = |place: AnnotationSource<'a>, key: &'static str| eks.then(|| place.found(key)).flatten();
         asks.audience = asks.parse(both(AUDIENCE).or_else(|| eks_on(on_service_account, EKS_AUDIENCE)));
         asks.expiration = asks.parse(
             both(TOKEN_EXPIRATION)
@@ -255,12 +255,12 @@ pub(crate) fn opted_out(request: &Request<'_>) -> Result<bool, InvalidAnnotation
 }
 
 #[derive(Clone, Copy)]
-struct Annotated<'a> {
+struct AnnotationSource<'a> {
     place: &'static str,
     pairs: &'a Pairs<&'a str>,
 }
 
-impl<'a> Annotated<'a> {
+impl<'a> AnnotationSource<'a> {
     fn found(self, key: &'static str) -> Option<Found<'a>> {
         self.pairs.value(key).map(|value| Found {
             key,

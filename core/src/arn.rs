@@ -50,12 +50,12 @@ impl FromStr for RoleArn {
         };
         // First, so that a text that was cut off for its length is refused for its length.
         if text.len() > 2048 {
-            return Err(fail(Reason::Length));
+            return Err(fail(ArnFault::Length));
         }
         let path_and_name = prefix(text).map_err(fail)?.path_and_name;
         check_path_and_name(path_and_name, allowed_in_name).map_err(fail)?;
         if text.len() < 20 {
-            return Err(fail(Reason::Length));
+            return Err(fail(ArnFault::Length));
         }
         Ok(Self { text: text.into() })
     }
@@ -84,11 +84,11 @@ impl serde::Serialize for RoleArn {
 #[error("{text:?} is not an IAM role ARN: {reason}")]
 pub struct InvalidRoleArn {
     text: Box<str>,
-    reason: Reason,
+    reason: ArnFault,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Reason {
+pub(crate) enum ArnFault {
     #[error("it should read arn:aws:iam::<account>:role/<name>")]
     Shape,
     #[error("its partition should be aws, or aws- and lower case letters, digits and hyphens")]
@@ -113,7 +113,7 @@ pub(crate) struct Prefix<'a> {
 }
 
 /// Checks everything up to `role/`.
-pub(crate) fn prefix(text: &str) -> Result<Prefix<'_>, Reason> {
+pub(crate) fn prefix(text: &str) -> Result<Prefix<'_>, ArnFault> {
     let mut fields = text.splitn(6, ':');
     let (Some("arn"), Some(partition), Some("iam"), Some(""), Some(account), Some(resource)) = (
         fields.next(),
@@ -123,9 +123,9 @@ pub(crate) fn prefix(text: &str) -> Result<Prefix<'_>, Reason> {
         fields.next(),
         fields.next(),
     ) else {
-        return Err(Reason::Shape);
+        return Err(ArnFault::Shape);
     };
-    let suffix = partition.strip_prefix("aws").ok_or(Reason::Partition)?;
+    let suffix = partition.strip_prefix("aws").ok_or(ArnFault::Partition)?;
     let well_formed = suffix.is_empty()
         || (suffix.len() > 1
             && suffix.len() <= 32
@@ -135,25 +135,25 @@ pub(crate) fn prefix(text: &str) -> Result<Prefix<'_>, Reason> {
                 .bytes()
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'));
     if !well_formed {
-        return Err(Reason::Partition);
+        return Err(ArnFault::Partition);
     }
     if account.len() != 12 || !account.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(Reason::Account);
+        return Err(ArnFault::Account);
     }
-    let path_and_name = resource.strip_prefix("role/").ok_or(Reason::NotARole)?;
+    let path_and_name = resource.strip_prefix("role/").ok_or(ArnFault::NotARole)?;
     Ok(Prefix { path_and_name })
 }
 
 /// Checks a role's path and name; what a name may hold is the caller's to say.
-pub(crate) fn check_path_and_name(path_and_name: &str, in_name: fn(u8) -> bool) -> Result<(), Reason> {
+pub(crate) fn check_path_and_name(path_and_name: &str, in_name: fn(u8) -> bool) -> Result<(), ArnFault> {
     let name = path_and_name.rsplit('/').next().unwrap_or_default();
     if name.is_empty() || name.len() > 64 || !name.bytes().all(in_name) {
-        return Err(Reason::Name);
+        return Err(ArnFault::Name);
     }
     let path = &path_and_name[..path_and_name.len() - name.len()];
     // The slash after "role" belongs to the path as IAM counts it.
     if path.len() > 511 || !path.bytes().all(|b| (0x21..=0x7e).contains(&b)) {
-        return Err(Reason::Path);
+        return Err(ArnFault::Path);
     }
     Ok(())
 }
@@ -207,26 +207,29 @@ mod tests {
         let name_of_65 = "n".repeat(65);
         let path_of_513 = format!("{}/", "p".repeat(511));
         for (text, reason) in [
-            ("", Reason::Shape),
-            ("orders", Reason::Shape),
-            ("arn:aws:sts::111122223333:role/r", Reason::Shape),
-            ("arn:aws:iam:eu-west-1:111122223333:role/r", Reason::Shape),
-            ("arn:azure:iam::111122223333:role/r", Reason::Partition),
-            ("arn:aws-:iam::111122223333:role/r", Reason::Partition),
-            ("arn:aws-CN:iam::111122223333:role/r", Reason::Partition),
-            ("arn:awsx:iam::111122223333:role/r", Reason::Partition),
-            ("arn:aws:iam::11112222333:role/r", Reason::Account),
-            ("arn:aws:iam::11112222333x:role/r", Reason::Account),
-            ("arn:aws:iam::111122223333:user/ann", Reason::NotARole),
-            ("arn:aws:iam::111122223333:root", Reason::NotARole),
-            ("arn:aws:iam::111122223333:role/", Reason::Name),
-            ("arn:aws:iam::111122223333:role/shop/", Reason::Name),
-            ("arn:aws:iam::111122223333:role/a b", Reason::Name),
-            ("arn:aws:iam::111122223333:role/a*", Reason::Name),
-            ("arn:aws:iam::111122223333:role/näme", Reason::Name),
-            (&format!("arn:aws:iam::111122223333:role/{name_of_65}"), Reason::Name),
-            ("arn:aws:iam::111122223333:role/a b/r", Reason::Path),
-            (&format!("arn:aws:iam::111122223333:role/{path_of_513}r"), Reason::Path),
+            ("", ArnFault::Shape),
+            ("orders", ArnFault::Shape),
+            ("arn:aws:sts::111122223333:role/r", ArnFault::Shape),
+            ("arn:aws:iam:eu-west-1:111122223333:role/r", ArnFault::Shape),
+            ("arn:azure:iam::111122223333:role/r", ArnFault::Partition),
+            ("arn:aws-:iam::111122223333:role/r", ArnFault::Partition),
+            ("arn:aws-CN:iam::111122223333:role/r", ArnFault::Partition),
+            ("arn:awsx:iam::111122223333:role/r", ArnFault::Partition),
+            ("arn:aws:iam::11112222333:role/r", ArnFault::Account),
+            ("arn:aws:iam::11112222333x:role/r", ArnFault::Account),
+            ("arn:aws:iam::111122223333:user/ann", ArnFault::NotARole),
+            ("arn:aws:iam::111122223333:root", ArnFault::NotARole),
+            ("arn:aws:iam::111122223333:role/", ArnFault::Name),
+            ("arn:aws:iam::111122223333:role/shop/", ArnFault::Name),
+            ("arn:aws:iam::111122223333:role/a b", ArnFault::Name),
+            ("arn:aws:iam::111122223333:role/a*", ArnFault::Name),
+            ("arn:aws:iam::111122223333:role/näme", ArnFault::Name),
+            (&format!("arn:aws:iam::111122223333:role/{name_of_65}"), ArnFault::Name),
+            ("arn:aws:iam::111122223333:role/a b/r", ArnFault::Path),
+            (
+                &format!("arn:aws:iam::111122223333:role/{path_of_513}r"),
+                ArnFault::Path,
+            ),
         ] {
             assert_eq!(text.parse::<RoleArn>().unwrap_err().reason, reason, "{text}");
         }

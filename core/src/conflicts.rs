@@ -6,7 +6,7 @@
 //! has a budget.
 
 use crate::{
-    Operator, Policy, PolicySet, RoleArn, Selector, Standing, Subject,
+    Policy, PolicySet, RoleArn, Selector, Standing, Subject,
     pattern::{Pattern, glob_matches},
 };
 use jiff::Timestamp;
@@ -26,7 +26,7 @@ const MOST_CONFLICTS: usize = 16;
 pub struct DefaultConflicts<'a> {
     policies: &'a PolicySet,
     now: Timestamp,
-    levels: HashMap<(Option<Box<str>>, bool), Level<'a>>,
+    levels: HashMap<(Option<Box<str>>, bool), PolicyLevel<'a>>,
 }
 
 /// The policies in conflict with one.
@@ -63,7 +63,7 @@ impl<'a> DefaultConflicts<'a> {
         let level = self
             .levels
             .entry(key)
-            .or_insert_with(|| Level::of(policy, policies, now));
+            .or_insert_with(|| PolicyLevel::of(policy, policies, now));
         let mut search = Search {
             policy,
             default,
@@ -92,12 +92,12 @@ fn is_in_force(policy: &Policy, now: Timestamp) -> bool {
 
 /// The policies that can be in conflict with each other: those of one namespace, or of the cluster, with or without
 /// `fallback`.
-struct Level<'a> {
+struct PolicyLevel<'a> {
     policies: Vec<&'a Arc<Policy>>,
     /// Exact names of service accounts, sorted.
-    exact: Vec<(&'a str, Place)>,
+    exact: Vec<(&'a str, SubjectPlace)>,
     /// Names with `*`, sorted by what they begin with. A subject without names has the name `*`.
-    patterns: Vec<(Pattern<'a>, Place)>,
+    patterns: Vec<(Pattern<'a>, SubjectPlace)>,
     /// The lengths of what they begin with.
     prefixes: BTreeSet<usize>,
     steps_left: usize,
@@ -105,12 +105,12 @@ struct Level<'a> {
 
 /// A subject of a policy, by their indices.
 #[derive(Clone, Copy)]
-struct Place {
+struct SubjectPlace {
     policy: usize,
     subject: usize,
 }
 
-impl<'a> Level<'a> {
+impl<'a> PolicyLevel<'a> {
     fn of(policy: &Policy, policies: &'a PolicySet, now: Timestamp) -> Self {
         let mut level = Self {
             policies: Vec::new(),
@@ -137,7 +137,7 @@ impl<'a> Level<'a> {
     }
 
     /// The patterns that begin with the start of `text`, but with less than the whole of it.
-    fn beginning_with_less(&self, text: &str) -> impl Iterator<Item = (&Pattern<'a>, Place)> {
+    fn beginning_with_less(&self, text: &str) -> impl Iterator<Item = (&Pattern<'a>, SubjectPlace)> {
         let starts = self.prefixes.range(..text.len());
         let starts = starts.filter_map(|&length| text.get(..length));
         let equal = |start| {
@@ -148,7 +148,7 @@ impl<'a> Level<'a> {
     }
 
     /// The patterns that begin with the whole of `text`, and maybe more.
-    fn beginning_with(&self, text: &str) -> impl Iterator<Item = (&Pattern<'a>, Place)> {
+    fn beginning_with(&self, text: &str) -> impl Iterator<Item = (&Pattern<'a>, SubjectPlace)> {
         let from = self.patterns.partition_point(|(pattern, _)| pattern.prefix < text);
         let patterns = self.patterns[from..].iter();
         let patterns = patterns.take_while(move |(pattern, _)| pattern.prefix.starts_with(text));
@@ -159,7 +159,7 @@ impl<'a> Level<'a> {
         let policy = self.policies.len();
         self.policies.push(other);
         for (subject, Subject { service_accounts, .. }) in other.subjects.iter().enumerate() {
-            let place = Place { policy, subject };
+            let place = SubjectPlace { policy, subject };
             if service_accounts.is_empty() {
                 self.patterns.push((Pattern::ANY, place));
             }
@@ -177,7 +177,7 @@ impl<'a> Level<'a> {
 struct Search<'a, 'b> {
     policy: &'b Policy,
     default: &'b RoleArn,
-    level: &'b Level<'a>,
+    level: &'b PolicyLevel<'a>,
     /// How many are left.
     steps: usize,
     found: HashSet<usize>,
@@ -236,7 +236,7 @@ impl Search<'_, '_> {
         let alike = level.beginning_with(pattern.prefix);
         for (other, place) in level.beginning_with_less(pattern.prefix).chain(alike) {
             self.spend(1)?;
-            if pattern.meets(*other) {
+            if pattern.overlaps(*other) {
                 self.compare(place, subject)?;
             }
         }
@@ -244,7 +244,7 @@ impl Search<'_, '_> {
     }
 
     /// Notes the policy of a subject whose names meet, if the labels can meet too.
-    fn compare(&mut self, Place { policy, subject }: Place, own: &Subject) -> Option<()> {
+    fn compare(&mut self, SubjectPlace { policy, subject }: SubjectPlace, own: &Subject) -> Option<()> {
         self.spend(1)?;
         if !self.can_conflict(policy) {
             return Some(());
@@ -252,8 +252,8 @@ impl Search<'_, '_> {
         let other = self.level.policies.get(policy)?;
         if !self.elsewhere.contains_key(&policy) {
             let (one, two) = (&self.policy.namespace_selector, &other.namespace_selector);
-            self.spend(cost(one, two))?;
-            self.elsewhere.insert(policy, !may_both_match(one, two));
+            self.spend(one.overlap_cost(two))?;
+            self.elsewhere.insert(policy, !one.overlaps(two));
         }
         if self.elsewhere.get(&policy) == Some(&true) {
             return Some(());
@@ -261,8 +261,8 @@ impl Search<'_, '_> {
         let any = Selector::default();
         let one = own.pod_selector.as_ref().unwrap_or(&any);
         let two = other.subjects.get(subject)?.pod_selector.as_ref().unwrap_or(&any);
-        self.spend(cost(one, two))?;
-        if may_both_match(one, two) {
+        self.spend(one.overlap_cost(two))?;
+        if one.overlaps(two) {
             if self.found.len() == MOST_CONFLICTS {
                 return None;
             }
@@ -290,39 +290,4 @@ impl Search<'_, '_> {
 /// The steps that a match of `glob` takes: each part between two `*` is looked for.
 fn cost_of_match(glob: &str) -> usize {
     1 + glob.len() / 4
-}
-
-/// How many comparisons [`may_both_match`] makes at most.
-fn cost(one: &Selector, other: &Selector) -> usize {
-    let values = |operator: &Operator| match operator {
-        Operator::In(values) | Operator::NotIn(values) => values.len(),
-        Operator::Exists | Operator::DoesNotExist => 1,
-    };
-    let all = |selector: &Selector| {
-        selector
-            .0
-            .iter()
-            .map(|requirement| values(&requirement.operator))
-            .sum::<usize>()
-    };
-    all(one) * all(other)
-}
-
-/// Whether some set of labels fulfils both selectors.
-fn may_both_match(one: &Selector, other: &Selector) -> bool {
-    one.0.iter().all(|a| {
-        other
-            .0
-            .iter()
-            .filter(|b| b.key == a.key)
-            .all(|b| match (&a.operator, &b.operator) {
-                (Operator::In(x), Operator::In(y)) => x.iter().any(|value| y.contains(value)),
-                (Operator::In(x), Operator::NotIn(y)) | (Operator::NotIn(y), Operator::In(x)) => {
-                    x.iter().any(|value| !y.contains(value))
-                }
-                (Operator::DoesNotExist, Operator::In(_) | Operator::Exists)
-                | (Operator::In(_) | Operator::Exists, Operator::DoesNotExist) => false,
-                _ => true,
-            })
-    })
 }

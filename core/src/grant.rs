@@ -1,11 +1,9 @@
 //! What a container gets, and the record of it that stays on the pod.
 
 use crate::bounds::MOST_RECORD_BYTES;
-use crate::{
-    Audience, Hint, Pairs, PolicyName, Region, RoleArn, Spiffe, SpiffeId, TokenExpiration, TokenSource, TrustDomain,
-};
+use crate::{Audience, Pairs, PolicyName, Region, RoleArn, Spiffe, TokenExpiration, TokenSource};
 use serde::{Deserialize, Serialize};
-use std::{borrow::Cow, fmt};
+use std::borrow::Cow;
 
 /// What one container gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +59,7 @@ pub struct GrantRecord<'a> {
     /// One for each distinct policy, role and set of variables.
     #[serde(borrow)]
     pub grants: Vec<RecordedGrant<'a>>,
-    /// The [`fingerprint`] of the decision.
+    /// The [`Fingerprint`](crate::Fingerprint) of the decision, of the version that wrote it.
     #[serde(borrow)]
     pub hash: Cow<'a, str>,
     /// Whether the webhook added a sidecar.
@@ -106,83 +104,11 @@ impl<'a> GrantRecord<'a> {
         }
         serde_json::from_str(annotation).ok()
     }
-}
 
-/// A short text that changes whenever a decision would change the pod: 16 hexadecimal digits.
-///
-/// It only tells one decision from another; it protects nothing.
-pub fn fingerprint<'a>(service_account: &str, grants: impl IntoIterator<Item = (&'a str, &'a Grant)>) -> String {
-    let mut hash = Hash::default();
-    hash.write(service_account);
-    for (container, grant) in grants {
-        hash.write(container);
-        hash.write(grant.role.as_str());
-        hash.write(grant.audience.as_str());
-        hash.write(grant.source.as_str());
-        match grant.source {
-            TokenSource::Spiffe => {
-                let Spiffe {
-                    id,
-                    hint,
-                    trust_domain,
-                    x509_svid,
-                    jwt_bundle,
-                } = &grant.spiffe;
-                hash.write(id.as_ref().map_or("", SpiffeId::as_str));
-                hash.write(hint.as_ref().map_or("", Hint::as_str));
-                hash.write(trust_domain.as_ref().map_or("", TrustDomain::as_str));
-                hash.write(if *x509_svid { "X.509-SVID" } else { "" });
-                hash.write(if *jwt_bundle { "JWT bundle" } else { "" });
-            }
-            TokenSource::ServiceAccount | TokenSource::Issuer => {
-                hash.write(&grant.expiration.seconds().to_string());
-            }
-        }
-        hash.write(grant.region.as_ref().map_or("", Region::as_str));
-        hash.write(if grant.sts_regional_endpoints { "regional" } else { "" });
-        hash.write(match &grant.session_name {
-            None => "",
-            Some(SessionName::PodName) => "${pod.name}",
-            Some(SessionName::Text(text)) => text,
-        });
-    }
-    hash.to_string()
-}
-
-impl Audience {
-    /// What tells the volume of its token from others': 16 hexadecimal digits.
-    pub fn short_hash(&self) -> String {
-        let mut hash = Hash::default();
-        hash.write(self.as_str());
-        hash.to_string()
-    }
-}
-
-/// After Fowler-Noll-Vo 1a, eight bytes at a time: the same on every machine and in every version, which the standard
-/// library's hasher is not. 72 ns for one container, where the crate `fnv` takes 128 (docs/adr/0008).
-struct Hash(u64);
-
-impl Default for Hash {
-    fn default() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-}
-
-impl Hash {
-    fn write(&mut self, text: &str) {
-        let (words, rest) = text.as_bytes().as_chunks();
-        // The 0xff separates texts: it is in no UTF-8.
-        let mut last = [0xff; 8];
-        last[..rest.len()].copy_from_slice(rest);
-        for word in words.iter().chain([&last]) {
-            // A product says nothing downwards, so its upper bits come down.
-            self.0 = (self.0.rotate_left(29) ^ u64::from_le_bytes(*word)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
-    }
-}
-
-impl fmt::Display for Hash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
+    /// The containers and the role of each.
+    pub fn roles(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.grants
+            .iter()
+            .flat_map(|grant| grant.containers.iter().map(|container| (&**container, &*grant.role)))
     }
 }

@@ -91,12 +91,12 @@ pub struct Requirement {
     /// The label's key.
     pub key: Box<str>,
     /// What must be true of its value.
-    pub operator: Operator,
+    pub operator: SelectorOperator,
 }
 
 /// What must be true of a label's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Operator {
+pub enum SelectorOperator {
     /// It is one of these.
     In(Vec<Box<str>>),
     /// It is absent, or none of these.
@@ -113,12 +113,46 @@ impl Selector {
         self.0.iter().all(|requirement| {
             let value = labels.value(&requirement.key);
             match &requirement.operator {
-                Operator::In(values) => value.is_some_and(|v| values.iter().any(|x| **x == *v)),
-                Operator::NotIn(values) => value.is_none_or(|v| values.iter().all(|x| **x != *v)),
-                Operator::Exists => value.is_some(),
-                Operator::DoesNotExist => value.is_none(),
+                SelectorOperator::In(values) => value.is_some_and(|v| values.iter().any(|x| **x == *v)),
+                SelectorOperator::NotIn(values) => value.is_none_or(|v| values.iter().all(|x| **x != *v)),
+                SelectorOperator::Exists => value.is_some(),
+                SelectorOperator::DoesNotExist => value.is_none(),
             }
         })
+    }
+}
+
+impl Selector {
+    /// Whether some set of labels fulfils both selectors.
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        self.0.iter().all(|a| {
+            let same_key = other.0.iter().filter(|b| b.key == a.key);
+            same_key.map(|b| &b.operator).all(|b| a.operator.overlaps(b))
+        })
+    }
+
+    /// How many comparisons [`Self::overlaps`] makes at most.
+    pub(crate) fn overlap_cost(&self, other: &Self) -> usize {
+        let values = |requirement: &Requirement| match &requirement.operator {
+            SelectorOperator::In(values) | SelectorOperator::NotIn(values) => values.len(),
+            SelectorOperator::Exists | SelectorOperator::DoesNotExist => 1,
+        };
+        let all = |selector: &Self| selector.0.iter().map(values).sum::<usize>();
+        all(self) * all(other)
+    }
+}
+
+impl SelectorOperator {
+    /// Whether some value, or its absence, fulfils both.
+    fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::In(x), Self::In(y)) => x.iter().any(|value| y.contains(value)),
+            (Self::In(x), Self::NotIn(y)) | (Self::NotIn(y), Self::In(x)) => x.iter().any(|value| !y.contains(value)),
+            (Self::DoesNotExist, Self::In(_) | Self::Exists) | (Self::In(_) | Self::Exists, Self::DoesNotExist) => {
+                false
+            }
+            _ => true,
+        }
     }
 }
 
@@ -132,11 +166,11 @@ impl fmt::Display for Selector {
                 f.write_str(", ")?;
             }
             match operator {
-                Operator::In(values) if values.len() == 1 => write!(f, "{key}={}", values[0])?,
-                Operator::In(values) => write!(f, "{key} in ({})", values.join(","))?,
-                Operator::NotIn(values) => write!(f, "{key} not in ({})", values.join(","))?,
-                Operator::Exists => write!(f, "{key}")?,
-                Operator::DoesNotExist => write!(f, "!{key}")?,
+                SelectorOperator::In(values) if values.len() == 1 => write!(f, "{key}={}", values[0])?,
+                SelectorOperator::In(values) => write!(f, "{key} in ({})", values.join(","))?,
+                SelectorOperator::NotIn(values) => write!(f, "{key} not in ({})", values.join(","))?,
+                SelectorOperator::Exists => write!(f, "{key}")?,
+                SelectorOperator::DoesNotExist => write!(f, "!{key}")?,
             }
         }
         Ok(())
@@ -147,7 +181,7 @@ impl fmt::Display for Selector {
 mod tests {
     use super::*;
 
-    fn selector(key: &str, operator: Operator) -> Selector {
+    fn selector(key: &str, operator: SelectorOperator) -> Selector {
         Selector(vec![Requirement {
             key: key.into(),
             operator,
@@ -159,12 +193,12 @@ mod tests {
         let labels: Pairs<&str> = [("app", "orders"), ("tier", "")].into_iter().collect();
         let values = || vec!["orders".into(), "carts".into()];
 
-        assert!(selector("app", Operator::In(values())).matches(&labels));
-        assert!(!selector("other", Operator::In(values())).matches(&labels));
-        assert!(!selector("app", Operator::NotIn(values())).matches(&labels));
-        assert!(selector("other", Operator::NotIn(values())).matches(&labels));
-        assert!(selector("tier", Operator::Exists).matches(&labels));
-        assert!(!selector("tier", Operator::DoesNotExist).matches(&labels));
+        assert!(selector("app", SelectorOperator::In(values())).matches(&labels));
+        assert!(!selector("other", SelectorOperator::In(values())).matches(&labels));
+        assert!(!selector("app", SelectorOperator::NotIn(values())).matches(&labels));
+        assert!(selector("other", SelectorOperator::NotIn(values())).matches(&labels));
+        assert!(selector("tier", SelectorOperator::Exists).matches(&labels));
+        assert!(!selector("tier", SelectorOperator::DoesNotExist).matches(&labels));
         assert!(Selector::default().matches(&labels));
     }
 

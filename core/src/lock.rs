@@ -112,7 +112,7 @@ pub struct UngrantedToken {
     /// How long it is valid, in seconds; `None` where the API server decides.
     pub expiration_seconds: Option<i64>,
     /// What is missing, and what to do.
-    pub remedy: Missing,
+    pub remedy: MissingGrant,
 }
 
 fn holder(driver: Option<&str>) -> String {
@@ -128,7 +128,7 @@ fn lifetime(seconds: Option<i64>) -> String {
 
 /// What a pod lacks for a token that it holds.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Missing {
+pub enum MissingGrant {
     /// No policy in force grants the audience to this pod.
     #[error(
         "this audience is locked and no policy in force grants it to this pod: remove the volume and ask with annotation tokenscope.io/role-arn, or add a policy that selects the pod"
@@ -166,13 +166,13 @@ pub fn ungranted<'a>(
     if volumes.peek().is_none() {
         return Vec::new();
     }
-    let mut judge = Judge::new(request, policies, now);
+    let mut grants = TokenGrants::new(request, policies, now);
     volumes
         .flat_map(|volume| volume.tokens.iter().map(move |token| (volume, token)))
         .filter(|(_, token)| locked.contains(token.audience))
         .filter_map(|(volume, token)| {
             let audience = token.audience?;
-            let remedy = judge.missing(audience, token.expiration_seconds, &volume.containers)?;
+            let remedy = grants.missing(audience, token.expiration_seconds, &volume.containers)?;
             Some(UngrantedToken {
                 volume: shortened(volume.name),
                 driver: volume.csi_driver.map(shortened),
@@ -225,13 +225,13 @@ impl<'a> Locked<'a> {
 }
 
 /// The policies that grant this pod tokens, and what they were found to grant so far.
-struct Judge<'a> {
+struct TokenGrants<'a> {
     policies: Vec<&'a Policy>,
     /// The longest lifetime in seconds that a policy grants, by audience and container; `None` where none does.
     granted: HashMap<(&'a str, Option<&'a str>), Option<u32>>,
 }
 
-impl<'a> Judge<'a> {
+impl<'a> TokenGrants<'a> {
     fn new(request: &Request<'_>, policies: &'a PolicySet, now: Timestamp) -> Self {
         let is_candidate = |policy: &&Policy| {
             policy.token.source == TokenSource::ServiceAccount
@@ -255,19 +255,19 @@ impl<'a> Judge<'a> {
 
     /// What is missing for a token that these containers mount; `None` where nothing is. A volume that nothing mounts can still
     /// be mounted by an ephemeral container later, so it needs a policy all the same.
-    fn missing(&mut self, audience: &'a str, seconds: Option<i64>, containers: &[&'a str]) -> Option<Missing> {
+    fn missing(&mut self, audience: &'a str, seconds: Option<i64>, containers: &[&'a str]) -> Option<MissingGrant> {
         let Some(anywhere) = self.longest(audience, None) else {
-            return Some(Missing::Policy);
+            return Some(MissingGrant::Policy);
         };
         let mut most = anywhere;
         for container in containers {
             match self.longest(audience, Some(container)) {
                 Some(longest) => most = most.min(longest),
-                None => return Some(Missing::Container(shortened(container))),
+                None => return Some(MissingGrant::Container(shortened(container))),
             }
         }
         // Without a lifetime of its own the API server gives a projected token an hour (core/v1, ServiceAccountTokenProjection).
-        (seconds.unwrap_or(DEFAULT_SECONDS) > i64::from(most)).then_some(Missing::Lifetime { most })
+        (seconds.unwrap_or(DEFAULT_SECONDS) > i64::from(most)).then_some(MissingGrant::Lifetime { most })
     }
 
     fn longest(&mut self, audience: &'a str, container: Option<&'a str>) -> Option<u32> {

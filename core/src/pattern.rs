@@ -1,6 +1,6 @@
 //! Names with `*` in them.
 
-use crate::arn::{self, Reason, RoleArn};
+use crate::arn::{self, ArnFault, RoleArn};
 use std::{fmt, str::FromStr};
 
 /// A text in which `*` stands for any characters, also none and also `/`; every other character for itself.
@@ -81,7 +81,7 @@ impl<'a> Pattern<'a> {
     }
 
     /// Whether some text matches both: between what they begin and end with, there is room for the rest of both.
-    pub(crate) fn meets(self, other: Self) -> bool {
+    pub(crate) fn overlaps(self, other: Self) -> bool {
         let starts_alike = self.prefix.starts_with(other.prefix) || other.prefix.starts_with(self.prefix);
         starts_alike && (self.suffix.ends_with(other.suffix) || other.suffix.ends_with(self.suffix))
     }
@@ -128,7 +128,7 @@ impl FromStr for RolePattern {
         let path_and_name = match arn::prefix(text) {
             Ok(prefix) => prefix.path_and_name,
             Err(_) if text.split("role/").next().unwrap_or_default().contains('*') => {
-                return Err(fail(Reason::WildcardPlace));
+                return Err(fail(ArnFault::WildcardPlace));
             }
             Err(reason) => return Err(fail(reason)),
         };
@@ -151,7 +151,7 @@ impl fmt::Display for RolePattern {
 #[error("{text:?} is not a pattern of IAM role ARNs: {reason}")]
 pub struct InvalidRolePattern {
     text: Box<str>,
-    reason: Reason,
+    reason: ArnFault,
 }
 
 #[cfg(test)]
@@ -240,7 +240,7 @@ mod tests {
         #[test]
         fn two_patterns_meet_if_some_text_matches_both(one in "[ab*]{0,6}[*][ab*]{0,6}", other in "[ab*]{0,6}[*][ab*]{0,6}") {
             let (first, second) = (Glob::new(&one), Glob::new(&other));
-            let meet = Pattern::of(&first).unwrap().meets(Pattern::of(&second).unwrap());
+            let meet = Pattern::of(&first).unwrap().overlaps(Pattern::of(&second).unwrap());
             prop_assert_eq!(meet, some_text_matches_both(&one, &other));
         }
 

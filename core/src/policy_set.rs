@@ -6,17 +6,17 @@ use std::{collections::HashMap, sync::Arc};
 /// All policies of a cluster, by namespace. A clone shares the policies.
 #[derive(Clone, Debug, Default)]
 pub struct PolicySet {
-    namespaced: HashMap<Arc<str>, Arc<Vec<Entry>>>,
-    cluster: Arc<Vec<Entry>>,
+    namespaced: HashMap<Arc<str>, Arc<Vec<PolicyEntry>>>,
+    cluster: Arc<Vec<PolicyEntry>>,
 }
 
 #[derive(Clone, Debug)]
-enum Entry {
+enum PolicyEntry {
     Valid(Arc<Policy>),
     Invalid(PolicyName, Arc<str>),
 }
 
-impl Entry {
+impl PolicyEntry {
     fn name(&self) -> &PolicyName {
         match self {
             Self::Valid(policy) => &policy.name,
@@ -28,13 +28,13 @@ impl Entry {
 impl PolicySet {
     /// Adds a policy, or replaces the one of its name.
     pub fn insert(&mut self, policy: Arc<Policy>) {
-        self.put(Entry::Valid(policy));
+        self.put(PolicyEntry::Valid(policy));
     }
 
     /// Notes that there is a policy of this name that can't be used, and why: it grants nothing, and a denied pod
     /// hears of it. Of the reason 1 KiB is kept.
     pub fn insert_invalid(&mut self, name: PolicyName, why: &str) {
-        self.put(Entry::Invalid(name, bounded(why.to_owned(), 1024).into()));
+        self.put(PolicyEntry::Invalid(name, bounded(why.to_owned(), 1024).into()));
     }
 
     /// Removes the policy of this name.
@@ -51,16 +51,16 @@ impl PolicySet {
     /// The policies that may be about pods of a namespace: its own by name, then the cluster's by name.
     pub fn about(&self, namespace: &str) -> impl Iterator<Item = &Arc<Policy>> {
         self.entries(namespace).filter_map(|entry| match entry {
-            Entry::Valid(policy) => Some(policy),
-            Entry::Invalid(..) => None,
+            PolicyEntry::Valid(policy) => Some(policy),
+            PolicyEntry::Invalid(..) => None,
         })
     }
 
     /// The policies of a namespace and of the cluster that can't be used, and why.
     pub fn invalid_about(&self, namespace: &str) -> impl Iterator<Item = (&PolicyName, &str)> {
         self.entries(namespace).filter_map(|entry| match entry {
-            Entry::Valid(_) => None,
-            Entry::Invalid(name, why) => Some((name, &**why)),
+            PolicyEntry::Valid(_) => None,
+            PolicyEntry::Invalid(name, why) => Some((name, &**why)),
         })
     }
 
@@ -71,8 +71,8 @@ impl PolicySet {
             .flat_map(|entries| entries.iter())
             .chain(self.cluster.iter())
             .filter_map(|entry| match entry {
-                Entry::Valid(policy) => Some(policy),
-                Entry::Invalid(..) => None,
+                PolicyEntry::Valid(policy) => Some(policy),
+                PolicyEntry::Invalid(..) => None,
             })
     }
 
@@ -86,7 +86,7 @@ impl PolicySet {
         self.len() == 0
     }
 
-    fn entries(&self, namespace: &str) -> impl Iterator<Item = &Entry> {
+    fn entries(&self, namespace: &str) -> impl Iterator<Item = &PolicyEntry> {
         self.namespaced
             .get(namespace)
             .into_iter()
@@ -94,14 +94,14 @@ impl PolicySet {
             .chain(self.cluster.iter())
     }
 
-    fn entries_mut(&mut self, name: &PolicyName) -> Option<&mut Vec<Entry>> {
+    fn entries_mut(&mut self, name: &PolicyName) -> Option<&mut Vec<PolicyEntry>> {
         match name {
             PolicyName::Namespaced { namespace, .. } => self.namespaced.get_mut(namespace).map(Arc::make_mut),
             PolicyName::Cluster { .. } => Some(Arc::make_mut(&mut self.cluster)),
         }
     }
 
-    fn put(&mut self, entry: Entry) {
+    fn put(&mut self, entry: PolicyEntry) {
         if let PolicyName::Namespaced { namespace, .. } = entry.name() {
             self.namespaced.entry(namespace.clone()).or_default();
         }

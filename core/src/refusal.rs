@@ -1,6 +1,6 @@
 //! Why a pod is denied, in sentences that its owner can act on.
 
-use crate::text::up_to;
+use crate::text::{and_more, up_to};
 use crate::{
     Audience, PolicyName, RoleArn, TokenExpiration, TokenSource, annotations::InvalidAnnotation, bounds::Beyond,
 };
@@ -41,7 +41,7 @@ impl Denied {
         }
         let missing = self.refusals.len() - sentences.len() + self.more;
         if missing > 0 {
-            sentences.push(format!("and {missing} more"));
+            sentences.push(and_more(missing));
         }
         sentences
     }
@@ -286,7 +286,7 @@ pub(crate) fn some_of<T: fmt::Display>(things: &[T]) -> Box<str> {
     }
     match things.len() {
         0 => "none".into(),
-        n if n > MOST => format!("{text} and {} more", n - MOST).into(),
+        n if n > MOST => format!("{text} {}", and_more(n - MOST)).into(),
         _ => text.into(),
     }
 }

@@ -1,6 +1,6 @@
 //! The facts about a workload that a decision looks at.
 
-use crate::{Pairs, bounds::Beyond};
+use crate::{Pairs, annotations, bounds::Beyond};
 
 /// A pod, its service account and its namespace, as far as they matter.
 #[derive(Clone, Debug)]
@@ -27,7 +27,7 @@ pub struct PodFacts<'a> {
     /// How many annotations it has, whatever their keys.
     pub annotation_count: usize,
     /// Init containers (native sidecars among them), then containers.
-    pub containers: Vec<Container<'a>>,
+    pub containers: Vec<ContainerFacts<&'a str>>,
     /// Volumes that hold service account tokens, without the one that tokenscope's own review added.
     pub token_volumes: Vec<TokenVolume<'a>>,
     /// The bounds of a review that it exceeds: it has more than what stands here.
@@ -56,24 +56,58 @@ pub struct HeldToken<'a> {
     pub expiration_seconds: Option<i64>,
 }
 
-/// One container.
-#[derive(Clone, Copy, Debug)]
-pub struct Container<'a> {
+/// One container. Its texts are borrowed in a request (`ContainerFacts<&str>`), and owned where a pod is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ContainerFacts<S> {
     /// Its name.
-    pub name: &'a str,
+    pub name: S,
     /// Its own `AWS_ROLE_ARN`.
-    pub own_role: OwnRole<'a>,
+    pub own_role: OwnRole<S>,
     /// Whether it brings its own `AWS_WEB_IDENTITY_TOKEN_FILE`.
     pub own_token_file: bool,
 }
 
 /// A container's own `AWS_ROLE_ARN`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OwnRole<'a> {
+pub enum OwnRole<S> {
     /// It has none.
     Absent,
     /// It has one, written out.
-    Literal(&'a str),
+    Literal(S),
     /// It has one that comes from elsewhere (`valueFrom`, or with `$(…)` in it), so nobody can judge it here.
     Indirect,
+}
+
+impl<S: AsRef<str>> ContainerFacts<S> {
+    /// The same facts with other texts: `str::into` owns them.
+    pub fn map<'a, T>(&'a self, text: impl Fn(&'a str) -> T) -> ContainerFacts<T> {
+        ContainerFacts {
+            name: text(self.name.as_ref()),
+            own_role: match &self.own_role {
+                OwnRole::Absent => OwnRole::Absent,
+                OwnRole::Literal(role) => OwnRole::Literal(text(role.as_ref())),
+                OwnRole::Indirect => OwnRole::Indirect,
+            },
+            own_token_file: self.own_token_file,
+        }
+    }
+}
+
+impl Request<'_> {
+    /// Whether the pod must carry the review's mark: it names a role itself, its namespace requires a review, or it is too
+    /// large for the API server's own rules to look into it.
+    ///
+    /// These are the pods that the API server's guard looks at.
+    pub fn needs_mark(&self) -> bool {
+        self.namespace_labels.value(annotations::REQUIRED) == Some("true")
+            || asks_itself(&self.pod.annotations)
+            || self.pod.has_too_many_annotations_for_cel()
+    }
+}
+
+/// Whether a pod with these annotations names a role itself, so that it has to be reviewed. The guard's CEL says the same.
+pub fn asks_itself<S: AsRef<str>>(pod_annotations: &Pairs<S>) -> bool {
+    pod_annotations
+        .iter()
+        .any(|(key, _)| key == annotations::ROLE_ARN || key.starts_with(annotations::CONTAINER_ROLE_ARN))
 }

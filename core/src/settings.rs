@@ -1,8 +1,8 @@
 //! What the installation decides for all: the chart's values, as far as they change a decision.
 
 use crate::{
-    Audience, InvalidAudience, InvalidTokenExpiration, Lock, Pairs, Sidecar, TokenExpiration, annotations,
-    arn::shortened,
+    Audience, InvalidAudience, InvalidTokenExpiration, Pairs, TokenExpiration, annotations, arn::shortened, lock::Lock,
+    sidecar::SidecarSettings,
 };
 use std::{fmt, str::FromStr};
 
@@ -24,7 +24,7 @@ pub struct Settings {
     /// Whether STS's regional endpoints are asked for where the policy doesn't say.
     pub sts_regional_endpoints: bool,
     /// How the sidecar is added where tokens need one.
-    pub sidecar: Sidecar,
+    pub sidecar: SidecarSettings,
     /// Which tokens need a policy's grant.
     pub lock: Lock,
     /// Which granted containers are kept from the node's metadata service.
@@ -43,7 +43,7 @@ impl Default for Settings {
             default_token_expiration: TokenExpiration::HOUR,
             default_region: None,
             sts_regional_endpoints: true,
-            sidecar: Sidecar::default(),
+            sidecar: SidecarSettings::default(),
             lock: Lock::default(),
             instance_metadata: InstanceMetadata::WithRegionDisabled,
             never_denied: vec!["kube-system".into()],

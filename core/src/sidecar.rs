@@ -1,8 +1,51 @@
-//! The container that keeps a pod's tokens where the cluster itself can't: what the installation says about it.
+//! The container that keeps a pod's tokens where the cluster itself can't: what the installation says about it, and the contract
+//! between the webhook, which writes the container, and the program that runs in it.
+
+/// The program in its image.
+pub const PROGRAM: &str = "/tokenscope-sidecar";
+/// The program's command that says whether every file is there and valid: its exit status is 0 if so.
+pub const READY: &str = "ready";
+/// The file of a token that the webhook asks for, in the folder of its volume.
+pub const TOKEN_FILE: &str = "token";
+/// Where the webhook mounts the volume that has the Workload API's socket.
+pub const SOCKET_FOLDER: &str = "/spiffe-workload-api";
+/// The file with the keys that JWT-SVIDs are signed with.
+pub const JWT_BUNDLE_FILE: &str = "jwt_bundle.json";
+/// The file of an X.509-SVID: the certificate, and those of authorities between.
+pub const X509_SVID_FILE: &str = "svid.pem";
+/// The file of an X.509-SVID's private key.
+pub const X509_KEY_FILE: &str = "svid_key.pem";
+/// The file with the authorities of an X.509-SVID's trust domain.
+pub const X509_BUNDLE_FILE: &str = "svid_bundle.pem";
+
+/// The environment of the program. The webhook writes these variables, and every sidecar that runs in a pod was started with what
+/// the webhook of its time wrote, so the names and the form of the values never change.
+pub mod variables {
+    /// Where the files are written: a path.
+    pub const DIRECTORY: &str = "TOKENSCOPE_DIRECTORY";
+    /// The tokens: `FILE=AUDIENCE`, separated by white space.
+    pub const JWT_SVIDS: &str = "TOKENSCOPE_JWT_SVIDS";
+    /// Which identity, by its SPIFFE ID.
+    pub const SPIFFE_ID: &str = "TOKENSCOPE_SPIFFE_ID";
+    /// Which identity, by its hint.
+    pub const HINT: &str = "TOKENSCOPE_HINT";
+    /// Which identity, by its trust domain.
+    pub const TRUST_DOMAIN: &str = "TOKENSCOPE_TRUST_DOMAIN";
+    /// The Workload API's socket: `unix://` and an absolute path (SPIFFE Workload Endpoint, section 4).
+    pub const SOCKET: &str = "SPIFFE_ENDPOINT_SOCKET";
+    /// Whether an X.509-SVID is kept too: `true` or `false`.
+    pub const X509_SVID: &str = "TOKENSCOPE_X509_SVID";
+    /// Whether the keys that JWT-SVIDs are signed with are kept too: `true` or `false`.
+    pub const JWT_BUNDLE: &str = "TOKENSCOPE_JWT_BUNDLE";
+    /// What is logged: `off`, `error`, `warn`, `info` or `debug`.
+    pub const LOG_LEVEL: &str = "TOKENSCOPE_LOG_LEVEL";
+    /// Whether the webhook wrote the environment: `true` or `false`. The program then takes no options.
+    pub const INJECTED: &str = "TOKENSCOPE_INJECTED";
+}
 
 /// How the sidecar is added to pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sidecar {
+pub struct SidecarSettings {
     /// Its image.
     pub image: Box<str>,
     /// `Always`, `IfNotPresent` or `Never`.
@@ -36,7 +79,7 @@ pub enum WorkloadApi {
     },
 }
 
-impl Default for Sidecar {
+impl Default for SidecarSettings {
     /// The Workload API as spiffe-csi and the chart helm-charts-hardened have it, and what Pod Security "restricted" demands.
     fn default() -> Self {
         Self {

@@ -1,9 +1,14 @@
-//! Texts that are cut where a character ends.
+//! Texts and lists that are cut: where a character ends, and with the number of what is missing.
 
 /// The longest start of a text that has at most `most` bytes.
 pub fn up_to(text: &str, most: usize) -> &str {
     let end = (0..=most.min(text.len())).rev().find(|&at| text.is_char_boundary(at));
     &text[..end.unwrap_or_default()]
+}
+
+/// What ends a list of which `more` items are left out.
+pub fn and_more(more: usize) -> String {
+    format!("and {more} more")
 }
 
 #[cfg(test)]

@@ -27,12 +27,12 @@ struct Statement {
     effect: &'static str,
     principal: BTreeMap<&'static str, String>,
     action: &'static str,
-    condition: BTreeMap<&'static str, BTreeMap<String, Values>>,
+    condition: BTreeMap<&'static str, BTreeMap<String, ConditionValues>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
-enum Values {
+enum ConditionValues {
     One(String),
     Many(Vec<String>),
 }
@@ -135,9 +135,9 @@ fn subjects(policy: &Policy, notes: &mut Vec<String>) -> Vec<String> {
     subjects
 }
 
-fn values(mut values: Vec<String>) -> Values {
+fn values(mut values: Vec<String>) -> ConditionValues {
     match values.len() {
-        1 => Values::One(values.remove(0)),
-        _ => Values::Many(values),
+        1 => ConditionValues::One(values.remove(0)),
+        _ => ConditionValues::Many(values),
     }
 }

@@ -48,11 +48,11 @@ struct Workload {
     service_account: Vec<(&'static str, &'static str)>,
     namespace_labels: Vec<(&'static str, &'static str)>,
     pod_labels: Vec<(&'static str, &'static str)>,
-    containers: Vec<Container<'static>>,
+    containers: Vec<ContainerFacts<&'static str>>,
 }
 
-fn container(name: &'static str) -> Container<'static> {
-    Container {
+fn container(name: &'static str) -> ContainerFacts<&'static str> {
+    ContainerFacts {
         name,
         own_role: OwnRole::Absent,
         own_token_file: false,
@@ -136,7 +136,7 @@ fn roles(granted: &Granted) -> Vec<(usize, &str)> {
 
 #[test]
 fn a_pod_that_asks_for_nothing_is_untouched_whatever_it_brings() {
-    let own = Container {
+    let own = ContainerFacts {
         own_role: OwnRole::Literal("nonsense"),
         ..container("app")
     };
@@ -204,7 +204,7 @@ fn subjects_are_alternatives_and_inside_one_everything_must_match() {
     let app = |value: &str| {
         Selector(vec![Requirement {
             key: "app".into(),
-            operator: Operator::In(vec![value.into()]),
+            operator: SelectorOperator::In(vec![value.into()]),
         }])
     };
     let subject = |name: &str, selector| Subject {
@@ -429,7 +429,7 @@ fn a_policy_out_of_force_says_so() {
 fn a_cluster_policy_is_about_the_namespaces_that_it_selects() {
     let selector = Selector(vec![Requirement {
         key: "team".into(),
-        operator: Operator::Exists,
+        operator: SelectorOperator::Exists,
     }]);
     let cluster = Policy {
         namespace_selector: selector,
@@ -627,7 +627,7 @@ fn a_pod_whose_containers_are_all_left_out_by_policy_hears_of_it() {
 fn a_containers_own_role_must_be_allowed_once_its_pod_asks() {
     let with_own = |own, own_token_file, workload: Workload| Workload {
         containers: vec![
-            Container {
+            ContainerFacts {
                 own_role: own,
                 own_token_file,
                 ..container("own")
@@ -710,7 +710,7 @@ fn a_spiffe_provider_decides_how_long_its_tokens_are_valid() {
     );
     assert!(asking(ORDERS).granted([pinned]).warnings.is_empty());
 
-    let hash = |grant: &Grant| fingerprint("orders", [("app", grant)]);
+    let hash = |grant: &Grant| Fingerprint::of("orders", [("app", grant)]);
     let mut longer = grant.clone();
     longer.expiration = TokenExpiration::DAY;
     assert_eq!(hash(grant), hash(&longer), "what changes nothing makes no pod outdated");
@@ -824,7 +824,7 @@ fn colliding_defaults_are_seen_before_a_pod_meets_them() {
         pod_selector: app.map(|app| {
             Selector(vec![Requirement {
                 key: "app".into(),
-                operator: Operator::In(vec![app.into()]),
+                operator: SelectorOperator::In(vec![app.into()]),
             }])
         }),
     };
@@ -889,7 +889,7 @@ fn a_trust_policy_says_what_iam_can_and_notes_what_it_can_not() {
         service_accounts: vec![Glob::new("orders-*")],
         pod_selector: Some(Selector(vec![Requirement {
             key: "app".into(),
-            operator: Operator::Exists,
+            operator: SelectorOperator::Exists,
         }])),
     });
     let role: RoleArn = "arn:aws-cn:iam::111122223333:role/shop/orders".parse().unwrap();

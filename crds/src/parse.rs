@@ -15,7 +15,9 @@ use std::{
     str::FromStr,
 };
 use tokenscope_core as core;
-use tokenscope_core::{Glob, InvalidPolicy, Operator, Policy, PolicyName, Selector, Template, Variable, Variables};
+use tokenscope_core::{
+    Glob, InvalidPolicy, Policy, PolicyName, Selector, SelectorOperator, Template, Variable, Variables,
+};
 
 impl TokenScopePolicy {
     /// The policy that this object states. The error names the first field that is wrong.
@@ -79,7 +81,7 @@ pub(crate) fn selector(selector: &LabelSelector, field: &str) -> Result<Selector
     for (key, value) in &selector.match_labels {
         requirements.push(core::Requirement {
             key: label_key(key, &format!("{field}.matchLabels"))?,
-            operator: Operator::In(vec![value.as_str().into()]),
+            operator: SelectorOperator::In(vec![value.as_str().into()]),
         });
     }
     for (index, LabelRequirement { key, operator, values }) in selector.match_expressions.iter().enumerate() {
@@ -101,10 +103,10 @@ pub(crate) fn selector(selector: &LabelSelector, field: &str) -> Result<Selector
         requirements.push(core::Requirement {
             key: label_key(key, &format!("{field}.matchExpressions[{index}].key"))?,
             operator: match operator {
-                LabelOperator::In => Operator::In(texts()),
-                LabelOperator::NotIn => Operator::NotIn(texts()),
-                LabelOperator::Exists => Operator::Exists,
-                LabelOperator::DoesNotExist => Operator::DoesNotExist,
+                LabelOperator::In => SelectorOperator::In(texts()),
+                LabelOperator::NotIn => SelectorOperator::NotIn(texts()),
+                LabelOperator::Exists => SelectorOperator::Exists,
+                LabelOperator::DoesNotExist => SelectorOperator::DoesNotExist,
             },
         });
     }

@@ -6,7 +6,8 @@ use kube::core::{DynamicObject, ObjectList};
 use policies::{BAD, GOOD, longest, too_long};
 use serde_json::{Value, json};
 use tokenscope_core::{
-    Algorithm, Audience, Glob, InvalidPolicy, OnExpiry, Operator, Policy, PolicyName, TokenExpiration, TokenSource,
+    Algorithm, Audience, Glob, InvalidPolicy, OnExpiry, Policy, PolicyName, SelectorOperator, TokenExpiration,
+    TokenSource,
 };
 use tokenscope_crds::{
     read,
@@ -135,7 +136,7 @@ fn a_cluster_policy_has_its_namespace_selector_and_a_namespaced_one_none() {
 
     let cluster = policy(cluster_object(&spec)).unwrap();
     assert_eq!(cluster.name, PolicyName::cluster("orders"));
-    assert_eq!(cluster.namespace_selector.0[0].operator, Operator::Exists);
+    assert_eq!(cluster.namespace_selector.0[0].operator, SelectorOperator::Exists);
     assert!(policy(object(&spec)).unwrap().namespace_selector.0.is_empty());
 }
 

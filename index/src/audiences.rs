@@ -8,7 +8,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use kube::config::AuthInfo;
 use secrecy::ExposeSecret as _;
 use serde::Deserialize;
-use tokenscope_core::{Audience, Lock, LockMode};
+use tokenscope_core::{
+    Audience,
+    lock::{Lock, LockMode},
+};
 
 /// The largest token that is read. The API server's have about a kibibyte.
 const MOST_TOKEN_BYTES: u64 = 64 << 10;

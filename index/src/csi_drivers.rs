@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::storage::v1::CSIDriver;
 use kube::runtime::watcher::Event;
-use tokenscope_core::{HeldToken, Lock, TokenVolume};
+use tokenscope_core::{HeldToken, TokenVolume, lock::Lock};
 
 /// How many drivers are kept. A cluster has a handful, and only its administrators make them.
 const MOST_DRIVERS: usize = 256;

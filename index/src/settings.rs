@@ -3,7 +3,9 @@
 
 use clap::ArgAction::Set;
 use tokenscope_core::{
-    Audience, Enforcement, InstanceMetadata, Lock, LockMode, Region, Settings, Sidecar, TokenExpiration,
+    Audience, Enforcement, InstanceMetadata, Region, Settings, TokenExpiration,
+    lock::{Lock, LockMode},
+    sidecar::SidecarSettings,
 };
 
 /// What the installation decides for all pods: the flags behind [`Settings`]. A bad value is a usage error.
@@ -93,7 +95,7 @@ pub struct SettingsArgs {
     pub disable_instance_metadata: InstanceMetadata,
 
     /// The image of the sidecar that keeps tokens from SPIFFE
-    #[arg(long, env = "TOKENSCOPE_SIDECAR_IMAGE", value_name = "IMAGE", default_value_t = Sidecar::default().image.into(), value_parser = image)]
+    #[arg(long, env = "TOKENSCOPE_SIDECAR_IMAGE", value_name = "IMAGE", default_value_t = SidecarSettings::default().image.into(), value_parser = image)]
     pub sidecar_image: String,
 }
 
@@ -115,7 +117,7 @@ impl SettingsArgs {
                 .unwrap_or(defaults.default_token_expiration),
             default_region: self.default_region.clone(),
             sts_regional_endpoints: self.sts_regional_endpoints.unwrap_or(defaults.sts_regional_endpoints),
-            sidecar: Sidecar {
+            sidecar: SidecarSettings {
                 image: self.sidecar_image.as_str().into(),
                 ..defaults.sidecar
             },

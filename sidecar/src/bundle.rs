@@ -9,12 +9,12 @@ use crate::token::Token;
 
 /// The keys by trust domain, and what is written of them.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Bundles {
+pub struct JwtBundles {
     key_ids: BTreeMap<String, BTreeSet<String>>,
     file: Vec<u8>,
 }
 
-impl Bundles {
+impl JwtBundles {
     /// Reads a message of the bundle stream: a JWKS for each trust domain's SPIFFE ID.
     pub fn read(message: &BTreeMap<String, Vec<u8>>) -> Result<Self, FetchError> {
         let mut key_ids = BTreeMap::new();
@@ -55,11 +55,11 @@ mod tests {
     use super::*;
     use crate::token::tests::token;
 
-    fn read(bundles: &[(&str, &str)]) -> Result<Bundles, FetchError> {
+    fn read(bundles: &[(&str, &str)]) -> Result<JwtBundles, FetchError> {
         let message = bundles
             .iter()
             .map(|(id, keys)| ((*id).to_owned(), keys.as_bytes().to_vec()));
-        Bundles::read(&message.collect())
+        JwtBundles::read(&message.collect())
     }
 
     #[test]

@@ -25,11 +25,11 @@ pub enum Readers {
 /// Keeps other processes that want it from running in a directory, as long as it lives. A process that was killed holds nothing
 /// any more.
 #[derive(Debug)]
-pub struct Lock {
+pub struct DirectoryLock {
     _file: File,
 }
 
-impl Lock {
+impl DirectoryLock {
     /// Takes the lock, unless another process has it: then the error is [`io::ErrorKind::WouldBlock`].
     pub fn take(directory: &Path) -> io::Result<Self> {
         let mut options = OpenOptions::new();
@@ -183,11 +183,14 @@ mod tests {
     #[test]
     fn only_one_holds_the_lock_and_the_next_one_gets_it_after_the_end() {
         let scratch = Scratch::new("lock");
-        let lock = Lock::take(&scratch.0).unwrap();
+        let lock = DirectoryLock::take(&scratch.0).unwrap();
 
-        assert_eq!(Lock::take(&scratch.0).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(
+            DirectoryLock::take(&scratch.0).unwrap_err().kind(),
+            io::ErrorKind::WouldBlock
+        );
         drop(lock);
-        Lock::take(&scratch.0).unwrap();
+        DirectoryLock::take(&scratch.0).unwrap();
         assert_eq!(fs::metadata(scratch.0.join(LOCK)).unwrap().mode() & 0o777, 0o600);
     }
 

@@ -6,7 +6,7 @@ use tokenscope_sidecar::config::{Invocation, invocation};
 use tokenscope_sidecar::{ready, run};
 
 fn main() -> ExitCode {
-    match invocation(std::env::args().skip(1), |name| std::env::var(name).ok()) {
+    match invocation(std::env::args_os().skip(1), |name| std::env::var(name).ok()) {
         Ok(Invocation::Run(config)) => run::process(config),
         Ok(Invocation::Ready(config)) => ready::process(&config),
         Ok(Invocation::Print(text)) => {

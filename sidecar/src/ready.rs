@@ -4,8 +4,9 @@
 use std::process::ExitCode;
 
 use jiff::Timestamp;
+use tokenscope_core::sidecar::{JWT_BUNDLE_FILE, X509_SVID_FILE};
 
-use crate::config::{BUNDLE_FILE, Config, X509_FILES};
+use crate::config::Config;
 use crate::health::REASON_FILE;
 use crate::token::Token;
 use crate::x509;
@@ -47,10 +48,10 @@ pub fn ready(config: &Config, now: Timestamp) -> Result<(), String> {
         checks.push((&file.name, token(&file.name)));
     }
     if config.x509_svid {
-        checks.push((X509_FILES.certificate, certificate(X509_FILES.certificate)));
+        checks.push((X509_SVID_FILE, certificate(X509_SVID_FILE)));
     }
     if config.jwt_bundle {
-        checks.push((BUNDLE_FILE, read(BUNDLE_FILE).map(|_| ())));
+        checks.push((JWT_BUNDLE_FILE, read(JWT_BUNDLE_FILE).map(|_| ())));
     }
     let Some((name, Err(why))) = checks.into_iter().find(|(_, check)| check.is_err()) else {
         return Ok(());

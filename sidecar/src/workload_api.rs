@@ -227,14 +227,15 @@ impl Client {
         result
     }
 
-    async fn agent(&self) -> Result<Grpc<Connection>, FetchError> {
+    async fn agent(&self) -> Result<Grpc<WorkloadApiConnection>, FetchError> {
         let open = self.connection().clone().filter(|connection| !connection.is_closed());
         let connection = match open {
             Some(connection) => connection,
             None => self.connect().await?,
         };
         let origin = Uri::from_static("http://localhost");
-        let mut agent = Grpc::with_origin(Connection(connection), origin).max_decoding_message_size(LARGEST_MESSAGE);
+        let mut agent =
+            Grpc::with_origin(WorkloadApiConnection(connection), origin).max_decoding_message_size(LARGEST_MESSAGE);
         agent.ready().await.map_err(|_| FetchError::ConnectionLost)?;
         Ok(agent)
     }
@@ -279,9 +280,9 @@ impl<T> Stream<T> {
 
 /// A connection as tonic wants it.
 #[derive(Clone, Debug)]
-struct Connection(SendRequest<Body>);
+struct WorkloadApiConnection(SendRequest<Body>);
 
-impl tower_service::Service<http::Request<Body>> for Connection {
+impl tower_service::Service<http::Request<Body>> for WorkloadApiConnection {
     type Response = http::Response<Incoming>;
     type Error = hyper::Error;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;

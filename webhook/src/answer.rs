@@ -5,8 +5,8 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
+use crate::json::push_string;
 use base64_simd::STANDARD;
-use tokenscope_core::json::push_string;
 use tokenscope_core::lock::UngrantedToken;
 use tokenscope_core::pod::OwnerReference;
 use tokenscope_core::text::up_to;

@@ -5,14 +5,21 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-use tokenscope_core::{Settings, Sidecar, WorkloadApi};
+use tokenscope_core::Settings;
+use tokenscope_core::sidecar::{SidecarSettings, WorkloadApi};
 use tokenscope_index::settings::SettingsArgs;
 use tokenscope_platform::args::{CommonArgs, seconds};
+
+use crate::check::CheckArguments;
 
 /// Gives pods AWS credentials as policies say: the mutating admission webhook of tokenscope
 #[derive(Clone, Debug, clap::Parser)]
 #[command(version)]
 pub struct WebhookArguments {
+    /// What is done in place of answering reviews.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// What every process has.
     #[command(flatten)]
     pub common: CommonArgs,
@@ -60,6 +67,13 @@ pub struct WebhookArguments {
     /// How many seconds running reviews have to finish after SIGTERM; keep it under --stop-timeout
     #[arg(long, env = "TOKENSCOPE_DRAIN", value_name = "SECONDS", default_value = "20", value_parser = seconds)]
     pub drain: Duration,
+}
+
+/// What the program does in place of answering reviews.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum Command {
+    /// Ask an installed webhook to review a pod that wants nothing: exit status 0 if it lets the pod through, 1 if not, 2 for wrong usage
+    Check(CheckArguments),
 }
 
 impl WebhookArguments {
@@ -113,9 +127,9 @@ pub struct SidecarArgs {
 }
 
 impl SidecarArgs {
-    fn sidecar(&self, defaults: Sidecar, unsupported: Option<String>) -> Sidecar {
+    fn sidecar(&self, defaults: SidecarSettings, unsupported: Option<String>) -> SidecarSettings {
         let given = |text: &Option<String>, default| text.as_deref().map_or(default, Into::into);
-        Sidecar {
+        SidecarSettings {
             image: defaults.image,
             pull_policy: self.sidecar_pull_policy.as_str().into(),
             workload_api: match &self.spiffe_host_path {
@@ -184,7 +198,7 @@ mod tests {
             "--spiffe-socket-file=api.sock",
         ])
         .sidecar;
-        let wanted = Sidecar {
+        let wanted = SidecarSettings {
             image: "example.com/sidecar@sha256:0".into(),
             pull_policy: "Never".into(),
             workload_api: WorkloadApi::HostPath {

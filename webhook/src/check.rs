@@ -1,34 +1,37 @@
 //! `tokenscope-webhook check`: asks an installed webhook for a review, as the API server does. `helm test` runs it in a pod.
 //!
-//! It needs no right in Kubernetes, only the certificates of the authorities that the webhook's own must come from.
+//! It needs no right in Kubernetes, only the certificates of the authorities that the webhook's own must come from. It exits with 0 if
+//! the webhook answers and lets the pod through, with 1 if it does not before the deadline, and with 2 after wrong usage.
 
-use std::ffi::OsString;
-use std::io::{self, Read as _, Write as _};
-use std::net::{TcpStream, ToSocketAddrs as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use http::{Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConfig, RootCertStore};
 use tokenscope_core::trial_review;
 use tokenscope_platform::args::seconds;
-
-/// The first argument that asks for a check instead of the process.
-pub const NAME: &str = "check";
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::TlsConnector;
 
 /// How long one try may take.
 const TRY_DEADLINE: Duration = Duration::from_secs(5);
 /// The pause between two.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Asks an installed webhook to review a pod that wants nothing, and ends with 0 if it lets the pod through
-#[derive(Clone, Debug, clap::Parser)]
-#[command(name = "tokenscope-webhook check", version)]
-struct Arguments {
+/// The flags of the check.
+#[derive(Clone, Debug, clap::Args)]
+pub struct CheckArguments {
     /// The webhook's Service: HOST:PORT
     #[arg(long, value_name = "ADDRESS")]
     address: String,
@@ -53,6 +56,8 @@ struct Arguments {
 /// Why the check failed.
 #[derive(Debug, thiserror::Error)]
 enum Error {
+    #[error("no thread or timer can be had")]
+    Runtime(#[source] io::Error),
     #[error("{0:?} is no address: HOST:PORT is expected")]
     Address(String),
     #[error("{} has no readable certificate", .0.display())]
@@ -67,23 +72,22 @@ enum Error {
     #[error("{0} can't be reached")]
     Unreachable(String, #[source] io::Error),
     #[error("{0} broke off")]
-    Broken(String, #[source] io::Error),
-    #[error("it answered {0:?}")]
-    Answer(String),
+    Broken(String, #[source] hyper::Error),
+    #[error("{0} can't be reached, or did not answer within {seconds} s", seconds = TRY_DEADLINE.as_secs())]
+    Late(String),
+    #[error("{0} sent an answer that can't be read")]
+    Unreadable(String, #[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("{0} answered with status {1}, and did not let the pod through")]
+    Answer(String, StatusCode),
 }
 
-/// Runs the check with what follows [`NAME`] on the command line. Tells the outcome on standard output or error.
-pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let arguments = [OsString::from(NAME)].into_iter().chain(arguments);
-    let arguments = match <Arguments as clap::Parser>::try_parse_from(arguments) {
-        Ok(arguments) => arguments,
-        Err(usage) => {
-            // Where even this can't be printed there is nobody to tell.
-            let _ = usage.print();
-            return ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2));
-        }
-    };
-    match check(&arguments) {
+/// Runs the check. Says the outcome on standard output or error.
+pub fn run(arguments: &CheckArguments) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let result = runtime
+        .map_err(Error::Runtime)
+        .and_then(|runtime| runtime.block_on(check(arguments)));
+    match result {
         Ok(()) => {
             println!(
                 "the webhook answers at {}, with a certificate of its authority",
@@ -98,22 +102,24 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn check(arguments: &Arguments) -> Result<(), Error> {
-    let config = Arc::new(tls(arguments)?);
+async fn check(arguments: &CheckArguments) -> Result<(), Error> {
+    let address = &arguments.address;
+    let connector = TlsConnector::from(Arc::new(tls(arguments)?));
     let started = Instant::now();
     loop {
-        let error = match review(&arguments.address, &config) {
+        let tried = timeout(TRY_DEADLINE, review(address, &connector)).await;
+        let error = match tried.unwrap_or_else(|_| Err(Error::Late(address.clone()))) {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
         if started.elapsed() + PAUSE > arguments.deadline {
             return Err(error);
         }
-        std::thread::sleep(PAUSE);
+        sleep(PAUSE).await;
     }
 }
 
-fn tls(arguments: &Arguments) -> Result<ClientConfig, Error> {
+fn tls(arguments: &CheckArguments) -> Result<ClientConfig, Error> {
     let authorities = &arguments.ca;
     let mut roots = RootCertStore::empty();
     for certificate in certificates(authorities).map_err(|error| Error::Authorities(authorities.clone(), error))? {
@@ -135,31 +141,42 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, pem::Error>
 }
 
 /// One review of a pod that opts out: no policy says anything about it.
-fn review(address: &str, config: &Arc<ClientConfig>) -> Result<(), Error> {
-    let (host, _) = address
-        .rsplit_once(':')
-        .ok_or_else(|| Error::Address(address.to_owned()))?;
-    let name = ServerName::try_from(host.to_owned()).map_err(|_| Error::Address(address.to_owned()))?;
+async fn review(address: &str, connector: &TlsConnector) -> Result<(), Error> {
+    let no_address = || Error::Address(address.to_owned());
     let unreachable = |error| Error::Unreachable(address.to_owned(), error);
     let broken = |error| Error::Broken(address.to_owned(), error);
+    let (host, _) = address.rsplit_once(':').ok_or_else(no_address)?;
+    // An IPv6 address stands in brackets.
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let name = ServerName::try_from(bare.to_owned()).map_err(|_| no_address())?;
+    let request = Request::post(trial_review::PATH)
+        .header(header::HOST, host)
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Full::new(Bytes::from(trial_review::review())))
+        .map_err(|_| no_address())?;
 
-    let socket = address.to_socket_addrs().map_err(unreachable)?.next();
-    let socket = socket.ok_or_else(|| unreachable(io::ErrorKind::NotFound.into()))?;
-    let stream = TcpStream::connect_timeout(&socket, TRY_DEADLINE).map_err(unreachable)?;
-    stream.set_read_timeout(Some(TRY_DEADLINE)).map_err(broken)?;
-    stream.set_write_timeout(Some(TRY_DEADLINE)).map_err(broken)?;
-    let mut stream = StreamOwned::new(ClientConnection::new(Arc::clone(config), name)?, stream);
-
-    let request = trial_review::request(host);
-    stream.write_all(request.as_bytes()).map_err(broken)?;
-    let mut text = Vec::new();
-    stream
-        .take(trial_review::LONGEST_ANSWER)
-        .read_to_end(&mut text)
-        .map_err(broken)?;
-    let text = String::from_utf8_lossy(&text);
-    if trial_review::lets_the_pod_through(&text) {
-        return Ok(());
+    let stream = TcpStream::connect(address).await.map_err(unreachable)?;
+    let stream = connector.connect(name, stream).await.map_err(unreachable)?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    let answer = async {
+        let answer = sender.send_request(request).await.map_err(broken)?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), trial_review::LONGEST_ANSWER as usize).collect();
+        let body = body
+            .await
+            .map_err(|error| Error::Unreadable(address.to_owned(), error))?;
+        if status == StatusCode::OK && trial_review::allows(&body.to_bytes()) {
+            return Ok(());
+        }
+        Err(Error::Answer(address.to_owned(), status))
+    };
+    tokio::pin!(answer);
+    // The connection must be polled for its answer to arrive. It may end before the body was looked at.
+    tokio::select! {
+        answered = &mut answer => answered,
+        ended = connection => {
+            ended.map_err(broken)?;
+            answer.await
+        }
     }
-    Err(Error::Answer(text.lines().next().unwrap_or_default().to_owned()))
 }

@@ -15,6 +15,7 @@ pub mod csi_drivers;
 pub mod events;
 pub mod facts;
 pub mod injection;
+pub mod json;
 pub mod lookup;
 pub mod metrics;
 mod names;

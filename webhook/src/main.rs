@@ -2,13 +2,19 @@
 
 use std::process::ExitCode;
 
-use tokenscope_webhook::args::WebhookArguments;
+use clap::Parser as _;
+use tokenscope_webhook::args::{Command, WebhookArguments};
 use tokenscope_webhook::check;
 use tokenscope_webhook::run::run;
 
 fn main() -> ExitCode {
-    if std::env::args_os().nth(1).is_some_and(|first| first == check::NAME) {
-        return check::run(std::env::args_os().skip(2));
+    // What can't be parsed is said by the process below, which parses again.
+    if let Ok(WebhookArguments {
+        command: Some(Command::Check(arguments)),
+        ..
+    }) = WebhookArguments::try_parse()
+    {
+        return check::run(&arguments);
     }
     tokenscope_platform::run(|arguments: &WebhookArguments| &arguments.common, run)
 }

@@ -8,11 +8,12 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tokenscope_core::lock::{self, LockMode, UngrantedToken};
 use tokenscope_core::pod::{OwnerReference, Pod, Text};
-use tokenscope_core::{Enforcement, PolicySet, Request, Settings, decide, json};
+use tokenscope_core::{Enforcement, PolicySet, Request, Settings, decide};
 
 use crate::answer::{self, Audited, Warnings};
 use crate::facts::{self, ReviewContext};
 use crate::injection::{self, Reviewed, Verdict};
+use crate::json;
 
 pub use crate::answer::{ReportedRefusal, ReviewAnswer, allow};
 

@@ -5,9 +5,9 @@
 
 use std::fmt;
 
+use crate::json::{self, push_string};
 use serde::Deserialize;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
-use tokenscope_core::json::{self, push_string};
 use tokenscope_core::{annotations, pod::Text};
 
 use crate::review::Unreadable;

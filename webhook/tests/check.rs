@@ -9,8 +9,10 @@ use std::process::ExitCode;
 
 use axum::Router;
 use axum::routing::post;
+use clap::{CommandFactory as _, Parser as _};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use tokenscope_platform::tls::{Clients, ConnectionMetrics, Limits, ServingCertificate, serve, server_config};
+use tokenscope_webhook::args::{Command, WebhookArguments};
 use tokenscope_webhook::check;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -40,8 +42,12 @@ impl Drop for Folder {
 }
 
 async fn is_passed(arguments: &[OsString]) -> bool {
-    let arguments = arguments.to_vec();
-    let code = tokio::task::spawn_blocking(move || check::run(arguments.into_iter()));
+    let command_line = ["tokenscope-webhook".into(), "check".into()].into_iter();
+    let arguments = WebhookArguments::try_parse_from(command_line.chain(arguments.iter().cloned())).unwrap();
+    let Some(Command::Check(arguments)) = arguments.command else {
+        return false;
+    };
+    let code = tokio::task::spawn_blocking(move || check::run(&arguments));
     format!("{:?}", code.await.unwrap()) == format!("{:?}", ExitCode::SUCCESS)
 }
 
@@ -85,4 +91,23 @@ async fn the_check_shows_its_certificate_where_the_webhook_asks_for_one() {
     ]
     .concat();
     assert!(is_passed(&with).await);
+}
+
+#[test]
+fn the_help_names_the_check_and_wrong_usage_of_it_is_an_error() {
+    let help = WebhookArguments::command().render_long_help().to_string();
+    assert!(
+        help.contains("check") && help.contains("Ask an installed webhook"),
+        "{help}"
+    );
+    for wrong in [
+        &["check"][..],
+        &["check", "--address=a:1"],
+        &["check", "--address=a:1", "--ca=a", "--client-cert=c"],
+        &["check", "--address=a:1", "--ca=a", "--listen=127.0.0.1:1"],
+    ] {
+        let arguments = ["tokenscope-webhook"].iter().chain(wrong);
+        let error = WebhookArguments::try_parse_from(arguments).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{wrong:?}: {error}");
+    }
 }

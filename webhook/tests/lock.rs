@@ -5,7 +5,8 @@ mod fixtures;
 use fixtures::{ROLE, ReviewFixture, Reviewed, policy};
 use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
-use tokenscope_core::{LockMode, TokenExpiration};
+use tokenscope_core::TokenExpiration;
+use tokenscope_core::lock::LockMode;
 use tokenscope_webhook::metrics::ReviewOutcome;
 
 const TOKEN_FILE: &str = "/var/run/mine/token";
@@ -109,7 +110,10 @@ fn audit_and_warn_admit_the_pod_and_say_so() {
     fixture.policies = tokenscope_core::PolicySet::default();
     let pod = by_hand("sts.amazonaws.com", 3600);
     let reviewed = fixture.review(&pod);
-    assert_eq!((reviewed.outcome(), reviewed.patch.len()), (ReviewOutcome::Untouched, 0));
+    assert_eq!(
+        (reviewed.outcome(), reviewed.patch.len()),
+        (ReviewOutcome::Untouched, 0)
+    );
     assert!(reviewed.warnings().is_empty());
     let audited = reviewed.response["auditAnnotations"]["ungranted-tokens"]
         .as_str()
@@ -133,7 +137,10 @@ fn audit_and_warn_admit_the_pod_and_say_so() {
 fn tokens_of_other_audiences_and_of_the_api_server_itself_are_nobodys_business() {
     let mut fixture = locked(LockMode::Deny);
     fixture.policies = tokenscope_core::PolicySet::default();
-    assert_eq!(fixture.review(&by_hand("vault", 3600)).outcome(), ReviewOutcome::Untouched);
+    assert_eq!(
+        fixture.review(&by_hand("vault", 3600)).outcome(),
+        ReviewOutcome::Untouched
+    );
     let mut pod = by_hand("sts.amazonaws.com", 3600);
     let token = &mut pod["spec"]["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"];
     token.as_object_mut().unwrap().remove("audience");
@@ -147,7 +154,10 @@ fn audiences_that_policies_allow_are_locked_only_if_the_installation_says_so() {
     other.audiences.allowed = vec!["vault".parse().unwrap()];
     other.disabled = true;
     fixture.policies = [other].into_iter().collect();
-    assert_eq!(fixture.review(&by_hand("vault", 3600)).outcome(), ReviewOutcome::Untouched);
+    assert_eq!(
+        fixture.review(&by_hand("vault", 3600)).outcome(),
+        ReviewOutcome::Untouched
+    );
     fixture.settings.lock.policy_audiences = true;
     refused(&fixture.review(&by_hand("vault", 3600)));
 }

@@ -8,7 +8,8 @@ use fixtures::{
     EKS_MOUNT, EKS_VOLUME, MOUNT, ROLE, ReviewFixture, VOLUME, app, asking, asking_for_two, plain, two_audiences,
 };
 use serde_json::{Value, json};
-use tokenscope_core::{LockMode, Settings, TokenSource};
+use tokenscope_core::lock::LockMode;
+use tokenscope_core::{Settings, TokenSource};
 use tokenscope_webhook::metrics::ReviewOutcome;
 
 #[test]

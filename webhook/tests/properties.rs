@@ -10,8 +10,9 @@ use fixtures::{
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use tokenscope_core::TokenSource;
 use tokenscope_core::pod::SIDECAR;
-use tokenscope_core::{TokenSource, WorkloadApi};
+use tokenscope_core::sidecar::WorkloadApi;
 use tokenscope_webhook::metrics::ReviewOutcome;
 
 /// Any JSON that may stand in a field which nobody here knows.

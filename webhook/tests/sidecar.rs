@@ -10,7 +10,8 @@ use fixtures::{
 };
 use serde_json::{Value, json};
 use tokenscope_core::pod::SIDECAR;
-use tokenscope_core::{PolicyName, TokenSource, WorkloadApi};
+use tokenscope_core::sidecar::WorkloadApi;
+use tokenscope_core::{PolicyName, TokenSource};
 use tokenscope_webhook::metrics::ReviewOutcome;
 
 fn init(reviewed: &Reviewed) -> Vec<&str> {

@@ -6,7 +6,7 @@ use super::{
     checks::{self, RoleRequest},
 };
 use crate::{
-    Container, Grant, InvalidRoleArn, OwnRole, Policy, Refusal, RoleArn,
+    ContainerFacts, Grant, InvalidRoleArn, OwnRole, Policy, Refusal, RoleArn,
     annotations::{self, AnnotationRequest},
     arn::shortened,
     refusal::{Refusals, some_of},
@@ -14,18 +14,18 @@ use crate::{
 use std::{borrow::Cow, collections::HashMap};
 
 /// Judges one container after the other. Containers that want the same role share what the policies say about it.
-pub(super) struct Judge<'a, 'b> {
+pub(super) struct ContainerDecider<'a, 'b> {
     candidates: &'b Candidates<'a>,
     asks: &'b AnnotationRequest<'b>,
     default: &'b Result<Option<&'a RoleArn>, Refusal>,
     examined: HashMap<(RoleArn, bool), Examined<'a>>,
     told_near_misses: bool,
-    pub(super) outcome: Outcome,
+    pub(super) outcome: ContainerOutcomes,
 }
 
 /// What the containers' judgements add up to.
 #[derive(Default)]
-pub(super) struct Outcome {
+pub(super) struct ContainerOutcomes {
     pub(super) containers: Vec<ContainerGrant>,
     pub(super) left_alone: Vec<LeftAlone>,
     pub(super) warnings: Vec<String>,
@@ -34,7 +34,7 @@ pub(super) struct Outcome {
     pub(super) not_covered: bool,
 }
 
-impl<'a, 'b> Judge<'a, 'b> {
+impl<'a, 'b> ContainerDecider<'a, 'b> {
     pub(super) fn new(
         candidates: &'b Candidates<'a>,
         asks: &'b AnnotationRequest<'b>,
@@ -46,11 +46,11 @@ impl<'a, 'b> Judge<'a, 'b> {
             default,
             examined: HashMap::new(),
             told_near_misses: false,
-            outcome: Outcome::default(),
+            outcome: ContainerOutcomes::default(),
         }
     }
 
-    pub(super) fn judge(&mut self, index: usize, container: &Container<'a>) {
+    pub(super) fn decide(&mut self, index: usize, container: &ContainerFacts<&'a str>) {
         let named = self.asks.container_roles.get(container.name);
         if self.asks.leave_out(container.name) {
             return self.leave(index, "its pod's annotations leave it out");
@@ -88,7 +88,13 @@ impl<'a, 'b> Judge<'a, 'b> {
         }
     }
 
-    fn judge_own_role(&mut self, index: usize, container: &Container<'a>, own: &str, named: Option<&RoleArn>) {
+    fn judge_own_role(
+        &mut self,
+        index: usize,
+        container: &ContainerFacts<&'a str>,
+        own: &str,
+        named: Option<&RoleArn>,
+    ) {
         let role = match own.parse::<RoleArn>() {
             Ok(role) => role,
             Err(reason) => return self.outcome.refusals.add(invalid_own_role(container, reason)),
@@ -161,7 +167,7 @@ impl<'a, 'b> Judge<'a, 'b> {
     }
 
     /// What all judgements come to. Policies that are no candidates come last in it, once for all containers.
-    pub(super) fn outcome(mut self) -> Outcome {
+    pub(super) fn outcome(mut self) -> ContainerOutcomes {
         if self.told_near_misses {
             self.candidates.tell_near_misses(&mut self.outcome.refusals);
         }
@@ -201,7 +207,7 @@ fn tell(
     }
 }
 
-fn invalid_own_role(container: &Container<'_>, reason: InvalidRoleArn) -> Refusal {
+fn invalid_own_role(container: &ContainerFacts<&str>, reason: InvalidRoleArn) -> Refusal {
     Refusal::InvalidOwnRole {
         container: shortened(container.name),
         reason,

@@ -5,14 +5,15 @@ mod checks;
 mod containers;
 
 use crate::{
-    ContainerGrant, Denied, Pairs, PolicySet, Refusal, Request, Settings, TokenSource,
+    ContainerGrant, Denied, PolicySet, Refusal, Request, Settings, TokenSource,
     annotations::{self, AnnotationRequest},
     arn::shortened,
     bounds::Beyond,
     refusal::Refusals,
+    text::and_more,
 };
 use candidates::Candidates;
-use containers::{Judge, Outcome};
+use containers::{ContainerDecider, ContainerOutcomes};
 use jiff::Timestamp;
 use std::collections::{BTreeSet, HashSet};
 
@@ -98,11 +99,11 @@ pub fn decide(request: &Request<'_>, policies: &PolicySet, settings: &Settings, 
         return too_large(beyond);
     }
 
-    let mut judge = Judge::new(&candidates, &asks, &default);
+    let mut decider = ContainerDecider::new(&candidates, &asks, &default);
     for (index, container) in request.pod.containers.iter().enumerate() {
-        judge.judge(index, container);
+        decider.decide(index, container);
     }
-    let mut outcome = judge.outcome();
+    let mut outcome = decider.outcome();
     outcome.warnings.extend(unknown_containers(request, &asks));
     let from_spiffe = |granted: &ContainerGrant| granted.grant.source == TokenSource::Spiffe;
     if asks.expiration.is_some() && outcome.containers.iter().any(from_spiffe) {
@@ -118,8 +119,8 @@ pub fn decide(request: &Request<'_>, policies: &PolicySet, settings: &Settings, 
 const SPIFFE_DECIDES: &str =
     "the annotation token-expiration has no effect: the SPIFFE provider decides how long its tokens are valid";
 
-fn decision(outcome: Outcome, asks: AnnotationRequest<'_>) -> Decision {
-    let Outcome {
+fn decision(outcome: ContainerOutcomes, asks: AnnotationRequest<'_>) -> Decision {
+    let ContainerOutcomes {
         containers,
         left_alone,
         mut warnings,
@@ -136,7 +137,7 @@ fn decision(outcome: Outcome, asks: AnnotationRequest<'_>) -> Decision {
     warnings.dedup();
     if let Some(more) = warnings.len().checked_sub(MOST_WARNINGS).filter(|more| *more > 0) {
         warnings.truncate(MOST_WARNINGS);
-        warnings.push(format!("and {more} more warnings"));
+        warnings.push(format!("{} warnings", and_more(more)));
     }
     if containers.is_empty() {
         return Decision::Untouched(Untouched::NoContainer { warnings });
@@ -195,22 +196,4 @@ fn different_tokens(request: &Request<'_>, granted: &[ContainerGrant]) -> Option
             other: name(other),
         })
     })
-}
-
-impl Request<'_> {
-    /// Whether the pod must carry the review's mark: it names a role itself, its namespace requires a review, or it is too
-    /// large for the API server's own rules to look into it.
-    ///
-    /// These are the pods that the API server's guard looks at.
-    pub fn needs_mark(&self) -> bool {
-        self.namespace_labels.value(annotations::REQUIRED) == Some("true")
-            || asks_itself(&self.pod.annotations)
-            || self.pod.has_too_many_annotations_for_cel()
-    }
-}
-
-fn asks_itself(annotations: &Pairs<&str>) -> bool {
-    annotations
-        .iter()
-        .any(|(key, _)| key == annotations::ROLE_ARN || key.starts_with(annotations::CONTAINER_ROLE_ARN))
 }

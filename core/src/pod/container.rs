@@ -1,7 +1,7 @@
 //! Containers, their variables and their mounts.
 
-use super::{list::List, text::Text};
-use crate::bounds::MOST_MOUNTS;
+use super::{list::BoundedList, text::Text};
+use crate::{bounds::MOST_MOUNTS, sidecar::variables};
 use serde::{
     Deserialize, Deserializer,
     de::{IgnoredAny, SeqAccess, Visitor},
@@ -18,15 +18,15 @@ pub const VARIABLES: [&str; 17] = [
     "AWS_ROLE_SESSION_NAME",
     "AWS_STS_REGIONAL_ENDPOINTS",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
-    "SPIFFE_ENDPOINT_SOCKET",
-    "TOKENSCOPE_DIRECTORY",
-    "TOKENSCOPE_HINT",
-    "TOKENSCOPE_JWT_BUNDLE",
-    "TOKENSCOPE_JWT_SVIDS",
-    "TOKENSCOPE_LOG_LEVEL",
-    "TOKENSCOPE_SPIFFE_ID",
-    "TOKENSCOPE_TRUST_DOMAIN",
-    "TOKENSCOPE_X509_SVID",
+    variables::SOCKET,
+    variables::DIRECTORY,
+    variables::HINT,
+    variables::JWT_BUNDLE,
+    variables::JWT_SVIDS,
+    variables::LOG_LEVEL,
+    variables::SPIFFE_ID,
+    variables::TRUST_DOMAIN,
+    variables::X509_SVID,
 ];
 
 /// A container.
@@ -43,7 +43,7 @@ pub struct Container<S> {
     pub env_from: Option<Vec<IgnoredAny>>,
     /// What is mounted in it.
     #[serde(default = "Option::default")]
-    pub volume_mounts: Option<List<VolumeMount<S>, MOST_MOUNTS>>,
+    pub volume_mounts: Option<BoundedList<VolumeMount<S>, MOST_MOUNTS>>,
     /// Its image.
     #[serde(default = "Option::default")]
     pub image: Option<S>,
@@ -122,7 +122,7 @@ pub struct FieldRef<S> {
 /// A variable as it is written.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", bound(deserialize = "S: Deserialize<'de>, 'de: 'a"))]
-struct Written<'a, S> {
+struct WrittenVariable<'a, S> {
     name: Text<'a>,
     #[serde(default = "Option::default")]
     value: Option<S>,
@@ -142,11 +142,11 @@ impl<'de, S: Deserialize<'de>> Deserialize<'de> for Environment<S> {
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
                 let (mut kept, mut count) = (Vec::<EnvVar<S>>::new(), 0);
-                while let Some(Written {
+                while let Some(WrittenVariable {
                     name,
                     value,
                     value_from,
-                }) = list.next_element::<Written<'de, S>>()?
+                }) = list.next_element::<WrittenVariable<'de, S>>()?
                 {
                     let index = count;
                     count += 1;

@@ -3,7 +3,7 @@
 use super::token_volumes::token_volumes;
 use super::{AddedVariables, Container, Pod};
 use crate::{
-    Container as ContainerFacts, GrantRecord, OwnRole, PodFacts,
+    ContainerFacts, GrantRecord, OwnRole, PodFacts,
     arn::shortened,
     bounds::{Beyond, MOST_CONTAINERS},
 };
@@ -17,7 +17,7 @@ impl<S: AsRef<str>> Pod<S> {
         PodFacts {
             labels: self.metadata.labels.pairs().borrowed(),
             annotations: annotations.map(|found| found.pairs().borrowed()).unwrap_or_default(),
-            annotation_count: annotations.map_or(0, super::Annotations::count),
+            annotation_count: annotations.map_or(0, super::PodAnnotations::count),
             containers: self
                 .users_containers()
                 .map(|(_, _, container)| container.facts(&added))
@@ -31,16 +31,16 @@ impl<S: AsRef<str>> Pod<S> {
     pub fn beyond(&self) -> Vec<Beyond> {
         let spec = &self.spec;
         let containers = [&spec.init_containers, &spec.containers];
-        let count = |list: &Option<super::Containers<S>>| list.as_ref().map_or(0, super::List::count);
+        let count = |list: &Option<super::Containers<S>>| list.as_ref().map_or(0, super::BoundedList::count);
         let too_many_mounts = |container: &&Container<S>| {
             let mounts = container.volume_mounts.as_ref();
-            mounts.is_some_and(super::List::is_beyond)
+            mounts.is_some_and(super::BoundedList::is_beyond)
         };
         let mut beyond = Vec::new();
         if containers.into_iter().map(count).sum::<usize>() > MOST_CONTAINERS {
             beyond.push(Beyond::Containers);
         }
-        if spec.volumes.as_ref().is_some_and(super::List::is_beyond) {
+        if spec.volumes.as_ref().is_some_and(super::BoundedList::is_beyond) {
             beyond.push(Beyond::Volumes);
         }
         if let Some(volume) = spec.volumes.iter().flatten().find(|volume| volume.is_beyond()) {
@@ -55,7 +55,7 @@ impl<S: AsRef<str>> Pod<S> {
             beyond.push(Beyond::Labels);
         }
         let annotations = self.metadata.annotations.as_ref();
-        if annotations.is_some_and(super::Annotations::is_beyond) {
+        if annotations.is_some_and(super::PodAnnotations::is_beyond) {
             beyond.push(Beyond::Annotations);
         }
         beyond
@@ -63,7 +63,7 @@ impl<S: AsRef<str>> Pod<S> {
 }
 
 impl<S: AsRef<str>> Container<S> {
-    fn facts(&self, added: &AddedVariables<'_>) -> ContainerFacts<'_> {
+    fn facts(&self, added: &AddedVariables<'_>) -> ContainerFacts<&str> {
         let own = |name: &str| self.variable(name).filter(|_| !added.has(self.name.as_ref(), name));
         ContainerFacts {
             name: self.name.as_ref(),

@@ -13,12 +13,12 @@ use std::{fmt, marker::PhantomData, ops::Deref};
 
 /// A list of which the first `MOST` items are kept. The others are passed over and counted.
 #[derive(Clone, Debug)]
-pub struct List<T, const MOST: usize> {
+pub struct BoundedList<T, const MOST: usize> {
     items: Vec<T>,
     count: usize,
 }
 
-impl<T, const MOST: usize> List<T, MOST> {
+impl<T, const MOST: usize> BoundedList<T, MOST> {
     /// How many items there are, the ones that were passed over too.
     pub fn count(&self) -> usize {
         self.count
@@ -35,7 +35,7 @@ impl<T, const MOST: usize> List<T, MOST> {
     }
 }
 
-impl<T, const MOST: usize> Deref for List<T, MOST> {
+impl<T, const MOST: usize> Deref for BoundedList<T, MOST> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
@@ -43,7 +43,7 @@ impl<T, const MOST: usize> Deref for List<T, MOST> {
     }
 }
 
-impl<'a, T, const MOST: usize> IntoIterator for &'a List<T, MOST> {
+impl<'a, T, const MOST: usize> IntoIterator for &'a BoundedList<T, MOST> {
     type Item = &'a T;
     type IntoIter = std::slice::Iter<'a, T>;
 
@@ -52,11 +52,11 @@ impl<'a, T, const MOST: usize> IntoIterator for &'a List<T, MOST> {
     }
 }
 
-impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for List<T, MOST> {
+impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for BoundedList<T, MOST> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Read<T, const MOST: usize>(PhantomData<T>);
         impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for Read<T, MOST> {
-            type Value = List<T, MOST>;
+            type Value = BoundedList<T, MOST>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a sequence")
@@ -74,7 +74,7 @@ impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for List<T, M
                 while count >= MOST && list.next_element::<IgnoredAny>()?.is_some() {
                     count += 1;
                 }
-                Ok(List { items, count })
+                Ok(BoundedList { items, count })
             }
         }
         deserializer.deserialize_seq(Read(PhantomData))
@@ -83,12 +83,12 @@ impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for List<T, M
 
 /// Labels: the first [`MOST_LABELS`] of them.
 #[derive(Clone, Debug)]
-pub struct Labels<S> {
+pub struct PodLabels<S> {
     pairs: Pairs<S>,
     count: usize,
 }
 
-impl<S> Default for Labels<S> {
+impl<S> Default for PodLabels<S> {
     fn default() -> Self {
         Self {
             pairs: Pairs::default(),
@@ -97,7 +97,7 @@ impl<S> Default for Labels<S> {
     }
 }
 
-impl<S> Labels<S> {
+impl<S> PodLabels<S> {
     /// Those that are kept.
     pub fn pairs(&self) -> &Pairs<S> {
         &self.pairs
@@ -119,7 +119,7 @@ impl<S> Labels<S> {
     }
 }
 
-impl<'de, S: Deserialize<'de>> Deserialize<'de> for Labels<S> {
+impl<'de, S: Deserialize<'de>> Deserialize<'de> for PodLabels<S> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let read = Read {
             most: MOST_LABELS,
@@ -134,13 +134,13 @@ impl<'de, S: Deserialize<'de>> Deserialize<'de> for Labels<S> {
 /// Annotations that decisions read: the first [`MOST_ANNOTATIONS`] of them. A value that is longer than
 /// [`annotations::most_bytes`] allows is cut, but is still longer than that.
 #[derive(Clone, Debug)]
-pub struct Annotations<S> {
+pub struct PodAnnotations<S> {
     pairs: Pairs<S>,
     count: usize,
     relevant: usize,
 }
 
-impl<S> Default for Annotations<S> {
+impl<S> Default for PodAnnotations<S> {
     fn default() -> Self {
         Self {
             pairs: Pairs::default(),
@@ -150,7 +150,7 @@ impl<S> Default for Annotations<S> {
     }
 }
 
-impl<S> Annotations<S> {
+impl<S> PodAnnotations<S> {
     /// Those that are kept.
     pub fn pairs(&self) -> &Pairs<S> {
         &self.pairs
@@ -172,7 +172,7 @@ impl<S> Annotations<S> {
     }
 }
 
-impl<'de, S: Deserialize<'de>> Deserialize<'de> for Annotations<S> {
+impl<'de, S: Deserialize<'de>> Deserialize<'de> for PodAnnotations<S> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let read = Read {
             most: MOST_ANNOTATIONS,

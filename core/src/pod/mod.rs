@@ -20,7 +20,7 @@ mod windows;
 pub use added::AddedVariables;
 pub use added_names::{EKS_TOKEN_VOLUME, SIDECAR, SOCKET_VOLUME, TOKEN_VOLUME, is_token_volume};
 pub use container::{Container, EnvVar, Environment, FieldRef, IsSet, VARIABLES, ValueFrom, VolumeMount};
-pub use list::{Annotations, Labels, List};
+pub use list::{BoundedList, PodAnnotations, PodLabels};
 pub use owner::{Owner, OwnerReference};
 pub use text::Text;
 pub use volume::{Csi, EmptyDir, HostPath, Projected, ServiceAccountToken, Sources, Volume};
@@ -33,10 +33,10 @@ use serde::Deserialize;
 use windows::{Affinity, NodeLabels};
 
 /// A list of containers.
-pub type Containers<S> = List<Container<S>, MOST_CONTAINERS>;
+pub type Containers<S> = BoundedList<Container<S>, MOST_CONTAINERS>;
 
 /// A list of volumes.
-pub type Volumes<S> = List<Volume<S>, MOST_VOLUMES>;
+pub type Volumes<S> = BoundedList<Volume<S>, MOST_VOLUMES>;
 
 /// A pod.
 #[derive(Clone, Debug, Deserialize)]
@@ -61,10 +61,10 @@ pub struct Metadata<S> {
     pub generate_name: Option<S>,
     /// Labels.
     #[serde(default)]
-    pub labels: Labels<S>,
+    pub labels: PodLabels<S>,
     /// Annotations; `None` where the pod has no such member at all.
     #[serde(default)]
-    pub annotations: Option<Annotations<S>>,
+    pub annotations: Option<PodAnnotations<S>>,
     /// The object that made it.
     #[serde(default, rename = "ownerReferences")]
     pub owner: Owner<S>,
@@ -75,7 +75,7 @@ impl<S> Default for Metadata<S> {
         Self {
             name: None,
             generate_name: None,
-            labels: Labels::default(),
+            labels: PodLabels::default(),
             annotations: None,
             owner: Owner::default(),
         }

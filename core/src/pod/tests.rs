@@ -69,9 +69,9 @@ fn a_role_from_elsewhere_can_not_be_judged() {
 }
 
 /// What is repeated, and a pod in which it stands so many times.
-type Shape = (&'static str, fn(usize) -> String);
+type PodShape = (&'static str, fn(usize) -> String);
 
-const SHAPES: [Shape; 14] = [
+const SHAPES: [PodShape; 14] = [
     ("containers", |n| spec("containers", r#"{"name":"b"}"#, n)),
     ("init containers", |n| {
         spec("initContainers", r#"{"name":"b","env":[],"volumeMounts":[]}"#, n)
@@ -168,7 +168,7 @@ fn what_is_kept_of_a_pod_never_exceeds_three_times_its_bytes_and_one_bounded_lis
     for (what, shape) in SHAPES {
         for n in [0, 1, 300, 30_000] {
             let json = shape(n);
-            let pod: Pod<Box<str>> = crate::json::from_str(&json).unwrap();
+            let pod: Pod<Box<str>> = serde_json::from_str(&json).unwrap();
             let kept = retained(&pod);
             assert!(
                 kept <= LIST && kept <= 3 * json.len() + LIST,
@@ -184,7 +184,7 @@ fn what_is_kept_of_a_pod_never_exceeds_three_times_its_bytes_and_one_bounded_lis
         &format!(r#"{{"name":"b","volumeMounts":[{mounts}]}}"#),
         256,
     );
-    let pod: Pod<Box<str>> = crate::json::from_str(&json).unwrap();
+    let pod: Pod<Box<str>> = serde_json::from_str(&json).unwrap();
     assert!(
         retained(&pod) <= 3 * json.len() + LIST,
         "{} of {}",
@@ -197,7 +197,7 @@ fn what_is_kept_of_a_pod_never_exceeds_three_times_its_bytes_and_one_bounded_lis
 fn sixteen_times_the_bytes_take_no_more_than_64_times_as_long_whatever_the_shape() {
     let time = |json: &str| {
         let began = std::time::Instant::now();
-        let pod: Pod<Text<'_>> = crate::json::from_str(json).unwrap();
+        let pod: Pod<Text<'_>> = serde_json::from_str(json).unwrap();
         std::hint::black_box(pod.facts(pod.grant_record().as_ref()));
         began.elapsed()
     };
@@ -214,7 +214,7 @@ fn a_pod_says_which_bounds_it_exceeds_and_one_at_its_bounds_exceeds_none() {
     let beyond = |what: &str, n: usize| {
         let shape = SHAPES.iter().find(|(name, _)| *name == what).unwrap().1;
         let json = shape(n);
-        let pod: Pod<Text<'_>> = crate::json::from_str(&json).unwrap();
+        let pod: Pod<Text<'_>> = serde_json::from_str(&json).unwrap();
         let texts: Vec<_> = pod.facts(None).beyond.iter().map(ToString::to_string).collect();
         texts.join("; ")
     };
@@ -257,7 +257,7 @@ fn of_annotations_only_those_that_decisions_read_are_kept_and_all_are_counted() 
     let json = format!(
         r#"{{"metadata":{{"annotations":{{"a":"b","tokenscope.io/role-arn":"{long}","tokenscope.io/unknown":"c","tokenscope.io/role-arn.app":"r"}}}},"spec":{{}}}}"#
     );
-    let pod: Pod<Box<str>> = crate::json::from_str(&json).unwrap();
+    let pod: Pod<Box<str>> = serde_json::from_str(&json).unwrap();
     let facts = pod.facts(None);
 
     assert_eq!(facts.annotation_count, 4);

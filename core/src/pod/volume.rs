@@ -1,6 +1,6 @@
 //! Volumes, and the tokens that are projected into them.
 
-use super::list::List;
+use super::list::BoundedList;
 use crate::bounds::MOST_SOURCES;
 use serde::{Deserialize, Deserializer};
 
@@ -90,7 +90,7 @@ pub struct Sources<S> {
 
 impl<'de, S: Deserialize<'de>> Deserialize<'de> for Sources<S> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let sources = List::<Source<S>, MOST_SOURCES>::deserialize(deserializer)?;
+        let sources = BoundedList::<ProjectedSource<S>, MOST_SOURCES>::deserialize(deserializer)?;
         let count = sources.count();
         let tokens = sources.into_items().filter_map(|source| source.service_account_token);
         Ok(Self {
@@ -103,7 +103,7 @@ impl<'de, S: Deserialize<'de>> Deserialize<'de> for Sources<S> {
 /// A source of a projected volume.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", bound(deserialize = "S: Deserialize<'de>"))]
-struct Source<S> {
+struct ProjectedSource<S> {
     /// `None` where the source is something else.
     #[serde(default = "Option::default")]
     service_account_token: Option<ServiceAccountToken<S>>,

@@ -78,15 +78,15 @@ struct Expression;
 
 /// A value that an expression allows.
 #[derive(Clone, Copy, Debug)]
-struct Value;
+struct RequirementValue;
 
 #[derive(Deserialize)]
 #[serde(bound(deserialize = "'de: 'a"))]
-struct Requirement<'a> {
+struct NodeSelectorRequirement<'a> {
     key: Text<'a>,
     operator: Text<'a>,
     #[serde(default)]
-    values: Option<Tally<Value>>,
+    values: Option<Tally<RequirementValue>>,
 }
 
 impl Affinity {
@@ -121,14 +121,14 @@ impl Item for Term {
 
 impl Item for Expression {
     fn next<'de, A: SeqAccess<'de>>(list: &mut A) -> Result<Option<bool>, A::Error> {
-        let requirement = list.next_element::<Requirement<'de>>()?;
-        Ok(requirement.map(|Requirement { key, operator, values }| {
+        let requirement = list.next_element::<NodeSelectorRequirement<'de>>()?;
+        Ok(requirement.map(|NodeSelectorRequirement { key, operator, values }| {
             OS_LABELS.contains(&&*key) && *operator == *"In" && values.as_ref().is_some_and(Tally::all)
         }))
     }
 }
 
-impl Item for Value {
+impl Item for RequirementValue {
     fn next<'de, A: SeqAccess<'de>>(list: &mut A) -> Result<Option<bool>, A::Error> {
         Ok(list.next_element::<Text<'de>>()?.map(|value| is_windows(&value)))
     }

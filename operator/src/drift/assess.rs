@@ -2,14 +2,14 @@
 
 use super::{
     Assessment, PodState, PolicyShare,
-    pod::{KeptPod, Mark},
+    pod::{KeptPod, Mark, RecordedDecision},
 };
 use crate::spiffe_ids::SpiffeIds;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use tokenscope_core::{
-    Decision, Granted, OnExpiry, PodFacts, Policy, PolicyName, PolicySet, Settings, Standing, TokenSource, decide,
-    fingerprint, lock,
+    Decision, Fingerprint, Granted, OnExpiry, PodFacts, Policy, PolicyName, PolicySet, Settings, Standing, TokenSource,
+    decide, lock,
 };
 use tokenscope_index::{CsiDrivers, PodContext};
 
@@ -98,9 +98,9 @@ impl Assessor<'_> {
         now: Timestamp,
         effective_since: impl Fn(&PolicyName) -> Timestamp,
     ) -> Assessment {
-        let wanted = wanted(pod, granted);
+        let has_it = has(pod, granted);
         let state_for = |policy: Option<&PolicyName>| match &pod.record {
-            Some(record) if *record.hash == *wanted => match &pod.sidecar {
+            Some(record) if has_it => match &pod.sidecar {
                 None if record.sidecar => PodState::Missed,
                 Some(image) if *image != self.settings.sidecar.image => PodState::Outdated,
                 _ => PodState::Injected,
@@ -201,7 +201,7 @@ impl Assessor<'_> {
     fn expired(&self, pod: &KeptPod, decision: &Decision, now: Timestamp) -> Option<PolicyName> {
         let record = pod.record.as_ref().filter(|record| record.is_proven)?;
         if let Decision::Granted(granted) = decision
-            && *record.hash == *wanted(pod, granted)
+            && has(pod, granted)
         {
             return None;
         }
@@ -232,15 +232,22 @@ impl Assessor<'_> {
     }
 }
 
-/// The fingerprint that the record of a pod would have with this grant.
-fn wanted(pod: &KeptPod, granted: &Granted) -> String {
-    let facts = pod.lasting_facts();
-    let name = |container: usize| facts.containers.get(container).map_or("", |container| container.name);
+/// Whether the record of a pod says that it has this grant, as far as it tells.
+fn has(pod: &KeptPod, granted: &Granted) -> bool {
+    let Some(record) = &pod.record else {
+        return false;
+    };
+    let name = |container: usize| pod.containers.get(container).map_or("", |container| &*container.name);
     let grants = granted
         .containers
         .iter()
         .map(|granted| (name(granted.container), &granted.grant));
-    fingerprint(&pod.service_account, grants)
+    match record.decision {
+        RecordedDecision::Whole(recorded) => recorded == Fingerprint::of(&pod.service_account, grants),
+        RecordedDecision::Roles(recorded) => {
+            recorded == Fingerprint::of_roles(grants.map(|(name, grant)| (name, grant.role.as_str())))
+        }
+    }
 }
 
 fn share(policy: &PolicyName, state: PodState, grants: bool) -> PolicyShare {

@@ -1,9 +1,12 @@
 //! A pod as drift needs it: about a thousand bytes, of which a cluster has many thousands.
+//!
+//! Its containers are the core's facts with owned texts. The rest is not: a list that never grows needs no capacity, which saves 8 bytes
+//! for each list of the pod and of its volumes, so the facts of a request are made for each question.
 
 use super::volumes::KeptVolume;
 use jiff::Timestamp;
 use tokenscope_core::{
-    Container as ContainerFacts, OwnRole, Pairs, PodFacts, PolicyName, TokenVolume, annotations, bounds::Beyond,
+    ContainerFacts, Fingerprint, OwnRole, Pairs, PodFacts, PolicyName, TokenVolume, asks_itself, bounds::Beyond,
     pod::OwnerReference,
 };
 
@@ -23,7 +26,7 @@ pub(crate) struct KeptPod {
     /// The annotations that decide; likewise.
     pub(super) annotations: Pairs<Box<str>>,
     pub(super) annotation_count: usize,
-    pub(super) containers: Box<[KeptContainer]>,
+    pub(super) containers: Box<[ContainerFacts<Box<str>>]>,
     /// The bounds of a review that it exceeds.
     pub(super) beyond: Box<[Beyond]>,
     /// Volumes that hold tokens of an audience, or whose CSI driver may get one.
@@ -60,8 +63,8 @@ impl Mark {
 /// What the webhook noted on the pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
-    /// The fingerprint of what was granted.
-    pub(crate) hash: Box<str>,
+    /// What was granted.
+    pub(crate) decision: RecordedDecision,
     /// Who granted it.
     pub(crate) policies: Box<[PolicyName]>,
     /// Whether a sidecar was added.
@@ -71,18 +74,14 @@ pub(crate) struct Record {
     pub(crate) is_proven: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct KeptContainer {
-    pub(super) name: Box<str>,
-    pub(super) own_role: Own,
-    pub(super) own_token_file: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Own {
-    Absent,
-    Literal(Box<str>),
-    Indirect,
+/// What a record tells of a decision, as far as it can be compared with a decision of now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RecordedDecision {
+    /// All that was decided.
+    Whole(Fingerprint),
+    /// Who got which role. The fingerprint of the whole is of another version of tokenscope, and tells nothing here: the pod counts
+    /// as injected as long as its containers would get the same roles.
+    Roles(Fingerprint),
 }
 
 impl KeptPod {
@@ -98,17 +97,12 @@ impl KeptPod {
 
     /// The facts that nobody can change while the pod runs: no labels and no annotations.
     pub(crate) fn lasting_facts(&self) -> PodFacts<'_> {
-        let containers = self.containers.iter().map(|container| ContainerFacts {
-            name: &container.name,
-            own_role: match &container.own_role {
-                Own::Absent => OwnRole::Absent,
-                Own::Literal(role) => OwnRole::Literal(role),
-                Own::Indirect => OwnRole::Indirect,
-            },
-            own_token_file: container.own_token_file,
-        });
         PodFacts {
-            containers: containers.collect(),
+            containers: self
+                .containers
+                .iter()
+                .map(|container| container.map(|text| text))
+                .collect(),
             beyond: self.beyond.to_vec(),
             ..PodFacts::default()
         }
@@ -126,8 +120,7 @@ impl KeptPod {
 
     /// Whether it names a role itself, so that it had to be reviewed.
     pub(crate) fn asks(&self) -> bool {
-        let names_a_role = |key: &str| key == annotations::ROLE_ARN || key.starts_with(annotations::CONTAINER_ROLE_ARN);
-        self.annotations.iter().any(|(key, _)| names_a_role(key))
+        asks_itself(&self.annotations)
     }
 
     /// What the webhook made of it, if it saw it.
@@ -156,13 +149,14 @@ impl KeptPod {
         let owner = self.owner.as_ref().map_or(0, |owner| {
             size_of_val(&**owner) + owner.api_version.len() + owner.kind.len() + owner.name.len() + owner.uid.len()
         });
-        let record = self.record.as_ref().map_or(0, |record| {
-            record.hash.len() + record.policies.len() * size_of::<PolicyName>()
-        });
+        let record = self
+            .record
+            .as_ref()
+            .map_or(0, |record| record.policies.len() * size_of::<PolicyName>());
         let containers = self.containers.iter().map(|container| {
             let role = match &container.own_role {
-                Own::Literal(role) => role.len(),
-                Own::Absent | Own::Indirect => 0,
+                OwnRole::Literal(role) => role.len(),
+                OwnRole::Absent | OwnRole::Indirect => 0,
             };
             size_of_val(container) + container.name.len() + role
         });

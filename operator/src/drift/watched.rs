@@ -1,7 +1,7 @@
 //! From a pod's JSON to what is kept of it.
 
 use super::{
-    pod::{KeptContainer, KeptPod, Mark, Own, Record},
+    pod::{KeptPod, Mark, Record, RecordedDecision},
     volumes::KeptVolume,
 };
 use jiff::Timestamp;
@@ -9,7 +9,7 @@ use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::Tim
 use kube::{Resource, core::ObjectMeta};
 use serde::Deserialize;
 use std::borrow::Cow;
-use tokenscope_core::{GrantRecord, OwnRole, Pairs, PolicyName, annotations, pod};
+use tokenscope_core::{ContainerFacts, Fingerprint, GrantRecord, Pairs, PolicyName, annotations, pod};
 use tokenscope_index::DEFAULT_SERVICE_ACCOUNT;
 
 /// A pod as a watch delivers it.
@@ -48,9 +48,9 @@ struct WireMetadata {
     #[serde(default)]
     deletion_timestamp: Option<Time>,
     #[serde(default)]
-    labels: pod::Labels<Box<str>>,
+    labels: pod::PodLabels<Box<str>>,
     #[serde(default)]
-    annotations: Option<pod::Annotations<Box<str>>>,
+    annotations: Option<pod::PodAnnotations<Box<str>>>,
     #[serde(default, rename = "ownerReferences")]
     owner: pod::Owner<Box<str>>,
 }
@@ -102,7 +102,11 @@ impl From<WirePod> for WatchedPod {
         let finished = matches!(&*wire.status.phase, "Succeeded" | "Failed");
         let running = !finished && deletion_timestamp.is_none() && whole.annotation(annotations::MIRROR).is_none();
         let beyond = whole.beyond().into();
-        let annotation_count = whole.metadata.annotations.as_ref().map_or(0, pod::Annotations::count);
+        let annotation_count = whole
+            .metadata
+            .annotations
+            .as_ref()
+            .map_or(0, pod::PodAnnotations::count);
         let mark = mark(&whole);
         let record = believed_record(&whole);
         let containers = containers(&whole, record.as_ref());
@@ -110,7 +114,7 @@ impl From<WirePod> for WatchedPod {
         let token_volumes = KeptVolume::all_of(&whole, record.as_ref().filter(|_| is_proven));
         let sidecar = sidecar(&whole).filter(|_| record.as_ref().is_some_and(|record| record.sidecar));
         let (labels, annotations) = what_decides(&whole, record.as_ref());
-        let record = record.map(|record| read(record, is_proven));
+        let record = record.as_ref().map(|record| read(record, is_proven));
         let service_account = whole.spec.service_account_name.filter(|name| !name.is_empty());
         Self {
             metadata,
@@ -192,21 +196,12 @@ fn what_decides(pod: &pod::Pod<Box<str>>, record: Option<&GrantRecord<'_>>) -> (
     }
 }
 
-fn containers(pod: &pod::Pod<Box<str>>, record: Option<&GrantRecord<'_>>) -> Box<[KeptContainer]> {
-    let facts = pod.facts(record);
-    let containers = facts.containers.iter().map(|container| KeptContainer {
-        name: container.name.into(),
-        own_role: match container.own_role {
-            OwnRole::Absent => Own::Absent,
-            OwnRole::Literal(role) => Own::Literal(role.into()),
-            OwnRole::Indirect => Own::Indirect,
-        },
-        own_token_file: container.own_token_file,
-    });
-    containers.collect()
+fn containers(pod: &pod::Pod<Box<str>>, record: Option<&GrantRecord<'_>>) -> Box<[ContainerFacts<Box<str>>]> {
+    let containers = pod.facts(record).containers;
+    containers.iter().map(|container| container.map(Box::from)).collect()
 }
 
-fn read(record: GrantRecord<'_>, is_proven: bool) -> Record {
+fn read(record: &GrantRecord<'_>, is_proven: bool) -> Record {
     let grants = record.grants.iter();
     let mut policies: Vec<PolicyName> = grants.filter_map(|grant| grant.policy.as_ref()?.parse().ok()).collect();
     policies.sort();
@@ -214,7 +209,10 @@ fn read(record: GrantRecord<'_>, is_proven: bool) -> Record {
     Record {
         is_proven,
         sidecar: record.sidecar,
-        hash: record.hash.into(),
+        decision: record.hash.parse().map_or_else(
+            |_| RecordedDecision::Roles(Fingerprint::of_roles(record.roles())),
+            RecordedDecision::Whole,
+        ),
         policies: policies.into(),
     }
 }
@@ -258,6 +256,7 @@ impl Resource for WatchedPod {
 mod tests {
     use super::*;
     use serde_json::{Value, json};
+    use tokenscope_core::OwnRole;
 
     fn read(mut object: Value) -> KeptPod {
         object["metadata"]["name"] = "orders-1".into();
@@ -290,7 +289,11 @@ mod tests {
             OwnRole::Literal("arn:aws:iam::111122223333:role/a")
         );
         let record = pod.record.as_ref().unwrap();
-        assert_eq!(&*record.hash, "0011223344556677");
+        assert_eq!(
+            record.decision,
+            RecordedDecision::Roles(Fingerprint::of_roles([("app", "r")])),
+            "a fingerprint of the version before"
+        );
         assert_eq!(*record.policies, [PolicyName::namespaced("shop", "orders")]);
         assert_eq!(
             facts.annotations.iter().count(),

@@ -34,7 +34,7 @@ use jiff::Timestamp;
 use policies::PolicyObject;
 use share::SHARE;
 use std::collections::{BTreeMap, BTreeSet};
-use tokenscope_core::{LockMode, PolicyName, Settings};
+use tokenscope_core::{PolicyName, Settings, lock::LockMode};
 use tokenscope_index::{CsiDrivers, NamespaceLabels, PolicyIndex, Store};
 
 /// A pod's namespace and name.

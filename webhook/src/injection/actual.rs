@@ -36,12 +36,12 @@ pub(super) struct PresentVolume<'a> {
     pub(super) name: &'a str,
     /// Whether it is exactly what should be there.
     pub(super) is_equal: bool,
-    pub(super) standing: Standing,
+    pub(super) ownership: Ownership,
 }
 
 /// Whose a thing of our name is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum Ownership {
     /// Ours, to be made what it should be, or to be removed.
     Ours,
     /// Containers that bring their own pair of variables use it as we would have them use it. It stays for them, and for the lock
@@ -90,18 +90,18 @@ impl<'a> Actual<'a> {
             let is_equal = wanted.is_some_and(|wanted| whole.is_volume(index, wanted));
             // What is to become something else is nothing that a container can have brought.
             let is_used = brought.contains(name) && (is_equal || wanted.is_none());
-            let standing = if is_used {
-                Standing::Used
+            let ownership = if is_used {
+                Ownership::Used
             } else if is_equal || is_recorded(context, volume) {
-                Standing::Ours
+                Ownership::Ours
             } else {
-                Standing::Foreign
+                Ownership::Foreign
             };
             actual.add_volume(PresentVolume {
                 index,
                 name,
                 is_equal,
-                standing,
+                ownership,
             });
         }
         for (index, _) in sidecars() {
@@ -120,10 +120,10 @@ impl<'a> Actual<'a> {
         if present.name == SOCKET_VOLUME {
             return self.socket_volumes.push(present);
         }
-        match present.standing {
-            Standing::Ours => {}
-            Standing::Used => drop(self.used.insert(present.name)),
-            Standing::Foreign => drop(self.foreign.insert(present.name)),
+        match present.ownership {
+            Ownership::Ours => {}
+            Ownership::Used => drop(self.used.insert(present.name)),
+            Ownership::Foreign => drop(self.foreign.insert(present.name)),
         }
         self.token_volumes.push(present);
     }
@@ -151,7 +151,7 @@ impl<'a> Actual<'a> {
         let desired_ones = tokens.filter(|name| !self.used.contains(&***name)).cloned();
         let ours = self.token_volumes.iter().filter(|present| {
             let is_desired = || desired.tokens.iter().any(|token| token.volume == present.name);
-            present.standing == Standing::Ours && !is_desired()
+            present.ownership == Ownership::Ours && !is_desired()
         });
         desired_ones
             .chain(ours.map(|present| Cow::Owned(present.name.to_owned())))

@@ -2,7 +2,7 @@
 
 use tokenscope_core::pod::{SIDECAR, SOCKET_VOLUME};
 
-use super::actual::{Actual, Standing};
+use super::actual::{Actual, Ownership};
 use super::context::{Context, Slot};
 use super::desired::Desired;
 use super::paths::is_within;
@@ -15,18 +15,18 @@ const COPY: &str = "remove or rename it; if the pod is a copy of another one, ke
 
 /// The first conflicts that were found, a sentence each.
 #[derive(Debug, Default)]
-struct Conflicts(Vec<String>);
+struct InjectionConflicts(Vec<String>);
 
 /// The conflicts of a pod that is granted something.
 pub(super) fn of_grant(context: &Context<'_>, desired: &Desired<'_>, actual: &Actual<'_>) -> Vec<String> {
-    let mut conflicts = Conflicts(of_names(context, actual));
+    let mut conflicts = InjectionConflicts(of_names(context, actual));
     if desired.sidecar.is_some() {
         conflicts.of_the_sidecar(context);
     }
     let foreign = actual
         .token_volumes
         .iter()
-        .filter(|volume| volume.standing == Standing::Foreign);
+        .filter(|volume| volume.ownership == Ownership::Foreign);
     for volume in foreign {
         conflicts.add(|| own_volume(volume.name));
     }
@@ -39,11 +39,11 @@ pub(super) fn of_grant(context: &Context<'_>, desired: &Desired<'_>, actual: &Ac
 /// Where the pod bears a name of the sidecar's. In a reviewed pod these names are ours: an identity that a SPIFFE provider gives
 /// to a container of this name must not go to somebody else's.
 pub(super) fn of_names(context: &Context<'_>, actual: &Actual<'_>) -> Vec<String> {
-    let mut conflicts = Conflicts::default();
+    let mut conflicts = InjectionConflicts::default();
     if actual
         .socket_volumes
         .iter()
-        .any(|volume| volume.standing == Standing::Foreign)
+        .any(|volume| volume.ownership == Ownership::Foreign)
     {
         conflicts.add(|| own_volume(SOCKET_VOLUME));
     }
@@ -77,7 +77,7 @@ fn own_volume(name: &str) -> String {
     format!("the pod brings a volume {name} of its own, which is the name of the volume that tokenscope adds: {COPY}")
 }
 
-impl Conflicts {
+impl InjectionConflicts {
     fn add(&mut self, sentence: impl FnOnce() -> String) {
         if self.0.len() < MOST {
             self.0.push(sentence());

@@ -5,8 +5,8 @@ use tokenscope_core::pod::{AddedVariables, Container, EnvVar, Pod, Text, VolumeM
 use tokenscope_core::{GrantRecord, Request, Settings};
 
 use super::paths::is_within;
-use super::pieces::{Mount, ROLE_ARN, TOKEN_FILE};
-use super::place::Place;
+use super::pieces::{DesiredMount, ROLE_ARN, TOKEN_FILE};
+use super::place::TokenPlace;
 
 /// What a review has at hand.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +34,7 @@ pub(super) struct Context<'a> {
     /// The containers of the request, in its order.
     pub(super) containers: Vec<Slot<'a>>,
     /// Where tokens go.
-    pub(super) place: Place,
+    pub(super) place: TokenPlace,
     /// Whether the pod needs Windows.
     pub(super) windows: bool,
     /// The variables that the record says are ours.
@@ -68,7 +68,7 @@ impl<'a> Context<'a> {
             request,
             settings,
             containers: pod.users_containers().map(slot).collect(),
-            place: Place::of(settings),
+            place: TokenPlace::of(settings),
             windows: pod.needs_windows(),
             added: AddedVariables::of(record),
         }
@@ -99,7 +99,7 @@ impl<'a> Context<'a> {
 
     /// Whether this is exactly how one of our token volumes is mounted.
     pub(super) fn is_token_mount(&self, mount: &VolumeMount<Text<'a>>) -> bool {
-        let exact = Mount {
+        let exact = DesiredMount {
             volume: &mount.name,
             path: self.place.folder,
         };

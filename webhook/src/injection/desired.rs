@@ -7,8 +7,8 @@ use tokenscope_core::{Audience, Grant, Granted, SessionName, TokenExpiration, To
 
 use super::context::Context;
 use super::pieces::{
-    Content, DEFAULT_REGION, METADATA_DISABLED, Mount, REGION, ROLE_ARN, ROLE_SESSION_NAME, STS_REGIONAL_ENDPOINTS,
-    TOKEN_FILE, Token, VARIABLES, Value, Variable, Volume, unexpanded,
+    Content, DEFAULT_REGION, DesiredMount, DesiredToken, DesiredVariable, DesiredVolume, METADATA_DISABLED, REGION,
+    ROLE_ARN, ROLE_SESSION_NAME, STS_REGIONAL_ENDPOINTS, TOKEN_FILE, VARIABLES, VariableValue, unexpanded,
 };
 use super::sidecar::SidecarContainer;
 
@@ -18,9 +18,9 @@ pub(super) struct Desired<'a> {
     /// One for each granted container, in the pod's order.
     pub(super) containers: Vec<ContainerInjection<'a>>,
     /// One for each distinct audience.
-    pub(super) tokens: Vec<Token<'a>>,
+    pub(super) tokens: Vec<DesiredToken<'a>>,
     /// The tokens' volumes, in the order of the tokens, and the Workload API's.
-    pub(super) volumes: Vec<Volume<'a>>,
+    pub(super) volumes: Vec<DesiredVolume<'a>>,
     /// Who keeps the tokens, where the kubelet doesn't.
     pub(super) sidecar: Option<SidecarContainer<'a>>,
     /// Whether a role session name had to be left out.
@@ -33,7 +33,7 @@ pub(super) struct ContainerInjection<'a> {
     /// Its index among the request's containers.
     pub(super) container: usize,
     pub(super) grant: &'a Grant,
-    pub(super) variables: Vec<Variable<'a>>,
+    pub(super) variables: Vec<DesiredVariable<'a>>,
     /// Which of the tokens it mounts; `None` where its own file is elsewhere.
     token: Option<usize>,
 }
@@ -64,24 +64,24 @@ impl<'a> Desired<'a> {
     }
 
     /// The mount of the container with this index, if it gets one.
-    pub(super) fn mount(&self, container: usize, context: &Context<'_>) -> Option<Mount<'_>> {
+    pub(super) fn mount(&self, container: usize, context: &Context<'_>) -> Option<DesiredMount<'_>> {
         let token = self.tokens.get(self.equipment(container)?.token?)?;
-        Some(Mount {
+        Some(DesiredMount {
             volume: &token.volume,
             path: context.place.folder,
         })
     }
 
     /// What should be in the volume of this name.
-    pub(super) fn volume(&self, name: &str) -> Option<&Volume<'a>> {
+    pub(super) fn volume(&self, name: &str) -> Option<&DesiredVolume<'a>> {
         self.volumes.iter().find(|volume| volume.name == name)
     }
 
     fn equip(&mut self, index: usize, container: &Container<Text<'a>>, grant: &'a Grant, context: &Context<'a>) {
         let has_own = |name: &str| context.own(container, name).is_some();
-        let text = |text: &'a str| Value::Text(Cow::Borrowed(text));
+        let text = |text: &'a str| VariableValue::Text(Cow::Borrowed(text));
         let mut variables = Vec::with_capacity(VARIABLES.len());
-        let mut add = |name, value| variables.push(Variable { name, value });
+        let mut add = |name, value| variables.push(DesiredVariable { name, value });
 
         if grant.sts_regional_endpoints && !has_own(STS_REGIONAL_ENDPOINTS) {
             add(STS_REGIONAL_ENDPOINTS, text("regional"));
@@ -94,19 +94,19 @@ impl<'a> Desired<'a> {
             add(REGION, text(region.as_str()));
         }
         if !has_own(ROLE_ARN) {
-            add(ROLE_ARN, Value::Text(unexpanded(grant.role.as_str())));
+            add(ROLE_ARN, VariableValue::Text(unexpanded(grant.role.as_str())));
         }
         let own_file = context.own(container, TOKEN_FILE);
         if own_file.is_none() {
             let path = context.place.token_file(context.windows);
-            add(TOKEN_FILE, Value::Text(Cow::Owned(path)));
+            add(TOKEN_FILE, VariableValue::Text(Cow::Owned(path)));
         }
         if let Some(session_name) = &grant.session_name
             && !has_own(ROLE_SESSION_NAME)
         {
             match session_name {
                 SessionName::Text(name) => add(ROLE_SESSION_NAME, text(name)),
-                SessionName::PodName if pod_name_fits(context) => add(ROLE_SESSION_NAME, Value::PodName),
+                SessionName::PodName if pod_name_fits(context) => add(ROLE_SESSION_NAME, VariableValue::PodName),
                 SessionName::PodName => self.omits_session_name = true,
             }
         }
@@ -136,7 +136,7 @@ impl<'a> Desired<'a> {
         } else {
             context.place.volume_of(audience)
         };
-        self.tokens.push(Token {
+        self.tokens.push(DesiredToken {
             audience,
             expiration,
             volume,
@@ -148,7 +148,7 @@ impl<'a> Desired<'a> {
     fn add_volumes(&mut self, context: &Context<'a>) {
         let first = self.containers.first().map(|equipment| equipment.grant);
         let from_spiffe = first.filter(|grant| grant.source == TokenSource::Spiffe && !self.tokens.is_empty());
-        let volume = |token: &Token<'a>| Volume {
+        let volume = |token: &DesiredToken<'a>| DesiredVolume {
             name: token.volume.clone(),
             content: match from_spiffe {
                 Some(_) => Content::Memory,
@@ -165,7 +165,7 @@ impl<'a> Desired<'a> {
             .as_ref()
             .is_some_and(|sidecar| sidecar.socket_volume == SOCKET_VOLUME)
         {
-            self.volumes.push(Volume {
+            self.volumes.push(DesiredVolume {
                 name: Cow::Borrowed(SOCKET_VOLUME),
                 content: Content::Socket(&context.settings.sidecar.workload_api),
             });

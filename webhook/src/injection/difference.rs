@@ -5,11 +5,11 @@
 
 use tokenscope_core::pod::{EnvVar, Text};
 
-use super::actual::{Actual, PresentSidecar, PresentVolume, Standing};
+use super::actual::{Actual, Ownership, PresentSidecar, PresentVolume};
 use super::context::{Context, Slot};
 use super::desired::Desired;
-use super::list::{DesiredItem, List, Order};
-use super::pieces::{VARIABLES, Variable, Volume};
+use super::list::{DesiredItem, ListDifference, Order};
+use super::pieces::{DesiredVariable, DesiredVolume, VARIABLES};
 use super::sidecar::SidecarContainer;
 use crate::patch::{Patch, Pointer};
 
@@ -27,18 +27,18 @@ pub(super) fn write(context: &Context<'_>, desired: &Desired<'_>, actual: &Actua
 }
 
 fn volumes(context: &Context<'_>, desired: &Desired<'_>, actual: &Actual<'_>, spec: Pointer<'_>, patch: &mut Patch) {
-    let list = List {
+    let list = ListDifference {
         path: spec.member("volumes"),
         exists: context.pod.spec.volumes.is_some(),
         order: Order::First,
     };
     let present = actual.token_volumes.iter().chain(&actual.socket_volumes);
-    let ours = present.filter(|volume| volume.is_equal || volume.standing == Standing::Ours);
+    let ours = present.filter(|volume| volume.is_equal || volume.ownership == Ownership::Ours);
     let ours: Vec<_> = ours.map(|volume| (volume.index, volume)).collect();
     list.write(&ours, &desired.volumes, patch);
 }
 
-impl<'a> DesiredItem for Volume<'a> {
+impl<'a> DesiredItem for DesiredVolume<'a> {
     type Present = PresentVolume<'a>;
 
     fn is_in_place_of(&self, present: &PresentVolume<'a>) -> bool {
@@ -58,12 +58,12 @@ fn variables<'a>(
     container: Pointer<'_>,
     patch: &mut Patch,
 ) {
-    let list = List {
+    let list = ListDifference {
         path: container.member("env"),
         exists: slot.container.env.is_some(),
         order: Order::Last,
     };
-    let wanted: &[Variable<'_>] = desired.equipment(index).map_or(&[], |equipment| &equipment.variables);
+    let wanted: &[DesiredVariable<'_>] = desired.equipment(index).map_or(&[], |equipment| &equipment.variables);
     // An empty variable is one that is not there: it makes room for ours, and stays otherwise.
     let is_ours = |present: &EnvVar<Text<'_>>| {
         VARIABLES.contains(&present.name)
@@ -87,7 +87,7 @@ fn mounts<'a>(
     container: Pointer<'_>,
     patch: &mut Patch,
 ) {
-    let list = List {
+    let list = ListDifference {
         path: container.member("volumeMounts"),
         exists: slot.container.volume_mounts.is_some(),
         order: Order::Last,
@@ -104,7 +104,7 @@ fn mounts<'a>(
 }
 
 fn sidecar(context: &Context<'_>, desired: &Desired<'_>, actual: &Actual<'_>, spec: Pointer<'_>, patch: &mut Patch) {
-    let list = List {
+    let list = ListDifference {
         path: spec.member("initContainers"),
         exists: context.pod.spec.init_containers.is_some(),
         // So that each of the others finds a token, too.

@@ -1,6 +1,6 @@
 //! The difference between what a list of the pod has of ours and what it should have.
 
-use crate::patch::{Json, Operation, Patch, Pointer, Values};
+use crate::patch::{Json, JsonList, Operation, Patch, Pointer};
 
 /// An item that a list should have.
 pub(super) trait DesiredItem: Json {
@@ -25,9 +25,9 @@ pub(super) enum Order {
     Last,
 }
 
-/// A list of the pod.
+/// Where the difference of one list of the pod is written.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct List<'p> {
+pub(super) struct ListDifference<'p> {
     /// Where it is.
     pub(super) path: Pointer<'p>,
     /// Whether the pod has it: a list that is null is none.
@@ -36,7 +36,7 @@ pub(super) struct List<'p> {
     pub(super) order: Order,
 }
 
-impl List<'_> {
+impl ListDifference<'_> {
     /// Writes what makes the list have what is `wanted` of ours. `ours` are the items that may change or go, with their indices;
     /// no other item is touched.
     ///
@@ -100,7 +100,7 @@ impl List<'_> {
         if !self.exists {
             patch.push(&Operation::Add {
                 path: self.path,
-                value: &Values(missing),
+                value: &JsonList(missing),
             });
             return;
         }
@@ -131,15 +131,15 @@ mod tests {
 
     /// A name and a value.
     #[derive(Clone, Debug, PartialEq)]
-    struct Pair(u8, u8);
+    struct TestItem(u8, u8);
 
-    impl Json for Pair {
+    impl Json for TestItem {
         fn write(&self, text: &mut String) {
             text.push_str(&json!([self.0, self.1]).to_string());
         }
     }
 
-    impl DesiredItem for Pair {
+    impl DesiredItem for TestItem {
         type Present = Self;
 
         fn is_in_place_of(&self, present: &Self) -> bool {
@@ -152,10 +152,10 @@ mod tests {
     }
 
     /// The list after its difference was written and applied. Names below 100 are ours.
-    fn changed(before: Option<&[Pair]>, wanted: &[Pair], order: Order) -> Vec<Pair> {
-        let value = |pairs: &[Pair]| -> Value { pairs.iter().map(|pair| json!([pair.0, pair.1])).collect() };
+    fn changed(before: Option<&[TestItem]>, wanted: &[TestItem], order: Order) -> Vec<TestItem> {
+        let value = |pairs: &[TestItem]| -> Value { pairs.iter().map(|pair| json!([pair.0, pair.1])).collect() };
         let path = Pointer::ROOT.member("list");
-        let list = List {
+        let list = ListDifference {
             path,
             exists: before.is_some(),
             order,
@@ -175,26 +175,26 @@ mod tests {
         after
             .unwrap_or_default()
             .into_iter()
-            .map(|(name, value)| Pair(name, value))
+            .map(|(name, value)| TestItem(name, value))
             .collect()
     }
 
     #[test]
     fn missing_items_are_added_where_they_belong() {
-        let others = [Pair(100, 0)];
-        let wanted = [Pair(1, 1), Pair(2, 2)];
+        let others = [TestItem(100, 0)];
+        let wanted = [TestItem(1, 1), TestItem(2, 2)];
         let after = |order| changed(Some(&others), &wanted, order);
-        assert_eq!(after(Order::First), [Pair(1, 1), Pair(2, 2), Pair(100, 0)]);
-        assert_eq!(after(Order::Last), [Pair(100, 0), Pair(1, 1), Pair(2, 2)]);
+        assert_eq!(after(Order::First), [TestItem(1, 1), TestItem(2, 2), TestItem(100, 0)]);
+        assert_eq!(after(Order::Last), [TestItem(100, 0), TestItem(1, 1), TestItem(2, 2)]);
         assert_eq!(changed(None, &wanted, Order::First), wanted);
         assert_eq!(changed(None, &[], Order::Last), []);
     }
 
     #[test]
     fn an_item_that_must_be_first_is_moved_and_its_doubles_go() {
-        let before = [Pair(100, 0), Pair(1, 7), Pair(101, 0), Pair(1, 1)];
-        let after = changed(Some(&before), &[Pair(1, 1)], Order::AlwaysFirst);
-        assert_eq!(after, [Pair(1, 1), Pair(100, 0), Pair(101, 0)]);
+        let before = [TestItem(100, 0), TestItem(1, 7), TestItem(101, 0), TestItem(1, 1)];
+        let after = changed(Some(&before), &[TestItem(1, 1)], Order::AlwaysFirst);
+        assert_eq!(after, [TestItem(1, 1), TestItem(100, 0), TestItem(101, 0)]);
     }
 
     proptest! {
@@ -204,12 +204,12 @@ mod tests {
             wanted in prop::collection::vec((0..4_u8, 0..3_u8), 0..4),
             order in prop_oneof![Just(Order::First), Just(Order::Last)],
         ) {
-            let pairs = |list: Vec<(u8, u8)>| list.into_iter().map(|(name, value)| Pair(name, value)).collect::<Vec<_>>();
+            let pairs = |list: Vec<(u8, u8)>| list.into_iter().map(|(name, value)| TestItem(name, value)).collect::<Vec<_>>();
             let before = before.map(pairs);
             let mut names = HashSet::new();
-            let wanted: Vec<Pair> = pairs(wanted).into_iter().filter(|pair| names.insert(pair.0)).collect();
+            let wanted: Vec<TestItem> = pairs(wanted).into_iter().filter(|pair| names.insert(pair.0)).collect();
             let after = changed(before.as_deref(), &wanted, order);
-            let foreign = |list: &[Pair]| list.iter().filter(|pair| pair.0 >= 100).cloned().collect::<Vec<_>>();
+            let foreign = |list: &[TestItem]| list.iter().filter(|pair| pair.0 >= 100).cloned().collect::<Vec<_>>();
             prop_assert_eq!(foreign(&after), foreign(before.as_deref().unwrap_or_default()));
             let mut ours: Vec<_> = after.iter().filter(|pair| pair.0 < 100).map(|pair| (pair.0, pair.1)).collect();
             let mut expected: Vec<_> = wanted.iter().map(|pair| (pair.0, pair.1)).collect();

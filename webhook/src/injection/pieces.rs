@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 
-use tokenscope_core::json::push_string;
+use crate::json::push_string;
 use tokenscope_core::pod::{EnvVar, IsSet, Text, VolumeMount};
-use tokenscope_core::{Audience, TokenExpiration, WorkloadApi};
+use tokenscope_core::sidecar::{TOKEN_FILE as FILE, WorkloadApi};
+use tokenscope_core::{Audience, TokenExpiration};
 
 use super::list::DesiredItem;
-use super::place::FILE;
 use crate::patch::{Json, push_number};
 
 pub(super) const STS_REGIONAL_ENDPOINTS: &str = "AWS_STS_REGIONAL_ENDPOINTS";
@@ -32,7 +32,7 @@ pub(super) const VARIABLES: [&str; 7] = [
 
 /// A token, which has a volume of its own: a container sees the one that it was granted, and no other.
 #[derive(Debug)]
-pub(super) struct Token<'a> {
+pub(super) struct DesiredToken<'a> {
     pub(super) audience: &'a Audience,
     pub(super) expiration: TokenExpiration,
     /// The volume's name.
@@ -41,7 +41,7 @@ pub(super) struct Token<'a> {
 
 /// A volume of ours.
 #[derive(Clone, Debug)]
-pub(super) struct Volume<'a> {
+pub(super) struct DesiredVolume<'a> {
     pub(super) name: Cow<'static, str>,
     pub(super) content: Content<'a>,
 }
@@ -62,7 +62,7 @@ pub(super) enum Content<'a> {
     Socket(&'a WorkloadApi),
 }
 
-impl Json for Volume<'_> {
+impl Json for DesiredVolume<'_> {
     fn write(&self, text: &mut String) {
         text.push_str("{\"name\":\"");
         text.push_str(&self.name);
@@ -96,12 +96,12 @@ impl Json for Volume<'_> {
 
 /// A read-only mount of a token volume.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Mount<'a> {
+pub(super) struct DesiredMount<'a> {
     pub(super) volume: &'a str,
     pub(super) path: &'static str,
 }
 
-impl Mount<'_> {
+impl DesiredMount<'_> {
     /// Whether `present` is exactly this.
     pub(super) fn is_written(&self, present: &VolumeMount<Text<'_>>) -> bool {
         *present.name == *self.volume
@@ -118,7 +118,7 @@ impl Mount<'_> {
     }
 }
 
-impl Json for Mount<'_> {
+impl Json for DesiredMount<'_> {
     fn write(&self, text: &mut String) {
         text.push_str("{\"name\":\"");
         text.push_str(self.volume);
@@ -128,7 +128,7 @@ impl Json for Mount<'_> {
     }
 }
 
-impl<'a> DesiredItem for Mount<'a> {
+impl<'a> DesiredItem for DesiredMount<'a> {
     type Present = VolumeMount<Text<'a>>;
 
     /// A container has one mount of ours, so any other is in its place.
@@ -143,36 +143,38 @@ impl<'a> DesiredItem for Mount<'a> {
 
 /// An environment variable of ours.
 #[derive(Clone, Debug)]
-pub(super) struct Variable<'a> {
+pub(super) struct DesiredVariable<'a> {
     pub(super) name: &'static str,
-    pub(super) value: Value<'a>,
+    pub(super) value: VariableValue<'a>,
 }
 
 /// What a variable of ours holds.
 #[derive(Clone, Debug)]
-pub(super) enum Value<'a> {
+pub(super) enum VariableValue<'a> {
     /// This text, which the kubelet takes as it is.
     Text(Cow<'a, str>),
     /// The pod's name, by the downward API.
     PodName,
 }
 
-impl Json for Variable<'_> {
+impl Json for DesiredVariable<'_> {
     fn write(&self, text: &mut String) {
         text.push_str("{\"name\":\"");
         text.push_str(self.name);
         match &self.value {
-            Value::Text(value) => {
+            VariableValue::Text(value) => {
                 text.push_str("\",\"value\":");
                 push_string(text, value);
                 text.push('}');
             }
-            Value::PodName => text.push_str("\",\"valueFrom\":{\"fieldRef\":{\"fieldPath\":\"metadata.name\"}}}"),
+            VariableValue::PodName => {
+                text.push_str("\",\"valueFrom\":{\"fieldRef\":{\"fieldPath\":\"metadata.name\"}}}");
+            }
         }
     }
 }
 
-impl<'a> DesiredItem for Variable<'a> {
+impl<'a> DesiredItem for DesiredVariable<'a> {
     type Present = EnvVar<Text<'a>>;
 
     fn is_in_place_of(&self, present: &Self::Present) -> bool {
@@ -184,8 +186,10 @@ impl<'a> DesiredItem for Variable<'a> {
         let value = present.value.as_deref().filter(|value| !value.is_empty());
         present.name == self.name
             && match &self.value {
-                Value::Text(text) => present.value_from.is_none() && value == Some(text),
-                Value::PodName => value.is_none() && field.is_some_and(|field| *field.field_path == *"metadata.name"),
+                VariableValue::Text(text) => present.value_from.is_none() && value == Some(text),
+                VariableValue::PodName => {
+                    value.is_none() && field.is_some_and(|field| *field.field_path == *"metadata.name")
+                }
             }
     }
 }

@@ -3,21 +3,19 @@
 use std::borrow::Cow;
 
 use tokenscope_core::pod::{EKS_TOKEN_VOLUME, TOKEN_VOLUME, is_token_volume};
+use tokenscope_core::sidecar::TOKEN_FILE;
 use tokenscope_core::{Audience, Settings};
-
-/// The file of a token in its volume.
-pub(super) const FILE: &str = "token";
 
 /// The names of one mode: ours, or those of the EKS webhook.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
+pub(super) struct TokenPlace {
     /// The volume of a pod's first audience.
     first: &'static str,
     /// Where a container's token volume is mounted.
     pub(super) folder: &'static str,
 }
 
-impl Place {
+impl TokenPlace {
     pub(super) fn of(settings: &Settings) -> Self {
         if settings.eks_compatible {
             return Self {
@@ -57,8 +55,8 @@ impl Place {
     /// The path of a container's token, as a program in the container writes it.
     pub(super) fn token_file(self, windows: bool) -> String {
         if windows {
-            return format!("C:{}\\{FILE}", self.folder.replace('/', "\\"));
+            return format!("C:{}\\{TOKEN_FILE}", self.folder.replace('/', "\\"));
         }
-        [self.folder, "/", FILE].concat()
+        [self.folder, "/", TOKEN_FILE].concat()
     }
 }

@@ -2,23 +2,23 @@
 
 use std::borrow::Cow;
 
-use tokenscope_core::{GrantRecord, Granted, Pairs, RecordedGrant, annotations, fingerprint};
+use tokenscope_core::{Fingerprint, GrantRecord, Granted, Pairs, RecordedGrant, annotations};
 
 use super::context::Context;
 use super::desired::{ContainerInjection, Desired};
-use crate::patch::{Json, Members, Operation, Patch, Pointer};
+use crate::patch::{Json, JsonObject, Operation, Patch, Pointer};
 
 /// The text of the record.
 pub(super) fn text(context: &Context<'_>, granted: &Granted, desired: &Desired<'_>) -> String {
     let name = |index: usize| context.containers.get(index).map_or("", |slot| &*slot.container.name);
     let grants = granted.containers.iter();
-    let hash = fingerprint(
+    let hash = Fingerprint::of(
         context.request.service_account,
         grants.map(|granted| (name(granted.container), &granted.grant)),
     );
     let mut record = GrantRecord {
         grants: Vec::with_capacity(1),
-        hash: hash.into(),
+        hash: hash.to_string().into(),
         sidecar: desired.sidecar.is_some(),
         labels: Some(recorded(&context.request.pod.labels, |key| {
             key != annotations::REVIEWED
@@ -98,7 +98,7 @@ fn set<T: Json>(map: Pointer<'_>, exists: bool, members: &[(&'static str, T)], p
     if !exists {
         return patch.push(&Operation::Add {
             path: map,
-            value: &Members(members),
+            value: &JsonObject(members),
         });
     }
     for (key, value) in members {

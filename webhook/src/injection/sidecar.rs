@@ -2,25 +2,22 @@
 
 use std::borrow::Cow;
 
-use tokenscope_core::json::push_string;
+use crate::json::push_string;
 use tokenscope_core::pod::{Csi, SIDECAR, SOCKET_VOLUME, Text};
-use tokenscope_core::{Grant, Hint, Sidecar, SpiffeId, TrustDomain, WorkloadApi};
+use tokenscope_core::sidecar::{PROGRAM, READY, SOCKET_FOLDER, SidecarSettings, TOKEN_FILE, WorkloadApi, variables};
+use tokenscope_core::{Grant, Hint, SpiffeId, TrustDomain};
 
 use super::context::Context;
-use super::pieces::{Token, unexpanded};
-use super::place::FILE;
+use super::pieces::{DesiredToken, unexpanded};
 use crate::patch::Json;
-
-/// Where the Workload API's socket is in the sidecar.
-const SOCKET_FOLDER: &str = "/spiffe-workload-api";
 
 /// The sidecar of one pod.
 #[derive(Clone, Debug)]
 pub(super) struct SidecarContainer<'a> {
     /// What the installation says about it.
-    settings: &'a Sidecar,
+    settings: &'a SidecarSettings,
     /// Its environment: names and values.
-    variables: Vec<(&'static str, Cow<'a, str>)>,
+    environment: Vec<(&'static str, Cow<'a, str>)>,
     /// The volumes that the tokens are written to, and where each is mounted.
     token_volumes: Vec<(Cow<'static, str>, Cow<'static, str>)>,
     /// The volume that has the Workload API's socket, mounted at [`SOCKET_FOLDER`].
@@ -28,59 +25,59 @@ pub(super) struct SidecarContainer<'a> {
 }
 
 impl<'a> SidecarContainer<'a> {
-    pub(super) fn of(tokens: &[Token<'a>], grant: &'a Grant, context: &Context<'a>) -> Self {
+    pub(super) fn of(tokens: &[DesiredToken<'a>], grant: &'a Grant, context: &Context<'a>) -> Self {
         let settings = &context.settings.sidecar;
-        let folder = |token: &Token<'_>| (token.volume.clone(), context.place.sidecar_folder(&token.volume));
+        let folder = |token: &DesiredToken<'_>| (token.volume.clone(), context.place.sidecar_folder(&token.volume));
         let token_volumes: Vec<_> = tokens.iter().map(folder).collect();
         Self {
             settings,
-            variables: variables(tokens, &token_volumes, grant, context),
+            environment: environment(tokens, &token_volumes, grant, context),
             token_volumes,
             socket_volume: own_workload_api(context).map_or(Cow::Borrowed(SOCKET_VOLUME), Cow::Borrowed),
         }
     }
 }
 
-fn variables<'a>(
-    tokens: &[Token<'a>],
+fn environment<'a>(
+    tokens: &[DesiredToken<'a>],
     token_volumes: &[(Cow<'static, str>, Cow<'static, str>)],
     grant: &'a Grant,
     context: &Context<'a>,
 ) -> Vec<(&'static str, Cow<'a, str>)> {
     let settings = &context.settings.sidecar;
     // The first one is in the sidecar's own directory.
-    let file = |(token, (_, folder)): (&Token<'_>, &(Cow<'_, str>, Cow<'_, str>))| {
+    let file = |(token, (_, folder)): (&DesiredToken<'_>, &(Cow<'_, str>, Cow<'_, str>))| {
         if *folder == context.place.folder {
-            return format!("{FILE}={}", token.audience);
+            return format!("{TOKEN_FILE}={}", token.audience);
         }
-        format!("{folder}/{FILE}={}", token.audience)
+        format!("{folder}/{TOKEN_FILE}={}", token.audience)
     };
     let files: Vec<String> = tokens.iter().zip(token_volumes).map(file).collect();
     let socket = format!("unix://{SOCKET_FOLDER}/{}", settings.socket_file);
     let spiffe = &grant.spiffe;
     let identity = [
-        ("TOKENSCOPE_SPIFFE_ID", spiffe.id.as_ref().map(SpiffeId::as_str)),
-        ("TOKENSCOPE_HINT", spiffe.hint.as_ref().map(Hint::as_str)),
+        (variables::SPIFFE_ID, spiffe.id.as_ref().map(SpiffeId::as_str)),
+        (variables::HINT, spiffe.hint.as_ref().map(Hint::as_str)),
         (
-            "TOKENSCOPE_TRUST_DOMAIN",
+            variables::TRUST_DOMAIN,
             spiffe.trust_domain.as_ref().map(TrustDomain::as_str),
         ),
-        ("TOKENSCOPE_X509_SVID", spiffe.x509_svid.then_some("true")),
-        ("TOKENSCOPE_JWT_BUNDLE", spiffe.jwt_bundle.then_some("true")),
+        (variables::X509_SVID, spiffe.x509_svid.then_some("true")),
+        (variables::JWT_BUNDLE, spiffe.jwt_bundle.then_some("true")),
     ];
     let identity = identity
         .into_iter()
         .filter_map(|(name, value)| Some((name, unexpanded(value?))));
-    let mut variables = vec![
-        ("TOKENSCOPE_DIRECTORY", Cow::Borrowed(context.place.folder)),
-        ("TOKENSCOPE_JWT_SVIDS", unexpanded(&files.join(" ")).into_owned().into()),
-        ("SPIFFE_ENDPOINT_SOCKET", Cow::Owned(socket)),
+    let mut environment = vec![
+        (variables::DIRECTORY, Cow::Borrowed(context.place.folder)),
+        (variables::JWT_SVIDS, unexpanded(&files.join(" ")).into_owned().into()),
+        (variables::SOCKET, Cow::Owned(socket)),
     ];
-    variables.extend(identity);
-    variables.push(("TOKENSCOPE_LOG_LEVEL", unexpanded(&settings.log_level)));
+    environment.extend(identity);
+    environment.push((variables::LOG_LEVEL, unexpanded(&settings.log_level)));
     // Whoever may run commands in the container can choose the program's arguments.
-    variables.push(("TOKENSCOPE_INJECTED", Cow::Borrowed("true")));
-    variables
+    environment.push((variables::INJECTED, Cow::Borrowed("true")));
+    environment
 }
 
 /// A volume of the pod's own that has the Workload API's socket already.
@@ -106,7 +103,7 @@ impl Json for SidecarContainer<'_> {
         text.push_str(",\"imagePullPolicy\":");
         push_string(text, &self.settings.pull_policy);
         text.push_str(",\"restartPolicy\":\"Always\",\"env\":[");
-        for (index, (name, value)) in self.variables.iter().enumerate() {
+        for (index, (name, value)) in self.environment.iter().enumerate() {
             text.push_str(if index > 0 { ",{\"name\":\"" } else { "{\"name\":\"" });
             text.push_str(name);
             text.push_str("\",\"value\":");
@@ -115,11 +112,11 @@ impl Json for SidecarContainer<'_> {
         }
         // No other container starts before there is a token. An identity may come minutes after its pod, and what is
         // killed meanwhile only waits longer.
-        text.push_str(concat!(
-            "],\"startupProbe\":{\"exec\":{\"command\":[\"/tokenscope-sidecar\",\"ready\"]},",
-            "\"periodSeconds\":1,\"timeoutSeconds\":5,\"failureThreshold\":900}",
-            ",\"volumeMounts\":["
-        ));
+        text.push_str("],\"startupProbe\":{\"exec\":{\"command\":[");
+        push_string(text, PROGRAM);
+        text.push(',');
+        push_string(text, READY);
+        text.push_str("]},\"periodSeconds\":1,\"timeoutSeconds\":5,\"failureThreshold\":900},\"volumeMounts\":[");
         for (volume, folder) in &self.token_volumes {
             text.push_str("{\"name\":\"");
             text.push_str(volume);

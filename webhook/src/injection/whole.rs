@@ -4,13 +4,13 @@
 //! volume another volume. The ordinary decode of a pod keeps only what decisions read; this one is made when one of our names
 //! occurs at all.
 
+use crate::json::{self, Raw};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokenscope_core::bounds::{MOST_CONTAINERS, MOST_VOLUMES};
-use tokenscope_core::json::{self, Raw};
-use tokenscope_core::pod::List;
+use tokenscope_core::pod::BoundedList;
 
-use super::pieces::Volume;
+use super::pieces::DesiredVolume;
 use super::sidecar::SidecarContainer;
 use crate::patch::Json;
 
@@ -19,37 +19,37 @@ use crate::patch::Json;
 #[serde(rename_all = "camelCase", bound(deserialize = "'de: 'a"))]
 pub(super) struct Whole<'a> {
     #[serde(default = "Option::default")]
-    volumes: Option<List<Raw<'a>, MOST_VOLUMES>>,
+    volumes: Option<BoundedList<Raw<'a>, MOST_VOLUMES>>,
     #[serde(default = "Option::default")]
-    init_containers: Option<List<Raw<'a>, MOST_CONTAINERS>>,
+    init_containers: Option<BoundedList<Raw<'a>, MOST_CONTAINERS>>,
 }
 
 #[derive(Deserialize)]
 #[serde(bound(deserialize = "'de: 'a"))]
-struct Review<'a> {
-    request: Request<'a>,
+struct WholeReview<'a> {
+    request: WholeRequest<'a>,
 }
 
 #[derive(Deserialize)]
 #[serde(bound(deserialize = "'de: 'a"))]
-struct Request<'a> {
-    object: Pod<'a>,
+struct WholeRequest<'a> {
+    object: WholePod<'a>,
 }
 
 #[derive(Deserialize)]
 #[serde(bound(deserialize = "'de: 'a"))]
-struct Pod<'a> {
+struct WholePod<'a> {
     spec: Whole<'a>,
 }
 
 impl<'a> Whole<'a> {
     /// Reads them from an AdmissionReview's JSON. A text that can't be read has none: then nothing in it passes for ours.
     pub(super) fn read(review: &'a str) -> Self {
-        json::from_str::<Review<'_>>(review).map_or_else(|_| Self::default(), |review| review.request.object.spec)
+        json::from_str::<WholeReview<'_>>(review).map_or_else(|_| Self::default(), |review| review.request.object.spec)
     }
 
     /// Whether the volume with this index is exactly `wanted`.
-    pub(super) fn is_volume(&self, index: usize, wanted: &Volume<'_>) -> bool {
+    pub(super) fn is_volume(&self, index: usize, wanted: &DesiredVolume<'_>) -> bool {
         let present = self.volumes.as_ref().and_then(|volumes| volumes.get(index));
         present.is_some_and(|present| is_equal(*present, wanted, volume_without_defaults))
     }
@@ -140,9 +140,9 @@ mod tests {
     use serde_json::json;
     use tokenscope_core::pod::SIDECAR;
 
-    struct Written(Value);
+    struct TestJson(Value);
 
-    impl Json for Written {
+    impl Json for TestJson {
         fn write(&self, text: &mut String) {
             text.push_str(&self.0.to_string());
         }
@@ -158,7 +158,7 @@ mod tests {
             json!({"request": {"object": {"spec": {"initContainers": [{"name": "first"}, present]}}}}).to_string();
         let whole = Whole::read(&review);
         let present = *whole.init_containers.as_ref().unwrap().get(1).unwrap();
-        is_equal(present, &Written(container()), container_without_defaults)
+        is_equal(present, &TestJson(container()), container_without_defaults)
     }
 
     #[test]
@@ -196,7 +196,7 @@ mod tests {
     fn a_volume_of_another_mode_is_another_volume() {
         let volume = |members: &Value| {
             let text = members.to_string();
-            let wanted = Written(json!({"name": "v", "projected": {"sources": []}}));
+            let wanted = TestJson(json!({"name": "v", "projected": {"sources": []}}));
             is_equal(Raw(&text), &wanted, volume_without_defaults)
         };
         assert!(volume(

@@ -7,7 +7,7 @@ mod value;
 pub use operation::Operation;
 pub use pointer::Pointer;
 pub(crate) use value::push_number;
-pub use value::{Json, Members, Values};
+pub use value::{Json, JsonList, JsonObject};
 
 /// A patch under construction.
 #[derive(Debug, Default)]
@@ -56,11 +56,11 @@ mod tests {
         });
         patch.push(&Operation::Add {
             path: map,
-            value: &Members(&[("one", "1"), ("two", "2")]),
+            value: &JsonObject(&[("one", "1"), ("two", "2")]),
         });
         patch.push(&Operation::Replace {
             path: list.index(12),
-            value: &Values(&["y", "z"]),
+            value: &JsonList(&["y", "z"]),
         });
         patch.push(&Operation::Remove {
             path: map.member("one"),

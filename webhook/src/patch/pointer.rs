@@ -10,11 +10,11 @@ pub struct Pointer<'a>(Option<Tail<'a>>);
 #[derive(Clone, Copy, Debug)]
 struct Tail<'a> {
     before: &'a Pointer<'a>,
-    token: Token<'a>,
+    token: ReferenceToken<'a>,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Token<'a> {
+enum ReferenceToken<'a> {
     Member(&'a str),
     Index(usize),
     End,
@@ -26,20 +26,20 @@ impl<'a> Pointer<'a> {
 
     /// A member of the object here.
     pub fn member(&'a self, name: &'a str) -> Self {
-        self.then(Token::Member(name))
+        self.then(ReferenceToken::Member(name))
     }
 
     /// An item of the list here.
     pub fn index(&'a self, index: usize) -> Self {
-        self.then(Token::Index(index))
+        self.then(ReferenceToken::Index(index))
     }
 
     /// Behind the last item of the list here.
     pub fn end(&'a self) -> Self {
-        self.then(Token::End)
+        self.then(ReferenceToken::End)
     }
 
-    fn then(&'a self, token: Token<'a>) -> Self {
+    fn then(&'a self, token: ReferenceToken<'a>) -> Self {
         Self(Some(Tail { before: self, token }))
     }
 
@@ -51,9 +51,9 @@ impl<'a> Pointer<'a> {
         before.write(text);
         text.push('/');
         match token {
-            Token::Member(name) => push_escaped(text, name),
-            Token::Index(index) => push_number(text, *index),
-            Token::End => text.push('-'),
+            ReferenceToken::Member(name) => push_escaped(text, name),
+            ReferenceToken::Index(index) => push_number(text, *index),
+            ReferenceToken::End => text.push('-'),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use tokenscope_core::json::push_string;
+use crate::json::push_string;
 
 /// Something that is written as JSON.
 pub trait Json {
@@ -31,9 +31,9 @@ impl<T: Json + ?Sized> Json for &T {
 
 /// A list.
 #[derive(Clone, Copy, Debug)]
-pub struct Values<'a, T>(pub &'a [T]);
+pub struct JsonList<'a, T>(pub &'a [T]);
 
-impl<T: Json> Json for Values<'_, T> {
+impl<T: Json> Json for JsonList<'_, T> {
     fn write(&self, text: &mut String) {
         text.push('[');
         for (index, value) in self.0.iter().enumerate() {
@@ -48,9 +48,9 @@ impl<T: Json> Json for Values<'_, T> {
 
 /// An object.
 #[derive(Clone, Copy, Debug)]
-pub struct Members<'a, T>(pub &'a [(&'a str, T)]);
+pub struct JsonObject<'a, T>(pub &'a [(&'a str, T)]);
 
-impl<T: Json> Json for Members<'_, T> {
+impl<T: Json> Json for JsonObject<'_, T> {
     fn write(&self, text: &mut String) {
         text.push('{');
         for (index, (name, value)) in self.0.iter().enumerate() {

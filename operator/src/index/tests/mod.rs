@@ -12,7 +12,7 @@ use crate::status::statuses;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{core::DynamicObject, runtime::watcher::Event};
 use serde_json::{Value, json};
-use tokenscope_core::{Decision, Grant, fingerprint};
+use tokenscope_core::{Decision, Fingerprint, Grant};
 use tokenscope_crds::v1alpha1::PolicyStatus;
 use tokenscope_fixtures::ORDERS as ROLE;
 
@@ -160,7 +160,7 @@ impl Test {
         let grants: Vec<(&str, &Grant)> = granted.containers.iter().map(|found| ("app", &found.grant)).collect();
         let record = json!({
             "grants": [{"policy": grants[0].1.policy.as_ref().unwrap().to_string(), "role": ROLE, "containers": ["app"], "env": []}],
-            "hash": fingerprint("orders", grants), "sidecar": sidecar.is_some(),
+            "hash": Fingerprint::of("orders", grants).to_string(), "sidecar": sidecar.is_some(),
             "labels": {"app": "orders"}, "annotations": {},
         });
         let annotations = json!({"tokenscope.io/grant": record.to_string()});

@@ -39,6 +39,28 @@ fn a_pod_with_another_grant_is_outdated() {
     assert_eq!(test.reasons(&policy)[2], "OutdatedPods");
 }
 
+/// An upgrade must not make every running pod count as outdated.
+#[test]
+fn a_record_with_a_fingerprint_of_another_version_counts_by_the_roles_in_it() {
+    for other in ["0011223344556677", "v3-0011223344556677"] {
+        let mut test = Test::new();
+        let policy = test.policy("orders", &default_role(ROLE));
+        test.injected_pod("a", at("07:00"));
+        let annotations = &mut test.last["metadata"]["annotations"];
+        let record = annotations["tokenscope.io/grant"].as_str().unwrap();
+        let mut record: Value = serde_json::from_str(record).unwrap();
+        assert!(record["hash"].as_str().unwrap().starts_with("v2-"), "{record}");
+        record["hash"] = other.into();
+        annotations["tokenscope.io/grant"] = record.to_string().into();
+        let object = test.last.clone();
+        test.apply(IndexEvent::Pod(Event::Apply(serde_json::from_value(object).unwrap())));
+
+        assert_eq!(test.counts(&policy), [1, 1, 0, 0], "{other}");
+        test.policy_object("orders", 2, &default_role(OTHER_ROLE));
+        assert_eq!(test.counts(&policy), [1, 0, 0, 1], "{other}");
+    }
+}
+
 #[test]
 fn a_new_generation_counts_from_when_it_was_seen() {
     let mut test = Test::new();

@@ -1,9 +1,9 @@
 //! Why a text can't be read.
 
-use crate::text::up_to;
 use serde::de;
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
+use tokenscope_core::text::up_to;
 
 /// Why a text can't be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

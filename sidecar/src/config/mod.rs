@@ -1,0 +1,183 @@
+//! Flags and environment, read once and checked. Nothing else configures the sidecar.
+//!
+//! lexopt reads the arguments. clap, which would read the environment too, would add 194 kB to a program of 1.96 MB (docs/adr/0010).
+
+mod given;
+mod options;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use lexopt::{Arg, Parser};
+use tokenscope_core::Audience;
+use tokenscope_core::sidecar::{JWT_BUNDLE_FILE, READY, X509_SVID_FILE};
+
+use crate::log::Log;
+use crate::selection::SvidSelection;
+use given::{Given, config, injected};
+use options::{JWT_SVID, OPTIONS, help};
+
+/// What the process is to do.
+#[derive(Clone, Debug)]
+pub enum Invocation {
+    /// Keep the files fresh.
+    Run(Config),
+    /// Say whether they are.
+    Ready(Config),
+    /// The help, or the version.
+    Print(String),
+}
+
+/// Everything that can be configured.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the files are written.
+    pub directory: PathBuf,
+    /// The tokens.
+    pub jwt_svids: Vec<JwtFile>,
+    /// Of which identity.
+    pub wanted: SvidSelection,
+    /// The agent's socket.
+    pub socket: PathBuf,
+    /// Whether an X.509-SVID is written, too.
+    pub x509_svid: bool,
+    /// Whether the keys that JWT-SVIDs are signed with are written, too.
+    pub jwt_bundle: bool,
+    /// Whether to end when all is written once.
+    pub once: bool,
+    /// Where to serve `/livez`, `/readyz` and `/metrics`.
+    pub observe: Option<SocketAddr>,
+    /// What to log.
+    pub log: Log,
+    /// Whether the webhook put the process into a pod: then nobody but the container's own start may run it.
+    pub injected: bool,
+}
+
+/// A token and its file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JwtFile {
+    /// The file's name in the directory, or its absolute path.
+    pub name: String,
+    /// Whom the token is for.
+    pub audience: Audience,
+}
+
+impl Config {
+    /// The names by which health is kept: one for each token, one for the X.509-SVID, one for the keys.
+    pub fn kept(&self) -> Vec<String> {
+        let tokens = self.jwt_svids.iter().map(|file| file.name.clone());
+        let certificate = self.x509_svid.then(|| X509_SVID_FILE.to_owned());
+        let bundle = self.jwt_bundle.then(|| JWT_BUNDLE_FILE.to_owned());
+        tokens.chain(certificate).chain(bundle).collect()
+    }
+
+    /// The folders that files are written to, the directory first. What is not a token is written to each of them.
+    pub fn folders(&self) -> Vec<PathBuf> {
+        let mut folders = vec![self.directory.clone()];
+        for file in &self.jwt_svids {
+            let path = self.directory.join(&file.name);
+            if let Some(folder) = path
+                .parent()
+                .filter(|folder| folders.iter().all(|known| known != folder))
+            {
+                folders.push(folder.to_owned());
+            }
+        }
+        folders
+    }
+}
+
+/// A mistake in flags or environment.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// Something that is no option and no command.
+    #[error("{0:?} is no option: see tokenscope-sidecar --help")]
+    Unknown(String),
+    /// An argument that is no UTF-8.
+    #[error("{0:?} is not UTF-8")]
+    NotUtf8(OsString),
+    /// An option stands last and wants a value.
+    #[error("--{0} needs a value")]
+    NoValue(&'static str),
+    /// A switch was given something else than true or false.
+    #[error("{0} should be true or false, and is {1:?}")]
+    NoSwitch(String, String),
+    /// An option that takes one value was given two.
+    #[error("--{0} is given twice")]
+    Twice(&'static str),
+    /// Something that must be given.
+    #[error("{0}")]
+    Missing(&'static str),
+    /// An option where the webhook has said all.
+    #[error("this sidecar was put into its pod by tokenscope and takes no options: {0:?} is not looked at")]
+    Injected(String),
+    /// A value that can't be read.
+    #[error("{source_name}: {why}")]
+    Value {
+        /// The flag or the variable.
+        source_name: String,
+        /// What is wrong with which value, and what it should be.
+        why: String,
+    },
+}
+
+/// What the process is to do, by its arguments and its environment. An argument beats the variable; an empty variable is none.
+pub fn invocation(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: impl Fn(&str) -> Option<String>,
+) -> Result<Invocation, ConfigError> {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let mut parser = Parser::from_args(arguments);
+    let injected = injected(&environment)?;
+    let mut ready = false;
+    let mut given: Vec<(&'static str, String)> = Vec::new();
+    while let Some(argument) = parser.next().map_err(|error| ConfigError::Unknown(error.to_string()))? {
+        let name = match argument {
+            Arg::Short('h') | Arg::Long("help") => return Ok(Invocation::Print(help())),
+            Arg::Short('V') | Arg::Long("version") => {
+                return Ok(Invocation::Print(env!("CARGO_PKG_VERSION").to_owned()));
+            }
+            Arg::Value(ref command) if *command == *READY && !ready => {
+                ready = true;
+                continue;
+            }
+            other => shown(&other),
+        };
+        // Whoever may run commands in the container would have a token for any audience.
+        if injected {
+            return Err(ConfigError::Injected(name));
+        }
+        let flag = name.strip_prefix("--");
+        let known = flag.and_then(|flag| OPTIONS.into_iter().find(|option| option.flag == flag));
+        let option = known.ok_or(ConfigError::Unknown(name))?;
+        if option.flag != JWT_SVID.flag && given.iter().any(|(flag, _)| *flag == option.flag) {
+            return Err(ConfigError::Twice(option.flag));
+        }
+        let value = match option.value {
+            None => parser.optional_value().unwrap_or_else(|| "true".into()),
+            Some(_) => parser.value().map_err(|_| ConfigError::NoValue(option.flag))?,
+        };
+        given.push((option.flag, value.into_string().map_err(ConfigError::NotUtf8)?));
+    }
+    let config = Config {
+        injected,
+        ..config(&Given { given, environment })?
+    };
+    Ok(if ready {
+        Invocation::Ready(config)
+    } else {
+        Invocation::Run(config)
+    })
+}
+
+/// An argument as it was written, without the value that is attached to it.
+fn shown(argument: &Arg<'_>) -> String {
+    match argument {
+        Arg::Short(flag) => format!("-{flag}"),
+        Arg::Long(flag) => format!("--{flag}"),
+        Arg::Value(value) => value.to_string_lossy().into_owned(),
+    }
+}

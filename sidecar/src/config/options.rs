@@ -1,0 +1,114 @@
+//! The options: their flags, their variables and the help.
+
+use std::fmt::Write as _;
+
+use tokenscope_core::sidecar::{READY, variables};
+
+/// An option of the program, which is a flag and a variable.
+pub(super) struct OptionSpec {
+    pub(super) flag: &'static str,
+    pub(super) variable: &'static str,
+    /// What its value is, for the help; `None` for a switch.
+    pub(super) value: Option<&'static str>,
+    help: &'static str,
+}
+
+const fn option(flag: &'static str, variable: &'static str, value: &'static str, help: &'static str) -> OptionSpec {
+    OptionSpec {
+        flag,
+        variable,
+        value: Some(value),
+        help,
+    }
+}
+
+const fn switch(flag: &'static str, variable: &'static str, help: &'static str) -> OptionSpec {
+    OptionSpec {
+        flag,
+        variable,
+        value: None,
+        help,
+    }
+}
+
+pub(super) const DIRECTORY: OptionSpec = option(
+    "directory",
+    variables::DIRECTORY,
+    "PATH",
+    "where the files are written; it must exist",
+);
+pub(super) const JWT_SVID: OptionSpec = option(
+    "jwt-svid",
+    variables::JWT_SVIDS,
+    "FILE=AUDIENCE",
+    "keep a token for this audience in this file; may be repeated (in the variable: separated by spaces or lines)",
+);
+pub(super) const SPIFFE_ID: OptionSpec = option(
+    "spiffe-id",
+    variables::SPIFFE_ID,
+    "ID",
+    "the identity with this SPIFFE ID, such as spiffe://example.org/app",
+);
+pub(super) const HINT: OptionSpec = option("hint", variables::HINT, "HINT", "the identity with this hint");
+pub(super) const TRUST_DOMAIN: OptionSpec = option(
+    "trust-domain",
+    variables::TRUST_DOMAIN,
+    "NAME",
+    "an identity in this trust domain",
+);
+pub(super) const SOCKET: OptionSpec = option(
+    "socket",
+    variables::SOCKET,
+    "unix:///PATH",
+    "the SPIFFE Workload API's socket",
+);
+pub(super) const X509_SVID: OptionSpec = switch(
+    "x509-svid",
+    variables::X509_SVID,
+    "keep svid.pem, svid_key.pem and svid_bundle.pem, too",
+);
+pub(super) const JWT_BUNDLE: OptionSpec = switch("jwt-bundle", variables::JWT_BUNDLE, "keep jwt_bundle.json, too");
+pub(super) const ONCE: OptionSpec = switch("once", "TOKENSCOPE_ONCE", "end when every file is written once");
+pub(super) const OBSERVE: OptionSpec = option(
+    "observe",
+    "TOKENSCOPE_OBSERVE",
+    "ADDRESS",
+    "serve /livez, /readyz and /metrics over HTTP, such as at 127.0.0.1:9102",
+);
+pub(super) const LOG_LEVEL: OptionSpec = option(
+    "log-level",
+    variables::LOG_LEVEL,
+    "LEVEL",
+    "off, error, warn, info (the default) or debug",
+);
+
+pub(super) const OPTIONS: [&OptionSpec; 11] = [
+    &DIRECTORY,
+    &JWT_SVID,
+    &SPIFFE_ID,
+    &HINT,
+    &TRUST_DOMAIN,
+    &SOCKET,
+    &X509_SVID,
+    &JWT_BUNDLE,
+    &ONCE,
+    &OBSERVE,
+    &LOG_LEVEL,
+];
+
+/// The help.
+pub(super) fn help() -> String {
+    let mut text = format!(
+        "Keeps SPIFFE tokens (JWT-SVIDs) fresh in files, for AWS_WEB_IDENTITY_TOKEN_FILE.\n\n\
+         Usage: tokenscope-sidecar [OPTION…]          keep the files fresh until SIGTERM\n       \
+         tokenscope-sidecar {READY} [OPTION…]    exit status 0 if every file is there and valid now\n\n\
+         Options, each also an environment variable:\n",
+    );
+    for option in OPTIONS {
+        let value = option.value.map(|value| format!(" {value}")).unwrap_or_default();
+        let flag = format!("--{}{value}", option.flag);
+        let _ = writeln!(text, "  {flag:<27} {:<25} {}", option.variable, option.help); // a String takes everything
+    }
+    text.push_str("  --help, --version");
+    text
+}

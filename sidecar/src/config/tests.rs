@@ -1,0 +1,217 @@
+//! Flags and environment, and what is said of a mistake in them.
+
+use super::options::OPTIONS;
+use super::*;
+use crate::log;
+
+const ENVIRONMENT: [(&str, &str); 3] = [
+    ("TOKENSCOPE_DIRECTORY", "/var/run/secrets/tokenscope.io/aws"),
+    ("SPIFFE_ENDPOINT_SOCKET", "unix:///spiffe-workload-api/spire-agent.sock"),
+    ("TOKENSCOPE_JWT_SVIDS", "token=sts.amazonaws.com"),
+];
+
+fn read(arguments: &[&str], changed: &[(&str, &str)]) -> Result<Config, String> {
+    let arguments = arguments.iter().map(OsString::from);
+    let variable = |name: &str| {
+        let all = changed.iter().chain(&ENVIRONMENT);
+        all.into_iter()
+            .find(|(key, _)| *key == name)
+            .map(|(_, value)| (*value).to_owned())
+    };
+    match invocation(arguments, variable) {
+        Ok(Invocation::Run(config) | Invocation::Ready(config)) => Ok(config),
+        Ok(Invocation::Print(text)) => Err(text),
+        Err(mistake) => Err(mistake.to_string()),
+    }
+}
+
+#[test]
+fn the_environment_that_is_injected_is_enough() {
+    let config = read(&[], &[]).unwrap();
+
+    assert_eq!(config.directory.to_str(), Some("/var/run/secrets/tokenscope.io/aws"));
+    assert_eq!(config.socket.to_str(), Some("/spiffe-workload-api/spire-agent.sock"));
+    assert_eq!(config.jwt_svids[0].name, "token");
+    assert_eq!(config.jwt_svids[0].audience.as_str(), "sts.amazonaws.com");
+    assert_eq!(config.wanted, SvidSelection::default());
+    assert!(!config.once && !config.x509_svid && !config.jwt_bundle);
+    assert_eq!(config.log.level, log::Level::Info);
+}
+
+#[test]
+fn an_audience_may_hold_an_equals_sign_and_files_may_be_several() {
+    let variable = (
+        "TOKENSCOPE_JWT_SVIDS",
+        "token=https://a.example/?x=1\n token-2=b  token-3=c\n",
+    );
+    let config = read(&[], &[variable]).unwrap();
+    let files: Vec<_> = config
+        .jwt_svids
+        .iter()
+        .map(|file| (file.name.as_str(), file.audience.as_str()))
+        .collect();
+
+    assert_eq!(
+        files,
+        [("token", "https://a.example/?x=1"), ("token-2", "b"), ("token-3", "c")]
+    );
+    assert_eq!(config.kept(), ["token", "token-2", "token-3"]);
+}
+
+#[test]
+fn a_file_may_be_in_another_folder_by_its_absolute_path() {
+    let config = read(
+        &[],
+        &[("TOKENSCOPE_JWT_SVIDS", "token=a /var/run/b/token=b /var/run/b/other=c")],
+    )
+    .unwrap();
+
+    assert_eq!(config.kept(), ["token", "/var/run/b/token", "/var/run/b/other"]);
+    let folders = config.folders();
+    assert_eq!(folders.len(), 2);
+    assert!(folders[0].ends_with("tokenscope.io/aws") && folders[1].ends_with("var/run/b"));
+    for path in [
+        "/var/../etc/token",
+        "/",
+        "//token",
+        "a/token",
+        "/a/.b/token",
+        "/a/svid.pem",
+    ] {
+        assert!(
+            read(&[], &[("TOKENSCOPE_JWT_SVIDS", &format!("{path}=a"))]).is_err(),
+            "{path}"
+        );
+    }
+}
+
+#[test]
+fn a_sidecar_that_was_injected_takes_the_probe_and_no_options() {
+    let injected = [("TOKENSCOPE_INJECTED", "true")];
+    assert!(read(&[], &injected).unwrap().injected);
+    assert!(read(&["ready"], &injected).unwrap().injected);
+    for option in [
+        "--once",
+        "--jwt-svid=mine=other",
+        "--directory=/mine",
+        "--log-level=debug",
+    ] {
+        let mistake = read(&[option], &injected).unwrap_err();
+        assert!(mistake.contains("takes no options"), "{mistake}");
+    }
+    assert!(read(&["ready", "--once"], &injected).is_err());
+    assert!(!read(&["--once"], &[("TOKENSCOPE_INJECTED", "false")]).unwrap().injected);
+    assert!(read(&[], &[("TOKENSCOPE_INJECTED", "yes")]).is_err());
+}
+
+#[test]
+fn a_flag_beats_the_variable() {
+    let flags = [
+        "ready",
+        "--jwt-svid",
+        "a=b",
+        "--jwt-svid=c=d",
+        "--hint=aws",
+        "--x509-svid",
+        "--once=false",
+    ];
+    let config = read(&flags, &[("TOKENSCOPE_ONCE", "true"), ("TOKENSCOPE_HINT", "web")]).unwrap();
+
+    assert_eq!(config.kept(), ["a", "c", "svid.pem"]);
+    assert_eq!(config.wanted.hint.unwrap().as_str(), "aws");
+    assert!(!config.once);
+}
+
+#[test]
+fn each_mistake_names_its_place_the_value_and_what_it_should_be() {
+    let mistake = |arguments: &[&str], variable: (&str, &str)| read(arguments, &[variable]).unwrap_err();
+    let cases = [
+        (mistake(&["--frob"], ("", "")), r#""--frob" is no option"#),
+        (mistake(&["run"], ("", "")), r#""run" is no option"#),
+        (mistake(&["--hint"], ("", "")), "--hint needs a value"),
+        (mistake(&["--hint=a", "--hint=b"], ("", "")), "--hint is given twice"),
+        (
+            mistake(&[], ("TOKENSCOPE_DIRECTORY", "")),
+            "Give --directory or TOKENSCOPE_DIRECTORY",
+        ),
+        (
+            mistake(&[], ("SPIFFE_ENDPOINT_SOCKET", "")),
+            "Give --socket or SPIFFE_ENDPOINT_SOCKET",
+        ),
+        (
+            mistake(&[], ("SPIFFE_ENDPOINT_SOCKET", "tcp://127.0.0.1:80")),
+            r#""tcp://127.0.0.1:80" should be unix:// and"#,
+        ),
+        (
+            mistake(&[], ("SPIFFE_ENDPOINT_SOCKET", "unix://a/b")),
+            r#""unix://a/b" should be unix:// and"#,
+        ),
+        (
+            mistake(&["--socket", &format!("unix:///{}", "a".repeat(107))], ("", "")),
+            "has 108 bytes",
+        ),
+        (mistake(&[], ("TOKENSCOPE_JWT_SVIDS", " ")), "what should be written?"),
+        (
+            mistake(&[], ("TOKENSCOPE_JWT_SVIDS", "token")),
+            r#""token" should be FILE=AUDIENCE"#,
+        ),
+        (
+            mistake(&[], ("TOKENSCOPE_JWT_SVIDS", "../token=a")),
+            r#""../token" should be a plain file name"#,
+        ),
+        (
+            mistake(&[], ("TOKENSCOPE_JWT_SVIDS", ".reason=a")),
+            r#"".reason" should be a plain file name"#,
+        ),
+        (
+            mistake(&[], ("TOKENSCOPE_JWT_SVIDS", "svid.pem=a")),
+            "svid.pem is the name of another file",
+        ),
+        (
+            mistake(&[], ("TOKENSCOPE_JWT_SVIDS", "token=")),
+            r#"TOKENSCOPE_JWT_SVIDS: "" is not an audience"#,
+        ),
+        (
+            mistake(&[], ("TOKENSCOPE_JWT_SVIDS", "t=a t=b")),
+            "the file t is named twice",
+        ),
+        (
+            mistake(&[], ("TOKENSCOPE_SPIFFE_ID", "example.org/a")),
+            "TOKENSCOPE_SPIFFE_ID: ",
+        ),
+        (
+            mistake(&[], ("TOKENSCOPE_TRUST_DOMAIN", "A")),
+            "TOKENSCOPE_TRUST_DOMAIN: ",
+        ),
+        (
+            mistake(&["--once=1"], ("", "")),
+            r#"--once should be true or false, and is "1""#,
+        ),
+        (
+            mistake(&[], ("TOKENSCOPE_X509_SVID", "yes")),
+            r#"TOKENSCOPE_X509_SVID should be true or false, and is "yes""#,
+        ),
+        (
+            mistake(&[], ("TOKENSCOPE_OBSERVE", "9102")),
+            r#"TOKENSCOPE_OBSERVE: "9102" should be an address and a port"#,
+        ),
+        (
+            mistake(&["--log-level=loud"], ("", "")),
+            r#"--log-level: "loud" should be off, error"#,
+        ),
+    ];
+    for (message, part) in cases {
+        assert!(message.contains(part), "{message:?} has no {part:?}");
+    }
+}
+
+#[test]
+fn the_help_names_every_option_and_variable() {
+    let help = read(&["--help"], &[]).unwrap_err();
+    for option in OPTIONS {
+        assert!(
+            help.contains(&format!("--{}", option.flag)) && help.contains(option.variable),
+            "{help}"
+        );
+    }
+}

@@ -1,0 +1,142 @@
+//! The task that keeps one token fresh.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use super::Error;
+use super::shared::{Sidecar, random};
+use crate::bundle::JwtBundles;
+use crate::clock::{Clock, Woken};
+use crate::config::JwtFile;
+use crate::directory::Readers;
+use crate::fetch_error::FetchError;
+use crate::log::Level;
+use crate::refresh::CachedToken;
+use crate::token::Token;
+
+/// A clock that is set is often set again right after.
+const SETTLING: Duration = Duration::from_secs(1);
+
+/// Keeps one token fresh. It ends only with `once`.
+pub(super) async fn keep_token<C: Clock>(sidecar: Arc<Sidecar<C>>, file: JwtFile) -> Result<(), Error> {
+    let mut bundles = sidecar.bundles.subscribe();
+    let mut held: Option<CachedToken> = None;
+    let mut key = SigningKey::default();
+    let mut failures = 0;
+    loop {
+        let answer = sidecar.renew_token(&file).await;
+        let now = sidecar.clock.now();
+        let next = match answer {
+            Ok(token) => {
+                if sidecar.config.once {
+                    return Ok(());
+                }
+                failures = 0;
+                if held.as_ref().is_none_or(|held| held.token != token) {
+                    key = SigningKey::default();
+                }
+                let answered = match held.take() {
+                    None => CachedToken::new(token, now, random()),
+                    Some(held) => held.answered(token, now, random()),
+                };
+                sidecar.first_token.notify_one();
+                let next = answered.next(now, key.is_withdrawn);
+                let fields = [("file", &*file.name), ("next", &format!("{next:.0}"))];
+                sidecar.log(Level::Debug, "token written", &fields);
+                held = Some(answered);
+                next
+            }
+            Err(trouble) => {
+                failures += 1;
+                let expires_at = held.as_ref().map(|held| held.token.expires_at);
+                sidecar.after_failure(&file.name, trouble, failures, expires_at)?
+            }
+        };
+        let held = held.as_ref().map(|held| &held.token);
+        sidecar.wait_until(next, &file, held, &mut key, &mut bundles).await;
+    }
+}
+
+/// What is known of the key that the present token is signed with.
+#[derive(Default)]
+struct SigningKey {
+    was_published: bool,
+    is_withdrawn: bool,
+}
+
+impl SigningKey {
+    /// Takes in whether the key is among the published ones, as far as that is known. Returns whether it was withdrawn just now: a
+    /// key that was never among them may be one that the agent learns of later.
+    fn is_withdrawn_by(&mut self, is_published: Option<bool>) -> bool {
+        let is_now = is_published == Some(false) && self.was_published && !self.is_withdrawn;
+        self.is_withdrawn |= is_now;
+        self.was_published |= is_published == Some(true);
+        is_now
+    }
+}
+
+impl<C: Clock> Sidecar<C> {
+    /// Waits until another token is to be asked for: at `next`, once the clock was set, or once the key of the present token is
+    /// withdrawn.
+    async fn wait_until(
+        &self,
+        next: Timestamp,
+        file: &JwtFile,
+        token: Option<&Token>,
+        key: &mut SigningKey,
+        bundles: &mut watch::Receiver<JwtBundles>,
+    ) {
+        let warn = |message| self.log(Level::Warn, message, &[("file", &file.name)]);
+        loop {
+            let published = token.map(|token| bundles.borrow_and_update().have_key_of(token));
+            if published.is_some_and(|published| key.is_withdrawn_by(published)) {
+                return warn("the key of the token was withdrawn: asking for another one");
+            }
+            tokio::select! {
+                woken = self.clock.wait_until(next) => {
+                    if woken == Woken::ClockWasSet {
+                        warn("the clock was set: asking for a token by the new time");
+                        tokio::time::sleep(SETTLING).await;
+                    }
+                    return;
+                }
+                // The sender is in what all tasks share.
+                _ = bundles.changed() => {}
+            }
+        }
+    }
+
+    /// Asks for a token and puts it in its file. The file is touched only by a token that is valid now.
+    async fn renew_token(&self, file: &JwtFile) -> Result<Token, FetchError> {
+        let id = self.config.wanted.spiffe_id.as_ref().map_or("", |id| id.as_str());
+        let asking = self.client.jwt_svids(file.audience.as_str(), id);
+        let svids = self.with_progress(&file.name, asking).await?;
+        let svid = self.config.wanted.choose(&svids)?;
+        let token = Token::parse(&svid.svid).map_err(FetchError::InvalidToken)?;
+        if *token.subject != *svid.spiffe_id {
+            return Err(FetchError::Malformed(
+                "the token is of another identity than the answer says",
+            ));
+        }
+        if !token
+            .audiences
+            .iter()
+            .any(|audience| **audience == *file.audience.as_str())
+        {
+            return Err(FetchError::Malformed(
+                "the token is for another audience than was asked for",
+            ));
+        }
+        let now = self.clock.now();
+        if token.expires_at <= now {
+            let seconds = now.duration_since(token.expires_at).as_secs();
+            return Err(FetchError::Expired { seconds });
+        }
+        self.write(&file.name, token.secret().as_bytes(), Readers::All)?;
+        self.renewed(&file.name, Some(token.expires_at), now);
+        Ok(token)
+    }
+}
