@@ -10,7 +10,7 @@ use aws_lc_rs::signature::{
 };
 use serde_json::json;
 
-use super::claims::{FLAT_TAG, FLAT_TRANSITIVE, SOURCE_IDENTITY, TAGS};
+use super::session_tags::{FLAT_TAG, FLAT_TRANSITIVE, SOURCE_IDENTITY, TAGS};
 use super::*;
 
 const NOW: i64 = 1_800_000_000;
