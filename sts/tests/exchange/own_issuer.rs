@@ -233,3 +233,62 @@ async fn a_context_provider_puts_flat_claims_into_the_answer_and_before_trust_po
         "{error}"
     );
 }
+
+#[tokio::test]
+async fn a_claim_that_stands_twice_is_refused_whichever_of_both_would_be_let_in() {
+    let (_issuer, signer, server, _) = world().await;
+    let sign = |claims: &str| {
+        let header = Header {
+            kid: Some(signer.key_id.to_owned()),
+            ..Header::new(signer.algorithm)
+        };
+        let claims = serde_json::value::RawValue::from_string(claims.to_owned()).unwrap();
+        jsonwebtoken::encode(&header, &claims, &signer.key).unwrap()
+    };
+    let claims = |more: &str| {
+        let (issued, expires) = (START - 60, START + 600);
+        format!(
+            r#"{{"iss":"{ISSUER}","sub":"system:serviceaccount:shop:orders","aud":"sts.amazonaws.com","iat":{issued},"exp":{expires}{more}}}"#
+        )
+    };
+    let tags = r#","https://aws.amazon.com/tags":{"principal_tags":{"team":["blue"]}}"#;
+    assert_eq!(assume(&server, &sign(&claims(tags))).await.0, 200);
+    for twice in [
+        r#","sub":"system:serviceaccount:shop:admin""#.to_owned(),
+        r#","https://aws.amazon.com/tags":{"principal_tags":{"team":["blue"],"team":["red"]}}"#.to_owned(),
+        r#","https://aws.amazon.com/tags":{"principal_tags":{"team":["blue"],"te\u0061m":["red"]}}"#.to_owned(),
+        tags.repeat(2),
+    ] {
+        let answer = error(assume(&server, &sign(&claims(&twice))).await);
+        assert!(
+            answer.starts_with("400 InvalidIdentityToken: The ID Token provided is not a valid JWT."),
+            "{twice}: {answer}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_trust_policy_may_ask_how_the_bearer_was_authenticated() {
+    let (_issuer, signer, server, _) = world().await;
+    let mut attested = role(ROLE, &json!(ACTIONS));
+    attested.trust_policy["Statement"][0]["Condition"]["ForAnyValue:StringLike"] =
+        json!({"oidc.tokenscope.test/cluster:amr": "pod*"});
+    server.set_role(&attested).unwrap();
+
+    let denied = "403 AccessDenied: Not authorized to perform sts:AssumeRoleWithWebIdentity";
+    assert_eq!(
+        assume(&server, &signer.token(&json!({"amr": ["jwt", "pod-token"]})))
+            .await
+            .0,
+        200
+    );
+    for claims in [json!({}), json!({"amr": []}), json!({"amr": ["jwt"]})] {
+        assert_eq!(error(assume(&server, &signer.token(&claims)).await), denied, "{claims}");
+    }
+    for wrong in [json!("pod-token"), json!(["pod-token", 7]), json!({})] {
+        assert_eq!(
+            error(assume(&server, &signer.token(&json!({"amr": wrong}))).await),
+            "400 InvalidIdentityToken: Invalid claim amr: must be a list of strings"
+        );
+    }
+}
