@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
-mod fixture;
-
 use jiff::Timestamp;
 use proptest::prelude::*;
 use std::time::{Duration, Instant};
@@ -26,7 +24,7 @@ fn assigning(name: PolicyName, role: &str, subjects: Vec<Vec<String>>) -> Policy
             allowed: Vec::new(),
             default: Some(format!("arn:aws:iam::111122223333:role/{role}").parse().unwrap()),
         },
-        ..fixture::policy("")
+        ..tokenscope_fixtures::policy("")
     }
 }
 

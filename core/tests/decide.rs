@@ -2,13 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail as tests do")]
 
-mod fixture;
-
 use jiff::Timestamp;
 use proptest::prelude::*;
 use tokenscope_core::*;
+use tokenscope_fixtures::ORDERS;
 
-const ORDERS: &str = "arn:aws:iam::111122223333:role/shop/orders";
 const CARTS: &str = "arn:aws:iam::111122223333:role/shop/carts";
 const ADMIN: &str = "arn:aws:iam::111122223333:role/admin";
 
@@ -27,7 +25,7 @@ fn policy(name: &str) -> Policy {
             allowed: vec!["arn:aws:iam::111122223333:role/shop/*".parse().unwrap()],
             default: None,
         },
-        ..fixture::policy(name)
+        ..tokenscope_fixtures::policy(name)
     }
 }
 

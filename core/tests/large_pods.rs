@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail as tests do")]
 
-mod fixture;
-
 use jiff::Timestamp;
 use proptest::prelude::*;
 use std::{
@@ -11,8 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokenscope_core::{pod::Pod, *};
-
-const ORDERS: &str = "arn:aws:iam::111122223333:role/shop/orders";
+use tokenscope_fixtures::ORDERS;
 
 fn now() -> Timestamp {
     "2026-11-23T10:00:00Z".parse().unwrap()
@@ -25,7 +22,7 @@ fn policy(name: &str) -> Policy {
             allowed: vec!["arn:aws:iam::111122223333:role/shop/*".parse().unwrap()],
             default: None,
         },
-        ..fixture::policy(name)
+        ..tokenscope_fixtures::policy(name)
     }
 }
 

@@ -6,13 +6,13 @@ use std::net::SocketAddr;
 use serde::Deserialize;
 
 use crate::context_provider::ContextProvider;
-use crate::names::{RoleArn, is_account, is_partition};
-use crate::trust::Policy;
+use crate::names::{AssumableRole, is_account, is_partition};
+use crate::trust::IamTrustPolicy;
 
 /// Everything a [`crate::Server`] starts with. Also the form of the binary's `--config` file (JSON).
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Config {
+pub struct StsConfig {
     /// IAM OIDC identity providers.
     #[serde(default)]
     pub providers: Vec<Provider>,
@@ -61,7 +61,7 @@ pub struct Role {
 
 /// Why a provider, a role or an address was not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ConfigError {
+pub enum StsConfigError {
     /// A field breaks a rule of IAM or of this stand-in.
     #[error("ValidationError: {field}: {problem}")]
     Invalid {
@@ -86,7 +86,7 @@ pub enum ConfigError {
     NoSuchEntity(String),
 }
 
-impl ConfigError {
+impl StsConfigError {
     fn invalid(field: &'static str, problem: impl Into<String>) -> Self {
         Self::Invalid {
             field,
@@ -108,27 +108,28 @@ pub(crate) struct CheckedProvider {
 
 /// A role that passed its checks.
 pub(crate) struct CheckedRole {
-    pub(crate) trust: Policy,
+    pub(crate) trust: IamTrustPolicy,
     pub(crate) max_session_duration: u32,
 }
 
 impl Role {
-    pub(crate) fn check(&self) -> Result<CheckedRole, ConfigError> {
-        if RoleArn::parse(&self.arn).is_none() {
+    pub(crate) fn check(&self) -> Result<CheckedRole, StsConfigError> {
+        if AssumableRole::parse(&self.arn).is_none() {
             let problem = format!(
                 "`{}` is not arn:<partition>:iam::<12 digits>:role/<path><name>",
                 self.arn
             );
-            return Err(ConfigError::invalid("arn", problem));
+            return Err(StsConfigError::invalid("arn", problem));
         }
         if !(3600..=43_200).contains(&self.max_session_duration) {
             let problem = format!("{} is not within 3600..=43200 seconds", self.max_session_duration);
-            return Err(ConfigError::invalid("max_session_duration", problem));
+            return Err(StsConfigError::invalid("max_session_duration", problem));
         }
-        let trust = Policy::parse(&self.trust_policy).map_err(|problem| ConfigError::MalformedPolicyDocument {
-            role: self.arn.clone(),
-            problem,
-        })?;
+        let trust =
+            IamTrustPolicy::parse(&self.trust_policy).map_err(|problem| StsConfigError::MalformedPolicyDocument {
+                role: self.arn.clone(),
+                problem,
+            })?;
         Ok(CheckedRole {
             trust,
             max_session_duration: self.max_session_duration,
@@ -137,43 +138,46 @@ impl Role {
 }
 
 impl Provider {
-    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+    pub(crate) fn check(&self) -> Result<(), StsConfigError> {
         if let Some(problem) = issuer_url_problem(&self.url) {
-            return Err(ConfigError::invalid("url", format!("`{}` {problem}", self.url)));
+            return Err(StsConfigError::invalid("url", format!("`{}` {problem}", self.url)));
         }
         if !is_account(&self.account) {
-            return Err(ConfigError::invalid(
+            return Err(StsConfigError::invalid(
                 "account",
                 format!("`{}` is not 12 digits", self.account),
             ));
         }
         if !is_partition(&self.partition) {
-            return Err(ConfigError::invalid(
+            return Err(StsConfigError::invalid(
                 "partition",
                 format!("`{}` is not a partition of AWS", self.partition),
             ));
         }
         if self.client_ids.len() > 100 {
-            return Err(ConfigError::invalid("client_ids", "more than 100 client ids"));
+            return Err(StsConfigError::invalid("client_ids", "more than 100 client ids"));
         }
         if let Some(wrong) = self
             .client_ids
             .iter()
             .find(|id| !(1..=255).contains(&id.chars().count()))
         {
-            return Err(ConfigError::invalid(
+            return Err(StsConfigError::invalid(
                 "client_ids",
                 format!("`{wrong}` is not 1..=255 characters long"),
             ));
         }
         let mut seen = HashSet::new();
         match self.client_ids.iter().find(|id| !seen.insert(id.as_str())) {
-            Some(twice) => Err(ConfigError::invalid("client_ids", format!("`{twice}` is there twice"))),
+            Some(twice) => Err(StsConfigError::invalid(
+                "client_ids",
+                format!("`{twice}` is there twice"),
+            )),
             None => Ok(()),
         }
     }
 
-    pub(crate) fn checked(self) -> Result<CheckedProvider, ConfigError> {
+    pub(crate) fn checked(self) -> Result<CheckedProvider, StsConfigError> {
         self.check()?;
         Ok(CheckedProvider {
             arn: self.arn(),
@@ -193,14 +197,14 @@ impl Provider {
 }
 
 /// Checks a `ContextProvider` document.
-pub(crate) fn checked_context(document: &serde_json::Value) -> Result<ContextProvider, ConfigError> {
-    ContextProvider::parse(document).map_err(|problem| ConfigError::invalid("context_provider", problem))
+pub(crate) fn checked_context(document: &serde_json::Value) -> Result<ContextProvider, StsConfigError> {
+    ContextProvider::parse(document).map_err(|problem| StsConfigError::invalid("context_provider", problem))
 }
 
 /// Issuers on other addresses than loopback are never redirected: only a test's own server can stand in for one.
-pub(crate) fn check_connect_to(connect_to: &BTreeMap<String, SocketAddr>) -> Result<(), ConfigError> {
+pub(crate) fn check_connect_to(connect_to: &BTreeMap<String, SocketAddr>) -> Result<(), StsConfigError> {
     match connect_to.iter().find(|(_, address)| !address.ip().is_loopback()) {
-        Some((host, address)) => Err(ConfigError::invalid(
+        Some((host, address)) => Err(StsConfigError::invalid(
             "connect_to",
             format!("{host}={address}: only a loopback address is accepted"),
         )),
@@ -270,7 +274,7 @@ mod tests {
 
     #[test]
     fn a_role_arn_is_taken_apart_and_anything_else_refused() {
-        let arn = RoleArn::parse("arn:aws-cn:iam::111122223333:role/a/b/name").unwrap();
+        let arn = AssumableRole::parse("arn:aws-cn:iam::111122223333:role/a/b/name").unwrap();
         assert_eq!(
             (arn.partition.as_str(), arn.account.as_str(), arn.name.as_str()),
             ("aws-cn", "111122223333", "name")
@@ -286,7 +290,7 @@ mod tests {
             "arn:aws:iam::111122223333:role/pa th/name",
             "role/name",
         ] {
-            assert_eq!(RoleArn::parse(wrong), None, "{wrong}");
+            assert_eq!(AssumableRole::parse(wrong), None, "{wrong}");
         }
     }
 

@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::token::{Key, Keys, no_verification_key};
+use crate::token::{Key, KeySet, no_verification_key};
 use crate::xml::AwsError;
 
 /// For discovery and keys together. AWS gives an issuer 5 s.
@@ -41,7 +41,7 @@ pub(crate) struct Issuers {
 
 #[derive(Default)]
 struct Remembered {
-    keys: Keys,
+    keys: KeySet,
     fetched: Option<Timestamp>,
 }
 
@@ -56,7 +56,7 @@ impl Remembered {
 
 /// Why an issuer's keys could not be had. For the log; the caller reads AWS's text.
 #[derive(Debug, thiserror::Error)]
-enum FetchError {
+enum KeyFetchError {
     #[error("no connection to {0}")]
     Connect(String, #[source] std::io::Error),
     #[error("no answer within {} s", DEADLINE.as_secs())]
@@ -79,7 +79,7 @@ enum FetchError {
     Keys(String, String),
 }
 
-impl FetchError {
+impl KeyFetchError {
     /// AWS says that an issuer can't be reached where a retry may help, and else that there is no key.
     fn as_aws_error(&self) -> AwsError {
         let unreachable = match self {
@@ -124,7 +124,7 @@ impl Issuers {
         // Waiting for another request's fetch counts too, so that a dead issuer holds nobody longer than this.
         let found = match tokio::time::timeout(DEADLINE, self.find(issuer, key_id, now)).await {
             Ok(found) => found,
-            Err(_) => Err(FetchError::Deadline),
+            Err(_) => Err(KeyFetchError::Deadline),
         };
         let key = found.map_err(|error| {
             let cause = std::error::Error::source(&error)
@@ -136,7 +136,7 @@ impl Issuers {
         key.ok_or_else(no_verification_key)
     }
 
-    async fn find(&self, issuer: &str, key_id: &str, now: Timestamp) -> Result<Option<Key>, FetchError> {
+    async fn find(&self, issuer: &str, key_id: &str, now: Timestamp) -> Result<Option<Key>, KeyFetchError> {
         let remembered = {
             let mut all = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
             all.entry(issuer.to_owned()).or_default().clone()
@@ -151,27 +151,27 @@ impl Issuers {
         Ok(remembered.keys.find(key_id).cloned())
     }
 
-    async fn fetch(&self, issuer: &str) -> Result<Keys, FetchError> {
+    async fn fetch(&self, issuer: &str) -> Result<KeySet, KeyFetchError> {
         #[derive(Deserialize)]
-        struct Discovery {
+        struct DiscoveryDocument {
             issuer: String,
             jwks_uri: String,
         }
         // OpenID Connect Discovery 1.0 §4.1: a slash at the end of the issuer is removed first.
         let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
         let body = self.get(&url).await?;
-        let discovery: Discovery =
-            serde_json::from_slice(&body).map_err(|error| FetchError::Discovery(url.clone(), error))?;
+        let discovery: DiscoveryDocument =
+            serde_json::from_slice(&body).map_err(|error| KeyFetchError::Discovery(url.clone(), error))?;
         if discovery.issuer != issuer {
-            return Err(FetchError::OtherIssuer(issuer.to_owned(), discovery.issuer));
+            return Err(KeyFetchError::OtherIssuer(issuer.to_owned(), discovery.issuer));
         }
         let keys = self.get(&discovery.jwks_uri).await?;
-        Keys::parse(&keys).map_err(|problem| FetchError::Keys(discovery.jwks_uri, problem))
+        KeySet::parse(&keys).map_err(|problem| KeyFetchError::Keys(discovery.jwks_uri, problem))
     }
 
     /// Redirects are not followed.
-    async fn get(&self, url: &str) -> Result<Bytes, FetchError> {
-        let wrong_url = || FetchError::Url(url.to_owned());
+    async fn get(&self, url: &str) -> Result<Bytes, KeyFetchError> {
+        let wrong_url = || KeyFetchError::Url(url.to_owned());
         let uri: Uri = url.parse().map_err(|_| wrong_url())?;
         let authority = uri
             .authority()
@@ -181,14 +181,14 @@ impl Issuers {
             return Err(wrong_url());
         }
         let host = authority.host().to_owned();
-        let http = |error: Box<dyn std::error::Error + Send + Sync>| FetchError::Http(host.clone(), error);
+        let http = |error: Box<dyn std::error::Error + Send + Sync>| KeyFetchError::Http(host.clone(), error);
         let stream = self.connect(&host, authority.port_u16().unwrap_or(443)).await?;
         let name = ServerName::try_from(host.clone()).map_err(|_| wrong_url())?;
         let stream = self
             .connector
             .connect(name, stream)
             .await
-            .map_err(|error| FetchError::Tls(host.clone(), error))?;
+            .map_err(|error| KeyFetchError::Tls(host.clone(), error))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| http(error.into()))?;
@@ -203,7 +203,7 @@ impl Issuers {
             .map_err(|error| http(error.into()))?;
         let response = sender.send_request(request).await.map_err(|error| http(error.into()))?;
         if response.status() != StatusCode::OK {
-            return Err(FetchError::Status(url.to_owned(), response.status()));
+            return Err(KeyFetchError::Status(url.to_owned(), response.status()));
         }
         let body = Limited::new(response.into_body(), MAX_BODY)
             .collect()
@@ -212,14 +212,14 @@ impl Issuers {
         Ok(body.to_bytes())
     }
 
-    async fn connect(&self, host: &str, port: u16) -> Result<TcpStream, FetchError> {
-        let failed = |error| FetchError::Connect(host.to_owned(), error);
+    async fn connect(&self, host: &str, port: u16) -> Result<TcpStream, KeyFetchError> {
+        let failed = |error| KeyFetchError::Connect(host.to_owned(), error);
         if let Some(address) = self.connect_to.get(host) {
             return TcpStream::connect(address).await.map_err(failed);
         }
         let addresses: Vec<_> = tokio::net::lookup_host((host, port)).await.map_err(failed)?.collect();
         if let Some(address) = addresses.iter().find(|address| !is_public(address.ip())) {
-            return Err(FetchError::NotPublic(host.to_owned(), address.ip()));
+            return Err(KeyFetchError::NotPublic(host.to_owned(), address.ip()));
         }
         TcpStream::connect(addresses.as_slice()).await.map_err(failed)
     }
@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn keys_last_five_minutes_and_an_unknown_kid_asks_again_every_half_minute() {
         let at = |second| Timestamp::from_second(second).unwrap();
-        let keys = Keys::parse(br#"{"keys":[{"kty":"RSA","kid":"known","n":"AQAB","e":"AQAB"}]}"#).unwrap();
+        let keys = KeySet::parse(br#"{"keys":[{"kty":"RSA","kid":"known","n":"AQAB","e":"AQAB"}]}"#).unwrap();
         let remembered = Remembered {
             keys,
             fetched: Some(at(1000)),

@@ -40,7 +40,7 @@ mod token;
 mod trust;
 mod xml;
 
-pub use config::{Config, ConfigError, Provider, Role};
+pub use config::{Provider, Role, StsConfig, StsConfigError};
 pub use permissions::{AssumedSession, PolicyDecision, PolicyDecisionError};
-pub use server::{Server, ServingCertificate, StartError};
-pub use state::{Clock, system_clock};
+pub use server::{Server, StartError, StsCertificate};
+pub use state::{TimeSource, system_clock};

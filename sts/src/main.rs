@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser;
-use tokenscope_sts::{Config, Server, ServingCertificate};
+use tokenscope_sts::{Server, StsCertificate, StsConfig};
 use tokio::signal::unix::{SignalKind, signal};
 
 const EXAMPLE: &str = r#"Example:
@@ -46,7 +46,7 @@ Not yet seen by AWS, judged here by the strict reading of its documentation and 
 /// SIGTERM or Ctrl-C.
 #[derive(Parser)]
 #[command(version, after_help = EXAMPLE)]
-struct Args {
+struct StsArgs {
     /// Loopback address to listen on; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
@@ -82,7 +82,7 @@ fn connect_to(text: &str) -> Result<(String, SocketAddr), String> {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Args::parse()).await {
+    match run(StsArgs::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // In one line: a backtrace says nothing about a wrong configuration.
@@ -92,7 +92,7 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(args: Args) -> anyhow::Result<()> {
+async fn run(args: StsArgs) -> anyhow::Result<()> {
     tracing_subscriber::fmt()
         .with_max_level(args.log_level)
         .with_writer(std::io::stderr)
@@ -100,7 +100,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
         .init();
     let read = |path: &PathBuf| std::fs::read_to_string(path).with_context(|| path.display().to_string());
 
-    let mut config: Config =
+    let mut config: StsConfig =
         serde_json::from_str(&read(&args.config)?).with_context(|| args.config.display().to_string())?;
     for path in &args.issuer_trust {
         config.issuer_trust_pem.push('\n');
@@ -108,7 +108,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
     }
     config.connect_to.extend(args.connect_to);
     let certificate = match (&args.tls_certificate, &args.tls_key) {
-        (Some(certificate), Some(key)) => Some(ServingCertificate {
+        (Some(certificate), Some(key)) => Some(StsCertificate {
             certificate_pem: read(certificate)?,
             key_pem: read(key)?,
         }),

@@ -2,14 +2,14 @@
 
 /// The parts of a role ARN that answers are made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct RoleArn {
+pub(crate) struct AssumableRole {
     pub(crate) partition: String,
     pub(crate) account: String,
     /// Without the path.
     pub(crate) name: String,
 }
 
-impl RoleArn {
+impl AssumableRole {
     /// `None` when `text` is not the ARN of an IAM role.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut parts = text.splitn(6, ':');

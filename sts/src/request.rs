@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
-use crate::names::{RoleArn, is_name_character};
+use crate::names::{AssumableRole, is_name_character};
 use crate::xml::AwsError;
 
 const VERSION: &str = "2011-06-15";
@@ -72,7 +72,7 @@ impl Parameters {
 /// `AssumeRoleWithWebIdentity` with every parameter in its bounds. No Debug: it holds the token.
 pub(crate) struct AssumeRequest {
     pub(crate) role_arn: String,
-    pub(crate) role: RoleArn,
+    pub(crate) role: AssumableRole,
     pub(crate) session_name: String,
     pub(crate) token: String,
     /// Seconds.
@@ -97,22 +97,30 @@ impl AssumeRequest {
             problems: Vec::new(),
         };
         let role_arn = check.required(
-            "RoleArn",
+            "AssumableRole",
             "roleArn",
-            &Bounds::text(20, 2048, ARN_PATTERN, is_arn_character),
+            &ParameterBounds::text(20, 2048, ARN_PATTERN, is_arn_character),
         );
         let session_name = check.required(
             "RoleSessionName",
             "roleSessionName",
-            &Bounds::text(2, 64, NAME_PATTERN, is_name_character),
+            &ParameterBounds::text(2, 64, NAME_PATTERN, is_name_character),
         );
-        let token = check.required("WebIdentityToken", "webIdentityToken", &Bounds::secret(4, 20_000));
-        let provider_id = check.optional("ProviderId", "providerId", &Bounds::text(4, 2048, "", |_| true));
+        let token = check.required(
+            "WebIdentityToken",
+            "webIdentityToken",
+            &ParameterBounds::secret(4, 20_000),
+        );
+        let provider_id = check.optional(
+            "ProviderId",
+            "providerId",
+            &ParameterBounds::text(4, 2048, "", |_| true),
+        );
         let policy_arns = check.policy_arns()?;
         let policy = check.optional(
             "Policy",
             "policy",
-            &Bounds::text(1, 2048, POLICY_PATTERN, is_policy_character),
+            &ParameterBounds::text(1, 2048, POLICY_PATTERN, is_policy_character),
         );
         let duration = check
             .number("DurationSeconds", "durationSeconds", 900, 43_200)?
@@ -120,7 +128,7 @@ impl AssumeRequest {
         let _ = check.number("MinimumSessionTokenSize", "minimumSessionTokenSize", 0, 4096)?;
         check.finish()?;
 
-        let role = RoleArn::parse(role_arn).ok_or_else(|| AwsError::validation("Request ARN is invalid"))?;
+        let role = AssumableRole::parse(role_arn).ok_or_else(|| AwsError::validation("Request ARN is invalid"))?;
         if provider_id.is_some() {
             return Err(AwsError::validation(
                 "ProviderId must not be specified for OpenID Connect ID tokens",
@@ -153,7 +161,7 @@ impl AssumeRequest {
     }
 }
 
-struct Bounds {
+struct ParameterBounds {
     min: usize,
     max: usize,
     pattern: &'static str,
@@ -161,7 +169,7 @@ struct Bounds {
     sensitive: bool,
 }
 
-impl Bounds {
+impl ParameterBounds {
     fn text(min: usize, max: usize, pattern: &'static str, allowed: fn(char) -> bool) -> Self {
         Self {
             min,
@@ -187,7 +195,7 @@ struct Check<'a> {
 }
 
 impl<'a> Check<'a> {
-    fn required(&mut self, name: &str, member: &str, bounds: &Bounds) -> &'a str {
+    fn required(&mut self, name: &str, member: &str, bounds: &ParameterBounds) -> &'a str {
         self.optional(name, member, bounds).unwrap_or_else(|| {
             let value = if bounds.sensitive { "Value" } else { "Value null" };
             self.problems.push(format!(
@@ -197,7 +205,7 @@ impl<'a> Check<'a> {
         })
     }
 
-    fn optional(&mut self, name: &str, member: &str, bounds: &Bounds) -> Option<&'a str> {
+    fn optional(&mut self, name: &str, member: &str, bounds: &ParameterBounds) -> Option<&'a str> {
         let value = self.parameters.value(name)?;
         let length = value.chars().count();
         if length < bounds.min {
@@ -250,7 +258,7 @@ impl<'a> Check<'a> {
             .count();
         let mut arns = Vec::new();
         for index in 1..=given {
-            let bounds = Bounds::text(20, 2048, ARN_PATTERN, is_arn_character);
+            let bounds = ParameterBounds::text(20, 2048, ARN_PATTERN, is_arn_character);
             let member = format!("policyArns.{index}.member.arn");
             match self.optional(&format!("PolicyArns.member.{index}.arn"), &member, &bounds) {
                 Some(arn) => arns.push(arn),

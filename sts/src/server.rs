@@ -17,10 +17,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, ConfigError, Provider, Role, check_connect_to};
+use crate::config::{Provider, Role, StsConfig, StsConfigError, check_connect_to};
 use crate::issuer::Issuers;
 use crate::permissions::AssumedSession;
-use crate::state::{Clock, State, system_clock};
+use crate::state::{AwsAccount, TimeSource, system_clock};
 
 const MAX_CONNECTIONS: usize = 256;
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
@@ -30,7 +30,7 @@ const HEAD_DEADLINE: Duration = Duration::from_secs(60);
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What a server shows to its callers when it speaks TLS.
-pub struct ServingCertificate {
+pub struct StsCertificate {
     /// The certificate and what chains it to its CA, PEM.
     pub certificate_pem: String,
     /// Its private key, PEM.
@@ -42,7 +42,7 @@ pub struct ServingCertificate {
 pub enum StartError {
     /// The configuration is refused.
     #[error(transparent)]
-    Config(#[from] ConfigError),
+    Config(#[from] StsConfigError),
     /// Only loopback: it hands out credentials and is meant for one machine.
     #[error("refusing to listen on {0}: only loopback addresses are allowed")]
     NotLoopback(SocketAddr),
@@ -56,7 +56,7 @@ pub enum StartError {
 
 /// A running stand-in. Dropping it stops it too, without waiting.
 pub struct Server {
-    state: Arc<State>,
+    state: Arc<AwsAccount>,
     address: SocketAddr,
     tls: bool,
     stopping: CancellationToken,
@@ -66,19 +66,19 @@ pub struct Server {
 impl Server {
     /// Listens on `listen` (loopback only; port 0 = any free one), in plain HTTP or with TLS, by the machine's clock.
     pub async fn start(
-        config: Config,
+        config: StsConfig,
         listen: SocketAddr,
-        certificate: Option<ServingCertificate>,
+        certificate: Option<StsCertificate>,
     ) -> Result<Self, StartError> {
         Self::start_with_clock(config, listen, certificate, system_clock()).await
     }
 
     /// The same by another clock.
     pub async fn start_with_clock(
-        config: Config,
+        config: StsConfig,
         listen: SocketAddr,
-        certificate: Option<ServingCertificate>,
-        clock: Clock,
+        certificate: Option<StsCertificate>,
+        clock: TimeSource,
     ) -> Result<Self, StartError> {
         if !listen.ip().is_loopback() {
             return Err(StartError::NotLoopback(listen));
@@ -94,7 +94,7 @@ impl Server {
             .local_addr()
             .map_err(|error| StartError::Listen(listen, error))?;
         let server = Self {
-            state: Arc::new(State::new(issuers, clock)),
+            state: Arc::new(AwsAccount::new(issuers, clock)),
             address,
             tls: acceptor.is_some(),
             stopping: CancellationToken::new(),
@@ -129,17 +129,17 @@ impl Server {
     }
 
     /// Adds a role; it is an error if there is one of this ARN.
-    pub fn add_role(&self, role: &Role) -> Result<(), ConfigError> {
+    pub fn add_role(&self, role: &Role) -> Result<(), StsConfigError> {
         self.state.add_role(role)
     }
 
     /// Adds a role or replaces the one of this ARN, at once for the next request.
-    pub fn set_role(&self, role: &Role) -> Result<(), ConfigError> {
+    pub fn set_role(&self, role: &Role) -> Result<(), StsConfigError> {
         self.state.set_role(role)
     }
 
     /// Registers an identity provider; a URL can be there once in an account.
-    pub fn add_provider(&self, provider: Provider) -> Result<(), ConfigError> {
+    pub fn add_provider(&self, provider: Provider) -> Result<(), StsConfigError> {
         self.state.add_provider(provider)
     }
 
@@ -149,7 +149,7 @@ impl Server {
         &self,
         provider_arn: &str,
         document: Option<&serde_json::Value>,
-    ) -> Result<(), ConfigError> {
+    ) -> Result<(), StsConfigError> {
         self.state.update_context_provider(provider_arn, document)
     }
 
@@ -173,7 +173,7 @@ impl Drop for Server {
     }
 }
 
-fn acceptor(certificate: &ServingCertificate) -> Result<TlsAcceptor, StartError> {
+fn acceptor(certificate: &StsCertificate) -> Result<TlsAcceptor, StartError> {
     let wrong = |what| move |error: rustls_pki_types::pem::Error| StartError::Tls(what, error.into());
     let chain = CertificateDer::pem_slice_iter(certificate.certificate_pem.as_bytes())
         .collect::<Result<Vec<_>, _>>()
@@ -191,7 +191,7 @@ fn acceptor(certificate: &ServingCertificate) -> Result<TlsAcceptor, StartError>
 async fn accept(
     listener: TcpListener,
     acceptor: Option<TlsAcceptor>,
-    state: Arc<State>,
+    state: Arc<AwsAccount>,
     stopping: CancellationToken,
     tasks: TaskTracker,
 ) {
@@ -223,7 +223,7 @@ async fn accept(
     }
 }
 
-async fn serve(stream: TcpStream, acceptor: Option<TlsAcceptor>, state: Arc<State>, stopping: CancellationToken) {
+async fn serve(stream: TcpStream, acceptor: Option<TlsAcceptor>, state: Arc<AwsAccount>, stopping: CancellationToken) {
     let Some(acceptor) = acceptor else {
         return serve_http(stream, state, stopping).await;
     };
@@ -234,7 +234,7 @@ async fn serve(stream: TcpStream, acceptor: Option<TlsAcceptor>, state: Arc<Stat
     }
 }
 
-async fn serve_http<S>(stream: S, state: Arc<State>, stopping: CancellationToken)
+async fn serve_http<S>(stream: S, state: Arc<AwsAccount>, stopping: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {

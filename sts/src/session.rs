@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::names::RoleArn;
+use crate::names::AssumableRole;
 use crate::principal::Principal;
 use crate::xml::AwsError;
 
@@ -41,7 +41,7 @@ impl Session {
     /// New random credentials, valid for `duration` seconds.
     pub(crate) fn issue(
         role_arn: &str,
-        role: &RoleArn,
+        role: &AssumableRole,
         session_name: &str,
         duration: u32,
         now: Timestamp,
@@ -130,7 +130,7 @@ mod tests {
         let now = Timestamp::from_second(now).unwrap();
         Session::issue(
             arn,
-            &RoleArn::parse(arn).unwrap(),
+            &AssumableRole::parse(arn).unwrap(),
             "pod-1",
             900,
             now,

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::condition::Facts;
-use crate::config::{CheckedProvider, CheckedRole, ConfigError, Provider, Role, checked_context};
+use crate::config::{CheckedProvider, CheckedRole, Provider, Role, StsConfigError, checked_context};
 use crate::context_provider::Propagated;
 use crate::identity::WebIdentity;
 use crate::issuer::Issuers;
@@ -32,25 +32,25 @@ const MAX_BODY: usize = 128 << 10;
 const REQUEST_DEADLINE: Duration = Duration::from_secs(15);
 
 /// Tells the time; tests move it.
-pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+pub type TimeSource = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// The machine's clock.
-pub fn system_clock() -> Clock {
+pub fn system_clock() -> TimeSource {
     Arc::new(Timestamp::now)
 }
 
 /// The account as requests see it: its roles, its providers, the sessions that were issued.
-pub(crate) struct State {
-    clock: Clock,
+pub(crate) struct AwsAccount {
+    clock: TimeSource,
     issuers: Issuers,
     roles: Mutex<HashMap<String, Arc<CheckedRole>>>,
     providers: Mutex<Vec<Arc<CheckedProvider>>>,
     sessions: Mutex<Sessions>,
 }
 
-impl State {
+impl AwsAccount {
     /// An account without roles and providers.
-    pub(crate) fn new(issuers: Issuers, clock: Clock) -> Self {
+    pub(crate) fn new(issuers: Issuers, clock: TimeSource) -> Self {
         Self {
             clock,
             issuers,
@@ -61,40 +61,40 @@ impl State {
     }
 
     /// Adds a role; it is an error if there is one of this ARN.
-    pub(crate) fn add_role(&self, role: &Role) -> Result<(), ConfigError> {
+    pub(crate) fn add_role(&self, role: &Role) -> Result<(), StsConfigError> {
         let checked = role.check()?;
         let mut roles = lock(&self.roles);
         if roles.contains_key(&role.arn) {
-            return Err(ConfigError::EntityAlreadyExists(role.arn.clone()));
+            return Err(StsConfigError::EntityAlreadyExists(role.arn.clone()));
         }
         roles.insert(role.arn.clone(), Arc::new(checked));
         Ok(())
     }
 
     /// Adds a role or replaces the one of this ARN.
-    pub(crate) fn set_role(&self, role: &Role) -> Result<(), ConfigError> {
+    pub(crate) fn set_role(&self, role: &Role) -> Result<(), StsConfigError> {
         let checked = role.check()?;
         lock(&self.roles).insert(role.arn.clone(), Arc::new(checked));
         Ok(())
     }
 
     /// Registers an identity provider; a URL can be there once in an account.
-    pub(crate) fn add_provider(&self, provider: Provider) -> Result<(), ConfigError> {
+    pub(crate) fn add_provider(&self, provider: Provider) -> Result<(), StsConfigError> {
         let provider = provider.checked()?;
         let mut providers = lock(&self.providers);
         if providers.iter().any(|other| other.arn == provider.arn) {
-            return Err(ConfigError::EntityAlreadyExists(provider.arn));
+            return Err(StsConfigError::EntityAlreadyExists(provider.arn));
         }
         providers.push(Arc::new(provider));
         Ok(())
     }
 
     /// Sets, changes or removes the context provider of a provider.
-    pub(crate) fn update_context_provider(&self, arn: &str, document: Option<&Value>) -> Result<(), ConfigError> {
+    pub(crate) fn update_context_provider(&self, arn: &str, document: Option<&Value>) -> Result<(), StsConfigError> {
         let context = document.map(checked_context).transpose()?;
         let mut providers = lock(&self.providers);
         let Some(provider) = providers.iter_mut().find(|provider| provider.arn == arn) else {
-            return Err(ConfigError::NoSuchEntity(arn.to_owned()));
+            return Err(StsConfigError::NoSuchEntity(arn.to_owned()));
         };
         *provider = Arc::new(CheckedProvider {
             context,

@@ -14,12 +14,12 @@ const ASSUME_ROLE: &str = "sts:AssumeRoleWithWebIdentity";
 
 /// A trust policy whose form IAM would accept.
 #[derive(Debug)]
-pub(crate) struct Policy {
-    statements: Vec<Statement>,
+pub(crate) struct IamTrustPolicy {
+    statements: Vec<IamStatement>,
 }
 
 #[derive(Debug)]
-struct Statement {
+struct IamStatement {
     allow: bool,
     /// Federated principals; `None` = everybody.
     federated: Option<Vec<String>>,
@@ -75,7 +75,7 @@ impl Facts {
 
 /// Whether the role's policy lets this token of this provider in, with its tags and source identity if it has them.
 pub(crate) fn authorize(
-    policy: &Policy,
+    policy: &IamTrustPolicy,
     provider_arn: &str,
     identity: &WebIdentity,
     facts: &Facts,
@@ -104,7 +104,7 @@ fn not_authorized(action: &str) -> AwsError {
     AwsError::new(403, "AccessDenied", format!("Not authorized to perform {action}"))
 }
 
-impl Policy {
+impl IamTrustPolicy {
     /// Checks the form as IAM does when a role is created. The error begins with the place in the document.
     pub(crate) fn parse(document: &Value) -> Result<Self, String> {
         let policy = document.as_object().ok_or("must be an object")?;
@@ -123,7 +123,7 @@ impl Policy {
         };
         let statements = statements.into_iter().enumerate();
         let statements =
-            statements.map(|(index, value)| Statement::parse(value, variables, &format!("Statement[{index}]")));
+            statements.map(|(index, value)| IamStatement::parse(value, variables, &format!("Statement[{index}]")));
         Ok(Self {
             statements: statements.collect::<Result<_, _>>()?,
         })
@@ -140,7 +140,7 @@ impl Policy {
     }
 }
 
-impl Statement {
+impl IamStatement {
     fn parse(value: &Value, variables: bool, at: &str) -> Result<Self, String> {
         let statement = value.as_object().ok_or_else(|| format!("{at}: must be an object"))?;
         if let Some(field) = ["Resource", "NotResource"]

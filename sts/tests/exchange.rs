@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
-use tokenscope_sts::{Clock, Config, ConfigError, Provider, Role, Server, ServingCertificate, StartError};
+use tokenscope_sts::{Provider, Role, Server, StartError, StsCertificate, StsConfig, StsConfigError, TimeSource};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -29,7 +29,7 @@ const START: i64 = 1_800_000_000;
 const FORM: &str = "content-type: application/x-www-form-urlencoded; charset=utf-8\r\n";
 
 /// A private CA and a certificate of it for `name`.
-fn certificate(name: &str) -> (String, ServingCertificate) {
+fn certificate(name: &str) -> (String, StsCertificate) {
     let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let ca = rcgen::CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate().unwrap()).unwrap();
@@ -40,7 +40,7 @@ fn certificate(name: &str) -> (String, ServingCertificate) {
         .unwrap();
     (
         ca.pem(),
-        ServingCertificate {
+        StsCertificate {
             certificate_pem: leaf.pem(),
             key_pem: key.serialize_pem(),
         },
@@ -167,8 +167,8 @@ fn role(arn: &str, actions: &Value) -> Role {
     }
 }
 
-fn config(issuer: &Issuer) -> Config {
-    Config {
+fn config(issuer: &Issuer) -> StsConfig {
+    StsConfig {
         providers: vec![Provider {
             url: ISSUER.into(),
             client_ids: vec!["sts.amazonaws.com".into()],
@@ -183,10 +183,10 @@ fn config(issuer: &Issuer) -> Config {
 }
 
 /// The server and the second hand of its clock.
-async fn start(config: Config) -> (Server, Arc<AtomicI64>) {
+async fn start(config: StsConfig) -> (Server, Arc<AtomicI64>) {
     let now = Arc::new(AtomicI64::new(START));
     let hand = now.clone();
-    let clock: Clock = Arc::new(move || Timestamp::from_second(hand.load(Ordering::SeqCst)).unwrap());
+    let clock: TimeSource = Arc::new(move || Timestamp::from_second(hand.load(Ordering::SeqCst)).unwrap());
     (
         Server::start_with_clock(config, loopback(), None, clock).await.unwrap(),
         now,
@@ -232,7 +232,7 @@ fn request(host: &str, headers: &str, body: &str) -> String {
 
 fn assume_form(role: &str, token: &str, more: &str) -> String {
     format!(
-        "Action=AssumeRoleWithWebIdentity&Version=2011-06-15&RoleArn={}&RoleSessionName=pod-1&WebIdentityToken={token}{more}",
+        "Action=AssumeRoleWithWebIdentity&Version=2011-06-15&AssumableRole={}&RoleSessionName=pod-1&WebIdentityToken={token}{more}",
         role.replace(':', "%3A").replace('/', "%2F")
     )
 }
@@ -516,7 +516,7 @@ async fn an_issuer_that_cannot_be_trusted_or_reached_gives_no_credentials() {
     assert!(error(assume(&server, &token).await).starts_with(no_key));
 
     let issuer = Issuer::start("oidc.tokenscope.test", &[signer.jwk()]).await;
-    let (server, _) = start(Config {
+    let (server, _) = start(StsConfig {
         issuer_trust_pem: other_name.trust_pem.clone(),
         ..config(&issuer)
     })
@@ -526,7 +526,7 @@ async fn an_issuer_that_cannot_be_trusted_or_reached_gives_no_credentials() {
 
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let connect_to = [("oidc.tokenscope.test".to_owned(), silent.local_addr().unwrap())].into();
-    let (server, _) = start(Config {
+    let (server, _) = start(StsConfig {
         connect_to,
         ..config(&issuer)
     })
@@ -538,7 +538,7 @@ async fn an_issuer_that_cannot_be_trusted_or_reached_gives_no_credentials() {
 
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let connect_to = [("oidc.tokenscope.test".to_owned(), closed)].into();
-    let (server, _) = start(Config {
+    let (server, _) = start(StsConfig {
         connect_to,
         ..config(&issuer)
     })
@@ -579,13 +579,13 @@ async fn it_speaks_tls_when_it_has_a_certificate() {
 
 #[tokio::test]
 async fn what_it_is_configured_with_is_checked_when_it_is_added() {
-    let public = Server::start(Config::default(), "0.0.0.0:0".parse().unwrap(), None).await;
+    let public = Server::start(StsConfig::default(), "0.0.0.0:0".parse().unwrap(), None).await;
     assert!(matches!(public, Err(StartError::NotLoopback(_))));
     let connect_to = [("a.test".to_owned(), "192.0.2.1:443".parse().unwrap())].into();
     let elsewhere = Server::start(
-        Config {
+        StsConfig {
             connect_to,
-            ..Config::default()
+            ..StsConfig::default()
         },
         loopback(),
         None,
@@ -599,12 +599,12 @@ async fn what_it_is_configured_with_is_checked_when_it_is_added() {
             .starts_with("ValidationError: connect_to: ")
     );
 
-    let server = Server::start(Config::default(), loopback(), None).await.unwrap();
+    let server = Server::start(StsConfig::default(), loopback(), None).await.unwrap();
     let good = role(ROLE, &json!("sts:AssumeRoleWithWebIdentity"));
     server.add_role(&good).unwrap();
     assert_eq!(
         server.add_role(&good),
-        Err(ConfigError::EntityAlreadyExists(ROLE.into()))
+        Err(StsConfigError::EntityAlreadyExists(ROLE.into()))
     );
     server.set_role(&good).unwrap();
     let bad = role(ROLE, &json!("s3:GetObject"));
@@ -625,7 +625,7 @@ async fn what_it_is_configured_with_is_checked_when_it_is_added() {
     server.add_provider(provider()).unwrap();
     assert!(matches!(
         server.add_provider(provider()),
-        Err(ConfigError::EntityAlreadyExists(_))
+        Err(StsConfigError::EntityAlreadyExists(_))
     ));
     let port = Provider {
         url: "https://a.test:6443".into(),

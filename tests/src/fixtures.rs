@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use kube::Client;
 use serde_json::{Value, json};
-use tokenscope_sts::{Config, Provider, Role, Server};
+use tokenscope_sts::{Provider, Role, Server, StsConfig};
 
 use crate::admission::{Answer, create, create_pod, try_pod};
 use crate::control_plane::{ControlPlane, ISSUER};
@@ -294,7 +294,7 @@ pub fn volume<'a>(pod: &'a Value, name: &str) -> Option<&'a Value> {
 
 /// The stand-in for AWS STS with the cluster as an identity provider, and roles with their trust policies.
 pub async fn sts(control_plane: &ControlPlane, audiences: &[&str], roles: &[(&str, &Value)]) -> Result<Server> {
-    let config = Config {
+    let config = StsConfig {
         providers: vec![Provider {
             url: ISSUER.to_owned(),
             client_ids: audiences.iter().map(ToString::to_string).collect(),

@@ -7,32 +7,32 @@
 //! - [`compat`]: recorded cases of the EKS webhook's suite;
 //! - [`container`]: what a process in a container would find, for the unmodified AWS SDK;
 //! - [`fixtures`]: a namespace of a shop, its policies and its pods;
-//! - [`direct`]: a webhook without an API server between;
+//! - [`webhook_only`]: a webhook without an API server between;
 //! - [`helm`]: the real helm;
-//! - [`node`]: a cluster in which pods run, [`judge`]: somebody else's STS and S3 in it, [`probes`]: what the pods run;
+//! - [`node`]: a cluster in which pods run, [`aws`]: somebody else's STS and S3 in it, [`probes`]: what the pods run;
 //! - [`spire_cluster`]: SPIRE in such a cluster, and [`csi`], which mounts its socket;
 //! - [`second_webhook`]: somebody else's webhook beside ours;
 //! - [`shapes`]: pods that are hostile by their shape;
 //! - [`sidecar`]: the sidecar, and a workload that reads its file all the time; [`spire`]: real SPIRE without a cluster;
 //! - [`workload_api`]: an agent that does what real SPIRE can't be made to do;
 //! - [`process`]: child processes that end when the test does, and the faults to give them;
-//! - [`teller`]: what the demos print;
+//! - [`output`]: what the demos print;
 //! - [`Shared`]: one control plane for all tests of a file.
 
 pub mod admission;
 pub mod apply;
+pub mod aws;
 pub mod compat;
 pub mod container;
 pub mod control_plane;
 pub mod controllers;
 pub mod csi;
-pub mod direct;
 pub mod fixtures;
 pub mod forward;
 pub mod helm;
 pub mod install;
-pub mod judge;
 pub mod node;
+pub mod output;
 pub mod pki;
 pub mod probes;
 pub mod process;
@@ -41,7 +41,7 @@ pub mod shapes;
 pub mod sidecar;
 pub mod spire;
 pub mod spire_cluster;
-pub mod teller;
+pub mod webhook_only;
 pub mod workload_api;
 
 use std::fmt::Display;

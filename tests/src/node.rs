@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use tokenscope_xtask::cluster::{Cluster, obstacle};
+use tokenscope_xtask::images;
 use tokenscope_xtask::oci::Written;
 use tokenscope_xtask::progress::say;
 use tokenscope_xtask::run_with_input;
@@ -48,6 +49,12 @@ pub fn is_possible() -> Result<bool> {
 /// Whether `CI=true`: nothing may be left out then.
 pub fn is_ci() -> bool {
     std::env::var("CI").is_ok_and(|value| value == "true")
+}
+
+/// The images of tokenscope: quickly compiled ones, or those that are published with `TOKENSCOPE_CLUSTER_IMAGES=dist`.
+pub fn built_images() -> Result<Vec<Written>> {
+    let profile = std::env::var("TOKENSCOPE_CLUSTER_IMAGES");
+    images::build(profile.as_deref().unwrap_or("dev"))
 }
 
 /// A running cluster. It ends when this is dropped, or this process ends in whichever way.

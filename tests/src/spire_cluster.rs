@@ -15,8 +15,8 @@ use tokenscope_xtask::oci::Image;
 use tokenscope_xtask::root;
 use tokenscope_xtask::tools::{Tool, resolve};
 
+use crate::aws::Aws;
 use crate::csi::{DRIVER, program};
-use crate::judge::Judge;
 use crate::node::Node;
 use crate::pki::Authority;
 use crate::probes::with_libraries;
@@ -27,7 +27,7 @@ pub const TRUST_DOMAIN: &str = "example.test";
 /// Where SPIRE's tokens say that they are from, and where the discovery provider is.
 pub const ISSUER: &str = "https://spire-oidc.tokenscope.test";
 
-/// The discovery provider's address; RFC 5737, as the judge's.
+/// The discovery provider's address; RFC 5737, as the stand-in's.
 const ISSUER_ADDRESS: &str = "198.51.100.20";
 
 const MANIFESTS: &str = include_str!("spire_cluster.yaml");
@@ -71,8 +71,8 @@ pub struct SpireCluster<'a> {
 }
 
 impl<'a> SpireCluster<'a> {
-    /// Starts it, and makes its issuer known to the judge.
-    pub fn start(node: &'a Node, judge: &Judge, keys: Keys) -> Result<Self> {
+    /// Starts it, and makes its issuer known to the stand-in.
+    pub fn start(node: &'a Node, aws: &Aws, keys: Keys) -> Result<Self> {
         for archive in images()? {
             node.cluster().load(&archive)?;
         }
@@ -82,12 +82,12 @@ impl<'a> SpireCluster<'a> {
             &["address", "add", &format!("{ISSUER_ADDRESS}/32"), "dev", "lo"],
             "",
         )?;
-        // The judge's view of the world; the file is mounted over /etc/hosts there.
-        let hosts = node.cluster().folder().join("judge/hosts");
+        // The stand-in's view of the world; the file is mounted over /etc/hosts there.
+        let hosts = node.cluster().folder().join("aws/hosts");
         writeln!(OpenOptions::new().append(true).open(&hosts)?, "{ISSUER_ADDRESS} {host}")?;
 
         let root_ca = Authority::new("root of example.test")?;
-        let serving = judge.certificate_for(host)?;
+        let serving = aws.certificate_for(host)?;
         let secret = |name: &str, certificate: String, key: String| {
             json!({
                 "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": "spire"},
@@ -108,7 +108,7 @@ impl<'a> SpireCluster<'a> {
         spire.entry("oidc", "k8s:ns:spire -selector k8s:sa:oidc", 300)?;
         spire.ready("daemonset/spire-agent")?;
         spire.ready("deployment/oidc")?;
-        judge.call(
+        aws.call(
             node,
             &[json!({
                 "service": "iam", "call": "create_open_id_connect_provider",

@@ -14,7 +14,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use tokenscope_sidecar::token::Token;
-use tokenscope_sts::{Config, Provider, Role, Server};
+use tokenscope_sts::{Provider, Role, Server, StsConfig};
 use tokenscope_tests::eventually;
 use tokenscope_tests::sidecar::{FILE, Reader, Sidecar};
 use tokenscope_tests::spire::{ISSUER, Options, Spire, TRUST_DOMAIN};
@@ -52,7 +52,7 @@ async fn credentials(jwt_key_type: &'static str, algorithm: &str) {
             format!("{host}:sub"): subject, format!("{host}:aud"): "sts.amazonaws.com",
         }},
     }]});
-    let config = Config {
+    let config = StsConfig {
         providers: vec![Provider {
             url: ISSUER.to_owned(),
             client_ids: vec!["sts.amazonaws.com".to_owned()],

@@ -10,19 +10,18 @@ use anyhow::{Context as _, Result, bail, ensure};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
-use tokenscope_tests::judge::{ACCOUNT, Judge, REGION};
-use tokenscope_tests::node::{Node, is_possible};
+use tokenscope_tests::aws::{ACCOUNT, Aws, REGION};
+use tokenscope_tests::node::{Node, built_images, is_possible};
 use tokenscope_tests::probes::Sdk;
 use tokenscope_tests::spire_cluster::{Keys, SpireCluster, TRUST_DOMAIN, values};
 use tokenscope_xtask::cluster::warm_up;
-use tokenscope_xtask::images;
 use tokenscope_xtask::progress::say;
 
 const SIDECAR: &str = "tokenscope-sidecar";
 
-struct World<'a> {
+struct Setup<'a> {
     node: &'a Node,
-    judge: Judge,
+    aws: Aws,
     spire: SpireCluster<'a>,
 }
 
@@ -32,49 +31,49 @@ fn sdks_use_s3_with_jwt_svids_through_other_keys_a_new_agent_and_a_lost_entry() 
         return Ok(());
     }
     warm_up()?;
-    let built = images::build("dev")?;
+    let built = built_images()?;
     let name = format!("spiffe-{}", std::process::id()); // two runs don't end each other's
     let node = Node::start(&name, Path::new(env!("CARGO_BIN_EXE_cluster_helper")))?;
     node.load(&built)?;
     for sdk in [Sdk::Go, Sdk::Python] {
         sdk.load(&node)?;
     }
-    let judge = Judge::start(&node)?;
+    let aws = Aws::start(&node)?;
     let started = Instant::now();
-    let spire = SpireCluster::start(&node, &judge, Keys::Rsa)?;
+    let spire = SpireCluster::start(&node, &aws, Keys::Rsa)?;
     say(&format!("  SPIRE is ready ({:.1} s)", started.elapsed().as_secs_f64()));
     node.install(&values("hostPath"))?;
-    let world = World {
+    let setup = Setup {
         node: &node,
-        judge,
+        aws,
         spire,
     };
 
-    world.allow("with-rsa")?;
+    setup.allow("with-rsa")?;
     // Only the sidecar is that identity: the application's container could not get it by itself.
     let selectors = format!("k8s:ns:with-rsa -selector k8s:sa:app -selector k8s:container-name:{SIDECAR}");
-    world.spire.entry("with-rsa", &selectors, 300)?;
-    world.sdks_use_s3("with-rsa", Keys::Rsa)?;
+    setup.spire.entry("with-rsa", &selectors, 300)?;
+    setup.sdks_use_s3("with-rsa", Keys::Rsa)?;
 
-    world.waits_and_says_why()?;
-    world.lasts_through_faults()?;
+    setup.waits_and_says_why()?;
+    setup.lasts_through_faults()?;
 
-    world.spire.change_keys(Keys::EllipticCurve)?;
-    world.allow("with-ec")?;
-    world
+    setup.spire.change_keys(Keys::EllipticCurve)?;
+    setup.allow("with-ec")?;
+    setup
         .spire
         .entry("with-ec", "k8s:ns:with-ec -selector k8s:sa:app", 300)?;
-    world.sdks_use_s3("with-ec", Keys::EllipticCurve)?;
+    setup.sdks_use_s3("with-ec", Keys::EllipticCurve)?;
 
     // As installed by default: the socket comes by a CSI volume, which restricted namespaces admit.
-    world.spire.start_csi()?;
+    setup.spire.start_csi()?;
     node.install(&values("csi"))?;
-    world.under_restricted_pod_security()?;
-    drop(world);
+    setup.under_restricted_pod_security()?;
+    drop(setup);
     node.end()
 }
 
-impl World<'_> {
+impl Setup<'_> {
     /// A namespace whose ServiceAccount `app` may have the role of the same name by the SPIFFE ID of the same name; the
     /// role is made with the trust policy that stands in the policy's status.
     fn allow(&self, name: &str) -> Result<String> {
@@ -99,7 +98,7 @@ impl World<'_> {
             trust_policy.contains(&format!("spiffe://{TRUST_DOMAIN}/{name}")),
             "{trust_policy}"
         );
-        self.judge.role(self.node, name, "/spiffe/", &trust_policy, name)?;
+        self.aws.role(self.node, name, "/spiffe/", &trust_policy, name)?;
         Ok(role)
     }
 
@@ -137,7 +136,7 @@ impl World<'_> {
             ));
             let expected = format!("caller: arn:aws:sts::{ACCOUNT}:assumed-role/{namespace}/");
             ensure!(well && log.contains(&expected), "{name}: {log}");
-            let stored = self.judge.object(self.node, namespace, name)?;
+            let stored = self.aws.object(self.node, namespace, name)?;
             ensure!(log.contains(&format!("object: {stored}")), "{name}: {log}");
         }
         // What the token is signed with stands in its head, which no SDK tells.

@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "this is test code, also outside the tests themselves")]
 
-mod world;
+mod fixtures;
 
+use fixtures::{MOUNT, OTHER_ROLE, ROLE, ReviewFixture, app, asking, plain, region};
 use serde_json::{Value, json};
-use world::{MOUNT, OTHER_ROLE, ROLE, World, app, asking, plain, region};
 
 fn token_file() -> String {
     format!("{MOUNT}/token")
@@ -13,11 +13,11 @@ fn token_file() -> String {
 
 #[test]
 fn reviewing_our_own_output_changes_nothing() {
-    let world = World::with_policy(|policy| {
+    let fixture = ReviewFixture::with_policy(|policy| {
         region(policy);
         policy.aws.role_session_name = Some("${pod.name}".parse().unwrap());
     });
-    let mut after = world
+    let mut after = fixture
         .review(&asking(
             json!([{"name": "app"}, {"name": "half", "env": [{"name": "AWS_ROLE_ARN", "value": ROLE}]}]),
         ))
@@ -29,13 +29,13 @@ fn reviewing_our_own_output_changes_nothing() {
             variable["valueFrom"]["fieldRef"]["apiVersion"] = json!("v1");
         }
     }
-    assert!(world.review(&after).patch.is_empty());
+    assert!(fixture.review(&after).patch.is_empty());
 }
 
 #[test]
 fn a_sidecar_that_came_later_is_equipped_and_the_others_stay() {
-    let world = World::new();
-    let mut pod = world.review(&asking(app())).pod;
+    let fixture = ReviewFixture::new();
+    let mut pod = fixture.review(&asking(app())).pod;
     let before = pod["spec"]["containers"][0].clone();
     pod["spec"]["containers"]
         .as_array_mut()
@@ -45,20 +45,20 @@ fn a_sidecar_that_came_later_is_equipped_and_the_others_stay() {
         .as_array_mut()
         .unwrap()
         .insert(0, json!({"name": "late", "emptyDir": {}}));
-    let reviewed = world.review(&pod);
+    let reviewed = fixture.review(&pod);
 
     assert_eq!(reviewed.pod["spec"]["containers"][0], before);
     assert_eq!(reviewed.value("late", "AWS_ROLE_ARN").as_deref(), Some(ROLE));
     assert_eq!(reviewed.mounts("late").len(), 1);
     assert_eq!(reviewed.record()["grants"][0]["containers"], json!(["app", "late"]));
-    assert!(world.review(&reviewed.pod).patch.is_empty());
+    assert!(fixture.review(&reviewed.pod).patch.is_empty());
 }
 
 #[test]
 fn another_service_account_redoes_our_edits() {
-    let mut world = World::with_policy(region);
-    world.service_account = vec![("tokenscope.io/role-arn", ROLE.to_owned())];
-    let mut pod = world
+    let mut fixture = ReviewFixture::with_policy(region);
+    fixture.service_account = vec![("tokenscope.io/role-arn", ROLE.to_owned())];
+    let mut pod = fixture
         .review(&plain(json!([{"name": "app", "env": [{"name": "A", "value": "1"}]}])))
         .pod;
     pod["spec"]["containers"][0]["env"]
@@ -66,7 +66,8 @@ fn another_service_account_redoes_our_edits() {
         .unwrap()
         .push(json!({"name": "Z", "value": "1"}));
 
-    let mut other = World::with_policy(|policy| policy.token.expiration = tokenscope_core::TokenExpiration::DAY);
+    let mut other =
+        ReviewFixture::with_policy(|policy| policy.token.expiration = tokenscope_core::TokenExpiration::DAY);
     other.settings.sts_regional_endpoints = false;
     other.service_account = vec![
         ("tokenscope.io/role-arn", OTHER_ROLE.to_owned()),
@@ -90,37 +91,37 @@ fn another_service_account_redoes_our_edits() {
 
 #[test]
 fn what_is_no_longer_granted_is_taken_back_and_nothing_else() {
-    let mut world = World::with_policy(region);
-    world.service_account = vec![("tokenscope.io/role-arn", ROLE.to_owned())];
+    let mut fixture = ReviewFixture::with_policy(region);
+    fixture.service_account = vec![("tokenscope.io/role-arn", ROLE.to_owned())];
     let mut pod = plain(
         json!([{"name": "app", "env": [{"name": "A", "value": "1"}], "volumeMounts": [{"name": "data", "mountPath": "/data"}]}]),
     );
     pod["spec"]["volumes"] = json!([{"name": "data", "emptyDir": {}}]);
     pod["metadata"]["annotations"] = json!({"note": "kept"});
-    let granted = world.review(&pod).pod;
+    let granted = fixture.review(&pod).pod;
     assert_ne!(granted, pod);
 
-    world.service_account.clear();
+    fixture.service_account.clear();
     let mut expected = pod.clone();
     let mark = |pod: &mut Value, mark: &str| {
         pod["metadata"]["annotations"]["tokenscope.io/reviewed"] = json!(mark);
         pod["metadata"]["labels"]["tokenscope.io/reviewed"] = json!(mark);
     };
     mark(&mut expected, "untouched");
-    assert_eq!(world.review(&granted).pod, expected);
+    assert_eq!(fixture.review(&granted).pod, expected);
 
-    world.service_account = vec![("tokenscope.io/role-arn", "nonsense".to_owned())];
-    world.settings.enforcement = tokenscope_core::Enforcement::Warn;
+    fixture.service_account = vec![("tokenscope.io/role-arn", "nonsense".to_owned())];
+    fixture.settings.enforcement = tokenscope_core::Enforcement::Warn;
     mark(&mut expected, "refused");
-    assert_eq!(world.review(&granted).pod, expected);
+    assert_eq!(fixture.review(&granted).pod, expected);
 }
 
 #[test]
 fn a_container_that_is_skipped_by_now_loses_what_we_gave_it() {
-    let world = World::new();
-    let mut pod = world.review(&asking(json!([{"name": "app"}, {"name": "other"}]))).pod;
+    let fixture = ReviewFixture::new();
+    let mut pod = fixture.review(&asking(json!([{"name": "app"}, {"name": "other"}]))).pod;
     pod["metadata"]["annotations"]["tokenscope.io/skip-containers"] = json!("other");
-    let reviewed = world.review(&pod);
+    let reviewed = fixture.review(&pod);
     assert!(reviewed.env("other").is_empty() && reviewed.mounts("other").is_empty());
     assert_eq!(reviewed.mounts("app").len(), 1);
 }
@@ -130,7 +131,7 @@ fn a_forged_record_gives_no_role() {
     let mut pod = plain(json!([{"name": "app", "env": [{"name": "AWS_ROLE_ARN", "value": OTHER_ROLE}]}]));
     let record = json!({"grants": [{"role": OTHER_ROLE, "containers": ["app"], "env": ["AWS_ROLE_ARN"]}], "hash": "0"});
     pod["metadata"]["annotations"] = json!({"tokenscope.io/grant": record.to_string(), "tokenscope.io/role-arn": ROLE});
-    let reviewed = World::new().review(&pod);
+    let reviewed = ReviewFixture::new().review(&pod);
     assert_eq!(reviewed.value("app", "AWS_ROLE_ARN").as_deref(), Some(ROLE));
 }
 
@@ -140,5 +141,5 @@ fn a_forged_record_takes_no_other_variable_away() {
     let record =
         json!({"grants": [{"role": ROLE, "containers": ["app"], "env": ["PATH", "AWS_ROLE_ARN"]}], "hash": "0"});
     pod["metadata"]["annotations"] = json!({"tokenscope.io/grant": record.to_string()});
-    assert_eq!(World::new().review(&pod).env("app"), ["PATH=/bin"]);
+    assert_eq!(ReviewFixture::new().review(&pod).env("app"), ["PATH=/bin"]);
 }

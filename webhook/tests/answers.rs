@@ -2,11 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "this is test code, also outside the tests themselves")]
 
-mod world;
+mod fixtures;
 
+use fixtures::{ReviewFixture, app, asking, plain, policy};
 use serde_json::json;
 use tokenscope_webhook::metrics::Outcome;
-use world::{World, app, asking, plain, policy};
 
 #[test]
 fn a_refusal_is_an_answer_a_warning_or_a_note_as_the_namespace_says() {
@@ -15,9 +15,9 @@ fn a_refusal_is_an_answer_a_warning_or_a_note_as_the_namespace_says() {
     pod["metadata"]["ownerReferences"] =
         json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "orders-1", "uid": "u", "controller": true}]);
     let in_namespace = |label: &'static str| {
-        let mut world = World::new();
-        world.namespace_labels = vec![(label, "true".into())];
-        world.review(&pod)
+        let mut fixture = ReviewFixture::new();
+        fixture.namespace_labels = vec![(label, "true".into())];
+        fixture.review(&pod)
     };
 
     let enforced = in_namespace("tokenscope.io/enforce");
@@ -68,10 +68,10 @@ fn a_dry_run_is_answered_the_same_and_leaves_no_event() {
     pod["metadata"]["annotations"]["tokenscope.io/role-arn"] = json!("nonsense");
     pod["metadata"]["ownerReferences"] =
         json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "orders-1", "uid": "u", "controller": true}]);
-    let real = World::new().review(&pod);
-    let dry = World {
+    let real = ReviewFixture::new().review(&pod);
+    let dry = ReviewFixture {
         dry_run: true,
-        ..World::new()
+        ..ReviewFixture::new()
     }
     .review(&pod);
     assert_eq!(real.response, dry.response);
@@ -80,7 +80,7 @@ fn a_dry_run_is_answered_the_same_and_leaves_no_event() {
 
 #[test]
 fn credentials_that_sdks_prefer_are_warned_of() {
-    let reviewed = World::new().review(&asking(json!([
+    let reviewed = ReviewFixture::new().review(&asking(json!([
         {"name": "keys", "env": [{"name": "AWS_ACCESS_KEY_ID", "value": "AKIAEXAMPLE"}]},
         {"name": "from", "envFrom": [{"secretRef": {"name": "s"}}]},
         {"name": "clean", "envFrom": []},
@@ -92,8 +92,8 @@ fn credentials_that_sdks_prefer_are_warned_of() {
 
 #[test]
 fn a_service_account_that_is_nowhere_is_warned_of() {
-    let world = World::new();
-    let body = world.request(&plain(app())).to_string();
+    let fixture = ReviewFixture::new();
+    let body = fixture.request(&plain(app())).to_string();
     let tokenscope_webhook::review::Asked::Pod(asked) = tokenscope_webhook::review::read(body.as_bytes()).unwrap()
     else {
         panic!("no pod");
@@ -101,8 +101,8 @@ fn a_service_account_that_is_nowhere_is_warned_of() {
     let surroundings = tokenscope_webhook::facts::ReviewContext::default();
     let answer = asked.answer(
         surroundings,
-        &world.policies,
-        &world.settings,
+        &fixture.policies,
+        &fixture.settings,
         jiff::Timestamp::UNIX_EPOCH,
     );
     assert!(
@@ -114,7 +114,7 @@ fn a_service_account_that_is_nowhere_is_warned_of() {
 
 #[test]
 fn many_and_long_reasons_stay_within_what_the_api_server_shows() {
-    let mut world = World {
+    let mut fixture = ReviewFixture {
         policies: (0..40)
             .map(|number| {
                 let mut policy = policy(&format!("policy-with-quite-a-long-name-number-{number}"));
@@ -126,10 +126,10 @@ fn many_and_long_reasons_stay_within_what_the_api_server_shows() {
                 policy
             })
             .collect(),
-        ..World::new()
+        ..ReviewFixture::new()
     };
-    world.settings.enforcement = tokenscope_core::Enforcement::Warn;
-    let reviewed = world.review(&asking(app()));
+    fixture.settings.enforcement = tokenscope_core::Enforcement::Warn;
+    let reviewed = fixture.review(&asking(app()));
     let warnings = reviewed.response["warnings"].as_array().unwrap();
     assert!(warnings.len() <= 14);
     assert!(reviewed.warnings().len() <= 4096);

@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "this is test code, also outside the tests themselves")]
 
-mod world;
+mod fixtures;
 
+use fixtures::{
+    EKS_MOUNT, EKS_VOLUME, MOUNT, OTHER_ROLE, ROLE, ReviewFixture, VOLUME, app, asking, plain, policy, region,
+};
 use serde_json::{Value, json};
 use tokenscope_core::{AwsSettings, ContainerFilter, Glob, Settings, Template};
 use tokenscope_webhook::metrics::Outcome;
-use world::{EKS_MOUNT, EKS_VOLUME, MOUNT, OTHER_ROLE, ROLE, VOLUME, World, app, asking, plain, policy, region};
 
 fn token_file() -> String {
     format!("{MOUNT}/token")
@@ -15,8 +17,8 @@ fn token_file() -> String {
 
 #[test]
 fn a_granted_pod_gets_volume_mount_variables_record_and_mark() {
-    let world = World::with_policy(region);
-    let reviewed = world.review(&asking(app()));
+    let fixture = ReviewFixture::with_policy(region);
+    let reviewed = fixture.review(&asking(app()));
 
     assert_eq!(
         reviewed.env("app"),
@@ -61,7 +63,7 @@ fn the_volume_comes_first_and_everything_else_last() {
     );
     pod["spec"]["volumes"] = json!([{"name": "data", "emptyDir": {}}]);
     pod["metadata"]["annotations"]["note"] = json!("kept");
-    let reviewed = World::new().review(&pod);
+    let reviewed = ReviewFixture::new().review(&pod);
 
     assert_eq!(reviewed.pod["spec"]["volumes"][0]["name"], VOLUME);
     assert_eq!(
@@ -79,9 +81,9 @@ fn nulls_are_lists_that_are_not_there() {
     pod["spec"]["volumes"] = Value::Null;
     pod["spec"]["initContainers"] = Value::Null;
     pod["metadata"]["annotations"] = Value::Null;
-    let mut world = World::new();
-    world.service_account = vec![("tokenscope.io/role-arn", ROLE.to_owned())];
-    let reviewed = world.review(&pod);
+    let mut fixture = ReviewFixture::new();
+    fixture.service_account = vec![("tokenscope.io/role-arn", ROLE.to_owned())];
+    let reviewed = fixture.review(&pod);
 
     assert_eq!(reviewed.value("app", "AWS_ROLE_ARN").as_deref(), Some(ROLE));
     assert_eq!(reviewed.tokens().len(), 1);
@@ -90,12 +92,12 @@ fn nulls_are_lists_that_are_not_there() {
 
 #[test]
 fn the_patch_for_one_container_is_small() {
-    let mut world = World::with_policy(region);
-    world.settings.sts_regional_endpoints = true;
+    let mut fixture = ReviewFixture::with_policy(region);
+    fixture.settings.sts_regional_endpoints = true;
     let pod = asking(
         json!([{"name": "app", "env": [{"name": "A", "value": "1"}], "volumeMounts": [{"name": "data", "mountPath": "/data"}]}]),
     );
-    let reviewed = world.review(&pod);
+    let reviewed = fixture.review(&pod);
     let bytes = Value::Array(reviewed.patch).to_string().len();
     // The record and the mark, each of which a later decision reads, are 600 of them.
     assert!(bytes < 1800, "{bytes} bytes");
@@ -103,7 +105,7 @@ fn the_patch_for_one_container_is_small() {
 
 #[test]
 fn a_pod_that_asks_for_nothing_is_left_exactly_as_it_is() {
-    let reviewed = World::new().review(&plain(app()));
+    let reviewed = ReviewFixture::new().review(&plain(app()));
     assert_eq!(reviewed.outcome(), Outcome::Untouched);
     assert_eq!(
         reviewed.response,
@@ -113,9 +115,9 @@ fn a_pod_that_asks_for_nothing_is_left_exactly_as_it_is() {
 
 #[test]
 fn a_pod_that_must_be_reviewed_is_marked_even_if_nothing_becomes_of_it() {
-    let mut world = World::new();
-    world.namespace_labels = vec![("tokenscope.io/required", "true".into())];
-    let reviewed = world.review(&plain(app()));
+    let mut fixture = ReviewFixture::new();
+    fixture.namespace_labels = vec![("tokenscope.io/required", "true".into())];
+    let reviewed = fixture.review(&plain(app()));
     assert_eq!(reviewed.mark(), Some("untouched"));
     assert_eq!(reviewed.patch.len(), 2);
 }
@@ -125,21 +127,21 @@ fn marks_and_records_that_the_user_brought_are_set_right() {
     let mut pod = plain(app());
     pod["metadata"]["annotations"] =
         json!({"tokenscope.io/reviewed": "granted", "tokenscope.io/grant": "{\"grants\":[],\"hash\":\"\"}"});
-    let reviewed = World::new().review(&pod);
+    let reviewed = ReviewFixture::new().review(&pod);
     assert_eq!(reviewed.annotation("tokenscope.io/reviewed"), Some("untouched"));
     assert_eq!(reviewed.annotation("tokenscope.io/grant"), None);
 
     let mut pod = asking(app());
     pod["metadata"]["annotations"]["tokenscope.io/grant"] = json!("nonsense");
     pod["metadata"]["annotations"]["tokenscope.io/reviewed"] = json!("untouched");
-    let reviewed = World::new().review(&pod);
+    let reviewed = ReviewFixture::new().review(&pod);
     assert_eq!(reviewed.annotation("tokenscope.io/reviewed"), Some("granted"));
     assert_eq!(reviewed.record()["grants"][0]["role"], ROLE);
 }
 
 #[test]
 fn half_a_pair_is_completed_and_a_whole_one_left_alone() {
-    let reviewed = World::new().review(&asking(json!([
+    let reviewed = ReviewFixture::new().review(&asking(json!([
         {"name": "role", "env": [{"name": "AWS_ROLE_ARN", "value": OTHER_ROLE}]},
         {"name": "file", "env": [{"name": "AWS_WEB_IDENTITY_TOKEN_FILE", "value": "/own/token"}]},
         {"name": "ours", "env": [{"name": "AWS_WEB_IDENTITY_TOKEN_FILE", "value": token_file()}]},
@@ -167,9 +169,9 @@ fn half_a_pair_is_completed_and_a_whole_one_left_alone() {
 
 #[test]
 fn both_region_variables_or_neither() {
-    let world = World::with_policy(region);
+    let fixture = ReviewFixture::with_policy(region);
     for name in ["AWS_REGION", "AWS_DEFAULT_REGION"] {
-        let reviewed = world.review(&asking(
+        let reviewed = fixture.review(&asking(
             json!([{"name": "app", "env": [{"name": name, "value": "us-east-1"}]}]),
         ));
         let regions: Vec<_> = reviewed
@@ -184,7 +186,7 @@ fn both_region_variables_or_neither() {
 #[test]
 fn a_session_name_is_given_only_where_it_fits() {
     let named = |name: &str| {
-        let world = World::with_policy(|policy| {
+        let fixture = ReviewFixture::with_policy(|policy| {
             policy.aws = AwsSettings {
                 role_session_name: Some("${pod.name}".parse::<Template>().unwrap()),
                 ..AwsSettings::default()
@@ -195,7 +197,7 @@ fn a_session_name_is_given_only_where_it_fits() {
         if name.is_empty() {
             pod["metadata"] = json!({"generateName": "g".repeat(200), "annotations": pod["metadata"]["annotations"]});
         }
-        world.review(&pod)
+        fixture.review(&pod)
     };
     for fits in ["ab", &"n".repeat(64), ""] {
         let reviewed = named(fits);
@@ -221,7 +223,7 @@ fn a_session_name_is_given_only_where_it_fits() {
 fn init_containers_and_native_sidecars_are_equipped_too() {
     let mut pod = asking(app());
     pod["spec"]["initContainers"] = json!([{"name": "init"}, {"name": "sidecar", "restartPolicy": "Always"}]);
-    let reviewed = World::new().review(&pod);
+    let reviewed = ReviewFixture::new().review(&pod);
     for container in ["init", "sidecar", "app"] {
         assert_eq!(reviewed.value(container, "AWS_ROLE_ARN").as_deref(), Some(ROLE));
         assert_eq!(reviewed.mounts(container).len(), 1);
@@ -236,7 +238,7 @@ fn init_containers_and_native_sidecars_are_equipped_too() {
 fn skipped_containers_stay_as_they_are() {
     let mut pod = asking(json!([{"name": "app"}, {"name": "proxy"}]));
     pod["metadata"]["annotations"]["tokenscope.io/skip-containers"] = json!(" proxy , gone ");
-    let reviewed = World::new().review(&pod);
+    let reviewed = ReviewFixture::new().review(&pod);
     assert_eq!(reviewed.pod["spec"]["containers"][1], json!({"name": "proxy"}));
     assert!(
         reviewed.warnings().contains("names container gone"),
@@ -249,7 +251,7 @@ fn skipped_containers_stay_as_they_are() {
 fn each_container_can_have_a_role_of_its_own() {
     let mut pod = asking(json!([{"name": "app"}, {"name": "other"}]));
     pod["metadata"]["annotations"]["tokenscope.io/role-arn.other"] = json!(OTHER_ROLE);
-    let reviewed = World::new().review(&pod);
+    let reviewed = ReviewFixture::new().review(&pod);
     assert_eq!(reviewed.value("app", "AWS_ROLE_ARN").as_deref(), Some(ROLE));
     assert_eq!(reviewed.value("other", "AWS_ROLE_ARN").as_deref(), Some(OTHER_ROLE));
     assert_eq!(reviewed.record()["grants"].as_array().unwrap().len(), 2);
@@ -260,7 +262,7 @@ fn each_container_can_have_a_role_of_its_own() {
 fn windows_pods_get_a_windows_path_in_the_variable_only() {
     let mut pod = asking(app());
     pod["spec"]["os"] = json!({"name": "windows"});
-    let reviewed = World::new().review(&pod);
+    let reviewed = ReviewFixture::new().review(&pod);
     assert_eq!(
         reviewed.value("app", "AWS_WEB_IDENTITY_TOKEN_FILE").as_deref(),
         Some("C:\\var\\run\\secrets\\tokenscope.io\\aws\\token")
@@ -270,7 +272,7 @@ fn windows_pods_get_a_windows_path_in_the_variable_only() {
     pod["spec"]["containers"][0]["volumeMounts"] =
         json!([{"name": "own", "mountPath": "c:\\VAR\\run\\secrets\\tokenscope.io\\aws\\"}]);
     assert!(
-        World::new()
+        ReviewFixture::new()
             .review(&pod)
             .message()
             .contains("where tokenscope puts the token")
@@ -289,7 +291,7 @@ fn two_audiences_are_two_volumes_and_those_that_share_one_get_the_shortest_life(
         };
         policy
     };
-    let world = World {
+    let fixture = ReviewFixture {
         policies: [
             audience("a", "first", 7200, "one"),
             audience("b", "second", 3600, "two"),
@@ -297,9 +299,9 @@ fn two_audiences_are_two_volumes_and_those_that_share_one_get_the_shortest_life(
         ]
         .into_iter()
         .collect(),
-        ..World::new()
+        ..ReviewFixture::new()
     };
-    let reviewed = world.review(&asking(json!([{"name": "one"}, {"name": "two"}, {"name": "three"}])));
+    let reviewed = fixture.review(&asking(json!([{"name": "one"}, {"name": "two"}, {"name": "three"}])));
     let hash = "second".parse::<tokenscope_core::Audience>().unwrap().short_hash();
     let second = format!("{VOLUME}-{hash}");
     assert_eq!(reviewed.tokens(), ["token first 900"]);
@@ -315,15 +317,15 @@ fn two_audiences_are_two_volumes_and_those_that_share_one_get_the_shortest_life(
             "its own and no other"
         );
     }
-    assert!(world.review(&reviewed.pod).patch.is_empty());
+    assert!(fixture.review(&reviewed.pod).patch.is_empty());
 }
 
 #[test]
 fn eks_compatible_mode_uses_the_names_of_eks() {
-    let mut world = World::new();
-    world.settings = Settings::eks_compatible();
-    world.service_account = vec![("eks.amazonaws.com/role-arn", ROLE.to_owned())];
-    let reviewed = world.review(&plain(app()));
+    let mut fixture = ReviewFixture::new();
+    fixture.settings = Settings::eks_compatible();
+    fixture.service_account = vec![("eks.amazonaws.com/role-arn", ROLE.to_owned())];
+    let reviewed = fixture.review(&plain(app()));
     assert_eq!(reviewed.mounts("app"), [format!("{EKS_VOLUME}:{EKS_MOUNT}")]);
     assert_eq!(
         reviewed.env("app"),
@@ -339,12 +341,12 @@ fn a_dollar_sign_in_a_role_is_not_expanded_by_the_kubelet() {
     let role = "arn:aws:iam::111122223333:role/$(HOME)/orders";
     let mut pod = asking(app());
     pod["metadata"]["annotations"]["tokenscope.io/role-arn"] = json!(role);
-    let reviewed = World::new().review(&pod);
+    let reviewed = ReviewFixture::new().review(&pod);
     assert_eq!(
         reviewed.value("app", "AWS_ROLE_ARN").as_deref(),
         Some("arn:aws:iam::111122223333:role/$$(HOME)/orders")
     );
-    assert!(World::new().review(&reviewed.pod).patch.is_empty());
+    assert!(ReviewFixture::new().review(&reviewed.pod).patch.is_empty());
 }
 
 #[test]
@@ -360,11 +362,11 @@ fn an_empty_variable_is_one_that_is_not_there() {
     ];
     let mut env: Vec<Value> = names.iter().map(|name| json!({"name": name, "value": ""})).collect();
     env.push(json!({"name": "AWS_ACCESS_KEY_ID"}));
-    let world = World::with_policy(|policy| {
+    let fixture = ReviewFixture::with_policy(|policy| {
         region(policy);
         policy.aws.role_session_name = Some("${pod.name}".parse().unwrap());
     });
-    let reviewed = world.review(&asking(json!([{"name": "app", "env": env}])));
+    let reviewed = fixture.review(&asking(json!([{"name": "app", "env": env}])));
     assert_eq!(reviewed.warnings(), "");
     assert_eq!(
         reviewed.env("app"),
@@ -380,7 +382,7 @@ fn an_empty_variable_is_one_that_is_not_there() {
         ]
     );
     // An empty one that has no use stays as it is.
-    let reviewed = World::new().review(&asking(
+    let reviewed = ReviewFixture::new().review(&asking(
         json!([{"name": "app", "env": [{"name": "AWS_REGION", "value": ""}]}]),
     ));
     assert_eq!(reviewed.env("app")[0], "AWS_REGION=");

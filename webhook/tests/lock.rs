@@ -1,12 +1,12 @@
 //! The lock as a review applies it: tokens that a pod brings itself.
 
-mod world;
+mod fixtures;
 
+use fixtures::{ROLE, ReviewFixture, Reviewed, policy};
 use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
 use tokenscope_core::{LockMode, TokenExpiration};
 use tokenscope_webhook::metrics::Outcome;
-use world::{ROLE, Reviewed, World, policy};
 
 const TOKEN_FILE: &str = "/var/run/mine/token";
 
@@ -21,10 +21,10 @@ fn by_hand(audience: &str, seconds: u32) -> Value {
             {"serviceAccountToken": {"audience": audience, "expirationSeconds": seconds, "path": "token"}}]}}]}})
 }
 
-fn locked(mode: LockMode) -> World {
-    let mut world = World::new();
-    world.settings.lock.mode = mode;
-    world
+fn locked(mode: LockMode) -> ReviewFixture {
+    let mut fixture = ReviewFixture::new();
+    fixture.settings.lock.mode = mode;
+    fixture
 }
 
 fn refused(reviewed: &Reviewed) -> &str {
@@ -34,9 +34,9 @@ fn refused(reviewed: &Reviewed) -> &str {
 
 #[test]
 fn a_token_mounted_by_hand_is_refused_where_no_policy_grants_it() {
-    let mut world = locked(LockMode::Deny);
-    world.policies = tokenscope_core::PolicySet::default();
-    let reviewed = world.review(&by_hand("sts.amazonaws.com", 3600));
+    let mut fixture = locked(LockMode::Deny);
+    fixture.policies = tokenscope_core::PolicySet::default();
+    let reviewed = fixture.review(&by_hand("sts.amazonaws.com", 3600));
     let message = refused(&reviewed);
     assert!(
         message.contains("volume mine holds a token for audience sts.amazonaws.com"),
@@ -51,26 +51,27 @@ fn disabled_and_expired_policies_grant_no_token() {
         (|policy: &mut tokenscope_core::Policy| policy.disabled = true) as fn(&mut tokenscope_core::Policy),
         |policy| policy.expires_at = Some("2026-01-01T00:00:00Z".parse().unwrap()),
     ] {
-        let mut world = World::with_policy(change);
-        world.settings.lock.mode = LockMode::Deny;
-        refused(&world.review(&by_hand("sts.amazonaws.com", 3600)));
+        let mut fixture = ReviewFixture::with_policy(change);
+        fixture.settings.lock.mode = LockMode::Deny;
+        refused(&fixture.review(&by_hand("sts.amazonaws.com", 3600)));
     }
 }
 
 #[test]
 fn a_token_that_lives_longer_than_the_policy_allows_is_refused_even_if_the_role_is_granted() {
-    let mut world = World::with_policy(|policy| policy.token.expiration = TokenExpiration::from_seconds(600).unwrap());
-    world.settings.lock.mode = LockMode::Deny;
+    let mut fixture =
+        ReviewFixture::with_policy(|policy| policy.token.expiration = TokenExpiration::from_seconds(600).unwrap());
+    fixture.settings.lock.mode = LockMode::Deny;
     let mut pod = by_hand("sts.amazonaws.com", 86_400);
     pod["metadata"]["annotations"] = json!({"tokenscope.io/role-arn": ROLE});
-    let reviewed = world.review(&pod);
+    let reviewed = fixture.review(&pod);
     let message = refused(&reviewed);
     assert!(
         message.contains("86400 seconds") && message.contains("at most 600 seconds"),
         "{message}"
     );
     pod["spec"]["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"]["expirationSeconds"] = json!(600);
-    assert_ne!(world.review(&pod).outcome(), Outcome::Denied);
+    assert_ne!(fixture.review(&pod).outcome(), Outcome::Denied);
 }
 
 #[test]
@@ -82,18 +83,19 @@ fn a_token_that_a_policy_grants_is_adopted_and_the_pod_bears_the_mark() {
 
 #[test]
 fn opting_out_of_credentials_is_not_opting_out_of_the_lock() {
-    let mut world = locked(LockMode::Deny);
-    world.policies = tokenscope_core::PolicySet::default();
+    let mut fixture = locked(LockMode::Deny);
+    fixture.policies = tokenscope_core::PolicySet::default();
     let mut pod = by_hand("sts.amazonaws.com", 3600);
     pod["metadata"]["annotations"] = json!({"tokenscope.io/inject": "false"});
-    refused(&world.review(&pod));
+    refused(&fixture.review(&pod));
 }
 
 #[test]
 fn a_container_that_no_policy_covers_may_not_mount_the_token() {
-    let mut world = World::with_policy(|policy| policy.containers.include = vec![tokenscope_core::Glob::new("admin")]);
-    world.settings.lock.mode = LockMode::Deny;
-    let reviewed = world.review(&by_hand("sts.amazonaws.com", 3600));
+    let mut fixture =
+        ReviewFixture::with_policy(|policy| policy.containers.include = vec![tokenscope_core::Glob::new("admin")]);
+    fixture.settings.lock.mode = LockMode::Deny;
+    let reviewed = fixture.review(&by_hand("sts.amazonaws.com", 3600));
     assert!(
         refused(&reviewed).contains("covers container app"),
         "{}",
@@ -103,10 +105,10 @@ fn a_container_that_no_policy_covers_may_not_mount_the_token() {
 
 #[test]
 fn audit_and_warn_admit_the_pod_and_say_so() {
-    let mut world = locked(LockMode::Audit);
-    world.policies = tokenscope_core::PolicySet::default();
+    let mut fixture = locked(LockMode::Audit);
+    fixture.policies = tokenscope_core::PolicySet::default();
     let pod = by_hand("sts.amazonaws.com", 3600);
-    let reviewed = world.review(&pod);
+    let reviewed = fixture.review(&pod);
     assert_eq!((reviewed.outcome(), reviewed.patch.len()), (Outcome::Untouched, 0));
     assert!(reviewed.warnings().is_empty());
     let audited = reviewed.response["auditAnnotations"]["ungranted-tokens"]
@@ -114,67 +116,67 @@ fn audit_and_warn_admit_the_pod_and_say_so() {
         .unwrap();
     assert!(audited.contains("sts.amazonaws.com"), "{audited}");
 
-    world.settings.lock.mode = LockMode::Warn;
-    let reviewed = world.review(&pod);
+    fixture.settings.lock.mode = LockMode::Warn;
+    let reviewed = fixture.review(&pod);
     assert!(
         reviewed.warnings().contains("volume mine holds a token"),
         "{}",
         reviewed.warnings()
     );
 
-    world.settings.lock.mode = LockMode::Off;
-    let reviewed = world.review(&pod);
+    fixture.settings.lock.mode = LockMode::Off;
+    let reviewed = fixture.review(&pod);
     assert_eq!(reviewed.response.get("auditAnnotations"), None);
 }
 
 #[test]
 fn tokens_of_other_audiences_and_of_the_api_server_itself_are_nobodys_business() {
-    let mut world = locked(LockMode::Deny);
-    world.policies = tokenscope_core::PolicySet::default();
-    assert_eq!(world.review(&by_hand("vault", 3600)).outcome(), Outcome::Untouched);
+    let mut fixture = locked(LockMode::Deny);
+    fixture.policies = tokenscope_core::PolicySet::default();
+    assert_eq!(fixture.review(&by_hand("vault", 3600)).outcome(), Outcome::Untouched);
     let mut pod = by_hand("sts.amazonaws.com", 3600);
     let token = &mut pod["spec"]["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"];
     token.as_object_mut().unwrap().remove("audience");
-    assert_eq!(world.review(&pod).outcome(), Outcome::Untouched);
+    assert_eq!(fixture.review(&pod).outcome(), Outcome::Untouched);
 }
 
 #[test]
 fn audiences_that_policies_allow_are_locked_only_if_the_installation_says_so() {
-    let mut world = locked(LockMode::Deny);
+    let mut fixture = locked(LockMode::Deny);
     let mut other = policy("other");
     other.audiences.allowed = vec!["vault".parse().unwrap()];
     other.disabled = true;
-    world.policies = [other].into_iter().collect();
-    assert_eq!(world.review(&by_hand("vault", 3600)).outcome(), Outcome::Untouched);
-    world.settings.lock.policy_audiences = true;
-    refused(&world.review(&by_hand("vault", 3600)));
+    fixture.policies = [other].into_iter().collect();
+    assert_eq!(fixture.review(&by_hand("vault", 3600)).outcome(), Outcome::Untouched);
+    fixture.settings.lock.policy_audiences = true;
+    refused(&fixture.review(&by_hand("vault", 3600)));
 }
 
 #[test]
 fn exempt_namespaces_and_those_that_are_never_denied_are_let_through() {
-    let mut world = locked(LockMode::Deny);
-    world.policies = tokenscope_core::PolicySet::default();
-    world.settings.lock.exempt_namespaces = vec!["shop".into()];
+    let mut fixture = locked(LockMode::Deny);
+    fixture.policies = tokenscope_core::PolicySet::default();
+    fixture.settings.lock.exempt_namespaces = vec!["shop".into()];
     assert_eq!(
-        world.review(&by_hand("sts.amazonaws.com", 3600)).outcome(),
+        fixture.review(&by_hand("sts.amazonaws.com", 3600)).outcome(),
         Outcome::Untouched
     );
-    world.settings.lock.exempt_namespaces.clear();
-    world.settings.never_denied = vec!["shop".into()];
-    let reviewed = world.review(&by_hand("sts.amazonaws.com", 3600));
+    fixture.settings.lock.exempt_namespaces.clear();
+    fixture.settings.never_denied = vec!["shop".into()];
+    let reviewed = fixture.review(&by_hand("sts.amazonaws.com", 3600));
     assert_eq!(reviewed.outcome(), Outcome::Untouched);
     assert!(reviewed.warnings().contains("volume mine"), "{}", reviewed.warnings());
 }
 
 #[test]
 fn what_the_review_itself_added_is_granted_in_the_next_round_too() {
-    let world = locked(LockMode::Deny);
+    let fixture = locked(LockMode::Deny);
     let mut pod = by_hand("vault", 3600);
     pod["spec"]["containers"][0].as_object_mut().unwrap().remove("env");
     pod["metadata"]["annotations"] = json!({"tokenscope.io/role-arn": ROLE});
-    let once = world.review(&pod);
+    let once = fixture.review(&pod);
     assert_eq!(once.outcome(), Outcome::Granted);
-    let twice = world.review(&once.pod);
+    let twice = fixture.review(&once.pod);
     assert_eq!((twice.outcome(), twice.patch.len()), (Outcome::Granted, 0));
 }
 
@@ -182,15 +184,15 @@ fn what_the_review_itself_added_is_granted_in_the_next_round_too() {
 fn an_inline_volume_of_a_csi_driver_that_gets_such_tokens_needs_a_grant_too() {
     let mut pod = by_hand("vault", 3600);
     pod["spec"]["volumes"][0] = json!({"name": "mine", "csi": {"driver": "secrets.example.com"}});
-    let mut world = locked(LockMode::Deny);
-    world.policies = tokenscope_core::PolicySet::default();
-    assert_eq!(world.review(&pod).outcome(), Outcome::Untouched);
-    world.csi_drivers.apply(Event::Apply(
+    let mut fixture = locked(LockMode::Deny);
+    fixture.policies = tokenscope_core::PolicySet::default();
+    assert_eq!(fixture.review(&pod).outcome(), Outcome::Untouched);
+    fixture.csi_drivers.apply(Event::Apply(
         serde_json::from_value(json!({"metadata": {"name": "secrets.example.com"},
             "spec": {"tokenRequests": [{"audience": "sts.amazonaws.com"}]}}))
         .unwrap(),
     ));
-    let reviewed = world.review(&pod);
+    let reviewed = fixture.review(&pod);
     let message = refused(&reviewed);
     assert!(
         message.contains("volume mine gives CSI driver secrets.example.com a token"),
@@ -208,10 +210,10 @@ fn a_pod_with_an_inline_volume_of_a_listed_driver_bears_the_mark_where_the_guard
         (LockMode::Deny, "secrets.example.com", "shop", None),
         (LockMode::Warn, "secrets.example.com", "kube-system", None),
     ] {
-        let mut world = locked(mode);
-        world.settings.lock.csi_drivers = vec![drivers.into()];
-        world.settings.lock.exempt_namespaces = vec![exempt.into()];
-        let reviewed = world.review(&pod);
+        let mut fixture = locked(mode);
+        fixture.settings.lock.csi_drivers = vec![drivers.into()];
+        fixture.settings.lock.exempt_namespaces = vec![exempt.into()];
+        let reviewed = fixture.review(&pod);
         assert_eq!(reviewed.outcome(), Outcome::Untouched);
         assert_eq!(reviewed.mark(), mark, "{mode} {drivers} {exempt}");
     }

@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "this is test code, also outside the tests themselves")]
 
-mod world;
+mod fixtures;
 
+use fixtures::{
+    EKS_MOUNT, EKS_VOLUME, MOUNT, ROLE, ReviewFixture, VOLUME, app, asking, asking_for_two, plain, two_audiences,
+};
 use serde_json::{Value, json};
 use tokenscope_core::{LockMode, Settings, TokenSource};
 use tokenscope_webhook::metrics::Outcome;
-use world::{EKS_MOUNT, EKS_VOLUME, MOUNT, ROLE, VOLUME, World, app, asking, asking_for_two, plain, two_audiences};
 
 #[test]
 fn a_foreign_volume_of_our_name_is_refused_with_the_remedy() {
@@ -18,7 +20,7 @@ fn a_foreign_volume_of_our_name_is_refused_with_the_remedy() {
     for volume in foreign {
         let mut pod = asking(app());
         pod["spec"]["volumes"] = json!([volume]);
-        let reviewed = World::new().review(&pod);
+        let reviewed = ReviewFixture::new().review(&pod);
         assert_eq!(reviewed.outcome(), Outcome::Denied);
         assert!(reviewed.message().starts_with("tokenscope: "), "{}", reviewed.message());
         assert!(reviewed.message().contains(VOLUME) && reviewed.message().contains("remove or rename it"));
@@ -28,7 +30,7 @@ fn a_foreign_volume_of_our_name_is_refused_with_the_remedy() {
         let mut pod = plain(app());
         pod["spec"]["volumes"] = json!([volume]);
         assert!(
-            World::new().review(&pod).patch.is_empty(),
+            ReviewFixture::new().review(&pod).patch.is_empty(),
             "a pod that asks for nothing may have it"
         );
     }
@@ -42,12 +44,12 @@ fn a_volume_that_is_just_what_the_eks_webhook_adds_is_taken_for_ours_where_its_n
     };
     let mount = |path: &str| json!([{"name": EKS_VOLUME, "mountPath": path, "readOnly": true}]);
     let path = EKS_MOUNT;
-    let world = World {
+    let fixture = ReviewFixture {
         settings: Settings {
             eks_compatible: true,
             ..Settings::default()
         },
-        ..World::new()
+        ..ReviewFixture::new()
     };
     let pod = |volume: Value, mounts: Value| {
         let mut pod = asking(json!([{"name": "app", "volumeMounts": mounts}]));
@@ -55,7 +57,7 @@ fn a_volume_that_is_just_what_the_eks_webhook_adds_is_taken_for_ours_where_its_n
         pod
     };
     for mounts in [json!([]), mount(path)] {
-        let reviewed = world.review(&pod(volume(3600), mounts));
+        let reviewed = fixture.review(&pod(volume(3600), mounts));
         assert_eq!(reviewed.outcome(), Outcome::Granted);
         assert_eq!(reviewed.pod["spec"]["volumes"], json!([volume(3600)]));
         assert_eq!(reviewed.mounts("app"), [format!("{EKS_VOLUME}:{path}")]);
@@ -63,9 +65,9 @@ fn a_volume_that_is_just_what_the_eks_webhook_adds_is_taken_for_ours_where_its_n
             reviewed.value("app", "AWS_WEB_IDENTITY_TOKEN_FILE"),
             Some(format!("{path}/token"))
         );
-        assert!(world.review(&reviewed.pod).patch.is_empty());
+        assert!(fixture.review(&reviewed.pod).patch.is_empty());
     }
-    let refused = |pod: &Value| assert_eq!(world.review(pod).outcome(), Outcome::Denied, "{pod}");
+    let refused = |pod: &Value| assert_eq!(fixture.review(pod).outcome(), Outcome::Denied, "{pod}");
     refused(&pod(volume(600), mount(path)));
     refused(&pod(volume(3600), mount("/elsewhere")));
     let mut skipped = pod(volume(3600), mount(path));
@@ -79,9 +81,9 @@ fn a_volume_that_is_just_what_the_eks_webhook_adds_is_taken_for_ours_where_its_n
 
 #[test]
 fn a_record_does_not_make_a_foreign_volume_ours() {
-    let mut pod = World::new().review(&asking(app())).pod;
+    let mut pod = ReviewFixture::new().review(&asking(app())).pod;
     pod["spec"]["volumes"][0] = json!({"name": VOLUME, "hostPath": {"path": "/"}});
-    let reviewed = World::new().review(&pod);
+    let reviewed = ReviewFixture::new().review(&pod);
     assert_eq!(reviewed.outcome(), Outcome::Denied);
     assert!(reviewed.message().contains("volume"), "{}", reviewed.message());
 }
@@ -91,7 +93,7 @@ fn a_foreign_mount_at_our_path_or_below_it_is_refused_and_one_beside_it_is_not()
     let mounted = |path: &str| {
         let mut pod = asking(json!([{"name": "app", "volumeMounts": [{"name": "own", "mountPath": path}]}]));
         pod["spec"]["volumes"] = json!([{"name": "own", "emptyDir": {}}]);
-        World::new().review(&pod)
+        ReviewFixture::new().review(&pod)
     };
     for path in [
         MOUNT.to_owned(),
@@ -119,7 +121,7 @@ fn a_foreign_mount_at_our_path_or_below_it_is_refused_and_one_beside_it_is_not()
 #[test]
 fn a_mount_of_our_volume_that_we_did_not_make_is_refused() {
     let pod = asking(json!([{"name": "app", "volumeMounts": [{"name": VOLUME, "mountPath": MOUNT}]}]));
-    let reviewed = World::new().review(&pod);
+    let reviewed = ReviewFixture::new().review(&pod);
     assert!(
         reviewed.message().contains("remove that mount"),
         "{}",
@@ -143,11 +145,12 @@ fn eks_volume() -> Value {
 }
 
 /// EKS-compatible mode, with policies that grant the lifetime of EKS's tokens.
-fn eks() -> World {
-    let mut world = World::with_policy(|policy| policy.token.expiration = tokenscope_core::TokenExpiration::DAY);
-    world.settings = Settings::eks_compatible();
-    world.service_account = vec![("eks.amazonaws.com/role-arn", ROLE.to_owned())];
-    world
+fn eks() -> ReviewFixture {
+    let mut fixture =
+        ReviewFixture::with_policy(|policy| policy.token.expiration = tokenscope_core::TokenExpiration::DAY);
+    fixture.settings = Settings::eks_compatible();
+    fixture.service_account = vec![("eks.amazonaws.com/role-arn", ROLE.to_owned())];
+    fixture
 }
 
 #[test]
@@ -175,16 +178,16 @@ fn a_container_that_comes_after_the_eks_webhook_is_equipped_and_what_that_one_di
 
 #[test]
 fn a_copy_without_its_record_keeps_the_volume_that_is_exactly_ours() {
-    let mut world = World::new();
-    world.service_account = vec![("tokenscope.io/role-arn", ROLE.to_owned())];
-    let original = world.review(&plain(app())).pod;
+    let mut fixture = ReviewFixture::new();
+    fixture.service_account = vec![("tokenscope.io/role-arn", ROLE.to_owned())];
+    let original = fixture.review(&plain(app())).pod;
     let mut copy = original.clone();
     copy["metadata"] = json!({"name": "copy", "namespace": "shop"});
     copy["spec"]["containers"]
         .as_array_mut()
         .unwrap()
         .push(json!({"name": "debugger"}));
-    let reviewed = world.review(&copy);
+    let reviewed = fixture.review(&copy);
 
     assert_eq!(reviewed.outcome(), Outcome::Granted, "{}", reviewed.message());
     assert_eq!(reviewed.pod["spec"]["volumes"], original["spec"]["volumes"]);
@@ -194,9 +197,10 @@ fn a_copy_without_its_record_keeps_the_volume_that_is_exactly_ours() {
 
 #[test]
 fn a_container_with_a_pair_of_its_own_gets_no_granted_token_past_the_lock() {
-    let mut world = World::with_policy(|policy| policy.containers.include = vec![tokenscope_core::Glob::new("app")]);
-    world.settings.lock.mode = LockMode::Deny;
-    let original = world.review(&asking(app())).pod;
+    let mut fixture =
+        ReviewFixture::with_policy(|policy| policy.containers.include = vec![tokenscope_core::Glob::new("app")]);
+    fixture.settings.lock.mode = LockMode::Deny;
+    let original = fixture.review(&asking(app())).pod;
     let mut thief = original["spec"]["containers"][0].clone();
     thief["name"] = json!("thief");
     let record = original["metadata"]["annotations"]["tokenscope.io/grant"].clone();
@@ -207,7 +211,7 @@ fn a_container_with_a_pair_of_its_own_gets_no_granted_token_past_the_lock() {
             pod["metadata"]["annotations"]["tokenscope.io/grant"] = record;
         }
         pod["spec"]["containers"] = json!([{"name": "app"}, thief]);
-        let reviewed = world.review(&pod);
+        let reviewed = fixture.review(&pod);
         assert_eq!(reviewed.outcome(), Outcome::Denied);
         assert!(
             reviewed.message().contains("covers container thief"),
@@ -218,7 +222,7 @@ fn a_container_with_a_pair_of_its_own_gets_no_granted_token_past_the_lock() {
     // A volume that is still to come is nobody's own.
     let mut pod = asking(json!([{"name": "app"}, thief]));
     pod["spec"]["volumes"] = json!([]);
-    let reviewed = world.review(&pod);
+    let reviewed = fixture.review(&pod);
     assert_eq!(reviewed.outcome(), Outcome::Denied);
     assert!(
         reviewed.message().contains("container thief mounts volume"),
@@ -229,8 +233,8 @@ fn a_container_with_a_pair_of_its_own_gets_no_granted_token_past_the_lock() {
 
 #[test]
 fn no_container_sees_the_token_of_another_ones_audience() {
-    let world = two_audiences(TokenSource::ServiceAccount, "admin-only");
-    let granted = world.review(&asking_for_two()).pod;
+    let fixture = two_audiences(TokenSource::ServiceAccount, "admin-only");
+    let granted = fixture.review(&asking_for_two()).pod;
     let admin = granted["spec"]["volumes"][1]["name"].clone();
     assert!(admin.as_str().unwrap().starts_with(&format!("{VOLUME}-")));
     // Another webhook, or whoever forges a record, mounts it in the other container.
@@ -238,14 +242,14 @@ fn no_container_sees_the_token_of_another_ones_audience() {
         let mut pod = granted.clone();
         let mounts = pod["spec"]["containers"][0]["volumeMounts"].as_array_mut().unwrap();
         mounts.insert(0, json!({"name": admin, "mountPath": path, "readOnly": true}));
-        assert_eq!(world.review(&pod).pod, granted, "{path}");
+        assert_eq!(fixture.review(&pod).pod, granted, "{path}");
     }
     // Without a record it is refused.
     let mut pod = asking_for_two();
     pod["spec"]["volumes"] = granted["spec"]["volumes"].clone();
-    assert_eq!(world.review(&pod).outcome(), Outcome::Granted);
+    assert_eq!(fixture.review(&pod).outcome(), Outcome::Granted);
     pod["spec"]["containers"][0]["volumeMounts"] = json!([{"name": admin, "mountPath": MOUNT, "readOnly": true}]);
-    let refused = world.review(&pod);
+    let refused = fixture.review(&pod);
     assert!(
         refused.message().contains("container app mounts volume"),
         "{}",
@@ -255,8 +259,8 @@ fn no_container_sees_the_token_of_another_ones_audience() {
 
 #[test]
 fn a_pod_of_an_older_version_with_all_audiences_in_one_volume_gets_one_for_each() {
-    let world = two_audiences(TokenSource::ServiceAccount, "admin-only");
-    let granted = world.review(&asking_for_two()).pod;
+    let fixture = two_audiences(TokenSource::ServiceAccount, "admin-only");
+    let granted = fixture.review(&asking_for_two()).pod;
     let hash = "admin-only".parse::<tokenscope_core::Audience>().unwrap().short_hash();
     let mut older = granted.clone();
     let mut volume = older["spec"]["volumes"][0].clone();
@@ -270,7 +274,7 @@ fn a_pod_of_an_older_version_with_all_audiences_in_one_volume_gets_one_for_each(
             variable["value"] = json!(format!("{MOUNT}/token-{hash}"));
         }
     }
-    let reviewed = world.review(&older).pod;
+    let reviewed = fixture.review(&older).pod;
     assert_eq!(reviewed["spec"]["containers"], granted["spec"]["containers"]);
     let mut volumes = reviewed["spec"]["volumes"].as_array().unwrap().clone();
     volumes.reverse();
@@ -279,7 +283,7 @@ fn a_pod_of_an_older_version_with_all_audiences_in_one_volume_gets_one_for_each(
 
 #[test]
 fn a_mount_or_a_volume_that_differs_in_any_member_is_replaced() {
-    let granted = World::new().review(&asking(app())).pod;
+    let granted = ReviewFixture::new().review(&asking(app())).pod;
     for (pointer, value) in [
         ("/spec/containers/0/volumeMounts/0/subPath", json!("..data")),
         ("/spec/containers/0/volumeMounts/0/subPathExpr", json!("$(X)")),
@@ -299,6 +303,6 @@ fn a_mount_or_a_volume_that_differs_in_any_member_is_replaced() {
         let mut pod = granted.clone();
         let (parent, member) = pointer.rsplit_once('/').unwrap();
         pod.pointer_mut(parent).unwrap()[member] = value;
-        assert_eq!(World::new().review(&pod).pod, granted, "{pointer}");
+        assert_eq!(ReviewFixture::new().review(&pod).pod, granted, "{pointer}");
     }
 }

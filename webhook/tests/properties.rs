@@ -2,16 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "this is test code, also outside the tests themselves")]
 
-mod world;
+mod fixtures;
 
+use fixtures::{
+    EKS_VOLUME, MOUNT, OTHER_ROLE, OURS, ROLE, ReviewFixture, SOCKET_VOLUME, VOLUME, plain, region, two_audiences,
+    without_ours,
+};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tokenscope_core::pod::SIDECAR;
 use tokenscope_core::{TokenSource, WorkloadApi};
 use tokenscope_webhook::metrics::Outcome;
-use world::{
-    EKS_VOLUME, MOUNT, OTHER_ROLE, OURS, ROLE, SOCKET_VOLUME, VOLUME, World, plain, region, two_audiences, without_ours,
-};
 
 /// Any JSON that may stand in a field which nobody here knows.
 fn unknown() -> impl Strategy<Value = Value> {
@@ -125,10 +126,10 @@ fn any_pod() -> impl Strategy<Value = Value> {
     )
 }
 
-fn any_world() -> impl Strategy<Value = World> {
+fn any_fixture() -> impl Strategy<Value = ReviewFixture> {
     (any::<[bool; 5]>(), 0..3u8, 0..4u8).prop_map(
         |([with_region, account, regional, by_default, session], enforcement, source)| {
-            let mut world = World::with_policy(|policy| {
+            let mut fixture = ReviewFixture::with_policy(|policy| {
                 if with_region {
                     region(policy);
                 }
@@ -143,21 +144,21 @@ fn any_world() -> impl Strategy<Value = World> {
                 }
             });
             if source == 2 {
-                world.settings.sidecar.workload_api = WorkloadApi::HostPath {
+                fixture.settings.sidecar.workload_api = WorkloadApi::HostPath {
                     path: "/run/spire/agent-sockets".into(),
                 };
-                world.settings.sidecar.image = "another".into();
+                fixture.settings.sidecar.image = "another".into();
             }
-            world.settings.sts_regional_endpoints = regional;
-            world.settings.enforcement = [
+            fixture.settings.sts_regional_endpoints = regional;
+            fixture.settings.enforcement = [
                 tokenscope_core::Enforcement::Enforce,
                 tokenscope_core::Enforcement::Warn,
                 tokenscope_core::Enforcement::Audit,
             ][usize::from(enforcement)];
             if account {
-                world.service_account = vec![("tokenscope.io/role-arn", ROLE.to_owned())];
+                fixture.service_account = vec![("tokenscope.io/role-arn", ROLE.to_owned())];
             }
-            world
+            fixture
         },
     )
 }
@@ -308,36 +309,36 @@ fn misplaced(pod: &Value) -> Vec<String> {
 }
 
 proptest! {
-    // Each review checks both: see `World::review`.
+    // Each review checks both: see `ReviewFixture::review`.
     #[test]
     fn also_where_our_names_are_taken_nothing_else_changes_and_a_second_review_finds_nothing_to_do(
-        pod in pod_with_our_names(), world in any_world(), two: bool,
+        pod in pod_with_our_names(), fixture in any_fixture(), two: bool,
     ) {
-        let mut world = world;
+        let mut fixture = fixture;
         if two {
             let policies = two_audiences(TokenSource::ServiceAccount, "elsewhere").policies;
-            world.policies = policies;
+            fixture.policies = policies;
         }
-        let reviewed = world.review(&pod);
+        let reviewed = fixture.review(&pod);
         if reviewed.outcome() == Outcome::Granted {
             prop_assert_eq!(misplaced(&reviewed.pod), Vec::<String>::new());
         }
         // Reviewed by another installation in between, and changed by another webhook.
         let mut copy = reviewed.pod;
         copy["metadata"] = pod["metadata"].clone();
-        world.review(&copy);
+        fixture.review(&copy);
     }
 
     #[test]
     fn a_review_after_another_ones_changes_nothing_of_others_either(
-        pod in pod_with_our_names(), before in any_world(), after in any_world(),
+        pod in pod_with_our_names(), before in any_fixture(), after in any_fixture(),
     ) {
         after.review(&before.review(&pod).pod);
     }
 
     #[test]
-    fn nothing_that_is_not_ours_changes(pod in any_pod(), world in any_world()) {
-        let reviewed = world.review(&pod);
+    fn nothing_that_is_not_ours_changes(pod in any_pod(), fixture in any_fixture()) {
+        let reviewed = fixture.review(&pod);
         prop_assert_eq!(without_ours(&reviewed.pod), without_ours(&pod));
         // Variables that were there are there still, as they were and in their order, but for empty ones.
         for list in ["containers", "initContainers"] {
@@ -355,15 +356,15 @@ proptest! {
     }
 
     #[test]
-    fn a_second_review_finds_nothing_to_do(pod in any_pod(), world in any_world()) {
-        let once = world.review(&pod);
-        let twice = world.review(&once.pod);
+    fn a_second_review_finds_nothing_to_do(pod in any_pod(), fixture in any_fixture()) {
+        let once = fixture.review(&pod);
+        let twice = fixture.review(&once.pod);
         prop_assert_eq!(&twice.patch, &Vec::<Value>::new());
         prop_assert_eq!(twice.outcome(), once.outcome());
     }
 
     #[test]
-    fn after_a_change_the_pod_is_as_if_it_had_been_reviewed_only_then(pod in any_pod(), before in any_world(), after in any_world()) {
+    fn after_a_change_the_pod_is_as_if_it_had_been_reviewed_only_then(pod in any_pod(), before in any_fixture(), after in any_fixture()) {
         let first = before.review(&pod);
         let redone = after.review(&first.pod);
         let direct = after.review(&pod);

@@ -6,7 +6,7 @@
     reason = "this is test code, also outside the tests themselves"
 )]
 
-mod world;
+mod fixtures;
 
 use std::convert::Infallible;
 use std::fs;
@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Response, StatusCode, header};
+use fixtures::{ROLE, ReviewFixture, app, asking, plain};
 use futures::StreamExt as _;
 use http_body_util::BodyExt as _;
 use jiff::Timestamp;
@@ -38,7 +39,6 @@ use tokenscope_webhook::router::{Webhook, router};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tower::ServiceExt as _;
-use world::{ROLE, World, app, asking, plain};
 
 /// A webhook, and what it sent to the API server.
 struct Harness {
@@ -146,7 +146,7 @@ impl Harness {
     }
 
     async fn review(&self, pod: &Value) -> Value {
-        let (status, body) = self.post(World::new().request(pod).to_string()).await;
+        let (status, body) = self.post(ReviewFixture::new().request(pod).to_string()).await;
         assert_eq!(status, StatusCode::OK, "{body}");
         serde_json::from_str::<Value>(&body).unwrap()["response"].clone()
     }
@@ -223,7 +223,7 @@ async fn recorded_reviews_are_granted_and_their_patches_fit() {
         let pod = serde_json::from_str::<Value>(&body).unwrap()["request"]["object"].clone();
         let (status, answer) = harness.post(body.clone()).await;
         assert_eq!(status, StatusCode::OK, "{answer}");
-        let reviewed = world::Reviewed::of_body(&answer, &pod);
+        let reviewed = fixtures::Reviewed::of_body(&answer, &pod);
         for container in reviewed.pod["spec"]["containers"].as_array().unwrap() {
             let name = container["name"].as_str().unwrap();
             assert_eq!(reviewed.value(name, "AWS_ROLE_ARN").as_deref(), Some(ROLE));
@@ -249,7 +249,7 @@ async fn recorded_reviews_are_granted_and_their_patches_fit() {
 async fn what_is_no_review_is_a_failed_call_with_a_clear_text() {
     let harness = Harness::knowing(nothing);
     let review = |change: fn(&mut Value)| {
-        let mut review = World::new().request(&plain(app()));
+        let mut review = ReviewFixture::new().request(&plain(app()));
         change(&mut review);
         review.to_string()
     };
@@ -299,13 +299,14 @@ async fn what_is_no_review_is_a_failed_call_with_a_clear_text() {
 #[tokio::test]
 async fn other_objects_and_operations_pass_untouched() {
     let harness = Harness::knowing(nothing);
-    let mut update = World::new().request(&asking(app()));
+    let mut update = ReviewFixture::new().request(&asking(app()));
     update["request"]["operation"] = json!("UPDATE");
-    let mut delete = World::new().request(&Value::Null);
+    let mut delete = ReviewFixture::new().request(&Value::Null);
     delete["request"]["operation"] = json!("DELETE");
-    let mut service = World::new().request(&json!({"apiVersion": "v1", "kind": "Service", "spec": {"ports": 1}}));
+    let mut service =
+        ReviewFixture::new().request(&json!({"apiVersion": "v1", "kind": "Service", "spec": {"ports": 1}}));
     service["request"]["kind"]["kind"] = json!("Service");
-    let mut ephemeral = World::new().request(&asking(app()));
+    let mut ephemeral = ReviewFixture::new().request(&asking(app()));
     ephemeral["request"]["subResource"] = json!("ephemeralcontainers");
     for review in [update, delete, service, ephemeral] {
         let (status, body) = harness.post(review.to_string()).await;
@@ -324,7 +325,7 @@ async fn a_large_pod_is_read_and_one_that_is_too_large_is_not() {
     let with_note = |bytes: usize| {
         let mut pod = asking(app());
         pod["metadata"]["annotations"]["note"] = json!("n".repeat(bytes));
-        World::new().request(&pod).to_string()
+        ReviewFixture::new().request(&pod).to_string()
     };
     let (status, body) = harness.post(with_note(3 << 20)).await;
     assert_eq!(status, StatusCode::OK);
@@ -406,7 +407,7 @@ async fn a_slow_body_gives_way_to_one_that_needs_its_memory() {
 #[tokio::test]
 async fn an_answer_counts_until_it_was_written() {
     let harness = Harness::knowing(nothing);
-    let request = World::new().request(&asking(app())).to_string();
+    let request = ReviewFixture::new().request(&asking(app())).to_string();
     let response = harness.respond("/mutate", request).await;
     assert_eq!(response.status(), StatusCode::OK);
     assert!(harness.bytes_in_flight("mutate", "small") > 0);
@@ -423,15 +424,15 @@ async fn a_mark_that_a_pod_brings_is_removed_also_while_reviews_crowd() {
     pod["metadata"]["labels"]["tokenscope.io/reviewed"] = json!("granted");
     pod["metadata"]["annotations"]["note"] = json!("n".repeat(200 << 10));
     let (status, body) = harness
-        .post_to("/strip-mark", World::new().request(&pod).to_string())
+        .post_to("/strip-mark", ReviewFixture::new().request(&pod).to_string())
         .await;
     assert_eq!(status, StatusCode::OK, "{body}");
-    let patched = world::Reviewed::of_body(&body, &pod).pod;
+    let patched = fixtures::Reviewed::of_body(&body, &pod).pod;
     assert_eq!(patched["metadata"]["labels"].get("tokenscope.io/reviewed"), None);
 
     pod["metadata"]["labels"] = json!({});
     harness
-        .post_to("/strip-mark", World::new().request(&pod).to_string())
+        .post_to("/strip-mark", ReviewFixture::new().request(&pod).to_string())
         .await;
     assert_eq!(harness.post_to("/strip-mark", "{}").await.0, StatusCode::BAD_REQUEST);
     let stuck = harness.stuck("/strip-mark", 1).await.unwrap();
@@ -446,15 +447,15 @@ async fn a_mark_that_a_pod_brings_is_removed_also_while_reviews_crowd() {
 #[tokio::test]
 async fn the_answer_to_a_failed_review_repeats_nothing_of_the_body_or_the_api_server() {
     let secret = "words-that-somebody-else-said";
-    let mut review = World::new().request(&asking(app()));
+    let mut review = ReviewFixture::new().request(&asking(app()));
     review["apiVersion"] = json!(secret);
-    let mut unreadable = World::new().request(&asking(app()));
+    let mut unreadable = ReviewFixture::new().request(&asking(app()));
     unreadable["request"]["object"]["spec"] = json!(secret);
     let forbidden = Harness::new(|_| {
         let said = failure(403, "words-that-somebody-else-said");
         (StatusCode::FORBIDDEN, said, Duration::ZERO)
     });
-    let lookup = World::new().request(&asking(app()));
+    let lookup = ReviewFixture::new().request(&asking(app()));
     for body in [review, unreadable, lookup] {
         let (status, answer) = forbidden.post(body.to_string()).await;
         assert!(status.is_client_error() || status.is_server_error(), "{status}");
@@ -512,13 +513,17 @@ async fn a_service_account_that_does_not_exist_asks_for_nothing_and_is_warned_of
 async fn where_the_api_server_does_not_answer_the_failure_policy_decides() {
     let slow = Harness::new(|_| (StatusCode::OK, json!({}), Duration::from_secs(30)));
     let began = std::time::Instant::now();
-    let (status, body) = slow.post(World::new().request(&asking(app())).to_string()).await;
+    let (status, body) = slow
+        .post(ReviewFixture::new().request(&asking(app())).to_string())
+        .await;
     assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
     assert!(body.contains("what is around the pod is not known"), "{body}");
     assert!((800..1500).contains(&began.elapsed().as_millis()));
 
     let broken = Harness::new(|_| (StatusCode::FORBIDDEN, failure(403, "Forbidden"), Duration::ZERO));
-    let (status, body) = broken.post(World::new().request(&asking(app())).to_string()).await;
+    let (status, body) = broken
+        .post(ReviewFixture::new().request(&asking(app())).to_string())
+        .await;
     assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
     assert!(body.contains("the API server could not be asked"), "{body}");
     assert_eq!(
@@ -582,11 +587,11 @@ async fn no_event_is_written_about_an_owner_that_does_not_exist() {
 #[tokio::test]
 async fn a_dry_run_writes_nothing() {
     let mut harness = Harness::knowing(nothing);
-    let world = World {
+    let fixture = ReviewFixture {
         dry_run: true,
-        ..World::new()
+        ..ReviewFixture::new()
     };
-    let (_, body) = harness.post(world.request(&refused()).to_string()).await;
+    let (_, body) = harness.post(fixture.request(&refused()).to_string()).await;
     assert!(body.contains("\"allowed\":false"), "{body}");
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(harness.requests.try_recv().is_err());

@@ -2,15 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "this is test code, also outside the tests themselves")]
 
-mod world;
+mod fixtures;
 
+use fixtures::{
+    MOUNT, ROLE, ReviewFixture, Reviewed, SOCKET_VOLUME, VOLUME, app, asking, asking_for_two, refusal, spiffe,
+    two_audiences,
+};
 use serde_json::{Value, json};
 use tokenscope_core::pod::SIDECAR;
 use tokenscope_core::{PolicyName, TokenSource, WorkloadApi};
 use tokenscope_webhook::metrics::Outcome;
-use world::{
-    MOUNT, ROLE, Reviewed, SOCKET_VOLUME, VOLUME, World, app, asking, asking_for_two, refusal, spiffe, two_audiences,
-};
 
 fn init(reviewed: &Reviewed) -> Vec<&str> {
     let list = reviewed.pod["spec"]["initContainers"].as_array();
@@ -27,7 +28,7 @@ fn volume<'a>(reviewed: &'a Reviewed, name: &str) -> Option<&'a Value> {
 
 #[test]
 fn a_granted_pod_gets_the_sidecar_its_volumes_and_what_every_grant_gives() {
-    let world = World::with_policy(|policy| {
+    let fixture = ReviewFixture::with_policy(|policy| {
         policy.token.source = TokenSource::Spiffe;
         policy.token.spiffe.id = Some("spiffe://example.org/ns/shop/sa/orders".parse().unwrap());
         policy.token.spiffe.hint = Some("for $(AWS)".parse().unwrap());
@@ -35,7 +36,7 @@ fn a_granted_pod_gets_the_sidecar_its_volumes_and_what_every_grant_gives() {
         policy.token.spiffe.x509_svid = true;
         policy.token.spiffe.jwt_bundle = true;
     });
-    let reviewed = world.review(&asking(app()));
+    let reviewed = fixture.review(&asking(app()));
 
     assert_eq!(
         reviewed.pod["spec"]["initContainers"],
@@ -171,12 +172,12 @@ fn a_volume_of_the_driver_that_the_pod_brings_is_used_and_no_other_is_added() {
 
 #[test]
 fn the_socket_may_come_from_a_folder_of_the_node() {
-    let mut world = spiffe();
-    world.settings.sidecar.workload_api = WorkloadApi::HostPath {
+    let mut fixture = spiffe();
+    fixture.settings.sidecar.workload_api = WorkloadApi::HostPath {
         path: "/run/spire/agent-sockets".into(),
     };
-    world.settings.sidecar.socket_file = "api.sock".into();
-    let reviewed = world.review(&asking(app()));
+    fixture.settings.sidecar.socket_file = "api.sock".into();
+    let reviewed = fixture.review(&asking(app()));
     assert_eq!(
         volume(&reviewed, SOCKET_VOLUME).unwrap(),
         &json!({"name": SOCKET_VOLUME, "hostPath": {"path": "/run/spire/agent-sockets", "type": "Directory"}})
@@ -185,13 +186,13 @@ fn the_socket_may_come_from_a_folder_of_the_node() {
         reviewed.value(SIDECAR, "SPIFFE_ENDPOINT_SOCKET").as_deref(),
         Some("unix:///spiffe-workload-api/api.sock")
     );
-    assert!(world.review(&reviewed.pod).patch.is_empty());
+    assert!(fixture.review(&reviewed.pod).patch.is_empty());
 }
 
 #[test]
 fn a_sidecar_that_another_webhook_pushed_back_comes_first_again_as_the_api_server_left_it() {
-    let world = spiffe();
-    let mut pod = world.review(&asking(app())).pod;
+    let fixture = spiffe();
+    let mut pod = fixture.review(&asking(app())).pod;
     let init_containers = pod["spec"]["initContainers"].as_array_mut().unwrap();
     init_containers[0]["volumeMounts"]
         .as_array_mut()
@@ -200,7 +201,7 @@ fn a_sidecar_that_another_webhook_pushed_back_comes_first_again_as_the_api_serve
     init_containers[0]["terminationMessagePath"] = json!("/dev/termination-log");
     let as_it_was = init_containers[0].clone();
     init_containers.insert(0, json!({"name": "istio-validation", "image": "i"}));
-    let reviewed = world.review(&pod);
+    let reviewed = fixture.review(&pod);
 
     assert_eq!(init(&reviewed), [SIDECAR, "istio-validation"]);
     assert_eq!(
@@ -211,13 +212,13 @@ fn a_sidecar_that_another_webhook_pushed_back_comes_first_again_as_the_api_serve
         reviewed.value("istio-validation", "AWS_ROLE_ARN").as_deref(),
         Some(ROLE)
     );
-    assert!(world.review(&reviewed.pod).patch.is_empty());
+    assert!(fixture.review(&reviewed.pod).patch.is_empty());
 }
 
 #[test]
 fn a_sidecar_that_is_not_as_it_should_be_is_made_anew() {
-    let world = spiffe();
-    let good = world.review(&asking(app())).pod;
+    let fixture = spiffe();
+    let good = fixture.review(&asking(app())).pod;
     let changes: [fn(&mut Value); 5] = [
         |sidecar| sidecar["image"] = json!("registry.example.com/other"),
         |sidecar| sidecar["restartPolicy"] = Value::Null,
@@ -228,13 +229,13 @@ fn a_sidecar_that_is_not_as_it_should_be_is_made_anew() {
     for change in changes {
         let mut pod = good.clone();
         change(&mut pod["spec"]["initContainers"][0]);
-        assert_eq!(world.review(&pod).pod, good);
+        assert_eq!(fixture.review(&pod).pod, good);
     }
     let mut pod = good;
     for volume in pod["spec"]["volumes"].as_array_mut().unwrap() {
         *volume = json!({"name": volume["name"], "emptyDir": {"medium": "Memory"}});
     }
-    let reviewed = world.review(&pod);
+    let reviewed = fixture.review(&pod);
     assert_eq!(
         volume(&reviewed, SOCKET_VOLUME).unwrap()["csi"]["driver"],
         "csi.spiffe.io"
@@ -244,7 +245,7 @@ fn a_sidecar_that_is_not_as_it_should_be_is_made_anew() {
 #[test]
 fn the_installation_and_the_policy_may_be_others_by_the_second_review() {
     let with_id = |id: &str| {
-        World::with_policy(|policy| {
+        ReviewFixture::with_policy(|policy| {
             policy.token.source = TokenSource::Spiffe;
             policy.token.spiffe.id = Some(id.parse().unwrap());
         })
@@ -259,7 +260,7 @@ fn the_installation_and_the_policy_may_be_others_by_the_second_review() {
     assert_ne!(first.record()["hash"], second.record()["hash"]);
 
     // From SPIFFE to the cluster's own tokens and back.
-    let third = World::new().review(&second.pod);
+    let third = ReviewFixture::new().review(&second.pod);
     assert!(init(&third).is_empty());
     assert!(volume(&third, SOCKET_VOLUME).is_none());
     assert_eq!(third.tokens(), ["token sts.amazonaws.com 3600"]);
@@ -307,13 +308,13 @@ fn windows_pods_and_old_clusters_are_refused_in_plain_words() {
         "{message}"
     );
 
-    let mut world = spiffe();
-    world.settings.sidecar.unsupported = Some("tokens from SPIFFE need Kubernetes 1.29 or newer".into());
-    assert!(refusal(&world, &asking(app())).contains("need Kubernetes 1.29 or newer"));
+    let mut fixture = spiffe();
+    fixture.settings.sidecar.unsupported = Some("tokens from SPIFFE need Kubernetes 1.29 or newer".into());
+    assert!(refusal(&fixture, &asking(app())).contains("need Kubernetes 1.29 or newer"));
     // Tokens of the cluster need no sidecar.
-    let mut world = World::new();
-    world.settings.sidecar.unsupported = Some("too old".into());
-    assert_eq!(world.review(&asking(app())).outcome(), Outcome::Granted);
+    let mut fixture = ReviewFixture::new();
+    fixture.settings.sidecar.unsupported = Some("too old".into());
+    assert_eq!(fixture.review(&asking(app())).outcome(), Outcome::Granted);
 }
 
 #[test]
@@ -340,13 +341,13 @@ fn a_lifetime_that_a_pod_asks_for_is_warned_of() {
 
 #[test]
 fn eks_compatible_mode_has_the_sidecar_write_where_eks_has_it() {
-    let mut world = spiffe();
-    world.settings.eks_compatible = true;
-    let reviewed = world.review(&asking(app()));
+    let mut fixture = spiffe();
+    fixture.settings.eks_compatible = true;
+    let reviewed = fixture.review(&asking(app()));
     assert_eq!(
         reviewed.value(SIDECAR, "TOKENSCOPE_DIRECTORY").as_deref(),
         Some("/var/run/secrets/eks.amazonaws.com/serviceaccount")
     );
     assert!(volume(&reviewed, "aws-iam-token").is_some());
-    assert!(world.review(&reviewed.pod).patch.is_empty());
+    assert!(fixture.review(&reviewed.pod).patch.is_empty());
 }

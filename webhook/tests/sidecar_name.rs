@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "this is test code, also outside the tests themselves")]
 
-mod world;
+mod fixtures;
 
+use fixtures::{MOUNT, ROLE, ReviewFixture, Reviewed, SOCKET_VOLUME, VOLUME, app, asking, refusal, spiffe};
 use serde_json::{Value, json};
 use tokenscope_core::pod::SIDECAR;
 use tokenscope_webhook::metrics::Outcome;
-use world::{MOUNT, ROLE, Reviewed, SOCKET_VOLUME, VOLUME, World, app, asking, refusal, spiffe};
 
 #[test]
 fn foreign_things_of_our_names_are_refused_with_the_remedy() {
@@ -22,7 +22,7 @@ fn foreign_things_of_our_names_are_refused_with_the_remedy() {
             "{message}"
         );
         // Also where no sidecar is added: a SPIFFE provider may know an identity by this name.
-        assert!(refusal(&World::new(), pod).contains("brings a container tokenscope-sidecar"));
+        assert!(refusal(&ReviewFixture::new(), pod).contains("brings a container tokenscope-sidecar"));
     }
     // A record makes only the init container ours.
     let record = json!({"grants": [], "hash": "", "sidecar": true}).to_string();
@@ -93,16 +93,16 @@ fn two_containers_of_the_sidecars_name_become_one() {
 
 #[test]
 fn the_sidecars_names_are_taken_in_every_reviewed_pod() {
-    let mut required = World::new();
+    let mut required = ReviewFixture::new();
     required.namespace_labels = vec![("tokenscope.io/required", "true".into())];
     let look_alike = json!([{"name": SIDECAR, "image": "evil"}]);
     let mut plain = asking(look_alike.clone());
     plain["metadata"]["annotations"] = json!({});
     assert!(refusal(&required, &plain).contains("tokenscope-sidecar"));
     // Granted from the cluster's own tokens, which need no sidecar.
-    assert!(refusal(&World::new(), &asking(look_alike)).contains("tokenscope-sidecar"));
+    assert!(refusal(&ReviewFixture::new(), &asking(look_alike)).contains("tokenscope-sidecar"));
     // A pod that nobody reviews for credentials stays as it is.
-    assert_eq!(World::new().review(&plain).outcome(), Outcome::Untouched);
+    assert_eq!(ReviewFixture::new().review(&plain).outcome(), Outcome::Untouched);
 }
 
 #[test]
@@ -136,11 +136,11 @@ fn copy_of(pod: &Value) -> Value {
 
 #[test]
 fn a_copy_without_its_record_keeps_the_sidecar_that_is_exactly_ours() {
-    let mut world = spiffe();
-    world.service_account = vec![("tokenscope.io/role-arn", ROLE.to_owned())];
-    let original = world.review(&asking(app())).pod;
+    let mut fixture = spiffe();
+    fixture.service_account = vec![("tokenscope.io/role-arn", ROLE.to_owned())];
+    let original = fixture.review(&asking(app())).pod;
     let copy = copy_of(&original);
-    let reviewed = world.review(&copy);
+    let reviewed = fixture.review(&copy);
 
     assert_eq!(reviewed.outcome(), Outcome::Granted, "{}", reviewed.message());
     for part in ["volumes", "initContainers"] {
@@ -153,12 +153,12 @@ fn a_copy_without_its_record_keeps_the_sidecar_that_is_exactly_ours() {
 
 #[test]
 fn a_copy_whose_sidecar_is_another_one_by_now_is_told_to_keep_its_annotations() {
-    let mut world = spiffe();
-    world.service_account = vec![("tokenscope.io/role-arn", ROLE.to_owned())];
-    let copy = copy_of(&world.review(&asking(app())).pod);
-    world.settings.sidecar.image = "registry.example.com/newer".into();
+    let mut fixture = spiffe();
+    fixture.service_account = vec![("tokenscope.io/role-arn", ROLE.to_owned())];
+    let copy = copy_of(&fixture.review(&asking(app())).pod);
+    fixture.settings.sidecar.image = "registry.example.com/newer".into();
 
-    let message = refusal(&world, &copy);
+    let message = refusal(&fixture, &copy);
     assert!(
         message.contains(SIDECAR) && message.contains("--keep-annotations"),
         "{message}"

@@ -32,7 +32,7 @@ pub(crate) fn program(name: &str, profile: Profile, arguments: Vec<String>) -> R
 }
 
 /// Builds the programs of the workspace. Cargo shows its own progress.
-pub(crate) fn build(profile: Profile) -> Result<()> {
+fn build(profile: Profile) -> Result<()> {
     let started = Instant::now();
     say(match profile {
         Profile::Debug => "  building tokenscope …",
@@ -59,7 +59,7 @@ pub(crate) fn build(profile: Profile) -> Result<()> {
 }
 
 /// Builds the webhook and the operator as the images carry them, into [`target`] of [`Profile::Dist`].
-pub(crate) fn programs_of_images() -> Result<()> {
+fn programs_of_images() -> Result<()> {
     for program in ["tokenscope-webhook", "tokenscope-operator"] {
         images::compile(program, images::RELEASE_PROFILE)?;
     }

@@ -11,10 +11,9 @@ use jiff::SignedDuration;
 use kube::{Config, runtime::watcher::Event};
 use serde_json::{Value, json};
 use tokenscope_core::Settings;
+use tokenscope_fixtures::ORDERS as ROLE;
 use tokenscope_platform::{health::Gates, lease::Claim};
 use tokio::sync::{mpsc, watch};
-
-const ROLE: &str = "arn:aws:iam::111122223333:role/shop/orders";
 
 fn now() -> Timestamp {
     "2026-11-22T10:00:00Z".parse().unwrap()

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::context_provider::ContextProvider;
 use crate::identity::WebIdentity;
-use crate::names::RoleArn;
+use crate::names::AssumableRole;
 use crate::request::SessionPolicies;
 
 const ROLE: &str = "arn:aws:iam::111122223333:role/shop/orders";
@@ -36,7 +36,7 @@ fn session_of(tags: &Value, policies: SessionPolicies) -> AssumedSession {
     let propagated = context.read(claims.as_object().unwrap(), "https://a.test", PROVIDER);
     identity.propagated = Some(propagated.unwrap());
     let principal = Principal::new("https://a.test", PROVIDER, &identity, policies);
-    let arn = RoleArn::parse(ROLE).unwrap();
+    let arn = AssumableRole::parse(ROLE).unwrap();
     AssumedSession::of(&Session::issue(ROLE, &arn, "pod-1", 3600, at(ISSUED), principal).unwrap())
 }
 

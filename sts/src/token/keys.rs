@@ -16,7 +16,7 @@ const MAX_KEYS: usize = 100;
 
 /// The signature algorithms that STS takes (STS API reference, AssumeRoleWithWebIdentity, WebIdentityToken).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Algorithm {
+pub(super) enum TokenAlgorithm {
     Rs256,
     Rs384,
     Rs512,
@@ -25,7 +25,7 @@ pub(super) enum Algorithm {
     Es512,
 }
 
-impl Algorithm {
+impl TokenAlgorithm {
     pub(super) fn parse(name: &str) -> Option<Self> {
         Some(match name {
             "RS256" => Self::Rs256,
@@ -62,19 +62,22 @@ enum PublicKey {
 
 impl Key {
     /// One algorithm, the header's, with exactly the kind of key that it needs: a key is never tried with another.
-    pub(super) fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
+    pub(super) fn verifies(&self, algorithm: TokenAlgorithm, message: &[u8], signature: &[u8]) -> bool {
         if self
             .algorithm
             .as_deref()
-            .is_some_and(|only| Algorithm::parse(only) != Some(algorithm))
+            .is_some_and(|only| TokenAlgorithm::parse(only) != Some(algorithm))
         {
             return false;
         }
         let checked = match (&self.public, algorithm) {
-            (PublicKey::Rsa { modulus, exponent }, Algorithm::Rs256 | Algorithm::Rs384 | Algorithm::Rs512) => {
+            (
+                PublicKey::Rsa { modulus, exponent },
+                TokenAlgorithm::Rs256 | TokenAlgorithm::Rs384 | TokenAlgorithm::Rs512,
+            ) => {
                 let parameters = match algorithm {
-                    Algorithm::Rs384 => &RSA_PKCS1_2048_8192_SHA384,
-                    Algorithm::Rs512 => &RSA_PKCS1_2048_8192_SHA512,
+                    TokenAlgorithm::Rs384 => &RSA_PKCS1_2048_8192_SHA384,
+                    TokenAlgorithm::Rs512 => &RSA_PKCS1_2048_8192_SHA512,
                     _ => &RSA_PKCS1_2048_8192_SHA256,
                 };
                 RsaPublicKeyComponents {
@@ -85,9 +88,9 @@ impl Key {
             }
             (PublicKey::Ec { curve, point }, _) => {
                 let parameters = match (curve.as_str(), algorithm) {
-                    ("P-256", Algorithm::Es256) => &ECDSA_P256_SHA256_FIXED,
-                    ("P-384", Algorithm::Es384) => &ECDSA_P384_SHA384_FIXED,
-                    ("P-521", Algorithm::Es512) => &ECDSA_P521_SHA512_FIXED,
+                    ("P-256", TokenAlgorithm::Es256) => &ECDSA_P256_SHA256_FIXED,
+                    ("P-384", TokenAlgorithm::Es384) => &ECDSA_P384_SHA384_FIXED,
+                    ("P-521", TokenAlgorithm::Es512) => &ECDSA_P521_SHA512_FIXED,
                     _ => return false,
                 };
                 UnparsedPublicKey::new(parameters, point).verify(message, signature)
@@ -100,9 +103,9 @@ impl Key {
 
 /// An issuer's published keys by `kid`.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Keys(pub(super) HashMap<String, Key>);
+pub(crate) struct KeySet(pub(super) HashMap<String, Key>);
 
-impl Keys {
+impl KeySet {
     /// Reads a JWKS (RFC 7517 §5). The error says why AWS would not take it.
     pub(crate) fn parse(jwks: &[u8]) -> Result<Self, String> {
         #[derive(Deserialize)]

@@ -19,14 +19,14 @@ use crate::xml::AwsError;
 
 use claim::{missing, text_claim};
 use claims::check_claims;
-use keys::Algorithm;
-pub(crate) use keys::{Key, Keys};
+use keys::TokenAlgorithm;
+pub(crate) use keys::{Key, KeySet};
 
 /// A token taken apart; nothing in it is proven yet. No Debug: it is a credential.
 pub(crate) struct Unverified<'a> {
     pub(crate) key_id: String,
     pub(crate) issuer: String,
-    algorithm: Algorithm,
+    algorithm: TokenAlgorithm,
     claims: Map<String, Value>,
     signed: &'a str,
     signature: Vec<u8>,
@@ -60,7 +60,7 @@ pub(crate) fn parse(token: &str) -> Result<Unverified<'_>, AwsError> {
     let header: Header = serde_json::from_slice(&decode(header)?).map_err(|_| no_jwt())?;
     let claims = strict_json::object(&decode(claims)?).map_err(|_| no_jwt())?;
     // AWS answers an algorithm outside its list (EdDSA, PS*, HS*, none) like something that is no JWT at all.
-    let algorithm = Algorithm::parse(&header.alg)
+    let algorithm = TokenAlgorithm::parse(&header.alg)
         .filter(|_| header.crit.is_none())
         .ok_or_else(no_jwt)?;
     let signature = decode(signature)?;

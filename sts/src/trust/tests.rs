@@ -31,7 +31,7 @@ fn statement(changes: &Value) -> Value {
 }
 
 fn allowed(statements: &Value, identity: &WebIdentity) -> bool {
-    let policy = Policy::parse(&json!({"Version": "2012-10-17", "Statement": statements})).unwrap();
+    let policy = IamTrustPolicy::parse(&json!({"Version": "2012-10-17", "Statement": statements})).unwrap();
     let facts = Facts::new("https://a.test/Id", identity, "pod-1");
     match authorize(&policy, PROVIDER, identity, &facts) {
         Ok(()) => true,
@@ -257,7 +257,7 @@ fn a_document_that_iam_refuses_is_refused_with_its_place() {
             "Statement[0].Condition.StringEquals.k: ",
         ),
     ] {
-        let error = Policy::parse(&document).unwrap_err();
+        let error = IamTrustPolicy::parse(&document).unwrap_err();
         assert!(error.starts_with(problem), "{document}: {error}");
     }
 }

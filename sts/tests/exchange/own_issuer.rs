@@ -16,7 +16,7 @@ const PROVIDER_ARN: &str = "arn:aws:iam::111122223333:oidc-provider/oidc.tokensc
 async fn world() -> (Issuer, Signer, Server, Arc<AtomicI64>) {
     let signer = Signer::new(Algorithm::ES384, "ec");
     let issuer = Issuer::start("oidc.tokenscope.test", &[signer.jwk()]).await;
-    let (server, clock) = start(Config {
+    let (server, clock) = start(StsConfig {
         roles: vec![role(ROLE, &json!(ACTIONS))],
         ..config(&issuer)
     })

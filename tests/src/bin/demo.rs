@@ -9,10 +9,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use serde_json::{Value, json};
-use tokenscope_sts::{Config, Provider, Role, Server};
+use tokenscope_sts::{Provider, Role, Server, StsConfig};
 use tokenscope_tests::control_plane::{self, ControlPlane, ISSUER};
 use tokenscope_tests::install::{self, install};
-use tokenscope_tests::teller::Teller;
+use tokenscope_tests::output::DemoOutput;
 use tokenscope_tests::{admission, eventually, get_json};
 
 /// Shows the main job on a real API server.
@@ -60,7 +60,7 @@ async fn main() -> ExitCode {
 }
 
 async fn demo(arguments: &Arguments) -> Result<()> {
-    let tell = Teller::new();
+    let tell = DemoOutput::new();
 
     tell.step("A real Kubernetes API server");
     let control_plane = ControlPlane::start(control_plane::Options::default()).await?;
@@ -211,7 +211,7 @@ fn trust_policy(policy: &Value) -> Result<Value> {
 }
 
 async fn start_sts(control_plane: &ControlPlane, trust_policy: Value) -> Result<Server> {
-    let config = Config {
+    let config = StsConfig {
         providers: vec![Provider {
             url: ISSUER.to_owned(),
             client_ids: vec!["sts.amazonaws.com".to_owned()],

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use serde_json::{Value, json};
+use tokenscope_tests::aws::{ACCOUNT, Aws};
 use tokenscope_tests::helm::{NAMESPACE, chart};
-use tokenscope_tests::judge::{ACCOUNT, Judge};
 use tokenscope_tests::node::Node;
+use tokenscope_tests::output::DemoOutput;
 use tokenscope_tests::probes::Sdk;
-use tokenscope_tests::teller::Teller;
 use tokenscope_xtask::tools::{Tool, resolve};
 use tokenscope_xtask::{images, run_with_input};
 
@@ -67,7 +67,7 @@ fn main() -> ExitCode {
 }
 
 fn demo(arguments: &Arguments) -> Result<()> {
-    let tell = Teller::new();
+    let tell = DemoOutput::new();
 
     tell.step("Images of one static program each");
     let built = images::build("dev")?;
@@ -89,7 +89,7 @@ fn demo(arguments: &Arguments) -> Result<()> {
     tell.step(
         "The cluster's issuer on a web server, and an STS with S3 behind it that knows nothing of us (VersityGW)",
     );
-    let judge = Judge::start(&node)?;
+    let aws = Aws::start(&node)?;
     tell.done("it has the issuer as an OIDC provider");
 
     tell.step("A policy: which pods of namespace shop may have which role");
@@ -108,7 +108,7 @@ fn demo(arguments: &Arguments) -> Result<()> {
     let role = format!("arn:aws:iam::{ACCOUNT}:role/shop/orders");
     let trust_policy = node.trust_policy("shop", "orders", &role)?;
     tell.quote(&format!("status.trustPolicies:\n{trust_policy}"));
-    judge.role(&node, "orders", "/shop/", &trust_policy, BUCKET)?;
+    aws.role(&node, "orders", "/shop/", &trust_policy, BUCKET)?;
     tell.done("and the role, created through the IAM API with just that trust policy");
 
     tell.step("A Deployment whose pods ask for the role");
@@ -131,7 +131,7 @@ fn demo(arguments: &Arguments) -> Result<()> {
     if arguments.verbose {
         tell.quote(&node.kubectl_in("shop", &["get", "pods", "--output=yaml"])?);
     }
-    let stored = judge.object(&node, BUCKET, "hello")?;
+    let stored = aws.object(&node, BUCKET, "hello")?;
     ensure!(
         stored.contains(":assumed-role/orders/orders-"),
         "the bucket has {stored:?}"
@@ -195,7 +195,7 @@ impl Existing {
     }
 
     fn demo(&self, arguments: &Arguments) -> Result<()> {
-        let tell = Teller::new();
+        let tell = DemoOutput::new();
         tell.step(&format!("The cluster of {}", self.kubeconfig));
         tell.quote(&self.kubectl(&["config", "current-context"], "")?);
         for (kind, names) in [("namespace", NAMESPACES), ("customresourcedefinition", DEFINITIONS)] {
@@ -217,7 +217,7 @@ impl Existing {
         Ok(())
     }
 
-    fn show(&self, arguments: &Arguments, tell: &Teller) -> Result<()> {
+    fn show(&self, arguments: &Arguments, tell: &DemoOutput) -> Result<()> {
         tell.step("tokenscope: helm install tokenscope-crds, helm install tokenscope --wait");
         let registry = format!("image.registry={}", arguments.registry);
         for (release, options) in [

@@ -7,11 +7,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use serde_json::{Value, json};
-use tokenscope_tests::judge::{ACCOUNT, Judge};
+use tokenscope_tests::aws::{ACCOUNT, Aws};
 use tokenscope_tests::node::Node;
+use tokenscope_tests::output::DemoOutput;
 use tokenscope_tests::probes::Sdk;
 use tokenscope_tests::spire_cluster::{Keys, SpireCluster, values};
-use tokenscope_tests::teller::Teller;
 use tokenscope_xtask::images;
 
 /// Shows the way from a policy with token.source SPIFFE to AWS credentials, in a real cluster of one node with real SPIRE.
@@ -58,7 +58,7 @@ fn main() -> ExitCode {
 }
 
 fn demo(arguments: &Arguments) -> Result<()> {
-    let tell = Teller::new();
+    let tell = DemoOutput::new();
 
     tell.step("Images of one static program each");
     let built = images::build("dev")?;
@@ -72,8 +72,8 @@ fn demo(arguments: &Arguments) -> Result<()> {
     tell.done("pods can run");
 
     tell.step("An STS with S3 behind it that knows nothing of us (VersityGW), and SPIRE: server, agent, OIDC discovery provider");
-    let judge = Judge::start(&node)?;
-    let spire = SpireCluster::start(&node, &judge, Keys::Rsa)?;
+    let aws = Aws::start(&node)?;
+    let spire = SpireCluster::start(&node, &aws, Keys::Rsa)?;
     spire.start_csi()?;
     tell.quote(&node.kubectl_in("spire", &["get", "pods"])?);
     tell.done("SPIRE attested its agent, and the STS has SPIRE's issuer as an OIDC provider");
@@ -91,7 +91,7 @@ fn demo(arguments: &Arguments) -> Result<()> {
     let role = format!("arn:aws:iam::{ACCOUNT}:role/shop/orders");
     let trust_policy = node.trust_policy("shop", "orders", &role)?;
     tell.quote(&format!("status.trustPolicies:\n{trust_policy}"));
-    judge.role(&node, "orders", "/shop/", &trust_policy, BUCKET)?;
+    aws.role(&node, "orders", "/shop/", &trust_policy, BUCKET)?;
     tell.done("and the role, created through the IAM API with just that trust policy");
 
     tell.step("A pod that asks for the role, before SPIRE has an entry for it");
@@ -125,7 +125,7 @@ fn demo(arguments: &Arguments) -> Result<()> {
     });
     let log = log.with_context(|| node.kubectl_in("shop", &["describe", "pods"]).unwrap_or_default())?;
     tell.quote(&format!("kubectl logs orders\n{log}"));
-    let stored = judge.object(&node, BUCKET, "hello")?;
+    let stored = aws.object(&node, BUCKET, "hello")?;
     ensure!(stored.contains(":assumed-role/orders/"), "the bucket has {stored:?}");
     tell.done("the unmodified AWS SDK exchanged the JWT-SVID, and S3 took and gave an object");
 

@@ -189,7 +189,7 @@ impl Shared {
             started.elapsed().as_secs_f64()
         ));
         let text = self.node.eventually(Duration::from_secs(60), "it has used S3", || {
-            self.judge.object(&self.node, namespace, "asking")
+            self.aws.object(&self.node, namespace, "asking")
         })?;
         assert!(text.contains(&format!(":assumed-role/{namespace}/")), "{text}");
         self.node.kubectl(&["delete", "namespace", namespace, "--wait=false"])?;

@@ -18,17 +18,16 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use serde_json::{Value, json};
+use tokenscope_tests::aws::{ACCOUNT, Aws, REGION};
 use tokenscope_tests::helm::NAMESPACE;
-use tokenscope_tests::judge::{ACCOUNT, Judge, REGION};
-use tokenscope_tests::node::{Node, is_possible};
+use tokenscope_tests::node::{Node, built_images, is_possible};
 use tokenscope_tests::probes::Sdk;
 use tokenscope_xtask::cluster::warm_up;
-use tokenscope_xtask::images;
 
 /// One cluster for all tests of this program. Each has it for itself while it runs.
 struct Shared {
     node: Node,
-    judge: Judge,
+    aws: Aws,
     /// What has run since the beginning.
     long_lived: tokens::LongLived,
 }
@@ -72,19 +71,18 @@ fn start() -> Result<Option<Mutex<Shared>>> {
         return Ok(None);
     }
     warm_up()?;
-    let profile = std::env::var("TOKENSCOPE_CLUSTER_IMAGES");
-    let built = images::build(profile.as_deref().unwrap_or("dev"))?;
+    let built = built_images()?;
     let name = format!("test-{}", std::process::id()); // two runs don't end each other's
     let node = Node::start(&name, Path::new(env!("CARGO_BIN_EXE_cluster_helper")))?;
     node.load(&built)?;
     for sdk in tokens::SDKS {
         sdk.load(&node)?;
     }
-    let judge = Judge::start(&node)?;
+    let aws = Aws::start(&node)?;
     node.install(&Value::Null)?;
     let mut shared = Shared {
         node,
-        judge,
+        aws,
         long_lived: Vec::new(),
     };
     shared.long_lived = tokens::begin(&shared)?;
@@ -98,7 +96,7 @@ impl Shared {
         self.node.namespace(name, "app")?;
         self.policy(name, &[&role])?;
         let trust_policy = self.node.trust_policy(name, "app", &role)?;
-        self.judge.role(&self.node, name, "/tests/", &trust_policy, name)?;
+        self.aws.role(&self.node, name, "/tests/", &trust_policy, name)?;
         Ok(role)
     }
 

@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use tokenscope_tests::aws;
 use tokenscope_tests::helm::{NAMESPACE, template};
-use tokenscope_tests::judge;
 use tokenscope_tests::node::Node;
 use tokenscope_tests::probes::Sdk;
 
@@ -113,7 +113,7 @@ fn with_no_more_than_they_admit_pods_are_granted_and_policies_become_ready() -> 
         for program in ["tokenscope-operator", "tokenscope-webhook"] {
             let from = *node.processes(program)?.first().context("it runs")?;
             assert!(connects(from, "10.96.0.1", 443)?, "{program} reaches the API server");
-            assert!(!connects(from, judge::ADDRESS, 7077)?, "{program} reaches S3");
+            assert!(!connects(from, aws::ADDRESS, 7077)?, "{program} reaches S3");
         }
         let outsider = *node.processes("coredns")?.first().context("a DNS server runs")?;
         let path = "--output=jsonpath={.items[0].status.podIP}";

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use serde_json::json;
-use tokenscope_tests::judge::ACCOUNT;
+use tokenscope_tests::aws::ACCOUNT;
 use tokenscope_tests::probes::Sdk;
 use tokenscope_xtask::progress::say;
 
@@ -13,7 +13,7 @@ use crate::{asking, pod, set, shared};
 #[test]
 fn unmodified_sdks_in_pods_use_s3_with_what_an_sts_gave_them_for_the_injected_token() -> Result<()> {
     let Some(shared) = shared()? else { return Ok(()) };
-    let (node, judge) = (&shared.node, &shared.judge);
+    let (node, aws) = (&shared.node, &shared.aws);
     let role = shared.workloads("sdks")?;
     let mut loaded = Vec::new();
     for sdk in Sdk::ALL {
@@ -39,7 +39,7 @@ fn unmodified_sdks_in_pods_use_s3_with_what_an_sts_gave_them_for_the_injected_to
             failures.push(format!("{name}: {log}"));
             continue;
         }
-        let stored = judge.object(node, "sdks", name)?;
+        let stored = aws.object(node, "sdks", name)?;
         assert!(log.contains(&format!("object: {stored}")), "{name}: {log}");
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
@@ -94,7 +94,7 @@ fn the_sts_refuses_a_wrong_subject_a_wrong_audience_and_a_role_that_is_not_there
 #[test]
 fn every_kind_of_workload_and_container_gets_its_token_under_restricted_pod_security() -> Result<()> {
     let Some(shared) = shared()? else { return Ok(()) };
-    let (node, judge) = (&shared.node, &shared.judge);
+    let (node, aws) = (&shared.node, &shared.aws);
     let role = shared.workloads("kinds")?;
 
     let mut sidecar = Sdk::Go.staying("sidecar", "kinds", "sidecar", 2);
@@ -135,7 +135,7 @@ fn every_kind_of_workload_and_container_gets_its_token_under_restricted_pod_secu
         "cronjob",
     ] {
         let text = node.eventually(Duration::from_secs(180), &format!("the bucket has {key}"), || {
-            judge.object(node, "kinds", key).map_err(|error| {
+            aws.object(node, "kinds", key).map_err(|error| {
                 let events = node.kubectl_in("kinds", &["get", "pods,events"]).unwrap_or_default();
                 error.context(events)
             })

@@ -10,10 +10,10 @@ use kube::Client;
 use serde_json::{Value, json};
 use tokenscope_tests::admission::try_pod;
 use tokenscope_tests::control_plane::ControlPlane;
-use tokenscope_tests::direct::{first_certificate, shown_certificate};
 use tokenscope_tests::fixtures::{ORDERS, Shop, reviewed};
 use tokenscope_tests::helm::NAMESPACE;
 use tokenscope_tests::install::{Installed, Options};
+use tokenscope_tests::webhook_only::{first_certificate, shown_certificate};
 use tokenscope_tests::{eventually, get_json, merge};
 use tokio::task::JoinHandle;
 

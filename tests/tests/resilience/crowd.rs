@@ -6,10 +6,10 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use tokenscope_tests::admission::{accepts, create_pod, try_pod};
-use tokenscope_tests::direct::review;
 use tokenscope_tests::fixtures::{ADMIN, CARTS, ORDERS, Shop, reviewed, variable};
 use tokenscope_tests::helm::NAMESPACE;
 use tokenscope_tests::install::Options;
+use tokenscope_tests::webhook_only::review;
 use tokenscope_tests::{eventually, get_json, merge, post};
 
 use crate::{SOON, Scenario, policy_when, runs, until_after};

@@ -14,8 +14,8 @@ use kube::{core::DynamicObject, runtime::watcher::Event};
 use serde_json::{Value, json};
 use tokenscope_core::{Decision, Grant, fingerprint};
 use tokenscope_crds::v1alpha1::PolicyStatus;
+use tokenscope_fixtures::ORDERS as ROLE;
 
-const ROLE: &str = "arn:aws:iam::111122223333:role/shop/orders";
 const OTHER_ROLE: &str = "arn:aws:iam::111122223333:role/shop/other";
 const SPIFFE_ISSUER: &str = "https://oidc.example.org";
 const ISSUER: &str = "https://oidc.example/id/1";

@@ -15,7 +15,7 @@ use crate::SHOP;
 use crate::load::{self, Connection, Server};
 use crate::report::{Hostile, MemoryUse};
 use crate::reviews::Recorded;
-use crate::through::api_server;
+use crate::via_apiserver::api_server;
 
 /// How often a create of one shape is measured.
 const CREATES: u32 = 3;

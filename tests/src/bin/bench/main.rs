@@ -1,14 +1,14 @@
 //! Measures tokenscope on this machine. What counts are ratios between servers that take turns in one run.
 
+mod baseline;
 mod budgets;
-mod constant;
 mod hostile;
 mod load;
 mod report;
 mod reviews;
 mod setup;
 mod sidecar;
-mod through;
+mod via_apiserver;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -25,8 +25,8 @@ use tokenscope_xtask::progress::{Step, say};
 use crate::budgets::budgets;
 use crate::report::{MemoryUse, Report};
 use crate::reviews::{Contestant, Recorded};
-use crate::setup::{Constant, contestants, create_service_accounts, variants};
-use crate::through::{Variant, namespace_of, ordinary_pod};
+use crate::setup::{Baseline, contestants, create_service_accounts, variants};
+use crate::via_apiserver::{Variant, namespace_of, ordinary_pod};
 
 /// Measures tokenscope on this machine
 #[derive(Parser)]
@@ -63,7 +63,7 @@ enum Command {
     Sidecar(sidecar::Arguments),
     /// The webhook that always says the same
     #[command(hide = true)]
-    Constant(constant::Arguments),
+    Constant(baseline::Arguments),
 }
 
 #[derive(clap::Args)]
@@ -145,7 +145,7 @@ fn values(text: &str) -> Result<Value, String> {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
-        Command::Constant(arguments) => constant::serve(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Constant(arguments) => baseline::serve(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Webhook(arguments) => bench(&arguments),
         Command::Sidecar(arguments) => sidecar::bench(&arguments),
     };
@@ -206,7 +206,7 @@ async fn measure(arguments: &Webhook) -> Result<Report> {
         Vec::new()
     };
 
-    let constant = Constant::start(&control_plane).await?;
+    let constant = Baseline::start(&control_plane).await?;
     let step = Step::start("starting tokenscope", None);
     let mut values = arguments.values.clone();
     // The lock leaves what it is compared with alone; the guard does by the label of those namespaces.
@@ -300,7 +300,7 @@ async fn measure(arguments: &Webhook) -> Result<Report> {
 async fn through_apiserver(
     arguments: &Webhook,
     control_plane: &ControlPlane,
-    constant: &Constant,
+    constant: &Baseline,
     installed: &Installed,
     contestants: &[Contestant<'_>],
     annotation: &str,
@@ -309,7 +309,7 @@ async fn through_apiserver(
     let step = Step::start("creating pods through the API server", None);
     let variants = variants(arguments, control_plane, constant, installed, contestants, annotation).await?;
     let granted = ("granted", &Recorded::read(3)?.pod());
-    report.through_apiserver = through::measure(control_plane, &variants, granted, arguments.seconds).await?;
+    report.through_apiserver = via_apiserver::measure(control_plane, &variants, granted, arguments.seconds).await?;
     let untouched: Vec<Variant> = variants
         .into_iter()
         .filter(|variant| ["no webhook", "constant", "tokenscope"].contains(&variant.name))
@@ -322,7 +322,7 @@ async fn through_apiserver(
         let pod = (called, &ordinary_pod(volumes));
         report
             .through_apiserver
-            .extend(through::measure(control_plane, &untouched, pod, arguments.seconds).await?);
+            .extend(via_apiserver::measure(control_plane, &untouched, pod, arguments.seconds).await?);
     }
     step.done("");
     Ok(())

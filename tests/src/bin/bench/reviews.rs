@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokenscope_tests::process::Process;
 use tokenscope_xtask::root;
 
-use crate::constant;
+use crate::baseline;
 use crate::load::{self, Connection, Contender, Server};
 use crate::report::Reviews;
 
@@ -125,7 +125,7 @@ impl<'a> Contestant<'a> {
         Self {
             kind: Kind::Constant,
             server,
-            path: constant::ANSWER.to_owned(),
+            path: baseline::ANSWER.to_owned(),
             process: Some(process),
         }
     }

@@ -22,8 +22,8 @@ use tokio::task::JoinSet;
 
 use crate::load::{self, Server};
 use crate::reviews::{Contestant, Recorded};
-use crate::through::Variant;
-use crate::{ORDERS, ROLE, SHOP, Webhook, constant};
+use crate::via_apiserver::Variant;
+use crate::{ORDERS, ROLE, SHOP, Webhook, baseline};
 
 /// As many threads as the webhook has by default.
 const WORKERS: usize = 2;
@@ -91,7 +91,7 @@ pub(crate) async fn create_service_accounts(
 }
 
 /// The webhook that always says the same, in a process of its own.
-pub(crate) struct Constant {
+pub(crate) struct Baseline {
     pub(crate) process: Process,
     pub(crate) port: u16,
     authority: String,
@@ -99,7 +99,7 @@ pub(crate) struct Constant {
     patch: PathBuf,
 }
 
-impl Constant {
+impl Baseline {
     pub(crate) async fn start(control_plane: &ControlPlane) -> Result<Self> {
         let folder = std::env::temp_dir().join(format!("tokenscope-bench-{}", std::process::id()));
         std::fs::create_dir_all(&folder)?;
@@ -152,7 +152,7 @@ impl Constant {
 pub(crate) async fn contestants<'a>(
     arguments: &Webhook,
     control_plane: &ControlPlane,
-    constant: &'a Constant,
+    constant: &'a Baseline,
     installed: &'a Installed,
 ) -> Result<Vec<Contestant<'a>>> {
     let server = |port: u16, authorities: &[u8]| -> Result<Server> {
@@ -200,7 +200,7 @@ fn unmarked(patch: &str) -> Result<String> {
 pub(crate) async fn variants(
     arguments: &Webhook,
     control_plane: &ControlPlane,
-    constant: &Constant,
+    constant: &Baseline,
     installed: &Installed,
     contestants: &[Contestant<'_>],
     annotation: &str,
@@ -214,11 +214,11 @@ pub(crate) async fn variants(
     let none = bare("no webhook", false).await?;
     let plain = bare("constant", false).await?;
     plain
-        .register(control_plane, &constant.url(constant::ANSWER), &constant.authority)
+        .register(control_plane, &constant.url(baseline::ANSWER), &constant.authority)
         .await?;
     let patching = bare("constant+patch", true).await?;
     patching
-        .register(control_plane, &constant.url(constant::PATCH), &constant.authority)
+        .register(control_plane, &constant.url(baseline::PATCH), &constant.authority)
         .await?;
     // What is left between this and tokenscope is tokenscope's own time, and the guard's.
     let alike = bare("constant+patch+rules", true).await?;
@@ -231,7 +231,7 @@ pub(crate) async fn variants(
         .register_like(
             control_plane,
             configuration,
-            &constant.url(constant::PATCH),
+            &constant.url(baseline::PATCH),
             &constant.authority,
         )
         .await?;

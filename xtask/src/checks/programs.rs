@@ -1,0 +1,306 @@
+//! The test programs of the workspace: how they are compiled, and which of them may run beside which.
+//!
+//! Everything is compiled by one call of cargo, so that no dependency is compiled twice for two sets of features. A package
+//! names in `[package.metadata.tests]` its test programs that can't run beside all others: `alone` are those that judge times,
+//! and `node` those that start a cluster with a node.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use tokenscope_xtask::progress::Step;
+use tokenscope_xtask::{cargo, root};
+
+use super::SYSTEM_TESTS;
+use super::selection::Selection;
+
+/// What a test program may run beside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Beside {
+    /// Beside any other.
+    Any,
+    /// Beside any that starts no cluster with a node.
+    NoOtherNode,
+    /// Beside none.
+    None,
+}
+
+/// A compiled test program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Program {
+    /// The package's folder and the program's name, such as `platform/tls`; unit tests have the name of the crate.
+    pub(super) name: String,
+    /// The program and its arguments.
+    pub(super) command: Vec<PathBuf>,
+    /// The package's folder, in which it runs.
+    pub(super) folder: PathBuf,
+    /// What it may run beside.
+    pub(super) beside: Beside,
+}
+
+/// Compiles the selected test programs, and for system tests every program of the workspace. The last one of the list is
+/// cargo, which runs the examples in the documentation.
+pub(super) fn build(selection: &Selection) -> Result<Vec<Program>> {
+    let rules = Rules::of(&output(&mut cargo(&[
+        "metadata",
+        "--no-deps",
+        "--format-version=1",
+        "--locked",
+    ]))?)?;
+    let step = Step::start("compiling the tests", None);
+    let messages = output(&mut build_command(selection))?;
+    let mut programs = parse(&messages, &rules)?;
+    step.done(&format!("{} programs", programs.len()));
+    programs.push(documentation(selection));
+    Ok(programs)
+}
+
+/// Both forms select packages with the same features, so that nothing is compiled twice for them.
+fn build_command(selection: &Selection) -> Command {
+    let mut command = cargo(&["build", "--tests", "--message-format=json-render-diagnostics"]);
+    command.args(packages(selection));
+    if !selection.unit {
+        command.arg("--bins"); // system tests start them
+    }
+    command
+}
+
+fn packages(selection: &Selection) -> Vec<&'static str> {
+    let mut arguments = vec!["--workspace", "--locked"];
+    if selection.unit {
+        arguments.extend(["--exclude", SYSTEM_TESTS]);
+    }
+    arguments
+}
+
+/// The examples in the documentation, which cargo compiles and runs.
+fn documentation(selection: &Selection) -> Program {
+    let cargo = cargo(&[]).get_program().into();
+    let arguments = ["test", "--doc", "--quiet", "--no-fail-fast"];
+    let arguments = arguments.into_iter().chain(packages(selection)).chain(["--"]);
+    Program {
+        name: "documentation".to_owned(),
+        command: [cargo].into_iter().chain(arguments.map(PathBuf::from)).collect(),
+        folder: root().to_owned(),
+        beside: Beside::Any,
+    }
+}
+
+/// What a command printed to standard output; an error has what it wrote to standard error.
+fn output(command: &mut Command) -> Result<String> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("can't run {command:?}"))?;
+    ensure!(
+        output.status.success(),
+        "{command:?} ended with {}:\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// By manifest and program, what may not run beside all others.
+#[derive(Debug, Default)]
+struct Rules(BTreeMap<(PathBuf, String), Beside>);
+
+impl Rules {
+    /// Reads what `cargo metadata` printed. A rule for a program that isn't there is an error.
+    fn of(metadata: &str) -> Result<Self> {
+        let metadata: Value = serde_json::from_str(metadata)?;
+        let mut rules = BTreeMap::new();
+        for package in metadata["packages"].as_array().into_iter().flatten() {
+            let manifest = text(package, "manifest_path")?;
+            let targets: Vec<&str> = package["targets"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|target| target["name"].as_str())
+                .collect();
+            for (kind, beside) in [("alone", Beside::None), ("node", Beside::NoOtherNode)] {
+                for name in package["metadata"]["tests"][kind].as_array().into_iter().flatten() {
+                    let name = name.as_str().context("the name of a test program is a text")?;
+                    ensure!(
+                        targets.contains(&name),
+                        "{manifest} has a rule for {name:?}, which it doesn't have"
+                    );
+                    rules.insert((PathBuf::from(manifest), name.to_owned()), beside);
+                }
+            }
+        }
+        Ok(Self(rules))
+    }
+}
+
+/// The test programs in the messages of `cargo build`.
+fn parse(messages: &str, rules: &Rules) -> Result<Vec<Program>> {
+    let mut programs = Vec::new();
+    for line in messages.lines() {
+        let message: Value = serde_json::from_str(line).context("cargo prints a JSON object a line")?;
+        let Some(executable) = message["executable"].as_str() else {
+            continue;
+        };
+        if message["profile"]["test"] != true {
+            continue;
+        }
+        let manifest = Path::new(text(&message, "manifest_path")?);
+        let folder = manifest.parent().context("a manifest is in a folder")?;
+        let target = text(&message["target"], "name")?;
+        let package = folder.file_name().unwrap_or_default().to_string_lossy();
+        let rule = rules.0.get(&(manifest.to_owned(), target.to_owned()));
+        programs.push(Program {
+            name: format!("{package}/{target}"),
+            command: vec![executable.into()],
+            folder: folder.to_owned(),
+            beside: rule.copied().unwrap_or(Beside::Any),
+        });
+    }
+    programs.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(programs)
+}
+
+fn text<'a>(object: &'a Value, field: &str) -> Result<&'a str> {
+    object[field].as_str().with_context(|| format!("cargo gives {field:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn arguments(selection: &Selection) -> Vec<String> {
+        let command = build_command(selection);
+        let arguments = command.get_args().map(|argument| argument.to_str().unwrap().to_owned());
+        arguments.collect()
+    }
+
+    fn metadata(rules: &Value) -> String {
+        json!({"packages": [{
+            "manifest_path": "/x/tests/Cargo.toml", "metadata": {"tests": rules},
+            "targets": [{"name": "hostile"}, {"name": "cluster"}, {"name": "docs"}],
+        }]})
+        .to_string()
+    }
+
+    fn artifact(name: &str, test: bool, executable: Option<&str>) -> String {
+        let message = json!({
+            "reason": "compiler-artifact", "manifest_path": "/x/tests/Cargo.toml", "target": {"name": name},
+            "profile": {"test": test}, "executable": executable,
+        });
+        format!("{message}\n")
+    }
+
+    #[test]
+    fn unit_tests_are_of_every_crate_but_the_one_of_system_tests() {
+        let unit = Selection {
+            unit: true,
+            ..Selection::default()
+        };
+        let excluded = ["--exclude".to_owned(), SYSTEM_TESTS.to_owned()];
+        assert!(arguments(&unit).contains(&"--workspace".to_owned()));
+        assert!(arguments(&unit).windows(2).any(|pair| pair == excluded));
+        assert!(!arguments(&Selection::default()).contains(&excluded[0]));
+        assert!(arguments(&Selection::default()).contains(&"--bins".to_owned()));
+    }
+
+    #[test]
+    fn the_programs_that_cargo_has_built_for_tests_are_found_with_their_rules() {
+        let rules = Rules::of(&metadata(&json!({"alone": ["hostile"], "node": ["cluster"]}))).unwrap();
+        let messages = [
+            artifact("docs", true, Some("/x/target/docs-1")),
+            artifact("tokenscope_tests", false, None),
+            artifact("demo", false, Some("/x/target/demo")),
+            artifact("hostile", true, Some("/x/target/hostile-2")),
+            artifact("cluster", true, Some("/x/target/cluster-3")),
+            "{\"reason\": \"build-finished\", \"success\": true}\n".to_owned(),
+        ];
+        let programs = parse(&messages.concat(), &rules).unwrap();
+        let found: Vec<_> = programs
+            .iter()
+            .map(|program| (program.name.as_str(), program.beside))
+            .collect();
+        let expected = [
+            ("tests/cluster", Beside::NoOtherNode),
+            ("tests/docs", Beside::Any),
+            ("tests/hostile", Beside::None),
+        ];
+        assert_eq!(found, expected);
+        assert_eq!(programs[1].folder, Path::new("/x/tests"));
+        assert_eq!(programs[1].command, [Path::new("/x/target/docs-1")]);
+    }
+
+    #[test]
+    fn a_rule_for_a_program_that_is_not_there_is_an_error() {
+        let error = Rules::of(&metadata(&json!({"alone": ["gone"]})))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("gone"), "{error}");
+    }
+
+    /// The suite and the clusters are what matters most to keep apart, so this fails if their rules are lost.
+    #[test]
+    fn the_hostile_suite_runs_alone_and_one_cluster_with_a_node_at_a_time() {
+        let manifest = std::fs::read_to_string(root().join(system_tests_folder()).join("Cargo.toml")).unwrap();
+        assert!(manifest.contains("alone = [\"hostile\"]"), "{manifest}");
+        assert!(
+            manifest.contains("node = [\"cluster\", \"cluster_lifecycle\", \"spiffe_cluster\"]"),
+            "{manifest}"
+        );
+    }
+
+    /// What finds and starts servers is in xtask and in the crate of system tests.
+    #[test]
+    fn no_crate_with_unit_tests_depends_on_what_starts_servers() {
+        let members = members();
+        assert!(members.contains(&"core".to_owned()) && members.len() > 8, "{members:?}");
+        for member in members.into_iter().filter(|member| *member != system_tests_folder()) {
+            let manifest = std::fs::read_to_string(root().join(&member).join("Cargo.toml")).unwrap();
+            let dependencies = &manifest[manifest.find("[dependencies]").unwrap()..];
+            for forbidden in ["tokenscope-xtask", SYSTEM_TESTS] {
+                assert!(!dependencies.contains(forbidden), "{member} depends on {forbidden}");
+            }
+        }
+    }
+
+    /// A program without tests has `test = false`, so that no second, empty one is linked. A test in it would never run.
+    #[test]
+    fn programs_that_are_not_tested_have_no_tests() {
+        let metadata = output(&mut cargo(&["metadata", "--no-deps", "--format-version=1", "--locked"])).unwrap();
+        let metadata: Value = serde_json::from_str(&metadata).unwrap();
+        let packages = metadata["packages"].as_array().unwrap();
+        let targets = packages
+            .iter()
+            .flat_map(|package| package["targets"].as_array().unwrap());
+        let untested: Vec<_> = targets.filter(|target| target["test"] == false).collect();
+        assert!(untested.len() > 5, "{untested:?}");
+        for target in untested {
+            let path = target["src_path"].as_str().unwrap();
+            let source = std::fs::read_to_string(path).unwrap();
+            assert!(
+                !source.contains("#[cfg(test)]") && !source.contains("#[test]"),
+                "{path} has tests that never run"
+            );
+        }
+    }
+
+    fn members() -> Vec<String> {
+        let workspace = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
+        let members = workspace
+            .lines()
+            .find_map(|line| line.strip_prefix("members = ["))
+            .unwrap();
+        let members = members.trim_end_matches(']').split(", ");
+        members.map(|member| member.trim_matches('"').to_owned()).collect()
+    }
+
+    fn system_tests_folder() -> String {
+        let is_it = |member: &String| {
+            let manifest = std::fs::read_to_string(root().join(member).join("Cargo.toml")).unwrap();
+            manifest.contains(&format!("name = \"{SYSTEM_TESTS}\""))
+        };
+        members().into_iter().find(is_it).unwrap()
+    }
+}

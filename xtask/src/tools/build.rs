@@ -1,0 +1,190 @@
+//! Builds a tool of its pinned source, and keeps how long that took.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::cache;
+use super::pin::Pin;
+use super::tool::Tool;
+use super::version::minor;
+use crate::progress::{Step, say};
+use crate::root;
+
+/// Held while one process builds; the kernel releases it however that process ends.
+pub(super) fn lock(path: &Path, tool: Tool) -> Result<File> {
+    let file = File::create(path).with_context(|| format!("can't write {}", path.display()))?;
+    if file.try_lock().is_err() {
+        let step = Step::start(
+            &format!("waiting for another process that builds {}", tool.name()),
+            None,
+        );
+        file.lock().with_context(|| format!("can't lock {}", path.display()))?;
+        step.done("");
+    }
+    Ok(file)
+}
+
+pub(super) fn build_go(tool: Tool, folder: &Path, version: &str) -> Result<()> {
+    let Pin {
+        source,
+        module,
+        package,
+        program,
+        ..
+    } = tool.pin();
+    let sources = root().join("tools").join(source);
+    let sources = sources.parent().context("a go.mod is in a folder")?;
+    let partial = beside(folder, &format!("{program}.partial"));
+    let mut flags = String::from("-s -w");
+    let mut needs_c = "0";
+    match tool {
+        Tool::KubeApiserver
+        | Tool::Kubectl
+        | Tool::KubeControllerManager
+        | Tool::KubeScheduler
+        | Tool::Kubelet
+        | Tool::KubeProxy => {
+            let (major, minor) = minor(version).with_context(|| format!("{version} is no version"))?;
+            let variable = "k8s.io/component-base/version";
+            flags = format!(
+                "{flags} -X {variable}.gitVersion=v{version} -X {variable}.gitMajor={major} -X {variable}.gitMinor={minor}"
+            );
+        }
+        Tool::Helm => flags = format!("{flags} -X {module}/internal/version.version=v{version}"),
+        Tool::Containerd | Tool::Ctr | Tool::ContainerdShim => {
+            flags = format!("{flags} -X {module}/version.Version=v{version}");
+        }
+        Tool::VersityGateway => flags = format!("{flags} -X main.Version=v{version}"),
+        Tool::SpireServer | Tool::SpireAgent | Tool::SpireOidcDiscoveryProvider => {
+            // Static, so that each is the only file of its image. The server's SQLite is C; the others are compiled the
+            // same way, because what they share is then compiled once.
+            flags = format!(
+                "{flags} -linkmode=external -extldflags=-static -X {module}/pkg/common/version.gittag={version}"
+            );
+            needs_c = "1";
+        }
+        Tool::Etcd | Tool::CoreDns | Tool::Boto3 => {} // carry their version in their source
+    }
+    let mut command = Command::new("go");
+    command
+        .current_dir(sources)
+        .env("CGO_ENABLED", needs_c)
+        .env_remove("GOOS") // a program for this machine, whatever else is being built
+        .env_remove("GOARCH")
+        .env_remove("GOWORK")
+        .args(["build", "-v", "-trimpath", "-mod=readonly", "-buildvcs=false"])
+        .arg(format!("-ldflags={flags}"))
+        .arg(format!("-tags={}", tool.tags()))
+        .arg("-o")
+        .arg(&partial)
+        .arg(package);
+    let missing = format!(
+        "{} {version} isn't installed and has to be built, and there is no Go. Install Go {} or newer \
+         (https://go.dev/doc/install), or name a program with {} or KUBEBUILDER_ASSETS",
+        tool.name(),
+        go_version(sources).unwrap_or_else(|| "1.26".to_owned()),
+        tool.variable(),
+    );
+    run_build(tool, version, &mut command, &missing)?;
+    fs::create_dir_all(folder)?;
+    fs::rename(&partial, folder.join(program))?;
+    Ok(())
+}
+
+/// The Go that the module asks for.
+fn go_version(sources: &Path) -> Option<String> {
+    let text = fs::read_to_string(sources.join("go.mod")).ok()?;
+    text.lines()
+        .find_map(|line| line.strip_prefix("go "))
+        .map(str::to_owned)
+}
+
+pub(super) fn build_python(folder: &Path, version: &str) -> Result<()> {
+    let partial = beside(folder, "partial");
+    if partial.exists() {
+        fs::remove_dir_all(&partial)?;
+    }
+    let missing = "boto3 needs Python 3 with its venv module (Debian: python3-venv), or name an interpreter that has \
+                   boto3 with TOKENSCOPE_BOTO3";
+    let made = Command::new("python3")
+        .args(["-m", "venv"])
+        .arg(&partial)
+        .output()
+        .context(missing)?;
+    ensure!(
+        made.status.success(),
+        "{missing}:\n{}",
+        String::from_utf8_lossy(&made.stdout)
+    );
+    let mut install = Command::new(partial.join("bin/python"));
+    install
+        .args([
+            "-m",
+            "pip",
+            "install",
+            "--disable-pip-version-check",
+            "--no-input",
+            "--require-hashes",
+            "-r",
+        ])
+        .arg(root().join("tools").join(Tool::Boto3.pin().source));
+    run_build(Tool::Boto3, version, &mut install, missing)?;
+    // The interpreter finds its packages by its own place, so the folder may move.
+    fs::rename(&partial, folder)?;
+    Ok(())
+}
+
+/// Runs a build with its progress, and keeps how long it took.
+fn run_build(tool: Tool, version: &str, command: &mut Command, missing: &str) -> Result<()> {
+    let durations = cache()?.join("durations.json");
+    let mut last = read_durations(&durations);
+    let expected = match last.get(tool.name()) {
+        Some(seconds) => format!("last time {seconds} s"),
+        None => format!("usually {}", tool.pin().usual),
+    };
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| missing.to_owned())?;
+    let step = Step::start(&format!("building {} {version}, once", tool.name()), Some(&expected));
+    let mut tail = VecDeque::new();
+    let mut packages = 0_u32;
+    for line in BufReader::new(child.stderr.take().context("standard error is piped")?).lines() {
+        let line = line?;
+        packages += 1;
+        step.detail(&format!("{packages} packages, {line}"));
+        tail.push_back(line);
+        if tail.len() > 20 {
+            tail.pop_front();
+        }
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        step.failed("");
+        for line in tail {
+            say(&format!("    {line}"));
+        }
+        bail!("building {} {version} ended with {status}: {command:?}", tool.name());
+    }
+    last.insert(tool.name().to_owned(), step.done("").as_secs().max(1));
+    // Only a figure to show the next time: what can't be kept is no failure.
+    let _ = fs::write(&durations, serde_json::json!(last).to_string());
+    Ok(())
+}
+
+fn read_durations(path: &Path) -> BTreeMap<String, u64> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    serde_json::from_str(&text).unwrap_or_default()
+}
+
+/// The sibling that has this added to its name.
+pub(super) fn beside(path: &Path, addition: &str) -> PathBuf {
+    PathBuf::from(format!("{}.{addition}", path.display()))
+}

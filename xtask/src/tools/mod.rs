@@ -1,0 +1,123 @@
+//! The real servers and clients that the tests and the demo run, and where they come from.
+//!
+//! Looked up in this order: `TOKENSCOPE_<TOOL>` (a path), `KUBEBUILDER_ASSETS` (a folder with kube-apiserver, etcd and
+//! kubectl), `PATH` (where the version fits the pinned one), and else built once with Go from the modules pinned in
+//! `tools/` into `$XDG_CACHE_HOME/tokenscope/tools/<name>-<version>/` (`~/.cache` without that variable).
+//! The pinned versions are those of `tools/*/go.mod` and `tools/python/requirements.txt`; they are written nowhere else.
+
+mod build;
+mod find;
+mod pin;
+mod tool;
+mod version;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context, Result};
+
+use self::build::{beside, build_go, build_python, lock};
+use self::find::{from_environment, from_path};
+pub use self::tool::Tool;
+
+/// Where a tool was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The environment variable of this name.
+    Variable(String),
+    /// A folder of PATH.
+    Path,
+    /// Built before from the pinned source.
+    Cache,
+    /// Built just now from the pinned source.
+    Built,
+}
+
+/// A tool that can be run.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// Which one.
+    pub tool: Tool,
+    /// What it says of itself, without a leading `v`.
+    pub version: String,
+    /// Where it was found.
+    pub origin: Origin,
+    /// The program.
+    pub path: PathBuf,
+}
+
+/// The program of a tool, built first where nothing fitting is installed. Blocks; building takes up to some minutes.
+///
+/// Fails if a variable names something that can't be run, or if building needs Go (or Python) and it is missing.
+pub fn resolve(tool: Tool) -> Result<PathBuf> {
+    locate(tool).map(|resolved| resolved.path)
+}
+
+/// As [`resolve`], with the version and where it came from. Found once in the life of a process.
+pub fn locate(tool: Tool) -> Result<Resolved> {
+    static FOUND: Mutex<BTreeMap<Tool, Resolved>> = Mutex::new(BTreeMap::new());
+    let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(resolved) = found.get(&tool) {
+        return Ok(resolved.clone());
+    }
+    let resolved = search(tool)?;
+    found.insert(tool, resolved.clone());
+    Ok(resolved)
+}
+
+fn search(tool: Tool) -> Result<Resolved> {
+    if let Some(found) = from_environment(tool)? {
+        return Ok(found);
+    }
+    if let Some(found) = from_path(tool)? {
+        return Ok(found);
+    }
+    let version = tool.pinned_version()?;
+    let folder = cache()?.join(format!("{}-{version}", tool.pin().folder_name));
+    let path = folder.join(tool.pin().program);
+    let resolved = |origin| Resolved {
+        tool,
+        version: version.clone(),
+        origin,
+        path: path.clone(),
+    };
+    if path.exists() {
+        return Ok(resolved(Origin::Cache));
+    }
+    fs::create_dir_all(cache()?)?;
+    let _lock = lock(&beside(&folder, "lock"), tool)?;
+    if path.exists() {
+        return Ok(resolved(Origin::Cache)); // the other process has built it meanwhile
+    }
+    match tool {
+        Tool::Boto3 => build_python(&folder, &version)?,
+        _ => build_go(tool, &folder, &version)?,
+    }
+    Ok(resolved(Origin::Built))
+}
+
+/// The folder that built tools are kept in; it need not exist yet.
+pub fn cache() -> Result<PathBuf> {
+    let caches = match std::env::var_os("XDG_CACHE_HOME") {
+        Some(folder) if Path::new(&folder).is_absolute() => PathBuf::from(folder),
+        _ => Path::new(&std::env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set")?).join(".cache"),
+    };
+    Ok(caches.join("tokenscope").join("tools"))
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Variable(name) => write!(formatter, "${name}"),
+            Self::Path => formatter.write_str("PATH"),
+            Self::Cache => formatter.write_str("built before"),
+            Self::Built => formatter.write_str("built now"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

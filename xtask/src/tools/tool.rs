@@ -1,0 +1,184 @@
+//! The tools, and where their pinned sources are.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::pin::Pin;
+use super::version::minor;
+use crate::root;
+
+/// The oldest kubectl taken from PATH: server-side apply with strict field validation is settled since long before it.
+const OLDEST_KUBECTL: (u32, u32) = (1, 30);
+
+/// A server or client that the tests and the demo run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tool {
+    /// The Kubernetes API server.
+    KubeApiserver,
+    /// Its store.
+    Etcd,
+    /// The command line client.
+    Kubectl,
+    /// Renders and checks the charts.
+    Helm,
+    /// A Python interpreter that can `import boto3`, the AWS SDK for Python.
+    Boto3,
+    /// Runs the built-in controllers: Deployments, ServiceAccounts, endpoints.
+    KubeControllerManager,
+    /// Gives pods their node.
+    KubeScheduler,
+    /// Runs the pods of a node.
+    Kubelet,
+    /// Makes Services reachable.
+    KubeProxy,
+    /// Holds images and containers for the kubelet.
+    Containerd,
+    /// Its client, which imports images.
+    Ctr,
+    /// What containerd starts for each pod.
+    ContainerdShim,
+    /// The cluster's DNS server, which runs as a pod.
+    CoreDns,
+    /// An S3, IAM and STS server, which runs in a cluster's network.
+    VersityGateway,
+    /// Gives workloads their SPIFFE identities: its server, which signs.
+    SpireServer,
+    /// Its agent, which looks who asks and serves the Workload API.
+    SpireAgent,
+    /// Publishes its keys as an OIDC issuer does.
+    SpireOidcDiscoveryProvider,
+}
+
+impl Tool {
+    /// What an API server without a node, and its clients, need; in the order in which they are built: what is needed
+    /// first comes first.
+    pub const BASIC: [Self; 5] = [Self::Etcd, Self::KubeApiserver, Self::Kubectl, Self::Helm, Self::Boto3];
+
+    /// What `cargo xtask cluster` runs.
+    pub const CLUSTER: [Self; 12] = [
+        Self::Etcd,
+        Self::KubeApiserver,
+        Self::Kubectl,
+        Self::Helm,
+        Self::KubeControllerManager,
+        Self::KubeScheduler,
+        Self::Kubelet,
+        Self::KubeProxy,
+        Self::Containerd,
+        Self::Ctr,
+        Self::ContainerdShim,
+        Self::CoreDns,
+    ];
+
+    /// What gives SPIFFE identities.
+    pub const SPIRE: [Self; 3] = [Self::SpireServer, Self::SpireAgent, Self::SpireOidcDiscoveryProvider];
+
+    /// Every tool.
+    pub const ALL: [Self; 17] = [
+        Self::Etcd,
+        Self::KubeApiserver,
+        Self::Kubectl,
+        Self::Helm,
+        Self::Boto3,
+        Self::KubeControllerManager,
+        Self::KubeScheduler,
+        Self::Kubelet,
+        Self::KubeProxy,
+        Self::Containerd,
+        Self::Ctr,
+        Self::ContainerdShim,
+        Self::CoreDns,
+        Self::VersityGateway,
+        Self::SpireServer,
+        Self::SpireAgent,
+        Self::SpireOidcDiscoveryProvider,
+    ];
+
+    /// Its usual name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::KubeApiserver => "kube-apiserver",
+            Self::Etcd => "etcd",
+            Self::Kubectl => "kubectl",
+            Self::Helm => "helm",
+            Self::Boto3 => "boto3",
+            Self::KubeControllerManager => "kube-controller-manager",
+            Self::KubeScheduler => "kube-scheduler",
+            Self::Kubelet => "kubelet",
+            Self::KubeProxy => "kube-proxy",
+            Self::Containerd => "containerd",
+            Self::Ctr => "ctr",
+            Self::ContainerdShim => "containerd-shim-runc-v2",
+            Self::CoreDns => "coredns",
+            Self::VersityGateway => "versitygw",
+            Self::SpireServer => "spire-server",
+            Self::SpireAgent => "spire-agent",
+            Self::SpireOidcDiscoveryProvider => "oidc-discovery-provider",
+        }
+    }
+
+    /// The environment variable that names the program to take.
+    pub fn variable(self) -> String {
+        format!("TOKENSCOPE_{}", self.name().to_uppercase().replace('-', "_"))
+    }
+
+    /// The version that `tools/` pins, without a leading `v`.
+    pub fn pinned_version(self) -> Result<String> {
+        let Pin { source, module, .. } = self.pin();
+        let file = root().join("tools").join(source);
+        let text = fs::read_to_string(&file).with_context(|| format!("can't read {}", file.display()))?;
+        let version = text.lines().find_map(|line| {
+            let line = line.trim();
+            let rest = line.strip_prefix("require ").unwrap_or(line).strip_prefix(module)?;
+            let version = rest.strip_prefix(" v").or_else(|| rest.strip_prefix("=="))?;
+            version.split_whitespace().next()
+        });
+        Ok(version
+            .with_context(|| format!("{} pins no version of {module}", file.display()))?
+            .to_owned())
+    }
+
+    /// Build tags: containerd without the snapshotters that need C libraries or file systems which nobody has here.
+    pub(super) fn tags(self) -> &'static str {
+        match self {
+            Self::Containerd | Self::Ctr | Self::ContainerdShim => "no_btrfs,no_devmapper,no_zfs",
+            _ => "",
+        }
+    }
+
+    /// The command that prints the version.
+    pub(super) fn version_command(self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        match self {
+            Self::KubeApiserver
+            | Self::Etcd
+            | Self::KubeControllerManager
+            | Self::KubeScheduler
+            | Self::Kubelet
+            | Self::KubeProxy
+            | Self::Containerd
+            | Self::Ctr
+            | Self::VersityGateway
+            | Self::SpireServer
+            | Self::SpireAgent
+            | Self::SpireOidcDiscoveryProvider => command.arg("--version"),
+            Self::ContainerdShim => command.arg("-v"),
+            Self::CoreDns => command.arg("-version"),
+            Self::Kubectl => command.args(["version", "--client"]),
+            Self::Helm => command.args(["version", "--template", "{{.Version}}"]),
+            Self::Boto3 => command.args(["-c", "import boto3; print(boto3.__version__)"]),
+        };
+        command
+    }
+
+    /// Whether something on PATH of this version behaves like the pinned one.
+    pub(super) fn accepts(self, found: &str, pinned: &str) -> bool {
+        match self {
+            Self::Kubectl => minor(found).is_some_and(|version| version >= OLDEST_KUBECTL && version.0 == 1),
+            _ => minor(found).is_some() && minor(found) == minor(pinned),
+        }
+    }
+}
