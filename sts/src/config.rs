@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use serde::Deserialize;
 
+use crate::context_provider::ContextProvider;
 use crate::names::{AssumableRole, is_account, is_partition};
 use crate::trust::IamTrustPolicy;
 
@@ -40,6 +41,9 @@ pub struct Provider {
     /// The partition of the account.
     #[serde(default = "default_partition")]
     pub partition: String,
+    /// `ContextProvider` as `CreateOpenIDConnectProvider` takes it, if its tokens carry trusted context.
+    #[serde(default)]
+    pub context_provider: Option<serde_json::Value>,
 }
 
 /// An IAM role.
@@ -77,6 +81,9 @@ pub enum StsConfigError {
     /// `add_role` or `add_provider` of one that is there already.
     #[error("EntityAlreadyExists: {0}")]
     EntityAlreadyExists(String),
+    /// A change of a provider that isn't there.
+    #[error("NoSuchEntity: {0}")]
+    NoSuchEntity(String),
 }
 
 impl StsConfigError {
@@ -86,6 +93,17 @@ impl StsConfigError {
             problem: problem.into(),
         }
     }
+}
+
+/// A provider that passed its checks.
+#[derive(Clone)]
+pub(crate) struct CheckedProvider {
+    pub(crate) url: String,
+    pub(crate) client_ids: Vec<String>,
+    pub(crate) account: String,
+    pub(crate) partition: String,
+    pub(crate) arn: String,
+    pub(crate) context: Option<ContextProvider>,
 }
 
 /// A role that passed its checks.
@@ -159,11 +177,28 @@ impl Provider {
         }
     }
 
+    pub(crate) fn checked(self) -> Result<CheckedProvider, StsConfigError> {
+        self.check()?;
+        Ok(CheckedProvider {
+            arn: self.arn(),
+            context: self.context_provider.as_ref().map(checked_context).transpose()?,
+            url: self.url,
+            client_ids: self.client_ids,
+            account: self.account,
+            partition: self.partition,
+        })
+    }
+
     /// The ARN that trust policies name as `Principal.Federated`.
     pub(crate) fn arn(&self) -> String {
         let path = self.url.strip_prefix("https://").unwrap_or(&self.url);
         format!("arn:{}:iam::{}:oidc-provider/{path}", self.partition, self.account)
     }
+}
+
+/// Checks a `ContextProvider` document.
+pub(crate) fn checked_context(document: &serde_json::Value) -> Result<ContextProvider, StsConfigError> {
+    ContextProvider::parse(document).map_err(|problem| StsConfigError::invalid("context_provider", problem))
 }
 
 /// Issuers on other addresses than loopback are never redirected: only a test's own server can stand in for one.
@@ -233,6 +268,7 @@ mod tests {
             client_ids: vec!["sts.amazonaws.com".into()],
             account: "111122223333".into(),
             partition: "aws".into(),
+            context_provider: None,
         }
     }
 

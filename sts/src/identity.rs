@@ -2,6 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::{Map, Value};
+
+use crate::context_provider::Propagated;
+
 /// What a verified token says of its bearer. Trust policies are decided by it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct WebIdentity {
@@ -10,7 +14,16 @@ pub(crate) struct WebIdentity {
     pub(crate) audience: String,
     /// `aud` as the token has it.
     pub(crate) original_audiences: Vec<String>,
+    /// `amr`.
+    pub(crate) authentication_methods: Vec<String>,
+    pub(crate) email: Option<String>,
+    /// Session tags by key.
     pub(crate) tags: BTreeMap<String, String>,
+    /// Those of `tags` that last when the session takes further roles.
     pub(crate) transitive_tag_keys: Vec<String>,
     pub(crate) source_identity: Option<String>,
+    /// All claims: a context provider may name any of them.
+    pub(crate) claims: Map<String, Value>,
+    /// What the context provider of the identity provider made of the claims; none without one.
+    pub(crate) propagated: Option<Propagated>,
 }

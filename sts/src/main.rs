@@ -27,7 +27,17 @@ const EXAMPLE: &str = r#"Example:
   tokenscope-sts --config sts.json --issuer-trust ca.crt --connect-to oidc.tokenscope.test=127.0.0.1:6443
   # in another shell, with the address it prints:
   AWS_ENDPOINT_URL_STS=http://127.0.0.1:PORT AWS_ROLE_ARN=arn:aws:iam::111122223333:role/orders \
-    AWS_WEB_IDENTITY_TOKEN_FILE=token AWS_REGION=eu-central-1 aws sts get-caller-identity"#;
+    AWS_WEB_IDENTITY_TOKEN_FILE=token AWS_REGION=eu-central-1 aws sts get-caller-identity
+
+A provider's "context_provider" takes the ContextProvider document of `aws iam update-open-id-connect-provider`.
+
+Not yet seen by AWS, judged here by the strict reading of its documentation and service models:
+  - trusted identity propagation (ContextProvider) as a whole, and its keys in trust policies
+  - the code and words of refused session tags and source identities, and that a missing sts:TagSession or
+    sts:SetSourceIdentity is named
+  - the percentage of PackedPolicySize and its limit
+  - the maximum age of a token, 24 hours by iat
+  - tokens with repeated or undocumented claims under https://aws.amazon.com/"#;
 
 /// A strict stand-in for AWS STS, for tests and demos on one machine.
 ///

@@ -79,6 +79,15 @@ pub(crate) struct AssumeRequest {
     pub(crate) duration: u32,
     /// Percent of the space for session policies, if there are any.
     pub(crate) packed_policy_size: Option<usize>,
+    pub(crate) session_policies: SessionPolicies,
+}
+
+/// The policies that narrow a session.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SessionPolicies {
+    pub(crate) inline: Option<Value>,
+    /// Whether there are managed ones besides. What they say is not known here.
+    pub(crate) managed: bool,
 }
 
 impl AssumeRequest {
@@ -88,7 +97,7 @@ impl AssumeRequest {
             problems: Vec::new(),
         };
         let role_arn = check.required(
-            "RoleArn",
+            "AssumableRole",
             "roleArn",
             &ParameterBounds::text(20, 2048, ARN_PATTERN, is_arn_character),
         );
@@ -125,9 +134,7 @@ impl AssumeRequest {
                 "ProviderId must not be specified for OpenID Connect ID tokens",
             ));
         }
-        if let Some(policy) = policy {
-            check_session_policy(policy)?;
-        }
+        let inline = policy.map(check_session_policy).transpose()?;
         let size = policy_arns
             .iter()
             .copied()
@@ -146,6 +153,10 @@ impl AssumeRequest {
             token: token.to_owned(),
             duration,
             packed_policy_size: (size > 0).then_some(percent),
+            session_policies: SessionPolicies {
+                inline,
+                managed: !policy_arns.is_empty(),
+            },
         })
     }
 }
@@ -295,7 +306,7 @@ impl<'a> Check<'a> {
     }
 }
 
-fn check_session_policy(policy: &str) -> Result<(), AwsError> {
+fn check_session_policy(policy: &str) -> Result<Value, AwsError> {
     let Ok(document) = serde_json::from_str::<Value>(policy) else {
         return Err(AwsError::malformed_policy("This policy contains invalid Json"));
     };
@@ -320,7 +331,7 @@ fn check_session_policy(policy: &str) -> Result<(), AwsError> {
             "Policy document should not specify a principal.",
         ));
     }
-    Ok(())
+    Ok(document)
 }
 
 fn is_arn_character(c: char) -> bool {

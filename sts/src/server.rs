@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{Provider, Role, StsConfig, StsConfigError, check_connect_to};
 use crate::issuer::Issuers;
+use crate::permissions::AssumedSession;
 use crate::state::{AwsAccount, TimeSource, system_clock};
 
 const MAX_CONNECTIONS: usize = 256;
@@ -140,6 +141,22 @@ impl Server {
     /// Registers an identity provider; a URL can be there once in an account.
     pub fn add_provider(&self, provider: Provider) -> Result<(), StsConfigError> {
         self.state.add_provider(provider)
+    }
+
+    /// Sets, changes or (by `None`) removes the context provider of an identity provider, at once for the next request, as
+    /// `UpdateOpenIDConnectProvider` does.
+    pub fn update_context_provider(
+        &self,
+        provider_arn: &str,
+        document: Option<&serde_json::Value>,
+    ) -> Result<(), StsConfigError> {
+        self.state.update_context_provider(provider_arn, document)
+    }
+
+    /// The session of an access key id, without its secrets. `None` when no session was issued under it or too many
+    /// others were since.
+    pub fn session(&self, access_key_id: &str) -> Option<AssumedSession> {
+        self.state.session(access_key_id)
     }
 
     /// Takes no more connections and waits up to 5 s for the requests in flight.

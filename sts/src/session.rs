@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::names::AssumableRole;
+use crate::principal::Principal;
 use crate::xml::AwsError;
 
 /// Sessions remembered; the oldest goes first. Expired ones stay until then, so that their use is answered with
@@ -23,7 +24,12 @@ pub(crate) struct Session {
     pub(crate) access_key_id: String,
     pub(crate) secret_access_key: String,
     pub(crate) token: String,
+    /// What policies compare `aws:TokenIssueTime` with; whole seconds.
+    pub(crate) issued: Timestamp,
     pub(crate) expires: Timestamp,
+    /// Who holds them.
+    pub(crate) principal: Principal,
+    pub(crate) role_arn: String,
     /// `arn:<partition>:sts::<account>:assumed-role/<role>/<session>`
     pub(crate) arn: String,
     /// `AROA…:<session>`
@@ -39,6 +45,7 @@ impl Session {
         session_name: &str,
         duration: u32,
         now: Timestamp,
+        principal: Principal,
     ) -> Result<Self, Unspecified> {
         // The id of a role is stable, as in AWS.
         let role_id = base32(&digest(&SHA256, role_arn.as_bytes()).as_ref()[..17]);
@@ -47,6 +54,9 @@ impl Session {
             access_key_id: format!("ASIA{}", base32(&random::<16>()?)),
             secret_access_key: STANDARD.encode(random::<30>()?),
             token: STANDARD.encode(random::<192>()?),
+            issued: now,
+            principal,
+            role_arn: role_arn.to_owned(),
             expires: now
                 .saturating_add(SignedDuration::from_secs(i64::from(duration)))
                 .unwrap_or(Timestamp::MAX),
@@ -118,7 +128,15 @@ mod tests {
     fn session(now: i64) -> Session {
         let arn = "arn:aws-cn:iam::111122223333:role/shop/orders";
         let now = Timestamp::from_second(now).unwrap();
-        Session::issue(arn, &AssumableRole::parse(arn).unwrap(), "pod-1", 900, now).unwrap()
+        Session::issue(
+            arn,
+            &AssumableRole::parse(arn).unwrap(),
+            "pod-1",
+            900,
+            now,
+            Principal::default(),
+        )
+        .unwrap()
     }
 
     #[test]

@@ -9,15 +9,21 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use jiff::Timestamp;
+use serde_json::Value;
 
-use crate::config::{CheckedRole, Provider, Role, StsConfigError};
+use crate::condition::Facts;
+use crate::config::{CheckedProvider, CheckedRole, Provider, Role, StsConfigError, checked_context};
+use crate::context_provider::Propagated;
 use crate::identity::WebIdentity;
 use crate::issuer::Issuers;
+use crate::packed_size::packed_policy_size;
+use crate::permissions::AssumedSession;
+use crate::principal::Principal;
 use crate::request::{Action, AssumeRequest, Parameters};
 use crate::session::{Session, Sessions, random};
 use crate::sigv4::{Authorization, Signed, hex};
 use crate::token;
-use crate::trust::{Facts, access_denied, authorize};
+use crate::trust::{access_denied, authorize};
 use crate::xml::{AwsError, answer, elements};
 
 /// A token of 20,000 characters and a policy, all percent-encoded, fit in.
@@ -38,7 +44,7 @@ pub(crate) struct AwsAccount {
     clock: TimeSource,
     issuers: Issuers,
     roles: Mutex<HashMap<String, Arc<CheckedRole>>>,
-    providers: Mutex<Vec<Arc<Provider>>>,
+    providers: Mutex<Vec<Arc<CheckedProvider>>>,
     sessions: Mutex<Sessions>,
 }
 
@@ -74,13 +80,34 @@ impl AwsAccount {
 
     /// Registers an identity provider; a URL can be there once in an account.
     pub(crate) fn add_provider(&self, provider: Provider) -> Result<(), StsConfigError> {
-        provider.check()?;
+        let provider = provider.checked()?;
         let mut providers = lock(&self.providers);
-        if providers.iter().any(|other| other.arn() == provider.arn()) {
-            return Err(StsConfigError::EntityAlreadyExists(provider.arn()));
+        if providers.iter().any(|other| other.arn == provider.arn) {
+            return Err(StsConfigError::EntityAlreadyExists(provider.arn));
         }
         providers.push(Arc::new(provider));
         Ok(())
+    }
+
+    /// Sets, changes or removes the context provider of a provider.
+    pub(crate) fn update_context_provider(&self, arn: &str, document: Option<&Value>) -> Result<(), StsConfigError> {
+        let context = document.map(checked_context).transpose()?;
+        let mut providers = lock(&self.providers);
+        let Some(provider) = providers.iter_mut().find(|provider| provider.arn == arn) else {
+            return Err(StsConfigError::NoSuchEntity(arn.to_owned()));
+        };
+        *provider = Arc::new(CheckedProvider {
+            context,
+            ..CheckedProvider::clone(provider)
+        });
+        Ok(())
+    }
+
+    /// The session of an access key id, for tests.
+    pub(crate) fn session(&self, access_key_id: &str) -> Option<AssumedSession> {
+        lock(&self.sessions)
+            .find(access_key_id)
+            .map(|session| AssumedSession::of(&session))
     }
 
     /// Answers a request, within a deadline.
@@ -173,16 +200,19 @@ impl AwsAccount {
             })?;
         let key = self.issuers.key(issuer, &unverified.key_id, (self.clock)()).await?;
         let now = (self.clock)();
-        let identity = token::verify(&unverified, &key, &provider.client_ids, now)?;
+        let mut identity = token::verify(&unverified, &key, &provider.client_ids, now)?;
+        let context = provider.context.as_ref();
+        identity.propagated = context
+            .map(|context| context.read(&identity.claims, issuer, &provider.arn))
+            .transpose()?;
 
         let role = lock(&self.roles)
             .get(&request.role_arn)
             .cloned()
             .ok_or_else(access_denied)?;
-        let provider_arn = provider.arn();
         authorize(
             &role.trust,
-            &provider_arn,
+            &provider.arn,
             &identity,
             &Facts::new(issuer, &identity, &request.session_name),
         )?;
@@ -191,16 +221,18 @@ impl AwsAccount {
             return Err(AwsError::validation(message));
         }
 
+        let packed = packed_policy_size(request.packed_policy_size, &identity.tags)?;
         let session = Session::issue(
             &request.role_arn,
             &request.role,
             &request.session_name,
             request.duration,
             now,
+            Principal::new(issuer, &provider.arn, &identity, request.session_policies.clone()),
         )
         .map_err(|_| AwsError::internal())?;
         tracing::info!(arn = session.arn, subject = identity.subject, expires = %session.expires, "role assumed");
-        let result = assumed(&session, &identity, &provider_arn, request.packed_policy_size);
+        let result = assumed(&session, &identity, &provider.arn, packed);
         lock(&self.sessions).add(Arc::new(session));
         Ok(result)
     }
@@ -255,10 +287,33 @@ fn assumed(session: &Session, identity: &WebIdentity, provider_arn: &str, packed
             .as_deref()
             .map(|source| ("SourceIdentity", source)),
     );
+    let context = identity.propagated.as_ref().map(propagated_context).unwrap_or_default();
     format!(
-        "<Credentials>{credentials}</Credentials><AssumedRoleUser>{user}</AssumedRoleUser>{}",
+        "<Credentials>{credentials}</Credentials><AssumedRoleUser>{user}</AssumedRoleUser>{}{context}",
         elements(&rest)
     )
+}
+
+/// `TrustedIdentityPropagationContext` as the query protocol writes structures and maps. Not yet seen by AWS.
+fn propagated_context(propagated: &Propagated) -> String {
+    let mut origin = vec![("Subject", propagated.subject.as_str())];
+    origin.extend(propagated.subject_type.as_deref().map(|kind| ("SubjectType", kind)));
+    origin.push(("Issuer", &propagated.issuer));
+    origin.push(("FederatedProviderArn", &propagated.provider_arn));
+    let mut xml = format!("<OriginIdentity>{}</OriginIdentity>", elements(&origin));
+    if !propagated.transaction.is_empty() {
+        let entries = propagated.transaction.iter().map(|(key, value)| {
+            let entry = elements(&[("key", key), ("value", value)]);
+            format!("<entry>{entry}</entry>")
+        });
+        let entries = entries.collect::<String>();
+        xml.extend([
+            "<TransactionContext><IdentityProvider>",
+            &entries,
+            "</IdentityProvider></TransactionContext>",
+        ]);
+    }
+    format!("<TrustedIdentityPropagationContext>{xml}</TrustedIdentityPropagationContext>")
 }
 
 /// In the form of a UUID. Without randomness it is all zeros: it only serves to find a request in a log.

@@ -20,6 +20,9 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+#[path = "exchange/own_issuer.rs"]
+mod own_issuer;
+
 const ISSUER: &str = "https://oidc.tokenscope.test/cluster";
 const ROLE: &str = "arn:aws:iam::111122223333:role/shop/orders";
 const START: i64 = 1_800_000_000;
@@ -171,6 +174,7 @@ fn config(issuer: &Issuer) -> StsConfig {
             client_ids: vec!["sts.amazonaws.com".into()],
             account: "111122223333".into(),
             partition: "aws".into(),
+            context_provider: None,
         }],
         roles: vec![role(ROLE, &json!("sts:AssumeRoleWithWebIdentity"))],
         issuer_trust_pem: issuer.trust_pem.clone(),
@@ -228,7 +232,7 @@ fn request(host: &str, headers: &str, body: &str) -> String {
 
 fn assume_form(role: &str, token: &str, more: &str) -> String {
     format!(
-        "Action=AssumeRoleWithWebIdentity&Version=2011-06-15&RoleArn={}&RoleSessionName=pod-1&WebIdentityToken={token}{more}",
+        "Action=AssumeRoleWithWebIdentity&Version=2011-06-15&AssumableRole={}&RoleSessionName=pod-1&WebIdentityToken={token}{more}",
         role.replace(':', "%3A").replace('/', "%2F")
     )
 }
@@ -372,8 +376,14 @@ async fn every_refusal_has_the_status_code_and_text_of_aws() {
             signer.token(&json!({"sub": "system:serviceaccount:bank:orders"})),
             denied,
         ),
-        (signer.token(&tags), denied),
-        (signer.token(&source), denied),
+        (
+            signer.token(&tags),
+            "403 AccessDenied: Not authorized to perform sts:TagSession",
+        ),
+        (
+            signer.token(&source),
+            "403 AccessDenied: Not authorized to perform sts:SetSourceIdentity",
+        ),
         (
             signer.token(&json!({"aud": "other"})),
             "400 InvalidIdentityToken: Incorrect token audience",
@@ -610,6 +620,7 @@ async fn what_it_is_configured_with_is_checked_when_it_is_added() {
         client_ids: Vec::new(),
         account: "111122223333".into(),
         partition: "aws".into(),
+        context_provider: None,
     };
     server.add_provider(provider()).unwrap();
     assert!(matches!(

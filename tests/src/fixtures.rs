@@ -300,6 +300,7 @@ pub async fn sts(control_plane: &ControlPlane, audiences: &[&str], roles: &[(&st
             client_ids: audiences.iter().map(ToString::to_string).collect(),
             account: ACCOUNT.to_owned(),
             partition: "aws".to_owned(),
+            context_provider: None,
         }],
         roles: roles
             .iter()

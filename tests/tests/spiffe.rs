@@ -58,6 +58,7 @@ async fn credentials(jwt_key_type: &'static str, algorithm: &str) {
             client_ids: vec!["sts.amazonaws.com".to_owned()],
             account: "111122223333".to_owned(),
             partition: "aws".to_owned(),
+            context_provider: None,
         }],
         roles: vec![Role {
             arn: ROLE.to_owned(),

@@ -1,7 +1,9 @@
 //! The web identity token: its form, its signature, its claims.
 
+mod claim;
 mod claims;
 mod keys;
+mod session_tags;
 #[cfg(test)]
 mod tests;
 
@@ -12,9 +14,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::identity::WebIdentity;
+use crate::strict_json;
 use crate::xml::AwsError;
 
-use claims::{check_claims, missing, text_claim};
+use claim::{missing, text_claim};
+use claims::check_claims;
 use keys::TokenAlgorithm;
 pub(crate) use keys::{Key, KeySet};
 
@@ -54,7 +58,7 @@ pub(crate) fn parse(token: &str) -> Result<Unverified<'_>, AwsError> {
     let (signed, signature) = token.rsplit_once('.').ok_or_else(no_jwt)?;
     let (header, claims) = signed.split_once('.').ok_or_else(no_jwt)?;
     let header: Header = serde_json::from_slice(&decode(header)?).map_err(|_| no_jwt())?;
-    let claims: Map<String, Value> = serde_json::from_slice(&decode(claims)?).map_err(|_| no_jwt())?;
+    let claims = strict_json::object(&decode(claims)?).map_err(|_| no_jwt())?;
     // AWS answers an algorithm outside its list (EdDSA, PS*, HS*, none) like something that is no JWT at all.
     let algorithm = TokenAlgorithm::parse(&header.alg)
         .filter(|_| header.crit.is_none())

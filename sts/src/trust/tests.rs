@@ -17,7 +17,7 @@ fn identity() -> WebIdentity {
 
 fn tagged() -> WebIdentity {
     WebIdentity {
-        tags: BTreeMap::from([("Team".into(), "blue".into())]),
+        tags: [("Team".to_owned(), "blue".to_owned())].into(),
         ..identity()
     }
 }
@@ -36,9 +36,16 @@ fn allowed(statements: &Value, identity: &WebIdentity) -> bool {
     match authorize(&policy, PROVIDER, identity, &facts) {
         Ok(()) => true,
         Err(error) => {
+            let missing = if !policy.allows(ASSUME_ROLE, PROVIDER, &facts) {
+                ASSUME_ROLE
+            } else if identity.source_identity.is_some() {
+                "sts:SetSourceIdentity"
+            } else {
+                "sts:TagSession"
+            };
             assert_eq!(
                 error.to_string(),
-                "AccessDenied: Not authorized to perform sts:AssumeRoleWithWebIdentity"
+                format!("AccessDenied: Not authorized to perform {missing}")
             );
             assert_eq!(error.status, 403);
             false

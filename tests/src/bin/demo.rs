@@ -217,6 +217,7 @@ async fn start_sts(control_plane: &ControlPlane, trust_policy: Value) -> Result<
             client_ids: vec!["sts.amazonaws.com".to_owned()],
             account: ACCOUNT.to_owned(),
             partition: "aws".to_owned(),
+            context_provider: None,
         }],
         roles: vec![Role {
             arn: ROLE.to_owned(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::super::claims::{FLAT_TAG, FLAT_TRANSITIVE, SOURCE_IDENTITY, TAGS};
+use super::super::session_tags::{FLAT_TAG, FLAT_TRANSITIVE, SOURCE_IDENTITY, TAGS};
 use super::*;
 
 #[test]
