@@ -8,9 +8,11 @@ pub mod annotations;
 mod arn;
 mod audience;
 pub mod bounds;
+pub mod claims;
 mod conflicts;
 mod decide;
 mod grant;
+mod issuer_subject;
 pub mod json;
 mod labels;
 pub mod lock;
@@ -32,15 +34,17 @@ mod trust_policy;
 
 pub use arn::{InvalidRoleArn, RoleArn};
 pub use audience::{Audience, InvalidAudience, InvalidTokenExpiration, TokenExpiration};
+pub use claims::Claims;
 pub use conflicts::{Conflicts, DefaultConflicts};
 pub use decide::{Decision, Granted, LeftAlone, Untouched, decide};
 pub use grant::{ContainerGrant, Grant, GrantRecord, RecordedGrant, SessionName, fingerprint};
+pub use issuer_subject::SubjectFormat;
 pub use labels::{Operator, Pairs, Requirement, Selector};
 pub use lock::{Lock, LockMode};
 pub use pattern::{Glob, InvalidRolePattern, RolePattern};
 pub use policy::{
-    AVAILABLE_SOURCES, Algorithm, Audiences, AwsSettings, Claims, ContainerFilter, InvalidPolicy, OnExpiry, Policy,
-    PolicyName, Roles, Standing, TokenSettings, TokenSource,
+    AVAILABLE_SOURCES, Algorithm, Audiences, AwsSettings, ContainerFilter, InvalidPolicy, OnExpiry, Policy, PolicyName,
+    Roles, Standing, TokenSettings, TokenSource,
 };
 pub use policy_set::PolicySet;
 pub use refusal::{Denied, Refusal};

@@ -1,11 +1,11 @@
 //! Policies as the rule sees them: parsed, complete, and with nothing of Kubernetes in them.
 
 use crate::{
-    Audience, Glob, InvalidSchedule, Pairs, Region, RoleArn, RolePattern, Schedule, Selector, Spiffe, Subject,
-    Template, TokenExpiration, refusal::bounded,
+    Audience, Claims, Glob, InvalidSchedule, Pairs, Region, RoleArn, RolePattern, Schedule, Selector, Spiffe, Subject,
+    SubjectFormat, Template, TokenExpiration, refusal::bounded,
 };
 use jiff::Timestamp;
-use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
+use std::{fmt, str::FromStr, sync::Arc};
 
 /// Which policy: a namespaced one or a cluster one. Namespaced ones come first in the order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -173,6 +173,8 @@ impl Audiences {
 pub struct TokenSettings {
     /// Who signs it.
     pub source: TokenSource,
+    /// What its subject names, where we sign.
+    pub subject_format: SubjectFormat,
     /// How long it is valid; a workload may ask for less. A SPIFFE provider decides that itself.
     pub expiration: TokenExpiration,
     /// Which identity it is of, where a SPIFFE provider signs it.
@@ -220,24 +222,6 @@ pub enum Algorithm {
     ES256,
     /// ECDSA on P-384.
     ES384,
-}
-
-/// What a token says beyond its subject. Values are templates.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Claims {
-    /// Session tags by key.
-    pub principal_tags: BTreeMap<Box<str>, Template>,
-    /// Keys of tags that persist through role chaining.
-    pub transitive_tag_keys: Vec<Box<str>>,
-    /// The source identity.
-    pub source_identity: Option<Template>,
-}
-
-impl Claims {
-    /// Whether it says nothing.
-    pub fn is_empty(&self) -> bool {
-        self.principal_tags.is_empty() && self.transitive_tag_keys.is_empty() && self.source_identity.is_none()
-    }
 }
 
 /// What the SDK in the container is told.

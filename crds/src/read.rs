@@ -25,7 +25,7 @@
 //! ```
 
 use crate::{
-    parse,
+    parse::selector,
     shape::SPEC,
     v1alpha1::{ClusterTokenScopePolicy, LabelSelector, PolicySpec, PolicyStatus, TokenScopePolicy},
 };
@@ -95,7 +95,7 @@ pub fn status(object: &DynamicObject) -> PolicyStatus {
 
 /// The selector that a field states, here or in an object of another API.
 pub fn selector(value: &Value, field: &str) -> Result<Selector, InvalidPolicy> {
-    parse::selector(&typed::<LabelSelector>(value, field)?, field)
+    selector::selector(&typed::<LabelSelector>(value, field)?, field)
 }
 
 fn policy(object: &DynamicObject, name: &PolicyName) -> Result<Policy, InvalidPolicy> {

@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::fmt::Write as _;
 
 /// docs/reference.md: every field of both kinds with its type, default and meaning, and every condition's reasons.
-pub fn reference() -> Result<String, CannotWriteYaml> {
+pub(crate) fn reference() -> Result<String, CannotWriteYaml> {
     let [namespaced, cluster] = values()?;
     let mut text = String::from(
         "<!-- Generated from the types in crds/src by `cargo xtask crds`. Changes here are lost. -->\n\n# Reference\n\n\
@@ -82,21 +82,6 @@ fn conditions(text: &mut String) {
             reason.condition_type(),
             reason.as_str(),
             reason.meaning()
-        );
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_committed_reference_is_what_the_types_say() {
-        let committed = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference.md")).unwrap();
-
-        assert!(
-            committed == reference().unwrap(),
-            "run `cargo xtask crds` and commit the result"
         );
     }
 }

@@ -6,7 +6,8 @@ use kube::core::{DynamicObject, ObjectList};
 use policies::{BAD, GOOD, longest, too_long};
 use serde_json::{Value, json};
 use tokenscope_core::{
-    Algorithm, Audience, Glob, InvalidPolicy, OnExpiry, Operator, Policy, PolicyName, TokenExpiration, TokenSource,
+    Algorithm, Audience, Glob, InvalidPolicy, OnExpiry, Operator, Policy, PolicyName, SubjectFormat, TokenExpiration,
+    TokenSource,
 };
 use tokenscope_crds::{
     read,
@@ -95,6 +96,7 @@ fn every_field_arrives() {
     assert_eq!(policy.token.source, TokenSource::Issuer);
     assert_eq!(policy.token.expiration, TokenExpiration::from_seconds(600).unwrap());
     assert_eq!(policy.token.algorithm, Algorithm::ES384);
+    assert_eq!(policy.token.subject_format, SubjectFormat::Policy);
     assert_eq!(
         policy.claims.principal_tags["Team"].as_str(),
         "${pod.labels['example.com/team']}"
@@ -104,6 +106,11 @@ fn every_field_arrives() {
         policy.claims.source_identity.unwrap().as_str(),
         "${namespace}.${serviceAccount}"
     );
+    assert_eq!(
+        policy.claims.context["team"].as_str(),
+        "${pod.labels['example.com/team']}"
+    );
+    assert_eq!(policy.claims.context["Stage_2"].as_str(), "a constant, (1)");
     assert_eq!(policy.aws.region.unwrap().as_str(), "eu-central-1");
     assert_eq!(policy.aws.sts_regional_endpoints, Some(true));
     assert_eq!(policy.aws.role_session_name.unwrap().as_str(), "${pod.name}");

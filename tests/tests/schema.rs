@@ -160,6 +160,7 @@ async fn the_spec_can_not_be_changed_through_the_status_nor_the_status_through_t
         "spec": {"disabled": true},
         "status": {
             "observedGeneration": 1, "generationObservedAt": "2026-11-22T08:00:00Z", "matchedPods": 12, "missedPods": 1,
+            "roles": "arn:aws:iam::111122223333:role/shop/* +1",
             "conditions": [{
                 "type": "Ready", "status": "False", "reason": "MissedPods", "message": "1 pod",
                 "lastTransitionTime": "2026-11-22T08:00:00Z",
@@ -178,7 +179,11 @@ async fn the_spec_can_not_be_changed_through_the_status_nor_the_status_through_t
             .find(|(column, _)| column == name)
             .map(|(_, value)| value.clone())
     };
-    ensure!(value("Role") == Some(json!(ROLE)), "{columns:?}");
+    ensure!(
+        value("Roles") == Some(json!("arn:aws:iam::111122223333:role/shop/* +1")),
+        "{columns:?}"
+    );
+    ensure!(value("Default") == Some(json!(ROLE)), "{columns:?}");
     ensure!(value("Source") == Some(json!("ServiceAccount")), "{columns:?}");
     ensure!(value("Matched") == Some(json!(12)), "{columns:?}");
     ensure!(value("Missed") == Some(json!(1)), "{columns:?}");
@@ -278,7 +283,7 @@ async fn start() -> Result<ControlPlane> {
         ..Options::default()
     })
     .await?;
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crds/yaml");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/tokenscope-crds/files");
     for file in fs::read_dir(folder)? {
         control_plane.apply_yaml(&fs::read_to_string(file?.path())?).await?;
     }

@@ -3,7 +3,8 @@
 use super::checks::{self, Against, RoleRequest};
 use crate::{
     Grant, InstanceMetadata, Policy, PolicyName, PolicySet, Refusal, Request, RoleArn, SessionName, Settings, Spiffe,
-    Standing, Template, TokenSource, Variable, Variables, annotations::AnnotationRequest, refusal::Refusals,
+    Standing, Template, TokenSource, Variable, Variables, annotations::AnnotationRequest, claims::fits_session_name,
+    refusal::Refusals,
 };
 use jiff::Timestamp;
 use std::{borrow::Cow, sync::Arc};
@@ -209,14 +210,6 @@ impl<'a> Candidates<'a> {
 
 /// The most bytes of a role session name (AssumeRoleWithWebIdentity).
 const MOST_SESSION_NAME: usize = 64;
-
-/// Whether STS takes it as a role session name: 2 to 64 of `[\w+=,.@-]` (AssumeRoleWithWebIdentity).
-fn fits_session_name(text: &str) -> bool {
-    (2..=MOST_SESSION_NAME).contains(&text.len())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"_+=,.@-".contains(&b))
-}
 
 impl Variables for Candidates<'_> {
     fn value(&self, variable: &Variable) -> Option<Cow<'_, str>> {

@@ -28,10 +28,11 @@ pub(crate) async fn update_status(
 
 /// A merge patch leaves alone what it does not mention (RFC 7386), so what is not there is mentioned as null.
 fn patch(uid: Option<&str>, status: &PolicyStatus) -> Result<Value, serde_json::Error> {
-    const FIELDS: [&str; 11] = [
+    const FIELDS: [&str; 12] = [
         "observedGeneration",
         "generationObservedAt",
         "conditions",
+        "roles",
         "matchedPods",
         "injectedPods",
         "missedPods",
@@ -56,7 +57,7 @@ mod tests {
     use jiff::Timestamp;
     use tokenscope_crds::{
         conditions::{Reason, condition},
-        v1alpha1::TrustPolicy,
+        v1alpha1::TrustPolicyStatus,
     };
 
     #[test]
@@ -71,6 +72,7 @@ mod tests {
                 Timestamp::UNIX_EPOCH,
             )),
             conditions: vec![condition(Reason::Valid, "", None, Timestamp::UNIX_EPOCH)],
+            roles: Some("r".into()),
             matched_pods: Some(1),
             injected_pods: Some(1),
             missed_pods: Some(0),
@@ -78,7 +80,7 @@ mod tests {
             ungranted_token_pods: Some(1),
             ungranted_token_pod_names: vec!["a".into()],
             locked_token_csi_drivers: vec!["b".into()],
-            trust_policies: vec![TrustPolicy::default()],
+            trust_policies: vec![TrustPolicyStatus::default()],
         };
         let full = serde_json::to_value(full).unwrap();
         let all: Vec<&String> = full.as_object().unwrap().keys().collect();

@@ -329,6 +329,7 @@ pub fn policy(name: &str) -> Policy {
         audiences: Audiences::default(),
         token: TokenSettings {
             source: TokenSource::ServiceAccount,
+            subject_format: SubjectFormat::ServiceAccount,
             expiration: TokenExpiration::HOUR,
             algorithm: Algorithm::RS256,
             spiffe: Spiffe::default(),
