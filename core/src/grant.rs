@@ -2,7 +2,8 @@
 
 use crate::bounds::MOST_RECORD_BYTES;
 use crate::{
-    Audience, Hint, Pairs, PolicyName, Region, RoleArn, Spiffe, SpiffeId, TokenExpiration, TokenSource, TrustDomain,
+    Audience, Hint, Pairs, PolicyName, Region, RoleArn, Spiffe, SpiffeId, TokenClaims, TokenExpiration, TokenSource,
+    TrustDomain,
 };
 use serde::{Deserialize, Serialize};
 use std::{borrow::Cow, fmt};
@@ -20,6 +21,9 @@ pub struct Grant {
     pub expiration: TokenExpiration,
     /// Which identity the token is of, where a SPIFFE provider signs it.
     pub spiffe: Spiffe,
+    /// What the token must say, where our issuer signs it. It is no part of the fingerprint: the issuer reads the policy anew
+    /// for each token.
+    pub claims: Option<TokenClaims>,
     /// `AWS_REGION` and `AWS_DEFAULT_REGION`.
     pub region: Option<Region>,
     /// Whether `AWS_STS_REGIONAL_ENDPOINTS` is `regional`.

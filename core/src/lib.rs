@@ -7,6 +7,7 @@
 pub mod annotations;
 mod arn;
 mod audience;
+mod boundary;
 pub mod bounds;
 pub mod claims;
 mod conflicts;
@@ -29,22 +30,24 @@ mod spiffe;
 mod subject;
 mod template;
 pub mod text;
+mod token_claims;
 pub mod trial_review;
 mod trust_policy;
 
 pub use arn::{InvalidRoleArn, RoleArn};
 pub use audience::{Audience, InvalidAudience, InvalidTokenExpiration, TokenExpiration};
-pub use claims::Claims;
+pub use boundary::{Boundary, OutsideBoundary};
+pub use claims::{Claims, ClaimsError, FilledClaims, WorkloadFacts};
 pub use conflicts::{Conflicts, DefaultConflicts};
 pub use decide::{Decision, Granted, LeftAlone, Untouched, decide};
 pub use grant::{ContainerGrant, Grant, GrantRecord, RecordedGrant, SessionName, fingerprint};
-pub use issuer_subject::SubjectFormat;
+pub use issuer_subject::{ClusterName, InvalidClusterName, MOST_SUBJECT, issuer_subject};
 pub use labels::{Operator, Pairs, Requirement, Selector};
 pub use lock::{Lock, LockMode};
 pub use pattern::{Glob, InvalidRolePattern, RolePattern};
 pub use policy::{
-    AVAILABLE_SOURCES, Algorithm, Audiences, AwsSettings, ContainerFilter, InvalidPolicy, OnExpiry, Policy, PolicyName,
-    Roles, Standing, TokenSettings, TokenSource,
+    Algorithm, Audiences, AwsSettings, ContainerFilter, InvalidPolicy, OnExpiry, Policy, PolicyName, Roles, Standing,
+    SubjectFormat, TokenSettings, TokenSource,
 };
 pub use policy_set::PolicySet;
 pub use refusal::{Denied, Refusal};
@@ -55,4 +58,5 @@ pub use sidecar::{Sidecar, WorkloadApi};
 pub use spiffe::{Hint, InvalidSpiffe, Spiffe, SpiffeId, TrustDomain};
 pub use subject::Subject;
 pub use template::{InvalidTemplate, Template, Unrendered, Variable, Variables};
+pub use token_claims::TokenClaims;
 pub use trust_policy::{TrustPolicy, trust_policy};

@@ -2,7 +2,7 @@
 
 use crate::{
     Audience, Claims, Glob, InvalidSchedule, Pairs, Region, RoleArn, RolePattern, Schedule, Selector, Spiffe, Subject,
-    SubjectFormat, Template, TokenExpiration, refusal::bounded,
+    Template, TokenExpiration, refusal::bounded,
 };
 use jiff::Timestamp;
 use std::{fmt, str::FromStr, sync::Arc};
@@ -98,6 +98,8 @@ impl FromStr for PolicyName {
 pub struct Policy {
     /// Which one it is.
     pub name: PolicyName,
+    /// The UID of its object, where it is known.
+    pub uid: Option<Arc<str>>,
     /// Which namespaces a cluster policy is about; a namespaced policy is about its own.
     pub namespace_selector: Selector,
     /// Any may match; none = no pod is meant.
@@ -109,7 +111,7 @@ pub struct Policy {
     /// What kind of token.
     pub token: TokenSettings,
     /// What the token says beyond its subject; only the issuer can sign that.
-    pub claims: Claims,
+    pub claims: Arc<Claims>,
     /// What the SDK is told.
     pub aws: AwsSettings,
     /// Which containers.
@@ -194,9 +196,6 @@ pub enum TokenSource {
     Issuer,
 }
 
-/// The sources that this version can inject.
-pub const AVAILABLE_SOURCES: &[TokenSource] = &[TokenSource::ServiceAccount, TokenSource::Spiffe];
-
 impl TokenSource {
     /// The word in the API.
     pub fn as_str(self) -> &'static str {
@@ -206,11 +205,16 @@ impl TokenSource {
             Self::Issuer => "Issuer",
         }
     }
+}
 
-    /// Whether this version can inject it.
-    pub fn is_available(self) -> bool {
-        AVAILABLE_SOURCES.contains(&self)
-    }
+/// What the subject of an issuer's token names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum SubjectFormat {
+    /// Namespace and service account, as in the cluster's own tokens.
+    #[default]
+    ServiceAccount,
+    /// The policy too, so that AWS can demand a certain one.
+    Policy,
 }
 
 /// Signature algorithms that AWS accepts and our issuer offers.

@@ -1,9 +1,28 @@
-//! Texts that are cut where a character ends.
+//! Texts for messages: cut where a character ends, and lists of which the first few are shown.
+
+use std::fmt;
 
 /// The longest start of a text that has at most `most` bytes.
 pub fn up_to(text: &str, most: usize) -> &str {
     let end = (0..=most.min(text.len())).rev().find(|&at| text.is_char_boundary(at));
     &text[..end.unwrap_or_default()]
+}
+
+/// The first few of many things, for a message.
+pub(crate) fn some_of<T: fmt::Display>(things: &[T]) -> Box<str> {
+    const MOST: usize = 5;
+    let mut text = String::new();
+    for (index, thing) in things.iter().take(MOST).enumerate() {
+        if index > 0 {
+            text.push_str(", ");
+        }
+        text.push_str(&thing.to_string());
+    }
+    match things.len() {
+        0 => "none".into(),
+        n if n > MOST => format!("{text} and {} more", n - MOST).into(),
+        _ => text.into(),
+    }
 }
 
 #[cfg(test)]

@@ -115,7 +115,8 @@ fn policy(object: &DynamicObject, name: &PolicyName) -> Result<Policy, InvalidPo
         }
         _ => Selector::default(),
     };
-    typed::<PolicySpec>(spec, "spec")?.policy(name.clone(), namespace_selector)
+    let uid = object.metadata.uid.as_deref();
+    typed::<PolicySpec>(spec, "spec")?.policy(name.clone(), uid, namespace_selector)
 }
 
 fn typed<T: DeserializeOwned>(value: &Value, field: &str) -> Result<T, InvalidPolicy> {

@@ -103,7 +103,7 @@ fn every_field_arrives() {
     );
     assert_eq!(*policy.claims.transitive_tag_keys, ["Team".into()]);
     assert_eq!(
-        policy.claims.source_identity.unwrap().as_str(),
+        policy.claims.source_identity.as_ref().unwrap().as_str(),
         "${namespace}.${serviceAccount}"
     );
     assert_eq!(

@@ -23,8 +23,11 @@ impl TokenScopePolicy {
     pub fn policy(&self) -> Result<Policy, InvalidPolicy> {
         let namespace = self.metadata.namespace.as_deref().unwrap_or_default();
         let name = self.metadata.name.as_deref().unwrap_or_default();
-        self.spec
-            .policy(PolicyName::namespaced(namespace, name), Selector::default())
+        self.spec.policy(
+            PolicyName::namespaced(namespace, name),
+            self.metadata.uid.as_deref(),
+            Selector::default(),
+        )
     }
 }
 
@@ -34,17 +37,24 @@ impl ClusterTokenScopePolicy {
         let name = self.metadata.name.as_deref().unwrap_or_default();
         self.spec.policy.policy(
             PolicyName::cluster(name),
+            self.metadata.uid.as_deref(),
             selector::selector(&self.spec.namespace_selector, "spec.namespaceSelector")?,
         )
     }
 }
 
 impl PolicySpec {
-    /// The policy of this name that this spec states. `namespace_selector` counts for a cluster policy only.
-    pub(crate) fn policy(&self, name: PolicyName, namespace_selector: Selector) -> Result<Policy, InvalidPolicy> {
+    /// The policy of this name and UID that this spec states. `namespace_selector` counts for a cluster policy only.
+    pub(crate) fn policy(
+        &self,
+        name: PolicyName,
+        uid: Option<&str>,
+        namespace_selector: Selector,
+    ) -> Result<Policy, InvalidPolicy> {
         let subjects = self.subjects.iter().enumerate();
         Ok(Policy {
             name,
+            uid: uid.map(Into::into),
             namespace_selector,
             subjects: subjects
                 .map(|(index, item)| subject(item, &format!("spec.subjects[{index}]")))
@@ -52,7 +62,7 @@ impl PolicySpec {
             roles: roles(&self.roles)?,
             audiences: audiences(&self.audiences)?,
             token: token::token(&self.token)?,
-            claims: claims::claims(&self.claims, self.token.source)?,
+            claims: claims::claims(&self.claims, self.token.source)?.into(),
             aws: aws::aws(&self.aws)?,
             containers: containers(&self.containers)?,
             disabled: self.disabled,

@@ -34,6 +34,8 @@ pub(crate) struct PolicyFacts<'a> {
     pub(crate) compared: bool,
     /// The cluster's issuer.
     pub(crate) issuer: &'a Issuer,
+    /// Whether the installation can give pods tokens of the policy's source.
+    pub(crate) has_source: bool,
     /// The SPIFFE provider's.
     pub(crate) spiffe_issuer: Option<&'a str>,
     /// The audience where the policy names none.
@@ -96,6 +98,7 @@ impl Index {
             conflicts: conflicts.collect(),
             compared: object.compared,
             issuer: self.issuer.as_ref().unwrap_or(&Issuer::Unknown),
+            has_source: policy.is_ok_and(|policy| settings.has_source(policy.token.source)),
             spiffe_issuer: spiffe_issuer.as_deref(),
             default_audience: &settings.default_audience,
             evicts_expired: *evicts_expired,

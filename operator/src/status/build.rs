@@ -118,7 +118,7 @@ fn eviction_note(facts: &PolicyFacts<'_>) -> Option<String> {
 fn accepted(facts: &PolicyFacts<'_>) -> (Reason, String) {
     match facts.policy {
         Err(invalid) => (Reason::Invalid, invalid.to_string()),
-        Ok(policy) if !policy.token.source.is_available() => (
+        Ok(policy) if !facts.has_source => (
             Reason::SourceNotAvailable,
             format!(
                 "spec.token.source: {} is not available in this version, so pods that ask for its roles are refused; ServiceAccount and SPIFFE are available",

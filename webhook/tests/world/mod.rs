@@ -320,6 +320,7 @@ fn decoded(patch: &str) -> Vec<Value> {
 pub fn policy(name: &str) -> Policy {
     Policy {
         name: PolicyName::namespaced("shop", name),
+        uid: None,
         namespace_selector: Selector::default(),
         subjects: vec![Subject::default()],
         roles: Roles {
@@ -334,7 +335,7 @@ pub fn policy(name: &str) -> Policy {
             algorithm: Algorithm::RS256,
             spiffe: Spiffe::default(),
         },
-        claims: Claims::default(),
+        claims: Arc::default(),
         aws: AwsSettings::default(),
         containers: ContainerFilter::default(),
         disabled: false,

@@ -1,5 +1,9 @@
 //! What a token of tokenscope's issuer says about a pod beyond its subject, and AWS's rules for it.
 
+mod fill;
+
+pub use fill::{ClaimsError, FilledClaims, WorkloadFacts};
+
 use crate::Template;
 use std::collections::BTreeMap;
 
