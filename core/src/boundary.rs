@@ -142,13 +142,11 @@ impl Boundary {
     ) -> Option<OutsideBoundary> {
         let (key, template) = own.iter().find(|(key, template)| most.get(*key) != Some(*template))?;
         let field = format!("spec.claims.{name}[{key}]");
-        Some(match most.get(key) {
-            Some(allowed) => self.beyond(&field, template, allowed.as_str()),
-            None => {
-                let keys: Vec<_> = most.keys().collect();
-                self.beyond(&field, &"set", &format!("only the keys {}", some_of(&keys)))
-            }
-        })
+        if let Some(allowed) = most.get(key) {
+            return Some(self.beyond(&field, template, allowed.as_str()));
+        }
+        let keys: Vec<_> = most.keys().collect();
+        Some(self.beyond(&field, &"set", &format!("only the keys {}", some_of(&keys))))
     }
 
     fn beyond(&self, field: &str, value: &(impl fmt::Display + ?Sized), allowed: &str) -> OutsideBoundary {

@@ -11,8 +11,14 @@ use std::{
 pub struct PolicySet {
     namespaced: HashMap<Arc<str>, Arc<Vec<Entry>>>,
     cluster: Arc<Vec<Entry>>,
-    /// By name, with the reason where one can't be used.
-    boundaries: Arc<BTreeMap<Box<str>, Result<Arc<Boundary>, Arc<str>>>>,
+    /// By name.
+    boundaries: Arc<BTreeMap<Box<str>, BoundaryEntry>>,
+}
+
+#[derive(Clone, Debug)]
+enum BoundaryEntry {
+    Valid(Arc<Boundary>),
+    Invalid(Arc<str>),
 }
 
 #[derive(Clone, Debug)]
@@ -55,14 +61,14 @@ impl PolicySet {
 
     /// Adds a boundary, or replaces the one of its name.
     pub fn insert_boundary(&mut self, boundary: Arc<Boundary>) {
-        Arc::make_mut(&mut self.boundaries).insert(boundary.name.clone(), Ok(boundary));
+        Arc::make_mut(&mut self.boundaries).insert(boundary.name.clone(), BoundaryEntry::Valid(boundary));
     }
 
     /// Notes that there is a boundary of this name that can't be used, and why: nobody knows what it allows and where, so no
     /// policy of a namespace grants anything. Of the reason 1 KiB is kept.
     pub fn insert_invalid_boundary(&mut self, name: &str, why: &str) {
         let why = bounded(why.to_owned(), 1024).into();
-        Arc::make_mut(&mut self.boundaries).insert(name.into(), Err(why));
+        Arc::make_mut(&mut self.boundaries).insert(name.into(), BoundaryEntry::Invalid(why));
     }
 
     /// Removes the boundary of this name.
@@ -81,9 +87,11 @@ impl PolicySet {
             return None;
         }
         self.boundaries.iter().find_map(|(name, boundary)| match boundary {
-            Ok(boundary) if boundary.namespace_selector.matches(namespace_labels) => boundary.outside(policy),
-            Ok(_) => None,
-            Err(why) => Some(OutsideBoundary::Unusable {
+            BoundaryEntry::Valid(boundary) if boundary.namespace_selector.matches(namespace_labels) => {
+                boundary.outside(policy)
+            }
+            BoundaryEntry::Valid(_) => None,
+            BoundaryEntry::Invalid(why) => Some(OutsideBoundary::Unusable {
                 boundary: name.clone(),
                 why: (**why).into(),
             }),

@@ -1,12 +1,11 @@
-//! What `kubectl get` prints of a policy of either kind.
+//! What `kubectl get` prints of policies and boundaries.
 
 use serde_json::{Value, json};
 
-/// The columns, as a definition has them.
+/// The columns of policies of either kind, as a definition has them.
 ///
 /// `CustomResource` would take them as attributes of each kind, and so twice.
-pub(crate) fn columns() -> Value {
-    let column = |name, kind, path, description| json!({"name": name, "type": kind, "jsonPath": path, "description": description});
+pub(crate) fn of_policies() -> Value {
     let wide = |mut column: Value| {
         column["priority"] = json!(1);
         column
@@ -49,6 +48,34 @@ pub(crate) fn columns() -> Value {
             ".status.conditions[?(@.type==\"Ready\")].status",
             "whether there is nothing for a person to do"
         ),
-        {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+        age(),
     ])
+}
+
+/// The columns of boundaries.
+pub(crate) fn of_boundaries() -> Value {
+    json!([
+        column("Roles", "string", ".spec.roles", "the roles that policies may allow"),
+        column(
+            "Sources",
+            "string",
+            ".spec.sources",
+            "who may sign tokens; none: anybody"
+        ),
+        column(
+            "Seconds",
+            "integer",
+            ".spec.maxExpirationSeconds",
+            "the longest lifetime of tokens"
+        ),
+        age(),
+    ])
+}
+
+fn column(name: &str, kind: &str, path: &str, description: &str) -> Value {
+    json!({"name": name, "type": kind, "jsonPath": path, "description": description})
+}
+
+fn age() -> Value {
+    json!({"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"})
 }

@@ -1,8 +1,8 @@
 //! The custom resource definitions, and the files that are generated from the types.
 
-use crate::columns::columns;
+use crate::columns;
 use crate::reference::reference;
-use crate::v1alpha1::{ClusterTokenScopePolicy, TokenScopePolicy};
+use crate::v1alpha1::{ClusterTokenScopePolicy, TokenScopeBoundary, TokenScopePolicy};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 use serde_json::Value;
@@ -12,14 +12,14 @@ pub const FOLDER: &str = "charts/tokenscope-crds/files";
 /// The document about them, from the root of the checkout.
 const REFERENCE: &str = "docs/reference.md";
 
-/// Both definitions, as they are installed.
+/// The definitions of policies of a namespace, of the cluster and of boundaries, as they are installed.
 ///
 /// They differ from what `CustomResourceExt::crd` gives in that no field is nullable: a field that says nothing is left
 /// out, and the rules need not ask for null.
-pub fn definitions() -> Result<[CustomResourceDefinition; 2], CannotWriteYaml> {
-    let [namespaced, cluster] = values()?;
+pub fn definitions() -> Result<[CustomResourceDefinition; 3], CannotWriteYaml> {
+    let [namespaced, cluster, boundary] = values()?;
     let typed = |value| serde_json::from_value(value).map_err(CannotWriteYaml::Schema);
-    Ok([typed(namespaced)?, typed(cluster)?])
+    Ok([typed(namespaced)?, typed(cluster)?, typed(boundary)?])
 }
 
 /// Every generated file: its path from the root of the checkout and what it holds, the same on every run.
@@ -43,15 +43,19 @@ pub enum CannotWriteYaml {
     Yaml(#[source] serde_saphyr::ser::Error),
 }
 
-/// Both definitions as plain values, tidied and with their columns.
-pub(crate) fn values() -> Result<[Value; 2], CannotWriteYaml> {
-    let value = |definition: CustomResourceDefinition| {
+/// The definitions as plain values, tidied and with their columns.
+pub(crate) fn values() -> Result<[Value; 3], CannotWriteYaml> {
+    let value = |definition: CustomResourceDefinition, columns: Value| {
         let mut value = serde_json::to_value(definition).map_err(CannotWriteYaml::Schema)?;
         tidy(&mut value);
-        value["spec"]["versions"][0]["additionalPrinterColumns"] = columns();
+        value["spec"]["versions"][0]["additionalPrinterColumns"] = columns;
         Ok(value)
     };
-    Ok([value(TokenScopePolicy::crd())?, value(ClusterTokenScopePolicy::crd())?])
+    Ok([
+        value(TokenScopePolicy::crd(), columns::of_policies())?,
+        value(ClusterTokenScopePolicy::crd(), columns::of_policies())?,
+        value(TokenScopeBoundary::crd(), columns::of_boundaries())?,
+    ])
 }
 
 /// Takes out null as a value, joins the lines of descriptions (`kubectl explain` breaks them itself), and writes whole
@@ -141,7 +145,7 @@ mod tests {
 
     #[test]
     fn both_kinds_say_the_same_but_for_the_namespace_selector() {
-        let [namespaced, cluster] = values().unwrap().map(|definition| {
+        let [namespaced, cluster, _] = values().unwrap().map(|definition| {
             let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
             let mut spec = schema["properties"]["spec"].clone();
             let selector = spec["properties"].as_object_mut().unwrap().remove("namespaceSelector");

@@ -5,6 +5,9 @@ pub(crate) const DEFAULT_ROLE: &str =
     "should be one of the roles in roles.allowed: add it there, or a pattern that covers it";
 pub(crate) const DEFAULT_AUDIENCE: &str = "should be one of audiences.allowed: add it there";
 
+pub(crate) const BOUNDARY_ROLES: &str =
+    "should have at least one role or pattern: without them the boundary allows nothing";
+
 pub(crate) const ALGORITHM_WITHOUT_ISSUER: &str =
     "should be left out unless token.source is Issuer: other sources choose their algorithm themselves";
 pub(crate) const SUBJECT_WITHOUT_ISSUER: &str =

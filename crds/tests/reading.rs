@@ -211,7 +211,7 @@ fn a_malformed_object_is_an_error_of_its_own_and_the_list_goes_on() {
 
 #[test]
 fn a_list_in_place_of_any_object_of_the_schema_is_refused_by_its_path() {
-    let [_, cluster] = tokenscope_crds::definitions().unwrap();
+    let [_, cluster, _] = tokenscope_crds::definitions().unwrap();
     let definition = serde_json::to_value(cluster).unwrap();
     let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
     let mut tried = 0;

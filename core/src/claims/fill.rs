@@ -146,8 +146,8 @@ impl Claims {
     fn transitive_keys(&self) -> Result<Vec<Box<str>>, ClaimsError> {
         const FIELD: &str = "spec.claims.transitiveTagKeys";
         at_most(FIELD, self.transitive_tag_keys.len(), MOST_TAGS)?;
-        let is_tag = |key: &&Box<str>| self.principal_tags.contains_key(*key);
-        match self.transitive_tag_keys.iter().find(|key| !is_tag(key)) {
+        let mut keys = self.transitive_tag_keys.iter();
+        match keys.find(|key| !self.principal_tags.contains_key(*key)) {
             None => Ok(self.transitive_tag_keys.clone()),
             Some(key) => Err(wrong_key(FIELD, key, "should be a key of spec.claims.principalTags")),
         }

@@ -4,6 +4,7 @@
 //! passes is never checked again.
 
 mod aws;
+mod boundary;
 mod claims;
 pub(crate) mod selector;
 mod token;

@@ -18,11 +18,7 @@ pub(super) fn token(token: &TokenSpec) -> Result<core::TokenSettings, InvalidPol
         return Err(invalid("spec.token.subjectFormat", messages::SUBJECT_WITHOUT_ISSUER));
     }
     Ok(core::TokenSettings {
-        source: match token.source {
-            SourceSpec::ServiceAccount => core::TokenSource::ServiceAccount,
-            SourceSpec::Spiffe => core::TokenSource::Spiffe,
-            SourceSpec::Issuer => core::TokenSource::Issuer,
-        },
+        source: source(token.source),
         subject_format: match subject_format {
             SubjectFormatSpec::ServiceAccount => core::SubjectFormat::ServiceAccount,
             SubjectFormatSpec::Policy => core::SubjectFormat::Policy,
@@ -36,6 +32,15 @@ pub(super) fn token(token: &TokenSpec) -> Result<core::TokenSettings, InvalidPol
             Some(AlgorithmSpec::ES384) => core::Algorithm::ES384,
         },
     })
+}
+
+/// Who signs tokens, in the rule's own words.
+pub(super) fn source(source: SourceSpec) -> core::TokenSource {
+    match source {
+        SourceSpec::ServiceAccount => core::TokenSource::ServiceAccount,
+        SourceSpec::Spiffe => core::TokenSource::Spiffe,
+        SourceSpec::Issuer => core::TokenSource::Issuer,
+    }
 }
 
 fn spiffe(spiffe: &SpiffeSpec, source: SourceSpec) -> Result<core::Spiffe, InvalidPolicy> {

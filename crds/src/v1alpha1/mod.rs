@@ -4,6 +4,7 @@
 #![allow(clippy::doc_link_with_quotes)]
 
 mod aws;
+mod boundary;
 mod claims;
 mod cluster_policy;
 mod policy;
@@ -15,6 +16,7 @@ mod time;
 mod token;
 
 pub use aws::{AwsSpec, StsEndpointsSpec, StsSpec};
+pub use boundary::{BoundarySpec, TokenScopeBoundary};
 pub use claims::ClaimsSpec;
 pub use cluster_policy::{ClusterPolicySpec, ClusterTokenScopePolicy};
 pub use policy::{AudiencesSpec, ContainersSpec, PolicySpec, RolesSpec, SubjectSpec, TokenScopePolicy};
@@ -23,5 +25,5 @@ pub use status::{MOST_NAMES, MOST_TRUST_POLICIES, PolicyStatus, TrustPolicyStatu
 pub use time::{ActiveSchedule, OnExpirySpec};
 pub use token::{AlgorithmSpec, SourceSpec, SpiffeSpec, SubjectFormatSpec, TokenSpec};
 
-/// The API group of both kinds.
+/// The API group of all kinds.
 pub const GROUP: &str = "tokenscope.io";

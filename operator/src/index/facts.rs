@@ -3,7 +3,7 @@
 use super::{Index, Installation, policies::PolicyObject};
 use crate::{drift::PodCounts, issuer::Issuer};
 use jiff::Timestamp;
-use tokenscope_core::{Audience, InvalidPolicy, Policy, PolicyName};
+use tokenscope_core::{Audience, InvalidPolicy, OutsideBoundary, Policy, PolicyName};
 use tokenscope_crds::v1alpha1::PolicyStatus;
 
 /// A policy's object, and what its status follows from.
@@ -26,6 +26,8 @@ pub(crate) struct PolicyFacts<'a> {
     pub(crate) effective_since: Timestamp,
     /// What it says, or why it says nothing.
     pub(crate) policy: Result<&'a Policy, &'a InvalidPolicy>,
+    /// What of it is beyond a boundary of its namespace.
+    pub(crate) outside: Option<OutsideBoundary>,
     /// How the pods stand to it.
     pub(crate) counts: PodCounts,
     /// Those that give some of the same pods another default role.
@@ -94,6 +96,7 @@ impl Index {
             generation: object.generation,
             effective_since: object.effective_since(),
             policy,
+            outside: policy.ok().and_then(|policy| self.outside_boundary(policy)),
             counts: self.assessments.counts(name),
             conflicts: conflicts.collect(),
             compared: object.compared,
@@ -107,5 +110,11 @@ impl Index {
             }),
             csi_drivers: self.csi_drivers_with_locked_tokens().collect(),
         }
+    }
+
+    /// Nothing as long as the namespace is not known.
+    fn outside_boundary(&self, policy: &Policy) -> Option<OutsideBoundary> {
+        let labels = &self.namespaces.value("", policy.name.namespace()?)?.labels;
+        self.policies.set().outside_boundary(policy, &labels.borrowed())
     }
 }

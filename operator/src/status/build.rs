@@ -125,6 +125,7 @@ fn accepted(facts: &PolicyFacts<'_>) -> (Reason, String) {
                 policy.token.source.as_str()
             ),
         ),
+        Ok(_) if let Some(why) = &facts.outside => (Reason::OutsideBoundary, why.to_string()),
         Ok(_) => (Reason::Valid, "the policy makes sense".into()),
     }
 }

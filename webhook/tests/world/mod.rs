@@ -15,8 +15,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokenscope_core::pod::SIDECAR;
 use tokenscope_core::{
-    Algorithm, Audiences, AwsSettings, Claims, ContainerFilter, Pairs, Policy, PolicyName, PolicySet, Roles, Selector,
-    Settings, Spiffe, Subject, TokenExpiration, TokenSettings, TokenSource,
+    Algorithm, Audiences, AwsSettings, ContainerFilter, Pairs, Policy, PolicyName, PolicySet, Roles, Selector,
+    Settings, Spiffe, Subject, SubjectFormat, TokenExpiration, TokenSettings, TokenSource,
 };
 use tokenscope_webhook::csi_drivers::SharedCsiDrivers;
 use tokenscope_webhook::facts::ReviewContext;
