@@ -191,7 +191,7 @@ mod tests {
                     let parsed = cluster.as_ref().map(|name| name.parse().unwrap());
                     let format = FORMATS[usize::from(by_policy)];
                     let subject = issuer_subject(format, &name, &namespace, &service_account, parsed.as_ref());
-                    let own = (!is_cluster).then(|| namespace.clone()).unwrap_or_default();
+                    let own = if is_cluster { String::new() } else { namespace.clone() };
                     let policy = by_policy.then_some((is_cluster, own, policy));
                     ((by_policy, policy, namespace, service_account, cluster), subject)
                 },

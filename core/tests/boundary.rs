@@ -1,5 +1,7 @@
 //! Boundaries: the most that policies of a namespace may grant.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail as tests do")]
+
 mod fixture;
 
 use fixture::policy;

@@ -1,5 +1,7 @@
 //! What tokens of tokenscope's issuer say: templates filled with a workload's facts, under AWS's rules.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail as tests do")]
+
 mod fixture;
 
 use fixture::policy;

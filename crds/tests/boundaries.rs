@@ -6,13 +6,20 @@ use tokenscope_core::{Boundary, InvalidPolicy, TokenExpiration, TokenSource};
 use tokenscope_crds::read;
 
 fn boundary(spec: &Value) -> Result<Boundary, InvalidPolicy> {
-    let object: DynamicObject = serde_json::from_value(json!({
-        "apiVersion": "tokenscope.io/v1alpha1", "kind": "TokenScopeBoundary", "metadata": {"name": "core"}, "spec": spec,
-    }))
-    .unwrap();
-    let (name, boundary) = read::boundary(&object);
+    let (name, boundary) = read::boundary(&watched(spec));
     assert_eq!(&*name, "core");
     boundary
+}
+
+#[expect(
+    clippy::unwrap_used,
+    reason = "an object of any shape can be watched, which is the point"
+)]
+fn watched(spec: &Value) -> DynamicObject {
+    serde_json::from_value(json!({
+        "apiVersion": "tokenscope.io/v1alpha1", "kind": "TokenScopeBoundary", "metadata": {"name": "core"}, "spec": spec,
+    }))
+    .unwrap()
 }
 
 const ROLES: &str = "arn:aws:iam::111122223333:role/shop/*";
