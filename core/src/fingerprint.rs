@@ -142,6 +142,7 @@ mod tests {
             audience: Audience::sts(),
             source: TokenSource::ServiceAccount,
             expiration: TokenExpiration::HOUR,
+            claims: None,
             spiffe: Spiffe::default(),
             region: Some("eu-central-1".parse().unwrap()),
             sts_regional_endpoints: true,

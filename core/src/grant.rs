@@ -1,7 +1,7 @@
 //! What a container gets, and the record of it that stays on the pod.
 
 use crate::bounds::MOST_RECORD_BYTES;
-use crate::{Audience, Pairs, PolicyName, Region, RoleArn, Spiffe, TokenExpiration, TokenSource};
+use crate::{Audience, Pairs, PolicyName, Region, RoleArn, Spiffe, TokenClaims, TokenExpiration, TokenSource};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
@@ -18,6 +18,9 @@ pub struct Grant {
     pub expiration: TokenExpiration,
     /// Which identity the token is of, where a SPIFFE provider signs it.
     pub spiffe: Spiffe,
+    /// What the token must say, where our issuer signs it. It is no part of the fingerprint: the issuer reads the policy anew
+    /// for each token.
+    pub claims: Option<TokenClaims>,
     /// `AWS_REGION` and `AWS_DEFAULT_REGION`.
     pub region: Option<Region>,
     /// Whether `AWS_STS_REGIONAL_ENDPOINTS` is `regional`.

@@ -7,11 +7,14 @@
 pub mod annotations;
 mod arn;
 mod audience;
+mod boundary;
 pub mod bounds;
+pub mod claims;
 mod conflicts;
 mod decide;
 mod fingerprint;
 mod grant;
+mod issuer_subject;
 mod labels;
 pub mod lock;
 mod pattern;
@@ -27,20 +30,24 @@ mod spiffe;
 mod subject;
 mod template;
 pub mod text;
+mod token_claims;
 pub mod trial_review;
 mod trust_policy;
 
 pub use arn::{InvalidRoleArn, RoleArn};
 pub use audience::{Audience, InvalidAudience, InvalidTokenExpiration, TokenExpiration};
+pub use boundary::{Boundary, OutsideBoundary};
+pub use claims::{Claims, ClaimsError, FilledClaims, WorkloadFacts};
 pub use conflicts::{Conflicts, DefaultConflicts};
 pub use decide::{Decision, Granted, LeftAlone, Untouched, decide};
 pub use fingerprint::{Fingerprint, OtherVersion};
 pub use grant::{ContainerGrant, Grant, GrantRecord, RecordedGrant, SessionName};
+pub use issuer_subject::{ClusterName, InvalidClusterName, MOST_SUBJECT, issuer_subject};
 pub use labels::{Pairs, Requirement, Selector, SelectorOperator};
 pub use pattern::{Glob, InvalidRolePattern, RolePattern};
 pub use policy::{
-    AVAILABLE_SOURCES, Algorithm, Audiences, AwsSettings, Claims, ContainerFilter, InvalidPolicy, OnExpiry, Policy,
-    PolicyName, Roles, Standing, TokenSettings, TokenSource,
+    Algorithm, Audiences, AwsSettings, ContainerFilter, InvalidPolicy, OnExpiry, Policy, PolicyName, Roles, Standing,
+    SubjectFormat, TokenSettings, TokenSource,
 };
 pub use policy_set::PolicySet;
 pub use refusal::{Denied, Refusal};
@@ -50,4 +57,5 @@ pub use settings::{Enforcement, InstanceMetadata, InvalidRegion, InvalidSettings
 pub use spiffe::{Hint, InvalidSpiffe, Spiffe, SpiffeId, TrustDomain};
 pub use subject::Subject;
 pub use template::{InvalidTemplate, Template, Unrendered, Variable, Variables};
+pub use token_claims::TokenClaims;
 pub use trust_policy::{TrustPolicy, trust_policy};

@@ -233,7 +233,7 @@ struct TokenGrants<'a> {
 
 impl<'a> TokenGrants<'a> {
     fn new(request: &Request<'_>, policies: &'a PolicySet, now: Timestamp) -> Self {
-        let is_candidate = |policy: &&Policy| {
+        let is_candidate = |policy: &&'a Policy| {
             policy.token.source == TokenSource::ServiceAccount
                 && policy.standing(
                     request.namespace,
@@ -242,6 +242,7 @@ impl<'a> TokenGrants<'a> {
                     &request.pod.labels,
                     now,
                 ) == Standing::Candidate
+                && policies.outside_boundary(policy, &request.namespace_labels).is_none()
         };
         Self {
             policies: policies

@@ -106,6 +106,15 @@ impl RolePattern {
             .is_some_and(|rest| glob_matches(path_and_name, rest))
     }
 
+    /// Whether it certainly allows every role that `other` allows. `false` where that is not shown by their stars: each `*` of
+    /// `other` has to stand under one of its own, which then takes whatever that one takes.
+    pub fn contains(&self, other: &Self) -> bool {
+        let (fixed, path_and_name) = self.text.split_at(self.fixed);
+        let (other_fixed, other) = other.text.split_at(other.fixed);
+        // In a pattern's own text `*` is a character like others, which only a `*` takes.
+        fixed == other_fixed && glob_matches(path_and_name, other)
+    }
+
     /// The one role it allows, where it has no `*`.
     pub fn exact(&self) -> Option<RoleArn> {
         self.text.parse().ok()

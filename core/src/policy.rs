@@ -1,11 +1,11 @@
 //! Policies as the rule sees them: parsed, complete, and with nothing of Kubernetes in them.
 
 use crate::{
-    Audience, Glob, InvalidSchedule, Pairs, Region, RoleArn, RolePattern, Schedule, Selector, Spiffe, Subject,
+    Audience, Claims, Glob, InvalidSchedule, Pairs, Region, RoleArn, RolePattern, Schedule, Selector, Spiffe, Subject,
     Template, TokenExpiration, refusal::bounded,
 };
 use jiff::Timestamp;
-use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
+use std::{fmt, str::FromStr, sync::Arc};
 
 /// Which policy: a namespaced one or a cluster one. Namespaced ones come first in the order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -98,6 +98,8 @@ impl FromStr for PolicyName {
 pub struct Policy {
     /// Which one it is.
     pub name: PolicyName,
+    /// The UID of its object, where it is known.
+    pub uid: Option<Arc<str>>,
     /// Which namespaces a cluster policy is about; a namespaced policy is about its own.
     pub namespace_selector: Selector,
     /// Any may match; none = no pod is meant.
@@ -109,7 +111,7 @@ pub struct Policy {
     /// What kind of token.
     pub token: TokenSettings,
     /// What the token says beyond its subject; only the issuer can sign that.
-    pub claims: Claims,
+    pub claims: Arc<Claims>,
     /// What the SDK is told.
     pub aws: AwsSettings,
     /// Which containers.
@@ -173,6 +175,8 @@ impl Audiences {
 pub struct TokenSettings {
     /// Who signs it.
     pub source: TokenSource,
+    /// What its subject names, where we sign.
+    pub subject_format: SubjectFormat,
     /// How long it is valid; a workload may ask for less. A SPIFFE provider decides that itself.
     pub expiration: TokenExpiration,
     /// Which identity it is of, where a SPIFFE provider signs it.
@@ -192,9 +196,6 @@ pub enum TokenSource {
     Issuer,
 }
 
-/// The sources that this version can inject.
-pub const AVAILABLE_SOURCES: &[TokenSource] = &[TokenSource::ServiceAccount, TokenSource::Spiffe];
-
 impl TokenSource {
     /// The word in the API.
     pub fn as_str(self) -> &'static str {
@@ -204,11 +205,16 @@ impl TokenSource {
             Self::Issuer => "Issuer",
         }
     }
+}
 
-    /// Whether this version can inject it.
-    pub fn is_available(self) -> bool {
-        AVAILABLE_SOURCES.contains(&self)
-    }
+/// What the subject of an issuer's token names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum SubjectFormat {
+    /// Namespace and service account, as in the cluster's own tokens.
+    #[default]
+    ServiceAccount,
+    /// The policy too, so that AWS can demand a certain one.
+    Policy,
 }
 
 /// Signature algorithms that AWS accepts and our issuer offers.
@@ -220,24 +226,6 @@ pub enum Algorithm {
     ES256,
     /// ECDSA on P-384.
     ES384,
-}
-
-/// What a token says beyond its subject. Values are templates.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Claims {
-    /// Session tags by key.
-    pub principal_tags: BTreeMap<Box<str>, Template>,
-    /// Keys of tags that persist through role chaining.
-    pub transitive_tag_keys: Vec<Box<str>>,
-    /// The source identity.
-    pub source_identity: Option<Template>,
-}
-
-impl Claims {
-    /// Whether it says nothing.
-    pub fn is_empty(&self) -> bool {
-        self.principal_tags.is_empty() && self.transitive_tag_keys.is_empty() && self.source_identity.is_none()
-    }
 }
 
 /// What the SDK in the container is told.

@@ -1,13 +1,24 @@
-//! All policies of a cluster.
+//! All policies of a cluster, and the boundaries of those in namespaces.
 
-use crate::{Policy, PolicyName, refusal::bounded};
-use std::{collections::HashMap, sync::Arc};
+use crate::{Boundary, OutsideBoundary, Pairs, Policy, PolicyName, refusal::bounded};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
-/// All policies of a cluster, by namespace. A clone shares the policies.
+/// All policies of a cluster, by namespace, and the boundaries. A clone shares them.
 #[derive(Clone, Debug, Default)]
 pub struct PolicySet {
     namespaced: HashMap<Arc<str>, Arc<Vec<PolicyEntry>>>,
     cluster: Arc<Vec<PolicyEntry>>,
+    /// By name.
+    boundaries: Arc<BTreeMap<Box<str>, BoundaryEntry>>,
+}
+
+#[derive(Clone, Debug)]
+enum BoundaryEntry {
+    Valid(Arc<Boundary>),
+    Invalid(Arc<str>),
 }
 
 #[derive(Clone, Debug)]
@@ -46,6 +57,45 @@ impl PolicySet {
         {
             self.namespaced.remove(namespace);
         }
+    }
+
+    /// Adds a boundary, or replaces the one of its name.
+    pub fn insert_boundary(&mut self, boundary: Arc<Boundary>) {
+        Arc::make_mut(&mut self.boundaries).insert(boundary.name.clone(), BoundaryEntry::Valid(boundary));
+    }
+
+    /// Notes that there is a boundary of this name that can't be used, and why: nobody knows what it allows and where, so no
+    /// policy of a namespace grants anything. Of the reason 1 KiB is kept.
+    pub fn insert_invalid_boundary(&mut self, name: &str, why: &str) {
+        let why = bounded(why.to_owned(), 1024).into();
+        Arc::make_mut(&mut self.boundaries).insert(name.into(), BoundaryEntry::Invalid(why));
+    }
+
+    /// Removes the boundary of this name.
+    pub fn remove_boundary(&mut self, name: &str) {
+        Arc::make_mut(&mut self.boundaries).remove(name);
+    }
+
+    /// What of a policy is beyond the boundaries of its namespace, which has these labels; such a policy grants nothing. Of
+    /// several boundaries all count. A cluster policy has none.
+    pub fn outside_boundary<S: AsRef<str>>(
+        &self,
+        policy: &Policy,
+        namespace_labels: &Pairs<S>,
+    ) -> Option<OutsideBoundary> {
+        if policy.name.is_cluster() {
+            return None;
+        }
+        self.boundaries.iter().find_map(|(name, boundary)| match boundary {
+            BoundaryEntry::Valid(boundary) if boundary.namespace_selector.matches(namespace_labels) => {
+                boundary.outside(policy)
+            }
+            BoundaryEntry::Valid(_) => None,
+            BoundaryEntry::Invalid(why) => Some(OutsideBoundary::Unusable {
+                boundary: name.clone(),
+                why: (**why).into(),
+            }),
+        })
     }
 
     /// The policies that may be about pods of a namespace: its own by name, then the cluster's by name.

@@ -2,7 +2,8 @@
 
 use crate::text::{and_more, up_to};
 use crate::{
-    Audience, PolicyName, RoleArn, TokenExpiration, TokenSource, annotations::InvalidAnnotation, bounds::Beyond,
+    Audience, OutsideBoundary, PolicyName, RoleArn, TokenExpiration, TokenSource, annotations::InvalidAnnotation,
+    bounds::Beyond,
 };
 use jiff::Timestamp;
 use std::fmt;
@@ -256,6 +257,14 @@ pub enum Refusal {
         /// Its subjects, shortened.
         subjects: Box<str>,
     },
+    /// The policy grants more than its namespace's policies may.
+    #[error("{policy} grants nothing: {why}")]
+    OutsideBoundary {
+        /// Which policy.
+        policy: PolicyName,
+        /// What is beyond which boundary.
+        why: OutsideBoundary,
+    },
     /// The policy itself is unusable.
     #[error("{policy} can't be used: {why}")]
     InvalidPolicy {
@@ -272,21 +281,4 @@ fn source_name(source: TokenSource) -> &'static str {
 
 fn next_opening(next: Option<Timestamp>) -> String {
     next.map(|at| format!(", next at {at}")).unwrap_or_default()
-}
-
-/// The first few of many things, for a message.
-pub(crate) fn some_of<T: fmt::Display>(things: &[T]) -> Box<str> {
-    const MOST: usize = 5;
-    let mut text = String::new();
-    for (index, thing) in things.iter().take(MOST).enumerate() {
-        if index > 0 {
-            text.push_str(", ");
-        }
-        text.push_str(&thing.to_string());
-    }
-    match things.len() {
-        0 => "none".into(),
-        n if n > MOST => format!("{text} {}", and_more(n - MOST)).into(),
-        _ => text.into(),
-    }
 }

@@ -1,8 +1,8 @@
 //! What the installation decides for all: the chart's values, as far as they change a decision.
 
 use crate::{
-    Audience, InvalidAudience, InvalidTokenExpiration, Pairs, TokenExpiration, annotations, arn::shortened, lock::Lock,
-    sidecar::SidecarSettings,
+    Audience, InvalidAudience, InvalidTokenExpiration, Pairs, TokenExpiration, TokenSource, annotations,
+    arn::shortened, lock::Lock, sidecar::SidecarSettings,
 };
 use std::{fmt, str::FromStr};
 
@@ -29,6 +29,8 @@ pub struct Settings {
     pub lock: Lock,
     /// Which granted containers are kept from the node's metadata service.
     pub instance_metadata: InstanceMetadata,
+    /// The URL of tokenscope's own issuer, where the installation runs one.
+    pub issuer: Option<Box<str>>,
     /// Namespaces whose pods are never refused: a denied one is left alone, with a warning.
     pub never_denied: Vec<Box<str>>,
 }
@@ -46,6 +48,7 @@ impl Default for Settings {
             sidecar: SidecarSettings::default(),
             lock: Lock::default(),
             instance_metadata: InstanceMetadata::WithRegionDisabled,
+            issuer: None,
             never_denied: vec!["kube-system".into()],
         }
     }
@@ -59,6 +62,14 @@ impl Settings {
             default_token_expiration: TokenExpiration::DAY,
             sts_regional_endpoints: false,
             ..Self::default()
+        }
+    }
+
+    /// Whether the installation can give pods tokens of this source.
+    pub fn has_source(&self, source: TokenSource) -> bool {
+        match source {
+            TokenSource::ServiceAccount | TokenSource::Spiffe => true,
+            TokenSource::Issuer => self.issuer.is_some(),
         }
     }
 

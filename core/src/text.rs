@@ -1,4 +1,6 @@
-//! Texts and lists that are cut: where a character ends, and with the number of what is missing.
+//! Texts for messages: cut where a character ends, and lists of which the first few are shown, with the number of what is missing.
+
+use std::fmt;
 
 /// The longest start of a text that has at most `most` bytes.
 pub fn up_to(text: &str, most: usize) -> &str {
@@ -9,6 +11,23 @@ pub fn up_to(text: &str, most: usize) -> &str {
 /// What ends a list of which `more` items are left out.
 pub fn and_more(more: usize) -> String {
     format!("and {more} more")
+}
+
+/// The first few of many things, for a message.
+pub(crate) fn some_of<T: fmt::Display>(things: &[T]) -> Box<str> {
+    const MOST: usize = 5;
+    let mut text = String::new();
+    for (index, thing) in things.iter().take(MOST).enumerate() {
+        if index > 0 {
+            text.push_str(", ");
+        }
+        text.push_str(&thing.to_string());
+    }
+    match things.len() {
+        0 => "none".into(),
+        n if n > MOST => format!("{text} {}", and_more(n - MOST)).into(),
+        _ => text.into(),
+    }
 }
 
 #[cfg(test)]

@@ -42,6 +42,8 @@ pub enum Reason {
     Invalid,
     /// Not accepted: this version has no such token source.
     SourceNotAvailable,
+    /// Not accepted: beyond the boundary of its namespace.
+    OutsideBoundary,
     /// Active.
     InForce,
     /// Not active: not accepted.
@@ -76,6 +78,7 @@ impl Reason {
         Self::Valid,
         Self::Invalid,
         Self::SourceNotAvailable,
+        Self::OutsideBoundary,
         Self::InForce,
         Self::Unusable,
         Self::Disabled,
@@ -97,6 +100,7 @@ impl Reason {
             Self::Valid => "Valid",
             Self::Invalid => "Invalid",
             Self::SourceNotAvailable => "SourceNotAvailable",
+            Self::OutsideBoundary => "OutsideBoundary",
             Self::InForce => "InForce",
             Self::Unusable => "Unusable",
             Self::Disabled => "Disabled",
@@ -116,7 +120,7 @@ impl Reason {
     /// The condition that it belongs to.
     pub fn condition_type(self) -> ConditionType {
         match self {
-            Self::Valid | Self::Invalid | Self::SourceNotAvailable => ConditionType::Accepted,
+            Self::Valid | Self::Invalid | Self::SourceNotAvailable | Self::OutsideBoundary => ConditionType::Accepted,
             Self::InForce | Self::Unusable | Self::Disabled | Self::Expired | Self::OutsideSchedule => {
                 ConditionType::Active
             }
@@ -148,6 +152,9 @@ impl Reason {
             }
             Self::SourceNotAvailable => {
                 "The policy's token.source is not available in this version. Pods that it selects are refused."
+            }
+            Self::OutsideBoundary => {
+                "The policy is not provably inside a TokenScopeBoundary that selects its namespace, so it grants nothing; the message names the boundary and the field. Narrow the policy, or have the boundary widened."
             }
             Self::InForce => "The policy is in force now.",
             Self::Unusable => "The policy is not accepted, so it is not in force; the condition Accepted says why.",

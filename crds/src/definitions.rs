@@ -1,24 +1,35 @@
-//! The custom resource definitions.
+//! The custom resource definitions, and the files that are generated from the types.
 
-use crate::v1alpha1::{ClusterTokenScopePolicy, TokenScopePolicy};
+use crate::columns;
+use crate::reference::reference;
+use crate::v1alpha1::{ClusterTokenScopePolicy, TokenScopeBoundary, TokenScopePolicy};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 use serde_json::Value;
 
-/// Both definitions, as they are installed.
+/// The folder of the definitions, from the root of the checkout. It has no other files.
+pub const FOLDER: &str = "charts/tokenscope-crds/files";
+/// The document about them, from the root of the checkout.
+const REFERENCE: &str = "docs/reference.md";
+
+/// The definitions of policies of a namespace, of the cluster and of boundaries, as they are installed.
 ///
 /// They differ from what `CustomResourceExt::crd` gives in that no field is nullable: a field that says nothing is left
 /// out, and the rules need not ask for null.
-pub fn definitions() -> Result<[CustomResourceDefinition; 2], CannotWriteYaml> {
-    let [namespaced, cluster] = values()?;
+pub fn definitions() -> Result<[CustomResourceDefinition; 3], CannotWriteYaml> {
+    let [namespaced, cluster, boundary] = values()?;
     let typed = |value| serde_json::from_value(value).map_err(CannotWriteYaml::Schema);
-    Ok([typed(namespaced)?, typed(cluster)?])
+    Ok([typed(namespaced)?, typed(cluster)?, typed(boundary)?])
 }
 
-/// The file of each definition: its name and what it holds, the same on every run.
-pub fn yaml() -> Result<[(String, String); 2], CannotWriteYaml> {
-    let [namespaced, cluster] = values()?;
-    Ok([file(&namespaced)?, file(&cluster)?])
+/// Every generated file: its path from the root of the checkout and what it holds, the same on every run.
+pub fn files() -> Result<Vec<(String, String)>, CannotWriteYaml> {
+    let mut files = Vec::new();
+    for definition in values()? {
+        files.push(file(&definition)?);
+    }
+    files.push((REFERENCE.to_owned(), reference()?));
+    Ok(files)
 }
 
 /// Why there is no file.
@@ -32,14 +43,19 @@ pub enum CannotWriteYaml {
     Yaml(#[source] serde_saphyr::ser::Error),
 }
 
-/// Both definitions as plain values, tidied.
-pub(crate) fn values() -> Result<[Value; 2], CannotWriteYaml> {
-    let value = |definition: CustomResourceDefinition| {
+/// The definitions as plain values, tidied and with their columns.
+pub(crate) fn values() -> Result<[Value; 3], CannotWriteYaml> {
+    let value = |definition: CustomResourceDefinition, columns: Value| {
         let mut value = serde_json::to_value(definition).map_err(CannotWriteYaml::Schema)?;
         tidy(&mut value);
+        value["spec"]["versions"][0]["additionalPrinterColumns"] = columns;
         Ok(value)
     };
-    Ok([value(TokenScopePolicy::crd())?, value(ClusterTokenScopePolicy::crd())?])
+    Ok([
+        value(TokenScopePolicy::crd(), columns::of_policies())?,
+        value(ClusterTokenScopePolicy::crd(), columns::of_policies())?,
+        value(TokenScopeBoundary::crd(), columns::of_boundaries())?,
+    ])
 }
 
 /// Takes out null as a value, joins the lines of descriptions (`kubectl explain` breaks them itself), and writes whole
@@ -70,7 +86,7 @@ fn file(definition: &Value) -> Result<(String, String), CannotWriteYaml> {
     let name = definition["metadata"]["name"].as_str().unwrap_or_default();
     let body = serde_saphyr::to_string(definition).map_err(CannotWriteYaml::Yaml)?;
     Ok((
-        format!("{name}.yaml"),
+        format!("{FOLDER}/{name}.yaml"),
         format!(
             "# Generated from the types in crds/src by `cargo xtask crds`. Changes here are lost.\n{}\n",
             body.trim_end()
@@ -84,19 +100,19 @@ mod tests {
     use std::{fs, path::Path};
 
     #[test]
-    fn the_committed_definitions_are_what_the_types_say() {
+    fn the_committed_files_are_what_the_types_say() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        for folder in ["crds/yaml", "charts/tokenscope-crds/files"] {
-            for (name, content) in yaml().unwrap() {
-                let committed = fs::read_to_string(root.join(folder).join(&name)).unwrap_or_default();
-                assert!(
-                    committed == content,
-                    "{folder}/{name} differs from the types: run `cargo xtask crds` and commit the result"
-                );
-            }
-            let files = fs::read_dir(root.join(folder)).unwrap();
-            assert_eq!(files.count(), 2, "{folder} has files that nothing generates");
+        let files = files().unwrap();
+        for (path, content) in &files {
+            let committed = fs::read_to_string(root.join(path)).unwrap_or_default();
+            assert!(
+                committed == *content,
+                "{path} differs from the types: run `cargo xtask crds` and commit the result"
+            );
         }
+        let definitions = files.iter().filter(|(path, _)| path.starts_with(FOLDER)).count();
+        let present = fs::read_dir(root.join(FOLDER)).unwrap().count();
+        assert_eq!(present, definitions, "{FOLDER} has files that nothing generates");
     }
 
     #[test]
@@ -129,7 +145,7 @@ mod tests {
 
     #[test]
     fn both_kinds_say_the_same_but_for_the_namespace_selector() {
-        let [namespaced, cluster] = values().unwrap().map(|definition| {
+        let [namespaced, cluster, _] = values().unwrap().map(|definition| {
             let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
             let mut spec = schema["properties"]["spec"].clone();
             let selector = spec["properties"].as_object_mut().unwrap().remove("namespaceSelector");
@@ -143,7 +159,7 @@ mod tests {
 
     #[test]
     fn the_yaml_reads_back_as_what_was_written() {
-        for ((_, content), definition) in yaml().unwrap().iter().zip(values().unwrap()) {
+        for ((_, content), definition) in files().unwrap().iter().zip(values().unwrap()) {
             assert!(serde_saphyr::from_str::<Value>(content).unwrap() == definition);
         }
     }

@@ -3,16 +3,17 @@
 //! - [`v1alpha1`]: the two kinds of policy with their schema, and their status;
 //! - [`read`]: from what a watch delivers to a [`tokenscope_core::Policy`], the same way for every process;
 //! - [`conditions`]: the conditions of a policy's status and the closed set of their reasons;
-//! - [`definitions`]: the custom resource definitions, as the generated files have them;
-//! - [`reference()`]: the document about them.
+//! - [`definitions()`]: the custom resource definitions, as they are installed;
+//! - [`files()`]: what is generated from the types, the definitions and the document about them.
 
+mod columns;
 pub mod conditions;
 mod definitions;
+mod messages;
 mod parse;
 pub mod read;
 mod reference;
 mod shape;
 pub mod v1alpha1;
 
-pub use definitions::{CannotWriteYaml, definitions, yaml};
-pub use reference::reference;
+pub use definitions::{CannotWriteYaml, FOLDER, definitions, files};

@@ -25,15 +25,18 @@
 //! ```
 
 use crate::{
-    parse,
-    shape::SPEC,
-    v1alpha1::{ClusterTokenScopePolicy, LabelSelector, PolicySpec, PolicyStatus, TokenScopePolicy},
+    parse::selector,
+    shape::{BOUNDARY, POLICY, Shape},
+    v1alpha1::{
+        BoundarySpec, ClusterTokenScopePolicy, LabelSelector, PolicySpec, PolicyStatus, TokenScopeBoundary,
+        TokenScopePolicy,
+    },
 };
 use kube::core::{ApiResource, DynamicObject};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::io;
-use tokenscope_core::{InvalidPolicy, Policy, PolicyName, Selector};
+use tokenscope_core::{Boundary, InvalidPolicy, Policy, PolicyName, Selector};
 
 /// What to watch: the namespaced kind and the cluster's.
 pub fn resources() -> [ApiResource; 2] {
@@ -41,6 +44,11 @@ pub fn resources() -> [ApiResource; 2] {
         ApiResource::erase::<TokenScopePolicy>(&()),
         ApiResource::erase::<ClusterTokenScopePolicy>(&()),
     ]
+}
+
+/// What to watch of boundaries.
+pub fn boundaries() -> ApiResource {
+    ApiResource::erase::<TokenScopeBoundary>(&())
 }
 
 /// The most bytes of a policy's specification as compact JSON. The schema allows less; an object that was stored under an
@@ -95,19 +103,34 @@ pub fn status(object: &DynamicObject) -> PolicyStatus {
 
 /// The selector that a field states, here or in an object of another API.
 pub fn selector(value: &Value, field: &str) -> Result<Selector, InvalidPolicy> {
-    parse::selector(&typed::<LabelSelector>(value, field)?, field)
+    selector::selector(&typed::<LabelSelector>(value, field)?, field)
 }
 
-fn policy(object: &DynamicObject, name: &PolicyName) -> Result<Policy, InvalidPolicy> {
+/// Which boundary an object is, and what it states. The error names the first field that is wrong.
+pub fn boundary(object: &DynamicObject) -> (Box<str>, Result<Boundary, InvalidPolicy>) {
+    let name: Box<str> = object.metadata.name.as_deref().unwrap_or_default().into();
+    let boundary = checked_spec(object, &BOUNDARY)
+        .and_then(|spec| typed::<BoundarySpec>(spec, "spec"))
+        .and_then(|spec| spec.boundary(&name));
+    (name, boundary)
+}
+
+/// An object's specification, if it is not too large and has objects where there should be objects.
+fn checked_spec<'a>(object: &'a DynamicObject, shape: &Shape) -> Result<&'a Value, InvalidPolicy> {
     let spec = object.data.get("spec").unwrap_or(&Value::Null);
     let size = size(spec);
     if size > MOST_SPEC_BYTES {
         let reason = format!("should have at most {MOST_SPEC_BYTES} bytes of JSON, not {size}: write several policies");
         return Err(InvalidPolicy::new("spec", reason));
     }
-    if let Some(field) = SPEC.list_for_an_object(spec, "spec") {
-        return Err(InvalidPolicy::new(field, "should be an object, not a list"));
+    match shape.list_for_an_object(spec, "spec") {
+        Some(field) => Err(InvalidPolicy::new(field, "should be an object, not a list")),
+        None => Ok(spec),
     }
+}
+
+fn policy(object: &DynamicObject, name: &PolicyName) -> Result<Policy, InvalidPolicy> {
+    let spec = checked_spec(object, &POLICY)?;
     let namespace_selector = match spec.get("namespaceSelector") {
         Some(selector) if name.is_cluster() => {
             const FIELD: &str = "spec.namespaceSelector";
@@ -115,7 +138,8 @@ fn policy(object: &DynamicObject, name: &PolicyName) -> Result<Policy, InvalidPo
         }
         _ => Selector::default(),
     };
-    typed::<PolicySpec>(spec, "spec")?.policy(name.clone(), namespace_selector)
+    let uid = object.metadata.uid.as_deref();
+    typed::<PolicySpec>(spec, "spec")?.policy(name.clone(), uid, namespace_selector)
 }
 
 fn typed<T: DeserializeOwned>(value: &Value, field: &str) -> Result<T, InvalidPolicy> {

@@ -1,23 +1,19 @@
 //! The shape of a specification: which of its fields are objects, maps and lists, by the schema that is installed.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 use kube::CustomResourceExt;
 use serde_json::Value;
 use std::{collections::BTreeMap, sync::LazyLock};
 
-use crate::v1alpha1::ClusterTokenScopePolicy;
+use crate::v1alpha1::{ClusterTokenScopePolicy, TokenScopeBoundary};
 
 /// The shape of `spec` in the cluster's kind of policy, which has every field of the other kind.
-pub(crate) static SPEC: LazyLock<Shape> = LazyLock::new(|| {
-    let definition = ClusterTokenScopePolicy::crd();
-    let schema = definition.spec.versions.first().and_then(|version| {
-        let schema = version.schema.as_ref()?.open_api_v3_schema.as_ref()?;
-        schema.properties.as_ref()?.get("spec")
-    });
-    schema.map_or(Shape::Scalar, Shape::of)
-});
+pub(crate) static POLICY: LazyLock<Shape> = LazyLock::new(|| Shape::of_spec(&ClusterTokenScopePolicy::crd()));
+
+/// The shape of `spec` in a boundary.
+pub(crate) static BOUNDARY: LazyLock<Shape> = LazyLock::new(|| Shape::of_spec(&TokenScopeBoundary::crd()));
 
 /// What a value has to be, as far as serde can mistake it.
 #[derive(Debug)]
@@ -33,6 +29,15 @@ pub(crate) enum Shape {
 }
 
 impl Shape {
+    /// The shape of `spec` by a definition.
+    fn of_spec(definition: &CustomResourceDefinition) -> Self {
+        let schema = definition.spec.versions.first().and_then(|version| {
+            let schema = version.schema.as_ref()?.open_api_v3_schema.as_ref()?;
+            schema.properties.as_ref()?.get("spec")
+        });
+        schema.map_or(Self::Scalar, Self::of)
+    }
+
     fn of(schema: &JSONSchemaProps) -> Self {
         match (schema.type_.as_deref(), &schema.properties) {
             (Some("object"), Some(properties)) => {

@@ -6,8 +6,8 @@ use kube::core::{DynamicObject, ObjectList};
 use policies::{BAD, GOOD, longest, too_long};
 use serde_json::{Value, json};
 use tokenscope_core::{
-    Algorithm, Audience, Glob, InvalidPolicy, OnExpiry, Policy, PolicyName, SelectorOperator, TokenExpiration,
-    TokenSource,
+    Algorithm, Audience, Glob, InvalidPolicy, OnExpiry, Policy, PolicyName, SelectorOperator, SubjectFormat,
+    TokenExpiration, TokenSource,
 };
 use tokenscope_crds::{
     read,
@@ -96,15 +96,21 @@ fn every_field_arrives() {
     assert_eq!(policy.token.source, TokenSource::Issuer);
     assert_eq!(policy.token.expiration, TokenExpiration::from_seconds(600).unwrap());
     assert_eq!(policy.token.algorithm, Algorithm::ES384);
+    assert_eq!(policy.token.subject_format, SubjectFormat::Policy);
     assert_eq!(
         policy.claims.principal_tags["Team"].as_str(),
         "${pod.labels['example.com/team']}"
     );
     assert_eq!(*policy.claims.transitive_tag_keys, ["Team".into()]);
     assert_eq!(
-        policy.claims.source_identity.unwrap().as_str(),
+        policy.claims.source_identity.as_ref().unwrap().as_str(),
         "${namespace}.${serviceAccount}"
     );
+    assert_eq!(
+        policy.claims.context["team"].as_str(),
+        "${pod.labels['example.com/team']}"
+    );
+    assert_eq!(policy.claims.context["Stage_2"].as_str(), "a constant, (1)");
     assert_eq!(policy.aws.region.unwrap().as_str(), "eu-central-1");
     assert_eq!(policy.aws.sts_regional_endpoints, Some(true));
     assert_eq!(policy.aws.role_session_name.unwrap().as_str(), "${pod.name}");
@@ -205,7 +211,7 @@ fn a_malformed_object_is_an_error_of_its_own_and_the_list_goes_on() {
 
 #[test]
 fn a_list_in_place_of_any_object_of_the_schema_is_refused_by_its_path() {
-    let [_, cluster] = tokenscope_crds::definitions().unwrap();
+    let [_, cluster, _] = tokenscope_crds::definitions().unwrap();
     let definition = serde_json::to_value(cluster).unwrap();
     let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
     let mut tried = 0;

@@ -26,6 +26,7 @@ pub struct Policies {
     /// The namespaces whose policies are not all in the set.
     exceeded: HashMap<Box<str>, Exceeded>,
     cluster_exceeded: Option<Exceeded>,
+    boundaries_exceeded: Option<Exceeded>,
 }
 
 impl Deref for Policies {
@@ -42,12 +43,13 @@ impl Policies {
         if let Some(&bound) = self.exceeded.get(namespace) {
             return Some(ShareExceeded::policies(namespace, bound));
         }
-        self.cluster_exceeded.map(ShareExceeded::cluster_policies)
+        let cluster = self.cluster_exceeded.map(ShareExceeded::cluster_policies);
+        cluster.or_else(|| self.boundaries_exceeded.map(ShareExceeded::boundaries))
     }
 
     /// The namespaces of which policies are missing; the cluster as an empty name.
     pub fn incomplete(&self) -> impl Iterator<Item = &str> {
-        let cluster = self.cluster_exceeded.map(|_| CLUSTER);
+        let cluster = self.cluster_exceeded.or(self.boundaries_exceeded).map(|_| CLUSTER);
         self.exceeded.keys().map(|name| &**name).chain(cluster)
     }
 }
@@ -58,6 +60,7 @@ pub struct PolicyIndex {
     set: PolicySet,
     namespaced: Store<()>,
     cluster: Store<()>,
+    boundaries: Store<()>,
 }
 
 /// A policy that may be another one now.
@@ -77,12 +80,13 @@ pub enum PolicyUpdate {
 }
 
 impl PolicyIndex {
-    /// No policies yet. Those of a namespace count into `shares`, those of the cluster into `cluster`.
+    /// No policies yet. Those of a namespace count into `shares`, those of the cluster and boundaries into `cluster`.
     pub fn new(shares: Shares, cluster: Shares) -> Self {
         Self {
             set: PolicySet::default(),
             namespaced: Store::new("policies", shares),
-            cluster: Store::new("cluster policies", cluster),
+            cluster: Store::new("cluster policies", cluster.clone()),
+            boundaries: Store::new("boundaries", cluster),
         }
     }
 
@@ -96,17 +100,29 @@ impl PolicyIndex {
         if cluster { &self.cluster } else { &self.namespaced }
     }
 
+    /// The store of boundaries.
+    pub fn boundaries(&self) -> &Store<()> {
+        &self.boundaries
+    }
+
     /// The policies for those who must not see a list that is not whole; nothing while one of this kind runs.
     pub fn published(&self, cluster: bool) -> Option<Policies> {
-        if self.store(cluster).is_listing() {
-            return None;
-        }
+        (!self.store(cluster).is_listing()).then(|| self.all())
+    }
+
+    /// The same for boundaries.
+    pub fn published_boundaries(&self) -> Option<Policies> {
+        (!self.boundaries.is_listing()).then(|| self.all())
+    }
+
+    fn all(&self) -> Policies {
         let exceeded = self.namespaced.all_exceeded();
-        Some(Policies {
+        Policies {
             set: self.set.clone(),
             exceeded: exceeded.map(|(name, bound)| (name.into(), bound)).collect(),
             cluster_exceeded: self.cluster.exceeded(CLUSTER),
-        })
+            boundaries_exceeded: self.boundaries.exceeded(CLUSTER),
+        }
     }
 
     /// Takes in what a watch tells; `cluster` says of which kind. `extra` is what the caller keeps of an object besides, in
@@ -133,6 +149,56 @@ impl PolicyIndex {
             Event::InitApply(object) | Event::Apply(object) => return self.put(cluster, object, extra, Origin::Watch),
         };
         self.gone(updates)
+    }
+
+    /// Takes in what a watch tells of boundaries. Answers which one can't be used, and why: it is kept as one inside of which no
+    /// policy is.
+    pub fn apply_boundary(&mut self, event: Event<DynamicObject>) -> Option<(Box<str>, InvalidPolicy)> {
+        let object = match event {
+            Event::Init => {
+                self.boundaries.begin_list();
+                return None;
+            }
+            Event::InitDone => {
+                let gone = self.boundaries.end_list();
+                self.forget_boundaries(gone);
+                return None;
+            }
+            Event::Delete(object) => {
+                let gone = self
+                    .boundaries
+                    .remove(CLUSTER, object.metadata.name.as_deref().unwrap_or_default());
+                self.forget_boundaries(gone);
+                return None;
+            }
+            Event::InitApply(object) | Event::Apply(object) => object,
+        };
+        let (name, boundary) = read::boundary(&object);
+        let bytes = POLICY_BYTES + estimate(object.data.get("spec").unwrap_or(&Value::Null));
+        let mut updates = self.boundaries.put(CLUSTER, &name, (), bytes);
+        updates.retain(|update| update.name != name);
+        self.forget_boundaries(updates);
+        // One that does not fit makes the cluster's policies incomplete, and no pod is judged by them.
+        if self.boundaries.value(CLUSTER, &name).is_none() {
+            self.set.remove_boundary(&name);
+            return None;
+        }
+        match boundary {
+            Ok(boundary) => {
+                self.set.insert_boundary(Arc::new(boundary));
+                None
+            }
+            Err(why) => {
+                self.set.insert_invalid_boundary(&name, &why.to_string());
+                Some((name, why))
+            }
+        }
+    }
+
+    fn forget_boundaries(&mut self, gone: Vec<Update<()>>) {
+        for update in gone {
+            self.set.remove_boundary(&update.name);
+        }
     }
 
     /// Takes in a policy that is known already by another way than its watch, such as the answer to an own write.

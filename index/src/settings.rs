@@ -133,6 +133,7 @@ impl SettingsArgs {
                 exempt_namespaces: named(&self.lock_exempt_namespace),
             },
             instance_metadata: self.disable_instance_metadata,
+            issuer: defaults.issuer,
             never_denied: named(&self.never_deny_namespace),
         }
     }

@@ -54,6 +54,15 @@ impl ShareExceeded {
         }
     }
 
+    /// The boundaries do not fit.
+    pub fn boundaries(bound: Exceeded) -> Self {
+        Self {
+            what: "the TokenScopeBoundaries, with the ClusterTokenScopePolicies, take".to_owned(),
+            bound,
+            remedy: "delete boundaries that are not needed, or make them smaller",
+        }
+    }
+
     /// The service accounts of a namespace do not fit.
     pub fn service_accounts(namespace: &str, bound: Exceeded) -> Self {
         Self {

@@ -146,6 +146,65 @@ async fn a_namespace_selector_is_checked_like_any_other() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_boundary_is_checked_by_the_api_server_and_the_message_says_which_field_and_what_would_be_right() -> Result<()>
+{
+    let client = client().await?;
+    let roles = json!(["arn:aws:iam::111122223333:role/shop/*"]);
+    for spec in [
+        json!({"roles": roles}),
+        json!({
+            "namespaceSelector": {"matchLabels": {"team": "core"}}, "roles": roles, "audiences": ["sts.amazonaws.com"],
+            "maxExpirationSeconds": 900, "sources": ["ServiceAccount", "SPIFFE", "Issuer"],
+            "claims": {"principalTags": {"Team": "${namespace.labels['team']}"}, "transitiveTagKeys": ["Team"]},
+        }),
+        json!({"roles": roles, "claims": {}}),
+    ] {
+        let created = BOUNDARY.create(&client, spec.clone()).await?;
+        ensure!(created["spec"] == spec, "{created:#}");
+    }
+    for (spec, field, right) in [
+        (json!({}), "spec.roles", "Required value"),
+        (
+            json!({"roles": []}),
+            "spec.roles",
+            "should have at least one role or pattern",
+        ),
+        (
+            json!({"roles": ["*"]}),
+            "spec.roles[0]",
+            "should be the ARN of an IAM role",
+        ),
+        (
+            json!({"roles": roles, "maxExpirationSeconds": 60}),
+            "spec.maxExpirationSeconds",
+            "greater than or equal to 600",
+        ),
+        (
+            json!({"roles": roles, "sources": ["Vault"]}),
+            "spec.sources[0]",
+            "\"ServiceAccount\", \"SPIFFE\", \"Issuer\"",
+        ),
+        (
+            json!({"roles": roles, "audiences": ["a b"]}),
+            "spec.audiences[0]",
+            "without spaces",
+        ),
+        (
+            json!({"roles": roles, "claims": {"principalTags": {"aws:x": "a"}}}),
+            "spec.claims.principalTags",
+            "no key should start with aws:",
+        ),
+    ] {
+        let message = BOUNDARY.refusal(&client, field, spec).await?;
+        ensure!(
+            message.contains(&format!("{field}: ")) && message.contains(right),
+            "the message should speak of {field} and say {right:?}: {message}"
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn the_spec_can_not_be_changed_through_the_status_nor_the_status_through_the_spec() -> Result<()> {
     let client = client().await?;
     let path = format!("{}/two-halves", NAMESPACED.path);
@@ -160,6 +219,7 @@ async fn the_spec_can_not_be_changed_through_the_status_nor_the_status_through_t
         "spec": {"disabled": true},
         "status": {
             "observedGeneration": 1, "generationObservedAt": "2026-11-22T08:00:00Z", "matchedPods": 12, "missedPods": 1,
+            "roles": "arn:aws:iam::111122223333:role/shop/* +1",
             "conditions": [{
                 "type": "Ready", "status": "False", "reason": "MissedPods", "message": "1 pod",
                 "lastTransitionTime": "2026-11-22T08:00:00Z",
@@ -178,7 +238,11 @@ async fn the_spec_can_not_be_changed_through_the_status_nor_the_status_through_t
             .find(|(column, _)| column == name)
             .map(|(_, value)| value.clone())
     };
-    ensure!(value("Role") == Some(json!(ROLE)), "{columns:?}");
+    ensure!(
+        value("Roles") == Some(json!("arn:aws:iam::111122223333:role/shop/* +1")),
+        "{columns:?}"
+    );
+    ensure!(value("Default") == Some(json!(ROLE)), "{columns:?}");
     ensure!(value("Source") == Some(json!("ServiceAccount")), "{columns:?}");
     ensure!(value("Matched") == Some(json!(12)), "{columns:?}");
     ensure!(value("Missed") == Some(json!(1)), "{columns:?}");
@@ -192,11 +256,15 @@ async fn the_spec_can_not_be_changed_through_the_status_nor_the_status_through_t
 }
 
 #[tokio::test]
-async fn both_kinds_are_found_by_short_name_and_category() -> Result<()> {
+async fn all_kinds_are_found_by_short_name_and_category() -> Result<()> {
     let client = client().await?;
     let resources = get_json(&client, "/apis/tokenscope.io/v1alpha1").await?;
     let resources = resources["resources"].as_array().context("a list of resources")?;
-    for (name, short) in [("tokenscopepolicies", "tsp"), ("clustertokenscopepolicies", "ctsp")] {
+    for (name, short) in [
+        ("tokenscopepolicies", "tsp"),
+        ("clustertokenscopepolicies", "ctsp"),
+        ("tokenscopeboundaries", "tsb"),
+    ] {
         let resource = resources.iter().find(|resource| resource["name"] == name);
         let resource = resource.with_context(|| format!("no {name}"))?;
         ensure!(resource["shortNames"] == json!([short]), "{resource}");
@@ -221,6 +289,11 @@ const NAMESPACED: Kind = Kind {
 const CLUSTER: Kind = Kind {
     name: "ClusterTokenScopePolicy",
     path: "/apis/tokenscope.io/v1alpha1/clustertokenscopepolicies",
+};
+
+const BOUNDARY: Kind = Kind {
+    name: "TokenScopeBoundary",
+    path: "/apis/tokenscope.io/v1alpha1/tokenscopeboundaries",
 };
 
 impl Kind {
@@ -278,7 +351,7 @@ async fn start() -> Result<ControlPlane> {
         ..Options::default()
     })
     .await?;
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crds/yaml");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/tokenscope-crds/files");
     for file in fs::read_dir(folder)? {
         control_plane.apply_yaml(&fs::read_to_string(file?.path())?).await?;
     }

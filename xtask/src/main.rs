@@ -68,7 +68,7 @@ enum Command {
         #[arg(long, value_name = "CLUSTER")]
         load: Option<String>,
     },
-    /// Write the custom resource definitions from the Rust types into crds/yaml and the chart
+    /// Write the custom resource definitions and docs/reference.md from the Rust types
     Crds {
         /// Change nothing; fail if a file isn't what would be written
         #[arg(long)]

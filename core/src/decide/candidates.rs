@@ -2,8 +2,9 @@
 
 use super::checks::{self, Against, RoleRequest};
 use crate::{
-    Grant, InstanceMetadata, Policy, PolicyName, PolicySet, Refusal, Request, RoleArn, SessionName, Settings, Spiffe,
-    Standing, Template, TokenSource, Variable, Variables, annotations::AnnotationRequest, refusal::Refusals,
+    Grant, InstanceMetadata, OutsideBoundary, Policy, PolicyName, PolicySet, Refusal, Request, RoleArn, SessionName,
+    Settings, Spiffe, Standing, Template, TokenClaims, TokenSource, Variable, Variables,
+    annotations::AnnotationRequest, claims::fits_session_name, refusal::Refusals,
 };
 use jiff::Timestamp;
 use std::{borrow::Cow, sync::Arc};
@@ -16,6 +17,8 @@ pub(super) struct Candidates<'a> {
     /// Not `fallback` first, then namespaced before cluster, then by name.
     policies: Vec<&'a Arc<Policy>>,
     near_misses: Vec<(&'a Arc<Policy>, Standing)>,
+    /// Those that would be candidates if they weren't beyond a boundary.
+    outside: Vec<(&'a Arc<Policy>, OutsideBoundary)>,
     unusable: Vec<(&'a PolicyName, &'a str)>,
 }
 
@@ -52,6 +55,7 @@ impl<'a> Candidates<'a> {
     ) -> Self {
         let mut candidates = Vec::new();
         let mut near_misses = Vec::new();
+        let mut outside = Vec::new();
         for policy in policies.about(request.namespace) {
             let standing = policy.standing(
                 request.namespace,
@@ -61,7 +65,10 @@ impl<'a> Candidates<'a> {
                 now,
             );
             if standing == Standing::Candidate {
-                candidates.push(policy);
+                match policies.outside_boundary(policy, &request.namespace_labels) {
+                    None => candidates.push(policy),
+                    Some(why) => outside.push((policy, why)),
+                }
             } else if checks::is_near_miss(policy, standing) {
                 near_misses.push((policy, standing));
             }
@@ -73,12 +80,14 @@ impl<'a> Candidates<'a> {
             now,
             policies: candidates,
             near_misses,
+            outside,
             unusable: policies.invalid_about(request.namespace).collect(),
         }
     }
 
+    /// Whether no policy in force is about the pod, also none that a boundary keeps from granting.
     pub(super) fn is_empty(&self) -> bool {
-        self.policies.is_empty()
+        self.policies.is_empty() && self.outside.is_empty()
     }
 
     /// The role of containers that nobody named one for: the nearest level's defaults, if they agree.
@@ -118,7 +127,7 @@ impl<'a> Candidates<'a> {
             }
             examined.policies.push(Stand {
                 policy,
-                against: checks::against(policy, wanted, asks),
+                against: checks::against(policy, wanted, asks, self.settings),
                 told: false,
             });
         }
@@ -127,6 +136,14 @@ impl<'a> Candidates<'a> {
 
     /// Says of the policies that are no candidates why they are none.
     pub(super) fn tell_near_misses(&self, refusals: &mut Refusals) {
+        for (policy, why) in &self.outside {
+            refusals.add_with(|| {
+                Some(Refusal::OutsideBoundary {
+                    policy: policy.name.clone(),
+                    why: why.clone(),
+                })
+            });
+        }
         for (policy, standing) in &self.near_misses {
             refusals.add_with(|| checks::near_miss(policy, *standing, self.now));
         }
@@ -154,6 +171,7 @@ impl<'a> Candidates<'a> {
                 TokenSource::ServiceAccount | TokenSource::Issuer => asks.expiration.unwrap_or(policy.token.expiration),
             },
             spiffe: policy.token.spiffe.clone(),
+            claims: (policy.token.source == TokenSource::Issuer).then(|| TokenClaims::of(policy)),
             region: policy
                 .aws
                 .region
@@ -187,6 +205,7 @@ impl<'a> Candidates<'a> {
             source: TokenSource::ServiceAccount,
             expiration: asks.expiration.unwrap_or(self.settings.default_token_expiration),
             spiffe: Spiffe::default(),
+            claims: None,
             region: self.settings.default_region.clone(),
             sts_regional_endpoints: asks
                 .sts_regional_endpoints
@@ -209,14 +228,6 @@ impl<'a> Candidates<'a> {
 
 /// The most bytes of a role session name (AssumeRoleWithWebIdentity).
 const MOST_SESSION_NAME: usize = 64;
-
-/// Whether STS takes it as a role session name: 2 to 64 of `[\w+=,.@-]` (AssumeRoleWithWebIdentity).
-fn fits_session_name(text: &str) -> bool {
-    (2..=MOST_SESSION_NAME).contains(&text.len())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"_+=,.@-".contains(&b))
-}
 
 impl Variables for Candidates<'_> {
     fn value(&self, variable: &Variable) -> Option<Cow<'_, str>> {

@@ -1,6 +1,6 @@
 //! What a candidate is asked about a role, and the sentences that follow.
 
-use crate::{Policy, Refusal, RoleArn, Standing, TokenSource, annotations::AnnotationRequest, refusal::some_of};
+use crate::{Policy, Refusal, RoleArn, Settings, Standing, TokenSource, annotations::AnnotationRequest, text::some_of};
 use jiff::Timestamp;
 use std::borrow::Cow;
 
@@ -25,7 +25,12 @@ pub(super) enum Against {
 }
 
 /// The first thing that stands against a grant by `policy`; whether it covers the container is asked after the role.
-pub(super) fn against(policy: &Policy, wanted: &RoleRequest<'_>, asks: &AnnotationRequest<'_>) -> Option<Against> {
+pub(super) fn against(
+    policy: &Policy,
+    wanted: &RoleRequest<'_>,
+    asks: &AnnotationRequest<'_>,
+    settings: &Settings,
+) -> Option<Against> {
     if !policy.roles.allow(&wanted.role) {
         return Some(Against::Role);
     }
@@ -39,7 +44,7 @@ pub(super) fn against(policy: &Policy, wanted: &RoleRequest<'_>, asks: &Annotati
     if policy.token.source != TokenSource::Spiffe && asks.expiration.is_some_and(is_longer) {
         return Some(Against::Expiration);
     }
-    (!policy.token.source.is_available()).then_some(Against::Source)
+    (!settings.has_source(policy.token.source)).then_some(Against::Source)
 }
 
 /// The sentence about it.

@@ -9,7 +9,8 @@ use crate::{
     ContainerFacts, Grant, InvalidRoleArn, OwnRole, Policy, Refusal, RoleArn,
     annotations::{self, AnnotationRequest},
     arn::shortened,
-    refusal::{Refusals, some_of},
+    refusal::Refusals,
+    text::some_of,
 };
 use std::{borrow::Cow, collections::HashMap};
 

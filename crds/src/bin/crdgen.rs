@@ -1,23 +1,53 @@
-//! Writes the custom resource definitions and their reference: `crdgen --out DIR`.
+//! Writes what is generated from the types: `crdgen --root DIR [--check]`.
 
 use clap::Parser;
-use std::{error::Error, fs, path::PathBuf};
+use std::{collections::BTreeSet, error::Error, fs, path::PathBuf, process::ExitCode};
+use tokenscope_crds::FOLDER;
 
-/// Writes the custom resource definitions of tokenscope as YAML, and reference.md about them.
+/// Writes the custom resource definitions of tokenscope and the reference about them.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// The folder to write to; it is made if it isn't there.
+    /// The root of the checkout.
     #[arg(long)]
-    out: PathBuf,
+    root: PathBuf,
+    /// Change nothing; fail if a file isn't what would be written.
+    #[arg(long)]
+    check: bool,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let Arguments { out } = Arguments::parse();
-    fs::create_dir_all(&out)?;
-    for (name, content) in tokenscope_crds::yaml()? {
-        fs::write(out.join(name), content)?;
+fn main() -> Result<ExitCode, Box<dyn Error>> {
+    let Arguments { root, check } = Arguments::parse();
+    let mut generated = BTreeSet::new();
+    let mut stale = Vec::new();
+    for (path, content) in tokenscope_crds::files()? {
+        if fs::read_to_string(root.join(&path)).ok().as_ref() != Some(&content) {
+            if !check {
+                fs::write(root.join(&path), content)?;
+            }
+            stale.push(path.clone());
+        }
+        generated.insert(root.join(path));
     }
-    fs::write(out.join("reference.md"), tokenscope_crds::reference()?)?;
-    Ok(())
+    for entry in fs::read_dir(root.join(FOLDER))? {
+        let path = entry?.path();
+        if !generated.contains(&path) {
+            if !check {
+                fs::remove_file(&path)?;
+            }
+            stale.push(path.strip_prefix(&root).unwrap_or(&path).display().to_string());
+        }
+    }
+    if check && !stale.is_empty() {
+        eprintln!(
+            "not what the Rust types say: {}. Run `cargo xtask crds` and commit the result",
+            stale.join(", ")
+        );
+        return Ok(ExitCode::FAILURE);
+    }
+    match stale.as_slice() {
+        [] => println!("✓ every generated file is as the Rust types say"),
+        paths => paths.iter().for_each(|path| println!("✓ written: {path}")),
+    }
+    Ok(ExitCode::SUCCESS)
 }

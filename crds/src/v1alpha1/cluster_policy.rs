@@ -1,10 +1,6 @@
 //! The cluster's kind of policy.
 
 #![expect(
-    clippy::duplicated_attributes,
-    reason = "each printed column has its own name and path"
-)]
-#![expect(
     unreachable_pub,
     reason = "what KubeSchema derives holds a copy of each struct inside a function"
 )]
@@ -28,45 +24,7 @@ use serde::{Deserialize, Serialize};
     status = "PolicyStatus",
     derive = "Default",
     derive = "PartialEq",
-    doc = "ClusterTokenScopePolicy says which workloads may take which AWS IAM role by web identity, in all namespaces or in those that its namespaceSelector selects. Where a TokenScopePolicy of the pod's own namespace grants the same, that one counts.",
-    printcolumn(
-        name = "Role",
-        type_ = "string",
-        json_path = ".spec.roles.default",
-        description = "the role of a matching pod that names none"
-    ),
-    printcolumn(
-        name = "Source",
-        type_ = "string",
-        json_path = ".spec.token.source",
-        description = "who signs the token"
-    ),
-    printcolumn(
-        name = "Matched",
-        type_ = "integer",
-        json_path = ".status.matchedPods",
-        description = "running pods that the policy selects"
-    ),
-    printcolumn(
-        name = "Missed",
-        type_ = "integer",
-        json_path = ".status.missedPods",
-        description = "matched pods that run without what the policy grants"
-    ),
-    printcolumn(
-        name = "Active",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Active\")].status",
-        priority = 1,
-        description = "whether the policy is in force now"
-    ),
-    printcolumn(
-        name = "Ready",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Ready\")].status",
-        description = "whether there is nothing for a person to do"
-    ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    doc = "ClusterTokenScopePolicy says which workloads may take which AWS IAM role by web identity, in all namespaces or in those that its namespaceSelector selects. Where a TokenScopePolicy of the pod's own namespace grants the same, that one counts."
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterPolicySpec {

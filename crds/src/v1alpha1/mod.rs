@@ -3,6 +3,9 @@
 // The descriptions are read in a terminal, not as Markdown.
 #![allow(clippy::doc_link_with_quotes)]
 
+mod aws;
+mod boundary;
+mod claims;
 mod cluster_policy;
 mod policy;
 mod schema;
@@ -10,14 +13,17 @@ mod selector;
 mod size;
 mod status;
 mod time;
+mod token;
 
+pub use aws::{AwsSpec, StsEndpointsSpec, StsSpec};
+pub use boundary::{BoundarySpec, TokenScopeBoundary};
+pub use claims::ClaimsSpec;
 pub use cluster_policy::{ClusterPolicySpec, ClusterTokenScopePolicy};
-pub use policy::{
-    Algorithm, Audiences, Aws, Claims, Containers, PolicySpec, Roles, Source, Spiffe, Subject, Token, TokenScopePolicy,
-};
+pub use policy::{AudiencesSpec, ContainersSpec, PolicySpec, RolesSpec, SubjectSpec, TokenScopePolicy};
 pub use selector::{LabelOperator, LabelRequirement, LabelSelector};
-pub use status::{MOST_NAMES, MOST_TRUST_POLICIES, PolicyStatus, TrustPolicy};
-pub use time::{ActiveSchedule, OnExpiry};
+pub use status::{MOST_NAMES, MOST_TRUST_POLICIES, PolicyStatus, TrustPolicyStatus};
+pub use time::{ActiveSchedule, OnExpirySpec};
+pub use token::{AlgorithmSpec, SourceSpec, SpiffeSpec, SubjectFormatSpec, TokenSpec};
 
-/// The API group of both kinds.
+/// The API group of all kinds.
 pub const GROUP: &str = "tokenscope.io";

@@ -4,6 +4,7 @@
 //! text and list has a bound: the API server refuses a definition whose rules could cost too much.
 
 use super::size;
+use crate::messages;
 use kube::core::Rule;
 use schemars::{Schema, SchemaGenerator, json_schema};
 
@@ -28,12 +29,12 @@ const KNOWS_ITS_VARIABLES: (&str, &str) = (
 /// STS's characters of session names and source identities (AssumeRoleWithWebIdentity), around any variables.
 const STS_NAME_CHARACTERS: (&str, &str) = (
     r#"self.matches(r"^([A-Za-z0-9_+=,.@-]|\$\{[^}]*\})*$")"#,
-    "should have only letters, digits and _+=,.@- besides variables, as AWS STS demands",
+    messages::STS_NAME,
 );
 
 const STS_NAME_LENGTH: (&str, &str) = (
     "self.contains('${') || (self.size() >= 2 && self.size() <= 64)",
-    "should have 2 to 64 characters, as AWS STS demands",
+    messages::STS_NAME_LENGTH,
 );
 
 const ROLE_ARN: (&str, &str) = (
@@ -74,12 +75,12 @@ const HINT: (&str, &str) = (
 
 const SERVICE_ACCOUNT_GLOB: (&str, &str) = (
     r#"self.matches(r"^[a-z0-9*]([a-z0-9.*-]*[a-z0-9*])?$")"#,
-    "should be the name of a service account, in which * stands for any characters, such as orders or orders-*",
+    messages::SERVICE_ACCOUNT,
 );
 
 const CONTAINER_GLOB: (&str, &str) = (
     r#"self.matches(r"^[a-z0-9*]([a-z0-9*-]*[a-z0-9*])?$")"#,
-    "should be the name of a container, in which * stands for any characters, such as app or worker-*",
+    messages::CONTAINER,
 );
 
 /// Characters of session tags (IAM API reference, Tag).
@@ -91,8 +92,6 @@ const LABEL_VALUE: (&str, &str) = (
 );
 
 const LABEL_KEY: &str = r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$";
-
-const LABEL_KEY_MESSAGE: &str = "should be a label's key, such as app or example.com/team";
 
 /// The most characters of a role's ARN. IAM would take a path of 511; with more than this here, the rule that compares
 /// the default with 32 patterns would exceed the API server's budget.
@@ -153,7 +152,7 @@ pub(super) fn role_session_name(_: &mut SchemaGenerator) -> Schema {
             STS_NAME_LENGTH,
             (
                 "self == '${pod.name}' || !(self.contains('${pod.name}') || self.contains('${pod.uid}'))",
-                "should be ${pod.name} alone, or a template without ${pod.name} and ${pod.uid}: these have no value yet when the pod is admitted",
+                messages::SESSION_NAME,
             ),
         ],
     )
@@ -168,18 +167,9 @@ pub(super) fn principal_tags(_: &mut SchemaGenerator) -> Schema {
         512,
         &[
             KNOWS_ITS_VARIABLES,
-            (
-                &value_characters,
-                "should have only letters, digits, spaces and _.:/=+-@ besides variables, as AWS demands of a tag's value",
-            ),
-            (
-                "self.contains('${') || self.size() <= 256",
-                "should have at most 256 characters, as AWS demands of a tag's value",
-            ),
-            (
-                "!self.lowerAscii().startsWith('aws:')",
-                "should not start with aws:, which AWS keeps to itself",
-            ),
+            (&value_characters, messages::TAG_VALUE),
+            ("self.contains('${') || self.size() <= 256", messages::TAG_VALUE_LENGTH),
+            ("!self.lowerAscii().startsWith('aws:')", messages::TAG_VALUE_OF_AWS),
         ],
     );
     json_schema!({
@@ -189,17 +179,44 @@ pub(super) fn principal_tags(_: &mut SchemaGenerator) -> Schema {
         "x-kubernetes-validations": rules(&[
             (
                 &key_characters,
-                "every key should have 1 to 128 letters, digits, spaces and _.:/=+-@, as AWS demands of a tag's key",
+                messages::TAG_KEY,
             ),
             (
                 "self.all(key, !key.lowerAscii().startsWith('aws:'))",
-                "no key should start with aws:, which AWS keeps to itself",
+                messages::TAG_KEY_OF_AWS,
             ),
             (
                 "self.all(key, self.exists_one(other, other.lowerAscii() == key.lowerAscii()))",
-                "two keys should differ by more than upper and lower case: to AWS they are one tag",
+                messages::TAG_KEY_TWICE,
             ),
             size::PRINCIPAL_TAGS,
+        ]),
+    })
+}
+
+/// Flat claims for an IAM OIDC provider's ContextProvider: at most 10 keys, values of at most 128 characters.
+pub(super) fn context(_: &mut SchemaGenerator) -> Schema {
+    let value = text(
+        256,
+        &[
+            KNOWS_ITS_VARIABLES,
+            (
+                r#"self.matches(r"^([ !#-\[\]-~]|\$\{[^}]*\})*$")"#,
+                messages::CONTEXT_VALUE,
+            ),
+            (
+                "self.contains('${') || (self.size() >= 1 && self.size() <= 128)",
+                messages::CONTEXT_VALUE_LENGTH,
+            ),
+        ],
+    );
+    json_schema!({
+        "type": "object",
+        "maxProperties": 10,
+        "additionalProperties": value,
+        "x-kubernetes-validations": rules(&[
+            (r#"self.all(key, key.matches(r"^[A-Za-z0-9_]{1,64}$"))"#, messages::CONTEXT_KEY),
+            size::CONTEXT,
         ]),
     })
 }
@@ -254,7 +271,7 @@ pub(super) fn moment(_: &mut SchemaGenerator) -> Schema {
         40,
         &[(
             r#"self.matches(r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$") && timestamp(self) > timestamp('1970-01-01T00:00:00Z')"#,
-            "should be a moment with a time zone as in RFC 3339, such as 2027-01-01T00:00:00Z",
+            messages::MOMENT,
         )],
     )
 }
@@ -265,13 +282,13 @@ pub(super) fn match_labels(_: &mut SchemaGenerator) -> Schema {
         "type": "object",
         "maxProperties": 32,
         "additionalProperties": text(63, &[LABEL_VALUE]),
-        "x-kubernetes-validations": rules(&[(&keys, &format!("every key {LABEL_KEY_MESSAGE}"))]),
+        "x-kubernetes-validations": rules(&[(&keys, &format!("every key {}", messages::LABEL_KEY))]),
     })
 }
 
 pub(super) fn label_key(_: &mut SchemaGenerator) -> Schema {
     let rule = format!(r#"self.matches(r"{LABEL_KEY}")"#);
-    text(317, &[(&rule, LABEL_KEY_MESSAGE)])
+    text(317, &[(&rule, messages::LABEL_KEY)])
 }
 
 pub(super) fn label_values(_: &mut SchemaGenerator) -> Schema {

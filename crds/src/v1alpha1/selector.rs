@@ -6,6 +6,7 @@
 )]
 
 use super::{schema, size};
+use crate::messages;
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -32,10 +33,10 @@ pub struct LabelSelector {
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("!(self.operator in ['In', 'NotIn']) || (has(self.values) && self.values.size() > 0)")
-        .message("should have at least one value, since operator is In or NotIn")
+        .message(messages::NEEDS_VALUES)
         .field_path(".values"),
     validation = Rule::new("!(self.operator in ['Exists', 'DoesNotExist']) || !has(self.values) || self.values.size() == 0")
-        .message("should be left out, since operator is Exists or DoesNotExist")
+        .message(messages::TAKES_NO_VALUES)
         .field_path(".values")
 )]
 pub struct LabelRequirement {

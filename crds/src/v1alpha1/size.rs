@@ -6,8 +6,8 @@
 //!
 //! In the longest policy, in bytes of JSON: description 1536 (256 characters, of which a control character takes 6), subjects
 //! 8192, roles 2048 characters and a default of 512, 5120 in all (a quotation mark takes 2), audiences 1024 and a default of
-//! 255, 2558; claims 7168 with keys of transitive tags (896 characters, of which one takes up to 4), containers 3168,
-//! namespaceSelector 1536, and 2000 for all other texts and the fields' names. That is 31 KiB.
+//! 255, 2558; claims 7168 with keys of transitive tags (896 characters, of which one takes up to 4) and 768 of context, containers
+//! 3168, namespaceSelector 1536, and 2000 for all other texts and the fields' names. That is 31.3 KiB.
 
 use kube::core::Rule;
 
@@ -58,6 +58,12 @@ pub(super) const AUDIENCES: (&str, &str) = (
 pub(super) const PRINCIPAL_TAGS: (&str, &str) = (
     "self.map(key, key.size() + self[key].size() + 6).sum() <= 896",
     "should have at most 896 characters in all keys and values together: use fewer tags or shorter names",
+);
+
+/// On `claims.context`.
+pub(super) const CONTEXT: (&str, &str) = (
+    "self.map(key, key.size() + self[key].size() + 6).sum() <= 768",
+    "should have at most 768 characters in all keys and values together: use fewer keys or shorter values",
 );
 
 /// On `containers.include` and `containers.exclude`.

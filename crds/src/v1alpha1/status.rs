@@ -31,6 +31,12 @@ pub struct PolicyStatus {
     )]
     pub conditions: Vec<Condition>,
 
+    /// The role that a matching pod gets if it names none; or else the first that a pod may ask for, and how many more there
+    /// are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 4096))]
+    pub roles: Option<String>,
+
     /// Running pods that the policy gives a role, or would give one if they were created now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
@@ -76,13 +82,13 @@ pub struct PolicyStatus {
         length(max = MOST_TRUST_POLICIES),
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["roleArn"])
     )]
-    pub trust_policies: Vec<TrustPolicy>,
+    pub trust_policies: Vec<TrustPolicyStatus>,
 }
 
 /// The trust policy of one role.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct TrustPolicy {
+pub struct TrustPolicyStatus {
     /// The role that the document belongs to.
     #[schemars(length(max = 2048))]
     pub role_arn: String,

@@ -33,7 +33,7 @@ fn utc() -> String {
     missing_docs,
     reason = "the field that has it describes them, which is what users read"
 )]
-pub enum OnExpiry {
+pub enum OnExpirySpec {
     #[default]
     Keep,
     Evict,

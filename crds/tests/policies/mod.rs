@@ -33,12 +33,13 @@ roles:
   allowed: ["arn:aws:iam::111122223333:role/shop/*"]
   default: arn:aws:iam::111122223333:role/shop/orders
 audiences: {allowed: [sts.amazonaws.com, "https://example.com/x?y"], default: sts.amazonaws.com}
-token: {source: Issuer, expirationSeconds: 600, algorithm: ES384}
+token: {source: Issuer, subjectFormat: Policy, expirationSeconds: 600, algorithm: ES384}
 claims:
   principalTags: {Team: "${pod.labels['example.com/team']}", Namespace: "a ${namespace}/${namespace.labels['x']}", Ä: ä}
   transitiveTagKeys: [Team]
   sourceIdentity: "${namespace}.${serviceAccount}"
-aws: {region: eu-central-1, stsRegionalEndpoints: true, roleSessionName: "${pod.name}"}
+  context: {team: "${pod.labels['example.com/team']}", Stage_2: "a constant, (1)"}
+aws: {region: eu-central-1, sts: {endpoints: Regional}, roleSessionName: "${pod.name}"}
 containers: {include: ["app", "worker-*"], exclude: ["*-proxy"]}
 disabled: true
 fallback: true
@@ -81,6 +82,18 @@ activeSchedule: {cron: "0 8 * * 1-5", duration: 10h, timeZone: Europe/Berlin}
     (
         "a SPIFFE identity",
         "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, token: {source: SPIFFE, spiffe: {spiffeId: 'spiffe://example.org/ns/shop/sa/orders', hint: 'für AWS', trustDomain: example.org}}}",
+    ),
+    (
+        "a subject of the service account, whoever signs",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, token: {subjectFormat: ServiceAccount}}",
+    ),
+    (
+        "the global endpoint of STS",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, aws: {sts: {endpoints: Global}}}",
+    ),
+    (
+        "settings of STS that say nothing",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, aws: {sts: {}}}",
     ),
     (
         "a SPIFFE ID with dots and all that may be in it",
@@ -255,6 +268,70 @@ pub(crate) const BAD: &[(&str, &str, Complaint)] = &[
             "spec.token.algorithm",
             "should be left out unless token.source is Issuer",
         ),
+    ),
+    (
+        "a subject of the policy without the issuer",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, token: {subjectFormat: Policy}}",
+        (
+            "spec.token.subjectFormat",
+            "should not be Policy unless token.source is Issuer",
+        ),
+    ),
+    (
+        "an unknown subject",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, token: {source: Issuer, subjectFormat: Pod}}",
+        ("spec.token.subjectFormat", "\"ServiceAccount\", \"Policy\""),
+    ),
+    (
+        "the field that sts.endpoints was",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, aws: {stsRegionalEndpoints: false}}",
+        (
+            "spec.aws.stsRegionalEndpoints",
+            "was renamed: write aws.sts, {endpoints: Regional}",
+        ),
+    ),
+    (
+        "an unknown endpoint of STS",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, aws: {sts: {endpoints: regional}}}",
+        ("spec.aws.sts.endpoints", "\"Regional\", \"Global\""),
+    ),
+    (
+        "context without the issuer",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, claims: {context: {team: a}}}",
+        ("spec.claims", "should be left out unless token.source is Issuer"),
+    ),
+    (
+        "a context key with a dash",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, token: {source: Issuer}, claims: {context: {'cost-center': a}}}",
+        (
+            "spec.claims.context",
+            "every key should have 1 to 64 letters, digits and _",
+        ),
+    ),
+    (
+        "a context value with a quotation mark",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, token: {source: Issuer}, claims: {context: {team: 'a\"b'}}}",
+        ("spec.claims.context[team]", "only printable ASCII characters"),
+    ),
+    (
+        "a context value with an umlaut",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, token: {source: Issuer}, claims: {context: {team: 'ä'}}}",
+        ("spec.claims.context[team]", "only printable ASCII characters"),
+    ),
+    (
+        "an empty context value",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, token: {source: Issuer}, claims: {context: {team: ''}}}",
+        ("spec.claims.context[team]", "should have 1 to 128 characters"),
+    ),
+    (
+        "a context value with an unknown variable",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, token: {source: Issuer}, claims: {context: {team: '${pod.label}'}}}",
+        ("spec.claims.context[team]", "unknown"),
+    ),
+    (
+        "more context keys than IAM takes",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, token: {source: Issuer}, claims: {context: {a: x, b: x, c: x, d: x, e: x, f: x, g: x, h: x, i: x, j: x, k: x}}}",
+        ("spec.claims.context", "at most 10"),
     ),
     (
         "claims without the issuer",

@@ -28,13 +28,14 @@ pub(crate) fn longest(cluster: bool) -> Value {
         ],
         "roles": {"allowed": many(3, role), "default": role(2)},
         "audiences": {"allowed": many(4, |number| format!("{}{number}", "\"".repeat(249))), "default": format!("{}3", "\"".repeat(249))},
-        "token": {"source": "Issuer", "algorithm": "ES384", "expirationSeconds": 86400},
+        "token": {"source": "Issuer", "subjectFormat": "ServiceAccount", "algorithm": "ES384", "expirationSeconds": 86400},
         "claims": {
             "principalTags": tags.iter().map(|key| (key.clone(), json!("𝐀".repeat(85)))).collect::<Value>(),
             "transitiveTagKeys": tags,
             "sourceIdentity": template,
+            "context": many(8, |number| format!("{number:064}")).into_iter().map(|key| (key, json!("v".repeat(26)))).collect::<Value>(),
         },
-        "aws": {"region": "eu-central-1", "roleSessionName": template, "stsRegionalEndpoints": false},
+        "aws": {"region": "eu-central-1", "roleSessionName": template, "sts": {"endpoints": "Regional"}},
         "containers": {"include": containers, "exclude": containers},
         "disabled": false,
         "fallback": false,
@@ -62,6 +63,11 @@ pub(crate) fn too_long() -> Vec<(Value, Complaint)> {
         json!({"principalTags": many(8, |number| format!("{number:0120}")).into_iter().map(|key| (key, json!("x"))).collect::<Value>()}),
     );
     tags["token"] = json!({"source": "Issuer"});
+    let mut context = with(
+        "claims",
+        json!({"context": many(10, |number| format!("{number:064}")).into_iter().map(|key| (key, json!("x".repeat(7)))).collect::<Value>()}),
+    );
+    context["token"] = json!({"source": "Issuer"});
     vec![
         (
             with("subjects", json!([names(20), names(20)])),
@@ -97,5 +103,6 @@ pub(crate) fn too_long() -> Vec<(Value, Complaint)> {
             ("spec.containers.include", "at most 1536 characters"),
         ),
         (tags, ("spec.claims.principalTags", "at most 896 characters")),
+        (context, ("spec.claims.context", "at most 768 characters")),
     ]
 }

@@ -61,6 +61,8 @@ impl Index {
         for Update { name, before, .. } in updates {
             if self.namespaces.value("", &name) != before.as_ref() {
                 self.check_share(&name);
+                // Other boundaries may select it.
+                self.enqueue_statuses_of(&name);
                 self.dirty.namespaces.insert(name);
             }
         }

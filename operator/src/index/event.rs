@@ -23,6 +23,8 @@ pub(crate) enum IndexEvent {
     Policy(Event<DynamicObject>),
     /// Of a policy of the cluster.
     ClusterPolicy(Event<DynamicObject>),
+    /// Of a boundary.
+    Boundary(Event<DynamicObject>),
     /// Of a CSI driver.
     CsiDriver(Event<CSIDriver>),
     /// The cluster's issuer.

@@ -3,7 +3,7 @@
 use super::{Index, Installation, policies::PolicyObject};
 use crate::{drift::PodCounts, issuer::Issuer};
 use jiff::Timestamp;
-use tokenscope_core::{Audience, InvalidPolicy, Policy, PolicyName};
+use tokenscope_core::{Audience, InvalidPolicy, OutsideBoundary, Policy, PolicyName};
 use tokenscope_crds::v1alpha1::PolicyStatus;
 
 /// A policy's object, and what its status follows from.
@@ -26,6 +26,8 @@ pub(crate) struct PolicyFacts<'a> {
     pub(crate) effective_since: Timestamp,
     /// What it says, or why it says nothing.
     pub(crate) policy: Result<&'a Policy, &'a InvalidPolicy>,
+    /// What of it is beyond a boundary of its namespace.
+    pub(crate) outside: Option<OutsideBoundary>,
     /// How the pods stand to it.
     pub(crate) counts: PodCounts,
     /// Those that give some of the same pods another default role.
@@ -34,6 +36,8 @@ pub(crate) struct PolicyFacts<'a> {
     pub(crate) compared: bool,
     /// The cluster's issuer.
     pub(crate) issuer: &'a Issuer,
+    /// Whether the installation can give pods tokens of the policy's source.
+    pub(crate) has_source: bool,
     /// The SPIFFE provider's.
     pub(crate) spiffe_issuer: Option<&'a str>,
     /// The audience where the policy names none.
@@ -92,10 +96,12 @@ impl Index {
             generation: object.generation,
             effective_since: object.effective_since(),
             policy,
+            outside: policy.ok().and_then(|policy| self.outside_boundary(policy)),
             counts: self.assessments.counts(name),
             conflicts: conflicts.collect(),
             compared: object.compared,
             issuer: self.issuer.as_ref().unwrap_or(&Issuer::Unknown),
+            has_source: policy.is_ok_and(|policy| settings.has_source(policy.token.source)),
             spiffe_issuer: spiffe_issuer.as_deref(),
             default_audience: &settings.default_audience,
             evicts_expired: *evicts_expired,
@@ -104,5 +110,11 @@ impl Index {
             }),
             csi_drivers: self.csi_drivers_with_locked_tokens().collect(),
         }
+    }
+
+    /// Nothing as long as the namespace is not known.
+    fn outside_boundary(&self, policy: &Policy) -> Option<OutsideBoundary> {
+        let labels = &self.namespaces.value("", policy.name.namespace()?)?.labels;
+        self.policies.set().outside_boundary(policy, &labels.borrowed())
     }
 }

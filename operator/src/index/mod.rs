@@ -90,6 +90,7 @@ impl Index {
             (self.service_accounts.is_synced(), "service accounts"),
             (self.policies.store(false).is_synced(), "policies"),
             (self.policies.store(true).is_synced(), "cluster policies"),
+            (self.policies.boundaries().is_synced(), "boundaries"),
             (self.pods.is_synced(), "pods"),
             (drivers_are_known, "CSI drivers"),
         ];
@@ -106,6 +107,7 @@ impl Index {
             IndexEvent::ServiceAccount(event) => self.apply_service_account(event),
             IndexEvent::Policy(event) => self.apply_policy(event, false, now),
             IndexEvent::ClusterPolicy(event) => self.apply_policy(event, true, now),
+            IndexEvent::Boundary(event) => self.apply_boundary(event),
             IndexEvent::CsiDriver(event) => self.apply_csi_driver(event),
             IndexEvent::SpiffeId(event) => self.apply_spiffe_id(event),
             IndexEvent::Issuer(issuer) => {

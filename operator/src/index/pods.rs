@@ -69,7 +69,7 @@ impl Index {
     }
 
     /// Has the status of a namespace's own policies looked at again.
-    fn enqueue_statuses_of(&mut self, namespace: &str) {
+    pub(super) fn enqueue_statuses_of(&mut self, namespace: &str) {
         let own = self.policies.set().about(namespace).map(|policy| &policy.name);
         let own = own.filter(|name| !name.is_cluster()).cloned();
         self.dirty.statuses.extend(own);

@@ -73,6 +73,18 @@ impl Index {
         }
     }
 
+    /// Every policy of a namespace may be inside or outside now.
+    pub(super) fn apply_boundary(&mut self, event: Event<DynamicObject>) {
+        let begins = matches!(event, Event::Init);
+        if let Some((boundary, why)) = self.policies.apply_boundary(event) {
+            tracing::warn!(%boundary, %why, "a boundary can't be used, so policies of no namespace grant anything");
+        }
+        if !begins {
+            self.dirty.everywhere = true;
+            self.enqueue_all_statuses();
+        }
+    }
+
     fn knows_newer(&self, object: &DynamicObject) -> bool {
         self.objects.get(&read::name(object)).is_some_and(|known| {
             let version = object.metadata.resource_version.as_deref();

@@ -4,7 +4,7 @@ use super::trust;
 use crate::{drift::PodCounts, events::EventReason, index::PolicyFacts};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use tokenscope_core::{OnExpiry, Policy, PolicyName, RoleArn, Standing, TokenSource};
+use tokenscope_core::{OnExpiry, Policy, PolicyName, RoleArn, Roles, Standing, TokenSource};
 use tokenscope_crds::{
     conditions::{ConditionType, Reason, condition, upsert},
     v1alpha1::{MOST_NAMES, PolicyStatus},
@@ -24,6 +24,7 @@ pub(crate) fn status(previous: &PolicyStatus, facts: &PolicyFacts<'_>, now: Time
         observed_generation: facts.generation,
         generation_observed_at: Some(Time(facts.effective_since)),
         conditions: previous.conditions.clone(),
+        roles: facts.policy.ok().and_then(|policy| roles(&policy.roles)),
         matched_pods: Some(matched),
         injected_pods: Some(injected),
         missed_pods: Some(missed),
@@ -78,6 +79,18 @@ pub(crate) fn over_share(
     status
 }
 
+/// The default role, or else the first that a pod may ask for and how many more there are: what a table has room for.
+fn roles(roles: &Roles) -> Option<String> {
+    if let Some(default) = &roles.default {
+        return Some(default.to_string());
+    }
+    let (first, more) = roles.allowed.split_first()?;
+    Some(match more.len() {
+        0 => first.to_string(),
+        more => format!("{first} +{more}"),
+    })
+}
+
 fn keep_own_conditions(status: &mut PolicyStatus) {
     let types = [ConditionType::Accepted, ConditionType::Active, ConditionType::Ready];
     status
@@ -105,13 +118,14 @@ fn eviction_note(facts: &PolicyFacts<'_>) -> Option<String> {
 fn accepted(facts: &PolicyFacts<'_>) -> (Reason, String) {
     match facts.policy {
         Err(invalid) => (Reason::Invalid, invalid.to_string()),
-        Ok(policy) if !policy.token.source.is_available() => (
+        Ok(policy) if !facts.has_source => (
             Reason::SourceNotAvailable,
             format!(
                 "spec.token.source: {} is not available in this version, so pods that ask for its roles are refused; ServiceAccount and SPIFFE are available",
                 policy.token.source.as_str()
             ),
         ),
+        Ok(_) if let Some(why) = &facts.outside => (Reason::OutsideBoundary, why.to_string()),
         Ok(_) => (Reason::Valid, "the policy makes sense".into()),
     }
 }
@@ -233,4 +247,26 @@ fn conflict(facts: &PolicyFacts<'_>) -> String {
         own.unwrap_or_default(),
         others.join(", ")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_roles_of_a_table_are_the_default_or_the_first_and_the_number_of_the_others() {
+        let role = |name: &str| format!("arn:aws:iam::111122223333:role/{name}");
+        let mut some = Roles {
+            allowed: vec![role("shop/*").parse().unwrap()],
+            default: None,
+        };
+        assert_eq!(roles(&some), Some(role("shop/*")));
+
+        some.allowed.extend(["b", "c"].map(|name| role(name).parse().unwrap()));
+        assert_eq!(roles(&some), Some(role("shop/* +2")));
+
+        some.default = Some(role("shop/orders").parse().unwrap());
+        assert_eq!(roles(&some), Some(role("shop/orders")));
+        assert_eq!(roles(&Roles::default()), None);
+    }
 }

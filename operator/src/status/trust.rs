@@ -3,7 +3,7 @@
 use crate::{index::PolicyFacts, issuer::Issuer};
 use std::collections::BTreeSet;
 use tokenscope_core::{Policy, RoleArn, TokenSource, trust_policy};
-use tokenscope_crds::v1alpha1::{MOST_TRUST_POLICIES, TrustPolicy};
+use tokenscope_crds::v1alpha1::{MOST_TRUST_POLICIES, TrustPolicyStatus};
 
 /// The issuer of a policy's tokens as AWS must know it, or what is to be said in place of trust policies.
 fn issuer<'a>(policy: &Policy, facts: &PolicyFacts<'a>) -> Result<&'a str, Option<String>> {
@@ -37,7 +37,7 @@ fn issuer<'a>(policy: &Policy, facts: &PolicyFacts<'a>) -> Result<&'a str, Optio
 const MOST_DOCUMENT_BYTES: usize = 65_536;
 
 /// One for each role that the policy names exactly, and what is to be said about those that are missing.
-pub(super) fn trust_policies(facts: &PolicyFacts<'_>) -> (Vec<TrustPolicy>, Option<String>) {
+pub(super) fn trust_policies(facts: &PolicyFacts<'_>) -> (Vec<TrustPolicyStatus>, Option<String>) {
     let Ok(policy) = facts.policy else {
         return (Vec::new(), None);
     };
@@ -65,7 +65,7 @@ pub(super) fn trust_policies(facts: &PolicyFacts<'_>) -> (Vec<TrustPolicy>, Opti
         // A document of strings always serialises.
         let document = serde_json::to_string_pretty(&trust.document).unwrap_or_default();
         if document.len() <= MOST_DOCUMENT_BYTES {
-            documents.push(TrustPolicy {
+            documents.push(TrustPolicyStatus {
                 role_arn: role.to_string(),
                 document,
                 notes: trust.notes,

@@ -57,6 +57,11 @@ pub(crate) fn spawn(
         "the watch of cluster policies",
         follow(api, "clustertokenscopepolicies", to(), of_cluster, never(), stop()),
     );
+    let api = Api::all_with(client.clone(), &read::boundaries());
+    process.spawn(
+        "the watch of boundaries",
+        follow(api, "tokenscopeboundaries", to(), IndexEvent::Boundary, never(), stop()),
+    );
     if with_csi_drivers {
         let api = Api::<CSIDriver>::all(client.clone());
         process.spawn(

@@ -181,9 +181,10 @@ struct Existing {
 /// What the demo makes in a cluster that was there before.
 const NAMESPACES: [&str; 2] = ["shop", NAMESPACE];
 const RELEASES: [&str; 2] = ["tokenscope", "tokenscope-crds"];
-const DEFINITIONS: [&str; 2] = [
+const DEFINITIONS: [&str; 3] = [
     "tokenscopepolicies.tokenscope.io",
     "clustertokenscopepolicies.tokenscope.io",
+    "tokenscopeboundaries.tokenscope.io",
 ];
 
 impl Existing {
@@ -198,8 +199,11 @@ impl Existing {
         let tell = DemoOutput::new();
         tell.step(&format!("The cluster of {}", self.kubeconfig));
         tell.quote(&self.kubectl(&["config", "current-context"], "")?);
-        for (kind, names) in [("namespace", NAMESPACES), ("customresourcedefinition", DEFINITIONS)] {
-            for name in names {
+        for (kind, names) in [
+            ("namespace", &NAMESPACES[..]),
+            ("customresourcedefinition", &DEFINITIONS[..]),
+        ] {
+            for &name in names {
                 let found = self.kubectl(&["get", kind, name, "--ignore-not-found", "--output=name"], "")?;
                 ensure!(
                     found.is_empty(),

@@ -1,12 +1,14 @@
 //! What the operator keeps true, on a real API server and with the rights of the chart.
 //!
 //! - [`status`]: the status of policies, and Events;
+//! - [`boundaries`]: the most that policies of a namespace may grant;
 //! - [`certificates`]: made, healed and replaced;
 //! - [`evictions`]: which running pods go;
 //! - [`scale`]: what many policies and pods cost.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
+mod boundaries;
 mod certificates;
 mod evictions;
 mod scale;

@@ -30,6 +30,7 @@ async fn a_status_is_true_within_seconds_and_has_the_trust_policies() {
         .unwrap();
     let status = &policy["status"];
     assert_eq!(reasons(status), ["Valid", "InForce", "UpToDate"]);
+    assert_eq!(status["roles"], CARTS);
     assert_eq!(status["generationObservedAt"], policy["metadata"]["creationTimestamp"]);
     let trust = status["trustPolicies"].as_array().unwrap();
     let roles: Vec<&str> = trust.iter().filter_map(|entry| entry["roleArn"].as_str()).collect();

@@ -286,7 +286,7 @@ type Right = (String, String);
 fn rights(scenario: &Scenario) -> Result<()> {
     /// For API servers that can't stream lists, for a namespace that the webhook's watch has not brought yet, for owners of refused
     /// pods that are no ReplicaSets, and for clusters that have spire-controller-manager.
-    const RARE: [&str; 20] = [
+    const RARE: [&str; 22] = [
         "tokenscope-webhook get cronjobs.batch",
         "tokenscope-webhook get daemonsets.apps",
         "tokenscope-webhook get deployments.apps",
@@ -299,11 +299,13 @@ fn rights(scenario: &Scenario) -> Result<()> {
         "tokenscope-webhook list clustertokenscopepolicies.tokenscope.io",
         "tokenscope-webhook list namespaces.",
         "tokenscope-webhook list serviceaccounts.",
+        "tokenscope-webhook list tokenscopeboundaries.tokenscope.io",
         "tokenscope-webhook list tokenscopepolicies.tokenscope.io",
         "tokenscope-operator list clustertokenscopepolicies.tokenscope.io",
         "tokenscope-operator list namespaces.",
         "tokenscope-operator list pods.",
         "tokenscope-operator list serviceaccounts.",
+        "tokenscope-operator list tokenscopeboundaries.tokenscope.io",
         "tokenscope-operator list tokenscopepolicies.tokenscope.io",
         "tokenscope-operator list clusterspiffeids.spire.spiffe.io",
         "tokenscope-operator watch clusterspiffeids.spire.spiffe.io",

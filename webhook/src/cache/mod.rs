@@ -151,6 +151,18 @@ impl Cache {
         index.store(cluster).wants_list()
     }
 
+    /// Takes in what a watch tells of boundaries. Whether a new list is wanted, for what was left out.
+    pub fn apply_boundary(&self, event: Event<DynamicObject>) -> bool {
+        let mut index = self.policy_index.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((boundary, why)) = index.apply_boundary(event) {
+            tracing::warn!(%boundary, %why, "a boundary can't be used, so policies of no namespace grant anything");
+        }
+        if let Some(policies) = index.published_boundaries() {
+            self.policies.store(Arc::new(policies));
+        }
+        index.boundaries().wants_list()
+    }
+
     /// How many things of each kind there are.
     pub fn sizes(&self) -> [(&'static str, usize); 3] {
         [
@@ -167,6 +179,10 @@ impl Cache {
         let (cache, api) = (self.clone(), Api::all(client.clone()));
         follow(api, "serviceaccounts", process, move |event| {
             cache.apply_service_account(event)
+        });
+        let (cache, api) = (self.clone(), Api::all_with(client.clone(), &read::boundaries()));
+        follow(api, "tokenscopeboundaries", process, move |event| {
+            cache.apply_boundary(event)
         });
         for resource in read::resources() {
             let cache = self.clone();

@@ -63,6 +63,7 @@ impl Test {
             IndexEvent::ServiceAccount(Event::InitDone),
             IndexEvent::Policy(Event::InitDone),
             IndexEvent::ClusterPolicy(Event::InitDone),
+            IndexEvent::Boundary(Event::InitDone),
             IndexEvent::CsiDriver(Event::InitDone),
             IndexEvent::Issuer(Issuer::Known(ISSUER.into())),
         ] {

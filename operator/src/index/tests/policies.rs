@@ -73,6 +73,41 @@ fn a_source_that_this_version_lacks_is_not_accepted() {
 }
 
 #[test]
+fn a_policy_beyond_a_boundary_of_its_namespace_is_not_accepted_and_the_message_says_why() {
+    let mut test = Test::new();
+    let policy = test.policy("orders", &default_role(ROLE));
+    assert_eq!(test.reasons(&policy)[0], "Valid");
+    let boundary = |spec: Value| -> DynamicObject {
+        serde_json::from_value(json!({
+            "apiVersion": "tokenscope.io/v1alpha1", "kind": "TokenScopeBoundary", "metadata": {"name": "core"}, "spec": spec,
+        }))
+        .unwrap()
+    };
+    let spec = json!({
+        "namespaceSelector": {"matchLabels": {"team": "core"}},
+        "roles": ["arn:aws:iam::111122223333:role/none"],
+    });
+
+    test.apply(IndexEvent::Boundary(Event::Apply(boundary(spec.clone()))));
+    assert_eq!(test.reasons(&policy)[0], "Valid", "it selects other namespaces");
+
+    test.namespace("shop", &json!({"team": "core"}));
+    assert_eq!(test.reasons(&policy), ["OutsideBoundary", "Unusable", "NotAccepted"]);
+    let message = test.status(&policy).conditions[0].message.clone();
+    assert!(
+        message.contains("TokenScopeBoundary core does not allow spec.roles.default"),
+        "{message}"
+    );
+
+    test.apply(IndexEvent::Boundary(Event::Delete(boundary(spec))));
+    assert_eq!(test.reasons(&policy)[0], "Valid");
+
+    test.apply(IndexEvent::Boundary(Event::Apply(boundary(json!({"roles": []})))));
+    let message = test.status(&policy).conditions[0].message.clone();
+    assert!(message.contains("can't be used"), "{message}");
+}
+
+#[test]
 fn trust_policies_are_given_for_exact_roles() {
     let mut test = Test::new();
     let spec = json!({

@@ -1,0 +1,51 @@
+//! What is wrong with a value and what would be right, once for the API server's rules and for the reader.
+
+pub(crate) const ROLES_EMPTY: &str = "should have allowed, default or both: without them the policy grants nothing";
+pub(crate) const DEFAULT_ROLE: &str =
+    "should be one of the roles in roles.allowed: add it there, or a pattern that covers it";
+pub(crate) const DEFAULT_AUDIENCE: &str = "should be one of audiences.allowed: add it there";
+
+pub(crate) const BOUNDARY_ROLES: &str =
+    "should have at least one role or pattern: without them the boundary allows nothing";
+
+pub(crate) const ALGORITHM_WITHOUT_ISSUER: &str =
+    "should be left out unless token.source is Issuer: other sources choose their algorithm themselves";
+pub(crate) const SUBJECT_WITHOUT_ISSUER: &str =
+    "should not be Policy unless token.source is Issuer: other sources choose the subject themselves";
+pub(crate) const LIFETIME_WITH_SPIFFE: &str = "should be left out with token.source SPIFFE: the SPIFFE provider decides how long its tokens are valid, in SPIRE by the entry's jwtSVIDTTL or default_jwt_svid_ttl";
+pub(crate) const SPIFFE_WITHOUT_SOURCE: &str = "should be left out unless token.source is SPIFFE";
+pub(crate) const TRUST_DOMAIN_OF_ID: &str = "should be the trust domain of token.spiffe.spiffeId, or be left out";
+
+pub(crate) const CLAIMS_WITHOUT_ISSUER: &str =
+    "should be left out unless token.source is Issuer: only tokenscope's own issuer can sign claims";
+pub(crate) const TRANSITIVE_KEY: &str = "should name only keys of claims.principalTags, written in the same way";
+pub(crate) const TAG_KEY: &str =
+    "every key should have 1 to 128 letters, digits, spaces and _.:/=+-@, as AWS demands of a tag's key";
+pub(crate) const TAG_KEY_OF_AWS: &str = "no key should start with aws:, which AWS keeps to itself";
+pub(crate) const TAG_KEY_TWICE: &str =
+    "two keys should differ by more than upper and lower case: to AWS they are one tag";
+pub(crate) const TAG_VALUE: &str =
+    "should have only letters, digits, spaces and _.:/=+-@ besides variables, as AWS demands of a tag's value";
+pub(crate) const TAG_VALUE_LENGTH: &str = "should have at most 256 characters, as AWS demands of a tag's value";
+pub(crate) const TAG_VALUE_OF_AWS: &str = "should not start with aws:, which AWS keeps to itself";
+pub(crate) const CONTEXT_KEY: &str =
+    "every key should have 1 to 64 letters, digits and _, since the claim's name is tokenscope_<key>";
+pub(crate) const CONTEXT_VALUE: &str =
+    "should have only printable ASCII characters without quotation marks and backslashes besides variables";
+pub(crate) const CONTEXT_VALUE_LENGTH: &str =
+    "should have 1 to 128 characters, as AWS demands of a value of its context";
+
+pub(crate) const STS_NAME: &str = "should have only letters, digits and _+=,.@- besides variables, as AWS STS demands";
+pub(crate) const STS_NAME_LENGTH: &str = "should have 2 to 64 characters, as AWS STS demands";
+pub(crate) const SESSION_NAME: &str = "should be ${pod.name} alone, or a template without ${pod.name} and ${pod.uid}: these have no value yet when the pod is admitted";
+pub(crate) const STS_REGIONAL_ENDPOINTS: &str =
+    "was renamed: write aws.sts, {endpoints: Regional} in place of true and {endpoints: Global} in place of false";
+
+pub(crate) const SERVICE_ACCOUNT: &str =
+    "should be the name of a service account, in which * stands for any characters, such as orders or orders-*";
+pub(crate) const CONTAINER: &str =
+    "should be the name of a container, in which * stands for any characters, such as app or worker-*";
+pub(crate) const LABEL_KEY: &str = "should be a label's key, such as app or example.com/team";
+pub(crate) const NEEDS_VALUES: &str = "should have at least one value, since operator is In or NotIn";
+pub(crate) const TAKES_NO_VALUES: &str = "should be left out, since operator is Exists or DoesNotExist";
+pub(crate) const MOMENT: &str = "should be a moment with a time zone as in RFC 3339, such as 2027-01-01T00:00:00Z";

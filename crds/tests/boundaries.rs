@@ -1,0 +1,82 @@
+//! From boundaries as a watch delivers them to the rule's own, whatever their shape.
+
+use kube::core::DynamicObject;
+use serde_json::{Value, json};
+use tokenscope_core::{Boundary, InvalidPolicy, TokenExpiration, TokenSource};
+use tokenscope_crds::read;
+
+fn boundary(spec: &Value) -> Result<Boundary, InvalidPolicy> {
+    let (name, boundary) = read::boundary(&watched(spec));
+    assert_eq!(&*name, "core");
+    boundary
+}
+
+#[expect(
+    clippy::unwrap_used,
+    reason = "an object of any shape can be watched, which is the point"
+)]
+fn watched(spec: &Value) -> DynamicObject {
+    serde_json::from_value(json!({
+        "apiVersion": "tokenscope.io/v1alpha1", "kind": "TokenScopeBoundary", "metadata": {"name": "core"}, "spec": spec,
+    }))
+    .unwrap()
+}
+
+const ROLES: &str = "arn:aws:iam::111122223333:role/shop/*";
+
+#[test]
+fn every_field_of_a_boundary_arrives() {
+    let found = boundary(&json!({
+        "namespaceSelector": {"matchLabels": {"team": "core"}},
+        "roles": [ROLES],
+        "audiences": ["sts.amazonaws.com"],
+        "maxExpirationSeconds": 900,
+        "sources": ["ServiceAccount", "Issuer"],
+        "claims": {"principalTags": {"Team": "${namespace.labels['team']}"}, "transitiveTagKeys": ["Team"]},
+    }))
+    .unwrap();
+
+    assert_eq!(found.namespace_selector.0.len(), 1);
+    assert_eq!(found.roles[0].as_str(), ROLES);
+    assert_eq!(found.audiences[0].as_str(), "sts.amazonaws.com");
+    assert_eq!(found.max_expiration, TokenExpiration::from_seconds(900).ok());
+    assert_eq!(found.sources, [TokenSource::ServiceAccount, TokenSource::Issuer]);
+    assert_eq!(
+        found.claims.unwrap().principal_tags["Team"].as_str(),
+        "${namespace.labels['team']}"
+    );
+}
+
+#[test]
+fn claims_that_are_left_out_are_any_and_an_empty_object_is_none() {
+    assert_eq!(boundary(&json!({"roles": [ROLES]})).unwrap().claims, None);
+    let none = boundary(&json!({"roles": [ROLES], "claims": {}})).unwrap().claims;
+    assert!(none.is_some_and(|claims| claims.is_empty()));
+}
+
+#[test]
+fn a_boundary_that_is_wrong_is_an_error_that_names_the_field() {
+    for (spec, field) in [
+        (json!({}), "spec"),
+        (json!([]), "spec"),
+        (json!({"roles": []}), "spec.roles"),
+        (json!({"roles": ["*"]}), "spec.roles[0]"),
+        (
+            json!({"roles": [ROLES], "namespaceSelector": []}),
+            "spec.namespaceSelector",
+        ),
+        (json!({"roles": [ROLES], "claims": []}), "spec.claims"),
+        (
+            json!({"roles": [ROLES], "maxExpirationSeconds": 60}),
+            "spec.maxExpirationSeconds",
+        ),
+        (json!({"roles": [ROLES], "sources": ["Vault"]}), "spec.sources[0]"),
+        (json!({"roles": [ROLES], "audiences": ["a b"]}), "spec.audiences[0]"),
+        (
+            json!({"roles": [ROLES], "claims": {"principalTags": {"aws:x": "a"}}}),
+            "spec.claims.principalTags[aws:x]",
+        ),
+    ] {
+        assert_eq!(boundary(&spec).unwrap_err().field, field, "{spec}");
+    }
+}
