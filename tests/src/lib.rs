@@ -14,6 +14,7 @@
 //! - [`second_webhook`]: somebody else's webhook beside ours;
 //! - [`shapes`]: pods that are hostile by their shape;
 //! - [`sidecar`]: the sidecar, and a workload that reads its file all the time; [`spire`]: real SPIRE without a cluster;
+//! - [`keycloak`], [`radosgw`]: real servers that judge an OIDC issuer's tokens, and [`token_maker`], an issuer of the test's own;
 //! - [`workload_api`]: an agent that does what real SPIRE can't be made to do;
 //! - [`process`]: child processes that end when the test does, and the faults to give them;
 //! - [`output`]: what the demos print;
@@ -22,6 +23,7 @@
 pub mod admission;
 pub mod apply;
 pub mod aws;
+mod ceph;
 pub mod cert_manager;
 pub mod compat;
 pub mod container;
@@ -32,16 +34,19 @@ pub mod fixtures;
 pub mod forward;
 pub mod helm;
 pub mod install;
+pub mod keycloak;
 pub mod node;
 pub mod output;
 pub mod pki;
 pub mod probes;
 pub mod process;
+pub mod radosgw;
 pub mod second_webhook;
 pub mod shapes;
 pub mod sidecar;
 pub mod spire;
 pub mod spire_cluster;
+pub mod token_maker;
 pub mod webhook_only;
 pub mod workload_api;
 

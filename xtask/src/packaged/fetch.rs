@@ -1,0 +1,127 @@
+//! Fetching packaged servers by this machine's package managers, as they are configured, into a folder.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use sha2::{Digest, Sha256};
+
+use super::programs::{java, run};
+use super::server::Packaged;
+use crate::progress::Step;
+
+/// What Keycloak is built with, once; it starts with `start --optimized` then. The database is in memory and there is no
+/// cluster, so that processes share nothing. The feature (a preview one) takes a foreign issuer's tokens from clients.
+const KEYCLOAK_BUILD: [&str; 3] = ["--db=dev-mem", "--cache=local", "--features=client-auth-federated"];
+
+/// Keycloak, unpacked and built.
+pub(super) fn keycloak(folder: &Path, version: &str, step: &Step) -> Result<()> {
+    java()?;
+    let server = Packaged::Keycloak;
+    let text = server.text()?;
+    let expected = text.lines().find_map(|line| line.strip_prefix("sha256="));
+    let expected = expected.with_context(|| format!("{} has no checksum", server.file().display()))?;
+    let variable = server.variable();
+    step.detail("downloading");
+    run(
+        Command::new("mvn")
+            .args(["--quiet", "--batch-mode", "--strict-checksums"])
+            .arg("org.apache.maven.plugins:maven-dependency-plugin:2.8:copy")
+            .arg(format!("-Dartifact=org.keycloak:keycloak-quarkus-dist:{version}:zip"))
+            .arg(format!("-DoutputDirectory={}", folder.display()))
+            .current_dir(folder),
+        &format!("Keycloak is fetched by Maven (Debian: maven), or name a folder with {variable}"),
+    )?;
+    let archive = folder.join(format!("keycloak-quarkus-dist-{version}.zip"));
+    let found = checksum(&archive)?;
+    ensure!(
+        found == expected,
+        "Maven's repository gave a Keycloak {version} with the checksum {found}, and {} has {expected}",
+        server.file().display()
+    );
+    step.detail("unpacking");
+    run(
+        Command::new("unzip").arg("-q").arg(&archive).arg("-d").arg(folder),
+        "Keycloak is unpacked by unzip (Debian: unzip), which keeps the modes of files",
+    )?;
+    fs::remove_file(&archive)?;
+    let unpacked = folder.join(format!("keycloak-{version}"));
+    for entry in fs::read_dir(&unpacked)? {
+        let entry = entry?;
+        fs::rename(entry.path(), folder.join(entry.file_name()))?;
+    }
+    fs::remove_dir(&unpacked)?;
+    step.detail("building");
+    run(
+        Command::new("sh")
+            .arg(folder.join("bin/kc.sh"))
+            .arg("build")
+            .args(KEYCLOAK_BUILD),
+        "there is no shell",
+    )?;
+    Ok(())
+}
+
+/// Ceph's packages and what they depend on, unpacked.
+pub(super) fn ceph(folder: &Path, step: &Step) -> Result<()> {
+    let server = Packaged::Ceph;
+    let archives = folder.join("apt/archives");
+    fs::create_dir_all(archives.join("partial"))?;
+    step.detail("downloading");
+    let option = |name: &str, value: &Path| format!("{name}={}", value.display());
+    run(
+        Command::new("apt-get")
+            .args(["install", "--download-only", "--yes", "--quiet"])
+            // What is installed already is fetched too, so that all of it is in one place.
+            .args(["--no-install-recommends", "--reinstall"])
+            // Nothing is installed, so it needs no lock, and therefore no root.
+            .args(["-o", "Debug::NoLocking=1"])
+            .args(["-o", "APT::Sandbox::User="])
+            .args(["-o", &option("Dir::Cache", &folder.join("apt"))])
+            .args(["-o", &option("Dir::Log", &folder.join("apt"))])
+            .args(server.pins()?.iter().map(|(name, version)| format!("{name}={version}*"))),
+        "Ceph is fetched by apt-get",
+    )
+    .with_context(|| {
+        format!(
+            "can't fetch Ceph: it is taken from the packages of Debian 12 (after apt-get update); elsewhere, install that \
+             version and name its root folder with {}, such as {}=/",
+            server.variable(),
+            server.variable()
+        )
+    })?;
+    step.detail("unpacking");
+    for entry in fs::read_dir(&archives)? {
+        let archive = entry?.path();
+        if archive.extension().is_some_and(|extension| extension == "deb") {
+            run(
+                Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(folder),
+                "packages are unpacked by dpkg-deb",
+            )?;
+        }
+    }
+    fs::remove_dir_all(folder.join("apt"))?;
+    Ok(())
+}
+
+/// SHA-256 of a file, in hexadecimal digits.
+fn checksum(path: &Path) -> Result<String> {
+    use std::fmt::Write as _;
+    let mut file = File::open(path).with_context(|| format!("can't read {}", path.display()))?;
+    let mut digest = Sha256::new();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        let count = io::Read::read(&mut file, &mut buffer)?;
+        let Some(read) = buffer.get(..count).filter(|read| !read.is_empty()) else {
+            break;
+        };
+        digest.update(read);
+    }
+    let mut text = String::new();
+    for byte in digest.finalize() {
+        write!(text, "{byte:02x}")?;
+    }
+    Ok(text)
+}
