@@ -138,6 +138,13 @@ impl Cluster {
         }
     }
 
+    /// What the API server says of calls of the webhook that failed, the last five: each is a pod without a review.
+    fn failed_calls(&self) -> Vec<String> {
+        let log = self.control_plane.apiserver().log();
+        let failed = log.lines().rev().filter(|line| line.contains("ailed calling webhook"));
+        failed.take(5).map(str::to_owned).collect()
+    }
+
     /// Waits until the operator has counted every pod that was granted a role, and none as missed or outdated.
     async fn every_pod_is_as_it_should_be(&self, shop: &Shop<'_>, load: &Load) {
         let path = format!(
@@ -184,8 +191,13 @@ async fn to_the_present_and_back(release: Release) {
         control_plane: &cluster.control_plane,
     };
     cluster.every_pod_is_as_it_should_be(&shop, &load).await;
-    assert_eq!(load.wrong(), [""; 0], "after the upgrade from {}", release.name);
-    drop(shop);
+    assert_eq!(
+        load.wrong(),
+        [""; 0],
+        "after the upgrade from {}: {:#?}",
+        release.name,
+        cluster.failed_calls()
+    );
 
     let back = Options {
         charts: Some(built.charts),
@@ -197,7 +209,13 @@ async fn to_the_present_and_back(release: Release) {
     for task in tasks {
         task.await.unwrap();
     }
-    assert_eq!(load.wrong(), [""; 0], "on the way back to {}", release.name);
+    assert_eq!(
+        load.wrong(),
+        [""; 0],
+        "on the way back to {}: {:#?}",
+        release.name,
+        cluster.failed_calls()
+    );
     let created = load.created.load(Ordering::Relaxed);
     assert!(created > 100, "only {created} pods were created");
 }
