@@ -2,29 +2,61 @@
 
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::Result;
 
-/// Forwards from a new port on 127.0.0.1 to ports on 127.0.0.1, until this process ends. Uses threads, not a runtime,
-/// because it outlives the runtime of the test that starts it.
-pub fn forward(listen: u16, ports: Vec<u16>) -> Result<()> {
-    let listener = TcpListener::bind(("127.0.0.1", listen))?;
-    let turn = Arc::new(AtomicUsize::new(0));
-    let ports: Arc<[u16]> = ports.into();
-    thread::spawn(move || {
-        for client in listener.incoming().flatten() {
-            let (turn, ports) = (Arc::clone(&turn), Arc::clone(&ports));
-            thread::spawn(move || {
-                // A connection that breaks is the clients' and the servers' to notice.
-                let _ = connect(&turn, &ports).and_then(|server| join(&client, &server));
-            });
-        }
-    });
-    Ok(())
+/// An address on 127.0.0.1 that stands for servers, until this process ends.
+#[derive(Clone, Debug)]
+pub struct Forward {
+    port: u16,
+    servers: Arc<RwLock<Vec<u16>>>,
+}
+
+impl Forward {
+    /// Listens on a port, for no server yet. Uses threads, not a runtime, because it outlives the runtime of the test that
+    /// starts it.
+    pub fn listen(port: u16) -> Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", port))?;
+        let turn = Arc::new(AtomicUsize::new(0));
+        let servers = Arc::new(RwLock::new(Vec::new()));
+        let all = Arc::clone(&servers);
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let turn = Arc::clone(&turn);
+                let servers = all.read().unwrap_or_else(PoisonError::into_inner).clone();
+                thread::spawn(move || {
+                    // A connection that breaks is the clients' and the servers' to notice.
+                    let _ = connect(&turn, &servers).and_then(|server| join(&client, &server));
+                });
+            }
+        });
+        Ok(Self { port, servers })
+    }
+
+    /// The port that it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// New connections go to the server on this port as well.
+    pub fn add(&self, server: u16) {
+        self.servers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(server);
+    }
+
+    /// New connections no longer go to the server on this port. Those that are open stay.
+    pub fn remove(&self, server: u16) {
+        self.servers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|other| *other != server);
+    }
 }
 
 fn connect(turn: &AtomicUsize, ports: &[u16]) -> io::Result<TcpStream> {
@@ -81,7 +113,10 @@ mod tests {
         let nobody = free_port().unwrap();
         let port = free_port().unwrap();
         let ports = [first, second].map(|listener| listener.local_addr().unwrap().port());
-        forward(port, vec![ports[0], ports[1], nobody]).unwrap();
+        let forward = Forward::listen(port).unwrap();
+        for server in [ports[0], ports[1], nobody] {
+            forward.add(server);
+        }
         let mut answers = Vec::new();
         for _ in 0..6 {
             let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();

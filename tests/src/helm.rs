@@ -1,6 +1,6 @@
 //! The real helm.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Result, ensure};
@@ -26,7 +26,12 @@ pub fn template(chart_name: &str, values: &Value) -> Result<Vec<Value>> {
 
 /// The same with further flags for helm.
 pub fn template_with(chart_name: &str, flags: &[&str], values: &Value) -> Result<Vec<Value>> {
-    let folder = chart(chart_name).display().to_string();
+    template_of(&chart(chart_name), flags, values)
+}
+
+/// The same of a chart in another folder, such as one of an earlier release.
+pub fn template_of(chart: &Path, flags: &[&str], values: &Value) -> Result<Vec<Value>> {
+    let folder = chart.display().to_string();
     let arguments = [
         "template",
         "tokenscope",

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -16,8 +17,8 @@ use tokenscope_xtask::root;
 
 use crate::admission::try_pod;
 use crate::control_plane::{ControlPlane, NODE};
-use crate::forward::forward;
-use crate::helm::{NAMESPACE, template};
+use crate::forward::Forward;
+use crate::helm::{NAMESPACE, chart, template_of};
 use crate::process::{Process, Start, free_port};
 use crate::{eventually, get_json};
 
@@ -29,7 +30,7 @@ const READY_DEADLINE: Duration = Duration::from_secs(60);
 pub struct Options {
     /// Values for charts/tokenscope; `null` for its defaults.
     pub values: Value,
-    /// How many webhooks run. With more than one, the API server reaches them through [`forward`](mod@crate::forward).
+    /// How many webhooks run. With more than one, the API server reaches them through a [`Forward`].
     pub webhooks: usize,
     /// How many operators run.
     pub operators: usize,
@@ -39,6 +40,15 @@ pub struct Options {
     pub operator_arguments: Vec<String>,
     /// The folder of the project's programs; where this program is if left out.
     pub programs: Option<PathBuf>,
+    /// The folder of the charts; the project's own if left out.
+    pub charts: Option<PathBuf>,
+    /// What stands for the webhook's Service where the test decides who is behind it: the webhooks are added once they are
+    /// ready.
+    pub service: Option<Forward>,
+    /// Whether this is an upgrade of (or the way back to) what is installed: the chart looks at the cluster.
+    pub upgrade: bool,
+    /// What the processes' names begin with: two installations in one cluster differ in it.
+    pub prefix: &'static str,
 }
 
 impl Default for Options {
@@ -51,6 +61,10 @@ impl Default for Options {
             webhook_arguments: none(),
             operator_arguments: none(),
             programs: None,
+            charts: None,
+            service: None,
+            upgrade: false,
+            prefix: "",
         }
     }
 }
@@ -71,7 +85,10 @@ pub async fn install(control_plane: &ControlPlane, options: Options) -> Result<I
         Some(folder) => folder.clone(),
         None => own_programs()?,
     };
-    let port = free_port()?;
+    let port = match &options.service {
+        Some(service) => service.port(),
+        None => free_port()?,
+    };
     let client = control_plane.client().await?;
     if get_json(&client, &format!("/api/v1/namespaces/{NAMESPACE}"))
         .await
@@ -79,15 +96,7 @@ pub async fn install(control_plane: &ControlPlane, options: Options) -> Result<I
     {
         control_plane.create_namespace(NAMESPACE, &[]).await?;
     }
-    control_plane
-        .apply(&template("tokenscope-crds", &Value::Null)?, NAMESPACE)
-        .await?;
-    let mut objects = template("tokenscope", &options.values)?;
-    for object in &mut objects {
-        reach_by_address(object, port);
-    }
-    // The accounts first: the programs' tokens are of theirs.
-    objects.sort_by_key(|object| object["kind"] == "MutatingWebhookConfiguration");
+    let objects = objects(control_plane, &options, port)?;
     control_plane.apply(&objects, NAMESPACE).await?;
 
     let operators = run(
@@ -101,8 +110,15 @@ pub async fn install(control_plane: &ControlPlane, options: Options) -> Result<I
     .await?;
     let webhooks = run(control_plane, &objects, &programs, "tokenscope-webhook", port, &options).await?;
     let webhook_ports: Vec<u16> = webhooks.iter().map(|(_, port)| *port).collect();
-    if webhooks.len() > 1 {
-        forward(port, webhook_ports.clone())?;
+    let service = match options.service {
+        None if webhooks.len() > 1 => Some(Forward::listen(port)?),
+        given => given,
+    };
+    if let Some(service) = service {
+        for (webhook, port) in &webhooks {
+            webhook.wait_ready(READY_DEADLINE).await?;
+            service.add(*port);
+        }
     }
     let installed = Installed {
         webhooks: webhooks.into_iter().map(|(process, _)| process).collect(),
@@ -113,6 +129,26 @@ pub async fn install(control_plane: &ControlPlane, options: Options) -> Result<I
     };
     installed.wait_ready(control_plane).await?;
     Ok(installed)
+}
+
+/// Everything that helm installs, custom resource definitions first. The accounts come before the webhook configuration: the
+/// programs' tokens are of theirs.
+fn objects(control_plane: &ControlPlane, options: &Options, port: u16) -> Result<Vec<Value>> {
+    let folder = |name: &str| match &options.charts {
+        Some(charts) => charts.join(name),
+        None => chart(name),
+    };
+    let kubeconfig = format!("--kubeconfig={}", control_plane.kubeconfig().display());
+    let flags = ["--is-upgrade", "--dry-run=server", &kubeconfig];
+    let flags = if options.upgrade { flags.as_slice() } else { &[] };
+    let mut objects = template_of(&folder("tokenscope"), flags, &options.values)?;
+    for object in &mut objects {
+        reach_by_address(object, port);
+    }
+    objects.sort_by_key(|object| object["kind"] == "MutatingWebhookConfiguration");
+    let mut all = template_of(&folder("tokenscope-crds"), &[], &Value::Null)?;
+    all.append(&mut objects);
+    Ok(all)
 }
 
 impl Installed {
@@ -174,7 +210,9 @@ impl Installed {
             "a pod that asks for a role is answered by the webhook",
             async || {
                 let answer = try_pod(&client, &pod).await?;
-                let reviewed = answer.body["metadata"]["labels"]["tokenscope.io/reviewed"].is_string();
+                let metadata = &answer.body["metadata"];
+                let reviewed = metadata["labels"]["tokenscope.io/reviewed"].is_string()
+                    || metadata["annotations"]["tokenscope.io/reviewed"].is_string(); // by version 0.1.0
                 // Without the webhook it is refused as well: because it can't be called, or by the guard.
                 let refused = answer.message().contains("tokenscope.io\" denied the request");
                 ensure!(reviewed || refused, "{} {}", answer.status, answer.body);
@@ -242,16 +280,19 @@ async fn run(
         "{} is missing: build the programs first (cargo build --workspace --bins), or run `cargo xtask test`",
         program.display()
     );
-    warn_if_old(&program)?;
+    if options.programs.is_none() {
+        warn_if_old(&program)?;
+    }
     let kubeconfig = control_plane.config_as(NAMESPACE, account).await?;
     let (count, more) = if name == "tokenscope-webhook" {
         (options.webhooks, &options.webhook_arguments)
     } else {
         (options.operators, &options.operator_arguments)
     };
+    let is_alone = count == 1 && options.service.is_none();
     let mut processes = Vec::new();
     for number in 0..count {
-        let (port, observe) = (if count == 1 { only_port } else { free_port()? }, free_port()?);
+        let (port, observe) = (if is_alone { only_port } else { free_port()? }, free_port()?);
         let mut own = vec![
             format!("--observe=127.0.0.1:{observe}"),
             format!("--kubeconfig={}", kubeconfig.display()),
@@ -260,9 +301,11 @@ async fn run(
             own.push(format!("--listen=127.0.0.1:{port}"));
         } else {
             own.push("--extra-serving-name=127.0.0.1".to_owned());
-            own.push(format!("--webhook-address=127.0.0.1:{only_port}"));
+            if knows(&program, "--webhook-address")? {
+                own.push(format!("--webhook-address=127.0.0.1:{only_port}"));
+            }
         }
-        let instance = format!("{name}-{number}");
+        let instance = format!("{}{name}-{number}", options.prefix);
         let environment = environment(container, &instance)?;
         let start = Start {
             name: instance,
@@ -275,6 +318,12 @@ async fn run(
         processes.push((Process::start(start, control_plane.watchdog())?, port));
     }
     Ok(processes)
+}
+
+/// Whether a program has a flag: that of an earlier release may not.
+fn knows(program: &Path, flag: &str) -> Result<bool> {
+    let output = Command::new(program).arg("--help").output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).contains(flag))
 }
 
 /// The container's environment, with what the downward API would say.

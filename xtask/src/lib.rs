@@ -1,5 +1,5 @@
-//! What `cargo xtask` shares with the tests: where the real servers are, a cluster of them, images for it, and how a long
-//! step shows that it moves.
+//! What `cargo xtask` shares with the tests: where the real servers are, a cluster of them, images for it, earlier releases,
+//! and how a long step shows that it moves.
 //!
 //! It stays light (clap, anyhow, serde_json, and tar and sha2 for images), so that the first command a newcomer types
 //! starts within seconds.
@@ -9,6 +9,7 @@ pub mod images;
 pub mod oci;
 pub mod packaged;
 pub mod progress;
+pub mod releases;
 pub mod tools;
 
 use std::io::Write as _;

@@ -6,6 +6,7 @@
 
 mod chart;
 mod clients;
+mod editors;
 mod faults;
 mod load;
 mod network_policy;

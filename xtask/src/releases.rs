@@ -1,0 +1,127 @@
+//! Earlier states of this project, built from its own history: what upgrades start from in tests.
+//!
+//! The sources come from `git archive`, so a copy of the project without its history has none. What is built stays in the
+//! cache beside the other servers.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::progress::Step;
+use crate::{cargo, root, tools};
+
+/// The programs that are built of each.
+const PROGRAMS: [&str; 2] = ["tokenscope-webhook", "tokenscope-operator"];
+
+/// A state of the project from which an upgrade to the present one is promised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Release {
+    /// How people call it.
+    pub name: &'static str,
+    /// The commit, whole.
+    pub commit: &'static str,
+}
+
+/// Version 0.1.0, whose webhook marked pods by an annotation.
+pub const VERSION_0_1_0: Release = Release {
+    name: "0.1.0",
+    commit: "b6cab92e059bd79221ae9d58e0e98a1729e8584c",
+};
+
+/// The last state of the main branch before the present one.
+pub const LAST: Release = Release {
+    name: "the last one",
+    commit: "77376bc2a524c9bc3297bf3808eae60f48534440",
+};
+
+/// A release that can be installed.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// The folder of its charts.
+    pub charts: PathBuf,
+    /// The folder of its programs.
+    pub programs: PathBuf,
+}
+
+impl Release {
+    /// Builds it, once. Blocks for one to three minutes; libraries that the present state uses as well are not compiled again.
+    ///
+    /// Fails if the project's history is missing.
+    pub fn build(self) -> Result<Built> {
+        let short = self.commit.get(..12).context("a commit has 40 digits")?;
+        let folder = tools::cache()?.join(format!("tokenscope-{short}"));
+        let built = Built {
+            charts: folder.join("charts"),
+            programs: folder.join("programs"),
+        };
+        fs::create_dir_all(&folder)?;
+        let lock = File::create(folder.join("lock"))?;
+        lock.lock().context("can't lock the folder of the release")?;
+        if built.programs.is_dir() {
+            return Ok(built);
+        }
+        let step = Step::start(&format!("building tokenscope {} ({short}), once", self.name), None);
+        let sources = folder.join("sources");
+        let partial = folder.join("partial");
+        self.unpack(&sources)?;
+        compile(&sources, &partial)?;
+        let programs = folder.join("programs.partial");
+        fs::create_dir_all(&programs)?;
+        for program in PROGRAMS {
+            fs::copy(partial.join("debug").join(program), programs.join(program))?;
+        }
+        if built.charts.exists() {
+            fs::remove_dir_all(&built.charts)?;
+        }
+        fs::rename(sources.join("charts"), &built.charts)?;
+        fs::rename(&programs, &built.programs)?;
+        fs::remove_dir_all(&sources)?;
+        fs::remove_dir_all(&partial)?;
+        step.done("");
+        Ok(built)
+    }
+
+    fn unpack(self, sources: &Path) -> Result<()> {
+        if sources.exists() {
+            fs::remove_dir_all(sources)?; // of a run that was ended
+        }
+        fs::create_dir_all(sources)?;
+        let mut archive = Command::new("git")
+            .current_dir(root())
+            .args(["archive", "--format=tar", self.commit])
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("can't run git, which has the sources of the release")?;
+        let tar = archive.stdout.take().context("standard output is piped")?;
+        let unpacked = Command::new("tar").arg("-x").arg("-C").arg(sources).stdin(tar).status();
+        ensure!(
+            archive.wait()?.success(),
+            "tokenscope {} is commit {}, which is not in the history of this copy of the project (git fetch --unshallow)",
+            self.name,
+            self.commit
+        );
+        ensure!(
+            unpacked.context("can't run tar")?.success(),
+            "tar could not unpack the release"
+        );
+        Ok(())
+    }
+}
+
+/// Compiles with the libraries that this project's own build has, and puts the programs elsewhere than its own.
+fn compile(sources: &Path, target: &Path) -> Result<()> {
+    let mut command = cargo(&["build", "--quiet", "--locked"]);
+    command
+        .current_dir(sources)
+        .env("CARGO_TARGET_DIR", target)
+        .env("CARGO_BUILD_BUILD_DIR", root().join("target"))
+        .stdin(Stdio::null());
+    for program in PROGRAMS {
+        command.args(["--package", program, "--bin", program]);
+    }
+    let status = command.status().context("can't run cargo")?;
+    ensure!(status.success(), "cargo build of the release ended with {status}");
+    Ok(())
+}
