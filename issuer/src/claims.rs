@@ -241,7 +241,7 @@ impl Serialize for Payload<'_> {
             claims.serialize_entry(&format!("{CONTEXT_PREFIX}{key}"), value)?;
         }
         let policy = &grant.policy;
-        let policy = Policy {
+        let policy = PolicyClaim {
             kind: policy.name.kind(),
             namespace: policy.name.namespace(),
             name: policy.name.name(),
@@ -269,7 +269,7 @@ impl Serialize for PrincipalTags<'_> {
 }
 
 #[derive(Serialize)]
-struct Policy<'a> {
+struct PolicyClaim<'a> {
     kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     namespace: Option<&'a str>,

@@ -153,7 +153,7 @@ fn is_segment(segment: &str) -> bool {
 
 /// The discovery document for an issuer whose keys are of these algorithms, as JSON text.
 pub fn document(issuer: &str, jwks_uri: &str, algorithms: &[&str]) -> String {
-    let document = Document {
+    let document = DiscoveryDocument {
         issuer,
         jwks_uri,
         response_types_supported: ["id_token"],
@@ -166,7 +166,7 @@ pub fn document(issuer: &str, jwks_uri: &str, algorithms: &[&str]) -> String {
 }
 
 #[derive(Serialize)]
-struct Document<'a> {
+struct DiscoveryDocument<'a> {
     issuer: &'a str,
     jwks_uri: &'a str,
     response_types_supported: [&'static str; 1],

@@ -29,7 +29,7 @@ pub struct ExchangeRequest<'a> {
 
 /// The parameters that are read.
 #[derive(Default)]
-struct Parameters<'a> {
+struct FormParameters<'a> {
     grant_type: Option<Cow<'a, str>>,
     subject_token: Option<Cow<'a, str>>,
     subject_token_type: Option<Cow<'a, str>>,
@@ -46,7 +46,7 @@ impl<'a> ExchangeRequest<'a> {
         if body.len() > MOST_BODY_BYTES {
             return Err(invalid("the request is too long"));
         }
-        let parameters = Parameters::read(body)?;
+        let parameters = FormParameters::read(body)?;
         match parameters.grant_type.as_deref() {
             Some(GRANT_TYPE) => {}
             Some(_) => {
@@ -83,7 +83,7 @@ impl<'a> ExchangeRequest<'a> {
     }
 }
 
-impl<'a> Parameters<'a> {
+impl<'a> FormParameters<'a> {
     fn read(body: &'a [u8]) -> Result<Self, OAuthError> {
         let mut read = Self::default();
         for (count, (name, value)) in form_urlencoded::parse(body).enumerate() {

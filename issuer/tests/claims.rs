@@ -1,5 +1,7 @@
 //! What tokens say, as another implementation reads it, and what refuses one.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail as tests do")]
+
 mod world;
 
 use jsonwebtoken::jwk::JwkSet;

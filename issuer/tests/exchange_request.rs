@@ -1,5 +1,7 @@
 //! The form of an exchange, and what is wrong with others.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail as tests do")]
+
 use serde_json::Value;
 use tokenscope_issuer::exchange_request::{ExchangeRequest, GRANT_TYPE, MOST_BODY_BYTES, TOKEN_TYPE};
 use tokenscope_issuer::oauth::{OAuthError, OAuthErrorCode, token_body};

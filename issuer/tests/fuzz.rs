@@ -3,6 +3,8 @@
 //! Each runs for 5 seconds, or for a minute where `TOKENSCOPE_NIGHTLY=1`. Inputs that once mattered are in `tests/corpus`, and every
 //! run begins with them and with changes of them.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail as tests do")]
+
 mod world;
 
 use std::path::Path;
@@ -75,7 +77,9 @@ fn fuzz(seeds: Vec<Vec<u8>>, mut check: impl FnMut(&[u8])) {
             String::from_utf8_lossy(input)
         );
     };
-    seeds.iter().for_each(|seed| one(seed));
+    for seed in &seeds {
+        one(seed);
+    }
     let strategy = changed(seeds);
     let mut runner = TestRunner::deterministic();
     let (end, mut inputs) = (Instant::now() + time(), 0u32);

@@ -1,5 +1,7 @@
 //! Attacks on the reader of subject tokens: each is refused, and for the reason that it should be.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail as tests do")]
+
 mod world;
 
 use base64::Engine as _;

@@ -147,7 +147,7 @@ pub enum InvalidJwks {
 pub fn read(text: &[u8], usage: Option<&str>) -> Result<Vec<PublicJwk>, InvalidJwks> {
     #[derive(Deserialize)]
     struct Set {
-        keys: Vec<Jwk>,
+        keys: Vec<ForeignJwk>,
     }
     let set: Set = serde_json::from_slice(text).map_err(InvalidJwks::Json)?;
     if set.keys.len() > 2 * MOST_KEYS_OF_A_KIND {
@@ -168,7 +168,7 @@ pub fn read(text: &[u8], usage: Option<&str>) -> Result<Vec<PublicJwk>, InvalidJ
 
 /// One key as it comes. Members with a private part are not read.
 #[derive(Deserialize)]
-struct Jwk {
+struct ForeignJwk {
     kty: Box<str>,
     #[serde(default)]
     kid: Option<Box<str>>,
@@ -188,7 +188,7 @@ struct Jwk {
     y: Option<Box<str>>,
 }
 
-impl Jwk {
+impl ForeignJwk {
     fn usable(self, usage: Option<&str>) -> Option<PublicJwk> {
         if self
             .usage

@@ -36,13 +36,13 @@ pub enum KeyError {
 /// A private key and what is published of it. `Debug` shows the identifier alone.
 pub struct SigningKey {
     algorithm: Algorithm,
-    pair: Pair,
+    pair: SigningPair,
     public: PublicJwk,
     /// The header of its tokens in base64url, with the dot behind it.
     header: Box<str>,
 }
 
-enum Pair {
+enum SigningPair {
     Rsa(RsaKeyPair),
     Ec(EcdsaKeyPair),
 }
@@ -50,9 +50,9 @@ enum Pair {
 impl SigningKey {
     /// A new key; RSA keys have 2,048 bits.
     pub fn generate(algorithm: Algorithm) -> Result<Self, KeyError> {
-        let ec = |curve| EcdsaKeyPair::generate(curve).map(Pair::Ec);
+        let ec = |curve| EcdsaKeyPair::generate(curve).map(SigningPair::Ec);
         let pair = match algorithm {
-            Algorithm::RS256 => RsaKeyPair::generate(KeySize::Rsa2048).map(Pair::Rsa),
+            Algorithm::RS256 => RsaKeyPair::generate(KeySize::Rsa2048).map(SigningPair::Rsa),
             Algorithm::ES256 => ec(&ECDSA_P256_SHA256_FIXED_SIGNING),
             Algorithm::ES384 => ec(&ECDSA_P384_SHA384_FIXED_SIGNING),
         };
@@ -66,7 +66,7 @@ impl SigningKey {
         let der = der.secret_pkcs8_der();
         if let Ok(pair) = RsaKeyPair::from_pkcs8(der) {
             // The library itself takes no RSA key of less than 2,048 bits.
-            return Ok(Self::new(Algorithm::RS256, Pair::Rsa(pair)));
+            return Ok(Self::new(Algorithm::RS256, SigningPair::Rsa(pair)));
         }
         let curves: [(Algorithm, &'static EcdsaSigningAlgorithm); 2] = [
             (Algorithm::ES256, &ECDSA_P256_SHA256_FIXED_SIGNING),
@@ -74,7 +74,7 @@ impl SigningKey {
         ];
         let on_curve = curves.into_iter().find_map(|(algorithm, curve)| {
             let pair = EcdsaKeyPair::from_pkcs8(curve, der).ok()?;
-            Some(Self::new(algorithm, Pair::Ec(pair)))
+            Some(Self::new(algorithm, SigningPair::Ec(pair)))
         });
         on_curve.ok_or(KeyError::Kind)
     }
@@ -82,25 +82,25 @@ impl SigningKey {
     /// The private key as PEM of PKCS #8.
     pub fn to_pem(&self) -> Result<SecretString, KeyError> {
         let text = match &self.pair {
-            Pair::Rsa(pair) => {
+            SigningPair::Rsa(pair) => {
                 let der: Pkcs8V1Der<'_> = pair.as_der().map_err(|_| KeyError::Crypto)?;
                 pem(der.as_ref())
             }
-            Pair::Ec(pair) => pem(pair.to_pkcs8v1().map_err(|_| KeyError::Crypto)?.as_ref()),
+            SigningPair::Ec(pair) => pem(pair.to_pkcs8v1().map_err(|_| KeyError::Crypto)?.as_ref()),
         };
         Ok(text)
     }
 
-    fn new(algorithm: Algorithm, pair: Pair) -> Self {
+    fn new(algorithm: Algorithm, pair: SigningPair) -> Self {
         let public = match &pair {
-            Pair::Rsa(pair) => {
+            SigningPair::Rsa(pair) => {
                 let key = pair.public_key();
                 PublicJwk::rsa(
                     key.modulus().big_endian_without_leading_zero(),
                     key.exponent().big_endian_without_leading_zero(),
                 )
             }
-            Pair::Ec(pair) => {
+            SigningPair::Ec(pair) => {
                 let curve = if algorithm == Algorithm::ES256 {
                     "P-256"
                 } else {
@@ -145,12 +145,12 @@ impl SigningKey {
         URL_SAFE_NO_PAD.encode_string(payload, &mut token);
         let random = SystemRandom::new();
         let signature = match &self.pair {
-            Pair::Rsa(pair) => {
+            SigningPair::Rsa(pair) => {
                 let mut signature = vec![0; pair.public_modulus_len()];
                 let signed = pair.sign(&RSA_PKCS1_SHA256, &random, token.as_bytes(), &mut signature);
                 signed.map(|()| signature)
             }
-            Pair::Ec(pair) => pair
+            SigningPair::Ec(pair) => pair
                 .sign(&random, token.as_bytes())
                 .map(|found| found.as_ref().to_vec()),
         };

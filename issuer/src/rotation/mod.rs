@@ -149,7 +149,7 @@ pub fn next_step(ring: &KeyRing, now: Timestamp, settings: &RotationSettings) ->
                 }
             }
             (Some((_, since)), None) => {
-                let ahead = settings.signing_period - settings.publish_wait;
+                let ahead = settings.signing_period.saturating_sub(settings.publish_wait);
                 if is_due(later(since, ahead)) && ring.count_of_kind(algorithm) < MOST_KEYS_OF_A_KIND {
                     return RotationStep::Publish(algorithm);
                 }

@@ -93,16 +93,16 @@ pub enum InvalidSubjectToken {
 }
 
 /// A token taken apart, of which nothing is proven but that an honest one could look so. No `Debug`: it is a credential.
-pub struct SubjectToken<'a> {
+pub struct SubjectToken {
     header: SubjectHeader,
     claims: SubjectClaims,
-    signed: &'a str,
+    signed: Box<str>,
     signature: Vec<u8>,
 }
 
-impl<'a> SubjectToken<'a> {
+impl SubjectToken {
     /// Reads the compact form and refuses what costs no signature: another issuer, another audience, another time, no pod.
-    pub fn read(token: &'a str, expected: &Expected<'_>, now: i64) -> Result<Self, InvalidSubjectToken> {
+    pub fn read(token: &str, expected: &Expected<'_>, now: i64) -> Result<Self, InvalidSubjectToken> {
         if token.len() > MOST_BYTES {
             return Err(InvalidSubjectToken::TooLong);
         }
@@ -120,7 +120,7 @@ impl<'a> SubjectToken<'a> {
         Ok(Self {
             header,
             claims,
-            signed,
+            signed: signed.into(),
             signature,
         })
     }
