@@ -1,7 +1,12 @@
 //! The audit line of an exchange: who got what by which policy, and never a token. Alone in its program, since subscribers of
 //! other tests' threads would have a say in what is logged.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail as tests do")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::unwrap_in_result,
+    clippy::panic,
+    reason = "helpers of tests may fail as tests do"
+)]
 #![allow(dead_code, reason = "the other exchanges use the rest of the setup")]
 
 #[path = "exchange/setup.rs"]

@@ -1,6 +1,11 @@
 //! An API server that stalls, redirects, floods or lies where the cluster's keys are fetched.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail as tests do")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::unwrap_in_result,
+    clippy::panic,
+    reason = "helpers of tests may fail as tests do"
+)]
 
 mod world;
 

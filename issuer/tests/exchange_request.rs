@@ -1,6 +1,11 @@
 //! The form of an exchange, and what is wrong with others.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail as tests do")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::unwrap_in_result,
+    clippy::panic,
+    reason = "helpers of tests may fail as tests do"
+)]
 
 use serde_json::Value;
 use tokenscope_issuer::exchange_request::{ExchangeRequest, GRANT_TYPE, MOST_BODY_BYTES, TOKEN_TYPE};

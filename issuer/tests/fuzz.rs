@@ -3,7 +3,12 @@
 //! Each runs for 5 seconds, or for a minute where `TOKENSCOPE_NIGHTLY=1`. Inputs that once mattered are in `tests/corpus`, and every
 //! run begins with them and with changes of them.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail as tests do")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::unwrap_in_result,
+    clippy::panic,
+    reason = "helpers of tests may fail as tests do"
+)]
 
 mod world;
 

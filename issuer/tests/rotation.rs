@@ -1,6 +1,11 @@
 //! Keys over time: every token can be verified with what anybody remembers, wherever the process is killed.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail as tests do")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::unwrap_in_result,
+    clippy::panic,
+    reason = "helpers of tests may fail as tests do"
+)]
 
 use std::collections::BTreeSet;
 use std::time::Duration;

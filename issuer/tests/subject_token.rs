@@ -1,6 +1,11 @@
 //! Attacks on the reader of subject tokens: each is refused, and for the reason that it should be.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail as tests do")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::unwrap_in_result,
+    clippy::panic,
+    reason = "helpers of tests may fail as tests do"
+)]
 
 mod world;
 

@@ -1,6 +1,11 @@
 //! Exchanges through the router: who gets a token, who doesn't, and what stays standing under attack.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail as tests do")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::unwrap_in_result,
+    clippy::panic,
+    reason = "helpers of tests may fail as tests do"
+)]
 
 mod setup;
 #[path = "../world/mod.rs"]
