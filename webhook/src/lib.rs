@@ -1,7 +1,7 @@
 //! Reviews pods: facts, decision, injection, patch.
 //!
 //! The way of one review: bytes → [`review`] → [`facts`] → [`tokenscope_core::decide`] → [`injection`] → [`patch`] → [`answer`]
-//! → bytes. Each of these steps is pure; only [`cache`], [`lookup`], [`events`], [`certificate`] and [`version`] touch the network, and
+//! → bytes. Each of these steps is pure; only [`cache`], [`lookup`], [`events`] and [`version`] touch the network, and
 //! [`router`] and [`run`] put all together, within the memory of [`budget`] and the threads of [`work`]. [`strip_mark`] is the
 //! other, smaller way.
 
@@ -9,7 +9,6 @@ pub mod answer;
 pub mod args;
 pub mod budget;
 pub mod cache;
-pub mod certificate;
 pub mod check;
 pub mod csi_drivers;
 pub mod events;

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
 use super::crowd::{Activity, ConnectionSlot, GiveWay, RunningRequest};
-use super::{Limits, Protocol};
+use super::{Limits, Peer, Protocol};
 
 /// How long an idle connection that gives way has to say so: a client whose request crosses that word would see it fail.
 const GOODBYE: Duration = Duration::from_millis(100);
@@ -30,6 +30,8 @@ const GOODBYE: Duration = Duration::from_millis(100);
 /// What a connection needs besides its bytes.
 pub(super) struct ConnectionContext {
     pub(super) place: ConnectionSlot,
+    /// Who connected.
+    pub(super) peer: Option<Peer>,
     pub(super) limits: Limits,
     /// A permit for each connection that has given its place away and still says goodbye.
     pub(super) lingering: Arc<Semaphore>,
@@ -61,6 +63,7 @@ impl ConnectionContext {
             app,
             activity: self.place.activity().clone(),
             give_way: self.place.give_way(),
+            peer: self.peer,
         };
         let stream = TokioIo::new(stream);
         match protocol {
@@ -94,6 +97,7 @@ impl ConnectionContext {
             limits,
             lingering,
             stop,
+            peer: _,
         } = self;
         let activity = place.activity().clone();
         activity.touch();
@@ -160,6 +164,7 @@ struct ObservedRouter {
     app: Router,
     activity: Activity,
     give_way: GiveWay,
+    peer: Option<Peer>,
 }
 
 impl hyper::service::Service<Request<Incoming>> for ObservedRouter {
@@ -169,6 +174,9 @@ impl hyper::service::Service<Request<Incoming>> for ObservedRouter {
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(self.give_way.clone());
+        if let Some(peer) = self.peer {
+            request.extensions_mut().insert(peer);
+        }
         Answering {
             running: Some(self.activity.request()),
             answer: self.app.clone().call(request),

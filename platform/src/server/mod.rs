@@ -8,6 +8,7 @@ mod connection;
 mod crowd;
 
 use std::io::{self, ErrorKind};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,6 +66,10 @@ impl Default for Limits {
     }
 }
 
+/// An extension of each request: the address that its connection comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Peer(pub IpAddr);
+
 /// What the two sides speak on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
@@ -105,11 +110,13 @@ pub(crate) async fn serve<H, F, S>(
             }
         };
         failures = 0;
+        let peer = tcp.peer_addr().ok().map(|address| Peer(address.ip().to_canonical()));
         let Some(Some(place)) = stop.run_until_cancelled(crowd.place()).await else {
             break;
         };
         let connection = ConnectionContext {
             place,
+            peer,
             limits,
             lingering: lingering.clone(),
             // A child of its own, so that connections don't contend for the lock inside the parent at each wake-up.

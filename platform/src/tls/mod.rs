@@ -14,7 +14,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::server::{self, Protocol};
-pub use crate::server::{ConnectionMetrics, GiveWay, Limits};
+pub use crate::server::{ConnectionMetrics, GiveWay, Limits, Peer};
 pub use certificate::ServingCertificate;
 pub use clients::{Clients, ClientsError};
 

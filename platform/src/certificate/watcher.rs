@@ -5,17 +5,17 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::{CertificatePair, UnusablePair};
+use crate::health::Gate;
+use crate::telemetry::chain;
+use crate::tls::ServingCertificate;
+use crate::watch;
 use futures::{Stream, StreamExt as _};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::runtime::watcher;
 use prometheus_client::metrics::gauge::Gauge;
-use tokenscope_platform::certificate::{CertificatePair, UnusablePair};
-use tokenscope_platform::health::Gate;
-use tokenscope_platform::telemetry::chain;
-use tokenscope_platform::tls::ServingCertificate;
-use tokenscope_platform::watch;
 use tokio_util::sync::CancellationToken;
 
 /// How often the certificate is judged without an event: its time may end, and that of a pair that was too early may come.
@@ -149,11 +149,11 @@ impl CertificateWatcher {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::health::Gates;
     use k8s_openapi::ByteString;
     use kube::Client;
     use kube::client::Body;
     use rcgen::{CertificateParams, KeyPair};
-    use tokenscope_platform::health::Gates;
     use tokio::sync::mpsc;
 
     fn secret(certificate: &str, key: &str) -> Secret {

@@ -1,0 +1,278 @@
+//! The commands and their flags. Each flag is also an environment variable: `--listen` is `TOKENSCOPE_LISTEN`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokenscope_core::Algorithm;
+use tokenscope_index::settings::SettingsArgs;
+use tokenscope_platform::args::{CommonArgs, seconds};
+
+use crate::discovery::IssuerUrl;
+use crate::keys::algorithm_of;
+use crate::rotation::{InvalidRotation, RotationSettings};
+
+/// An OIDC issuer that exchanges a pod's projected token for one that says what its policy grants
+#[derive(Debug, clap::Parser)]
+#[command(version)]
+pub struct IssuerCommand {
+    /// What is to be done.
+    #[command(subcommand)]
+    pub action: IssuerAction,
+}
+
+/// What is to be done.
+#[derive(Debug, clap::Subcommand)]
+pub enum IssuerAction {
+    /// Serves discovery, keys and the token exchange
+    Serve(Box<ServeArgs>),
+    /// Writes discovery and keys as files, for a server that AWS can reach; run it before a new key signs, at least each hour
+    Publish(Box<PublishArgs>),
+    /// Publishes a further key now, which signs once it was published for --publish-wait
+    Rotate(Box<RotateArgs>),
+    /// Removes a leaked key at once and prints what ends the sessions that were made with it
+    RevokeKey(Box<RevokeArgs>),
+}
+
+impl IssuerCommand {
+    /// What every process has.
+    pub fn common(&self) -> &CommonArgs {
+        match &self.action {
+            IssuerAction::Serve(arguments) => &arguments.common,
+            IssuerAction::Publish(arguments) => &arguments.common,
+            IssuerAction::Rotate(arguments) => &arguments.common,
+            IssuerAction::RevokeKey(arguments) => &arguments.common,
+        }
+    }
+}
+
+/// The issuer's URL.
+#[derive(Clone, Debug, clap::Args)]
+pub struct UrlArgs {
+    /// The issuer: what the tokens' iss says, byte for byte as the IAM provider has it
+    #[arg(long, env = "TOKENSCOPE_ISSUER_URL", value_name = "URL")]
+    pub issuer_url: IssuerUrl,
+
+    /// Whether the URL may name a port, which AWS does not take and other relying parties do
+    #[arg(long, env = "TOKENSCOPE_ISSUER_ALLOW_PORT", value_name = "BOOL", default_value_t = false, action = clap::ArgAction::Set)]
+    pub issuer_allow_port: bool,
+}
+
+impl UrlArgs {
+    /// The URL, if it may have its port.
+    pub fn url(&self) -> Result<IssuerUrl, PortNotAllowed> {
+        if self.issuer_url.has_port() && !self.issuer_allow_port {
+            return Err(PortNotAllowed(self.issuer_url.clone()));
+        }
+        Ok(self.issuer_url.clone())
+    }
+}
+
+/// The URL names a port.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{0} names a port, and AWS takes no issuer with one: leave it out, or set --issuer-allow-port for other relying parties"
+)]
+pub struct PortNotAllowed(IssuerUrl);
+
+/// Where the keys are.
+#[derive(Clone, Debug, clap::Args)]
+pub struct KeysArgs {
+    /// The Secret in --namespace with the issuer's keys
+    #[arg(
+        long,
+        env = "TOKENSCOPE_KEYS_SECRET",
+        value_name = "NAME",
+        default_value = "tokenscope-issuer-keys"
+    )]
+    pub keys_secret: String,
+
+    /// A file with the keys in place of the Secret: its entry keyring.json, or private keys in PEM (PKCS #8)
+    #[arg(long, env = "TOKENSCOPE_KEYS_FILE", value_name = "PATH")]
+    pub keys_file: Option<PathBuf>,
+}
+
+/// Serves discovery, keys and the token exchange.
+#[derive(Debug, clap::Args)]
+pub struct ServeArgs {
+    /// What every process has.
+    #[command(flatten)]
+    pub common: CommonArgs,
+
+    /// What the installation decides for all pods.
+    #[command(flatten)]
+    pub settings: SettingsArgs,
+
+    /// The issuer.
+    #[command(flatten)]
+    pub url: UrlArgs,
+
+    /// Where the keys are.
+    #[command(flatten)]
+    pub keys: KeysArgs,
+
+    /// Where all is served, over TLS
+    #[arg(
+        long,
+        env = "TOKENSCOPE_LISTEN",
+        value_name = "ADDRESS",
+        default_value = "0.0.0.0:8443"
+    )]
+    pub listen: SocketAddr,
+
+    /// The Secret in --namespace that has the serving certificate and its key
+    #[arg(
+        long,
+        env = "TOKENSCOPE_SERVING_SECRET",
+        value_name = "NAME",
+        default_value = "tokenscope-issuer-tls"
+    )]
+    pub serving_secret: String,
+
+    /// The audience that a pod's token must have to be exchanged [default: the issuer's URL]
+    #[arg(long, env = "TOKENSCOPE_EXCHANGE_AUDIENCE", value_name = "AUDIENCE")]
+    pub exchange_audience: Option<String>,
+
+    /// The issuer of the cluster's service account tokens [default: what the API server says]
+    #[arg(long, env = "TOKENSCOPE_CLUSTER_ISSUER", value_name = "URL")]
+    pub cluster_issuer: Option<String>,
+
+    /// An algorithm that there is always a key of: RS256, ES256 or ES384; may be given more than once
+    #[arg(long = "algorithm", env = "TOKENSCOPE_ALGORITHM", value_name = "NAME", value_delimiter = ',', default_value = "RS256", value_parser = algorithm)]
+    pub algorithms: Vec<Algorithm>,
+
+    /// How many seconds a key is published before it signs; at least 3600, since nobody says how long AWS remembers keys
+    #[arg(long, env = "TOKENSCOPE_PUBLISH_WAIT", value_name = "SECONDS", default_value = "86400", value_parser = seconds)]
+    pub publish_wait: Duration,
+
+    /// How many seconds a key signs before the next one does
+    #[arg(long, env = "TOKENSCOPE_SIGNING_PERIOD", value_name = "SECONDS", default_value = "2592000", value_parser = seconds)]
+    pub signing_period: Duration,
+
+    /// The longest lifetime of a token, in seconds
+    #[arg(long, env = "TOKENSCOPE_LONGEST_TOKEN", value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u32).range(600..=43_200))]
+    pub longest_token: u32,
+
+    /// The Lease that the replica holds that writes the keys
+    #[arg(
+        long,
+        env = "TOKENSCOPE_LEASE",
+        value_name = "NAME",
+        default_value = "tokenscope-issuer"
+    )]
+    pub lease: String,
+
+    /// How many requests an address may send at once that prove no pod
+    #[arg(
+        long,
+        env = "TOKENSCOPE_SOURCE_BURST",
+        value_name = "REQUESTS",
+        default_value_t = 200
+    )]
+    pub source_burst: u16,
+
+    /// How many such requests a second an address may send for long
+    #[arg(long, env = "TOKENSCOPE_SOURCE_RATE", value_name = "REQUESTS", default_value_t = 20)]
+    pub source_rate: u16,
+
+    /// How many seconds running exchanges have to finish after SIGTERM; keep it under --stop-timeout
+    #[arg(long, env = "TOKENSCOPE_DRAIN", value_name = "SECONDS", default_value = "20", value_parser = seconds)]
+    pub drain: Duration,
+}
+
+impl ServeArgs {
+    /// How keys are rotated.
+    pub fn rotation(&self) -> Result<RotationSettings, InvalidRotation> {
+        RotationSettings::new(
+            self.algorithms.clone(),
+            self.publish_wait,
+            self.signing_period,
+            Duration::from_secs(self.longest_token.into()),
+        )
+    }
+}
+
+/// Writes discovery and keys as files.
+#[derive(Debug, clap::Args)]
+pub struct PublishArgs {
+    /// What every process has.
+    #[command(flatten)]
+    pub common: CommonArgs,
+
+    /// Where the keys of --of issuer are.
+    #[command(flatten)]
+    pub keys: KeysArgs,
+
+    /// Whose documents: the issuer's own, the cluster's, or those of a SPIFFE trust domain
+    #[arg(long, value_name = "WHOSE", default_value = "issuer")]
+    pub of: Published,
+
+    /// The folder that is served as the issuer's URL
+    #[arg(long, value_name = "FOLDER")]
+    pub dir: PathBuf,
+
+    /// The issuer's URL [default for --of cluster: what the API server says]
+    #[arg(long, env = "TOKENSCOPE_ISSUER_URL", value_name = "URL")]
+    pub issuer_url: Option<IssuerUrl>,
+
+    /// For --of spiffe: the trust domain's bundle in the SPIFFE format
+    #[arg(long, value_name = "PATH")]
+    pub bundle: Option<PathBuf>,
+}
+
+/// Whose documents are published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Published {
+    /// Those of this issuer.
+    Issuer,
+    /// Those of the cluster's own issuer of service account tokens.
+    Cluster,
+    /// Those of a SPIFFE trust domain.
+    Spiffe,
+}
+
+/// Publishes a further key.
+#[derive(Debug, clap::Args)]
+pub struct RotateArgs {
+    /// What every process has.
+    #[command(flatten)]
+    pub common: CommonArgs,
+
+    /// The Secret in --namespace with the issuer's keys
+    #[arg(
+        long,
+        env = "TOKENSCOPE_KEYS_SECRET",
+        value_name = "NAME",
+        default_value = "tokenscope-issuer-keys"
+    )]
+    pub keys_secret: String,
+
+    /// The key's algorithm: RS256, ES256 or ES384
+    #[arg(long, value_name = "NAME", default_value = "RS256", value_parser = algorithm)]
+    pub algorithm: Algorithm,
+}
+
+/// Removes a leaked key.
+#[derive(Debug, clap::Args)]
+pub struct RevokeArgs {
+    /// What every process has.
+    #[command(flatten)]
+    pub common: CommonArgs,
+
+    /// The Secret in --namespace with the issuer's keys
+    #[arg(
+        long,
+        env = "TOKENSCOPE_KEYS_SECRET",
+        value_name = "NAME",
+        default_value = "tokenscope-issuer-keys"
+    )]
+    pub keys_secret: String,
+
+    /// The key's identifier, as the key set has it
+    #[arg(value_name = "KID")]
+    pub kid: String,
+}
+
+fn algorithm(text: &str) -> Result<Algorithm, &'static str> {
+    algorithm_of(text).ok_or("it should be RS256, ES256 or ES384")
+}

@@ -1,0 +1,212 @@
+//! What the watches have told of pods, namespaces, service accounts and policies. Exchanges only read it.
+//!
+//! All that is kept is bounded: each namespace has a share, and where it needs more, only its own pods suffer.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+
+use arc_swap::ArcSwap;
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use kube::Resource;
+use kube::core::{DynamicObject, PartialObjectMeta};
+use kube::runtime::watcher::Event;
+use tokenscope_core::{PolicyName, PolicySet};
+use tokenscope_index::{
+    KeptAnnotations, MOST_LABELS, NamespaceLabels, Policies, PolicyIndex, PolicyUpdate, Room, Share, ShareExceeded,
+    Shares, Store,
+};
+
+use crate::pods::{AdmittedPod, PodObject};
+
+/// The pods with a record, of one namespace: 10,000 with two kilobytes each.
+const PODS: Share = Share {
+    objects: 10_000,
+    bytes: 20 << 20,
+};
+/// Those of all namespaces: 50,000 with two kilobytes each.
+const ALL_PODS: usize = 100 << 20;
+/// The labels of all namespaces.
+const NAMESPACES: usize = 12 << 20;
+/// The annotated service accounts of one namespace.
+const SERVICE_ACCOUNTS: Share = Share {
+    objects: usize::MAX,
+    bytes: 12 << 20,
+};
+/// The policies of one namespace, and those of the cluster.
+const POLICIES: Share = Share {
+    objects: 1000,
+    bytes: 4 << 20,
+};
+/// Service accounts and policies of all namespaces.
+const ROOM: usize = 48 << 20;
+
+/// What the watches have told so far.
+#[derive(Debug)]
+pub struct ClusterIndex {
+    pods: RwLock<Store<Arc<AdmittedPod>>>,
+    namespaces: RwLock<Store<NamespaceLabels>>,
+    service_accounts: RwLock<Store<KeptAnnotations>>,
+    policies: ArcSwap<KnownPolicies>,
+    /// The policies while they change; readers see them once they are whole.
+    changing: Mutex<ChangingPolicies>,
+}
+
+/// The policies at one moment, and which objects they are.
+#[derive(Clone, Debug, Default)]
+pub struct KnownPolicies {
+    /// The policies that can be used.
+    pub set: PolicySet,
+    /// The namespaces of which policies are missing.
+    pub shares: Policies,
+    /// The UIDs of their objects.
+    pub uids: HashMap<PolicyName, Arc<str>>,
+}
+
+#[derive(Debug)]
+struct ChangingPolicies {
+    index: PolicyIndex,
+    uids: HashMap<PolicyName, Arc<str>>,
+}
+
+impl Default for ClusterIndex {
+    fn default() -> Self {
+        let own_room = |share: Share| Shares::new(share, Room::new(share.bytes));
+        let room = Room::new(ROOM);
+        let namespaces = Share {
+            objects: usize::MAX,
+            bytes: NAMESPACES,
+        };
+        let index = PolicyIndex::new(Shares::new(POLICIES, room.clone()), own_room(POLICIES));
+        Self {
+            pods: RwLock::new(Store::new("pods", Shares::new(PODS, Room::new(ALL_PODS)))),
+            namespaces: RwLock::new(Store::new("namespaces", own_room(namespaces))),
+            service_accounts: RwLock::new(Store::new("service accounts", Shares::new(SERVICE_ACCOUNTS, room))),
+            policies: ArcSwap::default(),
+            changing: Mutex::new(ChangingPolicies {
+                index,
+                uids: HashMap::new(),
+            }),
+        }
+    }
+}
+
+impl ClusterIndex {
+    /// A pod, if admission recorded a grant of it and it fitted.
+    pub fn pod(&self, namespace: &str, name: &str) -> Option<Arc<AdmittedPod>> {
+        read(&self.pods).value(namespace, name).cloned()
+    }
+
+    /// Whether not all pods of a namespace are kept.
+    pub fn pods_exceed_share(&self, namespace: &str) -> bool {
+        read(&self.pods).exceeded(namespace).is_some()
+    }
+
+    /// A namespace's labels.
+    pub fn labels(&self, namespace: &str) -> Option<NamespaceLabels> {
+        read(&self.namespaces).value("", namespace).cloned()
+    }
+
+    /// A service account's annotations.
+    pub fn annotations(&self, namespace: &str, service_account: &str) -> Option<KeptAnnotations> {
+        read(&self.service_accounts).value(namespace, service_account).cloned()
+    }
+
+    /// The policies.
+    pub fn policies(&self) -> Arc<KnownPolicies> {
+        self.policies.load_full()
+    }
+
+    /// Why pods of a namespace can't be judged, if they can't.
+    pub fn share_exceeded(&self, namespace: &str, labels: &NamespaceLabels) -> Option<ShareExceeded> {
+        let too_many = labels.too_many.then(|| ShareExceeded::labels(namespace, MOST_LABELS));
+        let accounts = || {
+            let exceeded = read(&self.service_accounts).exceeded(namespace)?;
+            Some(ShareExceeded::service_accounts(namespace, exceeded))
+        };
+        too_many
+            .or_else(|| self.policies.load().shares.share_exceeded(namespace))
+            .or_else(accounts)
+    }
+
+    /// Takes in what a watch tells of pods. Whether a new list is wanted, for what was left out.
+    pub fn apply_pod(&self, event: Event<PodObject>) -> bool {
+        apply(&self.pods, event, |object| {
+            let pod = object.admitted.as_ref()?;
+            Some((Arc::new(pod.clone()), pod.bytes()))
+        })
+    }
+
+    /// The same of namespaces.
+    pub fn apply_namespace(&self, event: Event<PartialObjectMeta<Namespace>>) -> bool {
+        apply(&self.namespaces, event, |object| {
+            let labels = NamespaceLabels::of(object.meta());
+            let bytes = labels.bytes();
+            Some((labels, bytes))
+        })
+    }
+
+    /// The same of service accounts.
+    pub fn apply_service_account(&self, event: Event<PartialObjectMeta<ServiceAccount>>) -> bool {
+        apply(&self.service_accounts, event, |object| {
+            let annotations = KeptAnnotations::of(object.meta());
+            let bytes = annotations.bytes();
+            Some((annotations, bytes))
+        })
+    }
+
+    /// The same of policies; `cluster` says of which kind.
+    pub fn apply_policy(&self, cluster: bool, event: Event<DynamicObject>) -> bool {
+        let mut changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let ChangingPolicies { index, uids } = &mut *changing;
+        for update in index.apply(cluster, event, |_| 0) {
+            match update {
+                PolicyUpdate::Put { name, object, .. } => {
+                    uids.insert(name, object.metadata.uid.as_deref().unwrap_or_default().into());
+                }
+                PolicyUpdate::Gone(name) => drop(uids.remove(&name)),
+            }
+        }
+        if let Some(policies) = index.published(cluster) {
+            self.publish(KnownPolicies {
+                set: (*policies).clone(),
+                uids: uids.clone(),
+                shares: policies,
+            });
+        }
+        index.store(cluster).wants_list()
+    }
+
+    /// Makes these the policies that exchanges see.
+    pub fn publish(&self, policies: KnownPolicies) {
+        self.policies.store(Arc::new(policies));
+    }
+
+    /// How many things of each kind there are.
+    pub fn sizes(&self) -> [(&'static str, usize); 4] {
+        [
+            ("pods", read(&self.pods).len()),
+            ("namespaces", read(&self.namespaces).len()),
+            ("serviceaccounts", read(&self.service_accounts).len()),
+            ("policies", self.policies.load().set.iter().count()),
+        ]
+    }
+}
+
+fn apply<K: Resource, V>(
+    store: &RwLock<Store<V>>,
+    event: Event<K>,
+    value_and_bytes: impl FnOnce(&K) -> Option<(V, usize)>,
+) -> bool {
+    // What is kept is made before the lock is taken, which readers wait for.
+    let kept = match &event {
+        Event::InitApply(object) | Event::Apply(object) => value_and_bytes(object),
+        Event::Init | Event::InitDone | Event::Delete(_) => None,
+    };
+    let mut store = store.write().unwrap_or_else(PoisonError::into_inner);
+    store.apply(event, |_| kept);
+    store.wants_list()
+}
+
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,35 @@
+//! An OIDC issuer: exchanges a pod's projected token for one that says what its policy grants.
+//!
+//! The pure part: [`exchange_request`] and [`subject_token`] read what comes in, [`decision`] asks what is granted, [`claims`] and
+//! [`keys`] make what goes out, [`rotation`] says which key signs, [`discovery`] what relying parties read.
+//!
+//! The rest: [`cluster_index`] and [`cluster_keys`] keep what the cluster says, [`exchange`] brings all together, and [`router`] serves
+//! it within the bounds of [`bodies`], [`buckets`] and [`work`]. [`key_keeper`] rotates the keys of a [`key_source`], and [`publish`] writes
+//! what is published as files.
+
+pub mod args;
+pub mod bodies;
+pub mod buckets;
+pub mod claims;
+pub mod cluster_index;
+pub mod cluster_keys;
+pub mod commands;
+pub mod decision;
+pub mod discovery;
+pub mod exchange;
+pub mod exchange_request;
+pub mod grant;
+pub mod key_keeper;
+pub mod key_source;
+pub mod keys;
+pub mod metrics;
+pub mod oauth;
+pub mod pods;
+pub mod publish;
+pub mod rotation;
+pub mod router;
+pub mod run;
+pub mod signers;
+pub mod subject_token;
+pub mod watches;
+pub mod work;

@@ -1,0 +1,160 @@
+//! What the issuer counts.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::Histogram;
+use tokenscope_platform::metrics::{Registry, SECONDS_50_MICROS_TO_100_MILLIS};
+
+use crate::cluster_index::ClusterIndex;
+
+/// The outcome of an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExchangeOutcome {
+    /// A token was issued.
+    Issued,
+    /// The request has another form than it should.
+    InvalidRequest,
+    /// The subject token proves nothing.
+    InvalidSubject,
+    /// The pod is not known or over.
+    NoPod,
+    /// A policy refuses, or none grants the audience.
+    NotGranted,
+    /// What is granted breaks a rule of AWS.
+    InvalidClaims,
+    /// Something that is needed is not there yet.
+    Unavailable,
+    /// The source or the pod has asked too often.
+    Limited,
+    /// There was too much to do.
+    Shed,
+    /// It took too long.
+    Late,
+    /// A fault of ours.
+    Failed,
+}
+
+impl ExchangeOutcome {
+    const ALL: [(Self, &'static str); 11] = [
+        (Self::Issued, "issued"),
+        (Self::InvalidRequest, "invalid_request"),
+        (Self::InvalidSubject, "invalid_subject"),
+        (Self::NoPod, "no_pod"),
+        (Self::NotGranted, "not_granted"),
+        (Self::InvalidClaims, "invalid_claims"),
+        (Self::Unavailable, "unavailable"),
+        (Self::Limited, "limited"),
+        (Self::Shed, "shed"),
+        (Self::Late, "late"),
+        (Self::Failed, "failed"),
+    ];
+
+    /// The word in metrics and audit lines.
+    pub fn as_str(self) -> &'static str {
+        let found = Self::ALL.into_iter().find(|(outcome, _)| *outcome == self);
+        found.map_or("", |(_, word)| word)
+    }
+}
+
+/// The counters. A clone counts into the same ones.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    exchanges: [Counter; ExchangeOutcome::ALL.len()],
+    duration: Histogram,
+    /// How many keys are published.
+    pub keys: Gauge,
+    /// How many alarms about the keys there are.
+    pub key_alarms: Gauge,
+    /// When the keys were last read or written, in seconds since the Unix epoch.
+    pub keys_read: Gauge,
+    /// When the serving certificate expires, in seconds since the Unix epoch; 0 while there is none.
+    pub certificate_expires: Gauge,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ExchangeLabel {
+    outcome: &'static str,
+}
+
+impl Metrics {
+    /// Counters that start at zero and are seen in `registry`.
+    pub fn new(registry: &Registry) -> Self {
+        let exchanges = Family::<ExchangeLabel, Counter>::default();
+        registry.register(
+            "issuer_exchanges",
+            "Token exchanges by their outcome",
+            exchanges.clone(),
+        );
+        let this = Self {
+            exchanges: ExchangeOutcome::ALL
+                .map(|(_, outcome)| exchanges.get_or_create_owned(&ExchangeLabel { outcome })),
+            duration: Histogram::new(SECONDS_50_MICROS_TO_100_MILLIS),
+            keys: Gauge::default(),
+            key_alarms: Gauge::default(),
+            keys_read: Gauge::default(),
+            certificate_expires: Gauge::default(),
+        };
+        registry.register(
+            "issuer_exchange_duration_seconds",
+            "How long exchanges took, from the request's headers to the whole answer",
+            this.duration.clone(),
+        );
+        registry.register("issuer_keys", "Published keys", this.keys.clone());
+        registry.register(
+            "issuer_key_alarms",
+            "Problems with the keys that somebody should look at; the log names them",
+            this.key_alarms.clone(),
+        );
+        registry.register(
+            "issuer_keys_read_seconds",
+            "When the keys were last read, in seconds since the Unix epoch",
+            this.keys_read.clone(),
+        );
+        registry.register(
+            "issuer_certificate_expiry_seconds",
+            "When the serving certificate expires, in seconds since the Unix epoch; 0 while there is none",
+            this.certificate_expires.clone(),
+        );
+        this
+    }
+
+    /// Shows how much is known, whenever somebody looks.
+    pub fn show_sizes(registry: &Registry, index: &Arc<ClusterIndex>) {
+        registry.register_collector(IndexSizes(index.clone()));
+    }
+
+    /// An exchange came to its end.
+    pub fn exchanged(&self, outcome: ExchangeOutcome, took: Duration) {
+        if let Some(counter) = self.exchanges.get(outcome as usize) {
+            counter.inc();
+        }
+        self.duration.observe(took.as_secs_f64());
+    }
+}
+
+#[derive(Debug)]
+struct IndexSizes(Arc<ClusterIndex>);
+
+impl Collector for IndexSizes {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let mut descriptor = encoder.encode_descriptor(
+            "tokenscope_issuer_index_size",
+            "How many objects of each kind are known",
+            None,
+            MetricType::Gauge,
+        )?;
+        for (kind, size) in self.0.sizes() {
+            let size = ConstGauge::new(i64::try_from(size).unwrap_or(i64::MAX));
+            size.encode(descriptor.encode_family(&[("kind", kind)])?)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,209 @@
+//! What admission recorded of pods: all that an exchange looks at of them.
+//!
+//! Only pods with the mark and a record of a grant are kept, since no other can exchange anything. Labels and annotations are those
+//! of the record: a running pod's own belong to whoever may patch it. Containers are the pod's own, which nobody can change.
+
+use std::borrow::Cow;
+
+use jiff::Timestamp;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::Resource;
+use kube::core::ObjectMeta;
+use serde::Deserialize;
+use tokenscope_core::bounds::Beyond;
+use tokenscope_core::{ContainerFacts, GrantRecord, OwnRole, Pairs, PodFacts, annotations, pod};
+use tokenscope_index::DEFAULT_SERVICE_ACCOUNT;
+
+/// The value of the mark on a pod that was granted something.
+const GRANTED: &str = "granted";
+
+/// A pod as admission recorded it.
+#[derive(Clone, Debug)]
+pub struct AdmittedPod {
+    /// Its UID.
+    pub uid: Box<str>,
+    /// Whether all its containers have ended for good.
+    pub finished: bool,
+    /// When it is gone at the latest, once it is being deleted.
+    pub ends: Option<Timestamp>,
+    /// Its service account.
+    pub service_account: Box<str>,
+    labels: Pairs<Box<str>>,
+    annotations: Pairs<Box<str>>,
+    annotation_count: usize,
+    containers: Box<[ContainerFacts<Box<str>>]>,
+    beyond: Box<[Beyond]>,
+}
+
+impl AdmittedPod {
+    /// The facts that the decision of admission looked at.
+    pub fn facts(&self) -> PodFacts<'_> {
+        let containers = self.containers.iter().map(|container| container.map(|text| text));
+        PodFacts {
+            labels: self.labels.borrowed(),
+            annotations: self.annotations.borrowed(),
+            annotation_count: self.annotation_count,
+            containers: containers.collect(),
+            beyond: self.beyond.to_vec(),
+            ..PodFacts::default()
+        }
+    }
+
+    /// About how many bytes it takes.
+    pub fn bytes(&self) -> usize {
+        let pairs = |pairs: &Pairs<Box<str>>| {
+            let bytes = pairs
+                .iter()
+                .map(|(key, value)| key.len() + value.len() + 2 * size_of::<Box<str>>());
+            bytes.sum::<usize>()
+        };
+        let containers = self.containers.iter().map(|container| {
+            let role = match &container.own_role {
+                OwnRole::Literal(role) => role.len(),
+                OwnRole::Absent | OwnRole::Indirect => 0,
+            };
+            size_of_val(container) + container.name.len() + role
+        });
+        size_of_val(self)
+            + self.uid.len()
+            + self.service_account.len()
+            + pairs(&self.labels)
+            + pairs(&self.annotations)
+            + containers.sum::<usize>()
+            + size_of_val(&*self.beyond)
+    }
+
+    fn of(whole: &pod::Pod<Box<str>>, uid: Box<str>, finished: bool, ends: Option<Timestamp>) -> Option<Self> {
+        let mark = whole.metadata.labels.pairs().value(annotations::REVIEWED);
+        if mark != Some(GRANTED) || whole.annotation(annotations::MIRROR).is_some() {
+            return None;
+        }
+        let record = whole.grant_record()?;
+        // Records of versions before 0.2 have no labels, and whoever may patch the pod can write them.
+        let labels = boxed(record.labels.as_ref()?, |_| true);
+        let kept = record.annotations.as_ref();
+        let service_account = whole.spec.service_account_name.clone().filter(|name| !name.is_empty());
+        Some(Self {
+            uid,
+            finished,
+            ends,
+            service_account: service_account.unwrap_or_else(|| DEFAULT_SERVICE_ACCOUNT.into()),
+            labels,
+            annotations: kept.map(|pairs| boxed(pairs, annotations::decides)).unwrap_or_default(),
+            annotation_count: whole
+                .metadata
+                .annotations
+                .as_ref()
+                .map_or(0, pod::PodAnnotations::count),
+            containers: containers(whole, &record),
+            beyond: whole.beyond().into(),
+        })
+    }
+}
+
+fn boxed(pairs: &Pairs<Cow<'_, str>>, keep: impl Fn(&str) -> bool) -> Pairs<Box<str>> {
+    let kept = pairs.iter().filter(|(key, _)| keep(key));
+    kept.map(|(key, value)| (key.into(), value.into())).collect()
+}
+
+fn containers(whole: &pod::Pod<Box<str>>, record: &GrantRecord<'_>) -> Box<[ContainerFacts<Box<str>>]> {
+    let containers = whole.facts(Some(record)).containers;
+    containers.iter().map(|container| container.map(Box::from)).collect()
+}
+
+/// A pod as a watch delivers it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(from = "PodJson")]
+pub struct PodObject {
+    /// Name, namespace and version only.
+    metadata: ObjectMeta,
+    /// What is kept; nothing of a pod that can't exchange anything.
+    pub admitted: Option<AdmittedPod>,
+}
+
+#[derive(Deserialize)]
+struct PodJson {
+    metadata: PodMetadata,
+    #[serde(default)]
+    spec: Option<pod::Spec<Box<str>>>,
+    #[serde(default)]
+    status: PodPhase,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PodMetadata {
+    name: Box<str>,
+    #[serde(default)]
+    namespace: Box<str>,
+    #[serde(default)]
+    uid: Box<str>,
+    #[serde(default)]
+    resource_version: Option<String>,
+    #[serde(default)]
+    deletion_timestamp: Option<Time>,
+    #[serde(default)]
+    labels: pod::PodLabels<Box<str>>,
+    #[serde(default)]
+    annotations: Option<pod::PodAnnotations<Box<str>>>,
+}
+
+#[derive(Default, Deserialize)]
+struct PodPhase {
+    #[serde(default)]
+    phase: Cow<'static, str>,
+}
+
+impl From<PodJson> for PodObject {
+    fn from(json: PodJson) -> Self {
+        let finished = matches!(&*json.status.phase, "Succeeded" | "Failed");
+        let whole = pod::Pod {
+            metadata: pod::Metadata {
+                labels: json.metadata.labels,
+                annotations: json.metadata.annotations,
+                ..pod::Metadata::default()
+            },
+            spec: json.spec.unwrap_or_default(),
+        };
+        let ends = json.metadata.deletion_timestamp.map(|Time(at)| at);
+        Self {
+            metadata: ObjectMeta {
+                name: Some(json.metadata.name.into()),
+                namespace: Some(json.metadata.namespace.into()),
+                resource_version: json.metadata.resource_version,
+                ..ObjectMeta::default()
+            },
+            admitted: AdmittedPod::of(&whole, json.metadata.uid, finished, ends),
+        }
+    }
+}
+
+impl Resource for PodObject {
+    type DynamicType = ();
+    type Scope = NamespaceResourceScope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        "Pod".into()
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        "".into()
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        "v1".into()
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        "pods".into()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}

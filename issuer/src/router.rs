@@ -1,0 +1,294 @@
+//! The HTTP surface: discovery, keys and the exchange, and what keeps them standing when too much, too slow or nonsense comes in.
+//!
+//! Nothing in a request says where the issuer is: neither `Host` nor `X-Forwarded-Host` is read.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Router};
+use jiff::Timestamp;
+use tokenscope_core::Audience;
+use tokenscope_platform::telemetry::chain;
+use tokenscope_platform::tls::Peer;
+use tokio::time::timeout;
+
+use crate::bodies::{Bodies, BodyRefused};
+use crate::buckets::Buckets;
+use crate::cluster_keys::{ClusterKeys, KnownCluster, LEAST_GAP};
+use crate::decision::NotGranted;
+use crate::exchange::{Exchange, ExchangeError, Issued};
+use crate::exchange_request::ExchangeRequest;
+use crate::metrics::{ExchangeOutcome, Metrics};
+use crate::oauth::{OAuthError, OAuthErrorCode, token_body};
+use crate::signers::{CurrentSigners, ServedDocument, Signers};
+use crate::subject_token::{Caller, Expected, InvalidSubjectToken, SubjectToken};
+use crate::work::{NotDone, SignatureThreads};
+
+/// How long an exchange may take, its body and all waiting included.
+const DEADLINE: Duration = Duration::from_secs(3);
+/// Where tokens are exchanged.
+pub const TOKEN_PATH: &str = "/token";
+
+/// What requests need.
+pub struct IssuerService {
+    /// Exchanges.
+    pub exchange: Arc<Exchange>,
+    /// The audience that a subject token must have.
+    pub audience: Box<str>,
+    /// The keys of the cluster.
+    pub cluster: Arc<ClusterKeys>,
+    /// The keys of the issuer.
+    pub signers: CurrentSigners,
+    /// How often each source may bring what is no honest token.
+    pub sources: Buckets,
+    /// The room for bodies.
+    pub bodies: Bodies,
+    /// The threads for signatures.
+    pub threads: SignatureThreads,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// The time.
+    pub clock: fn() -> Timestamp,
+}
+
+/// `GET` of discovery and keys below the issuer's path, and `POST /token`.
+pub fn router(issuer: IssuerService) -> Router {
+    let url = issuer.exchange.issuer.clone();
+    Router::new()
+        .route(&url.discovery_path(), get(discovery))
+        .route(&url.keys_path(), get(keys))
+        .route(TOKEN_PATH, post(token))
+        .with_state(Arc::new(issuer))
+}
+
+async fn discovery(State(issuer): State<Arc<IssuerService>>, headers: HeaderMap) -> Response {
+    document(&issuer, &headers, |signers| &signers.discovery)
+}
+
+async fn keys(State(issuer): State<Arc<IssuerService>>, headers: HeaderMap) -> Response {
+    document(&issuer, &headers, |signers| &signers.keys)
+}
+
+fn document(issuer: &IssuerService, headers: &HeaderMap, which: fn(&Signers) -> &ServedDocument) -> Response {
+    let signers = issuer.signers.load();
+    let Some(served) = signers.as_ref().map(|signers| which(signers)) else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "there are no keys yet\n").into_response();
+    };
+    let known = headers
+        .get(header::IF_NONE_MATCH)
+        .is_some_and(|tag| tag.as_bytes() == served.tag.as_bytes());
+    let (status, body) = if known {
+        (StatusCode::NOT_MODIFIED, Body::empty())
+    } else {
+        (StatusCode::OK, Body::from(served.text.clone()))
+    };
+    let headers = [
+        (header::CONTENT_TYPE, "application/json"),
+        (header::CACHE_CONTROL, "public, max-age=300"),
+        (header::ETAG, &*served.tag),
+    ];
+    (status, headers, body).into_response()
+}
+
+/// Why an exchange brought no token.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("this address has sent too many requests that were refused: try again later")]
+    Source,
+    #[error("the content type should be application/x-www-form-urlencoded")]
+    ContentType,
+    #[error(transparent)]
+    Body(#[from] BodyRefused),
+    #[error(transparent)]
+    Request(#[from] OAuthError),
+    #[error("the keys of the cluster are not known: try again later")]
+    NoClusterKeys,
+    #[error(transparent)]
+    Exchange(#[from] ExchangeError),
+    #[error(transparent)]
+    NotDone(#[from] NotDone),
+    #[error("no answer within {} s", DEADLINE.as_secs())]
+    Late,
+}
+
+impl Failure {
+    fn outcome(&self) -> ExchangeOutcome {
+        match self {
+            Self::Source | Self::Exchange(ExchangeError::TooMany) => ExchangeOutcome::Limited,
+            Self::ContentType | Self::Request(_) | Self::Body(BodyRefused::TooLarge | BodyRefused::Broken) => {
+                ExchangeOutcome::InvalidRequest
+            }
+            Self::Body(BodyRefused::Full | BodyRefused::Slow) | Self::NotDone(NotDone::Queue) => ExchangeOutcome::Shed,
+            Self::Exchange(ExchangeError::Subject(_)) => ExchangeOutcome::InvalidSubject,
+            Self::Exchange(ExchangeError::NoPod(..) | ExchangeError::PodEnded(..)) => ExchangeOutcome::NoPod,
+            Self::NoClusterKeys
+            | Self::Exchange(
+                ExchangeError::Stale
+                | ExchangeError::PodNotYet(..)
+                | ExchangeError::NoKey(_)
+                | ExchangeError::NotGranted(NotGranted::PolicyChanging(_)),
+            ) => ExchangeOutcome::Unavailable,
+            Self::Exchange(ExchangeError::NotGranted(_) | ExchangeError::OverShare(_)) => ExchangeOutcome::NotGranted,
+            Self::Exchange(ExchangeError::Claims(_) | ExchangeError::TooLong(_)) => ExchangeOutcome::InvalidClaims,
+            Self::Exchange(ExchangeError::Sign(_)) | Self::NotDone(NotDone::Panic) => ExchangeOutcome::Failed,
+            Self::Late => ExchangeOutcome::Late,
+        }
+    }
+
+    fn answer(&self) -> OAuthError {
+        let code = match self {
+            Self::Request(error) => return error.clone(),
+            Self::Exchange(error) => return error.answer(),
+            Self::ContentType | Self::Body(BodyRefused::TooLarge | BodyRefused::Broken) => {
+                OAuthErrorCode::InvalidRequest
+            }
+            Self::NotDone(NotDone::Panic) => OAuthErrorCode::ServerError,
+            Self::Source | Self::Body(_) | Self::NoClusterKeys | Self::NotDone(NotDone::Queue) | Self::Late => {
+                OAuthErrorCode::TemporarilyUnavailable
+            }
+        };
+        OAuthError::new(code, self.to_string())
+    }
+}
+
+/// What the audit line says beside the outcome.
+#[derive(Default)]
+struct Audit {
+    audience: Option<Audience>,
+    caller: Option<Caller>,
+}
+
+async fn token(State(issuer): State<Arc<IssuerService>>, peer: Option<Extension<Peer>>, request: Request) -> Response {
+    let began = Instant::now();
+    let peer = peer.map(|Extension(peer)| peer);
+    let mut audit = Audit::default();
+    let exchanged = if issuer.sources.take(&peer, began) {
+        let exchanged = timeout(DEADLINE, issuer.exchange(request, &mut audit)).await;
+        exchanged.unwrap_or(Err(Failure::Late))
+    } else {
+        Err(Failure::Source)
+    };
+    // Whoever proved to be a pod of the cluster is counted by the pod and not by the address.
+    if audit.caller.is_some() {
+        issuer.sources.give_back(&peer, Instant::now());
+    }
+    let outcome = exchanged
+        .as_ref()
+        .map_or_else(Failure::outcome, |_| ExchangeOutcome::Issued);
+    write_audit(&audit, outcome, peer, &exchanged);
+    let (status, body) = match &exchanged {
+        Ok(issued) => (StatusCode::OK, token_body(&issued.token, issued.expires_in)),
+        Err(failure) => {
+            let answer = failure.answer();
+            (answer.code.status(), answer.body())
+        }
+    };
+    issuer.metrics.exchanged(outcome, began.elapsed());
+    answer(status, body)
+}
+
+fn answer(status: StatusCode, body: String) -> Response {
+    // RFC 6749 §5.1: an answer with a token is stored nowhere.
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    let mut response = (status, headers, body).into_response();
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        let second = HeaderValue::from_static("1");
+        response.headers_mut().insert(header::RETRY_AFTER, second);
+    }
+    response
+}
+
+/// One line for each token that was issued or refused. What proves nothing names nobody.
+fn write_audit(audit: &Audit, outcome: ExchangeOutcome, peer: Option<Peer>, exchanged: &Result<Issued, Failure>) {
+    let caller = audit.caller.as_ref();
+    let text = |field: fn(&Caller) -> &str| caller.map(field).unwrap_or_default();
+    let issued = exchanged.as_ref().ok();
+    let reason = exchanged
+        .as_ref()
+        .err()
+        .map(|failure| chain(failure))
+        .unwrap_or_default();
+    let audience = audit.audience.as_ref().map_or("", Audience::as_str);
+    let peer = peer.map(|Peer(address)| address.to_string()).unwrap_or_default();
+    tracing::info!(
+        target: "audit",
+        outcome = outcome.as_str(),
+        jti = issued.map_or("", |issued| &issued.id),
+        subject = issued.map_or("", |issued| &issued.subject),
+        policy = issued.map(|issued| issued.policy.to_string()).unwrap_or_default(),
+        audience,
+        namespace = text(|caller| &caller.namespace),
+        service_account = text(|caller| &caller.service_account),
+        pod = text(|caller| &caller.pod),
+        pod_uid = text(|caller| &caller.pod_uid),
+        peer,
+        reason,
+        "exchange"
+    );
+}
+
+impl IssuerService {
+    async fn exchange(&self, request: Request, audit: &mut Audit) -> Result<Issued, Failure> {
+        let content_type = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+        if !content_type.is_some_and(is_form) {
+            return Err(Failure::ContentType);
+        }
+        let body = self.bodies.read(request.into_body()).await?;
+        let request = ExchangeRequest::read(&body.bytes)?;
+        audit.audience = Some(request.audience.clone());
+        let caller = self.caller(&request.subject_token).await?;
+        audit.caller = Some(caller.clone());
+        let (exchange, audience, expires_in) = (self.exchange.clone(), request.audience, request.expires_in);
+        let now = (self.clock)();
+        let issued = self
+            .threads
+            .run(move || exchange.issue(&caller, &audience, expires_in, now));
+        Ok(issued.await??)
+    }
+
+    /// The caller that a subject token proves. One key that is not known makes the cluster be asked for its keys again.
+    async fn caller(&self, token: &str) -> Result<Caller, Failure> {
+        let known = self.cluster.known(Instant::now()).ok_or(Failure::NoClusterKeys)?;
+        match self.verified(token, known).await {
+            Err(Failure::Exchange(ExchangeError::Subject(InvalidSubjectToken::UnknownKey))) => {
+                let refreshed = self.cluster.refresh(LEAST_GAP).await.unwrap_or_else(|error| {
+                    tracing::warn!(error = chain(&error), "the cluster's keys can't be fetched");
+                    false
+                });
+                let known = self.cluster.known(Instant::now()).ok_or(Failure::NoClusterKeys)?;
+                if refreshed {
+                    return self.verified(token, known).await;
+                }
+                Err(ExchangeError::Subject(InvalidSubjectToken::UnknownKey).into())
+            }
+            other => other,
+        }
+    }
+
+    async fn verified(&self, token: &str, known: Arc<KnownCluster>) -> Result<Caller, Failure> {
+        let expected = Expected {
+            issuer: &known.issuer,
+            audience: &self.audience,
+        };
+        let now = (self.clock)().as_second();
+        let subject = SubjectToken::read(token, &expected, now).map_err(ExchangeError::Subject)?;
+        // The threads are for those whose key exists.
+        subject.key(&known.keys).map_err(ExchangeError::Subject)?;
+        Ok(self.threads.run(move || Exchange::verify(subject, &known)).await??)
+    }
+}
+
+fn is_form(content_type: &[u8]) -> bool {
+    let media_type = content_type.split(|b| *b == b';').next().unwrap_or_default();
+    media_type
+        .trim_ascii()
+        .eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
+}

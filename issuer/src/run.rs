@@ -1,0 +1,188 @@
+//! The process: flags, watches, keys, certificate, listener.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use kube::{Api, Client};
+use tokenscope_platform::certificate::CertificateWatcher;
+use tokenscope_platform::lease::Elector;
+use tokenscope_platform::tls::{self, ServingCertificate};
+use tokenscope_platform::{ConnectionMetrics, Limits, Process, client};
+use tokio::net::TcpListener;
+
+use crate::args::{PortNotAllowed, ServeArgs};
+use crate::bodies::Bodies;
+use crate::buckets::Buckets;
+use crate::cluster_index::ClusterIndex;
+use crate::cluster_keys::ClusterKeys;
+use crate::exchange::Exchange;
+use crate::key_keeper::{self, KeyKeeper};
+use crate::key_source::{KeySource, SecretKeys};
+use crate::metrics::Metrics;
+use crate::rotation::InvalidRotation;
+use crate::router::{IssuerService, router};
+use crate::signers::CurrentSigners;
+use crate::watches;
+use crate::work::SignatureThreads;
+
+/// How long a connection may be stuck in a body that does not come or an answer that is not taken.
+const REQUEST: Duration = Duration::from_secs(5);
+/// Requests at a time on one HTTP/2 connection: a sidecar has one for each audience.
+const STREAMS: u32 = 32;
+/// How many tokens a pod may have at once, and how many a second for long. A sidecar with all its audiences needs a handful an hour.
+const POD_TOKENS: (u16, u16) = (60, 2);
+/// How long after its last sign of life another replica takes the Lease.
+const LEASE: Duration = Duration::from_secs(15);
+
+/// Why the issuer can't run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The URL names a port.
+    #[error(transparent)]
+    Url(#[from] PortNotAllowed),
+    /// Keys can't be rotated so.
+    #[error("keys can't be rotated so")]
+    Rotation(#[from] InvalidRotation),
+    /// No client for the API server.
+    #[error("the API server can't be reached")]
+    Client(#[from] client::Error),
+    /// The address is taken, or not ours.
+    #[error("can't listen on {address}")]
+    Listen {
+        /// Which address.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// TLS can't be set up.
+    #[error("TLS can't be set up")]
+    Tls(#[from] rustls::Error),
+}
+
+/// Runs the issuer until it is told to stop.
+pub async fn run(arguments: ServeArgs, process: Process) -> Result<(), RunError> {
+    let common = &arguments.common;
+    let url = arguments.url.url()?;
+    let config = client::configuration(common).await?;
+    let client = client::connect(config, &process.freshness)?;
+    let metrics = Metrics::new(&process.registry);
+    let index = Arc::new(ClusterIndex::default());
+    Metrics::show_sizes(&process.registry, &index);
+    watches::spawn(&index, &client, &process);
+
+    let cluster = Arc::new(ClusterKeys::new(
+        client.clone(),
+        arguments.cluster_issuer.as_deref().map(Into::into),
+    ));
+    keep_cluster_keys(&cluster, &process);
+    let signers = keep_keys(&arguments, &client, &process, &metrics)?;
+    let certificate = ServingCertificate::empty();
+    let watcher = CertificateWatcher {
+        secrets: Api::namespaced(client, &common.namespace),
+        name: arguments.serving_secret.clone(),
+        certificate: certificate.clone(),
+        gate: process.gates.gate("certificate"),
+        expires: metrics.certificate_expires.clone(),
+        clock: Timestamp::now,
+    };
+    process.spawn("certificate", watcher.run(process.stop.clone()));
+
+    let audience = arguments.exchange_audience.as_deref().unwrap_or(url.as_str());
+    let now = Instant::now();
+    let app = router(IssuerService {
+        audience: audience.into(),
+        exchange: Arc::new(Exchange {
+            issuer: url.clone(),
+            most_lifetime: arguments.longest_token,
+            rule: tokenscope_core::decide,
+            settings: arguments.settings.settings(),
+            index,
+            freshness: process.freshness.clone(),
+            signers: signers.clone(),
+            pods: Buckets::new(POD_TOKENS.0, POD_TOKENS.1, now),
+        }),
+        cluster,
+        signers,
+        sources: Buckets::new(arguments.source_burst, arguments.source_rate, now),
+        bodies: Bodies::default(),
+        threads: SignatureThreads::new(usize::from(common.workers).min(6)),
+        metrics,
+        clock: Timestamp::now,
+    });
+    let listen = arguments.listen;
+    let listener = TcpListener::bind(listen).await;
+    let listener = listener.map_err(|source| RunError::Listen {
+        address: listen,
+        source,
+    })?;
+    let limits = Limits {
+        request: REQUEST,
+        streams: STREAMS,
+        drain: arguments.drain,
+        ..Limits::default()
+    };
+    tracing::info!(address = %listen, issuer = url.as_str(), "serving");
+    tls::serve(
+        listener,
+        tls::server_config(certificate, None)?,
+        app,
+        limits,
+        ConnectionMetrics::registered(&process.registry, "issuer"),
+        process.stop.clone(),
+    )
+    .await;
+    Ok(())
+}
+
+fn keep_cluster_keys(cluster: &Arc<ClusterKeys>, process: &Process) {
+    let gate = process.gates.gate("cluster keys");
+    let (cluster, stop) = (cluster.clone(), process.stop.clone());
+    process.spawn("the cluster's keys", async move {
+        let told = |known: Result<(), String>| match known {
+            Ok(()) => gate.open(),
+            Err(problem) => gate.close(problem),
+        };
+        stop.run_until_cancelled(cluster.keep(told)).await;
+        Ok::<_, Infallible>(())
+    });
+}
+
+fn keep_keys(
+    arguments: &ServeArgs,
+    client: &Client,
+    process: &Process,
+    metrics: &Metrics,
+) -> Result<CurrentSigners, RunError> {
+    let common = &arguments.common;
+    let signers = CurrentSigners::default();
+    let elector = Elector::new(
+        Api::namespaced(client.clone(), &common.namespace),
+        &arguments.lease,
+        &common.pod_name,
+        LEASE,
+    );
+    let source = match &arguments.keys.keys_file {
+        Some(path) => KeySource::File(path.clone()),
+        None => KeySource::Secret(Box::new(SecretKeys {
+            secrets: Api::namespaced(client.clone(), &common.namespace),
+            name: arguments.keys.keys_secret.clone(),
+        })),
+    };
+    let keeper = KeyKeeper {
+        source,
+        claim: process.hold_lease(elector),
+        settings: arguments.rotation()?,
+        issuer: arguments.url.url()?,
+        signers: signers.clone(),
+        gate: process.gates.gate("keys"),
+        metrics: metrics.clone(),
+        period: key_keeper::POLL,
+        clock: Timestamp::now,
+    };
+    process.spawn("keys", keeper.run(process.stop.clone()));
+    Ok(signers)
+}

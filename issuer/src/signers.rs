@@ -1,0 +1,78 @@
+//! The keys as requests need them: which one signs, and the two documents that are published.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use aws_lc_rs::digest::{SHA256, digest};
+use axum::body::Bytes;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use tokenscope_core::Algorithm;
+
+use crate::discovery::{self, IssuerUrl};
+use crate::keys::{self, SigningKey};
+use crate::rotation::KeyRing;
+
+/// A document that is served, and its entity tag.
+#[derive(Clone, Debug)]
+pub struct ServedDocument {
+    /// Its text.
+    pub text: Bytes,
+    /// Its tag with quotation marks (RFC 9110 §8.8.3).
+    pub tag: Box<str>,
+}
+
+/// The keys at one moment.
+#[derive(Debug)]
+pub struct Signers {
+    ring: KeyRing,
+    /// The discovery document.
+    pub discovery: ServedDocument,
+    /// The key set.
+    pub keys: ServedDocument,
+}
+
+/// The keys of now; none before they were read for the first time.
+pub type CurrentSigners = Arc<ArcSwapOption<Signers>>;
+
+impl Signers {
+    /// Writes the documents of a ring.
+    pub fn new(ring: KeyRing, issuer: &IssuerUrl) -> Self {
+        let (discovery, keys) = documents(&ring, issuer);
+        Self {
+            ring,
+            discovery: ServedDocument::new(discovery),
+            keys: ServedDocument::new(keys),
+        }
+    }
+
+    /// The keys.
+    pub fn ring(&self) -> &KeyRing {
+        &self.ring
+    }
+
+    /// The key that signs with an algorithm.
+    pub fn signer(&self, algorithm: Algorithm) -> Option<&SigningKey> {
+        self.ring.signing(algorithm).map(|(key, _)| &**key.key())
+    }
+}
+
+/// The discovery document and the key set of a ring, as JSON texts.
+pub fn documents(ring: &KeyRing, issuer: &IssuerUrl) -> (String, String) {
+    let published = || ring.keys().iter().map(|key| key.key().public());
+    let mut algorithms: Vec<_> = published().map(keys::PublicJwk::algorithm).collect();
+    algorithms.sort_unstable();
+    algorithms.dedup();
+    let discovery = discovery::document(issuer.as_str(), &issuer.jwks_uri(), &algorithms);
+    (discovery, keys::document(published()))
+}
+
+impl ServedDocument {
+    fn new(text: String) -> Self {
+        let digest = digest(&SHA256, text.as_bytes());
+        Self {
+            tag: format!("\"{}\"", URL_SAFE_NO_PAD.encode(digest)).into(),
+            text: text.into(),
+        }
+    }
+}

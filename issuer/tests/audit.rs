@@ -1,0 +1,97 @@
+//! The audit line of an exchange: who got what by which policy, and never a token. Alone in its program, since subscribers of
+//! other tests' threads would have a say in what is logged.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::unwrap_in_result,
+    clippy::panic,
+    reason = "helpers of tests may fail as tests do"
+)]
+#![allow(dead_code, reason = "the other exchanges use the rest of the setup")]
+
+#[path = "exchange/setup.rs"]
+mod setup;
+mod world;
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::StatusCode;
+use serde_json::{Value, json};
+use tracing_subscriber::fmt::MakeWriter;
+
+use setup::Setup;
+use world::{NOW, claims};
+
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+impl Lines {
+    fn last(&self) -> Value {
+        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        let line = text
+            .lines()
+            .rfind(|line| line.contains("\"target\":\"audit\""))
+            .unwrap();
+        serde_json::from_str::<Value>(line).unwrap()["fields"].clone()
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn each_exchange_leaves_one_line_that_names_all_and_shows_no_token() {
+    let lines = Lines::default();
+    let subscriber = tracing_subscriber::fmt().json().with_max_level(tracing::Level::TRACE);
+    let _logging = tracing::subscriber::set_default(subscriber.with_writer(lines.clone()).finish());
+    let setup = Setup::new().await;
+    let subject = setup.subject();
+    let (status, body) = setup.exchange(&subject, "sts.amazonaws.com").await;
+    assert_eq!(status, StatusCode::OK);
+    let line = lines.last();
+    assert_eq!(line["outcome"], "issued");
+    assert_eq!(line["subject"], "system:serviceaccount:shop:orders");
+    assert_eq!(line["policy"], "TokenScopePolicy shop/orders");
+    assert_eq!(
+        (&line["audience"], &line["pod"]),
+        (&json!("sts.amazonaws.com"), &json!("orders-1"))
+    );
+    assert_eq!(line["jti"].as_str().unwrap().len(), 22, "128 bits in base64url");
+
+    let old = setup.cluster.token(&claims(&json!({"exp": NOW - 100})));
+    setup.exchange(&old, "sts.amazonaws.com").await;
+    let line = lines.last();
+    assert_eq!(
+        (&line["outcome"], &line["jti"]),
+        (&json!("invalid_subject"), &json!(""))
+    );
+    assert_eq!(line["pod"], "", "what proves nothing names nobody");
+    assert!(line["reason"].as_str().unwrap().contains("expired"));
+
+    let text = lines.text();
+    for token in [subject.as_str(), old.as_str(), body["access_token"].as_str().unwrap()] {
+        for part in token.split('.').skip(1) {
+            assert!(!text.contains(part), "{text}");
+        }
+    }
+}

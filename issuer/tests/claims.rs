@@ -1,0 +1,214 @@
+//! What tokens say, as another implementation reads it, and what refuses one.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::unwrap_in_result,
+    clippy::panic,
+    reason = "helpers of tests may fail as tests do"
+)]
+
+mod world;
+
+use jsonwebtoken::jwk::JwkSet;
+use jsonwebtoken::{DecodingKey, Validation, decode, decode_header};
+use serde_json::{Value, json};
+use tokenscope_core::Algorithm;
+use tokenscope_issuer::claims::{self, InvalidClaims, Issuance};
+use tokenscope_issuer::discovery::IssuerUrl;
+use tokenscope_issuer::grant::TokenGrant;
+use tokenscope_issuer::keys::{self, SigningKey};
+use world::{NOW, grant};
+
+fn payload(grant: &TokenGrant) -> Result<Value, InvalidClaims> {
+    let issuer: IssuerUrl = "https://issuer.example.com/a".parse().unwrap();
+    let issuance = Issuance {
+        issuer: &issuer,
+        id: "the-id",
+        issued_at: NOW,
+        lifetime: 3600,
+    };
+    let text = claims::payload(grant, issuance)?;
+    Ok(serde_json::from_str(&text).unwrap())
+}
+
+fn pairs(pairs: &[(&str, &str)]) -> Vec<(Box<str>, Box<str>)> {
+    pairs
+        .iter()
+        .map(|(key, value)| ((*key).into(), (*value).into()))
+        .collect()
+}
+
+#[test]
+fn a_token_says_exactly_what_was_granted() {
+    let full = TokenGrant {
+        tags: pairs(&[("Team", "Müll abfuhr"), ("Empty", "")]),
+        transitive_tag_keys: vec!["Team".into()],
+        source_identity: Some("shop.orders".into()),
+        context: pairs(&[("team", "a")]),
+        ..grant()
+    };
+    let expected = json!({
+        "iss": "https://issuer.example.com/a", "sub": "system:serviceaccount:shop:orders", "aud": "sts.amazonaws.com",
+        "iat": NOW, "nbf": NOW, "exp": NOW + 3600, "jti": "the-id",
+        "https://aws.amazon.com/tags": {
+            "principal_tags": {"Team": ["Müll abfuhr"], "Empty": [""]}, "transitive_tag_keys": ["Team"]},
+        "https://aws.amazon.com/source_identity": "shop.orders",
+        "tokenscope_team": "a",
+        "tokenscope.io/policy": {"kind": "TokenScopePolicy", "namespace": "shop", "name": "orders",
+            "uid": "c0ffee00-2c9f-4f57-8d1c-63c4c2f8f8d1"},
+    });
+    assert_eq!(payload(&full).unwrap(), expected);
+    let plain = payload(&grant()).unwrap();
+    assert!(
+        plain.get("https://aws.amazon.com/tags").is_none(),
+        "tags make roles without sts:TagSession fail"
+    );
+    assert!(plain["exp"].is_i64() && plain["aud"].is_string());
+}
+
+#[test]
+fn each_value_that_aws_would_refuse_is_refused_and_its_key_is_named() {
+    let tag = |key: &str, value: &str| TokenGrant {
+        tags: pairs(&[(key, value)]),
+        ..grant()
+    };
+    let context = |key: &str, value: &str| TokenGrant {
+        context: pairs(&[(key, value)]),
+        ..grant()
+    };
+    let identity = |text: &str| TokenGrant {
+        source_identity: Some(text.into()),
+        ..grant()
+    };
+    let subject = |text: &str| TokenGrant {
+        subject: text.into(),
+        ..grant()
+    };
+    let many: Vec<_> = (0..51).map(|at| (format!("k{at}").into(), "v".into())).collect();
+    let eleven: Vec<_> = (0..11).map(|at| (format!("k{at}").into(), "v".into())).collect();
+    let long = "v".repeat(200_000);
+    for (bad, text) in [
+        (tag("", "v"), "the session tag key \"\""),
+        (tag("a#", "v"), "the session tag key \"a#\""),
+        (tag("aws:a", "v"), "the session tag key \"aws:a\""),
+        (tag("AWS:a", "v"), "the session tag key \"AWS:a\""),
+        (tag(&"k".repeat(129), "v"), "the session tag key \"kkk"),
+        (
+            tag("team", "\"},\"admin\":[\"true"),
+            "the value of session tag \"team\"",
+        ),
+        (tag("team", "a\nb"), "the value of session tag \"team\""),
+        (tag("team", "a\u{0}"), "the value of session tag \"team\""),
+        (tag("team", "\u{202e}a"), "the value of session tag \"team\""),
+        (tag("team", "🦀"), "the value of session tag \"team\""),
+        (tag("team", "aws:b"), "the value of session tag \"team\""),
+        (tag("team", &"v".repeat(257)), "the value of session tag \"team\""),
+        (tag("team", &long), "the value of session tag \"team\""),
+        (
+            TokenGrant {
+                tags: pairs(&[("team", "a"), ("Team", "b")]),
+                ..grant()
+            },
+            "\"Team\" is there twice",
+        ),
+        (TokenGrant { tags: many, ..grant() }, "51 session tags"),
+        (
+            TokenGrant {
+                transitive_tag_keys: vec!["team".into()],
+                ..grant()
+            },
+            "the transitive tag key \"team\"",
+        ),
+        (identity("a"), "the source identity \"a\""),
+        (identity("system:serviceaccount:a:b"), "the source identity"),
+        (identity(&"i".repeat(65)), "the source identity"),
+        (identity("a\" b"), "the source identity"),
+        (context("te am", "v"), "the context key \"te am\""),
+        (context(&"k".repeat(118), "v"), "the context key"),
+        (context("team", &"v".repeat(129)), "the value of context key \"team\""),
+        (context("team", "a\u{7}"), "the value of context key \"team\""),
+        (
+            TokenGrant {
+                context: pairs(&[("team", "a"), ("team", "b")]),
+                ..grant()
+            },
+            "the context key \"team\"",
+        ),
+        (
+            TokenGrant {
+                context: eleven,
+                ..grant()
+            },
+            "11 context keys",
+        ),
+        (subject("short"), "the subject has 5 bytes"),
+        (subject(&"s".repeat(256)), "the subject has 256 bytes"),
+        (subject("system:serviceaccount:a:b c"), "the subject has"),
+    ] {
+        let error = payload(&bad).unwrap_err().to_string();
+        assert!(error.contains(text), "{error}");
+        assert!(error.len() < 400, "{} bytes", error.len());
+    }
+    for good in [
+        tag("Tëam_.:/=+-@ 1", "Wert mit Leerzeichen"),
+        tag(&"k".repeat(128), &"ü".repeat(256)),
+        context(&"k".repeat(117), &"ü".repeat(128)),
+        context("team", "quotes \" and {braces}"),
+        identity(&"i".repeat(64)),
+    ] {
+        assert!(payload(&good).is_ok(), "{:?}", payload(&good));
+    }
+}
+
+#[test]
+fn a_value_with_quotes_stays_a_value() {
+    let grant = TokenGrant {
+        context: pairs(&[("team", r#"","sub":"admin","x":"\"#)]),
+        ..grant()
+    };
+    let claims = payload(&grant).unwrap();
+    assert_eq!(claims["sub"], "system:serviceaccount:shop:orders");
+    assert_eq!(claims["tokenscope_team"], r#"","sub":"admin","x":"\"#);
+}
+
+#[test]
+fn a_token_never_outlives_its_subject_nor_what_is_granted_and_asked_for() {
+    for (granted, requested, most, left, lifetime) in [
+        (3600, None, 3600, 7200, 3600),
+        (86_400, None, 3600, 86_400, 3600),
+        (3600, Some(600), 3600, 7200, 600),
+        (600, Some(3600), 3600, 7200, 600),
+        (3600, None, 3600, 1000, 1000),
+        (3600, None, 3600, 60, 60),
+    ] {
+        assert_eq!(claims::lifetime(granted, requested, most, left), Ok(lifetime));
+    }
+    let short = claims::lifetime(3600, None, 3600, 59).unwrap_err();
+    assert!(short.to_string().contains("ends in 59 s"), "{short}");
+    let asked = claims::lifetime(3600, Some(0), 3600, 3600).unwrap_err();
+    assert!(asked.to_string().contains("expires_in is 0 s"), "{asked}");
+}
+
+#[test]
+fn another_implementation_verifies_our_tokens_with_what_we_publish() {
+    let signers = [Algorithm::RS256, Algorithm::ES256, Algorithm::ES384]
+        .map(|algorithm| SigningKey::generate(algorithm).unwrap());
+    let published: JwkSet = serde_json::from_str(&keys::document(signers.iter().map(SigningKey::public))).unwrap();
+    let value: Value = serde_json::from_str(&keys::document([signers[0].public()])).unwrap();
+    assert_eq!(
+        (&value["keys"][0]["use"], &value["keys"][0]["alg"]),
+        (&json!("sig"), &json!("RS256"))
+    );
+    for signer in &signers {
+        let token = signer.token(&payload(&grant()).unwrap().to_string()).unwrap();
+        let header = decode_header(&token).unwrap();
+        let jwk = published.find(header.kid.as_deref().unwrap()).unwrap();
+        let mut validation = Validation::new(header.alg);
+        validation.set_audience(&["sts.amazonaws.com"]);
+        validation.set_issuer(&["https://issuer.example.com/a"]);
+        validation.validate_exp = false;
+        let read = decode::<Value>(&token, &DecodingKey::try_from(jwk).unwrap(), &validation).unwrap();
+        assert_eq!(read.claims["jti"], "the-id");
+        assert_eq!(format!("{:?}", header.alg), keys::algorithm_name(signer.algorithm()));
+    }
+}

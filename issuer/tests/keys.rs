@@ -1,0 +1,242 @@
+//! Keys in a Secret that several replicas read, in a file, and as published files.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::unwrap_in_result,
+    clippy::panic,
+    reason = "helpers of tests may fail as tests do"
+)]
+
+mod world;
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use http::{Method, Request, Response};
+use http_body_util::BodyExt as _;
+use jiff::Timestamp;
+use kube::client::Body;
+use kube::{Api, Client};
+use secrecy::ExposeSecret;
+use serde_json::{Value, json};
+use tokenscope_core::Algorithm;
+use tokenscope_issuer::commands::revoked;
+use tokenscope_issuer::key_keeper::KeyKeeper;
+use tokenscope_issuer::key_source::{KeySource, SecretKeys};
+use tokenscope_issuer::keys::SigningKey;
+use tokenscope_issuer::metrics::Metrics;
+use tokenscope_issuer::publish::{Publication, PublishError};
+use tokenscope_issuer::rotation::RotationSettings;
+use tokenscope_issuer::signers::CurrentSigners;
+use tokenscope_platform::health::Gates;
+use tokenscope_platform::lease::Claim;
+use tokenscope_platform::metrics::Registry;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// The one Secret of an API server.
+type Stored = Arc<Mutex<Option<Value>>>;
+
+fn api_server(stored: &Stored) -> Client {
+    let stored = stored.clone();
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let stored = stored.clone();
+        async move {
+            let method = request.method().clone();
+            let bytes = request.into_body().collect().await.unwrap().to_bytes();
+            let (status, body) = answer(&mut stored.lock().unwrap(), &method, &bytes);
+            let body = Body::from(body.to_string().into_bytes());
+            Ok::<_, Infallible>(Response::builder().status(status).body(body).unwrap())
+        }
+    });
+    Client::new(service, "default")
+}
+
+fn answer(stored: &mut Option<Value>, method: &Method, bytes: &[u8]) -> (u16, Value) {
+    let failed = |code: u16, reason: &str| {
+        let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason});
+        (code, status)
+    };
+    let version = |secret: &Value| secret["metadata"]["resourceVersion"].as_str().map(str::to_owned);
+    match (method, &*stored) {
+        (&Method::GET, None) => failed(404, "NotFound"),
+        (&Method::GET, Some(secret)) => (200, secret.clone()),
+        (&Method::POST, Some(_)) => failed(409, "AlreadyExists"),
+        (_, before) => {
+            let mut secret: Value = serde_json::from_slice(bytes).unwrap();
+            let current = before.as_ref().and_then(version);
+            if method == Method::PUT && version(&secret) != current {
+                return failed(409, "Conflict");
+            }
+            let next: u64 = current.map_or(0, |current| current.parse().unwrap());
+            secret["metadata"]["resourceVersion"] = json!((next + 1).to_string());
+            *stored = Some(secret.clone());
+            (200, secret)
+        }
+    }
+}
+
+fn secret(stored: &Stored) -> SecretKeys {
+    SecretKeys {
+        secrets: Api::namespaced(api_server(stored), "tokenscope-system"),
+        name: "keys".to_owned(),
+    }
+}
+
+/// A replica that looks every ten milliseconds.
+fn replica(source: KeySource, leads: bool, stop: &CancellationToken) -> CurrentSigners {
+    let held_until = leads.then(|| Instant::now() + Duration::from_secs(600));
+    let (claims, claim) = watch::channel(Claim { held_until });
+    let signers = CurrentSigners::default();
+    let hour = Duration::from_secs(3600);
+    let algorithms = vec![Algorithm::ES256, Algorithm::ES384];
+    let keeper = KeyKeeper {
+        source,
+        claim,
+        settings: RotationSettings::new(algorithms, hour, 48 * hour, hour).unwrap(),
+        issuer: "https://issuer.example.com".parse().unwrap(),
+        signers: signers.clone(),
+        gate: Gates::default().gate("keys"),
+        metrics: Metrics::new(&Registry::new()),
+        period: Duration::from_millis(10),
+        clock: Timestamp::now,
+    };
+    let stop = stop.clone();
+    tokio::spawn(async move {
+        let _claims = claims;
+        keeper.run(stop).await
+    });
+    signers
+}
+
+async fn until(mut holds: impl FnMut() -> bool) {
+    for _ in 0..1000 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it never held");
+}
+
+fn signing(signers: &CurrentSigners) -> Option<String> {
+    let signers = signers.load();
+    Some(signers.as_ref()?.signer(Algorithm::ES256)?.kid().to_owned())
+}
+
+#[tokio::test]
+async fn the_leader_makes_the_keys_and_all_replicas_sign_with_them() {
+    let (stored, stop) = (Stored::default(), CancellationToken::new());
+    let source = || KeySource::Secret(Box::new(secret(&stored)));
+    let followers = [replica(source(), false, &stop), replica(source(), false, &stop)];
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(stored.lock().unwrap().is_none(), "who does not lead writes nothing");
+    let leader = replica(source(), true, &stop);
+    until(|| signing(&leader).is_some() && followers.iter().all(|follower| signing(follower) == signing(&leader)))
+        .await;
+    let before = signing(&leader);
+    // Deleted by somebody: what is in use stays, and comes back.
+    *stored.lock().unwrap() = None;
+    until(|| stored.lock().unwrap().is_some()).await;
+    assert!(
+        followers
+            .iter()
+            .chain([&leader])
+            .all(|replica| signing(replica) == before)
+    );
+    // Damaged by somebody: it is not overwritten, and what was read before stays in use.
+    let damaged = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys", "resourceVersion": "99"},
+        "data": {"keyring.json": "e30="}});
+    *stored.lock().unwrap() = Some(damaged.clone());
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(*stored.lock().unwrap(), Some(damaged));
+    assert_eq!(signing(&leader), before);
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn two_that_write_at_a_time_lose_nothing() {
+    let stored = Stored::default();
+    let changes = (0..8).map(|_| {
+        let secret = secret(&stored);
+        async move {
+            let add = |ring: &tokenscope_issuer::rotation::KeyRing| {
+                ring.with_published(SigningKey::generate(Algorithm::ES256)?, Timestamp::now())
+            };
+            while secret.change(add).await.is_err() {}
+        }
+    });
+    futures::future::join_all(changes).await;
+    let keys = KeySource::Secret(Box::new(secret(&stored)))
+        .read(Timestamp::now())
+        .await
+        .unwrap();
+    assert_eq!(keys.ring.keys().len(), 8);
+}
+
+#[tokio::test]
+async fn a_file_of_private_keys_is_a_source_too() {
+    let folder = std::env::temp_dir().join(format!("tokenscope-issuer-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("keys.pem");
+    let pems = [Algorithm::ES256, Algorithm::ES384]
+        .map(|algorithm| SigningKey::generate(algorithm).unwrap().to_pem().unwrap());
+    let text: String = pems.iter().map(ExposeSecret::expose_secret).collect();
+    std::fs::write(&file, text).unwrap();
+    let stop = CancellationToken::new();
+    let signers = replica(KeySource::File(file.clone()), false, &stop);
+    until(|| signing(&signers).is_some()).await;
+    let before = signing(&signers);
+    std::fs::write(&file, "nonsense").unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(signing(&signers), before);
+    stop.cancel();
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn what_is_published_as_files_is_what_is_served() {
+    let folder = std::env::temp_dir().join(format!("tokenscope-publish-{}", std::process::id()));
+    let key = SigningKey::generate(Algorithm::ES256).unwrap();
+    for _ in 0..2 {
+        let publication = Publication::of("https://issuer.example.com/a", &[key.public().clone()]).unwrap();
+        publication.write(&folder).unwrap();
+    }
+    let read = |path: &str| serde_json::from_slice::<Value>(&std::fs::read(folder.join(path)).unwrap()).unwrap();
+    assert_eq!(read("keys")["keys"][0]["kid"], key.kid());
+    let discovery = read(".well-known/openid-configuration");
+    assert_eq!(discovery["jwks_uri"], "https://issuer.example.com/a/keys");
+    let names: BTreeSet<_> = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(
+        names,
+        [".well-known".into(), "keys".into()].into(),
+        "no half file stays behind"
+    );
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert!(matches!(
+        Publication::of("https://a.example", &[]),
+        Err(PublishError::NoKeys)
+    ));
+    std::fs::write(&folder, "a file where the folder should be").unwrap();
+    let publication = Publication::of("https://a.example", &[key.public().clone()]).unwrap();
+    assert!(matches!(publication.write(&folder), Err(PublishError::Write(..))));
+    std::fs::remove_file(folder).unwrap();
+}
+
+#[test]
+fn whoever_removes_a_leaked_key_reads_what_aws_may_still_believe() {
+    let text = revoked("the-kid", "2026-11-29T00:00:00Z".parse().unwrap());
+    assert!(
+        text.contains("Key the-kid is removed") && text.contains("for an unknown time"),
+        "{text}"
+    );
+    let from = text.find('{').unwrap();
+    let policy: Value = serde_json::from_str(&text[from..]).unwrap();
+    let condition = &policy["Statement"][0]["Condition"]["DateLessThan"]["aws:TokenIssueTime"];
+    assert_eq!(condition, "2026-11-29T00:00:00Z");
+}
