@@ -20,7 +20,7 @@ pub(crate) enum Profile {
     Dist,
 }
 
-/// Replaces this process by a program of the tests crate, so that signals and the exit status are its own.
+/// Replaces this process by a program of the crate e2e, so that signals and the exit status are its own.
 pub(crate) fn program(name: &str, profile: Profile, arguments: Vec<String>) -> Result<ExitCode> {
     for tool in Tool::BASIC {
         resolve(tool)?;

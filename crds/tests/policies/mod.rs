@@ -1,4 +1,4 @@
-//! Policies, good and bad: for the reader here, and for a real API server in tests/tests/schema.rs.
+//! Policies, good and bad: for the reader here, and for a real API server in e2e/tests/schema.rs.
 
 mod size;
 

@@ -24,7 +24,7 @@ pub(crate) use selection::Selection;
 use selection::Step;
 
 /// The one crate whose tests start real servers and the project's own programs.
-const SYSTEM_TESTS: &str = "tokenscope-tests";
+const SYSTEM_TESTS: &str = "tokenscope-e2e";
 
 /// What the steps of a run have come to.
 #[derive(Debug, Default)]

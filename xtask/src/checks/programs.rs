@@ -179,7 +179,7 @@ mod tests {
 
     fn metadata(rules: &Value) -> String {
         json!({"packages": [{
-            "manifest_path": "/x/tests/Cargo.toml", "metadata": {"tests": rules},
+            "manifest_path": "/x/e2e/Cargo.toml", "metadata": {"tests": rules},
             "targets": [{"name": "hostile"}, {"name": "cluster"}, {"name": "docs"}],
         }]})
         .to_string()
@@ -187,7 +187,7 @@ mod tests {
 
     fn artifact(name: &str, test: bool, executable: Option<&str>) -> String {
         let message = json!({
-            "reason": "compiler-artifact", "manifest_path": "/x/tests/Cargo.toml", "target": {"name": name},
+            "reason": "compiler-artifact", "manifest_path": "/x/e2e/Cargo.toml", "target": {"name": name},
             "profile": {"test": test}, "executable": executable,
         });
         format!("{message}\n")
@@ -211,7 +211,7 @@ mod tests {
         let rules = Rules::of(&metadata(&json!({"alone": ["hostile"], "node": ["cluster"]}))).unwrap();
         let messages = [
             artifact("docs", true, Some("/x/target/docs-1")),
-            artifact("tokenscope_tests", false, None),
+            artifact("tokenscope_e2e", false, None),
             artifact("demo", false, Some("/x/target/demo")),
             artifact("hostile", true, Some("/x/target/hostile-2")),
             artifact("cluster", true, Some("/x/target/cluster-3")),
@@ -223,12 +223,12 @@ mod tests {
             .map(|program| (program.name.as_str(), program.beside))
             .collect();
         let expected = [
-            ("tests/cluster", Beside::NoOtherNode),
-            ("tests/docs", Beside::Any),
-            ("tests/hostile", Beside::None),
+            ("e2e/cluster", Beside::NoOtherNode),
+            ("e2e/docs", Beside::Any),
+            ("e2e/hostile", Beside::None),
         ];
         assert_eq!(found, expected);
-        assert_eq!(programs[1].folder, Path::new("/x/tests"));
+        assert_eq!(programs[1].folder, Path::new("/x/e2e"));
         assert_eq!(programs[1].command, [Path::new("/x/target/docs-1")]);
     }
 

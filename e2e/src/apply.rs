@@ -1,0 +1,82 @@
+//! Server-side apply of manifests, as strict as the API server can be.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use kube::core::{DynamicObject, GroupVersionKind};
+use kube::{Client, Resource, discovery};
+use serde_json::Value;
+
+use crate::control_plane::ControlPlane;
+use crate::{eventually, get_json, request};
+
+impl ControlPlane {
+    /// Applies every document of a YAML text; what has no namespace and needs one goes to `default`.
+    pub async fn apply_yaml(&self, text: &str) -> Result<Vec<Value>> {
+        self.apply(&documents(text)?, "default").await
+    }
+
+    /// Applies objects in their order; what has no namespace and needs one goes to `namespace`. A field that the API server
+    /// doesn't know, or one that is there twice, is an error. Waits until a CustomResourceDefinition is served.
+    pub async fn apply(&self, objects: &[Value], namespace: &str) -> Result<Vec<Value>> {
+        let client = self.client().await?;
+        let mut applied = Vec::new();
+        for object in objects {
+            applied.push(apply(&client, object, namespace).await?);
+        }
+        Ok(applied)
+    }
+}
+
+/// The documents of a YAML text, empty ones left out.
+pub fn documents(text: &str) -> Result<Vec<Value>> {
+    let documents: Vec<Value> = serde_saphyr::from_multiple(text).context("not YAML")?;
+    Ok(documents.into_iter().filter(|document| !document.is_null()).collect())
+}
+
+async fn apply(client: &Client, object: &Value, namespace: &str) -> Result<Value> {
+    let DynamicObject { types, metadata, .. } =
+        serde_json::from_value(object.clone()).context("not a Kubernetes object")?;
+    let types = types.context("an object has an apiVersion and a kind")?;
+    let name = metadata.name.context("an object has a name")?;
+    let kind = GroupVersionKind::try_from(&types)?;
+    let title = format!("{} {name}", kind.kind);
+    // A kind is served some moments after its definition was accepted.
+    let (resource, capabilities) = eventually(
+        Duration::from_secs(10),
+        format!("{} is served", kind.kind),
+        async || Ok(discovery::pinned_kind(client, &kind).await?),
+    )
+    .await?;
+    let namespace = match capabilities.scope {
+        discovery::Scope::Cluster => None,
+        discovery::Scope::Namespaced => Some(metadata.namespace.as_deref().unwrap_or(namespace)),
+    };
+    let object_path = format!("{}/{name}", DynamicObject::url_path(&resource, namespace));
+    let query = "fieldManager=tokenscope-e2e&force=true&fieldValidation=Strict";
+    let mut patch = request(
+        http::Method::PATCH,
+        &format!("{object_path}?{query}"),
+        object.to_string().into_bytes(),
+    )?;
+    let apply_patch = http::HeaderValue::from_static("application/apply-patch+yaml");
+    patch.headers_mut().insert(http::header::CONTENT_TYPE, apply_patch);
+    let applied: Value = client
+        .request(patch)
+        .await
+        .with_context(|| format!("can't apply {title}"))?;
+    if kind.kind == "CustomResourceDefinition" {
+        eventually(Duration::from_secs(20), format!("{title} is established"), async || {
+            let definition = get_json(client, &object_path).await?;
+            let conditions = definition["status"]["conditions"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
+            let established = |condition: &Value| condition["type"] == "Established" && condition["status"] == "True";
+            ensure!(conditions.iter().any(established), "its conditions: {conditions:?}");
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(applied)
+}

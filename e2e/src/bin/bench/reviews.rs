@@ -1,0 +1,287 @@
+//! Reviews straight to the servers, which take turns in short rounds so that whatever else the machine does hits all alike.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+use tokenscope_e2e::process::Process;
+use tokenscope_xtask::root;
+
+use crate::baseline;
+use crate::load::{self, Connection, Contender, Server};
+use crate::report::Reviews;
+
+/// How long one server has its turn.
+const ROUND: Duration = Duration::from_millis(500);
+
+/// How long it is under load before anything counts.
+const WARM_UP: Duration = Duration::from_millis(200);
+
+/// A recorded review.
+pub(crate) struct Recorded {
+    /// How many containers its pod has.
+    pub(crate) containers: usize,
+    body: Vec<u8>,
+    review: Value,
+}
+
+impl Recorded {
+    /// Reads the one whose pod has so many containers.
+    pub(crate) fn read(containers: usize) -> Result<Self> {
+        let name = match containers {
+            1 => "one-container",
+            3 => "three-containers",
+            10 => "ten-containers",
+            _ => bail!("the recorded reviews have 1, 3 and 10 containers, not {containers}"),
+        };
+        let file = root().join(format!("webhook/tests/data/{name}.json"));
+        let text = std::fs::read(&file).with_context(|| format!("can't read {}", file.display()))?;
+        let text = text.trim_ascii().to_vec();
+        let review = serde_json::from_slice(&text).with_context(|| format!("in {}", file.display()))?;
+        Ok(Self {
+            containers,
+            body: text,
+            review,
+        })
+    }
+
+    /// Its pod, as somebody would create it.
+    pub(crate) fn pod(&self) -> Value {
+        let mut pod = self.review["request"]["object"].clone();
+        if let Some(metadata) = pod["metadata"].as_object_mut() {
+            metadata.retain(|key, _| {
+                !["managedFields", "ownerReferences", "uid", "creationTimestamp"].contains(&key.as_str())
+            });
+        }
+        if let Some(members) = pod.as_object_mut() {
+            members.remove("status");
+        }
+        pod
+    }
+
+    /// Its text.
+    pub(crate) fn body(&self) -> &[u8] {
+        &self.body
+    }
+
+    /// The answer's patch, if it is the answer to this review and lets the pod through.
+    fn checked<'a>(&self, answer: &'a Value) -> Result<&'a str> {
+        let response = &answer["response"];
+        ensure!(
+            response["uid"] == self.review["request"]["uid"],
+            "it is the answer to another review"
+        );
+        ensure!(response["allowed"] == true, "the pod was refused");
+        Ok(response["patch"].as_str().unwrap_or_default())
+    }
+
+    /// Whether every container of the pod gets credentials.
+    fn has_credentials(&self, answer: &Value) -> Result<()> {
+        let patch: json_patch::Patch =
+            serde_json::from_slice(&STANDARD.decode(self.checked(answer)?)?).context("there is no patch")?;
+        let mut pod = self.review["request"]["object"].clone();
+        json_patch::patch(&mut pod, &patch).context("the patch does not fit the pod")?;
+        let containers = pod["spec"]["containers"]
+            .as_array()
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        let equipped = |container: &Value| {
+            let variables = container["env"].as_array().into_iter().flatten();
+            variables
+                .filter(|variable| variable["name"] == "AWS_WEB_IDENTITY_TOKEN_FILE")
+                .count()
+                == 1
+        };
+        ensure!(
+            containers.len() == self.containers && containers.iter().all(equipped),
+            "not every container gets a token file"
+        );
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Constant,
+    Tokenscope,
+    Peer,
+}
+
+/// A server that is measured.
+pub(crate) struct Contestant<'a> {
+    kind: Kind,
+    server: Server,
+    path: String,
+    /// Its process, where it is one of ours.
+    process: Option<&'a Process>,
+}
+
+impl<'a> Contestant<'a> {
+    /// The webhook that always says the same.
+    pub(crate) fn constant(server: Server, process: &'a Process) -> Self {
+        Self {
+            kind: Kind::Constant,
+            server,
+            path: baseline::ANSWER.to_owned(),
+            process: Some(process),
+        }
+    }
+
+    /// Ours.
+    pub(crate) fn tokenscope(server: Server, process: &'a Process) -> Self {
+        Self {
+            kind: Kind::Tokenscope,
+            server,
+            path: "/mutate?timeout=5s".to_owned(),
+            process: Some(process),
+        }
+    }
+
+    /// Somebody else's.
+    pub(crate) fn peer(server: Server, path: &str) -> Self {
+        Self {
+            kind: Kind::Peer,
+            server,
+            path: path.to_owned(),
+            process: None,
+        }
+    }
+
+    /// Where it listens.
+    pub(crate) fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// What it is called in the report.
+    pub(crate) fn name(&self) -> &'static str {
+        match self.kind {
+            Kind::Constant => "constant",
+            Kind::Tokenscope => "tokenscope",
+            Kind::Peer => "peer",
+        }
+    }
+
+    pub(crate) fn is_peer(&self) -> bool {
+        self.kind == Kind::Peer
+    }
+
+    pub(crate) fn is_tokenscope(&self) -> bool {
+        self.kind == Kind::Tokenscope
+    }
+
+    /// One review on a connection of its own; fails unless it is answered as it should be.
+    pub(crate) async fn try_once(&self, recorded: &Recorded) -> Result<()> {
+        self.connect(recorded, 1).await.map(drop)
+    }
+
+    /// The patch of its answer, in base64.
+    pub(crate) async fn patch(&self, recorded: &Recorded) -> Result<String> {
+        let mut connection = Connection::open(&self.server).await?;
+        let (_, body) = connection.exchange(&self.request(recorded)).await?;
+        let answer: Value = serde_json::from_slice(body)?;
+        Ok(recorded.checked(&answer)?.to_owned())
+    }
+
+    async fn connect(&self, recorded: &Recorded, connections: usize) -> Result<Contender> {
+        let check = |body: &[u8]| {
+            let answer: Value = serde_json::from_slice(body)?;
+            match self.kind {
+                Kind::Constant => recorded.checked(&answer).map(drop),
+                Kind::Tokenscope | Kind::Peer => recorded.has_credentials(&answer),
+            }
+        };
+        Contender::connect(&self.server, connections, &self.request(recorded), check)
+            .await
+            .with_context(|| format!("{} does not answer as it should", self.name()))
+    }
+
+    fn request(&self, recorded: &Recorded) -> Arc<[u8]> {
+        load::post(&self.server.address.to_string(), &self.path, &recorded.body)
+    }
+}
+
+/// What one contestant has done in all of its rounds.
+#[derive(Default)]
+struct Sum {
+    latencies: Vec<u32>,
+    elapsed: Duration,
+    processor: Duration,
+    load: Option<Duration>,
+}
+
+/// Lets the contestants take turns until each had `length`. The first one is what the others are compared with.
+pub(crate) fn measure(
+    contestants: &[Contestant<'_>],
+    recorded: &Recorded,
+    connections: usize,
+    length: Duration,
+) -> Result<Vec<Reviews>> {
+    // One thread for all of the load, so that the servers keep most of the machine.
+    std::thread::scope(|scope| {
+        let load = scope.spawn(|| rounds(contestants, recorded, connections, length));
+        load.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn rounds(
+    contestants: &[Contestant<'_>],
+    recorded: &Recorded,
+    connections: usize,
+    length: Duration,
+) -> Result<Vec<Reviews>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut contenders = Vec::new();
+    for contestant in contestants {
+        let mut contender = runtime.block_on(contestant.connect(recorded, connections))?;
+        contender.round(&runtime, WARM_UP)?;
+        contenders.push(contender);
+    }
+    let mut sums: Vec<Sum> = contestants.iter().map(|_| Sum::default()).collect();
+    let turns = length.as_millis().div_ceil(ROUND.as_millis());
+    for _ in 0..turns {
+        for ((contestant, contender), sum) in contestants.iter().zip(&mut contenders).zip(&mut sums) {
+            let used = || {
+                contestant
+                    .process
+                    .map(Process::processor_time)
+                    .transpose()
+                    .map(Option::unwrap_or_default)
+            };
+            let before = used()?;
+            let round = contender.round(&runtime, ROUND)?;
+            sum.processor += used()?.saturating_sub(before);
+            sum.latencies.extend(round.latencies);
+            sum.elapsed += round.elapsed;
+            if let Some(own) = round.own_processor_time {
+                *sum.load.get_or_insert_default() += own;
+            }
+        }
+    }
+    let per_second = |sum: &Sum| sum.latencies.len() as f64 / sum.elapsed.as_secs_f64();
+    let reference = sums.first().map_or(f64::NAN, per_second);
+    let lines = contestants
+        .iter()
+        .zip(&contenders)
+        .zip(&mut sums)
+        .map(|((contestant, contender), sum)| {
+            sum.latencies.sort_unstable();
+            let each = |time: Duration| time.as_secs_f64() * 1e6 / sum.latencies.len() as f64;
+            Reviews {
+                containers: recorded.containers,
+                review_bytes: recorded.body.len(),
+                answer_bytes: contender.answer_bytes(),
+                connections,
+                server: contestant.name(),
+                per_second: per_second(sum),
+                ratio: per_second(sum) / reference,
+                p50_us: load::percentile(&sum.latencies, 50),
+                p99_us: load::percentile(&sum.latencies, 99),
+                processor_us: contestant.process.map(|_| each(sum.processor)),
+                load_processor_us: sum.load.map(each),
+            }
+        });
+    Ok(lines.collect())
+}

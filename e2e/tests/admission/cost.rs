@@ -1,0 +1,206 @@
+//! Pods that are meant to keep the API server busy: what the admission policies and the webhook's registration cost it.
+
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Method, header};
+use http_body_util::BodyExt as _;
+use kube::client::Body;
+use serde_json::{Map, Value, json};
+use tokenscope_e2e::control_plane::{ControlPlane, Options};
+use tokenscope_e2e::fixtures::{Shop, with_annotations};
+
+use crate::{Door, with_label};
+
+/// How often each is tried, before and after.
+const ROUNDS: u32 = 2;
+/// Processor time that doesn't count: what the API server does beside.
+const BESIDE: Duration = Duration::from_millis(250);
+
+/// A request that may be refused, but not cost much.
+struct Shape {
+    name: &'static str,
+    path: String,
+    body: Value,
+    impersonated_groups: usize,
+}
+
+#[tokio::test]
+async fn no_shape_of_a_request_costs_the_api_server_more_than_twice_what_it_costs_without_tokenscope() {
+    let control_plane = ControlPlane::start(Options::default()).await.unwrap();
+    let shapes = {
+        let shop = Shop::open(&control_plane, "shop", &[]).await.unwrap();
+        let strict = Shop::open(&control_plane, "strict", &[("tokenscope.io/required", "true")])
+            .await
+            .unwrap();
+        Shop::open(&control_plane, "out", &[("tokenscope.io/inject", "false")])
+            .await
+            .unwrap();
+        shapes(&shop, &strict)
+    };
+    let mut without = Vec::new();
+    for shape in &shapes {
+        without.push(spent(&control_plane, shape).await);
+        println!(
+            "{:44} {:8.1} ms without",
+            shape.name,
+            milliseconds(without[without.len() - 1])
+        );
+    }
+    let values =
+        json!({"lock": {"mode": "deny", "allowed": {"groups": ["a", "b"]}}, "webhook": {"timeoutSeconds": 10}});
+    let door = Door::open_in(control_plane, &values).await;
+    let mut too_much = Vec::new();
+    for (shape, without) in shapes.iter().zip(without) {
+        let with = spent(&door.control_plane, shape).await;
+        println!(
+            "{:44} {:8.1} ms without, {:8.1} ms with",
+            shape.name,
+            milliseconds(without),
+            milliseconds(with)
+        );
+        if with > without * 2 + BESIDE {
+            too_much.push(format!("{}: {without:?} without, {with:?} with", shape.name));
+        }
+    }
+    assert_eq!(too_much, [""; 0]);
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
+/// The least processor time that the API server spent on one such request.
+async fn spent(control_plane: &ControlPlane, shape: &Shape) -> Duration {
+    let client = control_plane.client().await.unwrap();
+    let mut least = Duration::MAX;
+    for _ in 0..ROUNDS {
+        let mut request = http::Request::builder()
+            .method(Method::POST)
+            .uri(&shape.path)
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(shape.body.to_string().into_bytes())
+            .unwrap();
+        if shape.impersonated_groups > 0 {
+            let headers = request.headers_mut();
+            headers.insert("impersonate-user", HeaderValue::from_static("somebody"));
+            for number in 0..shape.impersonated_groups {
+                let group = HeaderValue::from_str(&format!("g{number}")).unwrap();
+                headers.append(HeaderName::from_static("impersonate-group"), group);
+            }
+            headers.append(
+                HeaderName::from_static("impersonate-group"),
+                HeaderValue::from_static("system:masters"),
+            );
+        }
+        let before = control_plane.apiserver().processor_time().unwrap();
+        let answer = client.send(request.map(Body::from)).await.unwrap();
+        let status = answer.status();
+        let text = answer.into_body().collect().await.unwrap().to_bytes();
+        let text = String::from_utf8_lossy(&text[..text.len().min(500)]).into_owned();
+        let expected = [201, 400, 403, 422].contains(&status.as_u16());
+        assert!(expected, "{}: {status} {text}", shape.name);
+        let after = control_plane.apiserver().processor_time().unwrap();
+        least = least.min(after.saturating_sub(before));
+    }
+    least
+}
+
+/// As much of everything that a pod's author sizes as the API server takes in some seconds: its own checks of many volumes or containers
+/// are quadratic, and of 40,000 take minutes without us.
+fn shapes(shop: &Shop<'_>, strict: &Shop<'_>) -> Vec<Shape> {
+    let keys = |count: usize, prefix: &str| -> Map<String, Value> {
+        (0..count)
+            .map(|number| (format!("{prefix}{number}"), json!("")))
+            .collect()
+    };
+    // All of a pod's annotations together have at most 256 KiB.
+    let annotated = |prefix: &str| {
+        let mut pod = shop.pod("pod");
+        pod["metadata"]["annotations"] = Value::Object(keys(240_000 / (prefix.len() + 5), prefix));
+        pod
+    };
+    let mut labelled = shop.pod("pod");
+    labelled["metadata"]["labels"] = Value::Object(keys(40_000, "l"));
+    let mut finalized = shop.pod("pod");
+    finalized["metadata"]["finalizers"] = (0..40_000)
+        .map(|number| json!(format!("a.example/f{number}")))
+        .collect();
+    let with_volumes = |count: usize, volume: &dyn Fn(usize) -> Value| {
+        let mut pod = shop.pod("pod");
+        pod["spec"]["volumes"] = (0..count).map(volume).collect();
+        pod
+    };
+    let source = |number: usize| json!({"serviceAccountToken": {"audience": format!("a{number}"), "path": format!("p{number}")}});
+    let empty = |number: usize| json!({"name": format!("v{number}"), "emptyDir": {}});
+    let projected =
+        |number: usize| json!({"name": format!("v{number}"), "projected": {"sources": [source(0), source(1)]}});
+    let sources =
+        |count: usize| json!({"name": "many", "projected": {"sources": (0..count).map(source).collect::<Vec<_>>()}});
+    let full = |number: usize| json!({"name": format!("v{number}"), "projected": {"sources": (0..32).map(source).collect::<Vec<_>>()}});
+    let mut containers = shop.pod("pod");
+    containers["spec"]["containers"] = (0..2_000)
+        .map(|number| json!({"name": format!("c{number}"), "image": "i"}))
+        .collect();
+    let opted_out = |mut pod: Value| {
+        pod["metadata"]["namespace"] = json!("out");
+        pod["spec"]["serviceAccountName"] = json!("default");
+        pod
+    };
+    let in_strict = |mut pod: Value| {
+        pod["metadata"]["namespace"] = json!(strict.namespace);
+        pod
+    };
+    let pods = [
+        ("an ordinary pod", shop.pod("pod")),
+        ("annotations", annotated("k")),
+        ("annotations that begin as ours", annotated("tokenscope.io/role-arn")),
+        (
+            "annotations of a marked pod",
+            with_label(annotated("k"), "tokenscope.io/reviewed", "granted"),
+        ),
+        (
+            "annotations and an opt-out",
+            with_annotations(annotated("k"), &[("tokenscope.io/inject", "false")]),
+        ),
+        ("labels", labelled.clone()),
+        ("labels in a required namespace", in_strict(labelled)),
+        ("finalizers", finalized),
+        ("volumes", with_volumes(4_000, &empty)),
+        (
+            "volumes in a namespace without reviews",
+            opted_out(with_volumes(4_000, &empty)),
+        ),
+        ("projected volumes", with_volumes(3_000, &projected)),
+        ("sources of one volume", with_volumes(1, &|_| sources(4_000))),
+        ("sources, as many as are looked at", with_volumes(256, &full)),
+        ("the same without reviews", opted_out(with_volumes(256, &full))),
+        ("containers", containers),
+    ];
+    let mut shapes: Vec<Shape> = pods
+        .into_iter()
+        .map(|(name, body)| Shape {
+            name,
+            path: format!(
+                "/api/v1/namespaces/{}/pods?dryRun=All",
+                body["metadata"]["namespace"].as_str().unwrap_or_default()
+            ),
+            body,
+            impersonated_groups: 0,
+        })
+        .collect();
+    let token = |audiences: Vec<String>| json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": audiences}});
+    let path = "/api/v1/namespaces/shop/serviceaccounts/orders/token?dryRun=All".to_owned();
+    shapes.push(Shape {
+        name: "audiences of a token",
+        path: path.clone(),
+        body: token((0..40_000).map(|number| format!("a{number}")).collect()),
+        impersonated_groups: 0,
+    });
+    shapes.push(Shape {
+        name: "groups of who wants a token",
+        path,
+        body: token(vec!["sts.amazonaws.com".to_owned()]),
+        impersonated_groups: 5_000,
+    });
+    shapes
+}

@@ -1,0 +1,325 @@
+//! A webhook that fails in every way, and pods that bring marks: what needs a review and got none is never admitted.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use anyhow::ensure;
+use serde_json::{Value, json};
+use tokenscope_e2e::admission::{accepts, create_pod, try_pod};
+use tokenscope_e2e::fixtures::{ORDERS, Shop, with_annotations};
+use tokenscope_e2e::helm::template;
+use tokenscope_e2e::{delete, eventually, get_json, put};
+
+use crate::stand_in::Way;
+use crate::{Door, MARK, SOON, opted_out, with_driver, with_label, with_token};
+
+const LOCKED: &str = "sts.amazonaws.com";
+
+const DRIVER: &str = "listed.csi.example.com";
+
+const CONFIGURATION: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/tokenscope";
+
+const FAILURES: [Way; 15] = [
+    Way::Allows,
+    Way::Status(302),
+    Way::Status(400),
+    Way::Status(404),
+    Way::Status(413),
+    Way::Status(429),
+    Way::Status(500),
+    Way::Status(503),
+    Way::Unreadable,
+    Way::WrongUid,
+    Way::WrongPatch,
+    Way::Nothing,
+    Way::HalfAnAnswer,
+    Way::HangsUp,
+    Way::Late,
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_the_webhook_does_no_pod_that_needs_a_review_is_admitted_without_one() {
+    let door =
+        Door::open(&json!({"lock": {"mode": "deny", "csiDrivers": [DRIVER]}, "webhook": {"timeoutSeconds": 1}})).await;
+    let shop = door.shop("shop", &[]).await;
+    let strict = door.shop("strict", &[("tokenscope.io/required", "true")]).await;
+
+    let mut admitted = String::new();
+    let mut tried = 0;
+    for (round, failure) in FAILURES.into_iter().enumerate() {
+        // A webhook that allows and strips nothing is one that was taken over: marks are believed then.
+        let ways_to_strip: &[Way] = if failure == Way::Allows {
+            &[Way::Works]
+        } else {
+            &[Way::Works, failure]
+        };
+        for &strip in ways_to_strip {
+            door.stand_in.answers(failure, strip);
+            let pods = needing_a_review(&shop, &strict);
+            let pods = pods.into_iter().flat_map(|(kind, pod)| marks(&kind, &pod));
+            let attempts = pods.map(|(kind, mut pod)| {
+                tried += 1;
+                pod["metadata"]["name"] = json!(format!("pod-{round}-{tried}"));
+                let client = door.client.clone();
+                let task = tokio::spawn(async move { create_pod(&client, &pod).await });
+                (kind, task)
+            });
+            for (kind, task) in attempts.collect::<Vec<_>>() {
+                let answer = task.await.unwrap().unwrap();
+                if answer.accepted() {
+                    writeln!(
+                        admitted,
+                        "{failure:?}, strip {strip:?}: {kind}: {}",
+                        answer.body["metadata"]
+                    )
+                    .unwrap();
+                }
+            }
+        }
+    }
+    assert_eq!(admitted, "");
+    assert!(tried > 1000, "only {tried} were tried");
+
+    // Nobody else is held up by any of it, but for a patch that can't be applied, which the API server never ignores.
+    let ignored = FAILURES.into_iter().filter(|failure| *failure != Way::WrongPatch);
+    for (round, failure) in ignored.enumerate() {
+        door.stand_in.answers(failure, failure);
+        accepts(&door.client, &shop.pod(&format!("plain-{round}")))
+            .await
+            .unwrap();
+        accepts(&door.client, &opted_out(shop.asking(&format!("out-{round}"), ORDERS)))
+            .await
+            .unwrap();
+        accepts(&door.client, &with_token(shop.pod(&format!("vault-{round}")), "vault"))
+            .await
+            .unwrap();
+    }
+
+    // Nothing listens where the webhook was.
+    door.stand_in.stop();
+    for (kind, pod) in needing_a_review(&shop, &strict) {
+        for (mark, pod) in marks(&kind, &pod) {
+            let answer = create_pod(&door.client, &pod).await.unwrap();
+            assert!(!answer.accepted(), "{mark}: {}", answer.body);
+        }
+    }
+    accepts(&door.client, &shop.pod("plain-away")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_mark_that_a_pod_brings_is_taken_away_before_the_pod_is_reviewed() {
+    let door = Door::open(&json!({"lock": {"mode": "deny"}})).await;
+    let shop = door.shop("shop", &[]).await;
+    let forged = with_label(shop.asking("forged", ORDERS), MARK, "refused");
+    let pod = accepts(&door.client, &forged).await.unwrap();
+    assert_eq!(pod["metadata"]["labels"][MARK], "granted", "that of the review");
+
+    // In namespaces without reviews nobody would take it away, so it is refused.
+    let out = door.shop("out", &[("tokenscope.io/inject", "false")]).await;
+    let answer = create_pod(&door.client, &with_label(out.pod("forged"), MARK, "granted"))
+        .await
+        .unwrap();
+    assert_eq!(answer.status, 403, "{}", answer.body);
+    assert!(
+        answer.message().contains("'tokenscope-record-forged'"),
+        "{}",
+        answer.message()
+    );
+    accepts(&door.client, &out.asking("asking", ORDERS)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_configuration_or_its_authority_no_pod_is_admitted_by_a_forged_mark() {
+    let values = json!({"lock": {"mode": "deny", "csiDrivers": [DRIVER]}});
+    let door = Door::open(&values).await;
+    let shop = door.shop("shop", &[]).await;
+    let strict = door.shop("strict", &[("tokenscope.io/required", "true")]).await;
+    let healthy = get_json(&door.client, CONFIGURATION).await.unwrap();
+    let changed = |change: &dyn Fn(&mut Value)| {
+        let mut configuration = healthy.clone();
+        configuration["webhooks"]
+            .as_array_mut()
+            .unwrap()
+            .iter_mut()
+            .for_each(change);
+        configuration
+    };
+    let wiped = changed(&|entry| entry["clientConfig"]["caBundle"] = Value::Null);
+    let ignoring = changed(&|entry| entry["failurePolicy"] = json!("Ignore"));
+    let without_entry = {
+        let mut configuration = healthy.clone();
+        configuration["webhooks"]
+            .as_array_mut()
+            .unwrap()
+            .retain(|entry| entry["name"] != "forged-marks.tokenscope.io");
+        configuration
+    };
+    for (what, configuration, says) in [
+        ("its authority is wiped", Some(wiped), "forged-marks.tokenscope.io"),
+        ("failures are ignored", Some(ignoring), "'tokenscope-guard-marks'"),
+        ("the entry is gone", Some(without_entry), "'tokenscope-guard-marks'"),
+        ("it is deleted", None, "'tokenscope-guard-marks'"),
+    ] {
+        match configuration {
+            Some(mut changed) => {
+                let now = get_json(&door.client, CONFIGURATION).await.unwrap();
+                changed["metadata"] = now["metadata"].clone();
+                put(&door.client, CONFIGURATION, &changed).await.unwrap();
+            }
+            None => {
+                delete(&door.client, CONFIGURATION).await.unwrap();
+            }
+        }
+        let forged = with_label(shop.asking("forged", ORDERS), MARK, "granted");
+        eventually(SOON, format!("{what}, and a forged mark is refused"), async || {
+            let message = try_pod(&door.client, &forged).await?.message().to_owned();
+            ensure!(message.contains(says), "{message}");
+            Ok(())
+        })
+        .await
+        .unwrap();
+        // Each entry of a configuration is known at the same moment, but an informer of policies may be a moment behind.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        for (kind, pod) in needing_a_review(&shop, &strict) {
+            // Without a mark, a pod is reviewed by an entry that is still there and works.
+            for (mark, pod) in marks(&kind, &pod)
+                .into_iter()
+                .filter(|(mark, _)| mark.contains("label"))
+            {
+                let answer = try_pod(&door.client, &pod).await.unwrap();
+                assert!(!answer.accepted(), "{what}: {mark}: {}", answer.body["metadata"]);
+            }
+        }
+        // The stand-in marks every pod; ours leaves alone what nothing concerns.
+        door.stand_in.answers(Way::Allows, Way::Works);
+        accepts(&door.client, &shop.pod(&format!("plain-{}", what.replace(' ', "-"))))
+            .await
+            .unwrap();
+        door.stand_in.answers(Way::Works, Way::Works);
+    }
+    let unmarked = try_pod(&door.client, &shop.asking("asking", ORDERS)).await.unwrap();
+    assert!(unmarked.message().contains("'tokenscope-guard'"), "{}", unmarked.body);
+
+    door.apply(template("tokenscope", &values).unwrap()).await.unwrap();
+    eventually(SOON, "an honest pod is admitted again", async || {
+        accepts(&door.client, &shop.asking("honest", ORDERS)).await
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn each_refusal_says_what_is_wrong_and_what_to_do_and_a_required_review_is_not_optional() {
+    let door = Door::open(&json!({"lock": {"mode": "deny"}})).await;
+    door.stand_in.answers(Way::Status(500), Way::Works);
+    let shop = door.shop("shop", &[]).await;
+    let strict = door.shop("strict", &[("tokenscope.io/required", "true")]).await;
+    let message = async |pod: Value| {
+        let answer = create_pod(&door.client, &pod).await.unwrap();
+        assert_eq!(answer.status, 403, "{}", answer.body);
+        answer.message().to_owned()
+    };
+    let asks = message(shop.asking("asks", ORDERS)).await;
+    assert!(
+        asks.contains("asks for an AWS role") && asks.contains("did not review it"),
+        "{asks}"
+    );
+    assert!(
+        asks.contains("kubectl get mutatingwebhookconfiguration tokenscope"),
+        "{asks}"
+    );
+    assert!(asks.contains("tokenscope.io/inject: \"false\""), "{asks}");
+    accepts(&door.client, &opted_out(shop.asking("asks", ORDERS)))
+        .await
+        .unwrap();
+
+    let locked = message(opted_out(with_token(shop.pod("locked"), LOCKED))).await;
+    assert!(
+        locked.contains("token of a locked audience (sts.amazonaws.com)"),
+        "{locked}"
+    );
+    assert!(
+        !locked.contains("inject"),
+        "opting out is no way around the lock: {locked}"
+    );
+
+    for pod in [
+        strict.pod("plain"),
+        opted_out(strict.pod("out")),
+        opted_out(strict.asking("asks", ORDERS)),
+    ] {
+        let required = message(pod).await;
+        assert!(
+            required.contains("namespace strict requires a review of every pod"),
+            "{required}"
+        );
+        assert!(
+            !required.contains("inject"),
+            "the pod's author can't decide that: {required}"
+        );
+    }
+}
+
+/// Pods that may not start without a review, with what each is.
+fn needing_a_review(shop: &Shop<'_>, strict: &Shop<'_>) -> Vec<(String, Value)> {
+    let many = |count: usize, make: &dyn Fn(usize) -> Value| (0..count).map(make).collect::<Vec<_>>();
+    let mut many_annotations = shop.pod("pod");
+    for number in 0..257 {
+        many_annotations["metadata"]["annotations"][format!("example.com/{number}")] = json!("");
+    }
+    let mut many_volumes = shop.pod("pod");
+    many_volumes["spec"]["volumes"] = json!(many(
+        257,
+        &|number| json!({"name": format!("v{number}"), "emptyDir": {}})
+    ));
+    let mut many_sources = shop.pod("pod");
+    let source = |number| json!({"downwardAPI": {"items": [{"path": format!("f{number}"), "fieldRef": {"fieldPath": "metadata.name"}}]}});
+    many_sources["spec"]["volumes"] = json!([{"name": "many", "projected": {"sources": many(33, &source)}}]);
+    let pods = [
+        ("asks", shop.asking("pod", ORDERS)),
+        (
+            "asks for one container",
+            with_annotations(shop.pod("pod"), &[("tokenscope.io/role-arn.app", ORDERS)]),
+        ),
+        ("many annotations", many_annotations),
+        ("locked token", with_token(shop.pod("pod"), LOCKED)),
+        (
+            "locked token, opted out",
+            opted_out(with_token(shop.pod("pod"), LOCKED)),
+        ),
+        (
+            "asks and locked token, opted out",
+            opted_out(with_token(shop.asking("pod", ORDERS), LOCKED)),
+        ),
+        ("listed driver", with_driver(shop.pod("pod"), DRIVER)),
+        (
+            "listed driver, opted out",
+            opted_out(with_driver(shop.pod("pod"), DRIVER)),
+        ),
+        ("many volumes", many_volumes),
+        ("many sources", many_sources),
+        ("required", strict.pod("pod")),
+        ("required, opted out", opted_out(strict.pod("pod"))),
+        ("required, asks", strict.asking("pod", ORDERS)),
+        ("required, locked token", with_token(strict.pod("pod"), LOCKED)),
+    ];
+    pods.into_iter().map(|(kind, pod)| (kind.to_owned(), pod)).collect()
+}
+
+/// The pod without a mark, and with each that its author could write.
+fn marks(kind: &str, pod: &Value) -> Vec<(String, Value)> {
+    let record = [
+        ("tokenscope.io/grant", "{\"grants\":[],\"hash\":\"\"}"),
+        (MARK, "granted"),
+    ];
+    let marked = with_label(pod.clone(), MARK, "granted");
+    vec![
+        (kind.to_owned(), pod.clone()),
+        (format!("{kind}, annotation"), with_annotations(pod.clone(), &record)),
+        (format!("{kind}, label"), marked.clone()),
+        (
+            format!("{kind}, label and annotations"),
+            with_annotations(marked, &record),
+        ),
+    ]
+}

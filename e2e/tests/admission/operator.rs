@@ -1,0 +1,234 @@
+//! What the operator could do with its rights if somebody took it over, and what others may do with the webhook configuration.
+
+use kube::Client;
+use serde_json::{Value, json};
+use tokenscope_e2e::admission::create;
+use tokenscope_e2e::helm::NAMESPACE;
+use tokenscope_e2e::{delete, get_json, merge, put};
+
+use crate::{Door, SOON};
+
+const CONFIGURATIONS: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
+const CONFIGURATION: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/tokenscope";
+
+/// Gives the operator every right over what the policies are about, so that they alone hold it back.
+async fn operator(door: &Door) -> Client {
+    let role = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "too-much"},
+        "rules": [
+            {"apiGroups": ["admissionregistration.k8s.io"], "resources": ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"], "verbs": ["*"]},
+            {"apiGroups": [""], "resources": ["secrets"], "verbs": ["*"]},
+        ],
+    });
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "too-much"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "too-much"},
+        "subjects": [{"kind": "ServiceAccount", "name": "tokenscope-operator", "namespace": NAMESPACE}],
+    });
+    door.control_plane.apply(&[role, binding], NAMESPACE).await.unwrap();
+    door.control_plane
+        .client_as(NAMESPACE, "tokenscope-operator")
+        .await
+        .unwrap()
+}
+
+/// A configuration with one change by JSON pointer.
+fn with(configuration: &Value, pointer: &str, value: Value) -> Value {
+    let mut changed = configuration.clone();
+    let (parent, member) = pointer.rsplit_once('/').unwrap();
+    changed.pointer_mut(parent).unwrap()[member] = value;
+    changed
+}
+
+/// Every way to make the configuration mean something else.
+fn weakened(configuration: &Value) -> Vec<Value> {
+    let everything = json!([{"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["*"], "resources": ["*/*"]}]);
+    let nowhere = json!({"matchLabels": {"never": "there"}});
+    let condition = json!([{"name": "never", "expression": "false"}]);
+    let mut all: Vec<Value> = [
+        ("/webhooks/1/rules", everything.clone()),
+        ("/webhooks/0/failurePolicy", json!("Ignore")),
+        ("/webhooks/1/failurePolicy", json!("Fail")),
+        ("/webhooks/1/namespaceSelector", json!({})),
+        ("/webhooks/0/namespaceSelector", nowhere.clone()),
+        ("/webhooks/1/objectSelector", nowhere),
+        ("/webhooks/1/matchConditions", condition),
+        ("/webhooks/1/timeoutSeconds", json!(30)),
+        ("/webhooks/1/reinvocationPolicy", json!("Never")),
+        ("/webhooks/1/sideEffects", json!("None")),
+        ("/webhooks/1/clientConfig/url", json!("https://attacker.example.com/")),
+        ("/webhooks/1/name", json!("other.example.com")),
+        ("/webhooks", json!([])),
+    ]
+    .into_iter()
+    .map(|(pointer, value)| with(configuration, pointer, value))
+    .collect();
+    let mut webhooks = configuration["webhooks"].as_array().unwrap().clone();
+    webhooks.reverse();
+    all.push(with(configuration, "/webhooks", json!(webhooks)));
+    let mut more = webhooks[0].clone();
+    more["name"] = json!("everything.example.com");
+    more["rules"] = everything;
+    webhooks.reverse();
+    webhooks.push(more);
+    all.push(with(configuration, "/webhooks", json!(webhooks)));
+    all
+}
+
+#[tokio::test]
+async fn the_operator_can_change_the_ca_bundle_and_nothing_else_of_any_webhook_configuration() {
+    let door = Door::open(&Value::Null).await;
+    let operator = operator(&door).await;
+    let configuration = get_json(&door.client, CONFIGURATION).await.unwrap();
+
+    let mut changes = weakened(&configuration);
+    changes.push(with(&configuration, "/metadata/labels", json!({})));
+    changes.push(with(
+        &configuration,
+        "/metadata/annotations",
+        json!({"cert-manager.io/inject-ca-from": "a/b"}),
+    ));
+    changes.push(with(
+        &configuration,
+        "/metadata/finalizers",
+        json!(["example.com/stay"]),
+    ));
+    for change in changes {
+        let error = put(&operator, CONFIGURATION, &change).await.unwrap_err().to_string();
+        assert!(
+            error.contains("may change nothing of webhook configurations but the caBundle"),
+            "{error} for {change}"
+        );
+    }
+    let own = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration", "metadata": {"name": "own"}, "webhooks": []});
+    let answer = create(&operator, CONFIGURATIONS, &own).await.unwrap();
+    assert_eq!(answer.status, 403, "{}", answer.body);
+    let answer = create(&door.client, CONFIGURATIONS, &own).await.unwrap();
+    assert!(answer.accepted(), "others are not held back: {}", answer.body);
+    merge(
+        &operator,
+        &format!("{CONFIGURATIONS}/own"),
+        &json!({"metadata": {"labels": {"a": "b"}}}),
+    )
+    .await
+    .unwrap_err();
+    for path in [CONFIGURATION.to_owned(), format!("{CONFIGURATIONS}/own")] {
+        delete(&operator, &path).await.unwrap_err();
+    }
+    // A collection's members are deleted one by one, without a name in the request.
+    delete(
+        &operator,
+        &format!("{CONFIGURATIONS}?labelSelector=app.kubernetes.io/name=tokenscope"),
+    )
+    .await
+    .unwrap_err();
+    assert_eq!(get_json(&door.client, CONFIGURATION).await.unwrap(), configuration);
+
+    let rotated = with(&configuration, "/webhooks/0/clientConfig/caBundle", Value::Null);
+    let rotated = put(&operator, CONFIGURATION, &rotated).await.unwrap();
+    assert_eq!(rotated["webhooks"][0]["clientConfig"].get("caBundle"), None);
+    let bundle = configuration["webhooks"][0]["clientConfig"]["caBundle"].clone();
+    put(
+        &operator,
+        CONFIGURATION,
+        &with(&rotated, "/webhooks/0/clientConfig/caBundle", bundle),
+    )
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn the_operator_can_write_its_two_secrets_and_no_token_of_a_service_account() {
+    let door = Door::open(&Value::Null).await;
+    let operator = operator(&door).await;
+    let path = format!("/api/v1/namespaces/{NAMESPACE}/secrets");
+    let secret = |name: &str, kind: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "Secret", "type": kind,
+            "metadata": {"name": name, "annotations": {"kubernetes.io/service-account.name": "tokenscope-webhook"}},
+        })
+    };
+    let token = "kubernetes.io/service-account-token";
+    let generated = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"generateName": "tokenscope-ca"}});
+    let refused = [
+        secret("other", "Opaque"),
+        secret("tokenscope-ca", token),
+        secret("tokenscope-webhook-tls", token),
+        generated,
+    ];
+    for secret in refused {
+        let answer = create(&operator, &path, &secret).await.unwrap();
+        assert_eq!(answer.status, 403, "{}", answer.body);
+        assert!(
+            answer
+                .message()
+                .contains("may write the Secrets tokenscope-ca and tokenscope-webhook-tls only"),
+            "{}",
+            answer.message()
+        );
+    }
+    for name in ["tokenscope-ca", "tokenscope-webhook-tls"] {
+        let answer = create(&operator, &path, &secret(name, "Opaque")).await.unwrap();
+        assert!(answer.accepted(), "{}", answer.body);
+        merge(
+            &operator,
+            &format!("{path}/{name}"),
+            &json!({"metadata": {"labels": {"a": "b"}}}),
+        )
+        .await
+        .unwrap();
+    }
+    let answer = create(&door.client, &path, &secret("other", token)).await.unwrap();
+    assert!(answer.accepted(), "others are not held back: {}", answer.body);
+    merge(
+        &operator,
+        &format!("{path}/other"),
+        &json!({"metadata": {"labels": {"a": "b"}}}),
+    )
+    .await
+    .unwrap_err();
+}
+
+#[tokio::test]
+async fn a_protected_configuration_is_changed_and_deleted_by_listed_users_only() {
+    let values = json!({"protectConfiguration": {
+        "enabled": true, "allowed": {"users": ["system:serviceaccount:kube-system:helm"], "groups": []},
+    }});
+    let door = Door::open(&values).await;
+    door.control_plane
+        .create_service_account("kube-system", "helm", &[])
+        .await
+        .unwrap();
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "helm"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"kind": "ServiceAccount", "name": "helm", "namespace": "kube-system"}],
+    });
+    door.control_plane.apply(&[binding], NAMESPACE).await.unwrap();
+    let helm = door.control_plane.client_as("kube-system", "helm").await.unwrap();
+
+    let configuration = get_json(&door.client, CONFIGURATION).await.unwrap();
+    let mut changes = weakened(&configuration);
+    changes.push(with(&configuration, "/webhooks/0/clientConfig/caBundle", Value::Null));
+    for change in &changes {
+        let error = put(&door.client, CONFIGURATION, change).await.unwrap_err().to_string();
+        assert!(error.contains("protectConfiguration.allowed"), "{error} for {change}");
+    }
+    delete(&door.client, CONFIGURATION).await.unwrap_err();
+    delete(&door.client, CONFIGURATIONS).await.unwrap_err();
+    merge(
+        &door.client,
+        CONFIGURATION,
+        &json!({"metadata": {"labels": {"free": "to-change"}}}),
+    )
+    .await
+    .unwrap();
+
+    let changed = merge(&helm, CONFIGURATION, &json!({"webhooks": []})).await.unwrap();
+    assert_eq!(changed["webhooks"].as_array().map_or(0, Vec::len), 0);
+    tokenscope_e2e::eventually(SOON, "a listed user may delete it", async || {
+        Ok(delete(&helm, CONFIGURATION).await?)
+    })
+    .await
+    .unwrap();
+}

@@ -1,0 +1,133 @@
+//! What other machines get: `.ci/run` installs every program that checks and tests run, the workflow runs it, and
+//! the Dockerfile makes every image.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use tokenscope_e2e::probes::Sdk;
+use tokenscope_xtask::cluster::FROM_DISTRIBUTION;
+use tokenscope_xtask::images::PROGRAMS;
+use tokenscope_xtask::oci::NON_ROOT;
+use tokenscope_xtask::root;
+use tokenscope_xtask::tools::Tool;
+
+/// What is there before `.ci/run`, or that it asks for, or that is on every Debian.
+const GIVEN: [&str; 4] = ["cargo", "rustc", "go", "apt-get"];
+
+/// How a program is named where one is started.
+const STARTS: [&str; 4] = ["Command::new(", ".command(", ".run(", ".try_run("];
+
+#[test]
+fn ci_installs_every_program_that_is_run() -> Result<()> {
+    let packages = packages()?;
+    for (program, package) in FROM_DISTRIBUTION {
+        assert_eq!(
+            packages.get(program).map(String::as_str),
+            Some(package),
+            "{program} of a cluster"
+        );
+    }
+    for sdk in Sdk::ALL {
+        for (program, _) in sdk.toolchain() {
+            assert!(
+                packages.contains_key(*program),
+                "{program} of the probe of {}",
+                sdk.name()
+            );
+        }
+    }
+    let mut run = BTreeSet::new();
+    for folder in ["e2e", "xtask"] {
+        programs(&root().join(folder), &mut run)?;
+    }
+    assert!(
+        run.contains("nsenter") && run.contains("mvn") && run.len() > 15,
+        "{run:?}"
+    );
+    let built: Vec<&str> = Tool::ALL.iter().map(|tool| tool.name()).collect();
+    let unknown: Vec<_> = run
+        .iter()
+        .map(|program| program.rsplit('/').next().unwrap_or(program))
+        .filter(|program| !packages.contains_key(*program) && !built.contains(program) && !GIVEN.contains(program))
+        .collect();
+    assert!(unknown.is_empty(), ".ci/run knows no package of {unknown:?}");
+    Ok(())
+}
+
+/// The table in `.ci/run`: program and package.
+fn packages() -> Result<BTreeMap<String, String>> {
+    let text = fs::read_to_string(root().join(".ci/run"))?;
+    let (_, rest) = text
+        .split_once("programs='\n")
+        .context(".ci/run has a table of programs")?;
+    let (table, _) = rest.split_once("'\n").context("the table ends")?;
+    table
+        .lines()
+        .map(|line| {
+            let mut words = line.split_whitespace();
+            let row = words.next().zip(words.next()).with_context(|| line.to_owned())?;
+            ensure!(words.next().is_none(), "{line}");
+            Ok((row.0.to_owned(), row.1.to_owned()))
+        })
+        .collect()
+}
+
+/// The programs that the code in a folder starts by a name that stands there.
+fn programs(folder: &Path, found: &mut BTreeSet<String>) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            programs(&path, found)?;
+        } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("tests/ci.rs") {
+            let text = fs::read_to_string(&path)?;
+            for start in STARTS {
+                for (at, _) in text.match_indices(start) {
+                    let argument = text[at + start.len()..].trim_start().strip_prefix('"');
+                    found.extend(argument.and_then(|text| text.split('"').next()).map(str::to_owned));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_workflow_runs_what_everybody_can_run() -> Result<()> {
+    let text = fs::read_to_string(root().join(".github/workflows/ci.yml"))?;
+    assert!(text.contains(" .ci/run\n"), "the workflow runs .ci/run");
+    assert!(!text.contains("cargo "), "what is checked stands in .ci/run alone");
+    Ok(())
+}
+
+#[test]
+fn the_dockerfile_has_a_stage_for_every_image_that_is_built_and_nothing_else() -> Result<()> {
+    let text = fs::read_to_string(root().join("Dockerfile"))?;
+    let (builds, stages) = text
+        .split_once("\nFROM scratch AS ")
+        .context("a stage follows the build")?;
+    assert!(
+        builds.contains("RUN cargo xtask images "),
+        "the same flags by being the same command"
+    );
+    let stages: BTreeSet<&str> = stages.split("\nFROM scratch AS ").map(str::trim_end).collect();
+    let expected: Vec<String> = PROGRAMS.iter().map(|program| stage(program)).collect();
+    assert_eq!(stages, expected.iter().map(|stage| stage.trim_end()).collect());
+    Ok(())
+}
+
+/// What makes the image that `oci::Image` writes.
+fn stage(program: &str) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    format!(
+        "{}
+LABEL org.opencontainers.image.title={program} \\
+      org.opencontainers.image.version={version} \\
+      org.opencontainers.image.licenses=Apache-2.0
+COPY --from=build /images/{program} /{program}
+USER {NON_ROOT}:{NON_ROOT}
+ENTRYPOINT [\"/{program}\"]",
+        program.trim_start_matches("tokenscope-")
+    )
+}

@@ -1,0 +1,202 @@
+//! What Helm does with the chart, and what the chart promises.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use tokenscope_e2e::helm::{NAMESPACE, chart, template};
+use tokenscope_e2e::node::Node;
+use tokenscope_xtask::progress::say;
+
+use crate::shared;
+
+#[test]
+fn helm_installs_upgrades_rolls_back_and_leaves_policies_when_it_uninstalls() -> Result<()> {
+    let Some(shared) = shared()? else { return Ok(()) };
+    let node = &shared.node;
+    node.helm(&["uninstall", "tokenscope", "--namespace", NAMESPACE], &Value::Null)?;
+    node.helm(
+        &["uninstall", "tokenscope-crds", "--namespace", NAMESPACE],
+        &Value::Null,
+    )?;
+    for plural in ["tokenscopepolicies", "clustertokenscopepolicies"] {
+        node.kubectl(&["delete", "crd", &format!("{plural}.tokenscope.io")])?;
+    }
+    node.kubectl(&["delete", "namespace", NAMESPACE, "--timeout=120s"])?;
+
+    // As somebody's own cluster, in which nothing of ours is.
+    let kubeconfig = format!("--kubeconfig={}", node.cluster().kubeconfig().display());
+    let demo = || node.run(env!("CARGO_BIN_EXE_demo_cluster"), &[&kubeconfig], "");
+    let shown = demo()?;
+    assert!(
+        shown.contains("AWS_WEB_IDENTITY_TOKEN_FILE") && shown.contains("refused, with the reason"),
+        "{shown}"
+    );
+    let all = node.kubectl(&[
+        "get",
+        "namespaces,customresourcedefinitions,clusterroles",
+        "--output=name",
+    ])?;
+    let left =
+        |line: &&str| line.contains("shop") || (line.contains("tokenscope") && !line.ends_with("/tokenscope-test"));
+    assert_eq!(all.lines().find(left), None, "the demo left something");
+
+    let started = Instant::now();
+    node.install(&Value::Null)?;
+    say(&format!(
+        "  helm install --wait of both charts: {:.1} s",
+        started.elapsed().as_secs_f64()
+    ));
+    let replicas = || -> Result<String> {
+        let path = "--output=jsonpath={.status.readyReplicas}";
+        node.kubectl_in(NAMESPACE, &["get", "deployment", "tokenscope-webhook", path])
+    };
+    assert_eq!(replicas()?, "2");
+    let test = || {
+        let arguments = [
+            "test",
+            "tokenscope",
+            "--namespace",
+            NAMESPACE,
+            "--logs",
+            "--timeout=120s",
+        ];
+        node.helm(&arguments, &Value::Null)
+    };
+    let said = test()?;
+    assert!(said.contains("the webhook answers"), "{said}");
+    node.namespace("kept", "app")?;
+    shared.policy("kept", &["arn:aws:iam::000000000000:role/kept"])?;
+
+    node.install(&json!({"webhook": {"replicas": 3}, "enforcement": "warn", "logging": {"level": "debug"}}))?;
+    assert_eq!(replicas()?, "3", "changed values are in force");
+    test()?;
+    let arguments = "--output=jsonpath={.spec.template.spec.containers[0].args}";
+    let deployment = ["get", "deployment", "tokenscope-webhook", arguments];
+    assert!(node.kubectl_in(NAMESPACE, &deployment)?.contains("--enforcement=warn"));
+    let history = node.helm(
+        &["rollback", "tokenscope", "1", "--namespace", NAMESPACE, "--wait"],
+        &Value::Null,
+    )?;
+    assert!(history.contains("Rollback was a success"), "{history}");
+    assert!(
+        node.kubectl_in(NAMESPACE, &deployment)?
+            .contains("--enforcement=enforce")
+    );
+    node.eventually(Duration::from_secs(30), "there are two again", || {
+        let replicas = replicas()?;
+        ensure!(replicas == "2", "{replicas}");
+        Ok(())
+    })?;
+
+    let other = chart("tokenscope").display().to_string();
+    let second = node.try_run(
+        "helm",
+        &[
+            "install",
+            "second",
+            &other,
+            "--namespace",
+            "elsewhere",
+            "--create-namespace",
+        ],
+        "",
+    )?;
+    let message = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(!second.status.success(), "a second release was installed");
+    assert!(
+        message.contains("tokenscope is already installed in this cluster, as release \"tokenscope\""),
+        "{message}"
+    );
+
+    node.helm(
+        &["uninstall", "tokenscope", "--namespace", NAMESPACE, "--wait"],
+        &Value::Null,
+    )?;
+    node.helm(
+        &["uninstall", "tokenscope-crds", "--namespace", NAMESPACE],
+        &Value::Null,
+    )?;
+    node.kubectl_in("kept", &["get", "tokenscopepolicy", "app"])
+        .context("the policy is gone")?;
+    let left = node.kubectl(&[
+        "get",
+        "mutatingwebhookconfigurations,validatingadmissionpolicies,clusterroles",
+        "--output=name",
+    ])?;
+    assert!(!left.contains("tokenscope"), "left behind: {left}");
+
+    let refused = demo().err().context("the demo removes what it didn't make")?;
+    assert!(format!("{refused:#}").contains("already"), "{refused:#}");
+
+    node.install(&Value::Null).context("it doesn't adopt what was left")?;
+    node.kubectl_in(
+        "kept",
+        &["wait", "--for=condition=Ready", "--timeout=60s", "tokenscopepolicy/app"],
+    )?;
+    Ok(())
+}
+
+#[test]
+fn no_drain_takes_all_pods_of_a_process_and_their_limits_are_in_force() -> Result<()> {
+    let Some(shared) = shared()? else { return Ok(()) };
+    let node = &shared.node;
+    for name in ["tokenscope-webhook", "tokenscope-operator"] {
+        let objects = template("tokenscope", &Value::Null)?;
+        let deployment = objects
+            .iter()
+            .find(|object| object["kind"] == "Deployment" && object["metadata"]["name"] == name)
+            .with_context(|| format!("the chart has {name}"))?;
+        let limits = &deployment["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"];
+        let memory = limits["memory"].as_str().and_then(|text| text.strip_suffix("Mi"));
+        let memory = memory.context("memory is limited")?.parse::<u64>()? << 20;
+        let processors = limits["cpu"]
+            .as_str()
+            .context("the processor is limited")?
+            .parse::<u64>()?;
+        for process in node.processes(name)? {
+            let limit = node.limit(process, "memory.max", ("memory", "memory.limit_in_bytes"))?;
+            assert_eq!(limit, memory.to_string(), "{name}: memory");
+            let limit = node.limit(process, "cpu.max", ("cpu", "cpu.cfs_quota_us"))?;
+            let quota = limit.split(' ').next().unwrap_or_default();
+            assert_eq!(quota, (processors * 100_000).to_string(), "{name}: of each 100 ms");
+        }
+    }
+
+    // As a drain does: no new pods here, and then one eviction after another.
+    node.kubectl(&["cordon", "node-1"])?;
+    let result = evictions(node);
+    node.kubectl(&["uncordon", "node-1"])?;
+    for deployment in ["deployment/tokenscope-operator", "deployment/tokenscope-webhook"] {
+        node.kubectl_in(NAMESPACE, &["rollout", "status", deployment, "--timeout=120s"])?;
+    }
+    result
+}
+
+fn evictions(node: &Node) -> Result<()> {
+    for component in ["webhook", "operator"] {
+        let selector = format!("--selector=app.kubernetes.io/component={component}");
+        let pods = node.kubectl_in(NAMESPACE, &["get", "pods", &selector, "--output=name"])?;
+        let pods: Vec<&str> = pods.lines().filter_map(|line| line.strip_prefix("pod/")).collect();
+        ensure!(pods.len() == 2, "{pods:?}");
+        let evict = |pod: &str| {
+            let eviction = json!({
+                "apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": NAMESPACE},
+            });
+            let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}/eviction");
+            let arguments = ["create", "--raw", &path, "--filename=-"];
+            node.run("kubectl", &arguments, &eviction.to_string())
+        };
+        // The budget counts pods a moment after they are ready.
+        node.eventually(Duration::from_secs(60), "the first pod may go", || evict(pods[0]))?;
+        let refused = evict(pods[1])
+            .err()
+            .with_context(|| format!("both pods of {component} were evicted"))?;
+        assert!(format!("{refused:#}").contains("disruption budget"), "{refused:#}");
+        say(&format!(
+            "  the second {component} stays: {}",
+            refused.to_string().trim().rsplit("): ").next().unwrap_or_default()
+        ));
+    }
+    Ok(())
+}

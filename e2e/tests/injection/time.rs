@@ -1,0 +1,98 @@
+//! Policies that hold for a time, by the clock of the machine.
+
+use crate::SHARED;
+use jiff::{Timestamp, ToSpan, tz::TimeZone};
+use serde_json::json;
+use tokenscope_e2e::fixtures::{ORDERS, PROPAGATION, Shop, orders_may};
+use tokenscope_e2e::{admission::try_pod, eventually};
+
+#[tokio::test]
+async fn a_policy_grants_until_it_expires() {
+    let control_plane = &SHARED.environment().await.control_plane;
+    let shop = Shop::open(control_plane, "expiring", &[]).await.unwrap();
+    let mut spec = orders_may(&[ORDERS]);
+    let end = Timestamp::from_second(Timestamp::now().as_second() + 6).unwrap();
+    spec["expiresAt"] = json!(end.to_string());
+    shop.policy("orders", spec).await.unwrap();
+    shop.granted(&shop.asking("early", ORDERS)).await.unwrap();
+    assert!(Timestamp::now() < end, "too slow a machine for this test");
+
+    eventually(PROPAGATION, "the policy has expired", async || {
+        let before = Timestamp::now();
+        let answer = try_pod(&shop.client, &shop.asking("late", ORDERS)).await?;
+        let after = Timestamp::now();
+        assert!(
+            answer.accepted() || after >= end,
+            "refused before {end}: {}",
+            answer.message()
+        );
+        assert!(!answer.accepted() || before < end, "granted after {end}");
+        anyhow::ensure!(!answer.accepted(), "still granted");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let refusal = shop.refused(&shop.asking("late", ORDERS), "expired").await.unwrap();
+    assert!(
+        refusal.contains(&format!("TokenScopePolicy expiring/orders expired at {end}")),
+        "{refusal}"
+    );
+}
+
+#[tokio::test]
+async fn a_policy_grants_while_a_window_of_its_schedule_is_open() {
+    let control_plane = &SHARED.environment().await.control_plane;
+    let shop = Shop::open(control_plane, "scheduled", &[]).await.unwrap();
+    // No whole hours from UTC, and no changes of the clocks.
+    let zone = TimeZone::get("Asia/Kathmandu").unwrap();
+    let scheduled = |from_now: jiff::Span, duration: &str| {
+        let opening = Timestamp::now().checked_add(from_now).unwrap().to_zoned(zone.clone());
+        let mut spec = orders_may(&[ORDERS]);
+        spec["activeSchedule"] = json!({
+            "cron": format!("{} {} * * *", opening.minute(), opening.hour()), "duration": duration, "timeZone": "Asia/Kathmandu",
+        });
+        (
+            spec,
+            opening
+                .with()
+                .second(0)
+                .subsec_nanosecond(0)
+                .build()
+                .unwrap()
+                .timestamp(),
+        )
+    };
+
+    let (open_now, _) = scheduled(-10.minutes(), "1h30m");
+    shop.policy("orders", open_now).await.unwrap();
+    shop.granted(&shop.asking("in-time", ORDERS)).await.unwrap();
+
+    let (closed_now, next) = scheduled(2.hours(), "1h");
+    shop.policy("orders", closed_now).await.unwrap();
+    let refusal = shop
+        .refused(&shop.asking("too-early", ORDERS), "is not active now")
+        .await
+        .unwrap();
+    assert!(
+        refusal.contains(&format!("in Asia/Kathmandu, next at {next}")),
+        "{refusal}"
+    );
+
+    let (over, opened) = scheduled(-2.hours(), "1h");
+    shop.policy("orders", over).await.unwrap();
+    let next = opened.checked_add(24.hours()).unwrap();
+    let refusal = shop
+        .refused(&shop.asking("too-late", ORDERS), &format!("next at {next}"))
+        .await
+        .unwrap();
+    assert!(refusal.contains("is not active now"), "{refusal}");
+
+    let mut disabled = orders_may(&[ORDERS]);
+    disabled["disabled"] = json!(true);
+    shop.policy("orders", disabled).await.unwrap();
+    let refusal = shop.refused(&shop.asking("off", ORDERS), "is disabled").await.unwrap();
+    assert!(
+        refusal.contains("TokenScopePolicy scheduled/orders is disabled"),
+        "{refusal}"
+    );
+}

@@ -1,0 +1,258 @@
+//! radosgw separates two tenants that have one role by the tags of their tokens, and refuses tags where the role does.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokenscope_e2e::radosgw::{AccessKeys, Radosgw};
+use tokenscope_e2e::token_maker::{ALGORITHMS, Algorithm, TestKey, TokenMaker, changed, name_of};
+use tokio::sync::OnceCell;
+
+use crate::{SUBJECT, TAGS};
+
+/// What radosgw takes tokens for.
+const AUDIENCE: &str = "sts.amazonaws.com";
+
+/// radosgw with a bucket of two tenants, and an issuer that it trusts. Of an issuer it takes the first key only, so there is
+/// one for each algorithm.
+struct Store {
+    radosgw: Radosgw,
+    issuers: Vec<(Algorithm, TokenMaker)>,
+}
+
+/// The tenants. Each has one object, below its name, and the object's tag `team` is its name too.
+const TENANTS: [&str; 2] = ["a", "b"];
+
+const BUCKET: &str = "shop";
+
+/// The role that trusts tokens with tags.
+const TENANT_ROLE: &str = "tenant";
+
+/// The same, but it doesn't allow `sts:TagSession`.
+const ROLE_WITHOUT_TAGS: &str = "without-tags";
+
+/// The same as the first, but it allows the tag `team` to be `a` only.
+const ROLE_OF_A: &str = "of-a";
+
+/// What a role allows to tokens with tags; the first alone, to tokens without.
+const ALL_ACTIONS: &[&str] = &["sts:AssumeRoleWithWebIdentity", "sts:TagSession"];
+
+impl Store {
+    /// One for all tests of this program.
+    async fn shared() -> &'static Self {
+        static SHARED: OnceCell<Result<Store, String>> = OnceCell::const_new();
+        let started = SHARED.get_or_init(async || Self::start().await.map_err(|error| format!("{error:#}")));
+        match started.await {
+            Ok(store) => store,
+            Err(message) => panic!("radosgw can't judge: {message}"),
+        }
+    }
+
+    async fn start() -> anyhow::Result<Self> {
+        let radosgw = Radosgw::start().await?;
+        let mut issuers = Vec::new();
+        for algorithm in ALGORITHMS {
+            let issuer = TokenMaker::start(&[algorithm])?;
+            let host = radosgw.trust_issuer(issuer.url(), AUDIENCE)?;
+            for (role, actions, tag) in [
+                (TENANT_ROLE, ALL_ACTIONS, None),
+                (ROLE_WITHOUT_TAGS, &ALL_ACTIONS[..1], None),
+                (ROLE_OF_A, ALL_ACTIONS, Some("a")),
+            ] {
+                let trust_policy = trust_policy(host, actions, tag);
+                radosgw.add_role(&role_of(role, algorithm), &trust_policy, &tenants_policy())?;
+            }
+            issuers.push((algorithm, issuer));
+        }
+        let mut calls = vec![("s3", "create_bucket", json!({"Bucket": BUCKET}))];
+        for tenant in TENANTS {
+            let key = format!("{tenant}/orders");
+            calls.push((
+                "s3",
+                "put_object",
+                json!({"Bucket": BUCKET, "Key": key, "Body": tenant, "Tagging": format!("team={tenant}")}),
+            ));
+        }
+        radosgw.administer(&calls)?;
+        Ok(Self { radosgw, issuers })
+    }
+
+    fn issuer(&self, algorithm: Algorithm) -> &TokenMaker {
+        &self.issuers.iter().find(|(of, _)| *of == algorithm).unwrap().1
+    }
+
+    /// A token that is good but for these changes.
+    fn token(&self, algorithm: Algorithm, changes: &Value) -> String {
+        let issuer = self.issuer(algorithm);
+        let claims = changed(&issuer.claims(SUBJECT, AUDIENCE).unwrap(), changes);
+        issuer.key(algorithm).unwrap().token(&claims).unwrap()
+    }
+
+    /// The keys of a session that is granted.
+    fn assume(&self, role: &str, algorithm: Algorithm, token: &str) -> AccessKeys {
+        self.radosgw.assume(&role_of(role, algorithm), token).unwrap().unwrap()
+    }
+
+    fn refuses(&self, role: &str, algorithm: Algorithm, token: &str, what: &str) {
+        match self.radosgw.assume(&role_of(role, algorithm), token).unwrap() {
+            Ok(keys) => panic!("{what} was accepted: {keys:?}"),
+            Err(refusal) => assert_eq!(refusal.status, 403, "{what}: {refusal:?}"),
+        }
+    }
+
+    /// Whether these keys can read and list what each tenant has: `[read a, list a, read b, list b]`.
+    fn sees(&self, keys: &AccessKeys) -> Vec<bool> {
+        let calls: Vec<_> = TENANTS
+            .iter()
+            .flat_map(|tenant| {
+                [
+                    (
+                        "s3",
+                        "get_object",
+                        json!({"Bucket": BUCKET, "Key": format!("{tenant}/orders")}),
+                    ),
+                    ("s3", "list_objects_v2", json!({"Bucket": BUCKET, "Prefix": tenant})),
+                ]
+            })
+            .collect();
+        let outcomes = self.radosgw.calls(keys, &calls).unwrap();
+        outcomes
+            .into_iter()
+            .zip(&calls)
+            .map(|(outcome, (_, call, arguments))| match outcome {
+                Ok(answer) if *call == "get_object" => {
+                    let key = arguments["Key"].as_str().unwrap();
+                    assert_eq!(answer["Body"].as_str(), key.split('/').next());
+                    true
+                }
+                Ok(answer) => {
+                    assert_eq!(answer["KeyCount"], 1, "{answer}");
+                    true
+                }
+                Err(refused) => {
+                    assert_eq!((refused.status, refused.code.as_str()), (403, "AccessDenied"));
+                    false
+                }
+            })
+            .collect()
+    }
+}
+
+fn role_of(role: &str, algorithm: Algorithm) -> String {
+    format!("{role}-{}", name_of(algorithm))
+}
+
+fn tags(team: &str) -> Value {
+    json!({ (TAGS): {"principal_tags": {"team": [team]}, "transitive_tag_keys": ["team"]} })
+}
+
+/// Whom a role trusts: one subject of one issuer, and only with this value of the tag `team` if one is given.
+fn trust_policy(host: &str, actions: &[&str], team: Option<&str>) -> Value {
+    let mut condition = json!({format!("{host}:aud"): AUDIENCE, format!("{host}:sub"): SUBJECT});
+    if let Some(team) = team {
+        condition["aws:RequestTag/team"] = json!(team);
+    }
+    json!({"Version": "2012-10-17", "Statement": [{
+        "Effect": "Allow", "Action": actions, "Condition": {"StringEquals": condition},
+        "Principal": {"Federated": [format!("arn:aws:iam:::oidc-provider/{host}")]},
+    }]})
+}
+
+/// Who has the tag `team` may list what is below its value, and read the objects that have the same tag. Nothing here names
+/// a tenant.
+fn tenants_policy() -> Value {
+    let team = "${aws:PrincipalTag/team}";
+    let statement = |action: &str, resource: &str, key: &str| {
+        json!({
+            "Effect": "Allow", "Action": action, "Resource": format!("arn:aws:s3:::{resource}"),
+            "Condition": {"StringEquals": {key: team}},
+        })
+    };
+    json!({"Version": "2012-10-17", "Statement": [
+        statement("s3:ListBucket", BUCKET, "s3:prefix"),
+        statement("s3:GetObject", &format!("{BUCKET}/*"), "s3:ExistingObjectTag/team"),
+    ]})
+}
+
+#[tokio::test]
+async fn two_tenants_with_one_role_see_only_their_own_at_radosgw() {
+    let store = Store::shared().await;
+    for algorithm in ALGORITHMS {
+        for (tenant, expected) in [("a", [true, true, false, false]), ("b", [false, false, true, true])] {
+            let token = store.token(algorithm, &tags(tenant));
+            let keys = store.assume(TENANT_ROLE, algorithm, &token);
+            assert_eq!(store.sees(&keys), expected, "tenant {tenant}, {}", name_of(algorithm));
+        }
+    }
+    println!("radosgw: {:?}", store.radosgw.memory().unwrap());
+}
+
+#[tokio::test]
+async fn radosgw_gives_nothing_to_a_session_without_the_tag_or_with_a_tag_of_nobody() {
+    let store = Store::shared().await;
+    for changes in [json!({}), tags("c"), tags("${aws:PrincipalTag/team}"), tags("*")] {
+        let token = store.token(Algorithm::RS256, &changes);
+        let keys = store.assume(TENANT_ROLE, Algorithm::RS256, &token);
+        assert_eq!(store.sees(&keys), [false; 4], "{changes}");
+    }
+}
+
+#[tokio::test]
+async fn radosgw_refuses_tags_for_a_role_that_does_not_allow_tag_session() {
+    let store = Store::shared().await;
+    for algorithm in [Algorithm::RS256, Algorithm::ES384] {
+        let tagged = store.token(algorithm, &tags("a"));
+        store.refuses(ROLE_WITHOUT_TAGS, algorithm, &tagged, "a token with tags");
+        let untagged = store.token(algorithm, &json!({}));
+        store.assume(ROLE_WITHOUT_TAGS, algorithm, &untagged);
+    }
+}
+
+#[tokio::test]
+async fn radosgw_refuses_a_tag_that_the_trust_policy_does_not_allow() {
+    let store = Store::shared().await;
+    let token = |changes: &Value| store.token(Algorithm::RS256, changes);
+    store.assume(ROLE_OF_A, Algorithm::RS256, &token(&tags("a")));
+    store.refuses(ROLE_OF_A, Algorithm::RS256, &token(&tags("b")), "another tag");
+    store.refuses(ROLE_OF_A, Algorithm::RS256, &token(&json!({})), "no tag");
+}
+
+#[tokio::test]
+async fn radosgw_refuses_what_the_issuer_did_not_say_of_this_subject_now() {
+    let store = Store::shared().await;
+    let now = Timestamp::now().as_second();
+    for algorithm in [Algorithm::RS256, Algorithm::ES384] {
+        for changes in [
+            json!({"aud": "other"}),
+            json!({"sub": "system:serviceaccount:shop:other"}),
+            json!({"iss": "http://127.0.0.1:1"}),
+            json!({"iat": now - 600, "nbf": now - 600, "exp": now - 60}),
+            json!({"nbf": now + 600}),
+        ] {
+            let token = store.token(algorithm, &changed(&tags("a"), &changes));
+            store.refuses(TENANT_ROLE, algorithm, &token, &changes.to_string());
+        }
+        let token = store.token(algorithm, &tags("a"));
+        let claims = store.token(algorithm, &tags("b"));
+        let (head, signature) = (token.split('.').next().unwrap(), token.rsplit('.').next().unwrap());
+        let tampered = format!("{head}.{}.{signature}", claims.split('.').nth(1).unwrap());
+        store.refuses(TENANT_ROLE, algorithm, &tampered, "a changed tag");
+
+        let issuer = store.issuer(algorithm);
+        let claims = changed(&issuer.claims(SUBJECT, AUDIENCE).unwrap(), &tags("a"));
+        let header = json!({"alg": name_of(algorithm), "typ": "JWT", "kid": issuer.key(algorithm).unwrap().id()});
+        let forged = TestKey::generate(algorithm)
+            .unwrap()
+            .token_with(&header, &claims)
+            .unwrap();
+        store.refuses(TENANT_ROLE, algorithm, &forged, "another key under the published ID");
+        let unsigned = format!(
+            "{}.{}.",
+            URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#),
+            token.split('.').nth(1).unwrap()
+        );
+        store.refuses(TENANT_ROLE, algorithm, &unsigned, "alg none");
+
+        store.assume(TENANT_ROLE, algorithm, &token);
+    }
+}

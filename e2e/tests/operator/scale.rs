@@ -1,0 +1,101 @@
+//! What many policies and pods cost.
+
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use serde_json::json;
+use tokenscope_e2e::fixtures::ORDERS;
+use tokenscope_e2e::install::Options;
+use tokenscope_e2e::{Environment, delete, eventually, post};
+
+use crate::POLICIES;
+
+/// Budget: the first full status in under a minute, and an idle cluster for less than a hundredth of a core.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes and all of the machine: run it alone, with programs built for release (TOKENSCOPE_TEST_PROGRAMS)"]
+async fn ten_thousand_policies_and_fifty_thousand_pods_have_their_status_within_a_minute() {
+    const NAMESPACES: usize = 100;
+    const POLICIES_EACH: usize = 100;
+    const PODS_EACH: usize = 500;
+    let environment = Environment::start(Options {
+        programs: std::env::var_os("TOKENSCOPE_TEST_PROGRAMS").map(Into::into),
+        ..Options::default()
+    })
+    .await
+    .unwrap();
+    let (control_plane, operator) = (&environment.control_plane, environment.installed.operator(0));
+    let client = control_plane.client().await.unwrap();
+    operator.kill().unwrap();
+    let configuration = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/tokenscope";
+    delete(&client, configuration).await.unwrap();
+
+    let began = Instant::now();
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..NAMESPACES {
+        let namespace = format!("n{number}");
+        control_plane.create_namespace(&namespace, &[]).await.unwrap();
+        let client = client.clone();
+        tasks.spawn(async move {
+            for policy in 0..POLICIES_EACH {
+                let object = json!({
+                    "apiVersion": "tokenscope.io/v1alpha1", "kind": "TokenScopePolicy",
+                    "metadata": {"name": format!("p{policy}"), "namespace": namespace},
+                    "spec": {
+                        "subjects": [{"podSelector": {"matchLabels": {"app": format!("a{policy}")}}}],
+                        "roles": {"allowed": [ORDERS], "default": ORDERS},
+                    },
+                });
+                post(
+                    &client,
+                    &format!("{POLICIES}/namespaces/{namespace}/tokenscopepolicies"),
+                    &object,
+                )
+                .await?;
+            }
+            for pod in 0..PODS_EACH {
+                let labels = json!({"app": format!("a{}", pod % POLICIES_EACH), "tier": "x"});
+                let object = json!({
+                    "apiVersion": "v1", "kind": "Pod", "metadata": {"name": format!("pod-{pod}"), "labels": labels},
+                    "spec": {"containers": [
+                        {"name": "app", "image": "app", "env": [{"name": "A", "value": "b"}]},
+                        {"name": "sidecar", "image": "sidecar"},
+                    ]},
+                });
+                post(&client, &format!("/api/v1/namespaces/{namespace}/pods"), &object).await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(ended) = tasks.join_next().await {
+        ended.unwrap().unwrap();
+    }
+    println!("everything is created after {:?}", began.elapsed());
+
+    let began = Instant::now();
+    operator.restart().unwrap();
+    operator.wait_ready(Duration::from_secs(300)).await.unwrap();
+    println!("it knows and has judged everything after {:?}", began.elapsed());
+    let wanted = NAMESPACES * POLICIES_EACH;
+    eventually(Duration::from_secs(300), "every status is written", async || {
+        let (_, text) = operator.observe("/metrics").await?;
+        let mut lines = text.lines();
+        let written =
+            lines.find_map(|line| line.strip_prefix("tokenscope_operator_status_writes_total{outcome=\"written\"} "));
+        let written: usize = written.unwrap_or("0").parse()?;
+        ensure!(written >= wanted, "{written} of {wanted}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let took = began.elapsed();
+    println!(
+        "the first full status took {took:?}, memory {:?}",
+        operator.memory().unwrap()
+    );
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let before = operator.processor_time().unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let idle = operator.processor_time().unwrap().saturating_sub(before);
+    println!("a minute of quiet took {idle:?}");
+    assert!(took < Duration::from_secs(60), "{took:?}");
+}

@@ -1,0 +1,402 @@
+//! Many at once, just created; and what all of it asked of the API server.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+use tokenscope_e2e::admission::{accepts, create_pod, try_pod};
+use tokenscope_e2e::fixtures::{ADMIN, CARTS, ORDERS, Shop, reviewed, variable};
+use tokenscope_e2e::helm::NAMESPACE;
+use tokenscope_e2e::install::Options;
+use tokenscope_e2e::webhook_only::review;
+use tokenscope_e2e::{eventually, get_json, merge, post};
+
+use crate::{SOON, Scenario, policy_when, runs, until_after};
+
+const WEBHOOK: &str = "system:serviceaccount:tokenscope-system:tokenscope-webhook";
+
+#[tokio::test]
+async fn just_created_accounts_are_never_missed_and_nothing_is_asked_beyond_the_charts_rights() {
+    let scenario = Scenario::start(Options {
+        values: json!({"logging": {"level": "debug"}, "operator": {"evictMissed": true}}),
+        ..Options::default()
+    })
+    .await;
+    let control_plane = &scenario.control_plane;
+    let shop = Shop::open(control_plane, "crowd", &[]).await.unwrap();
+    let spec = json!({"subjects": [{"serviceAccounts": ["fresh-*"]}], "roles": {"allowed": [ORDERS]}});
+    shop.policy("fresh", spec).await.unwrap();
+    let spec = json!({
+        "subjects": [{"podSelector": {"matchLabels": {"app": "by-default"}}}, {"serviceAccounts": ["by-default"]}],
+        "roles": {"allowed": [CARTS], "default": CARTS},
+    });
+    shop.policy("by-default", spec).await.unwrap();
+    let cluster_policy = json!({
+        "apiVersion": "tokenscope.io/v1alpha1", "kind": "ClusterTokenScopePolicy", "metadata": {"name": "teams"},
+        "spec": {
+            "namespaceSelector": {"matchLabels": {"team": "fresh"}},
+            "subjects": [{"serviceAccounts": ["fresh"]}], "roles": {"allowed": [ORDERS]},
+        },
+    });
+    control_plane.apply(&[cluster_policy], "default").await.unwrap();
+    control_plane
+        .create_service_account("crowd", "by-default", &[])
+        .await
+        .unwrap();
+    control_plane
+        .create_service_account("crowd", "fresh-known", &[("tokenscope.io/role-arn", ORDERS)])
+        .await
+        .unwrap();
+    shop.granted(&of("crowd", "known", "fresh-known")).await.unwrap();
+    let known = Shop::open(control_plane, "known-team", &[("team", "fresh")])
+        .await
+        .unwrap();
+    control_plane
+        .create_service_account("known-team", "fresh", &[("tokenscope.io/role-arn", ORDERS)])
+        .await
+        .unwrap();
+    known.granted(&of("known-team", "known", "fresh")).await.unwrap();
+    let lists_before = requests_of_webhook(&scenario, "list", None);
+
+    // 200 ServiceAccounts, and at once a pod of each.
+    let mut tasks = Vec::new();
+    for task in 0..4 {
+        let client = control_plane.client().await.unwrap();
+        tasks.push(tokio::spawn(async move {
+            let mut missed = Vec::new();
+            for number in 0..50 {
+                let name = format!("fresh-{task}-{number}");
+                let account = json!({
+                    "metadata": {"name": name, "annotations": {"tokenscope.io/role-arn": ORDERS}},
+                });
+                post(&client, "/api/v1/namespaces/crowd/serviceaccounts", &account)
+                    .await
+                    .unwrap();
+                let answer = create_pod(&client, &of("crowd", &name, &name)).await.unwrap();
+                if reviewed(&answer.body) != Some("granted") {
+                    missed.push(format!("{} {}", answer.status, answer.body));
+                }
+            }
+            missed
+        }));
+    }
+    let mut missed = Vec::new();
+    for task in tasks {
+        missed.extend(task.await.unwrap());
+    }
+    assert!(missed.is_empty(), "{} of 200 were missed: {}", missed.len(), missed[0]);
+
+    // The same in namespaces that are just as new.
+    let client = &shop.client;
+    for number in 0..20 {
+        let name = format!("fresh-{number}");
+        let namespace = json!({"metadata": {"name": name, "labels": {"team": "fresh"}}});
+        post(client, "/api/v1/namespaces", &namespace).await.unwrap();
+        let account = json!({"metadata": {"name": "fresh", "annotations": {"tokenscope.io/role-arn": ORDERS}}});
+        post(client, &format!("/api/v1/namespaces/{name}/serviceaccounts"), &account)
+            .await
+            .unwrap();
+        let pod = accepts(client, &of(&name, "orders", "fresh")).await.unwrap();
+        assert_eq!(
+            variable(&pod, "app", "AWS_ROLE_ARN").as_deref(),
+            Some(ORDERS),
+            "namespace {name}: {pod}"
+        );
+    }
+
+    // 50 pods at once of one such account are at most a handful of live requests.
+    let account = json!({"metadata": {"name": "fresh-many", "annotations": {"tokenscope.io/role-arn": ORDERS}}});
+    post(client, "/api/v1/namespaces/crowd/serviceaccounts", &account)
+        .await
+        .unwrap();
+    let mut pods = Vec::new();
+    for number in 0..50 {
+        let client = client.clone();
+        pods.push(tokio::spawn(async move {
+            try_pod(&client, &of("crowd", &format!("many-{number}"), "fresh-many"))
+                .await
+                .unwrap()
+        }));
+    }
+    for pod in pods {
+        let answer = pod.await.unwrap();
+        assert_eq!(reviewed(&answer.body), Some("granted"), "{}", answer.body);
+    }
+    let asked = requests_of_webhook(&scenario, "get", Some("fresh-many"));
+    assert!(asked <= 5, "{asked} requests for one ServiceAccount");
+
+    // All of them at the same moment, for certain: the API server stands still while 50 reviews come in for an account that
+    // nobody knows.
+    let secret_path = format!("/api/v1/namespaces/{NAMESPACE}/secrets/tokenscope-webhook-tls");
+    let secret = get_json(client, &secret_path).await.unwrap();
+    let authorities = {
+        use base64::prelude::{BASE64_STANDARD, Engine as _};
+        String::from_utf8(
+            BASE64_STANDARD
+                .decode(secret["data"]["ca.crt"].as_str().unwrap())
+                .unwrap(),
+        )
+        .unwrap()
+    };
+    let port = scenario.installed.webhook_port(0);
+    let pod = of("crowd", "nobody", "fresh-nobody");
+    control_plane.apiserver().signal("STOP").unwrap();
+    let reviews: Vec<_> = (0..50)
+        .map(|_| {
+            let (authorities, pod) = (authorities.clone(), pod.clone());
+            tokio::spawn(async move { review(port, &authorities, &pod).await })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(600)).await; // below the second that the webhook gives it
+    control_plane.apiserver().signal("CONT").unwrap();
+    for review in reviews {
+        review.await.unwrap().unwrap();
+    }
+    eventually(SOON, "the API server has written down the request", async || {
+        ensure!(
+            requests_of_webhook(&scenario, "get", Some("fresh-nobody")) > 0,
+            "no request yet"
+        );
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let asked = requests_of_webhook(&scenario, "get", Some("fresh-nobody"));
+    assert!(asked <= 3, "{asked} requests for one ServiceAccount");
+
+    // What the programs do less often: a refusal, whose Event goes to the pod's owner, and a pod that was missed.
+    let mut refused = of("crowd", "refused", "fresh-many");
+    refused["metadata"]["annotations"] = json!({"tokenscope.io/role-arn": ADMIN});
+    // An Event is about an owner that exists.
+    let replica_set = json!({
+        "apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": "orders-7d9", "namespace": "crowd"},
+        "spec": {"replicas": 0, "selector": {"matchLabels": {"app": "none"}}, "template": {
+            "metadata": {"labels": {"app": "none"}}, "spec": {"containers": [{"name": "app", "image": "app"}]}}},
+    });
+    let replica_set = post(&shop.client, "/apis/apps/v1/namespaces/crowd/replicasets", &replica_set)
+        .await
+        .unwrap();
+    let owner = json!([{
+        "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "orders-7d9", "controller": true,
+        "uid": replica_set["metadata"]["uid"],
+    }]);
+    refused["metadata"]["ownerReferences"] = owner.clone();
+    shop.refused(&refused, "fresh does not allow").await.unwrap();
+    eventually(SOON, "there is an Event on the pod's owner", async || {
+        let events = shop.events_about("ReplicaSet", "orders-7d9").await?;
+        ensure!(events.iter().any(|event| event["type"] == "Warning"), "{events:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let policy = policy_when(&shop, "by-default", SOON, |_| Ok(())).await.unwrap();
+    until_after(&shop, &policy["status"]["generationObservedAt"]).await;
+    scenario.installed.webhook(0).kill().unwrap();
+    let mut pod = shop.pod("missed");
+    // Labels of a running pod may be anybody's, so only what a policy gives its service account makes it evictable.
+    pod["spec"]["serviceAccountName"] = json!("by-default");
+    pod["metadata"]["ownerReferences"] = owner;
+    let missed = accepts(client, &pod).await.unwrap();
+    runs(&shop, "missed").await;
+    scenario.installed.webhook(0).restart().unwrap();
+    let lists_of_start = requests_of_webhook(&scenario, "list", None);
+    eventually(SOON, "there is an Event on the missed pod", async || {
+        let events = shop.events_about("Pod", "missed").await?;
+        ensure!(
+            events.iter().any(|event| event["reason"] == "CredentialsMissed"),
+            "{events:?}"
+        );
+        Ok(())
+    })
+    .await
+    .unwrap();
+
+    assert_eq!(
+        lists_of_start, lists_before,
+        "the webhook lists nothing after its start"
+    );
+    let token = control_plane
+        .pod_token("crowd", "known", "sts.amazonaws.com", 3600)
+        .await
+        .unwrap();
+    scenario.installed.wait_ready(control_plane).await.unwrap();
+    // Once pods are reviewed again, it is evicted, for its controller to make another.
+    until_after(&shop, &missed["metadata"]["creationTimestamp"]).await;
+    accepts(client, &of("crowd", "reviewed", "fresh-known")).await.unwrap();
+    eventually(SOON, "the missed pod is evicted", async || {
+        let pod = get_json(client, &shop.path("pods/missed")).await;
+        let gone = matches!(&pod, Err(kube::Error::Api(status)) if status.code == 404);
+        ensure!(
+            gone || !pod?["metadata"]["deletionTimestamp"].is_null(),
+            "it still runs"
+        );
+        Ok(())
+    })
+    .await
+    .unwrap();
+    // A certificate is made anew.
+    let change = json!({"metadata": {"annotations": {"tokenscope.io/rotate": "now"}}});
+    merge(client, &secret_path, &change).await.unwrap();
+    eventually(SOON, "the serving certificate is rotated", async || {
+        let rotated = get_json(client, &secret_path).await?;
+        ensure!(
+            rotated["metadata"]["annotations"]["tokenscope.io/rotated"] == "now",
+            "not yet"
+        );
+        Ok(())
+    })
+    .await
+    .unwrap();
+    scenario.holds(&[token]);
+
+    // A watch is written down when it ends.
+    for process in scenario.installed.processes() {
+        process.kill().unwrap();
+    }
+    eventually(SOON, "the audit log shows what the chart grants", async || {
+        rights(&scenario)
+    })
+    .await
+    .unwrap();
+}
+
+fn of(namespace: &str, name: &str, account: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": namespace},
+        "spec": {"serviceAccountName": account, "containers": [{"name": "app", "image": "app"}]},
+    })
+}
+
+/// How many requests of a verb the webhook has made, for an object if one is named.
+fn requests_of_webhook(scenario: &Scenario, verb: &str, name: Option<&str>) -> usize {
+    let requests = scenario.control_plane.audit_events(|event| {
+        event["user"]["username"] == WEBHOOK
+            && event["verb"] == verb
+            && name.is_none_or(|name| event["objectRef"]["name"] == name)
+    });
+    requests.unwrap().len()
+}
+
+/// A verb on a resource, as a rule of the chart grants it or a request uses it.
+type Right = (String, String);
+
+/// What the programs have used must be granted by the chart itself, not only by what Kubernetes gives to everybody; what
+/// they have not used is printed, and must be known.
+fn rights(scenario: &Scenario) -> Result<()> {
+    /// For API servers that can't stream lists, for a namespace that the webhook's watch has not brought yet, for owners of refused
+    /// pods that are no ReplicaSets, and for clusters that have spire-controller-manager.
+    const RARE: [&str; 22] = [
+        "tokenscope-webhook get cronjobs.batch",
+        "tokenscope-webhook get daemonsets.apps",
+        "tokenscope-webhook get deployments.apps",
+        "tokenscope-webhook get jobs.batch",
+        "tokenscope-webhook get replicationcontrollers.",
+        "tokenscope-webhook get statefulsets.apps",
+        "tokenscope-webhook list csidrivers.storage.k8s.io",
+        "tokenscope-operator list csidrivers.storage.k8s.io",
+        "tokenscope-webhook get namespaces.",
+        "tokenscope-webhook list clustertokenscopepolicies.tokenscope.io",
+        "tokenscope-webhook list namespaces.",
+        "tokenscope-webhook list serviceaccounts.",
+        "tokenscope-webhook list tokenscopeboundaries.tokenscope.io",
+        "tokenscope-webhook list tokenscopepolicies.tokenscope.io",
+        "tokenscope-operator list clustertokenscopepolicies.tokenscope.io",
+        "tokenscope-operator list namespaces.",
+        "tokenscope-operator list pods.",
+        "tokenscope-operator list serviceaccounts.",
+        "tokenscope-operator list tokenscopeboundaries.tokenscope.io",
+        "tokenscope-operator list tokenscopepolicies.tokenscope.io",
+        "tokenscope-operator list clusterspiffeids.spire.spiffe.io",
+        "tokenscope-operator watch clusterspiffeids.spire.spiffe.io",
+    ];
+    let mut unknown = Vec::new();
+    for process in ["tokenscope-webhook", "tokenscope-operator"] {
+        let user = format!("system:serviceaccount:{NAMESPACE}:{process}");
+        let mut unused = BTreeSet::new();
+        let mut rules = Vec::new();
+        for role in scenario.installed.objects() {
+            let is_ours = role["metadata"]["name"] == process;
+            if is_ours && (role["kind"] == "ClusterRole" || role["kind"] == "Role") {
+                for rule in role["rules"].as_array().into_iter().flatten() {
+                    unused.extend(granted(rule));
+                    let namespace = (role["kind"] == "Role").then_some(NAMESPACE);
+                    rules.push((namespace, rule.clone()));
+                }
+            }
+        }
+        let requests = scenario
+            .control_plane
+            .audit_events(|event| event["user"]["username"] == *user)?;
+        ensure!(!requests.is_empty(), "{process} has asked for nothing");
+        let mut beyond = BTreeSet::new();
+        for request in &requests {
+            let right = used(request);
+            let covered = rules.iter().any(|(namespace, rule)| {
+                granted(rule).contains(&right)
+                    && namespace.is_none_or(|namespace| request["objectRef"]["namespace"] == namespace)
+                    && names_it(rule, request)
+            });
+            if !covered {
+                beyond.insert(format!("{right:?} {}", request["requestURI"]));
+            }
+            unused.remove(&right);
+        }
+        println!(
+            "{process} made {} requests; rights that it did not use: {unused:?}",
+            requests.len()
+        );
+        ensure!(
+            beyond.is_empty(),
+            "{process} needs what the chart does not grant: {beyond:?}"
+        );
+        let rights = unused.iter().map(|(verb, what)| format!("{process} {verb} {what}"));
+        unknown.extend(rights.filter(|right| !RARE.contains(&right.as_str())));
+    }
+    ensure!(unknown.is_empty(), "granted and never used: {unknown:?}");
+    Ok(())
+}
+
+fn granted(rule: &Value) -> BTreeSet<Right> {
+    let list = |field: &str| -> Vec<String> {
+        let values = rule[field].as_array().cloned().unwrap_or_default();
+        values
+            .iter()
+            .map(|value| value.as_str().unwrap_or_default().to_owned())
+            .collect()
+    };
+    let mut what = list("nonResourceURLs");
+    for group in list("apiGroups") {
+        what.extend(list("resources").iter().map(|resource| format!("{resource}.{group}")));
+    }
+    let verbs = list("verbs");
+    what.iter()
+        .flat_map(|what| verbs.iter().map(|verb| (verb.clone(), what.clone())))
+        .collect()
+}
+
+fn used(request: &Value) -> Right {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let object = &request["objectRef"];
+    let what = if object.is_null() {
+        let uri = text(&request["requestURI"]);
+        uri.split('?').next().unwrap_or_default().to_owned()
+    } else {
+        let subresource = object["subresource"]
+            .as_str()
+            .map(|name| format!("/{name}"))
+            .unwrap_or_default();
+        format!(
+            "{}{subresource}.{}",
+            text(&object["resource"]),
+            text(&object["apiGroup"])
+        )
+    };
+    (text(&request["verb"]), what)
+}
+
+/// Whether the rule is about all names or about that of the request.
+fn names_it(rule: &Value, request: &Value) -> bool {
+    let names = rule["resourceNames"].as_array();
+    names.is_none_or(|names| names.is_empty() || names.contains(&request["objectRef"]["name"]))
+}
