@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::progress::Step;
+use crate::progress::{Step, say};
 use crate::{cargo, root, tools};
 
 /// The programs that are built of each.
@@ -48,8 +48,8 @@ pub struct Built {
 impl Release {
     /// Builds it, once. Blocks for one to three minutes; libraries that the present state uses as well are not compiled again.
     ///
-    /// Fails if the project's history is missing.
-    pub fn build(self) -> Result<Built> {
+    /// `None`, with a word on standard error, where this copy of the project has not the history that the commit is in.
+    pub fn build(self) -> Result<Option<Built>> {
         let short = self.commit.get(..12).context("a commit has 40 digits")?;
         let folder = tools::cache()?.join(format!("tokenscope-{short}"));
         let built = Built {
@@ -60,7 +60,14 @@ impl Release {
         let lock = File::create(folder.join("lock"))?;
         lock.lock().context("can't lock the folder of the release")?;
         if built.programs.is_dir() {
-            return Ok(built);
+            return Ok(Some(built));
+        }
+        if !self.is_in_the_history()? {
+            say(&format!(
+                "no upgrade from {}: this copy of the project has no commit {short} (git fetch --unshallow)",
+                self.name
+            ));
+            return Ok(None);
         }
         let step = Step::start(&format!("building tokenscope {} ({short}), once", self.name), None);
         let sources = folder.join("sources");
@@ -80,7 +87,18 @@ impl Release {
         fs::remove_dir_all(&sources)?;
         fs::remove_dir_all(&partial)?;
         step.done("");
-        Ok(built)
+        Ok(Some(built))
+    }
+
+    fn is_in_the_history(self) -> Result<bool> {
+        let mut command = Command::new("git");
+        command
+            .current_dir(root())
+            .args(["cat-file", "-e", &format!("{}^{{commit}}", self.commit)]);
+        let output = command
+            .output()
+            .context("can't run git, which has the sources of the release")?;
+        Ok(output.status.success())
     }
 
     fn unpack(self, sources: &Path) -> Result<()> {
@@ -98,8 +116,7 @@ impl Release {
         let unpacked = Command::new("tar").arg("-x").arg("-C").arg(sources).stdin(tar).status();
         ensure!(
             archive.wait()?.success(),
-            "tokenscope {} is commit {}, which is not in the history of this copy of the project (git fetch --unshallow)",
-            self.name,
+            "git could not archive commit {}",
             self.commit
         );
         ensure!(

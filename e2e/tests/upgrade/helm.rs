@@ -47,8 +47,10 @@ async fn inject(control_plane: &ControlPlane, bundle: &str) -> Result<()> {
 
 #[tokio::test]
 async fn helm_leaves_no_entry_without_the_authority_that_was_there() {
+    let Some(before) = VERSION_0_1_0.build().unwrap() else {
+        return;
+    };
     let control_plane = ControlPlane::start(control_plane::Options::default()).await.unwrap();
-    let before = VERSION_0_1_0.build().unwrap();
     let kubeconfig = format!("--kubeconfig={}", control_plane.kubeconfig().display());
     let run = |action: &str, name: &str, chart: &std::path::Path| {
         let folder = chart.display().to_string();

@@ -168,7 +168,7 @@ impl Cluster {
 
 /// From a release to the present state and back, under load.
 async fn to_the_present_and_back(release: Release) {
-    let built = release.build().unwrap();
+    let Some(built) = release.build().unwrap() else { return };
     let mut cluster = Cluster::start(&built).await;
     let (load, tasks);
     {
