@@ -2,7 +2,6 @@
 //!
 //! All that is kept is bounded: each namespace has a share, and where it needs more, only its own pods suffer.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use arc_swap::ArcSwap;
@@ -10,10 +9,9 @@ use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use kube::Resource;
 use kube::core::{DynamicObject, PartialObjectMeta};
 use kube::runtime::watcher::Event;
-use tokenscope_core::{PolicyName, PolicySet};
+use tokenscope_core::PolicySet;
 use tokenscope_index::{
-    KeptAnnotations, MOST_LABELS, NamespaceLabels, Policies, PolicyIndex, PolicyUpdate, Room, Share, ShareExceeded,
-    Shares, Store,
+    KeptAnnotations, MOST_LABELS, NamespaceLabels, Policies, PolicyIndex, Room, Share, ShareExceeded, Shares, Store,
 };
 
 use crate::pods::{AdmittedPod, PodObject};
@@ -48,24 +46,16 @@ pub struct ClusterIndex {
     service_accounts: RwLock<Store<KeptAnnotations>>,
     policies: ArcSwap<KnownPolicies>,
     /// The policies while they change; readers see them once they are whole.
-    changing: Mutex<ChangingPolicies>,
+    changing: Mutex<PolicyIndex>,
 }
 
-/// The policies at one moment, and which objects they are.
+/// The policies at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct KnownPolicies {
     /// The policies that can be used.
     pub set: PolicySet,
     /// The namespaces of which policies are missing.
     pub shares: Policies,
-    /// The UIDs of their objects.
-    pub uids: HashMap<PolicyName, Arc<str>>,
-}
-
-#[derive(Debug)]
-struct ChangingPolicies {
-    index: PolicyIndex,
-    uids: HashMap<PolicyName, Arc<str>>,
 }
 
 impl Default for ClusterIndex {
@@ -82,10 +72,7 @@ impl Default for ClusterIndex {
             namespaces: RwLock::new(Store::new("namespaces", own_room(namespaces))),
             service_accounts: RwLock::new(Store::new("service accounts", Shares::new(SERVICE_ACCOUNTS, room))),
             policies: ArcSwap::default(),
-            changing: Mutex::new(ChangingPolicies {
-                index,
-                uids: HashMap::new(),
-            }),
+            changing: Mutex::new(index),
         }
     }
 }
@@ -156,20 +143,11 @@ impl ClusterIndex {
 
     /// The same of policies; `cluster` says of which kind.
     pub fn apply_policy(&self, cluster: bool, event: Event<DynamicObject>) -> bool {
-        let mut changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let ChangingPolicies { index, uids } = &mut *changing;
-        for update in index.apply(cluster, event, |_| 0) {
-            match update {
-                PolicyUpdate::Put { name, object, .. } => {
-                    uids.insert(name, object.metadata.uid.as_deref().unwrap_or_default().into());
-                }
-                PolicyUpdate::Gone(name) => drop(uids.remove(&name)),
-            }
-        }
+        let mut index = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        index.apply(cluster, event, |_| 0);
         if let Some(policies) = index.published(cluster) {
             self.publish(KnownPolicies {
                 set: (*policies).clone(),
-                uids: uids.clone(),
                 shares: policies,
             });
         }

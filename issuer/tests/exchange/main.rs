@@ -8,6 +8,7 @@
 )]
 
 mod setup;
+mod token_claims;
 #[path = "../world/mod.rs"]
 mod world;
 
@@ -19,7 +20,7 @@ use http::{Request, StatusCode, header};
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{DecodingKey, Validation, decode, decode_header};
 use serde_json::{Value, json};
-use setup::{POD_UID, Setup, URL, form, pod, policy};
+use setup::{POD_UID, Setup, URL, form, pod, policy, policy_with};
 use tokenscope_core::Algorithm;
 use tokenscope_issuer::signers::Signers;
 use tokenscope_platform::tls::Peer;
@@ -148,7 +149,8 @@ async fn a_policy_that_is_disabled_expired_or_gone_ends_exchanges_at_once() {
 
 #[tokio::test]
 async fn a_pod_whose_grant_is_not_the_issuers_gets_nothing_from_it() {
-    let setup = Setup::deciding(tokenscope_core::decide).await;
+    let setup = Setup::new().await;
+    setup.put_policy(policy_with("a", &json!({"token": {"source": "ServiceAccount"}})));
     let (error, description) = setup.refused().await;
     assert_eq!(error, "unauthorized_client");
     assert!(description.contains("token.source Issuer"), "{description}");
