@@ -7,9 +7,8 @@ use tokenscope_core::{
     Audience, ClaimsError, ClusterName, Decision, Grant, Pairs, PodFacts, PolicyName, Settings, TokenClaims,
     WorkloadFacts, decide,
 };
-use tokenscope_index::{KeptAnnotations, NamespaceLabels, PodContext};
+use tokenscope_index::{KeptAnnotations, NamespaceLabels, PodContext, Policies};
 
-use crate::cluster_index::KnownPolicies;
 use crate::grant::{GrantingPolicy, TokenGrant};
 use crate::pods::AdmittedPod;
 
@@ -24,8 +23,8 @@ pub struct ExchangeContext {
     pub labels: NamespaceLabels,
     /// The annotations of the pod's service account.
     pub annotations: Option<KeptAnnotations>,
-    /// The policies.
-    pub policies: Arc<KnownPolicies>,
+    /// The policies and their boundaries.
+    pub policies: Arc<Policies>,
 }
 
 /// Why nothing is signed. `Display` is the sentence that the caller reads.
@@ -116,7 +115,7 @@ fn decision(
         service_account: &pod.service_account,
         service_account_annotations: annotations.as_ref().map(Pairs::borrowed).unwrap_or_default(),
     };
-    decide(&around.request(facts), &context.policies.set, settings, now)
+    decide(&around.request(facts), &context.policies, settings, now)
 }
 
 /// The one grant of a token for `audience`. All containers to which one is granted share the token, so their grants must demand

@@ -214,7 +214,7 @@ impl Exchange {
             pod_name: caller.pod.clone(),
             labels,
             annotations: self.index.annotations(&caller.namespace, &caller.service_account),
-            policies: self.index.policies(),
+            policies: self.index.policies().ok_or(ExchangeError::Stale)?,
         })
     }
 }

@@ -14,10 +14,10 @@ use kube::Client;
 use kube::core::DynamicObject;
 use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
-use tokenscope_core::{Algorithm, ClusterName, Policy, PolicySet, Settings};
+use tokenscope_core::{Algorithm, ClusterName, Settings};
 use tokenscope_issuer::bodies::Bodies;
 use tokenscope_issuer::buckets::Buckets;
-use tokenscope_issuer::cluster_index::{ClusterIndex, KnownPolicies};
+use tokenscope_issuer::cluster_index::ClusterIndex;
 use tokenscope_issuer::cluster_keys::ClusterKeys;
 use tokenscope_issuer::exchange::Exchange;
 use tokenscope_issuer::exchange_request::{GRANT_TYPE, TOKEN_TYPE};
@@ -71,12 +71,12 @@ pub(crate) fn pod(team: &str, now: &str) -> Value {
 }
 
 /// A policy for pods of a team.
-pub(crate) fn policy(team: &str) -> Policy {
+pub(crate) fn policy(team: &str) -> Value {
     policy_with(team, &json!({}))
 }
 
 /// The same with further members of its spec, or others.
-pub(crate) fn policy_with(team: &str, members: &Value) -> Policy {
+pub(crate) fn policy_with(team: &str, members: &Value) -> Value {
     let mut object = json!({
         "apiVersion": "tokenscope.io/v1alpha1", "kind": "TokenScopePolicy",
         "metadata": {"name": "orders", "namespace": "shop", "uid": "policy-uid"},
@@ -89,9 +89,7 @@ pub(crate) fn policy_with(team: &str, members: &Value) -> Policy {
     });
     let spec = object["spec"].as_object_mut().unwrap();
     spec.extend(members.as_object().unwrap().clone());
-    let object: DynamicObject = serde_json::from_value(object).unwrap();
-    let (_, policy) = tokenscope_crds::read::read(&object);
-    policy.unwrap()
+    object
 }
 
 /// All of it.
@@ -121,6 +119,10 @@ impl Setup {
 
     fn with(cluster: Cluster, asked: Arc<AtomicUsize>, keys: ClusterKeys, cluster_name: Option<ClusterName>) -> Self {
         let index = Arc::new(ClusterIndex::default());
+        for cluster in [false, true] {
+            index.apply_policy(cluster, Event::Init);
+            index.apply_policy(cluster, Event::InitDone);
+        }
         let ring = KeyRing::of_signing_keys([SigningKey::generate(Algorithm::ES256).unwrap()], Timestamp::UNIX_EPOCH);
         let issuer = URL.parse().unwrap();
         let signers = CurrentSigners::default();
@@ -162,6 +164,7 @@ impl Setup {
         this.put_namespace(&json!({}));
         this.put_pod(pod("a", "a"));
         this.put_policy(policy("a"));
+        this.list_boundaries(&[]);
         this
     }
 
@@ -175,13 +178,23 @@ impl Setup {
         self.index.apply_namespace(event);
     }
 
-    pub(crate) fn put_policy(&self, policy: Policy) {
-        let mut set = PolicySet::default();
-        set.insert(Arc::new(policy));
-        self.index.publish(KnownPolicies {
-            set,
-            ..KnownPolicies::default()
-        });
+    pub(crate) fn put_policy(&self, policy: Value) {
+        let event = Event::Apply(serde_json::from_value(policy).unwrap());
+        self.index.apply_policy(false, event);
+    }
+
+    /// These are all boundaries there are, by their specs.
+    pub(crate) fn list_boundaries(&self, specs: &[Value]) {
+        self.index.apply_boundary(Event::Init);
+        for (at, spec) in specs.iter().enumerate() {
+            let boundary: DynamicObject = serde_json::from_value(json!({
+                "apiVersion": "tokenscope.io/v1alpha1", "kind": "TokenScopeBoundary",
+                "metadata": {"name": format!("b{at}")}, "spec": spec,
+            }))
+            .unwrap();
+            self.index.apply_boundary(Event::InitApply(boundary));
+        }
+        self.index.apply_boundary(Event::InitDone);
     }
 
     /// The honest pod's token.

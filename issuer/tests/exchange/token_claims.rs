@@ -3,7 +3,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
+use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
+use tokenscope_issuer::cluster_index::ClusterIndex;
 
 use crate::setup::{POD_UID, ROLE, Setup, URL, pod, policy, policy_with};
 use crate::world::{NOW, claims};
@@ -23,7 +25,7 @@ async fn issued(setup: &Setup) -> Value {
 }
 
 /// A policy whose tokens have one session tag, with this template.
-fn tagged(template: &str) -> tokenscope_core::Policy {
+fn tagged(template: &str) -> Value {
     policy_with("a", &json!({"claims": {"principalTags": {"Team": template}}}))
 }
 
@@ -158,8 +160,73 @@ async fn the_name_of_the_cluster_stands_before_the_subject() {
 async fn a_policy_whose_uid_is_not_known_grants_nothing_yet() {
     let setup = Setup::new().await;
     let mut unknown = policy("a");
-    unknown.uid = None;
+    unknown["metadata"].as_object_mut().unwrap().remove("uid");
     setup.put_policy(unknown);
     let (error, description) = setup.refused().await;
     assert_eq!(error, "temporarily_unavailable", "{description}");
+}
+
+#[tokio::test]
+async fn claims_that_a_policy_got_after_admission_are_refused_beyond_a_boundary_and_granted_inside() {
+    let setup = Setup::new().await;
+    let boundary = |template: &str| json!({"roles": [ROLE], "claims": {"principalTags": {"Team": template}}});
+    setup.list_boundaries(&[boundary("${namespace.labels['team']}")]);
+    setup.put_policy(tagged("admin"));
+    let (error, description) = setup.refused().await;
+    assert_eq!(error, "unauthorized_client");
+    assert!(description.contains("spec.claims.principalTags[Team]"), "{description}");
+
+    setup.list_boundaries(&[boundary("admin")]);
+    let tags = &issued(&setup).await["https://aws.amazon.com/tags"];
+    assert_eq!(tags["principal_tags"], json!({"Team": ["admin"]}));
+
+    setup.list_boundaries(&[json!({"roles": []})]);
+    assert_eq!(
+        setup.refused().await.0,
+        "unauthorized_client",
+        "a boundary that can't be read allows nothing"
+    );
+}
+
+#[tokio::test]
+async fn nothing_is_granted_before_policies_and_boundaries_were_listed() {
+    let index = ClusterIndex::default();
+    let stored = |object: Value| serde_json::from_value(object).unwrap();
+    index.apply_policy(false, Event::Init);
+    index.apply_policy(false, Event::InitApply(stored(policy("a"))));
+    index.apply_policy(false, Event::InitDone);
+    index.apply_policy(true, Event::Init);
+    index.apply_policy(true, Event::InitDone);
+    index.apply_boundary(Event::Init);
+    assert!(index.policies().is_none());
+    index.apply_boundary(Event::InitDone);
+    assert_eq!(index.policies().unwrap().iter().count(), 1);
+}
+
+#[tokio::test]
+async fn containers_whose_policies_demand_different_tokens_of_one_audience_get_none() {
+    const OTHER: &str = "arn:aws:iam::111122223333:role/shop/side";
+    let setup = Setup::new().await;
+    let roles = json!({"tokenscope.io/role-arn": ROLE, "tokenscope.io/role-arn.side": OTHER});
+    let record = json!({
+        "grants": [
+            {"policy": "TokenScopePolicy shop/orders", "role": ROLE, "containers": ["app"], "env": []},
+            {"policy": "TokenScopePolicy shop/side", "role": OTHER, "containers": ["side"], "env": []},
+        ],
+        "hash": "0011223344556677", "labels": {"team": "a"}, "annotations": roles,
+    });
+    let mut two = pod("a", "a");
+    two["spec"]["containers"] = json!([{"name": "app"}, {"name": "side"}]);
+    two["metadata"]["annotations"] = roles;
+    two["metadata"]["annotations"]["tokenscope.io/grant"] = json!(record.to_string());
+    setup.put_pod(two);
+    let mut other = policy_with("a", &json!({"roles": {"allowed": [OTHER]}}));
+    other["metadata"]["name"] = json!("side");
+    setup.put_policy(other);
+    let (error, description) = setup.refused().await;
+    assert_eq!(error, "unauthorized_client");
+    assert!(
+        description.contains("shop/orders") && description.contains("shop/side grant containers of this pod different"),
+        "{description}"
+    );
 }
