@@ -81,6 +81,7 @@ pub async fn run(arguments: ServeArgs, process: Process) -> Result<(), RunError>
     let cluster = Arc::new(ClusterKeys::new(
         client.clone(),
         arguments.cluster_issuer.as_deref().map(Into::into),
+        arguments.api_audiences.is_empty().then(|| audience.into()),
     ));
     keep_cluster_keys(&cluster, &process);
     let signers = keep_keys(&arguments, &client, &process, &metrics)?;

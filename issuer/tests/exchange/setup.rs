@@ -112,7 +112,7 @@ impl Setup {
     pub(crate) async fn of_cluster(name: Option<ClusterName>) -> Self {
         let cluster = Cluster::new(Algorithm::ES256);
         let asked = Arc::new(AtomicUsize::new(0));
-        let keys = ClusterKeys::new(api_server(&cluster, &asked), None);
+        let keys = ClusterKeys::new(api_server(&cluster, &asked), None, Some(EXCHANGE.into()));
         keys.refresh(Duration::ZERO).await.unwrap();
         Self::with(cluster, asked, keys, name)
     }
