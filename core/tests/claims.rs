@@ -143,6 +143,102 @@ fn keys_are_checked_too_since_a_policy_may_be_older_than_the_schema() {
 }
 
 #[test]
+fn a_tag_has_letters_digits_and_separators_of_all_scripts_and_no_combining_marks() {
+    for good in ["é", "漢字", "٣", "Ⅷ½", "a\u{a0}b", "\u{2028}", "_.:/=+-@", ""] {
+        assert!(claims::is_tag_text(good), "{good:?}");
+    }
+    // Several of these are alphabetic or white space to `char`, and no letters or separators to AWS.
+    for bad in [
+        "e\u{301}",
+        "\u{345}",
+        "\u{93e}",
+        "\u{e31}",
+        "Ⓐ",
+        "\u{85}",
+        "\t",
+        "\u{200d}",
+        "\u{202e}a",
+        "🦀",
+        "#",
+        "a\n",
+    ] {
+        assert!(!claims::is_tag_text(bad), "{bad:?}");
+        assert!(matches!(
+            fill(&tags(&[("Team", "${pod.labels['team']}")]), &[("team", bad)]),
+            Err(ClaimsError::Value { .. })
+        ));
+        assert!(matches!(fill(&tags(&[(bad, "a")]), &[]), Err(ClaimsError::Key { .. })));
+    }
+}
+
+#[test]
+fn each_value_that_aws_would_refuse_is_refused_and_its_key_is_named() {
+    let context = |key: &str, text: &str| Claims {
+        context: templates(&[(key, text)]),
+        ..Claims::default()
+    };
+    let identity = |text: &str| Claims {
+        source_identity: Some(text.parse().unwrap()),
+        ..Claims::default()
+    };
+    let transitive = |keys: &[&str]| Claims {
+        transitive_tag_keys: keys.iter().map(|key| (*key).into()).collect(),
+        ..tags(&[("Team", "a")])
+    };
+    let label = "${pod.labels['l']}";
+    let long = "v".repeat(200_000);
+    let eleven: Vec<String> = (0..11).map(|number| format!("k{number}")).collect();
+    let eleven: Vec<(&str, &str)> = eleven.iter().map(|key| (&**key, "v")).collect();
+    let eleven = Claims {
+        context: templates(&eleven),
+        ..Claims::default()
+    };
+    for (bad, value, text) in [
+        (tags(&[("", "v")]), "", "principalTags has the key \"\""),
+        (tags(&[("a#", "v")]), "", "principalTags has the key \"a#\""),
+        (tags(&[("aws:a", "v")]), "", "principalTags has the key \"aws:a\""),
+        (tags(&[("AWS:a", "v")]), "", "principalTags has the key \"AWS:a\""),
+        (tags(&[(&"k".repeat(129), "v")]), "", "principalTags has the key \"kkk"),
+        (tags(&[("team", label)]), "\"},\"admin\":[\"true", "principalTags[team]"),
+        (tags(&[("team", label)]), "a\nb", "principalTags[team]"),
+        (tags(&[("team", label)]), "a\u{0}", "principalTags[team]"),
+        (tags(&[("team", label)]), "aws:b", "principalTags[team]"),
+        (tags(&[("team", label)]), long.as_str(), "principalTags[team]"),
+        (tags(&[("team", &"v".repeat(257))]), "", "principalTags[team]"),
+        (transitive(&["team"]), "", "transitiveTagKeys has the key \"team\""),
+        (
+            transitive(&["Team", "Team"]),
+            "",
+            "transitiveTagKeys has the key \"Team\": it should be there once",
+        ),
+        (identity(label), "a", "sourceIdentity would be \"a\""),
+        (identity(label), "system:serviceaccount:a:b", "sourceIdentity"),
+        (identity(&"i".repeat(65)), "", "sourceIdentity"),
+        (identity(label), "a\" b", "sourceIdentity"),
+        (context("te am", "v"), "", "context has the key \"te am\""),
+        (context(&"k".repeat(118), "v"), "", "context has the key"),
+        (context("team", &"v".repeat(129)), "", "context[team]"),
+        (context("team", label), "a\u{7}", "context[team]"),
+        (context("team", label), "quotes \" and {braces}", "context[team]"),
+        (eleven, "", "context has 11 keys"),
+    ] {
+        let error = refused(&bad, &[("l", value)]);
+        assert!(error.contains(text), "{error}");
+        assert!(error.len() < 400, "{} bytes", error.len());
+    }
+    for good in [
+        tags(&[("Tëam_.:/=+-@ 1", "Wert mit Leerzeichen")]),
+        tags(&[(&"k".repeat(128), &"ü".repeat(256))]),
+        transitive(&["Team"]),
+        context(&"k".repeat(64), &"v".repeat(128)),
+        identity(&"i".repeat(64)),
+    ] {
+        let filled = fill(&good, &[]);
+        assert!(filled.is_ok(), "{filled:?}");
+    }
+}
+
+#[test]
 fn claims_that_would_make_a_token_longer_than_aws_takes_are_refused() {
     let value = "${namespace.labels['cost-center']}".to_owned() + &"v".repeat(254);
     let keys: Vec<String> = (0..50).map(|number| format!("{number:05}")).collect();
@@ -182,7 +278,7 @@ proptest! {
         if let Ok(filled) = fill(&claims, &[("l", &value)]) {
             let tag = &filled.principal_tags["Tag"];
             prop_assert_eq!(&**tag, format!("{text}{value}"));
-            prop_assert!(tag.chars().count() <= 256 && tag.chars().all(claims::is_tag_character));
+            prop_assert!(tag.chars().count() <= 256 && claims::is_tag_text(tag));
             prop_assert!(claims::fits_session_name(filled.source_identity.as_deref().unwrap()));
             prop_assert!((1..=128).contains(&filled.context["tokenscope_key"].len()));
         }

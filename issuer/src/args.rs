@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tokenscope_core::Algorithm;
+use tokenscope_core::{Algorithm, ClusterName, Settings};
 use tokenscope_index::settings::SettingsArgs;
 use tokenscope_platform::args::{CommonArgs, seconds};
 
 use crate::discovery::IssuerUrl;
 use crate::keys::algorithm_of;
-use crate::rotation::{InvalidRotation, RotationSettings};
+use crate::rotation::{InvalidRotation, KeyRotationSettings};
 
 /// An OIDC issuer that exchanges a pod's projected token for one that says what its policy grants
 #[derive(Debug, clap::Parser)]
@@ -133,6 +133,19 @@ pub struct ServeArgs {
     #[arg(long, env = "TOKENSCOPE_EXCHANGE_AUDIENCE", value_name = "AUDIENCE")]
     pub exchange_audience: Option<String>,
 
+    /// An audience that the API server itself takes, as its flag --api-audiences has it; may be given more than once [default: --cluster-issuer]
+    #[arg(
+        long = "api-audience",
+        env = "TOKENSCOPE_API_AUDIENCE",
+        value_name = "AUDIENCE",
+        value_delimiter = ','
+    )]
+    pub api_audiences: Vec<String>,
+
+    /// The name of this cluster before the subjects of its tokens, where several clusters have one issuer
+    #[arg(long, env = "TOKENSCOPE_CLUSTER_NAME", value_name = "NAME")]
+    pub cluster_name: Option<ClusterName>,
+
     /// The issuer of the cluster's service account tokens [default: what the API server says]
     #[arg(long, env = "TOKENSCOPE_CLUSTER_ISSUER", value_name = "URL")]
     pub cluster_issuer: Option<String>,
@@ -181,9 +194,30 @@ pub struct ServeArgs {
 }
 
 impl ServeArgs {
+    /// The installation's settings. In this process there always is an issuer.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            issuer: Some(self.url.issuer_url.as_str().into()),
+            ..self.settings.settings()
+        }
+    }
+
+    /// The audience that a pod's token must have to be exchanged, unless the API server is known to take it itself.
+    pub fn audience(&self) -> Result<&str, AudienceOfApiServer> {
+        let url = self.url.issuer_url.as_str();
+        let audience = self.exchange_audience.as_deref().unwrap_or(url);
+        let mut own = self.api_audiences.iter();
+        // The API server's own default for its audiences is its issuer (kube-apiserver, --api-audiences).
+        let default = self.cluster_issuer.as_ref().filter(|_| self.api_audiences.is_empty());
+        if own.any(|own| own == audience) || default.is_some_and(|issuer| issuer == audience) {
+            return Err(AudienceOfApiServer(audience.into()));
+        }
+        Ok(audience)
+    }
+
     /// How keys are rotated.
-    pub fn rotation(&self) -> Result<RotationSettings, InvalidRotation> {
-        RotationSettings::new(
+    pub fn rotation(&self) -> Result<KeyRotationSettings, InvalidRotation> {
+        KeyRotationSettings::new(
             self.algorithms.clone(),
             self.publish_wait,
             self.signing_period,
@@ -191,6 +225,13 @@ impl ServeArgs {
         )
     }
 }
+
+/// The audience of exchanges is one of the API server's.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "--exchange-audience is {0:?}, which the API server takes itself: whoever has such a token could use it there, so choose another"
+)]
+pub struct AudienceOfApiServer(Box<str>);
 
 /// Writes discovery and keys as files.
 #[derive(Debug, clap::Args)]

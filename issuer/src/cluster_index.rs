@@ -1,19 +1,16 @@
-//! What the watches have told of pods, namespaces, service accounts and policies. Exchanges only read it.
+//! What the watches have told of pods, namespaces, service accounts, policies and boundaries. Exchanges only read it.
 //!
 //! All that is kept is bounded: each namespace has a share, and where it needs more, only its own pods suffer.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use kube::Resource;
 use kube::core::{DynamicObject, PartialObjectMeta};
 use kube::runtime::watcher::Event;
-use tokenscope_core::{PolicyName, PolicySet};
 use tokenscope_index::{
-    KeptAnnotations, MOST_LABELS, NamespaceLabels, Policies, PolicyIndex, PolicyUpdate, Room, Share, ShareExceeded,
-    Shares, Store,
+    KeptAnnotations, MOST_LABELS, NamespaceLabels, Policies, PolicyIndex, Room, Share, ShareExceeded, Shares, Store,
 };
 
 use crate::pods::{AdmittedPod, PodObject};
@@ -32,7 +29,7 @@ const SERVICE_ACCOUNTS: Share = Share {
     objects: usize::MAX,
     bytes: 12 << 20,
 };
-/// The policies of one namespace, and those of the cluster.
+/// The policies of one namespace, and those of the cluster with all boundaries.
 const POLICIES: Share = Share {
     objects: 1000,
     bytes: 4 << 20,
@@ -46,26 +43,9 @@ pub struct ClusterIndex {
     pods: RwLock<Store<Arc<AdmittedPod>>>,
     namespaces: RwLock<Store<NamespaceLabels>>,
     service_accounts: RwLock<Store<KeptAnnotations>>,
-    policies: ArcSwap<KnownPolicies>,
+    policies: ArcSwapOption<Policies>,
     /// The policies while they change; readers see them once they are whole.
-    changing: Mutex<ChangingPolicies>,
-}
-
-/// The policies at one moment, and which objects they are.
-#[derive(Clone, Debug, Default)]
-pub struct KnownPolicies {
-    /// The policies that can be used.
-    pub set: PolicySet,
-    /// The namespaces of which policies are missing.
-    pub shares: Policies,
-    /// The UIDs of their objects.
-    pub uids: HashMap<PolicyName, Arc<str>>,
-}
-
-#[derive(Debug)]
-struct ChangingPolicies {
-    index: PolicyIndex,
-    uids: HashMap<PolicyName, Arc<str>>,
+    changing: Mutex<PolicyIndex>,
 }
 
 impl Default for ClusterIndex {
@@ -81,11 +61,8 @@ impl Default for ClusterIndex {
             pods: RwLock::new(Store::new("pods", Shares::new(PODS, Room::new(ALL_PODS)))),
             namespaces: RwLock::new(Store::new("namespaces", own_room(namespaces))),
             service_accounts: RwLock::new(Store::new("service accounts", Shares::new(SERVICE_ACCOUNTS, room))),
-            policies: ArcSwap::default(),
-            changing: Mutex::new(ChangingPolicies {
-                index,
-                uids: HashMap::new(),
-            }),
+            policies: ArcSwapOption::empty(),
+            changing: Mutex::new(index),
         }
     }
 }
@@ -111,8 +88,8 @@ impl ClusterIndex {
         read(&self.service_accounts).value(namespace, service_account).cloned()
     }
 
-    /// The policies.
-    pub fn policies(&self) -> Arc<KnownPolicies> {
+    /// The policies and their boundaries; nothing until all were listed.
+    pub fn policies(&self) -> Option<Arc<Policies>> {
         self.policies.load_full()
     }
 
@@ -124,7 +101,7 @@ impl ClusterIndex {
             Some(ShareExceeded::service_accounts(namespace, exceeded))
         };
         too_many
-            .or_else(|| self.policies.load().shares.share_exceeded(namespace))
+            .or_else(|| self.policies()?.share_exceeded(namespace))
             .or_else(accounts)
     }
 
@@ -156,29 +133,28 @@ impl ClusterIndex {
 
     /// The same of policies; `cluster` says of which kind.
     pub fn apply_policy(&self, cluster: bool, event: Event<DynamicObject>) -> bool {
-        let mut changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let ChangingPolicies { index, uids } = &mut *changing;
-        for update in index.apply(cluster, event, |_| 0) {
-            match update {
-                PolicyUpdate::Put { name, object, .. } => {
-                    uids.insert(name, object.metadata.uid.as_deref().unwrap_or_default().into());
-                }
-                PolicyUpdate::Gone(name) => drop(uids.remove(&name)),
-            }
-        }
-        if let Some(policies) = index.published(cluster) {
-            self.publish(KnownPolicies {
-                set: (*policies).clone(),
-                uids: uids.clone(),
-                shares: policies,
-            });
-        }
+        let mut index = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        index.apply(cluster, event, |_| 0);
+        self.publish(&index, index.published(cluster));
         index.store(cluster).wants_list()
     }
 
-    /// Makes these the policies that exchanges see.
-    pub fn publish(&self, policies: KnownPolicies) {
-        self.policies.store(Arc::new(policies));
+    /// The same of boundaries.
+    pub fn apply_boundary(&self, event: Event<DynamicObject>) -> bool {
+        let mut index = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((boundary, why)) = index.apply_boundary(event) {
+            tracing::warn!(%boundary, %why, "a boundary can't be used, so policies of no namespace grant anything");
+        }
+        self.publish(&index, index.published_boundaries());
+        index.boundaries().wants_list()
+    }
+
+    /// Makes these the policies that exchanges see, once each kind was listed: a policy without its boundary may grant too much.
+    fn publish(&self, index: &PolicyIndex, policies: Option<Policies>) {
+        let stores = [index.store(false), index.store(true), index.boundaries()];
+        if let Some(policies) = policies.filter(|_| stores.iter().all(|store| store.is_synced())) {
+            self.policies.store(Some(Arc::new(policies)));
+        }
     }
 
     /// How many things of each kind there are.
@@ -187,7 +163,10 @@ impl ClusterIndex {
             ("pods", read(&self.pods).len()),
             ("namespaces", read(&self.namespaces).len()),
             ("serviceaccounts", read(&self.service_accounts).len()),
-            ("policies", self.policies.load().set.iter().count()),
+            (
+                "policies",
+                self.policies().map_or(0, |policies| policies.iter().count()),
+            ),
         ]
     }
 }

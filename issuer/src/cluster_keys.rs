@@ -68,6 +68,11 @@ pub enum ClusterKeysError {
     /// The keys can't be used.
     #[error("the API server's keys can't be used")]
     Keys(#[from] InvalidJwks),
+    /// The API server takes tokens of the exchange's audience itself.
+    #[error(
+        "the API server's issuer is {0:?}, which is the audience of exchanges too, and by default the API server takes tokens of that audience itself: choose another --exchange-audience, or say with --api-audience what it takes"
+    )]
+    Audience(Box<str>),
 }
 
 /// Fetches and remembers the cluster's issuer and keys.
@@ -75,17 +80,21 @@ pub struct ClusterKeys {
     client: Client,
     /// The issuer, where it is not the one that the API server names.
     issuer: Option<Box<str>>,
+    /// The audience of exchanges, unless it is known otherwise that the API server does not take it.
+    audience: Option<Box<str>>,
     known: ArcSwapOption<KnownCluster>,
     /// When the API server was last asked. Whoever holds it asks, and others wait for that answer.
     asked: Mutex<Option<Instant>>,
 }
 
 impl ClusterKeys {
-    /// Nothing is fetched yet. `issuer` stands in for the one that the API server names.
-    pub fn new(client: Client, issuer: Option<Box<str>>) -> Self {
+    /// Nothing is fetched yet. `issuer` stands in for the one that the API server names. No keys are taken from an API server
+    /// that names `audience` as its issuer: its own audience is that by default (kube-apiserver, `--api-audiences`).
+    pub fn new(client: Client, issuer: Option<Box<str>>, audience: Option<Box<str>>) -> Self {
         Self {
             client,
             issuer,
+            audience,
             known: ArcSwapOption::empty(),
             asked: Mutex::default(),
         }
@@ -106,6 +115,9 @@ impl ClusterKeys {
         *asked = Some(Instant::now());
         let fetched = timeout(DEADLINE, fetch(&self.client)).await;
         let (issuer, published) = fetched.map_err(|_| ClusterKeysError::Late)??;
+        if self.audience.as_ref() == Some(&issuer) {
+            return Err(ClusterKeysError::Audience(issuer));
+        }
         let known = KnownCluster {
             issuer: self.issuer.clone().unwrap_or(issuer),
             keys: VerificationKeys::of(&published),

@@ -3,28 +3,29 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use tokenscope_core::{Audience, Decision, Pairs, PolicyName, PolicySet, Request, Settings, TokenSource};
-use tokenscope_index::{KeptAnnotations, NamespaceLabels, PodContext};
+use tokenscope_core::{
+    Audience, ClaimsError, ClusterName, Decision, Grant, Pairs, PodFacts, PolicyName, Settings, TokenClaims,
+    WorkloadFacts, decide,
+};
+use tokenscope_index::{KeptAnnotations, NamespaceLabels, PodContext, Policies};
 
-use crate::cluster_index::KnownPolicies;
 use crate::grant::{GrantingPolicy, TokenGrant};
 use crate::pods::AdmittedPod;
 
 /// What is around a pod at the moment of the exchange.
 #[derive(Clone, Debug)]
-pub struct Surroundings {
+pub struct ExchangeContext {
     /// The namespace's name.
     pub namespace: Box<str>,
-    /// Its labels.
+    /// The pod's name.
+    pub pod_name: Box<str>,
+    /// The namespace's labels.
     pub labels: NamespaceLabels,
     /// The annotations of the pod's service account.
     pub annotations: Option<KeptAnnotations>,
-    /// The policies.
-    pub policies: Arc<KnownPolicies>,
+    /// The policies and their boundaries.
+    pub policies: Arc<Policies>,
 }
-
-/// The rule: [`tokenscope_core::decide`].
-pub type Rule = fn(&Request<'_>, &PolicySet, &Settings, Timestamp) -> Decision;
 
 /// Why nothing is signed. `Display` is the sentence that the caller reads.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,87 +56,100 @@ pub enum NotGranted {
         /// The other.
         other: PolicyName,
     },
-    /// The policy has just been made or deleted.
-    #[error("{0} is not known well enough yet: try again")]
-    PolicyChanging(PolicyName),
+    /// A token names its policy by the UID too.
+    #[error("the UID of {0} is not known: try again")]
+    NoPolicyUid(PolicyName),
+    /// A value that the policy takes from the pod breaks a rule of AWS.
+    #[error(transparent)]
+    Claims(#[from] ClaimsError),
 }
 
 /// Decides about a pod, by what admission recorded, and says what a token for `audience` states.
 pub fn token_grant(
     pod: &AdmittedPod,
-    around: &Surroundings,
+    context: &ExchangeContext,
     audience: &Audience,
-    rule: Rule,
     settings: &Settings,
+    cluster_name: Option<&ClusterName>,
     now: Timestamp,
 ) -> Result<TokenGrant, NotGranted> {
-    let annotations = around.annotations.as_ref().map(KeptAnnotations::pairs);
-    let context = PodContext {
-        namespace: &around.namespace,
-        namespace_labels: around.labels.labels.borrowed(),
+    let facts = pod.facts();
+    let decision = decision(pod, facts.clone(), context, settings, now);
+    let (grant, claims) = granted(&decision, audience)?;
+    let workload = WorkloadFacts {
+        namespace: &context.namespace,
+        namespace_labels: &context.labels.labels,
+        service_account: &pod.service_account,
+        pod_name: &context.pod_name,
+        pod_uid: &pod.uid,
+        pod_labels: &facts.labels,
+    };
+    let Some(uid) = &claims.policy_uid else {
+        return Err(NotGranted::NoPolicyUid(claims.policy.clone()));
+    };
+    let subject = claims.subject(&context.namespace, &pod.service_account, cluster_name);
+    Ok(TokenGrant {
+        audience: grant.audience.clone(),
+        subject: subject.into(),
+        lifetime: grant.expiration.seconds(),
+        algorithm: claims.algorithm,
+        claims: claims.fill(&workload)?,
+        policy: GrantingPolicy {
+            name: claims.policy.clone(),
+            uid: (**uid).into(),
+        },
+    })
+}
+
+fn decision(
+    pod: &AdmittedPod,
+    facts: PodFacts<'_>,
+    context: &ExchangeContext,
+    settings: &Settings,
+    now: Timestamp,
+) -> Decision {
+    let annotations = context.annotations.as_ref().map(KeptAnnotations::pairs);
+    let around = PodContext {
+        namespace: &context.namespace,
+        namespace_labels: context.labels.labels.borrowed(),
         service_account: &pod.service_account,
         service_account_annotations: annotations.as_ref().map(Pairs::borrowed).unwrap_or_default(),
     };
-    let request = context.request(pod.facts());
-    let decision = rule(&request, &around.policies.set, settings, now);
-    from_decision(&decision, audience, pod, around)
+    decide(&around.request(facts), &context.policies, settings, now)
 }
 
-fn from_decision(
-    decision: &Decision,
-    audience: &Audience,
-    pod: &AdmittedPod,
-    around: &Surroundings,
-) -> Result<TokenGrant, NotGranted> {
+/// The one grant of a token for `audience`. All containers to which one is granted share the token, so their grants must demand
+/// the same of it.
+fn granted<'a>(decision: &'a Decision, audience: &Audience) -> Result<(&'a Grant, &'a TokenClaims), NotGranted> {
     let granted = match decision {
         Decision::Granted(granted) => granted,
         Decision::Denied(denied) => return Err(NotGranted::Denied(denied.to_string())),
         Decision::Untouched(untouched) => return Err(NotGranted::Denied(untouched.to_string())),
     };
     let grants = granted.containers.iter().map(|container| &container.grant);
-    let ours: Vec<_> = grants.filter(|grant| grant.source == TokenSource::Issuer).collect();
+    // Only what this issuer signs has claims.
+    let ours: Vec<_> = grants
+        .filter_map(|grant| Some((grant, grant.claims.as_ref()?)))
+        .collect();
     if ours.is_empty() {
         return Err(NotGranted::OtherSource);
     }
-    let mut found: Option<TokenGrant> = None;
-    for grant in ours.iter().filter(|grant| grant.audience == *audience) {
-        // Without a policy nothing has the source Issuer.
-        let name = grant.policy.as_ref().ok_or(NotGranted::OtherSource)?;
-        let mut policies = around.policies.set.about(&around.namespace);
-        let policy = policies.find(|policy| policy.name == *name);
-        let uid = around.policies.uids.get(name);
-        let (Some(policy), Some(uid)) = (policy, uid) else {
-            return Err(NotGranted::PolicyChanging(name.clone()));
-        };
-        let token = TokenGrant {
-            audience: grant.audience.clone(),
-            subject: format!("system:serviceaccount:{}:{}", around.namespace, pod.service_account).into(),
-            lifetime: grant.expiration.seconds(),
-            algorithm: policy.token.algorithm,
-            tags: Vec::new(),
-            transitive_tag_keys: Vec::new(),
-            source_identity: None,
-            context: Vec::new(),
-            policy: GrantingPolicy {
-                name: name.clone(),
-                uid: (**uid).into(),
-            },
-        };
-        if let Some(other) = found.replace(token.clone()).filter(|other| *other != token) {
-            return Err(NotGranted::Ambiguous {
-                audience: audience.clone(),
-                one: other.policy.name,
-                other: token.policy.name,
-            });
-        }
-    }
-    found.ok_or_else(|| {
-        let mut audiences: Vec<_> = ours.iter().map(|grant| grant.audience.as_str()).collect();
+    let mut wanted = ours.iter().filter(|(grant, _)| grant.audience == *audience);
+    let Some(&(grant, claims)) = wanted.next() else {
+        let mut audiences: Vec<_> = ours.iter().map(|(grant, _)| grant.audience.as_str()).collect();
         audiences.sort_unstable();
         audiences.dedup();
-        NotGranted::Audience {
+        return Err(NotGranted::Audience {
             audience: audience.clone(),
             granted: audiences.join(", "),
-        }
-    })
+        });
+    };
+    match wanted.find(|(other, others)| (other.expiration, *others) != (grant.expiration, claims)) {
+        None => Ok((grant, claims)),
+        Some((_, others)) => Err(NotGranted::Ambiguous {
+            audience: audience.clone(),
+            one: claims.policy.clone(),
+            other: others.policy.clone(),
+        }),
+    }
 }

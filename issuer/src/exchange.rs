@@ -7,14 +7,14 @@ use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
-use tokenscope_core::{Audience, PolicyName, Settings};
+use tokenscope_core::{Audience, ClusterName, PolicyName, Settings};
 use tokenscope_platform::freshness::Freshness;
 
 use crate::buckets::Buckets;
-use crate::claims::{self, InvalidClaims, Issuance};
+use crate::claims::{self, InvalidLifetime, Issuance, MOST_TOKEN_BYTES};
 use crate::cluster_index::ClusterIndex;
 use crate::cluster_keys::KnownCluster;
-use crate::decision::{NotGranted, Rule, Surroundings, token_grant};
+use crate::decision::{ExchangeContext, NotGranted, token_grant};
 use crate::discovery::IssuerUrl;
 use crate::keys::{KeyError, algorithm_name};
 use crate::oauth::{OAuthError, OAuthErrorCode};
@@ -25,8 +25,6 @@ use crate::subject_token::{Caller, InvalidSubjectToken, SubjectToken};
 const WATCH_LAG: Duration = Duration::from_secs(60);
 /// How long the API server itself takes a token of a pod that should be gone (kube-apiserver, validation of tokens bound to pods).
 const AFTER_DELETION: Duration = Duration::from_secs(60);
-/// The longest token that STS takes (STS API reference, AssumeRoleWithWebIdentity, WebIdentityToken).
-const MOST_TOKEN_BYTES: usize = 20_000;
 
 /// What exchanges need.
 pub struct Exchange {
@@ -34,10 +32,10 @@ pub struct Exchange {
     pub issuer: IssuerUrl,
     /// The longest lifetime of a token, in seconds.
     pub most_lifetime: u32,
-    /// Who decides.
-    pub rule: Rule,
-    /// The installation's settings.
+    /// The installation's settings. Without an issuer in them nothing is granted.
     pub settings: Settings,
+    /// What tells this cluster's subjects from those of others that have the same issuer.
+    pub cluster_name: Option<ClusterName>,
     /// What the watches have told.
     pub index: Arc<ClusterIndex>,
     /// How old their last words are.
@@ -89,9 +87,9 @@ pub enum ExchangeError {
     /// The decision.
     #[error(transparent)]
     NotGranted(#[from] NotGranted),
-    /// What is granted can't be said in a token.
+    /// The token would end too soon.
     #[error(transparent)]
-    Claims(#[from] InvalidClaims),
+    Lifetime(#[from] InvalidLifetime),
     /// Nothing signs with the algorithm that the policy wants.
     #[error("there is no key for {0} yet: try again later")]
     NoKey(&'static str),
@@ -109,19 +107,18 @@ impl ExchangeError {
     /// What the answer says.
     pub fn answer(&self) -> OAuthError {
         let code = match self {
-            Self::Subject(_) | Self::NoPod(..) | Self::PodEnded(..) | Self::Claims(InvalidClaims::SubjectEnds(_)) => {
-                OAuthErrorCode::InvalidGrant
-            }
+            Self::Subject(_)
+            | Self::NoPod(..)
+            | Self::PodEnded(..)
+            | Self::Lifetime(InvalidLifetime::SubjectEnds(_)) => OAuthErrorCode::InvalidGrant,
             Self::Stale
             | Self::PodNotYet(..)
             | Self::TooMany
             | Self::NoKey(_)
-            | Self::NotGranted(NotGranted::PolicyChanging(_)) => OAuthErrorCode::TemporarilyUnavailable,
+            | Self::NotGranted(NotGranted::NoPolicyUid(_)) => OAuthErrorCode::TemporarilyUnavailable,
             Self::NotGranted(NotGranted::Audience { .. }) => OAuthErrorCode::InvalidTarget,
-            Self::Claims(InvalidClaims::Lifetime(_)) => OAuthErrorCode::InvalidRequest,
-            Self::OverShare(_) | Self::NotGranted(_) | Self::Claims(_) | Self::TooLong(_) => {
-                OAuthErrorCode::UnauthorizedClient
-            }
+            Self::Lifetime(InvalidLifetime::Requested(_)) => OAuthErrorCode::InvalidRequest,
+            Self::OverShare(_) | Self::NotGranted(_) | Self::TooLong(_) => OAuthErrorCode::UnauthorizedClient,
             Self::Sign(_) => OAuthErrorCode::ServerError,
         };
         OAuthError::new(code, self.to_string())
@@ -150,8 +147,9 @@ impl Exchange {
             return Err(ExchangeError::Stale);
         }
         let pod = self.pod(caller, now)?;
-        let around = self.around(caller)?;
-        let grant = token_grant(&pod, &around, audience, self.rule, &self.settings, now)?;
+        let context = self.context(caller)?;
+        let cluster_name = self.cluster_name.as_ref();
+        let grant = token_grant(&pod, &context, audience, &self.settings, cluster_name, now)?;
         let seconds = now.as_second();
         let left = caller.expires_at.saturating_sub(seconds);
         let lifetime = claims::lifetime(grant.lifetime, expires_in, self.most_lifetime, left)?;
@@ -162,7 +160,7 @@ impl Exchange {
             issued_at: seconds,
             lifetime,
         };
-        let payload = claims::payload(&grant, issuance)?;
+        let payload = claims::payload(&grant, issuance);
         let signers = self.signers.load();
         let signer = signers.as_ref().and_then(|signers| signers.signer(grant.algorithm));
         let signer = signer.ok_or_else(|| ExchangeError::NoKey(algorithm_name(grant.algorithm)))?;
@@ -205,17 +203,18 @@ impl Exchange {
         Ok(pod)
     }
 
-    fn around(&self, caller: &Caller) -> Result<Surroundings, ExchangeError> {
+    fn context(&self, caller: &Caller) -> Result<ExchangeContext, ExchangeError> {
         // A namespace of which no watch has told yet has no pods either.
         let labels = self.index.labels(&caller.namespace).ok_or(ExchangeError::Stale)?;
         if let Some(exceeded) = self.index.share_exceeded(&caller.namespace, &labels) {
             return Err(ExchangeError::OverShare(exceeded.to_string()));
         }
-        Ok(Surroundings {
+        Ok(ExchangeContext {
             namespace: caller.namespace.clone(),
+            pod_name: caller.pod.clone(),
             labels,
             annotations: self.index.annotations(&caller.namespace, &caller.service_account),
-            policies: self.index.policies(),
+            policies: self.index.policies().ok_or(ExchangeError::Stale)?,
         })
     }
 }

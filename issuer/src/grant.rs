@@ -1,10 +1,8 @@
 //! What is signed: the part of a decision that becomes a token.
 
-use tokenscope_core::{Algorithm, Audience, PolicyName};
+use tokenscope_core::{Algorithm, Audience, FilledClaims, PolicyName};
 
-/// What a policy grants one pod for one audience. All templates are filled.
-///
-/// The texts are as the policy and the pod have them. [`crate::claims`] checks them; nothing here has been checked.
+/// What a policy grants one pod for one audience, under AWS's rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenGrant {
     /// Whom the token is for.
@@ -15,14 +13,8 @@ pub struct TokenGrant {
     pub lifetime: u32,
     /// What the token is signed with.
     pub algorithm: Algorithm,
-    /// Session tags by key.
-    pub tags: Vec<(Box<str>, Box<str>)>,
-    /// The keys of tags that persist through role chaining.
-    pub transitive_tag_keys: Vec<Box<str>>,
-    /// The source identity of the session.
-    pub source_identity: Option<Box<str>>,
-    /// Values for IAM's ContextProvider by key, without the prefix of the claims.
-    pub context: Vec<(Box<str>, Box<str>)>,
+    /// Session tags, source identity and context.
+    pub claims: FilledClaims,
     /// The policy.
     pub policy: GrantingPolicy,
 }

@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 use crate::discovery::IssuerUrl;
 use crate::key_source::{KeySource, KeySourceError, SecretKeys, StoredKeys};
 use crate::keys::{KeyError, SigningKey};
-use crate::metrics::Metrics;
-use crate::rotation::{RingError, RotationSettings, RotationStep, alarms, next_step};
+use crate::metrics::IssuerMetrics;
+use crate::rotation::{KeyRotationSettings, RingError, RotationStep, alarms, next_step};
 use crate::signers::{CurrentSigners, Signers};
 
 /// Between two looks at the keys, where nobody says otherwise.
@@ -30,7 +30,7 @@ pub struct KeyKeeper {
     /// Whether this process writes.
     pub claim: watch::Receiver<Claim>,
     /// How keys are rotated.
-    pub settings: RotationSettings,
+    pub settings: KeyRotationSettings,
     /// The issuer.
     pub issuer: IssuerUrl,
     /// What requests sign with.
@@ -38,7 +38,7 @@ pub struct KeyKeeper {
     /// Open while there are keys.
     pub gate: Gate,
     /// What is counted.
-    pub metrics: Metrics,
+    pub metrics: IssuerMetrics,
     /// Between two looks.
     pub period: Duration,
     /// The time.

@@ -66,7 +66,7 @@ impl ExchangeOutcome {
 
 /// The counters. A clone counts into the same ones.
 #[derive(Clone, Debug)]
-pub struct Metrics {
+pub struct IssuerMetrics {
     exchanges: [Counter; ExchangeOutcome::ALL.len()],
     duration: Histogram,
     /// How many keys are published.
@@ -84,7 +84,7 @@ struct ExchangeLabel {
     outcome: &'static str,
 }
 
-impl Metrics {
+impl IssuerMetrics {
     /// Counters that start at zero and are seen in `registry`.
     pub fn new(registry: &Registry) -> Self {
         let exchanges = Family::<ExchangeLabel, Counter>::default();

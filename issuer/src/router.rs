@@ -23,7 +23,7 @@ use crate::cluster_keys::{ClusterKeys, KnownCluster, LEAST_GAP};
 use crate::decision::NotGranted;
 use crate::exchange::{Exchange, ExchangeError, Issued};
 use crate::exchange_request::ExchangeRequest;
-use crate::metrics::{ExchangeOutcome, Metrics};
+use crate::metrics::{ExchangeOutcome, IssuerMetrics};
 use crate::oauth::{OAuthError, OAuthErrorCode, token_body};
 use crate::signers::{CurrentSigners, ServedDocument, Signers};
 use crate::subject_token::{Caller, Expected, InvalidSubjectToken, SubjectToken};
@@ -51,7 +51,7 @@ pub struct IssuerService {
     /// The threads for signatures.
     pub threads: SignatureThreads,
     /// What is counted.
-    pub metrics: Metrics,
+    pub metrics: IssuerMetrics,
     /// The time.
     pub clock: fn() -> Timestamp,
 }
@@ -131,10 +131,14 @@ impl Failure {
                 ExchangeError::Stale
                 | ExchangeError::PodNotYet(..)
                 | ExchangeError::NoKey(_)
-                | ExchangeError::NotGranted(NotGranted::PolicyChanging(_)),
+                | ExchangeError::NotGranted(NotGranted::NoPolicyUid(_)),
             ) => ExchangeOutcome::Unavailable,
+            Self::Exchange(
+                ExchangeError::NotGranted(NotGranted::Claims(_))
+                | ExchangeError::Lifetime(_)
+                | ExchangeError::TooLong(_),
+            ) => ExchangeOutcome::InvalidClaims,
             Self::Exchange(ExchangeError::NotGranted(_) | ExchangeError::OverShare(_)) => ExchangeOutcome::NotGranted,
-            Self::Exchange(ExchangeError::Claims(_) | ExchangeError::TooLong(_)) => ExchangeOutcome::InvalidClaims,
             Self::Exchange(ExchangeError::Sign(_)) | Self::NotDone(NotDone::Panic) => ExchangeOutcome::Failed,
             Self::Late => ExchangeOutcome::Late,
         }

@@ -14,7 +14,7 @@ use tokenscope_platform::tls::{self, ServingCertificate};
 use tokenscope_platform::{ConnectionMetrics, Limits, Process, client};
 use tokio::net::TcpListener;
 
-use crate::args::{PortNotAllowed, ServeArgs};
+use crate::args::{AudienceOfApiServer, PortNotAllowed, ServeArgs};
 use crate::bodies::Bodies;
 use crate::buckets::Buckets;
 use crate::cluster_index::ClusterIndex;
@@ -22,7 +22,7 @@ use crate::cluster_keys::ClusterKeys;
 use crate::exchange::Exchange;
 use crate::key_keeper::{self, KeyKeeper};
 use crate::key_source::{KeySource, SecretKeys};
-use crate::metrics::Metrics;
+use crate::metrics::IssuerMetrics;
 use crate::rotation::InvalidRotation;
 use crate::router::{IssuerService, router};
 use crate::signers::CurrentSigners;
@@ -44,6 +44,9 @@ pub enum RunError {
     /// The URL names a port.
     #[error(transparent)]
     Url(#[from] PortNotAllowed),
+    /// The audience of exchanges can't be used.
+    #[error(transparent)]
+    Audience(#[from] AudienceOfApiServer),
     /// Keys can't be rotated so.
     #[error("keys can't be rotated so")]
     Rotation(#[from] InvalidRotation),
@@ -67,16 +70,18 @@ pub enum RunError {
 pub async fn run(arguments: ServeArgs, process: Process) -> Result<(), RunError> {
     let common = &arguments.common;
     let url = arguments.url.url()?;
+    let audience = arguments.audience()?;
     let config = client::configuration(common).await?;
     let client = client::connect(config, &process.freshness)?;
-    let metrics = Metrics::new(&process.registry);
+    let metrics = IssuerMetrics::new(&process.registry);
     let index = Arc::new(ClusterIndex::default());
-    Metrics::show_sizes(&process.registry, &index);
+    IssuerMetrics::show_sizes(&process.registry, &index);
     watches::spawn(&index, &client, &process);
 
     let cluster = Arc::new(ClusterKeys::new(
         client.clone(),
         arguments.cluster_issuer.as_deref().map(Into::into),
+        arguments.api_audiences.is_empty().then(|| audience.into()),
     ));
     keep_cluster_keys(&cluster, &process);
     let signers = keep_keys(&arguments, &client, &process, &metrics)?;
@@ -91,15 +96,14 @@ pub async fn run(arguments: ServeArgs, process: Process) -> Result<(), RunError>
     };
     process.spawn("certificate", watcher.run(process.stop.clone()));
 
-    let audience = arguments.exchange_audience.as_deref().unwrap_or(url.as_str());
     let now = Instant::now();
     let app = router(IssuerService {
         audience: audience.into(),
         exchange: Arc::new(Exchange {
             issuer: url.clone(),
             most_lifetime: arguments.longest_token,
-            rule: tokenscope_core::decide,
-            settings: arguments.settings.settings(),
+            settings: arguments.settings(),
+            cluster_name: arguments.cluster_name.clone(),
             index,
             freshness: process.freshness.clone(),
             signers: signers.clone(),
@@ -155,7 +159,7 @@ fn keep_keys(
     arguments: &ServeArgs,
     client: &Client,
     process: &Process,
-    metrics: &Metrics,
+    metrics: &IssuerMetrics,
 ) -> Result<CurrentSigners, RunError> {
     let common = &arguments.common;
     let signers = CurrentSigners::default();

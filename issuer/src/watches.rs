@@ -33,6 +33,10 @@ pub fn spawn(index: &Arc<ClusterIndex>, client: &Client, process: &Process) {
         let api = Api::all_with(client.clone(), &resource);
         follow(api, name, process, move |event| known.apply_policy(cluster, event));
     }
+    let (known, api) = (index.clone(), Api::all_with(client.clone(), &read::boundaries()));
+    follow(api, "tokenscopeboundaries", process, move |event| {
+        known.apply_boundary(event)
+    });
 }
 
 /// Watches for ever, and gives `apply` all that is told. It answers whether a new list is wanted, since what was left out may fit

@@ -1,4 +1,4 @@
-//! What tokens say, as another implementation reads it, and what refuses one.
+//! What tokens say, as another implementation reads it, and how long.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,17 +9,19 @@
 
 mod world;
 
+use std::collections::BTreeMap;
+
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{DecodingKey, Validation, decode, decode_header};
 use serde_json::{Value, json};
-use tokenscope_core::Algorithm;
-use tokenscope_issuer::claims::{self, InvalidClaims, Issuance};
+use tokenscope_core::{Algorithm, FilledClaims};
+use tokenscope_issuer::claims::{self, Issuance};
 use tokenscope_issuer::discovery::IssuerUrl;
 use tokenscope_issuer::grant::TokenGrant;
 use tokenscope_issuer::keys::{self, SigningKey};
 use world::{NOW, grant};
 
-fn payload(grant: &TokenGrant) -> Result<Value, InvalidClaims> {
+fn payload(grant: &TokenGrant) -> Value {
     let issuer: IssuerUrl = "https://issuer.example.com/a".parse().unwrap();
     let issuance = Issuance {
         issuer: &issuer,
@@ -27,11 +29,10 @@ fn payload(grant: &TokenGrant) -> Result<Value, InvalidClaims> {
         issued_at: NOW,
         lifetime: 3600,
     };
-    let text = claims::payload(grant, issuance)?;
-    Ok(serde_json::from_str(&text).unwrap())
+    serde_json::from_str(&claims::payload(grant, issuance)).unwrap()
 }
 
-fn pairs(pairs: &[(&str, &str)]) -> Vec<(Box<str>, Box<str>)> {
+fn pairs(pairs: &[(&str, &str)]) -> BTreeMap<Box<str>, Box<str>> {
     pairs
         .iter()
         .map(|(key, value)| ((*key).into(), (*value).into()))
@@ -41,10 +42,12 @@ fn pairs(pairs: &[(&str, &str)]) -> Vec<(Box<str>, Box<str>)> {
 #[test]
 fn a_token_says_exactly_what_was_granted() {
     let full = TokenGrant {
-        tags: pairs(&[("Team", "Müll abfuhr"), ("Empty", "")]),
-        transitive_tag_keys: vec!["Team".into()],
-        source_identity: Some("shop.orders".into()),
-        context: pairs(&[("team", "a")]),
+        claims: FilledClaims {
+            principal_tags: pairs(&[("Team", "Müll abfuhr"), ("Empty", "")]),
+            transitive_tag_keys: vec!["Team".into()],
+            source_identity: Some("shop.orders".into()),
+            context: pairs(&[("tokenscope_team", "a")]),
+        },
         ..grant()
     };
     let expected = json!({
@@ -57,8 +60,8 @@ fn a_token_says_exactly_what_was_granted() {
         "tokenscope.io/policy": {"kind": "TokenScopePolicy", "namespace": "shop", "name": "orders",
             "uid": "c0ffee00-2c9f-4f57-8d1c-63c4c2f8f8d1"},
     });
-    assert_eq!(payload(&full).unwrap(), expected);
-    let plain = payload(&grant()).unwrap();
+    assert_eq!(payload(&full), expected);
+    let plain = payload(&grant());
     assert!(
         plain.get("https://aws.amazon.com/tags").is_none(),
         "tags make roles without sts:TagSession fail"
@@ -67,106 +70,15 @@ fn a_token_says_exactly_what_was_granted() {
 }
 
 #[test]
-fn each_value_that_aws_would_refuse_is_refused_and_its_key_is_named() {
-    let tag = |key: &str, value: &str| TokenGrant {
-        tags: pairs(&[(key, value)]),
-        ..grant()
-    };
-    let context = |key: &str, value: &str| TokenGrant {
-        context: pairs(&[(key, value)]),
-        ..grant()
-    };
-    let identity = |text: &str| TokenGrant {
-        source_identity: Some(text.into()),
-        ..grant()
-    };
-    let subject = |text: &str| TokenGrant {
-        subject: text.into(),
-        ..grant()
-    };
-    let many: Vec<_> = (0..51).map(|at| (format!("k{at}").into(), "v".into())).collect();
-    let eleven: Vec<_> = (0..11).map(|at| (format!("k{at}").into(), "v".into())).collect();
-    let long = "v".repeat(200_000);
-    for (bad, text) in [
-        (tag("", "v"), "the session tag key \"\""),
-        (tag("a#", "v"), "the session tag key \"a#\""),
-        (tag("aws:a", "v"), "the session tag key \"aws:a\""),
-        (tag("AWS:a", "v"), "the session tag key \"AWS:a\""),
-        (tag(&"k".repeat(129), "v"), "the session tag key \"kkk"),
-        (
-            tag("team", "\"},\"admin\":[\"true"),
-            "the value of session tag \"team\"",
-        ),
-        (tag("team", "a\nb"), "the value of session tag \"team\""),
-        (tag("team", "a\u{0}"), "the value of session tag \"team\""),
-        (tag("team", "\u{202e}a"), "the value of session tag \"team\""),
-        (tag("team", "🦀"), "the value of session tag \"team\""),
-        (tag("team", "aws:b"), "the value of session tag \"team\""),
-        (tag("team", &"v".repeat(257)), "the value of session tag \"team\""),
-        (tag("team", &long), "the value of session tag \"team\""),
-        (
-            TokenGrant {
-                tags: pairs(&[("team", "a"), ("Team", "b")]),
-                ..grant()
-            },
-            "\"Team\" is there twice",
-        ),
-        (TokenGrant { tags: many, ..grant() }, "51 session tags"),
-        (
-            TokenGrant {
-                transitive_tag_keys: vec!["team".into()],
-                ..grant()
-            },
-            "the transitive tag key \"team\"",
-        ),
-        (identity("a"), "the source identity \"a\""),
-        (identity("system:serviceaccount:a:b"), "the source identity"),
-        (identity(&"i".repeat(65)), "the source identity"),
-        (identity("a\" b"), "the source identity"),
-        (context("te am", "v"), "the context key \"te am\""),
-        (context(&"k".repeat(118), "v"), "the context key"),
-        (context("team", &"v".repeat(129)), "the value of context key \"team\""),
-        (context("team", "a\u{7}"), "the value of context key \"team\""),
-        (
-            TokenGrant {
-                context: pairs(&[("team", "a"), ("team", "b")]),
-                ..grant()
-            },
-            "the context key \"team\"",
-        ),
-        (
-            TokenGrant {
-                context: eleven,
-                ..grant()
-            },
-            "11 context keys",
-        ),
-        (subject("short"), "the subject has 5 bytes"),
-        (subject(&"s".repeat(256)), "the subject has 256 bytes"),
-        (subject("system:serviceaccount:a:b c"), "the subject has"),
-    ] {
-        let error = payload(&bad).unwrap_err().to_string();
-        assert!(error.contains(text), "{error}");
-        assert!(error.len() < 400, "{} bytes", error.len());
-    }
-    for good in [
-        tag("Tëam_.:/=+-@ 1", "Wert mit Leerzeichen"),
-        tag(&"k".repeat(128), &"ü".repeat(256)),
-        context(&"k".repeat(117), &"ü".repeat(128)),
-        context("team", "quotes \" and {braces}"),
-        identity(&"i".repeat(64)),
-    ] {
-        assert!(payload(&good).is_ok(), "{:?}", payload(&good));
-    }
-}
-
-#[test]
 fn a_value_with_quotes_stays_a_value() {
     let grant = TokenGrant {
-        context: pairs(&[("team", r#"","sub":"admin","x":"\"#)]),
+        claims: FilledClaims {
+            context: pairs(&[("tokenscope_team", r#"","sub":"admin","x":"\"#)]),
+            ..FilledClaims::default()
+        },
         ..grant()
     };
-    let claims = payload(&grant).unwrap();
+    let claims = payload(&grant);
     assert_eq!(claims["sub"], "system:serviceaccount:shop:orders");
     assert_eq!(claims["tokenscope_team"], r#"","sub":"admin","x":"\"#);
 }
@@ -200,7 +112,7 @@ fn another_implementation_verifies_our_tokens_with_what_we_publish() {
         (&json!("sig"), &json!("RS256"))
     );
     for signer in &signers {
-        let token = signer.token(&payload(&grant()).unwrap().to_string()).unwrap();
+        let token = signer.token(&payload(&grant()).to_string()).unwrap();
         let header = decode_header(&token).unwrap();
         let jwk = published.find(header.kid.as_deref().unwrap()).unwrap();
         let mut validation = Validation::new(header.alg);

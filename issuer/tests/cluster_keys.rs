@@ -24,11 +24,18 @@ use tokenscope_issuer::keys;
 use world::{CLUSTER, Cluster};
 
 fn server(answer: impl Fn(&str) -> Response<Body> + Send + 'static) -> ClusterKeys {
+    server_and_audience(answer, None)
+}
+
+fn server_and_audience(
+    answer: impl Fn(&str) -> Response<Body> + Send + 'static,
+    audience: Option<Box<str>>,
+) -> ClusterKeys {
     let service = tower::service_fn(move |request: Request<kube::client::Body>| {
         let response = answer(request.uri().path());
         async move { Ok::<_, Infallible>(response) }
     });
-    ClusterKeys::new(Client::new(service, "default"), None)
+    ClusterKeys::new(Client::new(service, "default"), None, audience)
 }
 
 fn text(text: impl Into<String>) -> Response<Body> {
@@ -53,6 +60,18 @@ async fn the_keys_are_those_of_the_api_server_wherever_discovery_points() {
     let found = known.known(Instant::now()).unwrap();
     assert_eq!(&*found.issuer, CLUSTER);
     assert!(found.keys.find(cluster.key.kid()).is_some());
+}
+
+#[tokio::test]
+async fn nothing_is_exchanged_for_an_audience_that_is_the_api_servers_own() {
+    let cluster = Cluster::new(Algorithm::RS256);
+    let known = server_and_audience(move |path| honest(&cluster, path), Some(CLUSTER.into()));
+    let error = known.refresh(Duration::ZERO).await.unwrap_err();
+    assert!(
+        error.to_string().contains("choose another --exchange-audience"),
+        "{error}"
+    );
+    assert!(known.known(Instant::now()).is_none());
 }
 
 #[tokio::test]
@@ -103,7 +122,7 @@ async fn a_server_that_stalls_is_given_up_on() {
     let service = tower::service_fn(|_: Request<kube::client::Body>| {
         std::future::pending::<Result<Response<Body>, Infallible>>()
     });
-    let known = ClusterKeys::new(Client::new(service, "default"), None);
+    let known = ClusterKeys::new(Client::new(service, "default"), None, None);
     assert!(matches!(
         known.refresh(Duration::ZERO).await,
         Err(ClusterKeysError::Late)

@@ -26,9 +26,9 @@ use tokenscope_issuer::commands::revoked;
 use tokenscope_issuer::key_keeper::KeyKeeper;
 use tokenscope_issuer::key_source::{KeySource, SecretKeys};
 use tokenscope_issuer::keys::SigningKey;
-use tokenscope_issuer::metrics::Metrics;
+use tokenscope_issuer::metrics::IssuerMetrics;
 use tokenscope_issuer::publish::{Publication, PublishError};
-use tokenscope_issuer::rotation::RotationSettings;
+use tokenscope_issuer::rotation::KeyRotationSettings;
 use tokenscope_issuer::signers::CurrentSigners;
 use tokenscope_platform::health::Gates;
 use tokenscope_platform::lease::Claim;
@@ -95,11 +95,11 @@ fn replica(source: KeySource, leads: bool, stop: &CancellationToken) -> CurrentS
     let keeper = KeyKeeper {
         source,
         claim,
-        settings: RotationSettings::new(algorithms, hour, 48 * hour, hour).unwrap(),
+        settings: KeyRotationSettings::new(algorithms, hour, 48 * hour, hour).unwrap(),
         issuer: "https://issuer.example.com".parse().unwrap(),
         signers: signers.clone(),
         gate: Gates::default().gate("keys"),
-        metrics: Metrics::new(&Registry::new()),
+        metrics: IssuerMetrics::new(&Registry::new()),
         period: Duration::from_millis(10),
         clock: Timestamp::now,
     };

@@ -16,7 +16,7 @@ use secrecy::ExposeSecret as _;
 use tokenscope_core::Algorithm;
 use tokenscope_issuer::keys::SigningKey;
 use tokenscope_issuer::rotation::{
-    InvalidKeyRing, InvalidRotation, KeyRing, KeyStanding, RingError, RotationAlarm, RotationSettings, RotationStep,
+    InvalidKeyRing, InvalidRotation, KeyRing, KeyRotationSettings, KeyStanding, RingError, RotationAlarm, RotationStep,
     alarms, next_step,
 };
 
@@ -30,12 +30,12 @@ fn hours(hours: u64) -> Duration {
     Duration::from_secs(hours * 3600)
 }
 
-fn settings() -> RotationSettings {
-    RotationSettings::new(vec![Algorithm::ES256], hours(24), hours(24 * 30), hours(1)).unwrap()
+fn settings() -> KeyRotationSettings {
+    KeyRotationSettings::new(vec![Algorithm::ES256], hours(24), hours(24 * 30), hours(1)).unwrap()
 }
 
 /// One round: what a process does that looks at the ring at a moment, through the stored text as in a Secret.
-fn round(stored: &mut String, now: Timestamp, settings: &RotationSettings) -> RotationStep {
+fn round(stored: &mut String, now: Timestamp, settings: &KeyRotationSettings) -> RotationStep {
     let ring = KeyRing::from_text(stored.as_bytes()).unwrap();
     let step = next_step(&ring, now, settings);
     let next = ring.after(&step, now, SigningKey::generate).unwrap();
@@ -99,7 +99,7 @@ fn the_first_key_signs_at_once_and_each_later_one_after_its_wait() {
 fn wherever_the_process_is_killed_every_token_verifies_with_any_key_set_that_aws_may_remember() {
     /// Somebody looks every five minutes.
     const ROUND: i64 = 5 * 60;
-    let settings = RotationSettings::new(vec![Algorithm::ES256], hours(2), hours(6), hours(1)).unwrap();
+    let settings = KeyRotationSettings::new(vec![Algorithm::ES256], hours(2), hours(6), hours(1)).unwrap();
     let rounds = 30 * 3600 / ROUND;
     // The steps until the second rotation is over; each run is killed after another number of writes, and starts again later.
     for killed_after in 0..12 {
@@ -188,7 +188,8 @@ fn a_key_never_comes_back() {
 
 #[test]
 fn an_algorithm_that_is_not_wanted_any_more_leaves_in_order() {
-    let both = RotationSettings::new(vec![Algorithm::ES256, Algorithm::ES384], hours(24), hours(48), hours(1)).unwrap();
+    let both =
+        KeyRotationSettings::new(vec![Algorithm::ES256, Algorithm::ES384], hours(24), hours(48), hours(1)).unwrap();
     let mut stored = empty();
     while !matches!(round(&mut stored, at(0), &both), RotationStep::Wait(_)) {}
     let kid = ring(&stored).signing(Algorithm::ES384).unwrap().0.kid().to_owned();
@@ -247,13 +248,13 @@ fn a_clock_that_was_wrong_makes_no_key_sign_early_and_is_told_of() {
 
 #[test]
 fn settings_that_would_break_verification_are_refused() {
-    let new = |wait, period| RotationSettings::new(vec![Algorithm::ES256], wait, period, hours(1));
+    let new = |wait, period| KeyRotationSettings::new(vec![Algorithm::ES256], wait, period, hours(1));
     assert_eq!(
         new(Duration::from_secs(3599), hours(24)).unwrap_err(),
         InvalidRotation::Wait
     );
     assert_eq!(new(hours(24), hours(24)).unwrap_err(), InvalidRotation::Period);
-    let none = RotationSettings::new(Vec::new(), hours(24), hours(48), hours(1));
+    let none = KeyRotationSettings::new(Vec::new(), hours(24), hours(48), hours(1));
     assert_eq!(none.unwrap_err(), InvalidRotation::NoAlgorithm);
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     Claims, MOST_CONTEXT_KEYS, MOST_CONTEXT_VALUE, MOST_TAG_KEY, MOST_TAG_VALUE, MOST_TAGS, fits_session_name,
-    is_context_character, is_context_key, is_reserved_tag, is_tag_character,
+    is_context_character, is_context_key, is_reserved_tag, is_tag_text,
 };
 use crate::arn::shortened;
 use crate::{Pairs, Template, Variable, Variables};
@@ -117,7 +117,7 @@ impl Claims {
         let mut filled = BTreeMap::new();
         for (key, template) in &self.principal_tags {
             let wrong = |rule| wrong_key(FIELD, key, rule);
-            if key.is_empty() || key.chars().count() > MOST_TAG_KEY || !key.chars().all(is_tag_character) {
+            if key.is_empty() || key.chars().count() > MOST_TAG_KEY || !is_tag_text(key) {
                 return Err(wrong("should have 1 to 128 letters, digits, spaces and _.:/=+-@"));
             }
             if is_reserved_tag(key) {
@@ -132,7 +132,7 @@ impl Claims {
             if value.chars().count() > MOST_TAG_VALUE {
                 return Err(wrong("should have at most 256 characters"));
             }
-            if !value.chars().all(is_tag_character) {
+            if !is_tag_text(&value) {
                 return Err(wrong("should have only letters, digits, spaces and _.:/=+-@"));
             }
             if is_reserved_tag(&value) {
@@ -146,11 +146,16 @@ impl Claims {
     fn transitive_keys(&self) -> Result<Vec<Box<str>>, ClaimsError> {
         const FIELD: &str = "spec.claims.transitiveTagKeys";
         at_most(FIELD, self.transitive_tag_keys.len(), MOST_TAGS)?;
-        let mut keys = self.transitive_tag_keys.iter();
-        match keys.find(|key| !self.principal_tags.contains_key(*key)) {
-            None => Ok(self.transitive_tag_keys.clone()),
-            Some(key) => Err(wrong_key(FIELD, key, "should be a key of spec.claims.principalTags")),
+        let mut keys = BTreeSet::new();
+        for key in &self.transitive_tag_keys {
+            if !self.principal_tags.contains_key(key) {
+                return Err(wrong_key(FIELD, key, "should be a key of spec.claims.principalTags"));
+            }
+            if !keys.insert(key) {
+                return Err(wrong_key(FIELD, key, "should be there once"));
+            }
         }
+        Ok(self.transitive_tag_keys.clone())
     }
 
     fn fill_source_identity(&self, facts: &impl Variables) -> Result<Option<Box<str>>, ClaimsError> {

@@ -5,7 +5,8 @@ mod fill;
 pub use fill::{ClaimsError, FilledClaims, WorkloadFacts};
 
 use crate::Template;
-use std::collections::BTreeMap;
+use regex::Regex;
+use std::{collections::BTreeMap, sync::LazyLock};
 
 /// The most session tags of a token (IAM user guide, "Passing session tags in AWS STS").
 pub const MOST_TAGS: usize = 50;
@@ -40,9 +41,13 @@ impl Claims {
     }
 }
 
-/// Whether a tag's key or value may have this character, `[\p{L}\p{Z}\p{N}_.:/=+\-@]` (IAM API reference, Tag).
-pub fn is_tag_character(c: char) -> bool {
-    c.is_alphabetic() || c.is_numeric() || (c.is_whitespace() && !c.is_control()) || "_.:/=+-@".contains(c)
+/// Whether a tag's key or value may have these characters (IAM API reference, Tag, whose pattern stands here word for word).
+///
+/// Combining marks are no letters to AWS, though `char::is_alphabetic` says so of many.
+pub fn is_tag_text(text: &str) -> bool {
+    // A pattern that can't be compiled lets nothing pass.
+    static TAG_TEXT: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"\A[\p{L}\p{Z}\p{N}_.:/=+\-@]*\z").ok());
+    TAG_TEXT.as_ref().is_some_and(|pattern| pattern.is_match(text))
 }
 
 /// Whether a tag's key or value begins with `aws:`, which AWS keeps to itself (IAM user guide, "Rules for tagging").

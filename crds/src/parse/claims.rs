@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokenscope_core as core;
 use tokenscope_core::claims::{
     MOST_CONTEXT_KEYS, MOST_CONTEXT_VALUE, MOST_TAG_KEY, MOST_TAG_VALUE, MOST_TAGS, is_context_character,
-    is_context_key, is_reserved_tag, is_tag_character,
+    is_context_key, is_reserved_tag, is_tag_text,
 };
 use tokenscope_core::{InvalidPolicy, Template};
 
@@ -52,7 +52,7 @@ fn principal_tags(tags: &BTreeMap<String, String>) -> Result<BTreeMap<Box<str>, 
     let mut keys = BTreeSet::new();
     for (key, value) in tags {
         let field = format!("{FIELD}[{key}]");
-        if key.is_empty() || key.chars().count() > MOST_TAG_KEY || !key.chars().all(is_tag_character) {
+        if key.is_empty() || key.chars().count() > MOST_TAG_KEY || !is_tag_text(key) {
             return Err(invalid(field, messages::TAG_KEY));
         }
         if !keys.insert(key.to_lowercase()) {
@@ -60,7 +60,7 @@ fn principal_tags(tags: &BTreeMap<String, String>) -> Result<BTreeMap<Box<str>, 
         }
         let template: Template = parse(value, &field)?;
         let literal = template.render(&Placeholder).unwrap_or_default();
-        if !literal.chars().all(is_tag_character) {
+        if !is_tag_text(&literal) {
             return Err(invalid(field, messages::TAG_VALUE));
         }
         if template

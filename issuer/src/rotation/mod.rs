@@ -18,7 +18,7 @@ pub use stored::{ENTRY, InvalidKeyRing};
 
 /// How long keys wait and sign.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RotationSettings {
+pub struct KeyRotationSettings {
     /// The algorithms that there is always a signing key of.
     algorithms: Vec<Algorithm>,
     publish_wait: Duration,
@@ -43,7 +43,7 @@ pub enum InvalidRotation {
     NoAlgorithm,
 }
 
-impl RotationSettings {
+impl KeyRotationSettings {
     /// How long a key is published before it signs, where nobody says otherwise.
     pub const DEFAULT_WAIT: Duration = Duration::from_secs(24 * 3600);
     /// The least.
@@ -118,7 +118,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 /// What to do next.
 ///
 /// A key whose times are in the future, because a clock was wrong, waits for them; nothing signs early by that.
-pub fn next_step(ring: &KeyRing, now: Timestamp, settings: &RotationSettings) -> RotationStep {
+pub fn next_step(ring: &KeyRing, now: Timestamp, settings: &KeyRotationSettings) -> RotationStep {
     let mut next = later(now, LONGEST_WAIT);
     let mut is_due = |at: Timestamp| {
         if at > now {

@@ -8,6 +8,7 @@
 )]
 
 mod setup;
+mod token_claims;
 #[path = "../world/mod.rs"]
 mod world;
 
@@ -18,8 +19,9 @@ use axum::body::Body;
 use http::{Request, StatusCode, header};
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{DecodingKey, Validation, decode, decode_header};
+use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
-use setup::{POD_UID, Setup, URL, form, pod, policy};
+use setup::{POD_UID, Setup, URL, form, pod, policy, policy_with};
 use tokenscope_core::Algorithm;
 use tokenscope_issuer::signers::Signers;
 use tokenscope_platform::tls::Peer;
@@ -135,20 +137,27 @@ async fn an_audience_that_no_policy_grants_is_refused_and_the_granted_ones_are_n
 async fn a_policy_that_is_disabled_expired_or_gone_ends_exchanges_at_once() {
     let setup = Setup::new().await;
     for change in [
-        |policy: &mut tokenscope_core::Policy| policy.disabled = true,
-        |policy: &mut tokenscope_core::Policy| policy.expires_at = Some("2001-01-01T00:00:00Z".parse().unwrap()),
-        |policy: &mut tokenscope_core::Policy| policy.subjects.clear(),
+        json!({"disabled": true}),
+        json!({"expiresAt": "2001-01-01T00:00:00Z"}),
+        json!({"subjects": []}),
     ] {
-        let mut changed = policy("a");
-        change(&mut changed);
-        setup.put_policy(changed);
+        setup.put_policy(policy_with("a", &change));
         assert_eq!(setup.refused().await.0, "unauthorized_client");
     }
+    setup.put_policy(policy("a"));
+    assert_eq!(
+        setup.exchange(&setup.subject(), "sts.amazonaws.com").await.0,
+        StatusCode::OK
+    );
+    let gone = serde_json::from_value(policy("a")).unwrap();
+    setup.index.apply_policy(false, Event::Delete(gone));
+    assert_eq!(setup.refused().await.0, "unauthorized_client");
 }
 
 #[tokio::test]
 async fn a_pod_whose_grant_is_not_the_issuers_gets_nothing_from_it() {
-    let setup = Setup::deciding(tokenscope_core::decide).await;
+    let setup = Setup::new().await;
+    setup.put_policy(policy_with("a", &json!({"token": {"source": "ServiceAccount"}})));
     let (error, description) = setup.refused().await;
     assert_eq!(error, "unauthorized_client");
     assert!(description.contains("token.source Issuer"), "{description}");

@@ -14,16 +14,15 @@ use kube::Client;
 use kube::core::DynamicObject;
 use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
-use tokenscope_core::{Algorithm, Decision, Policy, PolicySet, Request as Facts, Settings, TokenSource, decide};
+use tokenscope_core::{Algorithm, ClusterName, Settings};
 use tokenscope_issuer::bodies::Bodies;
 use tokenscope_issuer::buckets::Buckets;
-use tokenscope_issuer::cluster_index::{ClusterIndex, KnownPolicies};
+use tokenscope_issuer::cluster_index::ClusterIndex;
 use tokenscope_issuer::cluster_keys::ClusterKeys;
-use tokenscope_issuer::decision::Rule;
 use tokenscope_issuer::exchange::Exchange;
 use tokenscope_issuer::exchange_request::{GRANT_TYPE, TOKEN_TYPE};
 use tokenscope_issuer::keys::{self, SigningKey};
-use tokenscope_issuer::metrics::Metrics;
+use tokenscope_issuer::metrics::IssuerMetrics;
 use tokenscope_issuer::rotation::KeyRing;
 use tokenscope_issuer::router::{IssuerService, router};
 use tokenscope_issuer::signers::{CurrentSigners, Signers};
@@ -71,33 +70,26 @@ pub(crate) fn pod(team: &str, now: &str) -> Value {
     })
 }
 
-/// The rule, as it will be once policies may have the source Issuer: whatever is granted is granted from there.
-fn from_issuer(facts: &Facts<'_>, policies: &PolicySet, settings: &Settings, now: Timestamp) -> Decision {
-    let mut decision = decide(facts, policies, settings, now);
-    if let Decision::Granted(granted) = &mut decision {
-        for container in &mut granted.containers {
-            container.grant.source = TokenSource::Issuer;
-        }
-    }
-    decision
+/// A policy for pods of a team.
+pub(crate) fn policy(team: &str) -> Value {
+    policy_with(team, &json!({}))
 }
 
-/// A policy for pods of a team.
-pub(crate) fn policy(team: &str) -> Policy {
-    let object: DynamicObject = serde_json::from_value(json!({
+/// The same with further members of its spec, or others.
+pub(crate) fn policy_with(team: &str, members: &Value) -> Value {
+    let mut object = json!({
         "apiVersion": "tokenscope.io/v1alpha1", "kind": "TokenScopePolicy",
         "metadata": {"name": "orders", "namespace": "shop", "uid": "policy-uid"},
         "spec": {
             "subjects": [{"serviceAccounts": ["orders"], "podSelector": {"matchLabels": {"team": team}}}],
             "roles": {"allowed": [ROLE]},
             "audiences": {"allowed": ["sts.amazonaws.com"]},
+            "token": {"source": "Issuer", "algorithm": "ES256"},
         },
-    }))
-    .unwrap();
-    let (_, policy) = tokenscope_crds::read::read(&object);
-    let mut policy = policy.unwrap();
-    policy.token.algorithm = Algorithm::ES256;
-    policy
+    });
+    let spec = object["spec"].as_object_mut().unwrap();
+    spec.extend(members.as_object().unwrap().clone());
+    object
 }
 
 /// All of it.
@@ -113,21 +105,24 @@ pub(crate) struct Setup {
 impl Setup {
     /// One pod of team a, and its policy.
     pub(crate) async fn new() -> Self {
-        Self::deciding(from_issuer).await
+        Self::of_cluster(None).await
     }
 
-    pub(crate) async fn deciding(rule: Rule) -> Self {
+    /// The same in a cluster with a name.
+    pub(crate) async fn of_cluster(name: Option<ClusterName>) -> Self {
         let cluster = Cluster::new(Algorithm::ES256);
         let asked = Arc::new(AtomicUsize::new(0));
-        let keys = ClusterKeys::new(api_server(&cluster, &asked), None);
+        let keys = ClusterKeys::new(api_server(&cluster, &asked), None, Some(EXCHANGE.into()));
         keys.refresh(Duration::ZERO).await.unwrap();
-        Self::with(cluster, asked, keys, rule)
+        Self::with(cluster, asked, keys, name)
     }
 
-    fn with(cluster: Cluster, asked: Arc<AtomicUsize>, keys: ClusterKeys, rule: Rule) -> Self {
+    fn with(cluster: Cluster, asked: Arc<AtomicUsize>, keys: ClusterKeys, cluster_name: Option<ClusterName>) -> Self {
         let index = Arc::new(ClusterIndex::default());
-        let namespace = json!({"metadata": {"name": "shop"}});
-        index.apply_namespace(Event::Apply(serde_json::from_value(namespace).unwrap()));
+        for cluster in [false, true] {
+            index.apply_policy(cluster, Event::Init);
+            index.apply_policy(cluster, Event::InitDone);
+        }
         let ring = KeyRing::of_signing_keys([SigningKey::generate(Algorithm::ES256).unwrap()], Timestamp::UNIX_EPOCH);
         let issuer = URL.parse().unwrap();
         let signers = CurrentSigners::default();
@@ -137,8 +132,11 @@ impl Setup {
         let exchange = Exchange {
             issuer,
             most_lifetime: 3600,
-            rule,
-            settings: Settings::default(),
+            settings: Settings {
+                issuer: Some(URL.into()),
+                ..Settings::default()
+            },
+            cluster_name,
             index: index.clone(),
             freshness: Freshness::new(Duration::from_secs(300)),
             signers: signers.clone(),
@@ -152,7 +150,7 @@ impl Setup {
             sources: Buckets::new(50, 1, now),
             bodies: Bodies::default(),
             threads: SignatureThreads::new(2),
-            metrics: Metrics::new(&registry),
+            metrics: IssuerMetrics::new(&registry),
             clock: || Timestamp::from_second(NOW).unwrap(),
         });
         let this = Self {
@@ -163,8 +161,10 @@ impl Setup {
             asked,
             app,
         };
+        this.put_namespace(&json!({}));
         this.put_pod(pod("a", "a"));
         this.put_policy(policy("a"));
+        this.list_boundaries(&[]);
         this
     }
 
@@ -172,15 +172,29 @@ impl Setup {
         self.index.apply_pod(Event::Apply(serde_json::from_value(pod).unwrap()));
     }
 
-    pub(crate) fn put_policy(&self, policy: Policy) {
-        let mut set = PolicySet::default();
-        let uids = [(policy.name.clone(), "policy-uid".into())].into();
-        set.insert(Arc::new(policy));
-        self.index.publish(KnownPolicies {
-            set,
-            uids,
-            ..KnownPolicies::default()
-        });
+    pub(crate) fn put_namespace(&self, labels: &Value) {
+        let namespace = json!({"metadata": {"name": "shop", "labels": labels}});
+        let event = Event::Apply(serde_json::from_value(namespace).unwrap());
+        self.index.apply_namespace(event);
+    }
+
+    pub(crate) fn put_policy(&self, policy: Value) {
+        let event = Event::Apply(serde_json::from_value(policy).unwrap());
+        self.index.apply_policy(false, event);
+    }
+
+    /// These are all boundaries there are, by their specs.
+    pub(crate) fn list_boundaries(&self, specs: &[Value]) {
+        self.index.apply_boundary(Event::Init);
+        for (at, spec) in specs.iter().enumerate() {
+            let boundary: DynamicObject = serde_json::from_value(json!({
+                "apiVersion": "tokenscope.io/v1alpha1", "kind": "TokenScopeBoundary",
+                "metadata": {"name": format!("b{at}")}, "spec": spec,
+            }))
+            .unwrap();
+            self.index.apply_boundary(Event::InitApply(boundary));
+        }
+        self.index.apply_boundary(Event::InitDone);
     }
 
     /// The honest pod's token.

@@ -4,7 +4,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
-use tokenscope_core::{Algorithm, PolicyName};
+use tokenscope_core::{Algorithm, FilledClaims, PolicyName};
 use tokenscope_issuer::grant::{GrantingPolicy, TokenGrant};
 use tokenscope_issuer::keys::{SigningKey, VerificationKeys};
 use tokenscope_issuer::subject_token::{Caller, Expected, InvalidSubjectToken, SubjectToken};
@@ -82,10 +82,7 @@ pub(crate) fn grant() -> TokenGrant {
         subject: "system:serviceaccount:shop:orders".into(),
         lifetime: 3600,
         algorithm: Algorithm::RS256,
-        tags: Vec::new(),
-        transitive_tag_keys: Vec::new(),
-        source_identity: None,
-        context: Vec::new(),
+        claims: FilledClaims::default(),
         policy: GrantingPolicy {
             name: PolicyName::namespaced("shop", "orders"),
             uid: "c0ffee00-2c9f-4f57-8d1c-63c4c2f8f8d1".into(),
