@@ -76,12 +76,17 @@ impl Programs {
         Ok(())
     }
 
-    /// Starts a server.
+    /// Starts a server. It takes no configuration of the monitor: it would fetch that first, know the monitor's address and not
+    /// the cluster's ID from it, and be refused on a busy machine for the wrong ID.
     pub(crate) fn serve(&self, program: &str, arguments: &str) -> Result<Process> {
         let start = Start {
             name: program.to_owned(),
             program: self.ceph.program(program),
-            arguments: arguments.split(' ').map(str::to_owned).collect(),
+            arguments: arguments
+                .split(' ')
+                .chain(["--no-mon-config"])
+                .map(str::to_owned)
+                .collect(),
             environment: self.environment.clone(),
             logs: self.folder.join("logs"),
             observe_port: None,
@@ -92,7 +97,8 @@ impl Programs {
 
 /// One monitor, one store in memory without replicas, one gateway; all on loopback, nobody authenticates inside.
 ///
-/// The monitor decides every 50 ms and not every second, as each pool that the gateway makes waits for it.
+/// The monitor decides every 50 ms and not every second, as each pool that the gateway makes waits for it. The gateway fetches
+/// keys without verifying who serves them: it knows the machine's authorities only, and not the test's.
 fn configuration(folder: &Path, ceph: &Ceph, monitor_port: u16, gateway_port: u16) -> String {
     let (folder, libraries) = (folder.display(), ceph.libraries());
     let libraries = libraries.display();
@@ -136,6 +142,7 @@ rgw_frontends = beast endpoint=127.0.0.1:{gateway_port}
 rgw_data = {folder}/gateway
 rgw_s3_auth_use_sts = true
 rgw_sts_key = of-a-test-only-1
+rgw_verify_ssl = false
 "
     )
 }

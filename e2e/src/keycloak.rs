@@ -74,8 +74,8 @@ pub struct Rejection {
 }
 
 impl Keycloak {
-    /// Starts one and makes the realm.
-    pub async fn start() -> Result<Self> {
+    /// Starts one that trusts this authority (PEM) where it fetches keys, and makes the realm.
+    pub async fn start(authority: &str) -> Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let (java, installed) = (java()?, resolve(Packaged::Keycloak)?);
         let name = format!(
@@ -90,6 +90,7 @@ impl Keycloak {
             fs::create_dir_all(folder.join(part))?;
         }
         let watchdog = Watchdog::start(&folder)?;
+        fs::write(folder.join("authority.pem"), authority)?;
         for part in ["lib", "conf", "providers", "themes"] {
             symlink(installed.join(part), home.join(part))?;
         }
@@ -268,7 +269,10 @@ fn arguments(folder: &std::path::Path, installed: &std::path::Path, port: u16) -
         "--http-host=127.0.0.1",
     ];
     java.chain(server.map(str::to_owned))
-        .chain([format!("--http-port={port}")])
+        .chain([
+            format!("--http-port={port}"),
+            format!("--truststore-paths={folder}/authority.pem"),
+        ])
         .collect()
 }
 

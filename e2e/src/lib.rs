@@ -14,7 +14,7 @@
 //! - [`second_webhook`]: somebody else's webhook beside ours;
 //! - [`shapes`]: pods that are hostile by their shape;
 //! - [`sidecar`]: the sidecar, and a workload that reads its file all the time; [`spire`]: real SPIRE without a cluster;
-//! - [`keycloak`], [`radosgw`]: real servers that judge an OIDC issuer's tokens, and [`token_maker`], an issuer of the test's own;
+//! - [`keycloak`], [`radosgw`]: real servers that judge an OIDC issuer's tokens, and [`token_maker`]: those of our issuer, and forged ones;
 //! - [`workload_api`]: an agent that does what real SPIRE can't be made to do;
 //! - [`process`]: child processes that end when the test does, and the faults to give them;
 //! - [`output`]: what the demos print;

@@ -7,6 +7,7 @@
 pub mod cluster;
 pub mod images;
 pub mod oci;
+mod once;
 pub mod packaged;
 pub mod progress;
 pub mod releases;

@@ -12,6 +12,7 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokenscope_xtask::cluster::Cluster;
 use tokenscope_xtask::images;
+use tokenscope_xtask::packaged::{self, Packaged};
 use tokenscope_xtask::progress::say;
 use tokenscope_xtask::tools::{Resolved, Tool, locate};
 
@@ -51,7 +52,7 @@ enum Command {
     },
     /// Run every check and test, and end with one line: N passed, N failed
     Test(checks::Selection),
-    /// List the real servers and clients that demo and test use; builds what is missing
+    /// List the real servers and clients that demo and test use; builds or fetches what is missing
     Tools {
         #[arg(short, long, value_enum, default_value_t = Output::Table)]
         output: Output,
@@ -142,20 +143,22 @@ fn build_images(profile: &str, load: Option<&str>) -> Result<()> {
 }
 
 fn list_tools(output: Output) -> Result<()> {
-    let found = Tool::ALL.into_iter().map(locate).collect::<Result<Vec<Resolved>>>()?;
+    let tools = Tool::ALL.into_iter().map(locate);
+    let packaged = Packaged::ALL.into_iter().map(packaged::locate);
+    let found = tools.chain(packaged).collect::<Result<Vec<Resolved>>>()?;
     match output {
         Output::Json => {
             let rows: Vec<_> = found
                 .iter()
                 .map(
                     |Resolved {
-                         tool,
+                         name,
                          version,
                          origin,
                          path,
                      }| {
                         serde_json::json!({
-                            "tool": tool.name(), "version": version, "origin": origin.to_string(), "path": path,
+                            "tool": name, "version": version, "origin": origin.to_string(), "path": path,
                         })
                     },
                 )
@@ -165,18 +168,13 @@ fn list_tools(output: Output) -> Result<()> {
         Output::Table => {
             println!("{:<23} {:<20} {:<22} PATH", "TOOL", "VERSION", "FROM");
             for Resolved {
-                tool,
+                name,
                 version,
                 origin,
                 path,
             } in found
             {
-                println!(
-                    "{:<23} {version:<20} {:<22} {}",
-                    tool.name(),
-                    origin.to_string(),
-                    path.display()
-                );
+                println!("{name:<23} {version:<20} {:<22} {}", origin.to_string(), path.display());
             }
         }
     }

@@ -3,11 +3,14 @@
 use aws_lc_rs::hmac;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokenscope_core::Algorithm;
 use tokenscope_e2e::keycloak::{Keycloak, Rejection};
-use tokenscope_e2e::token_maker::{ALGORITHMS, Algorithm, TestKey, TokenMaker, changed, compact};
+use tokenscope_e2e::token_maker::{KeySet, TokenMaker, claims_of, public_encodings, with_claims, with_header};
+use tokenscope_issuer::claims::{CONTEXT_PREFIX, SOURCE_IDENTITY, TAGS};
+use tokenscope_issuer::keys::SigningKey;
 use tokio::sync::OnceCell;
 
-use crate::{SUBJECT, TAGS};
+use crate::{ALGORITHMS, SUBJECT, grant, tagged_grant};
 
 /// The client of Keycloak's realm that the subject is.
 const CLIENT: &str = "orders";
@@ -30,19 +33,20 @@ impl RelyingParty {
     }
 
     async fn start() -> anyhow::Result<Self> {
-        let issuer = TokenMaker::start(&ALGORITHMS)?;
-        let keycloak = Keycloak::start().await?;
+        let issuer = TokenMaker::start(&ALGORITHMS, KeySet::AsServed)?;
+        let keycloak = Keycloak::start(issuer.authority()).await?;
         let alias = keycloak.trust_issuer(issuer.url(), &issuer.jwks_url()).await?;
         keycloak.add_client(CLIENT, &alias, SUBJECT).await?;
         Ok(Self { keycloak, issuer })
     }
 
-    /// The claims of a token that is accepted.
-    fn claims(&self) -> Value {
-        self.issuer.claims(SUBJECT, &self.keycloak.audience()).unwrap()
+    /// A token of ours, which is accepted.
+    fn token(&self, algorithm: Algorithm) -> String {
+        let grant = grant(&self.keycloak.audience(), algorithm);
+        self.issuer.token(&grant).unwrap()
     }
 
-    fn key(&self) -> &TestKey {
+    fn key(&self) -> &SigningKey {
         self.issuer.key(Algorithm::RS256).unwrap()
     }
 
@@ -62,9 +66,14 @@ impl RelyingParty {
         }
     }
 
+    /// A token that differs from an accepted one by these claims only.
+    fn token_with(&self, changes: &Value) -> String {
+        with_claims(&self.token(Algorithm::RS256), changes, self.key()).unwrap()
+    }
+
     /// A token that differs from an accepted one by these claims only is refused with this description.
     async fn refuses_claims(&self, changes: &Value, description: &str) {
-        let token = self.key().token(&changed(&self.claims(), changes)).unwrap();
+        let token = self.token_with(changes);
         let refusal = self.refuses(&token, &changes.to_string()).await;
         assert_eq!(refusal.description, description, "{changes}");
     }
@@ -78,32 +87,33 @@ impl RelyingParty {
 }
 
 #[tokio::test]
-async fn keycloak_accepts_tokens_of_a_foreign_issuer_signed_with_rs256_es256_and_es384() {
+async fn keycloak_accepts_our_tokens_signed_with_rs256_es256_and_es384() {
     let party = RelyingParty::shared().await;
     for algorithm in ALGORITHMS {
-        let token = party.issuer.key(algorithm).unwrap().token(&party.claims()).unwrap();
-        party.accepts(&token).await;
+        party.accepts(&party.token(algorithm)).await;
     }
     println!("Keycloak: {:?}", party.keycloak.process.memory().unwrap());
 }
 
 #[tokio::test]
-async fn keycloak_accepts_a_token_with_tags_and_context_claims() {
+async fn keycloak_accepts_our_tokens_with_tags_source_identity_and_context_claims() {
     let party = RelyingParty::shared().await;
-    let more = json!({
-        (TAGS): {"principal_tags": {"team": ["a"]}, "transitive_tag_keys": ["team"]},
-        "https://aws.amazon.com/source_identity": "orders", "tokenscope_namespace": "shop",
-    });
-    party
-        .accepts(&party.key().token(&changed(&party.claims(), &more)).unwrap())
-        .await;
+    for algorithm in ALGORITHMS {
+        let grant = tagged_grant(&party.keycloak.audience(), algorithm, "a");
+        let token = party.issuer.token(&grant).unwrap();
+        let claims = claims_of(&token).unwrap();
+        for name in [TAGS, SOURCE_IDENTITY, &format!("{CONTEXT_PREFIX}namespace")] {
+            assert!(claims.get(name).is_some(), "{name} is missing: {claims}");
+        }
+        party.accepts(&token).await;
+    }
 }
 
 #[tokio::test]
 async fn keycloak_refuses_a_token_that_was_used_before() {
     let party = RelyingParty::shared().await;
     for algorithm in [Algorithm::RS256, Algorithm::ES384] {
-        let token = party.issuer.key(algorithm).unwrap().token(&party.claims()).unwrap();
+        let token = party.token(algorithm);
         party.accepts(&token).await;
         let refusal = party.refuses(&token, "a replayed token").await;
         assert_eq!(refusal.description, "Token reuse detected");
@@ -148,33 +158,30 @@ async fn keycloak_refuses_a_token_outside_its_time_or_without_a_claim_that_bound
 #[tokio::test]
 async fn keycloak_refuses_a_key_that_the_issuer_does_not_publish() {
     let party = RelyingParty::shared().await;
-    let unknown = TestKey::generate(Algorithm::RS256).unwrap();
+    let token = party.token(Algorithm::RS256);
+    let unknown = SigningKey::generate(Algorithm::RS256).unwrap();
+    let forged = with_claims(&token, &json!({}), &unknown).unwrap();
+    party.does_not_know(&forged, "an unknown key").await;
+
+    let kid_of_another = json!({"alg": "RS256", "typ": "JWT", "kid": party.key().kid()});
+    let forged = with_header(&token, &kid_of_another, |message| Ok(unknown.sign(message)?)).unwrap();
     party
-        .does_not_know(&unknown.token(&party.claims()).unwrap(), "an unknown key")
+        .does_not_know(&forged, "an unknown key under a published ID")
         .await;
-    let kid_of_another = json!({"alg": "RS256", "typ": "JWT", "kid": party.key().id()});
+
+    let unknown_kid = json!({"alg": "RS256", "typ": "JWT", "kid": unknown.kid()});
+    let forged = with_header(&token, &unknown_kid, |message| Ok(party.key().sign(message)?)).unwrap();
     party
-        .does_not_know(
-            &unknown.token_with(&kid_of_another, &party.claims()).unwrap(),
-            "an unknown key under a published ID",
-        )
+        .does_not_know(&forged, "a published key under an unknown ID")
         .await;
-    let unknown_kid = json!({"alg": "RS256", "typ": "JWT", "kid": unknown.id()});
-    party
-        .does_not_know(
-            &party.key().token_with(&unknown_kid, &party.claims()).unwrap(),
-            "a published key under an unknown ID",
-        )
-        .await;
+    party.accepts(&token).await;
 }
 
 #[tokio::test]
 async fn keycloak_refuses_a_token_that_was_changed_after_it_was_signed() {
     let party = RelyingParty::shared().await;
     for algorithm in ALGORITHMS {
-        let key = party.issuer.key(algorithm).unwrap();
-        let token = key.token(&party.claims()).unwrap();
-        let other = key.token(&party.claims()).unwrap();
+        let (token, other) = (party.token(algorithm), party.token(algorithm));
         let (message, signature) = token.rsplit_once('.').unwrap();
         let (other_message, other_signature) = other.rsplit_once('.').unwrap();
         for tampered in [
@@ -196,8 +203,9 @@ async fn keycloak_refuses_a_subject_or_an_issuer_that_no_client_has() {
         json!({"iss": "http://127.0.0.1:1"}),
         json!({"iss": format!("{}/", party.issuer.url())}),
     ] {
-        let token = party.key().token(&changed(&party.claims(), &changes)).unwrap();
-        party.does_not_know(&token, &changes.to_string()).await;
+        party
+            .does_not_know(&party.token_with(&changes), &changes.to_string())
+            .await;
     }
 }
 
@@ -205,20 +213,22 @@ async fn keycloak_refuses_a_subject_or_an_issuer_that_no_client_has() {
 async fn keycloak_refuses_a_token_whose_header_names_another_algorithm_than_its_key_has() {
     let party = RelyingParty::shared().await;
     let (rsa, curve) = (party.key(), party.issuer.key(Algorithm::ES384).unwrap());
-    let unsigned = json!({"alg": "none", "kid": rsa.id()});
-    let token = compact(&unsigned, &party.claims(), |_| Ok(Vec::new())).unwrap();
-    party.does_not_know(&token, "alg none").await;
+    let token = party.token(Algorithm::RS256);
+    let unsigned = json!({"alg": "none", "kid": rsa.kid()});
+    let forged = with_header(&token, &unsigned, |_| Ok(Vec::new())).unwrap();
+    party.does_not_know(&forged, "alg none").await;
 
     // The public key is no secret, so it must not verify as one.
-    let symmetric = json!({"alg": "HS256", "kid": rsa.id()});
-    for secret in rsa.public_encodings() {
+    let symmetric = json!({"alg": "HS256", "kid": rsa.kid()});
+    for secret in public_encodings(rsa).unwrap() {
         let secret = hmac::Key::new(hmac::HMAC_SHA256, &secret);
         let sign = |message: &[u8]| Ok(hmac::sign(&secret, message).as_ref().to_vec());
-        let token = compact(&symmetric, &party.claims(), sign).unwrap();
-        party.does_not_know(&token, "HS256 with the public key").await;
+        let forged = with_header(&token, &symmetric, sign).unwrap();
+        party.does_not_know(&forged, "HS256 with the public key").await;
     }
 
-    let mixed = json!({"alg": "ES384", "kid": rsa.id()});
-    let token = curve.token_with(&mixed, &party.claims()).unwrap();
-    party.does_not_know(&token, "ES384 under the ID of an RSA key").await;
+    let mixed = json!({"alg": "ES384", "kid": rsa.kid()});
+    let forged = with_header(&token, &mixed, |message| Ok(curve.sign(message)?)).unwrap();
+    party.does_not_know(&forged, "ES384 under the ID of an RSA key").await;
+    party.accepts(&token).await;
 }

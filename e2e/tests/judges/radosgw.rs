@@ -1,23 +1,27 @@
 //! radosgw separates two tenants that have one role by the tags of their tokens, and refuses tags where the role does.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokenscope_core::Algorithm;
 use tokenscope_e2e::radosgw::{AccessKeys, Radosgw};
-use tokenscope_e2e::token_maker::{ALGORITHMS, Algorithm, TestKey, TokenMaker, changed, name_of};
+use tokenscope_e2e::token_maker::{KeySet, TokenMaker, with_claims, with_header};
+use tokenscope_issuer::claims::TAGS;
+use tokenscope_issuer::grant::TokenGrant;
+use tokenscope_issuer::keys::{SigningKey, algorithm_name};
 use tokio::sync::OnceCell;
 
-use crate::{SUBJECT, TAGS};
+use crate::{ALGORITHMS, SUBJECT, grant, tagged_grant};
 
 /// What radosgw takes tokens for.
 const AUDIENCE: &str = "sts.amazonaws.com";
 
 /// radosgw with a bucket of two tenants, and an issuer that it trusts. Of an issuer it takes the first key only, so there is
-/// one for each algorithm.
+/// one for each algorithm; and it reads a key from its certificate only, so the test adds those.
 struct Store {
     radosgw: Radosgw,
     issuers: Vec<(Algorithm, TokenMaker)>,
+    /// One of RS256 whose key set is ours as it is served.
+    as_served: TokenMaker,
 }
 
 /// The tenants. Each has one object, below its name, and the object's tag `team` is its name too.
@@ -33,6 +37,9 @@ const ROLE_WITHOUT_TAGS: &str = "without-tags";
 
 /// The same as the first, but it allows the tag `team` to be `a` only.
 const ROLE_OF_A: &str = "of-a";
+
+/// The same as the first for the issuer whose key set is served as it is.
+const ROLE_OF_KEY_SET: &str = "tenant-as-served";
 
 /// What a role allows to tokens with tags; the first alone, to tokens without.
 const ALL_ACTIONS: &[&str] = &["sts:AssumeRoleWithWebIdentity", "sts:TagSession"];
@@ -52,7 +59,7 @@ impl Store {
         let radosgw = Radosgw::start().await?;
         let mut issuers = Vec::new();
         for algorithm in ALGORITHMS {
-            let issuer = TokenMaker::start(&[algorithm])?;
+            let issuer = TokenMaker::start(&[algorithm], KeySet::WithCertificates)?;
             let host = radosgw.trust_issuer(issuer.url(), AUDIENCE)?;
             for (role, actions, tag) in [
                 (TENANT_ROLE, ALL_ACTIONS, None),
@@ -64,6 +71,13 @@ impl Store {
             }
             issuers.push((algorithm, issuer));
         }
+        let as_served = TokenMaker::start(&[Algorithm::RS256], KeySet::AsServed)?;
+        let host = radosgw.trust_issuer(as_served.url(), AUDIENCE)?;
+        radosgw.add_role(
+            ROLE_OF_KEY_SET,
+            &trust_policy(host, ALL_ACTIONS, None),
+            &tenants_policy(),
+        )?;
         let mut calls = vec![("s3", "create_bucket", json!({"Bucket": BUCKET}))];
         for tenant in TENANTS {
             let key = format!("{tenant}/orders");
@@ -74,18 +88,24 @@ impl Store {
             ));
         }
         radosgw.administer(&calls)?;
-        Ok(Self { radosgw, issuers })
+        Ok(Self {
+            radosgw,
+            issuers,
+            as_served,
+        })
     }
 
     fn issuer(&self, algorithm: Algorithm) -> &TokenMaker {
         &self.issuers.iter().find(|(of, _)| *of == algorithm).unwrap().1
     }
 
-    /// A token that is good but for these changes.
-    fn token(&self, algorithm: Algorithm, changes: &Value) -> String {
-        let issuer = self.issuer(algorithm);
-        let claims = changed(&issuer.claims(SUBJECT, AUDIENCE).unwrap(), changes);
-        issuer.key(algorithm).unwrap().token(&claims).unwrap()
+    fn key(&self, algorithm: Algorithm) -> &SigningKey {
+        self.issuer(algorithm).key(algorithm).unwrap()
+    }
+
+    /// A token of ours.
+    fn token(&self, grant: &TokenGrant) -> String {
+        self.issuer(grant.algorithm).token(grant).unwrap()
     }
 
     /// The keys of a session that is granted.
@@ -139,11 +159,17 @@ impl Store {
 }
 
 fn role_of(role: &str, algorithm: Algorithm) -> String {
-    format!("{role}-{}", name_of(algorithm))
+    format!("{role}-{}", algorithm_name(algorithm))
 }
 
-fn tags(team: &str) -> Value {
-    json!({ (TAGS): {"principal_tags": {"team": [team]}, "transitive_tag_keys": ["team"]} })
+/// What is granted without tags.
+fn untagged(algorithm: Algorithm) -> TokenGrant {
+    grant(AUDIENCE, algorithm)
+}
+
+/// What is granted with this value of the tag `team`.
+fn tagged(algorithm: Algorithm, team: &str) -> TokenGrant {
+    tagged_grant(AUDIENCE, algorithm, team)
 }
 
 /// Whom a role trusts: one subject of one issuer, and only with this value of the tag `team` if one is given.
@@ -179,9 +205,10 @@ async fn two_tenants_with_one_role_see_only_their_own_at_radosgw() {
     let store = Store::shared().await;
     for algorithm in ALGORITHMS {
         for (tenant, expected) in [("a", [true, true, false, false]), ("b", [false, false, true, true])] {
-            let token = store.token(algorithm, &tags(tenant));
+            let token = store.token(&tagged(algorithm, tenant));
             let keys = store.assume(TENANT_ROLE, algorithm, &token);
-            assert_eq!(store.sees(&keys), expected, "tenant {tenant}, {}", name_of(algorithm));
+            let name = algorithm_name(algorithm);
+            assert_eq!(store.sees(&keys), expected, "tenant {tenant}, {name}");
         }
     }
     println!("radosgw: {:?}", store.radosgw.memory().unwrap());
@@ -190,31 +217,50 @@ async fn two_tenants_with_one_role_see_only_their_own_at_radosgw() {
 #[tokio::test]
 async fn radosgw_gives_nothing_to_a_session_without_the_tag_or_with_a_tag_of_nobody() {
     let store = Store::shared().await;
-    for changes in [json!({}), tags("c"), tags("${aws:PrincipalTag/team}"), tags("*")] {
-        let token = store.token(Algorithm::RS256, &changes);
-        let keys = store.assume(TENANT_ROLE, Algorithm::RS256, &token);
-        assert_eq!(store.sees(&keys), [false; 4], "{changes}");
+    let algorithm = Algorithm::RS256;
+    let honest = store.token(&tagged(algorithm, "c"));
+    let mut tokens = vec![store.token(&untagged(algorithm)), honest.clone()];
+    for pattern in ["${aws:PrincipalTag/team}", "*"] {
+        // Our issuer signs no such value.
+        assert!(store.issuer(algorithm).token(&tagged(algorithm, pattern)).is_err());
+        let changes = json!({ (TAGS): {"principal_tags": {"team": [pattern]}} });
+        tokens.push(with_claims(&honest, &changes, store.key(algorithm)).unwrap());
     }
+    for token in tokens {
+        let keys = store.assume(TENANT_ROLE, algorithm, &token);
+        assert_eq!(store.sees(&keys), [false; 4], "{token}");
+    }
+}
+
+#[tokio::test]
+async fn radosgw_finds_no_key_in_our_key_set_without_the_certificates_that_this_test_adds() {
+    let store = Store::shared().await;
+    let token = store.as_served.token(&tagged(Algorithm::RS256, "a")).unwrap();
+    let refusal = store.radosgw.assume(ROLE_OF_KEY_SET, &token).unwrap().unwrap_err();
+    assert_eq!(refusal.status, 403, "{refusal:?}");
+    let log = store.radosgw.log_tail(500);
+    assert!(log.contains("x5c not present"), "{log}");
 }
 
 #[tokio::test]
 async fn radosgw_refuses_tags_for_a_role_that_does_not_allow_tag_session() {
     let store = Store::shared().await;
     for algorithm in [Algorithm::RS256, Algorithm::ES384] {
-        let tagged = store.token(algorithm, &tags("a"));
+        let tagged = store.token(&tagged(algorithm, "a"));
         store.refuses(ROLE_WITHOUT_TAGS, algorithm, &tagged, "a token with tags");
-        let untagged = store.token(algorithm, &json!({}));
-        store.assume(ROLE_WITHOUT_TAGS, algorithm, &untagged);
+        store.assume(ROLE_WITHOUT_TAGS, algorithm, &store.token(&untagged(algorithm)));
     }
 }
 
 #[tokio::test]
 async fn radosgw_refuses_a_tag_that_the_trust_policy_does_not_allow() {
     let store = Store::shared().await;
-    let token = |changes: &Value| store.token(Algorithm::RS256, changes);
-    store.assume(ROLE_OF_A, Algorithm::RS256, &token(&tags("a")));
-    store.refuses(ROLE_OF_A, Algorithm::RS256, &token(&tags("b")), "another tag");
-    store.refuses(ROLE_OF_A, Algorithm::RS256, &token(&json!({})), "no tag");
+    let algorithm = Algorithm::RS256;
+    store.assume(ROLE_OF_A, algorithm, &store.token(&tagged(algorithm, "a")));
+    let other = store.token(&tagged(algorithm, "b"));
+    store.refuses(ROLE_OF_A, algorithm, &other, "another tag");
+    let untagged = store.token(&untagged(algorithm));
+    store.refuses(ROLE_OF_A, algorithm, &untagged, "no tag");
 }
 
 #[tokio::test]
@@ -222,6 +268,8 @@ async fn radosgw_refuses_what_the_issuer_did_not_say_of_this_subject_now() {
     let store = Store::shared().await;
     let now = Timestamp::now().as_second();
     for algorithm in [Algorithm::RS256, Algorithm::ES384] {
+        let key = store.key(algorithm);
+        let token = store.token(&tagged(algorithm, "a"));
         for changes in [
             json!({"aud": "other"}),
             json!({"sub": "system:serviceaccount:shop:other"}),
@@ -229,28 +277,19 @@ async fn radosgw_refuses_what_the_issuer_did_not_say_of_this_subject_now() {
             json!({"iat": now - 600, "nbf": now - 600, "exp": now - 60}),
             json!({"nbf": now + 600}),
         ] {
-            let token = store.token(algorithm, &changed(&tags("a"), &changes));
-            store.refuses(TENANT_ROLE, algorithm, &token, &changes.to_string());
+            let changed = with_claims(&token, &changes, key).unwrap();
+            store.refuses(TENANT_ROLE, algorithm, &changed, &changes.to_string());
         }
-        let token = store.token(algorithm, &tags("a"));
-        let claims = store.token(algorithm, &tags("b"));
+        let other = store.token(&tagged(algorithm, "b"));
         let (head, signature) = (token.split('.').next().unwrap(), token.rsplit('.').next().unwrap());
-        let tampered = format!("{head}.{}.{signature}", claims.split('.').nth(1).unwrap());
+        let tampered = format!("{head}.{}.{signature}", other.split('.').nth(1).unwrap());
         store.refuses(TENANT_ROLE, algorithm, &tampered, "a changed tag");
 
-        let issuer = store.issuer(algorithm);
-        let claims = changed(&issuer.claims(SUBJECT, AUDIENCE).unwrap(), &tags("a"));
-        let header = json!({"alg": name_of(algorithm), "typ": "JWT", "kid": issuer.key(algorithm).unwrap().id()});
-        let forged = TestKey::generate(algorithm)
-            .unwrap()
-            .token_with(&header, &claims)
-            .unwrap();
+        let header = json!({"alg": algorithm_name(algorithm), "typ": "JWT", "kid": key.kid()});
+        let unknown = SigningKey::generate(algorithm).unwrap();
+        let forged = with_header(&token, &header, |message| Ok(unknown.sign(message)?)).unwrap();
         store.refuses(TENANT_ROLE, algorithm, &forged, "another key under the published ID");
-        let unsigned = format!(
-            "{}.{}.",
-            URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#),
-            token.split('.').nth(1).unwrap()
-        );
+        let unsigned = with_header(&token, &json!({"alg": "none"}), |_| Ok(Vec::new())).unwrap();
         store.refuses(TENANT_ROLE, algorithm, &unsigned, "alg none");
 
         store.assume(TENANT_ROLE, algorithm, &token);

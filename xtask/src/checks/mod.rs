@@ -14,6 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 use tokenscope_xtask::cluster::obstacle;
+use tokenscope_xtask::packaged::{self, Packaged};
 use tokenscope_xtask::progress::{self, say};
 use tokenscope_xtask::tools::{Tool, resolve};
 
@@ -93,7 +94,7 @@ fn take(step: Step, selection: &Selection, run: &Mutex<Run>) -> Result<()> {
     Ok(())
 }
 
-/// Finds or builds what system tests start, and what a cluster with a node runs where there can be one.
+/// Finds, builds or fetches what system tests start, and what a cluster with a node runs where there can be one.
 fn servers() -> Result<()> {
     let unwanted = std::env::var("TOKENSCOPE_CLUSTER_TESTS").is_ok_and(|value| value == "0");
     let of_clusters: &[Tool] = if unwanted || obstacle().is_some() {
@@ -108,6 +109,9 @@ fn servers() -> Result<()> {
         .chain(of_clusters.iter().copied());
     for tool in tools {
         resolve(tool)?;
+    }
+    for server in Packaged::ALL {
+        packaged::resolve(server)?;
     }
     Ok(())
 }

@@ -18,8 +18,8 @@ pub(crate) struct Selection {
 pub(super) enum Step {
     /// The formatting.
     Format,
-    /// Finds or builds the servers that nearly every system test needs, so that building them takes no processor from tests
-    /// that measure time.
+    /// Finds, builds or fetches the servers that system tests need, so that this takes no processor from tests that measure
+    /// time.
     Servers,
     /// The lints and the dependencies' licences and sources, for which everything is checked once more.
     Lints,

@@ -12,14 +12,15 @@ mod fetch;
 mod programs;
 mod server;
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::once::{beside, make_once};
 use crate::progress::Step;
-use crate::tools::cache;
+use crate::tools::{Origin, Resolved, cache};
 use programs::run;
 
 pub use programs::{Ceph, java};
@@ -29,25 +30,33 @@ pub use server::Packaged;
 ///
 /// Fails if the variable names a folder without the server, or if what fetching needs is missing.
 pub fn resolve(server: Packaged) -> Result<PathBuf> {
-    if let Some(folder) = std::env::var_os(server.variable()).filter(|folder| !folder.is_empty()) {
-        let folder = PathBuf::from(folder);
-        check(server, &folder).with_context(|| {
-            let (variable, name) = (server.variable(), server.name());
-            format!("{variable} names {}, which doesn't work as {name}", folder.display())
-        })?;
-        return Ok(folder);
-    }
-    let version = server.pinned_version()?;
-    let folder = cache()?.join(format!("{}-{version}", server.name()));
-    if folder.exists() {
-        return Ok(folder);
-    }
-    fs::create_dir_all(cache()?)?;
-    let _lock = lock(&beside(&folder, "lock"), server)?;
-    if folder.exists() {
-        return Ok(folder); // another process has fetched it meanwhile
-    }
-    let partial = beside(&folder, "partial");
+    locate(server).map(|resolved| resolved.path)
+}
+
+/// As [`resolve`], with the version and where it came from.
+pub fn locate(server: Packaged) -> Result<Resolved> {
+    let (name, version) = (server.name(), server.pinned_version()?);
+    let variable = server.variable();
+    let named = std::env::var_os(variable).filter(|folder| !folder.is_empty());
+    let (path, origin) = if let Some(folder) = named.map(PathBuf::from) {
+        check(server, &folder)
+            .with_context(|| format!("{variable} names {}, which doesn't work as {name}", folder.display()))?;
+        (folder, Origin::Variable(variable.to_owned()))
+    } else {
+        let folder = cache()?.join(format!("{name}-{version}"));
+        let made_now = make_once(&folder, &folder, name, || fetch(server, &version, &folder))?;
+        (folder, Origin::kept(made_now))
+    };
+    Ok(Resolved {
+        name,
+        version,
+        origin,
+        path,
+    })
+}
+
+fn fetch(server: Packaged, version: &str, folder: &Path) -> Result<()> {
+    let partial = beside(folder, "partial");
     if partial.exists() {
         fs::remove_dir_all(&partial)?;
     }
@@ -57,13 +66,13 @@ pub fn resolve(server: Packaged) -> Result<PathBuf> {
         Some(server.usual()),
     );
     match server {
-        Packaged::Keycloak => fetch::keycloak(&partial, &version, &step)?,
+        Packaged::Keycloak => fetch::keycloak(&partial, version, &step)?,
         Packaged::Ceph => fetch::ceph(&partial, &step)?,
     }
     check(server, &partial)?;
-    fs::rename(&partial, &folder)?;
+    fs::rename(&partial, folder)?;
     step.done("");
-    Ok(folder)
+    Ok(())
 }
 
 /// Whether the folder holds a server of the pinned version that can be started.
@@ -89,23 +98,4 @@ fn check(server: Packaged, folder: &Path) -> Result<()> {
     let is_pinned = version.split_whitespace().any(|word| word == pinned);
     ensure!(is_pinned, "it is {:?} and should be {pinned}", version.trim());
     Ok(())
-}
-
-/// Held while one process fetches; the kernel releases it however that process ends.
-fn lock(path: &Path, server: Packaged) -> Result<File> {
-    let file = File::create(path).with_context(|| format!("can't write {}", path.display()))?;
-    if file.try_lock().is_err() {
-        let step = Step::start(
-            &format!("waiting for another process that fetches {}", server.name()),
-            None,
-        );
-        file.lock().with_context(|| format!("can't lock {}", path.display()))?;
-        step.done("");
-    }
-    Ok(file)
-}
-
-/// The sibling that has this added to its name.
-fn beside(path: &Path, addition: &str) -> PathBuf {
-    PathBuf::from(format!("{}.{addition}", path.display()))
 }

@@ -17,6 +17,9 @@ pub enum Packaged {
 }
 
 impl Packaged {
+    /// Every one.
+    pub const ALL: [Self; 2] = [Self::Keycloak, Self::Ceph];
+
     /// Its usual name.
     pub fn name(self) -> &'static str {
         match self {
@@ -82,7 +85,7 @@ mod tests {
 
     #[test]
     fn every_packaged_server_has_one_pinned_version() {
-        for server in [Packaged::Keycloak, Packaged::Ceph] {
+        for server in Packaged::ALL {
             let version = server.pinned_version().unwrap();
             assert!(version.starts_with(|first: char| first.is_ascii_digit()), "{version}");
             for (name, other) in server.pins().unwrap() {

@@ -1,7 +1,7 @@
 //! Builds a tool of its pinned source, and keeps how long that took.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,22 +12,9 @@ use super::cache;
 use super::pin::Pin;
 use super::tool::Tool;
 use super::version::minor;
+use crate::once::beside;
 use crate::progress::{Step, say};
 use crate::root;
-
-/// Held while one process builds; the kernel releases it however that process ends.
-pub(super) fn lock(path: &Path, tool: Tool) -> Result<File> {
-    let file = File::create(path).with_context(|| format!("can't write {}", path.display()))?;
-    if file.try_lock().is_err() {
-        let step = Step::start(
-            &format!("waiting for another process that builds {}", tool.name()),
-            None,
-        );
-        file.lock().with_context(|| format!("can't lock {}", path.display()))?;
-        step.done("");
-    }
-    Ok(file)
-}
 
 pub(super) fn build_go(tool: Tool, folder: &Path, version: &str) -> Result<()> {
     let Pin {
@@ -221,9 +208,4 @@ fn run_build(tool: Tool, version: &str, command: &mut Command, missing: &str) ->
 fn read_durations(path: &Path) -> BTreeMap<String, u64> {
     let text = fs::read_to_string(path).unwrap_or_default();
     serde_json::from_str(&text).unwrap_or_default()
-}
-
-/// The sibling that has this added to its name.
-pub(super) fn beside(path: &Path, addition: &str) -> PathBuf {
-    PathBuf::from(format!("{}.{addition}", path.display()))
 }

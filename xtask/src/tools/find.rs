@@ -18,7 +18,7 @@ pub(super) fn from_environment(tool: Tool) -> Result<Option<Resolved>> {
             )
         })?;
         Ok(Some(Resolved {
-            tool,
+            name: tool.name(),
             version,
             origin: Origin::Variable(variable),
             path,
@@ -63,7 +63,7 @@ pub(super) fn from_path(tool: Tool) -> Result<Option<Resolved>> {
             && tool.accepts(&version, &pinned)
         {
             return Ok(Some(Resolved {
-                tool,
+                name: tool.name(),
                 version,
                 origin: Origin::Path,
                 path,

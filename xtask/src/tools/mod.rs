@@ -13,39 +13,46 @@ mod version;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 
-use self::build::{beside, build_go, build_python, lock};
+use self::build::{build_go, build_python};
 use self::find::{from_environment, from_path};
 pub use self::tool::Tool;
+use crate::once::make_once;
 
-/// Where a tool was found.
+/// Where a tool or a packaged server was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// The environment variable of this name.
     Variable(String),
     /// A folder of PATH.
     Path,
-    /// Built before from the pinned source.
+    /// Made before, of the pinned source or package.
     Cache,
-    /// Built just now from the pinned source.
-    Built,
+    /// Made just now.
+    Made,
 }
 
-/// A tool that can be run.
+impl Origin {
+    /// That of what is kept in the cache.
+    pub(crate) fn kept(made_now: bool) -> Self {
+        if made_now { Self::Made } else { Self::Cache }
+    }
+}
+
+/// A tool or a packaged server that can be run.
 #[derive(Clone, Debug)]
 pub struct Resolved {
-    /// Which one.
-    pub tool: Tool,
+    /// Its usual name.
+    pub name: &'static str,
     /// What it says of itself, without a leading `v`.
     pub version: String,
     /// Where it was found.
     pub origin: Origin,
-    /// The program.
+    /// The program, or the folder of a packaged server.
     pub path: PathBuf,
 }
 
@@ -78,28 +85,19 @@ fn search(tool: Tool) -> Result<Resolved> {
     let version = tool.pinned_version()?;
     let folder = cache()?.join(format!("{}-{version}", tool.pin().folder_name));
     let path = folder.join(tool.pin().program);
-    let resolved = |origin| Resolved {
-        tool,
-        version: version.clone(),
-        origin,
-        path: path.clone(),
-    };
-    if path.exists() {
-        return Ok(resolved(Origin::Cache));
-    }
-    fs::create_dir_all(cache()?)?;
-    let _lock = lock(&beside(&folder, "lock"), tool)?;
-    if path.exists() {
-        return Ok(resolved(Origin::Cache)); // the other process has built it meanwhile
-    }
-    match tool {
-        Tool::Boto3 => build_python(&folder, &version)?,
-        _ => build_go(tool, &folder, &version)?,
-    }
-    Ok(resolved(Origin::Built))
+    let made_now = make_once(&path, &folder, tool.name(), || match tool {
+        Tool::Boto3 => build_python(&folder, &version),
+        _ => build_go(tool, &folder, &version),
+    })?;
+    Ok(Resolved {
+        name: tool.name(),
+        version,
+        origin: Origin::kept(made_now),
+        path,
+    })
 }
 
-/// The folder that built tools are kept in; it need not exist yet.
+/// The folder that tools and packaged servers are kept in; it need not exist yet.
 pub fn cache() -> Result<PathBuf> {
     let caches = match std::env::var_os("XDG_CACHE_HOME") {
         Some(folder) if Path::new(&folder).is_absolute() => PathBuf::from(folder),
@@ -113,8 +111,8 @@ impl fmt::Display for Origin {
         match self {
             Self::Variable(name) => write!(formatter, "${name}"),
             Self::Path => formatter.write_str("PATH"),
-            Self::Cache => formatter.write_str("built before"),
-            Self::Built => formatter.write_str("built now"),
+            Self::Cache => formatter.write_str("made before"),
+            Self::Made => formatter.write_str("made now"),
         }
     }
 }
