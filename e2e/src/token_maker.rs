@@ -107,7 +107,7 @@ impl TokenMaker {
             issued_at: Timestamp::now().as_second(),
             lifetime: grant.lifetime.into(),
         };
-        let payload = payload(grant, issuance)?;
+        let payload = payload(grant, issuance);
         Ok(self.key(grant.algorithm)?.token(&payload)?)
     }
 }

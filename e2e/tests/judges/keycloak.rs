@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokenscope_core::Algorithm;
 use tokenscope_e2e::keycloak::{Keycloak, Rejection};
 use tokenscope_e2e::token_maker::{KeySet, TokenMaker, claims_of, public_encodings, with_claims, with_header};
-use tokenscope_issuer::claims::{CONTEXT_PREFIX, SOURCE_IDENTITY, TAGS};
+use tokenscope_issuer::claims::{SOURCE_IDENTITY, TAGS};
 use tokenscope_issuer::keys::SigningKey;
 use tokio::sync::OnceCell;
 
@@ -102,7 +102,7 @@ async fn keycloak_accepts_our_tokens_with_tags_source_identity_and_context_claim
         let grant = tagged_grant(&party.keycloak.audience(), algorithm, "a");
         let token = party.issuer.token(&grant).unwrap();
         let claims = claims_of(&token).unwrap();
-        for name in [TAGS, SOURCE_IDENTITY, &format!("{CONTEXT_PREFIX}namespace")] {
+        for name in [TAGS, SOURCE_IDENTITY, "tokenscope_namespace"] {
             assert!(claims.get(name).is_some(), "{name} is missing: {claims}");
         }
         party.accepts(&token).await;

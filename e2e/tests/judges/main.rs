@@ -6,7 +6,7 @@
 mod keycloak;
 mod radosgw;
 
-use tokenscope_core::{Algorithm, PolicyName};
+use tokenscope_core::{Algorithm, FilledClaims, PolicyName};
 use tokenscope_issuer::grant::{GrantingPolicy, TokenGrant};
 
 /// The subject of every honest token.
@@ -22,10 +22,7 @@ fn grant(audience: &str, algorithm: Algorithm) -> TokenGrant {
         subject: SUBJECT.into(),
         lifetime: 3600,
         algorithm,
-        tags: Vec::new(),
-        transitive_tag_keys: Vec::new(),
-        source_identity: None,
-        context: Vec::new(),
+        claims: FilledClaims::default(),
         policy: GrantingPolicy {
             name: PolicyName::namespaced("shop", "orders"),
             uid: "c0ffee00-2c9f-4f57-8d1c-63c4c2f8f8d1".into(),
@@ -36,10 +33,12 @@ fn grant(audience: &str, algorithm: Algorithm) -> TokenGrant {
 /// What a policy grants with all that a token of ours can state, and this value of the tag `team`.
 fn tagged_grant(audience: &str, algorithm: Algorithm, team: &str) -> TokenGrant {
     TokenGrant {
-        tags: vec![("team".into(), team.into())],
-        transitive_tag_keys: vec!["team".into()],
-        source_identity: Some("shop.orders".into()),
-        context: vec![("namespace".into(), "shop".into())],
+        claims: FilledClaims {
+            principal_tags: [("team".into(), team.into())].into(),
+            transitive_tag_keys: vec!["team".into()],
+            source_identity: Some("shop.orders".into()),
+            context: [("tokenscope_namespace".into(), "shop".into())].into(),
+        },
         ..grant(audience, algorithm)
     }
 }
