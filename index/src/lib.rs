@@ -1,4 +1,4 @@
-//! What webhook and operator know of the cluster: watches, lists, and a bounded index of what they bring.
+//! What webhook, operator and issuer know of the cluster: watches, lists, and a bounded index of what they bring.
 //!
 //! Each process watches the same kinds and keeps of each object what decisions read:
 //!
@@ -10,7 +10,7 @@
 //! - [`CsiDrivers`] are the drivers that the kubelet gives tokens for.
 //! - [`PodContext`] is the one place that makes a [`tokenscope_core::Request`].
 //!
-//! [`EventReason`] lists the reasons of all Events. [`settings`] and [`audiences`] hold the flags and the check at start that both processes share.
+//! [`EventReason`] lists the reasons of all Events. [`settings`] and [`audiences`] hold the flags and the check at start that the processes share.
 
 pub mod audiences;
 mod context;

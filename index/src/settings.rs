@@ -1,4 +1,4 @@
-//! The flags of what the installation decides for all pods, which webhook and operator must agree on. Each is also an
+//! The flags of what the installation decides for all pods, which webhook, operator and issuer must agree on. Each is also an
 //! environment variable: `--lock-mode` is `TOKENSCOPE_LOCK_MODE`.
 
 use clap::ArgAction::Set;

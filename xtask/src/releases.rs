@@ -18,7 +18,7 @@ const PROGRAMS: [&str; 2] = ["tokenscope-webhook", "tokenscope-operator"];
 /// A state of the project from which an upgrade to the present one is promised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Release {
-    /// How people call it.
+    /// Its name in messages.
     pub name: &'static str,
     /// The commit, whole.
     pub commit: &'static str,
@@ -30,9 +30,9 @@ pub const VERSION_0_1_0: Release = Release {
     commit: "b6cab92e059bd79221ae9d58e0e98a1729e8584c",
 };
 
-/// The last state of the main branch before the present one.
-pub const LAST: Release = Release {
-    name: "the last one",
+/// A later state of the main branch: the mark is a label, and records hold the labels of admission.
+pub const MARK_IS_A_LABEL: Release = Release {
+    name: "77376bc",
     commit: "77376bc2a524c9bc3297bf3808eae60f48534440",
 };
 
@@ -48,7 +48,7 @@ pub struct Built {
 impl Release {
     /// Builds it, once. Blocks for one to three minutes; libraries that the present state uses as well are not compiled again.
     ///
-    /// `None`, with a word on standard error, where this copy of the project has not the history that the commit is in.
+    /// `None`, after a message on standard error, where this copy of the project lacks the commit.
     pub fn build(self) -> Result<Option<Built>> {
         let short = self.commit.get(..12).context("a commit has 40 digits")?;
         let folder = tools::cache()?.join(format!("tokenscope-{short}"));

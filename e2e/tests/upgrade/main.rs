@@ -22,7 +22,7 @@ use tokenscope_e2e::helm::NAMESPACE;
 use tokenscope_e2e::install::{Installed, Options, install};
 use tokenscope_e2e::process::free_port;
 use tokenscope_e2e::{eventually, get_json};
-use tokenscope_xtask::releases::{Built, LAST, Release, VERSION_0_1_0};
+use tokenscope_xtask::releases::{Built, MARK_IS_A_LABEL, Release, VERSION_0_1_0};
 
 /// How long both versions serve side by side.
 const SIDE_BY_SIDE: Duration = Duration::from_secs(3);
@@ -249,6 +249,6 @@ async fn an_upgrade_from_version_0_1_0_refuses_nothing_and_no_pod_gets_past_on_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upgrade_from_the_last_state_and_back_refuses_and_loses_nothing() {
-    to_the_present_and_back(LAST).await;
+async fn an_upgrade_from_a_state_with_the_same_mark_and_back_refuses_and_loses_nothing() {
+    to_the_present_and_back(MARK_IS_A_LABEL).await;
 }
