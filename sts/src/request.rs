@@ -97,7 +97,7 @@ impl AssumeRequest {
             problems: Vec::new(),
         };
         let role_arn = check.required(
-            "AssumableRole",
+            "RoleArn",
             "roleArn",
             &ParameterBounds::text(20, 2048, ARN_PATTERN, is_arn_character),
         );

@@ -232,7 +232,7 @@ fn request(host: &str, headers: &str, body: &str) -> String {
 
 fn assume_form(role: &str, token: &str, more: &str) -> String {
     format!(
-        "Action=AssumeRoleWithWebIdentity&Version=2011-06-15&AssumableRole={}&RoleSessionName=pod-1&WebIdentityToken={token}{more}",
+        "Action=AssumeRoleWithWebIdentity&Version=2011-06-15&RoleArn={}&RoleSessionName=pod-1&WebIdentityToken={token}{more}",
         role.replace(':', "%3A").replace('/', "%2F")
     )
 }

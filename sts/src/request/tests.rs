@@ -8,7 +8,7 @@ const ROLE: &str = "arn:aws:iam::111122223333:role/orders";
 fn assume(changes: &[(&str, &str)]) -> Result<AssumeRequest, AwsError> {
     let mut values = BTreeMap::from(
         [
-            ("AssumableRole", ROLE),
+            ("RoleArn", ROLE),
             ("RoleSessionName", "pod-1"),
             ("WebIdentityToken", "a.b.c"),
         ]
@@ -74,14 +74,14 @@ fn every_parameter_outside_its_bounds_is_refused_in_the_words_of_aws() {
     let long_name = "n".repeat(65);
     let long_policy = format!("{{\"x\":\"{}\"}}", "y".repeat(2048));
     let cases = [
-        ("AssumableRole", "", constraint("Value null", "roleArn", "not be null")),
+        ("RoleArn", "", constraint("Value null", "roleArn", "not be null")),
         (
-            "AssumableRole",
+            "RoleArn",
             "short",
             constraint("Value 'short'", "roleArn", "have length greater than or equal to 20"),
         ),
         (
-            "AssumableRole",
+            "RoleArn",
             "arn:aws:s3:::a-bucket-name",
             "Request ARN is invalid".to_owned(),
         ),
