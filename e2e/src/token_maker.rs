@@ -18,7 +18,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use tokenscope_core::Algorithm;
 use tokenscope_issuer::claims::{Issuance, payload};
-use tokenscope_issuer::discovery::IssuerUrl;
+use tokenscope_issuer::issuer_url::IssuerUrl;
 use tokenscope_issuer::grant::TokenGrant;
 use tokenscope_issuer::keys::{SigningKey, algorithm_name};
 use tokenscope_issuer::rotation::KeyRing;

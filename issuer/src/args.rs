@@ -8,7 +8,7 @@ use tokenscope_core::{Algorithm, ClusterName, Settings};
 use tokenscope_index::settings::SettingsArgs;
 use tokenscope_platform::args::{CommonArgs, seconds};
 
-use crate::discovery::IssuerUrl;
+use crate::issuer_url::IssuerUrl;
 use crate::keys::algorithm_of;
 use crate::rotation::{InvalidRotation, KeyRotationSettings};
 

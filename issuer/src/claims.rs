@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde::ser::{SerializeMap as _, Serializer};
 
-use crate::discovery::IssuerUrl;
+use crate::issuer_url::IssuerUrl;
 use crate::grant::TokenGrant;
 
 /// The claim of session tags.

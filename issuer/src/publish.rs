@@ -6,7 +6,8 @@
 use std::io::{self, Write as _};
 use std::path::Path;
 
-use crate::discovery::{self, DISCOVERY_PATH, KEYS_PATH};
+use crate::discovery;
+use crate::issuer_url::{DISCOVERY_PATH, KEYS_PATH};
 use crate::keys::{self, InvalidJwks, PublicJwk};
 
 /// Why nothing was published.

@@ -9,7 +9,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokenscope_core::Algorithm;
 
-use crate::discovery::{self, IssuerUrl};
+use crate::discovery;
+use crate::issuer_url::IssuerUrl;
 use crate::keys::{self, SigningKey};
 use crate::rotation::KeyRing;
 
