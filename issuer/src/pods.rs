@@ -11,12 +11,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Resource;
 use kube::core::ObjectMeta;
 use serde::Deserialize;
+use tokenscope_core::annotations::{self, Mark};
 use tokenscope_core::bounds::Beyond;
-use tokenscope_core::{ContainerFacts, GrantRecord, OwnRole, Pairs, PodFacts, annotations, pod};
+use tokenscope_core::{ContainerFacts, GrantRecord, OwnRole, Pairs, PodFacts, pod};
 use tokenscope_index::DEFAULT_SERVICE_ACCOUNT;
-
-/// The value of the mark on a pod that was granted something.
-const GRANTED: &str = "granted";
 
 /// A pod as admission recorded it.
 #[derive(Clone, Debug)]
@@ -76,7 +74,7 @@ impl AdmittedPod {
 
     fn of(whole: &pod::Pod<Box<str>>, uid: Box<str>, finished: bool, ends: Option<Timestamp>) -> Option<Self> {
         let mark = whole.metadata.labels.pairs().value(annotations::REVIEWED);
-        if mark != Some(GRANTED) || whole.annotation(annotations::MIRROR).is_some() {
+        if mark.and_then(Mark::read) != Some(Mark::Granted) || whole.annotation(annotations::MIRROR).is_some() {
             return None;
         }
         let record = whole.grant_record()?;

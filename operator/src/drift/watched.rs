@@ -1,7 +1,7 @@
 //! From a pod's JSON to what is kept of it.
 
 use super::{
-    pod::{KeptPod, Mark, Record, RecordedDecision},
+    pod::{KeptPod, Record, RecordedDecision},
     volumes::KeptVolume,
 };
 use jiff::Timestamp;
@@ -9,7 +9,11 @@ use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::Tim
 use kube::{Resource, core::ObjectMeta};
 use serde::Deserialize;
 use std::borrow::Cow;
-use tokenscope_core::{ContainerFacts, Fingerprint, GrantRecord, Pairs, PolicyName, annotations, pod};
+use tokenscope_core::{
+    ContainerFacts, Fingerprint, GrantRecord, Pairs, PolicyName,
+    annotations::{self, Mark},
+    pod,
+};
 use tokenscope_index::DEFAULT_SERVICE_ACCOUNT;
 
 /// A pod as a watch delivers it.
