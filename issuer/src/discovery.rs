@@ -3,9 +3,21 @@
 use serde::Serialize;
 
 use crate::claims;
+use crate::issuer_url::KEYS_PATH;
+use crate::keys::{self, PublicJwk};
+
+/// The discovery document and the key set of an issuer with these keys, as JSON texts.
+pub fn documents(issuer: &str, keys: &[&PublicJwk]) -> (String, String) {
+    let mut algorithms: Vec<_> = keys.iter().map(|key| key.algorithm()).collect();
+    algorithms.sort_unstable();
+    algorithms.dedup();
+    let jwks_uri = format!("{issuer}{KEYS_PATH}");
+    let discovery = document(issuer, &jwks_uri, &algorithms);
+    (discovery, keys::document(keys.iter().copied()))
+}
 
 /// The discovery document for an issuer whose keys are of these algorithms, as JSON text.
-pub fn document(issuer: &str, jwks_uri: &str, algorithms: &[&str]) -> String {
+fn document(issuer: &str, jwks_uri: &str, algorithms: &[&str]) -> String {
     let document = DiscoveryDocument {
         issuer,
         jwks_uri,
