@@ -7,6 +7,7 @@
 //!   what happens to objects that do not fit.
 //! - [`Shares`] count what each namespace takes of memory, so that a namespace that is too large harms only itself.
 //! - [`NamespaceLabels`], [`KeptAnnotations`] and [`PolicyIndex`] are what is kept of namespaces, service accounts and policies.
+//! - [`PodObject`] is a pod of which a process keeps what it needs.
 //! - [`CsiDrivers`] are the drivers that the kubelet gives tokens for.
 //! - [`PodContext`] is the one place that makes a [`tokenscope_core::Request`].
 //!
@@ -18,6 +19,7 @@ mod csi_drivers;
 mod event_reason;
 mod follow;
 mod kept;
+mod pod_object;
 mod policies;
 mod relist;
 pub mod settings;
@@ -31,6 +33,7 @@ pub use csi_drivers::{CsiDrivers, DriverTokens};
 pub use event_reason::EventReason;
 pub use follow::follow;
 pub use kept::{KeptAnnotations, LabelPairs, MOST_LABELS, NamespaceLabels};
+pub use pod_object::{FromPodJson, PodObject, pod_identity};
 pub use policies::{Policies, PolicyIndex, PolicyUpdate, estimate};
 pub use share::{Exceeded, Share, ShareExceeded};
 pub use shares::{Room, Shares};
