@@ -93,6 +93,35 @@ pub fn decides(key: &str) -> bool {
     is_relevant(key) && key != GRANT && key != REVIEWED
 }
 
+/// What the webhook made of a pod: the values of [`REVIEWED`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// It gave it credentials.
+    Granted,
+    /// It refused it them, and let it run.
+    Refused,
+    /// It had nothing to give.
+    Untouched,
+}
+
+impl Mark {
+    /// The mark with this value.
+    pub fn read(value: &str) -> Option<Self> {
+        [Self::Granted, Self::Refused, Self::Untouched]
+            .into_iter()
+            .find(|mark| mark.as_str() == value)
+    }
+
+    /// The value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Granted => "granted",
+            Self::Refused => "refused",
+            Self::Untouched => "untouched",
+        }
+    }
+}
+
 /// What a workload asks for by annotation.
 #[derive(Debug, Default)]
 pub(crate) struct AnnotationRequest<'a> {

@@ -18,11 +18,6 @@ impl Glob {
         glob_matches(&self.0, text)
     }
 
-    /// Whether it has no `*`.
-    pub fn is_exact(&self) -> bool {
-        !self.0.contains('*')
-    }
-
     /// The text as it was written.
     pub fn as_str(&self) -> &str {
         &self.0

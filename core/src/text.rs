@@ -8,6 +8,12 @@ pub fn up_to(text: &str, most: usize) -> &str {
     &text[..end.unwrap_or_default()]
 }
 
+/// The text; or, of one that has more than `most` bytes, its shortest start that still has.
+pub fn beyond(text: &str, most: usize) -> &str {
+    let end = (most + 1..text.len()).find(|&at| text.is_char_boundary(at));
+    &text[..end.unwrap_or(text.len())]
+}
+
 /// What ends a list of which `more` items are left out.
 pub fn and_more(more: usize) -> String {
     format!("and {more} more")
@@ -40,5 +46,13 @@ mod tests {
         assert_eq!(up_to("aä", 2), "a");
         assert_eq!(up_to("ä", 1), "");
         assert_eq!(up_to("ab", 9), "ab");
+    }
+
+    #[test]
+    fn what_is_kept_of_a_text_that_is_too_long_still_is() {
+        assert_eq!(beyond("aä", 3), "aä");
+        assert_eq!(beyond("abä", 2), "abä");
+        assert_eq!(beyond("abc", 1), "ab");
+        assert_eq!(beyond("ab", 9), "ab");
     }
 }

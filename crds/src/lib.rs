@@ -15,5 +15,7 @@ pub mod read;
 mod reference;
 mod shape;
 pub mod v1alpha1;
+mod yaml;
 
-pub use definitions::{CannotWriteYaml, FOLDER, definitions, files};
+pub use definitions::{FOLDER, definitions, files};
+pub use yaml::CannotWriteYaml;

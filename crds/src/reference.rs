@@ -1,7 +1,7 @@
 //! The reference of the API as a document, from the same schema that the API server gets.
 
 use crate::conditions::Reason;
-use crate::definitions::{CannotWriteYaml, values};
+use crate::yaml::{CannotWriteYaml, values};
 use serde_json::Value;
 use std::fmt::Write as _;
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use kube::core::ObjectMeta;
 use tokenscope_core::pod::Text;
+use tokenscope_core::text::beyond;
 use tokenscope_core::{Pairs, annotations};
 
 use crate::share::Share;
@@ -103,8 +104,7 @@ impl KeptAnnotations {
 /// A value; or, of one that is longer than [`annotations::most_bytes`], its start, which still is.
 fn bounded<'a>(key: &str, value: &'a str) -> &'a str {
     let most = annotations::most_bytes(key).unwrap_or_default();
-    let end = (most + 1..value.len()).find(|&at| value.is_char_boundary(at));
-    &value[..end.unwrap_or(value.len())]
+    beyond(value, most)
 }
 
 #[cfg(test)]

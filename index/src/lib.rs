@@ -2,11 +2,12 @@
 //!
 //! Each process watches the same kinds and keeps of each object what decisions read:
 //!
-//! - [`watch`] follows one kind for ever, and lists it anew where that was asked for.
+//! - [`watch`] follows one kind for ever, and lists it anew where that was asked for; [`follow()`] is the task around it.
 //! - [`Store`] keeps the objects of one kind by namespace and name. It alone states that what a new list lacks is gone, and
 //!   what happens to objects that do not fit.
 //! - [`Shares`] count what each namespace takes of memory, so that a namespace that is too large harms only itself.
 //! - [`NamespaceLabels`], [`KeptAnnotations`] and [`PolicyIndex`] are what is kept of namespaces, service accounts and policies.
+//! - [`PodObject`] is a pod of which a process keeps what it needs.
 //! - [`CsiDrivers`] are the drivers that the kubelet gives tokens for.
 //! - [`PodContext`] is the one place that makes a [`tokenscope_core::Request`].
 //!
@@ -16,7 +17,9 @@ pub mod audiences;
 mod context;
 mod csi_drivers;
 mod event_reason;
+mod follow;
 mod kept;
+mod pod_object;
 mod policies;
 mod relist;
 pub mod settings;
@@ -28,7 +31,9 @@ pub mod watch;
 pub use context::{DEFAULT_SERVICE_ACCOUNT, PodContext, service_account};
 pub use csi_drivers::{CsiDrivers, DriverTokens};
 pub use event_reason::EventReason;
+pub use follow::follow;
 pub use kept::{KeptAnnotations, LabelPairs, MOST_LABELS, NamespaceLabels};
+pub use pod_object::{FromPodJson, PodObject, pod_identity};
 pub use policies::{Policies, PolicyIndex, PolicyUpdate, estimate};
 pub use share::{Exceeded, Share, ShareExceeded};
 pub use shares::{Room, Shares};

@@ -8,7 +8,7 @@ use tokenscope_core::{Algorithm, ClusterName, Settings};
 use tokenscope_index::settings::SettingsArgs;
 use tokenscope_platform::args::{CommonArgs, seconds};
 
-use crate::discovery::IssuerUrl;
+use crate::issuer_url::IssuerUrl;
 use crate::keys::algorithm_of;
 use crate::rotation::{InvalidRotation, KeyRotationSettings};
 
@@ -75,9 +75,9 @@ impl UrlArgs {
 )]
 pub struct PortNotAllowed(IssuerUrl);
 
-/// Where the keys are.
+/// The Secret of the keys.
 #[derive(Clone, Debug, clap::Args)]
-pub struct KeysArgs {
+pub struct KeysSecretArgs {
     /// The Secret in --namespace with the issuer's keys
     #[arg(
         long,
@@ -86,6 +86,14 @@ pub struct KeysArgs {
         default_value = "tokenscope-issuer-keys"
     )]
     pub keys_secret: String,
+}
+
+/// Where the keys are.
+#[derive(Clone, Debug, clap::Args)]
+pub struct KeysArgs {
+    /// The Secret of the keys.
+    #[command(flatten)]
+    pub secret: KeysSecretArgs,
 
     /// A file with the keys in place of the Secret: its entry keyring.json, or private keys in PEM (PKCS #8)
     #[arg(long, env = "TOKENSCOPE_KEYS_FILE", value_name = "PATH")]
@@ -279,14 +287,9 @@ pub struct RotateArgs {
     #[command(flatten)]
     pub common: CommonArgs,
 
-    /// The Secret in --namespace with the issuer's keys
-    #[arg(
-        long,
-        env = "TOKENSCOPE_KEYS_SECRET",
-        value_name = "NAME",
-        default_value = "tokenscope-issuer-keys"
-    )]
-    pub keys_secret: String,
+    /// The Secret of the keys.
+    #[command(flatten)]
+    pub secret: KeysSecretArgs,
 
     /// The key's algorithm: RS256, ES256 or ES384
     #[arg(long, value_name = "NAME", default_value = "RS256", value_parser = algorithm)]
@@ -300,14 +303,9 @@ pub struct RevokeArgs {
     #[command(flatten)]
     pub common: CommonArgs,
 
-    /// The Secret in --namespace with the issuer's keys
-    #[arg(
-        long,
-        env = "TOKENSCOPE_KEYS_SECRET",
-        value_name = "NAME",
-        default_value = "tokenscope-issuer-keys"
-    )]
-    pub keys_secret: String,
+    /// The Secret of the keys.
+    #[command(flatten)]
+    pub secret: KeysSecretArgs,
 
     /// The key's identifier, as the key set has it
     #[arg(value_name = "KID")]

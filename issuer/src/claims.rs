@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde::ser::{SerializeMap as _, Serializer};
 
-use crate::discovery::IssuerUrl;
 use crate::grant::TokenGrant;
+use crate::issuer_url::IssuerUrl;
 
 /// The claim of session tags.
 pub const TAGS: &str = "https://aws.amazon.com/tags";

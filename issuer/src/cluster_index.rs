@@ -10,10 +10,11 @@ use kube::Resource;
 use kube::core::{DynamicObject, PartialObjectMeta};
 use kube::runtime::watcher::Event;
 use tokenscope_index::{
-    KeptAnnotations, MOST_LABELS, NamespaceLabels, Policies, PolicyIndex, Room, Share, ShareExceeded, Shares, Store,
+    KeptAnnotations, MOST_LABELS, NamespaceLabels, PodObject, Policies, PolicyIndex, Room, Share, ShareExceeded,
+    Shares, Store,
 };
 
-use crate::pods::{AdmittedPod, PodObject};
+use crate::pods::{AdmittedPod, WatchedPod};
 
 /// The pods with a record, of one namespace: 10,000 with two kilobytes each.
 const PODS: Share = Share {
@@ -106,9 +107,9 @@ impl ClusterIndex {
     }
 
     /// Takes in what a watch tells of pods. Whether a new list is wanted, for what was left out.
-    pub fn apply_pod(&self, event: Event<PodObject>) -> bool {
+    pub fn apply_pod(&self, event: Event<PodObject<WatchedPod>>) -> bool {
         apply(&self.pods, event, |object| {
-            let pod = object.admitted.as_ref()?;
+            let pod = object.kept.admitted.as_ref()?;
             Some((Arc::new(pod.clone()), pod.bytes()))
         })
     }

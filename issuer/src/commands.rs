@@ -46,7 +46,7 @@ pub async fn publish(arguments: PublishArgs) -> anyhow::Result<()> {
 /// Publishes a further key now.
 pub async fn rotate(arguments: RotateArgs) -> anyhow::Result<()> {
     let algorithm = arguments.algorithm;
-    let secret = secret(&arguments.common, &arguments.keys_secret).await?;
+    let secret = secret(&arguments.common, &arguments.secret.keys_secret).await?;
     if let Some(waiting) = secret_keys(&secret).await?.published(algorithm) {
         bail!("key {} is published already and waits until it signs", waiting.kid());
     }
@@ -65,7 +65,7 @@ pub async fn rotate(arguments: RotateArgs) -> anyhow::Result<()> {
 
 /// Removes a key at once.
 pub async fn revoke(arguments: RevokeArgs) -> anyhow::Result<()> {
-    let secret = secret(&arguments.common, &arguments.keys_secret).await?;
+    let secret = secret(&arguments.common, &arguments.secret.keys_secret).await?;
     let now = Timestamp::now();
     let kid = arguments.kid.as_str();
     secret
@@ -141,6 +141,6 @@ async fn secret_keys(secret: &SecretKeys) -> anyhow::Result<crate::rotation::Key
 async fn key_source(common: &CommonArgs, keys: &KeysArgs) -> anyhow::Result<KeySource> {
     Ok(match &keys.keys_file {
         Some(path) => KeySource::File(path.clone()),
-        None => KeySource::Secret(Box::new(secret(common, &keys.keys_secret).await?)),
+        None => KeySource::Secret(Box::new(secret(common, &keys.secret.keys_secret).await?)),
     })
 }

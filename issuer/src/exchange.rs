@@ -15,7 +15,7 @@ use crate::claims::{self, InvalidLifetime, Issuance, MOST_TOKEN_BYTES};
 use crate::cluster_index::ClusterIndex;
 use crate::cluster_keys::KnownCluster;
 use crate::decision::{ExchangeContext, NotGranted, token_grant};
-use crate::discovery::IssuerUrl;
+use crate::issuer_url::IssuerUrl;
 use crate::keys::{KeyError, algorithm_name};
 use crate::oauth::{OAuthError, OAuthErrorCode};
 use crate::signers::CurrentSigners;

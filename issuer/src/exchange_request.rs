@@ -4,12 +4,10 @@ use std::borrow::Cow;
 
 use tokenscope_core::Audience;
 
-use crate::oauth::{OAuthError, OAuthErrorCode};
+use crate::oauth::{OAuthError, OAuthErrorCode, TOKEN_TYPE};
 
 /// The grant type of RFC 8693.
 pub const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
-/// The type of the subject token and of the issued one (RFC 8693 §3).
-pub const TOKEN_TYPE: &str = "urn:ietf:params:oauth:token-type:jwt";
 /// The longest body that is read: a subject token, an audience, and the names around them.
 pub const MOST_BODY_BYTES: usize = 16 << 10;
 /// The most parameters: unknown ones are ignored, as RFC 6749 §3.2 demands, but not in any number.

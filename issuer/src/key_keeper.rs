@@ -11,7 +11,7 @@ use tokenscope_platform::telemetry::chain;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::discovery::IssuerUrl;
+use crate::issuer_url::IssuerUrl;
 use crate::key_source::{KeySource, KeySourceError, SecretKeys, StoredKeys};
 use crate::keys::{KeyError, SigningKey};
 use crate::metrics::IssuerMetrics;

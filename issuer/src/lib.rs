@@ -1,7 +1,7 @@
 //! An OIDC issuer: exchanges a pod's projected token for one that says what its policy grants.
 //!
 //! The pure part: [`exchange_request`] and [`subject_token`] read what comes in, [`decision`] asks what is granted, [`claims`] and
-//! [`keys`] make what goes out, [`rotation`] says which key signs, [`discovery`] what relying parties read.
+//! [`keys`] make what goes out, [`rotation`] says which key signs, [`issuer_url`] and [`discovery`] what relying parties read.
 //!
 //! The rest: [`cluster_index`] and [`cluster_keys`] keep what the cluster says, [`exchange`] brings all together, and [`router`] serves
 //! it within the bounds of [`bodies`], [`buckets`] and [`work`]. [`key_keeper`] rotates the keys of a [`key_source`], and [`publish`] writes
@@ -19,6 +19,7 @@ pub mod discovery;
 pub mod exchange;
 pub mod exchange_request;
 pub mod grant;
+pub mod issuer_url;
 pub mod key_keeper;
 pub mod key_source;
 pub mod keys;

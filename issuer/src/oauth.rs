@@ -3,7 +3,8 @@
 use http::StatusCode;
 use serde::Serialize;
 
-use crate::exchange_request::TOKEN_TYPE;
+/// The type of the subject token and of the issued one (RFC 8693 §3).
+pub const TOKEN_TYPE: &str = "urn:ietf:params:oauth:token-type:jwt";
 
 /// The kind of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

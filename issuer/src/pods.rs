@@ -6,17 +6,12 @@
 use std::borrow::Cow;
 
 use jiff::Timestamp;
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::Resource;
-use kube::core::ObjectMeta;
 use serde::Deserialize;
+use tokenscope_core::annotations::{self, Mark};
 use tokenscope_core::bounds::Beyond;
-use tokenscope_core::{ContainerFacts, GrantRecord, OwnRole, Pairs, PodFacts, annotations, pod};
-use tokenscope_index::DEFAULT_SERVICE_ACCOUNT;
-
-/// The value of the mark on a pod that was granted something.
-const GRANTED: &str = "granted";
+use tokenscope_core::{ContainerFacts, GrantRecord, OwnRole, Pairs, PodFacts, pod};
+use tokenscope_index::{DEFAULT_SERVICE_ACCOUNT, FromPodJson, PodObject, pod_identity};
 
 /// A pod as admission recorded it.
 #[derive(Clone, Debug)]
@@ -76,7 +71,7 @@ impl AdmittedPod {
 
     fn of(whole: &pod::Pod<Box<str>>, uid: Box<str>, finished: bool, ends: Option<Timestamp>) -> Option<Self> {
         let mark = whole.metadata.labels.pairs().value(annotations::REVIEWED);
-        if mark != Some(GRANTED) || whole.annotation(annotations::MIRROR).is_some() {
+        if mark.and_then(Mark::read) != Some(Mark::Granted) || whole.annotation(annotations::MIRROR).is_some() {
             return None;
         }
         let record = whole.grant_record()?;
@@ -112,18 +107,16 @@ fn containers(whole: &pod::Pod<Box<str>>, record: &GrantRecord<'_>) -> Box<[Cont
     containers.iter().map(|container| container.map(Box::from)).collect()
 }
 
-/// A pod as a watch delivers it.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(from = "PodJson")]
-pub struct PodObject {
-    /// Name, namespace and version only.
-    metadata: ObjectMeta,
-    /// What is kept; nothing of a pod that can't exchange anything.
+/// What is kept of a pod that a watch tells of.
+#[derive(Clone, Debug)]
+pub struct WatchedPod {
+    /// Nothing of a pod that can't exchange anything.
     pub admitted: Option<AdmittedPod>,
 }
 
+/// A pod's JSON, as far as it is read.
 #[derive(Deserialize)]
-struct PodJson {
+pub struct PodJson {
     metadata: PodMetadata,
     #[serde(default)]
     spec: Option<pod::Spec<Box<str>>>,
@@ -155,8 +148,10 @@ struct PodPhase {
     phase: Cow<'static, str>,
 }
 
-impl From<PodJson> for PodObject {
-    fn from(json: PodJson) -> Self {
+impl FromPodJson for WatchedPod {
+    type Json = PodJson;
+
+    fn keep(json: PodJson) -> PodObject<Self> {
         let finished = matches!(&*json.status.phase, "Succeeded" | "Failed");
         let whole = pod::Pod {
             metadata: pod::Metadata {
@@ -167,43 +162,9 @@ impl From<PodJson> for PodObject {
             spec: json.spec.unwrap_or_default(),
         };
         let ends = json.metadata.deletion_timestamp.map(|Time(at)| at);
-        Self {
-            metadata: ObjectMeta {
-                name: Some(json.metadata.name.into()),
-                namespace: Some(json.metadata.namespace.into()),
-                resource_version: json.metadata.resource_version,
-                ..ObjectMeta::default()
-            },
-            admitted: AdmittedPod::of(&whole, json.metadata.uid, finished, ends),
-        }
-    }
-}
-
-impl Resource for PodObject {
-    type DynamicType = ();
-    type Scope = NamespaceResourceScope;
-
-    fn kind((): &()) -> Cow<'_, str> {
-        "Pod".into()
-    }
-
-    fn group((): &()) -> Cow<'_, str> {
-        "".into()
-    }
-
-    fn version((): &()) -> Cow<'_, str> {
-        "v1".into()
-    }
-
-    fn plural((): &()) -> Cow<'_, str> {
-        "pods".into()
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
+        let admitted = AdmittedPod::of(&whole, json.metadata.uid, finished, ends);
+        let (name, namespace) = (json.metadata.name, json.metadata.namespace);
+        let metadata = pod_identity(&name, &namespace, json.metadata.resource_version);
+        PodObject::new(metadata, Self { admitted })
     }
 }

@@ -6,7 +6,8 @@
 use std::io::{self, Write as _};
 use std::path::Path;
 
-use crate::discovery::{self, DISCOVERY_PATH, KEYS_PATH};
+use crate::discovery;
+use crate::issuer_url::{DISCOVERY_PATH, KEYS_PATH};
 use crate::keys::{self, InvalidJwks, PublicJwk};
 
 /// Why nothing was published.
@@ -36,14 +37,9 @@ impl Publication {
         if published.is_empty() {
             return Err(PublishError::NoKeys);
         }
-        let mut algorithms: Vec<_> = published.iter().map(PublicJwk::algorithm).collect();
-        algorithms.sort_unstable();
-        algorithms.dedup();
-        let jwks_uri = format!("{issuer}{KEYS_PATH}");
-        Ok(Self {
-            discovery: discovery::document(issuer, &jwks_uri, &algorithms),
-            keys: keys::document(published),
-        })
+        let published: Vec<_> = published.iter().collect();
+        let (discovery, keys) = discovery::documents(issuer, &published);
+        Ok(Self { discovery, keys })
     }
 
     /// The documents for the JWT keys of a SPIFFE trust domain's bundle (SPIFFE Trust Domain and Bundle §4).

@@ -173,7 +173,7 @@ fn keep_keys(
         Some(path) => KeySource::File(path.clone()),
         None => KeySource::Secret(Box::new(SecretKeys {
             secrets: Api::namespaced(client.clone(), &common.namespace),
-            name: arguments.keys.keys_secret.clone(),
+            name: arguments.keys.secret.keys_secret.clone(),
         })),
     };
     let keeper = KeyKeeper {

@@ -9,8 +9,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokenscope_core::Algorithm;
 
-use crate::discovery::{self, IssuerUrl};
-use crate::keys::{self, SigningKey};
+use crate::discovery;
+use crate::issuer_url::IssuerUrl;
+use crate::keys::SigningKey;
 use crate::rotation::KeyRing;
 
 /// A document that is served, and its entity tag.
@@ -38,7 +39,8 @@ pub type CurrentSigners = Arc<ArcSwapOption<Signers>>;
 impl Signers {
     /// Writes the documents of a ring.
     pub fn new(ring: KeyRing, issuer: &IssuerUrl) -> Self {
-        let (discovery, keys) = documents(&ring, issuer);
+        let published: Vec<_> = ring.keys().iter().map(|key| key.key().public()).collect();
+        let (discovery, keys) = discovery::documents(issuer.as_str(), &published);
         Self {
             ring,
             discovery: ServedDocument::new(discovery),
@@ -55,16 +57,6 @@ impl Signers {
     pub fn signer(&self, algorithm: Algorithm) -> Option<&SigningKey> {
         self.ring.signing(algorithm).map(|(key, _)| &**key.key())
     }
-}
-
-/// The discovery document and the key set of a ring, as JSON texts.
-pub fn documents(ring: &KeyRing, issuer: &IssuerUrl) -> (String, String) {
-    let published = || ring.keys().iter().map(|key| key.key().public());
-    let mut algorithms: Vec<_> = published().map(keys::PublicJwk::algorithm).collect();
-    algorithms.sort_unstable();
-    algorithms.dedup();
-    let discovery = discovery::document(issuer.as_str(), &issuer.jwks_uri(), &algorithms);
-    (discovery, keys::document(published()))
 }
 
 impl ServedDocument {

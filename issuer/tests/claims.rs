@@ -16,8 +16,8 @@ use jsonwebtoken::{DecodingKey, Validation, decode, decode_header};
 use serde_json::{Value, json};
 use tokenscope_core::{Algorithm, FilledClaims};
 use tokenscope_issuer::claims::{self, Issuance};
-use tokenscope_issuer::discovery::IssuerUrl;
 use tokenscope_issuer::grant::TokenGrant;
+use tokenscope_issuer::issuer_url::IssuerUrl;
 use tokenscope_issuer::keys::{self, SigningKey};
 use world::{NOW, grant};
 

@@ -8,8 +8,8 @@
 )]
 
 use serde_json::Value;
-use tokenscope_issuer::exchange_request::{ExchangeRequest, GRANT_TYPE, MOST_BODY_BYTES, TOKEN_TYPE};
-use tokenscope_issuer::oauth::{OAuthError, OAuthErrorCode, token_body};
+use tokenscope_issuer::exchange_request::{ExchangeRequest, GRANT_TYPE, MOST_BODY_BYTES};
+use tokenscope_issuer::oauth::{OAuthError, OAuthErrorCode, TOKEN_TYPE, token_body};
 
 const GOOD: [(&str, &str); 4] = [
     ("grant_type", GRANT_TYPE),

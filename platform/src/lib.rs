@@ -18,6 +18,7 @@ mod paging;
 pub mod run;
 mod server;
 pub mod telemetry;
+mod text;
 pub mod tls;
 pub mod watch;
 

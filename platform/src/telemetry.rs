@@ -8,6 +8,8 @@ use kube::runtime::watcher;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
+use crate::text::up_to;
+
 /// The longest line of the log: what others said may be part of one, and nobody reads more.
 const MOST_LINE_BYTES: usize = 4 << 10;
 
@@ -109,10 +111,7 @@ fn shorter_text(line: &[u8]) -> String {
 
 /// The start of a text, and a sign that it goes on.
 fn cut(text: &str, most: usize) -> String {
-    let bytes = text.as_bytes();
-    // What is valid of the first bytes ends where a character does.
-    let start = bytes[..most.min(bytes.len())].utf8_chunks().next();
-    format!("{}…", start.map_or("", |chunk| chunk.valid()))
+    format!("{}…", up_to(text, most))
 }
 
 /// An error and its causes in one line, without repeating a cause that an outer text already includes; what an API server

@@ -10,6 +10,7 @@ use futures::FutureExt as _;
 use jiff::Timestamp;
 use kube::Api;
 use tokenscope_index::audiences::{self, ApiAudience};
+use tokenscope_index::follow;
 use tokenscope_platform::certificate::CertificateWatcher;
 use tokenscope_platform::tls::{self, Clients, ClientsError, ServingCertificate};
 use tokenscope_platform::{ConnectionMetrics, Limits, Process, client};
@@ -17,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::WebhookArguments;
-use crate::cache::{Cache, follow};
+use crate::cache::Cache;
 use crate::csi_drivers::SharedCsiDrivers;
 use crate::events::events;
 use crate::lookup::LiveLookups;

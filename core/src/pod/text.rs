@@ -1,5 +1,6 @@
 //! Texts that are borrowed from the bytes that they were read from.
 
+use crate::text::beyond;
 use serde::{
     Deserialize, Deserializer,
     de::{
@@ -57,9 +58,7 @@ impl<'de> Text<'de> {
     /// The same text as it is kept. Of one that has more than `most` bytes only the start is kept, which is still longer than
     /// `most`, so that it is known for too long.
     pub(super) fn keep<S: Deserialize<'de>, E: Error>(self, most: usize) -> Result<S, E> {
-        let end = (most + 1..self.0.len())
-            .find(|&at| self.0.is_char_boundary(at))
-            .unwrap_or(self.0.len());
+        let end = beyond(&self.0, most).len();
         match self.0 {
             Cow::Borrowed(text) => S::deserialize(BorrowedStrDeserializer::new(&text[..end])),
             Cow::Owned(mut text) => {

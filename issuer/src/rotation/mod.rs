@@ -44,12 +44,8 @@ pub enum InvalidRotation {
 }
 
 impl KeyRotationSettings {
-    /// How long a key is published before it signs, where nobody says otherwise.
-    pub const DEFAULT_WAIT: Duration = Duration::from_secs(24 * 3600);
-    /// The least.
+    /// The least time that a key is published before it signs.
     pub const LEAST_WAIT: Duration = Duration::from_secs(3600);
-    /// How long a key signs, where nobody says otherwise.
-    pub const DEFAULT_PERIOD: Duration = Duration::from_secs(30 * 24 * 3600);
     /// How long after its end AWS still takes a token (IAM User Guide, "OIDC federation": five minutes), and as much again for
     /// replicas that have not read the latest keys yet.
     pub const LEEWAY: Duration = Duration::from_secs(10 * 60);

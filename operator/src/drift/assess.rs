@@ -2,14 +2,14 @@
 
 use super::{
     Assessment, PodState, PolicyShare,
-    pod::{KeptPod, Mark, RecordedDecision},
+    pod::{KeptPod, RecordedDecision},
 };
 use crate::spiffe_ids::SpiffeIds;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use tokenscope_core::{
     Decision, Fingerprint, Granted, OnExpiry, PodFacts, Policy, PolicyName, PolicySet, Settings, Standing, TokenSource,
-    decide, lock,
+    annotations::Mark, decide, lock,
 };
 use tokenscope_index::{CsiDrivers, PodContext};
 

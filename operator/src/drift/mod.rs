@@ -9,7 +9,6 @@ mod watched;
 pub(crate) use assess::Assessor;
 pub(crate) use counts::PodCounts;
 pub(crate) use pod::KeptPod;
-pub(crate) use watched::WatchedPod;
 
 use tokenscope_core::PolicyName;
 

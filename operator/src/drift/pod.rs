@@ -6,8 +6,8 @@
 use super::volumes::KeptVolume;
 use jiff::Timestamp;
 use tokenscope_core::{
-    ContainerFacts, Fingerprint, OwnRole, Pairs, PodFacts, PolicyName, TokenVolume, asks_itself, bounds::Beyond,
-    pod::OwnerReference,
+    ContainerFacts, Fingerprint, OwnRole, Pairs, PodFacts, PolicyName, TokenVolume, annotations::Mark, asks_itself,
+    bounds::Beyond, pod::OwnerReference,
 };
 
 /// What is kept of a pod.
@@ -36,28 +36,6 @@ pub(crate) struct KeptPod {
     /// The image of the sidecar that the webhook added.
     pub(crate) sidecar: Option<Box<str>>,
     pub(crate) owner: Option<Box<OwnerReference<Box<str>>>>,
-}
-
-/// What the webhook made of a pod.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mark {
-    /// It gave it credentials.
-    Granted,
-    /// It refused it them, and let it run.
-    Refused,
-    /// It had nothing to give.
-    Untouched,
-}
-
-impl Mark {
-    pub(super) fn read(value: &str) -> Option<Self> {
-        match value {
-            "granted" => Some(Self::Granted),
-            "refused" => Some(Self::Refused),
-            "untouched" => Some(Self::Untouched),
-            _ => None,
-        }
-    }
 }
 
 /// What the webhook noted on the pod.

@@ -1,31 +1,23 @@
 //! From a pod's JSON to what is kept of it.
 
 use super::{
-    pod::{KeptPod, Mark, Record, RecordedDecision},
+    pod::{KeptPod, Record, RecordedDecision},
     volumes::KeptVolume,
 };
 use jiff::Timestamp;
-use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::Time};
-use kube::{Resource, core::ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::Deserialize;
 use std::borrow::Cow;
-use tokenscope_core::{ContainerFacts, Fingerprint, GrantRecord, Pairs, PolicyName, annotations, pod};
-use tokenscope_index::DEFAULT_SERVICE_ACCOUNT;
+use tokenscope_core::{
+    ContainerFacts, Fingerprint, GrantRecord, Pairs, PolicyName,
+    annotations::{self, Mark},
+    pod,
+};
+use tokenscope_index::{DEFAULT_SERVICE_ACCOUNT, FromPodJson, PodObject, pod_identity};
 
-/// A pod as a watch delivers it.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(from = "WirePod")]
-pub(crate) struct WatchedPod {
-    /// Name, namespace and version only.
-    metadata: ObjectMeta,
-    /// Its namespace.
-    pub(crate) namespace: Box<str>,
-    /// The rest.
-    pub(crate) pod: KeptPod,
-}
-
+/// A pod's JSON, as far as it is read.
 #[derive(Deserialize)]
-struct WirePod {
+pub(crate) struct WirePod {
     metadata: WireMetadata,
     #[serde(default)]
     spec: Option<pod::Spec<Box<str>>>,
@@ -77,8 +69,10 @@ impl WireStatus {
     }
 }
 
-impl From<WirePod> for WatchedPod {
-    fn from(wire: WirePod) -> Self {
+impl FromPodJson for KeptPod {
+    type Json = WirePod;
+
+    fn keep(wire: WirePod) -> PodObject<Self> {
         let WireMetadata {
             name,
             namespace,
@@ -90,7 +84,7 @@ impl From<WirePod> for WatchedPod {
             annotations,
             owner,
         } = wire.metadata;
-        let metadata = identity(&name, &namespace, resource_version);
+        let metadata = pod_identity(&name, &namespace, resource_version);
         let whole = pod::Pod {
             metadata: pod::Metadata {
                 labels,
@@ -116,38 +110,25 @@ impl From<WirePod> for WatchedPod {
         let (labels, annotations) = what_decides(&whole, record.as_ref());
         let record = record.as_ref().map(|record| read(record, is_proven));
         let service_account = whole.spec.service_account_name.filter(|name| !name.is_empty());
-        Self {
-            metadata,
-            namespace,
-            pod: KeptPod {
-                name,
-                uid,
-                created: creation_timestamp.map_or(Timestamp::UNIX_EPOCH, |Time(at)| at),
-                running,
-                ready: wire.status.is_ready(),
-                service_account: service_account.unwrap_or_else(|| DEFAULT_SERVICE_ACCOUNT.into()),
-                labels,
-                annotations,
-                annotation_count,
-                containers,
-                beyond,
-                token_volumes,
-                mark,
-                record,
-                sidecar,
-                owner: owner.into_main().map(Box::new),
-            },
-        }
-    }
-}
-
-/// What a watch needs of an object.
-fn identity(name: &str, namespace: &str, resource_version: Option<String>) -> ObjectMeta {
-    ObjectMeta {
-        name: Some(name.into()),
-        namespace: Some(namespace.into()),
-        resource_version,
-        ..ObjectMeta::default()
+        let kept = Self {
+            name,
+            uid,
+            created: creation_timestamp.map_or(Timestamp::UNIX_EPOCH, |Time(at)| at),
+            running,
+            ready: wire.status.is_ready(),
+            service_account: service_account.unwrap_or_else(|| DEFAULT_SERVICE_ACCOUNT.into()),
+            labels,
+            annotations,
+            annotation_count,
+            containers,
+            beyond,
+            token_volumes,
+            mark,
+            record,
+            sidecar,
+            owner: owner.into_main().map(Box::new),
+        };
+        PodObject::new(metadata, kept)
     }
 }
 
@@ -223,35 +204,6 @@ fn sidecar(pod: &pod::Pod<Box<str>>) -> Option<Box<str>> {
     Some(sidecar.image.clone().unwrap_or_default())
 }
 
-impl Resource for WatchedPod {
-    type DynamicType = ();
-    type Scope = NamespaceResourceScope;
-
-    fn kind((): &()) -> Cow<'_, str> {
-        "Pod".into()
-    }
-
-    fn group((): &()) -> Cow<'_, str> {
-        "".into()
-    }
-
-    fn version((): &()) -> Cow<'_, str> {
-        "v1".into()
-    }
-
-    fn plural((): &()) -> Cow<'_, str> {
-        "pods".into()
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -260,7 +212,7 @@ mod tests {
 
     fn read(mut object: Value) -> KeptPod {
         object["metadata"]["name"] = "orders-1".into();
-        serde_json::from_value::<WatchedPod>(object).unwrap().pod
+        serde_json::from_value::<PodObject<KeptPod>>(object).unwrap().kept
     }
 
     #[test]

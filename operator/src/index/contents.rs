@@ -1,7 +1,7 @@
 //! Events of namespaces, of pods and service accounts in them, and of what else pods depend on.
 
 use super::Index;
-use crate::{drift::WatchedPod, spiffe_ids::SpiffeIdEvent};
+use crate::{drift::KeptPod, spiffe_ids::SpiffeIdEvent};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::{
@@ -15,7 +15,7 @@ use kube::{
     runtime::watcher::Event,
 };
 use tokenscope_core::{TokenSource, annotations};
-use tokenscope_index::{KeptAnnotations, NamespaceLabels, Update};
+use tokenscope_index::{KeptAnnotations, NamespaceLabels, PodObject, Update};
 
 /// A service account with an annotation that can change a decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,11 +26,12 @@ pub(super) struct AnnotatedAccount {
 }
 
 impl Index {
-    pub(super) fn apply_pod(&mut self, event: Event<WatchedPod>) {
+    pub(super) fn apply_pod(&mut self, event: Event<PodObject<KeptPod>>) {
         let own = &*self.installation.own_namespace;
         let updates = self.pods.apply(event, |found| {
-            let WatchedPod { namespace, pod, .. } = found;
-            (pod.running && !is_left_alone(&namespace, own)).then(|| {
+            let is_left_alone = is_left_alone(found.namespace(), own);
+            let pod = found.kept;
+            (pod.running && !is_left_alone).then(|| {
                 let bytes = pod.bytes();
                 (pod, bytes)
             })

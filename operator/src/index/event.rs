@@ -1,6 +1,6 @@
 //! What the index is told.
 
-use crate::{drift::WatchedPod, issuer::Issuer, spiffe_ids::SpiffeIdEvent};
+use crate::{drift::KeptPod, issuer::Issuer, spiffe_ids::SpiffeIdEvent};
 use k8s_openapi::api::{
     core::v1::{Namespace, ServiceAccount},
     storage::v1::CSIDriver,
@@ -9,12 +9,13 @@ use kube::{
     core::{DynamicObject, PartialObjectMeta},
     runtime::watcher::Event,
 };
+use tokenscope_index::PodObject;
 
 /// An event of a watch, or a fact about the cluster.
 #[derive(Debug)]
 pub(crate) enum IndexEvent {
     /// Of a pod.
-    Pod(Event<WatchedPod>),
+    Pod(Event<PodObject<KeptPod>>),
     /// Of a namespace.
     Namespace(Event<PartialObjectMeta<Namespace>>),
     /// Of a service account.

@@ -4,7 +4,7 @@ use super::trust;
 use crate::{drift::PodCounts, events::EventReason, index::PolicyFacts};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use tokenscope_core::{OnExpiry, Policy, PolicyName, RoleArn, Roles, Standing, TokenSource};
+use tokenscope_core::{OnExpiry, Policy, PolicyName, RoleArn, Roles, Standing, TokenSource, text::and_more};
 use tokenscope_crds::{
     conditions::{ConditionType, Reason, condition, upsert},
     v1alpha1::{MOST_NAMES, PolicyStatus},
@@ -237,7 +237,7 @@ fn conflict(facts: &PolicyFacts<'_>) -> String {
     let others: Vec<String> = shown.map(|other| format!("{} {}", name(other), role(other))).collect();
     let more = match facts.conflicts.len().saturating_sub(MOST) {
         0 => String::new(),
-        more => format!(" and {more} more"),
+        more => format!(" {}", and_more(more)),
     };
     let own = facts
         .policy

@@ -4,9 +4,11 @@
 //! Secret, and [`CertificateWatcher`] before a listener shows one, so they cannot disagree.
 
 mod pair;
+mod serving;
 mod watcher;
 mod x509;
 
 pub use pair::{CertificatePair, UnusablePair};
+pub use serving::ServingCertificate;
 pub use watcher::CertificateWatcher;
 pub use x509::{Certificate, UnreadableCertificate, Validity};

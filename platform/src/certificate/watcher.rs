@@ -5,10 +5,9 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{CertificatePair, UnusablePair};
+use super::{CertificatePair, ServingCertificate, UnusablePair};
 use crate::health::Gate;
 use crate::telemetry::chain;
-use crate::tls::ServingCertificate;
 use crate::watch;
 use futures::{Stream, StreamExt as _};
 use jiff::Timestamp;

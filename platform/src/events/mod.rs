@@ -20,6 +20,7 @@ use kube::core::ApiResource;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::text::up_to;
 use queue::{Pushed, Queue};
 pub use writer::EventWriter;
 
@@ -139,7 +140,8 @@ pub fn queue(source: EventSource, limits: EventLimits) -> (EventSender, EventWri
 impl EventSender {
     /// Has a notice written, unless the same was written lately or too many wait.
     pub fn send(&self, mut notice: Notice) {
-        cut(&mut notice.message);
+        let most = up_to(&notice.message, MOST_MESSAGE_BYTES).len();
+        notice.message.truncate(most);
         if lock(&self.queue).push(notice, Instant::now()) == Pushed::Dropped {
             (self.count)(EventOutcome::Dropped);
         }
@@ -159,12 +161,4 @@ impl EventSender {
 
 fn lock(queue: &Mutex<Queue>) -> MutexGuard<'_, Queue> {
     queue.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Cuts a message where a character ends.
-fn cut(message: &mut String) {
-    if message.len() > MOST_MESSAGE_BYTES {
-        let end = (0..=MOST_MESSAGE_BYTES).rev().find(|&at| message.is_char_boundary(at));
-        message.truncate(end.unwrap_or_default());
-    }
 }

@@ -1,6 +1,5 @@
 //! A TLS listener: its certificate can be replaced while it serves, and it can ask clients for theirs.
 
-mod certificate;
 mod clients;
 
 use std::sync::Arc;
@@ -13,9 +12,9 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+pub use crate::certificate::ServingCertificate;
 use crate::server::{self, Protocol};
 pub use crate::server::{ConnectionMetrics, GiveWay, Limits, Peer};
-pub use certificate::ServingCertificate;
 pub use clients::{Clients, ClientsError};
 
 /// TLS 1.3 and 1.2 with whatever certificate `resolver` holds at each handshake; HTTP/2 or HTTP/1.1 as the client likes.

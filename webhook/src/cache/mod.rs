@@ -6,7 +6,6 @@
 //! ([`ShareExceeded`]).
 
 mod bounds;
-mod follow;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -19,12 +18,11 @@ use kube::{Api, Client, Resource};
 use tokenscope_crds::read;
 use tokenscope_index::{
     KeptAnnotations, LabelPairs, MOST_LABELS, NamespaceLabels, Policies, PolicyIndex, PolicyUpdate, Room,
-    ShareExceeded, Shares, Store,
+    ShareExceeded, Shares, Store, follow,
 };
 use tokenscope_platform::Process;
 
 pub use bounds::CacheBounds;
-pub(crate) use follow::follow;
 
 /// What the watches have told so far.
 #[derive(Debug)]

@@ -19,6 +19,7 @@ mod whole;
 
 use std::borrow::Cow;
 
+use tokenscope_core::annotations::Mark;
 use tokenscope_core::bounds::MOST_RECORD_BYTES;
 use tokenscope_core::{Decision, Enforcement, Granted, Untouched};
 
@@ -101,7 +102,7 @@ fn grant<'a>(context: &Context<'a>, granted: &'a Granted) -> Injection {
     // Variables are most of a patch: a container's five have 700 bytes with their mount, and the volume and the record as much.
     let mut patch = Patch::with_capacity(1024 * (desired.containers.len() + 1));
     difference::write(context, &desired, &actual, &mut patch);
-    record::write(context, Some(record), Some("granted"), &mut patch);
+    record::write(context, Some(record), Some(Mark::Granted), &mut patch);
     Injection {
         verdict: Verdict::Granted,
         patch: patch.finish(),
@@ -158,11 +159,11 @@ fn leave(context: &Context<'_>, verdict: Verdict) -> Injection {
         Verdict::Refused { .. }
             if !context.settings.never_denies(context.request.namespace) || record::is_marked(context) =>
         {
-            Some("refused")
+            Some(Mark::Refused)
         }
         Verdict::Refused { .. } => None,
         // A mark that the user brought must not stand there if it is not true.
-        _ if context.needs_mark() || record::is_marked(context) => Some("untouched"),
+        _ if context.needs_mark() || record::is_marked(context) => Some(Mark::Untouched),
         _ => None,
     };
     record::write(context, None, mark, &mut patch);

@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use tokenscope_core::{Fingerprint, GrantRecord, Granted, Pairs, RecordedGrant, annotations};
+use tokenscope_core::annotations::{self, Mark};
+use tokenscope_core::{Fingerprint, GrantRecord, Granted, Pairs, RecordedGrant};
 
 use super::context::Context;
 use super::desired::{ContainerInjection, Desired};
@@ -70,7 +71,7 @@ pub(super) fn is_marked(context: &Context<'_>) -> bool {
 ///
 /// The record is an annotation and the mark a label. For one release the mark is an annotation too: the guard of version 0.1 looks
 /// for that one while an upgrade runs.
-pub(super) fn write(context: &Context<'_>, record: Option<String>, mark: Option<&'static str>, patch: &mut Patch) {
+pub(super) fn write(context: &Context<'_>, record: Option<String>, mark: Option<Mark>, patch: &mut Patch) {
     let metadata = Pointer::ROOT.member("metadata");
     let annotations = metadata.member("annotations");
     let present = |key| context.pod.annotation(key);
@@ -79,7 +80,7 @@ pub(super) fn write(context: &Context<'_>, record: Option<String>, mark: Option<
             path: annotations.member(annotations::GRANT),
         });
     }
-    let mark = mark.map(|mark| (annotations::REVIEWED, Cow::Borrowed(mark)));
+    let mark = mark.map(|mark| (annotations::REVIEWED, Cow::Borrowed(mark.as_str())));
     let record = record.map(|record| (annotations::GRANT, Cow::Owned(record)));
     let wanted = record.into_iter().chain(mark.clone());
     let changed: Vec<_> = wanted.filter(|(key, value)| present(key) != Some(value)).collect();

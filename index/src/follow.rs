@@ -1,4 +1,4 @@
-//! The watches behind the cache.
+//! A watch from its start to the end of the process, with a gate that opens with its first whole list.
 
 use std::convert::Infallible;
 use std::fmt::Debug;
@@ -8,16 +8,17 @@ use futures::StreamExt as _;
 use kube::runtime::watcher::Event;
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
-use tokenscope_index::watch::{RelistTimer, events};
 use tokenscope_platform::Process;
 use tokenscope_platform::health::Gate;
 use tokenscope_platform::telemetry::chain;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::watch::{RelistTimer, events};
+
 /// Watches for ever, and gives `apply` all that is told. It answers whether a new list is wanted, since what was left out may
 /// fit by now. The gate of `kind` opens with the first whole list.
-pub(crate) fn follow<K>(
+pub fn follow<K>(
     api: Api<K>,
     kind: &'static str,
     process: &Process,
@@ -63,18 +64,21 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
+    use k8s_openapi::api::core::v1::ServiceAccount;
     use kube::Client;
     use kube::client::Body;
+    use kube::core::PartialObjectMeta;
     use serde_json::json;
-    use tokenscope_index::Share;
     use tokenscope_platform::health::Gates;
 
     use super::*;
-    use crate::cache::{Cache, CacheBounds};
+    use crate::{KeptAnnotations, Room, Share, Shares, Store};
+
+    type Accounts = Mutex<Store<KeptAnnotations>>;
 
     type ListAnswer = (u16, serde_json::Value);
 
@@ -94,15 +98,31 @@ mod tests {
         Client::new(service, "default")
     }
 
+    fn accounts(objects: usize) -> Arc<Accounts> {
+        let share = Share {
+            objects,
+            bytes: 1 << 20,
+        };
+        let shares = Shares::new(share, Room::new(usize::MAX));
+        Arc::new(Mutex::new(Store::new("service accounts", shares)))
+    }
+
     /// Watches service accounts until `ends` says so after an event.
-    async fn watched(client: Client, cache: &Arc<Cache>, mut ends: impl FnMut(bool) -> bool) -> Gates {
+    async fn watched(client: Client, accounts: &Arc<Accounts>, mut ends: impl FnMut(bool) -> bool) -> Gates {
         let (gates, stop) = (Gates::default(), CancellationToken::new());
         let gate = gates.gate("serviceaccounts");
-        let (told, ended) = (cache.clone(), stop.clone());
+        let (told, ended) = (accounts.clone(), stop.clone());
         let timer = RelistTimer::new(Duration::from_millis(10), Duration::from_secs(1));
         let watching = apply_all(Api::all(client), "serviceaccounts", gate, stop, timer, move |event| {
             let whole = matches!(event, Event::InitDone);
-            let wants_list = told.apply_service_account(event);
+            let mut told = told.lock().unwrap();
+            told.apply(event, |account: PartialObjectMeta<ServiceAccount>| {
+                let annotations = KeptAnnotations::of(&account.metadata);
+                let bytes = annotations.bytes();
+                Some((annotations, bytes))
+            });
+            let wants_list = told.wants_list();
+            drop(told);
             if ends(whole) {
                 ended.cancel();
             }
@@ -115,10 +135,10 @@ mod tests {
         gates
     }
 
-    async fn first_list(answers: fn(&str) -> ListAnswer) -> (Arc<Cache>, Gates) {
-        let cache = Arc::new(Cache::default());
-        let gates = watched(api_server(answers), &cache, |whole| whole).await;
-        (cache, gates)
+    async fn first_list(answers: fn(&str) -> ListAnswer) -> (Arc<Accounts>, Gates) {
+        let accounts = accounts(100);
+        let gates = watched(api_server(answers), &accounts, |whole| whole).await;
+        (accounts, gates)
     }
 
     fn metadata(kind: &str, metadata: &serde_json::Value) -> serde_json::Value {
@@ -141,7 +161,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_streamed_list_is_asked_for_and_its_end_opens_the_gate() {
-        let (cache, gates) = first_list(|query| {
+        let (accounts, gates) = first_list(|query| {
             assert!(query.contains("sendInitialEvents=true"), "{query}");
             (
                 200,
@@ -149,13 +169,13 @@ mod tests {
             )
         })
         .await;
-        assert!(cache.annotations("shop", "orders").is_some());
+        assert!(accounts.lock().unwrap().value("shop", "orders").is_some());
         assert_eq!(gates.waiting(), None);
     }
 
     #[tokio::test]
     async fn where_lists_can_not_be_streamed_they_are_read_in_pages() {
-        let (cache, gates) = first_list(|query| {
+        let (accounts, gates) = first_list(|query| {
             if query.contains("sendInitialEvents=true") {
                 let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 422, "reason": "Invalid",
                     "message": "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled"});
@@ -168,7 +188,7 @@ mod tests {
             (200, list)
         })
         .await;
-        assert!(cache.annotations("shop", "orders").is_some());
+        assert!(accounts.lock().unwrap().value("shop", "orders").is_some());
         assert_eq!(gates.waiting(), None);
     }
 
@@ -186,25 +206,20 @@ mod tests {
             }
             (200, serde_json::Value::String(lines.join("\n")))
         });
-        let bounds = CacheBounds {
-            service_accounts: Share {
-                objects: 4,
-                bytes: usize::MAX,
-            },
-            ..CacheBounds::default()
-        };
-        let cache = Arc::new(Cache::new(&bounds));
-        let seen = cache.clone();
-        watched(client, &cache, |whole| {
-            let over = seen.service_accounts_over_share("shop");
+        let accounts = accounts(4);
+        let seen = accounts.clone();
+        watched(client, &accounts, |whole| {
+            let seen = seen.lock().unwrap();
+            let over = seen.exceeded("shop");
             if whole && LISTS.load(Ordering::Relaxed) == 1 {
-                assert!(over.is_some() && seen.namespaces_over_share() == 1);
+                assert!(over.is_some() && seen.all_exceeded().count() == 1);
             }
             whole && over.is_none()
         })
         .await;
-        assert_eq!(cache.namespaces_over_share(), 0);
-        assert!((1..5).all(|n| cache.annotations("shop", &format!("account-{n}")).is_some()));
-        assert!(cache.annotations("shop", "account-0").is_none());
+        let accounts = accounts.lock().unwrap();
+        assert_eq!(accounts.all_exceeded().count(), 0);
+        assert!((1..5).all(|n| accounts.value("shop", &format!("account-{n}")).is_some()));
+        assert!(accounts.value("shop", "account-0").is_none());
     }
 }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use crate::certificate::{Certificate, CertificatePair, UnusablePair};
+use super::{Certificate, CertificatePair, UnusablePair};
 
 /// The certificate and key that a listener shows, or none yet: then every handshake fails.
 #[derive(Default)]
