@@ -1,10 +1,11 @@
 //! The most that policies of a namespace may grant, as the cluster's administrators say.
 
 use crate::text::some_of;
-use crate::{Audience, Claims, Policy, RolePattern, Selector, Template, TokenExpiration, TokenSource};
+use crate::{Audience, Claims, Grant, Policy, RolePattern, Selector, Template, TokenExpiration, TokenSource};
 use std::{collections::BTreeMap, fmt};
 
-/// The most that policies of the namespaces that it selects may grant. Cluster policies have no boundary.
+/// The most that policies of the namespaces that it selects may grant, and that pods there may get without a policy. Cluster
+/// policies have no boundary.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Boundary {
     /// Its name.
@@ -31,7 +32,7 @@ pub enum OutsideBoundary {
     Field {
         /// The boundary's name.
         boundary: Box<str>,
-        /// The policy's field.
+        /// The policy's field, or what it is of a grant without a policy.
         field: Box<str>,
         /// Its value, quoted where it is a text of the policy.
         value: Box<str>,
@@ -60,13 +61,31 @@ impl Boundary {
             .or_else(|| self.outside_claims(policy))
     }
 
+    /// The first thing of a grant that no policy gives which is not inside. Such a grant has no claims.
+    pub fn outside_without_policy(&self, grant: &Grant) -> Option<OutsideBoundary> {
+        if !self.roles.iter().any(|role| role.matches(&grant.role)) {
+            return Some(self.beyond("the role", &grant.role, &some_of(&self.roles)));
+        }
+        if !self.audiences.is_empty() && !self.audiences.contains(&grant.audience) {
+            return Some(self.beyond("the audience", &grant.audience, &some_of(&self.audiences)));
+        }
+        if let Some(most) = self.max_expiration.filter(|most| grant.expiration > *most) {
+            let allowed = format!("at most {}", most.seconds());
+            return Some(self.beyond("the token's seconds", &grant.expiration.seconds(), &allowed));
+        }
+        self.beyond_sources("the token's source", grant.source)
+    }
+
     fn outside_source(&self, policy: &Policy) -> Option<OutsideBoundary> {
-        let source = policy.token.source;
+        self.beyond_sources("spec.token.source", policy.token.source)
+    }
+
+    fn beyond_sources(&self, field: &str, source: TokenSource) -> Option<OutsideBoundary> {
         if self.sources.is_empty() || self.sources.contains(&source) {
             return None;
         }
         let names: Vec<_> = self.sources.iter().map(|source| source.as_str()).collect();
-        Some(self.beyond("spec.token.source", source.as_str(), &some_of(&names)))
+        Some(self.beyond(field, source.as_str(), &some_of(&names)))
     }
 
     fn outside_roles(&self, policy: &Policy) -> Option<OutsideBoundary> {

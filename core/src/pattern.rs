@@ -112,6 +112,10 @@ impl RolePattern {
 
     /// The one role it allows, where it has no `*`.
     pub fn exact(&self) -> Option<RoleArn> {
+        // IAM allows `*` in the path of a role, but in a pattern it stands for others.
+        if self.text.contains('*') {
+            return None;
+        }
         self.text.parse().ok()
     }
 
@@ -208,10 +212,12 @@ mod tests {
     #[test]
     fn only_a_pattern_without_a_star_is_exact() {
         let exact: RolePattern = "arn:aws:iam::111122223333:role/r".parse().unwrap();
-        let open: RolePattern = "arn:aws:iam::111122223333:role/r*".parse().unwrap();
 
         assert_eq!(exact.exact().unwrap().as_str(), exact.as_str());
-        assert_eq!(open.exact(), None);
+        for open in ["r*", "*/r", "shop/*/r", "shop*/r"] {
+            let open: RolePattern = format!("arn:aws:iam::111122223333:role/{open}").parse().unwrap();
+            assert_eq!(open.exact(), None, "{open}");
+        }
     }
 
     /// Whether some text matches both, by looking at every pair of places in them.

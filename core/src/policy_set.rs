@@ -1,6 +1,6 @@
 //! All policies of a cluster, and the boundaries of those in namespaces.
 
-use crate::{Boundary, OutsideBoundary, Pairs, Policy, PolicyName, refusal::bounded};
+use crate::{Boundary, Grant, OutsideBoundary, Pairs, Policy, PolicyName, refusal::bounded};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
@@ -86,9 +86,26 @@ impl PolicySet {
         if policy.name.is_cluster() {
             return None;
         }
+        self.outside(namespace_labels, |boundary| boundary.outside(policy))
+    }
+
+    /// What of a grant that no policy gives is beyond the boundaries of the pod's namespace, which has these labels.
+    pub fn outside_without_policy<S: AsRef<str>>(
+        &self,
+        grant: &Grant,
+        namespace_labels: &Pairs<S>,
+    ) -> Option<OutsideBoundary> {
+        self.outside(namespace_labels, |boundary| boundary.outside_without_policy(grant))
+    }
+
+    fn outside<S: AsRef<str>>(
+        &self,
+        namespace_labels: &Pairs<S>,
+        outside_of: impl Fn(&Boundary) -> Option<OutsideBoundary>,
+    ) -> Option<OutsideBoundary> {
         self.boundaries.iter().find_map(|(name, boundary)| match boundary {
             BoundaryEntry::Valid(boundary) if boundary.namespace_selector.matches(namespace_labels) => {
-                boundary.outside(policy)
+                outside_of(boundary)
             }
             BoundaryEntry::Valid(_) => None,
             BoundaryEntry::Invalid(why) => Some(OutsideBoundary::Unusable {

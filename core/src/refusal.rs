@@ -265,6 +265,14 @@ pub enum Refusal {
         /// What is beyond which boundary.
         why: OutsideBoundary,
     },
+    /// No policy is required, but a boundary does not allow the grant.
+    #[error("no policy selects the pod, and without one it may not have {role}: {why}")]
+    OutsideBoundaryWithoutPolicy {
+        /// The role that was asked for.
+        role: RoleArn,
+        /// What is beyond which boundary.
+        why: OutsideBoundary,
+    },
     /// The policy itself is unusable.
     #[error("{policy} can't be used: {why}")]
     InvalidPolicy {

@@ -13,6 +13,7 @@ use std::{borrow::Cow, sync::Arc};
 pub(super) struct Candidates<'a> {
     pub(super) request: &'a Request<'a>,
     pub(super) settings: &'a Settings,
+    set: &'a PolicySet,
     now: Timestamp,
     /// Not `fallback` first, then namespaced before cluster, then by name.
     policies: Vec<&'a Arc<Policy>>,
@@ -27,6 +28,8 @@ pub(super) struct Candidates<'a> {
 pub(super) struct Examined<'a> {
     pub(super) policies: Vec<Stand<'a>>,
     pub(super) other_defaults: Vec<&'a Policy>,
+    /// What is granted where no policy is required and none is about the pod.
+    pub(super) without_policy: Option<Result<Grant, OutsideBoundary>>,
     /// Whether it was said that there is no policy.
     pub(super) told: bool,
 }
@@ -77,6 +80,7 @@ impl<'a> Candidates<'a> {
         Self {
             request,
             settings,
+            set: policies,
             now,
             policies: candidates,
             near_misses,
@@ -117,7 +121,11 @@ impl<'a> Candidates<'a> {
 
     /// How each candidate stands to a role. Containers that want the same role share the answer.
     pub(super) fn examine(&self, wanted: &RoleRequest<'_>, asks: &AnnotationRequest<'_>) -> Examined<'a> {
-        let mut examined = Examined::default();
+        let needs_no_policy = self.is_empty() && !self.settings.policy_required;
+        let mut examined = Examined {
+            without_policy: needs_no_policy.then(|| self.grant_without_policy(wanted, asks)),
+            ..Examined::default()
+        };
         for policy in &self.policies {
             if wanted.by_default && policy.roles.default.as_ref() != Some(&wanted.role) {
                 examined
@@ -195,8 +203,13 @@ impl<'a> Candidates<'a> {
         }
     }
 
-    pub(super) fn grant_without_policy(&self, wanted: &RoleRequest<'_>, asks: &AnnotationRequest<'_>) -> Grant {
-        Grant {
+    /// What a pod gets that no policy is about, if every boundary of its namespace allows it.
+    fn grant_without_policy(
+        &self,
+        wanted: &RoleRequest<'_>,
+        asks: &AnnotationRequest<'_>,
+    ) -> Result<Grant, OutsideBoundary> {
+        let grant = Grant {
             role: wanted.role.clone(),
             audience: asks
                 .audience
@@ -213,7 +226,9 @@ impl<'a> Candidates<'a> {
             disables_instance_metadata: self.settings.instance_metadata == InstanceMetadata::AlwaysDisabled,
             session_name: None,
             policy: None,
-        }
+        };
+        let outside = self.set.outside_without_policy(&grant, &self.request.namespace_labels);
+        outside.map_or(Ok(grant), Err)
     }
 
     /// `None` where the name would not fit: STS refuses every call with such a name, so the SDK had better choose its own.

@@ -141,12 +141,13 @@ impl<'a, 'b> ContainerDecider<'a, 'b> {
             self.outcome.not_covered = true;
             return self.leave(index, "its policies don't cover it");
         }
-        if candidates.is_empty() && !candidates.settings.policy_required {
+        if let Some(Ok(grant)) = &examined.without_policy {
             let reason = format!(
                 "{} by {}: no policy is required and none selects the pod",
                 wanted.role, wanted.place
             );
-            return self.equip(index, candidates.grant_without_policy(wanted, asks), reason.into());
+            let grant = grant.clone();
+            return self.equip(index, grant, reason.into());
         }
         self.told_near_misses = true;
         tell(examined, wanted, candidates, asks, &mut self.outcome.refusals);
@@ -200,10 +201,14 @@ fn tell(
     }
     if candidates.is_empty() && !std::mem::replace(&mut examined.told, true) {
         let request = candidates.request;
-        refusals.add(Refusal::NoPolicy {
-            namespace: request.namespace.into(),
-            service_account: request.service_account.into(),
-            role: wanted.role.clone(),
+        let role = wanted.role.clone();
+        refusals.add(match &examined.without_policy {
+            Some(Err(why)) => Refusal::OutsideBoundaryWithoutPolicy { role, why: why.clone() },
+            _ => Refusal::NoPolicy {
+                namespace: request.namespace.into(),
+                service_account: request.service_account.into(),
+                role,
+            },
         });
     }
 }

@@ -41,7 +41,8 @@ pub(super) fn trust_policies(facts: &PolicyFacts<'_>) -> (Vec<TrustPolicyStatus>
     let Ok(policy) = facts.policy else {
         return (Vec::new(), None);
     };
-    if policy.subjects.is_empty() {
+    // Outside its boundary it grants nothing, so AWS has nothing to trust.
+    if policy.subjects.is_empty() || facts.outside.is_some() {
         return (Vec::new(), None);
     }
     let allowed = policy

@@ -90,9 +90,11 @@ fn a_policy_beyond_a_boundary_of_its_namespace_is_not_accepted_and_the_message_s
 
     test.apply(IndexEvent::Boundary(Event::Apply(boundary(spec.clone()))));
     assert_eq!(test.reasons(&policy)[0], "Valid", "it selects other namespaces");
+    assert_eq!(test.status(&policy).trust_policies.len(), 1);
 
     test.namespace("shop", &json!({"team": "core"}));
     assert_eq!(test.reasons(&policy), ["OutsideBoundary", "Unusable", "NotAccepted"]);
+    assert_eq!(test.status(&policy).trust_policies, [], "it grants nothing");
     let message = test.status(&policy).conditions[0].message.clone();
     assert!(
         message.contains("TokenScopeBoundary core does not allow spec.roles.default"),
@@ -101,6 +103,7 @@ fn a_policy_beyond_a_boundary_of_its_namespace_is_not_accepted_and_the_message_s
 
     test.apply(IndexEvent::Boundary(Event::Delete(boundary(spec))));
     assert_eq!(test.reasons(&policy)[0], "Valid");
+    assert_eq!(test.status(&policy).trust_policies.len(), 1);
 
     test.apply(IndexEvent::Boundary(Event::Apply(boundary(json!({"roles": []})))));
     let message = test.status(&policy).conditions[0].message.clone();
