@@ -19,7 +19,11 @@ fn helm_installs_upgrades_rolls_back_and_leaves_policies_when_it_uninstalls() ->
         &["uninstall", "tokenscope-crds", "--namespace", NAMESPACE],
         &Value::Null,
     )?;
-    for plural in ["tokenscopepolicies", "clustertokenscopepolicies", "tokenscopeboundaries"] {
+    for plural in [
+        "tokenscopepolicies",
+        "clustertokenscopepolicies",
+        "tokenscopeboundaries",
+    ] {
         node.kubectl(&["delete", "crd", &format!("{plural}.tokenscope.io")])?;
     }
     node.kubectl(&["delete", "namespace", NAMESPACE, "--timeout=120s"])?;
