@@ -105,24 +105,20 @@ impl PolicyIndex {
         &self.boundaries
     }
 
-    /// The policies for those who must not see a list that is not whole; nothing while one of this kind runs.
-    pub fn published(&self, cluster: bool) -> Option<Policies> {
-        (!self.store(cluster).is_listing()).then(|| self.all())
-    }
-
-    /// The same for boundaries.
-    pub fn published_boundaries(&self) -> Option<Policies> {
-        (!self.boundaries.is_listing()).then(|| self.all())
-    }
-
-    fn all(&self) -> Policies {
+    /// The policies for those who decide by them; nothing before policies, cluster policies and boundaries were all listed, and
+    /// while a list of any of them runs: a policy without its boundary grants too much.
+    pub fn published(&self) -> Option<Policies> {
+        let stores = [&self.namespaced, &self.cluster, &self.boundaries];
+        if stores.iter().any(|store| !store.is_synced() || store.is_listing()) {
+            return None;
+        }
         let exceeded = self.namespaced.all_exceeded();
-        Policies {
+        Some(Policies {
             set: self.set.clone(),
             exceeded: exceeded.map(|(name, bound)| (name.into(), bound)).collect(),
             cluster_exceeded: self.cluster.exceeded(CLUSTER),
             boundaries_exceeded: self.boundaries.exceeded(CLUSTER),
-        }
+        })
     }
 
     /// Takes in what a watch tells; `cluster` says of which kind. `extra` is what the caller keeps of an object besides, in

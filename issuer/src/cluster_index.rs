@@ -136,7 +136,7 @@ impl ClusterIndex {
     pub fn apply_policy(&self, cluster: bool, event: Event<DynamicObject>) -> bool {
         let mut index = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         index.apply(cluster, event, |_| 0);
-        self.publish(&index, index.published(cluster));
+        self.publish(&index);
         index.store(cluster).wants_list()
     }
 
@@ -146,14 +146,12 @@ impl ClusterIndex {
         if let Some((boundary, why)) = index.apply_boundary(event) {
             tracing::warn!(%boundary, %why, "a boundary can't be used, so policies of no namespace grant anything");
         }
-        self.publish(&index, index.published_boundaries());
+        self.publish(&index);
         index.boundaries().wants_list()
     }
 
-    /// Makes these the policies that exchanges see, once each kind was listed: a policy without its boundary may grant too much.
-    fn publish(&self, index: &PolicyIndex, policies: Option<Policies>) {
-        let stores = [index.store(false), index.store(true), index.boundaries()];
-        if let Some(policies) = policies.filter(|_| stores.iter().all(|store| store.is_synced())) {
+    fn publish(&self, index: &PolicyIndex) {
+        if let Some(policies) = index.published() {
             self.policies.store(Some(Arc::new(policies)));
         }
     }

@@ -50,6 +50,16 @@ fn policy(namespace: Option<&str>, name: &str) -> DynamicObject {
     .unwrap()
 }
 
+/// Lists policies, cluster policies and boundaries: there are none.
+fn list_policies(cache: &Cache) {
+    for cluster in [false, true] {
+        cache.apply_policy(cluster, Event::Init);
+        cache.apply_policy(cluster, Event::InitDone);
+    }
+    cache.apply_boundary(Event::Init);
+    cache.apply_boundary(Event::InitDone);
+}
+
 /// LiveLookups at an API server that has what `has` says, each answered after a while, and how often it was asked.
 struct Asked {
     lookups: Arc<LiveLookups>,
@@ -89,6 +99,7 @@ impl Asked {
         });
         let registry = Registry::new();
         let cache = Arc::new(Cache::new(bounds));
+        list_policies(&cache);
         let metrics = Metrics::new(&registry);
         metrics.show_sizes(&registry, &cache);
         Self {
@@ -226,6 +237,7 @@ async fn pods_of_a_namespace_whose_policies_overflow_can_not_be_judged_until_som
 #[test]
 fn too_many_cluster_policies_concern_every_namespace() {
     let cache = Cache::default();
+    list_policies(&cache);
     for number in 0..1001 {
         cache.apply_policy(true, Event::Apply(policy(None, &format!("policy-{number}"))));
     }
@@ -236,6 +248,7 @@ fn too_many_cluster_policies_concern_every_namespace() {
 #[test]
 fn a_policy_that_is_too_long_is_invalid_in_few_words() {
     let cache = Cache::default();
+    list_policies(&cache);
     let mut long = policy(Some("shop"), "long");
     let arn = format!("arn:aws:iam::111122223333:role/{}", "r".repeat(64));
     long.data["spec"]["roles"]["allowed"] = json!(vec![arn; 400]);
@@ -244,7 +257,7 @@ fn a_policy_that_is_too_long_is_invalid_in_few_words() {
     wordy.data["spec"]["subjects"] = json!("s".repeat(30_000));
     cache.apply_policy(false, Event::Apply(wordy));
 
-    let policies = cache.policies();
+    let policies = cache.policies().unwrap();
     let invalid: Vec<_> = policies.invalid_about("shop").collect();
     assert!(
         invalid[0].1.contains("spec: should have at most 32768 bytes of JSON"),
@@ -275,6 +288,7 @@ fn beyond_the_bound_of_the_whole_cache_the_newest_namespaces_are_not_kept_and_kn
         ..CacheBounds::default()
     };
     let cache = Cache::new(&bounds);
+    list_policies(&cache);
     for number in 0..10_000 {
         let (namespace, name) = (format!("namespace-{}", number / 100), format!("account-{number}"));
         cache.apply_service_account(account(&namespace, &name, &json!({})));

@@ -69,8 +69,29 @@ fn failure(code: u16, reason: &str) -> Value {
     json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": reason, "reason": reason, "code": code})
 }
 
+/// Lists policies, cluster policies and boundaries: there are none.
+fn list_policies(cache: &Cache) {
+    for cluster in [false, true] {
+        cache.apply_policy(cluster, Event::Init);
+        cache.apply_policy(cluster, Event::InitDone);
+    }
+    cache.apply_boundary(Event::Init);
+    cache.apply_boundary(Event::InitDone);
+}
+
 impl Harness {
     fn new(answers: Answers) -> Self {
+        let harness = Self::unlisted(answers);
+        list_policies(&harness.cache);
+        harness.cache.apply_policy(
+            false,
+            Event::Apply(policy("orders", &json!(["arn:aws:iam::111122223333:role/shop/*"]))),
+        );
+        harness
+    }
+
+    /// One that has no list of policies or boundaries yet.
+    fn unlisted(answers: Answers) -> Self {
         let (sender, requests) = mpsc::unbounded_channel();
         let api_server = tower::service_fn(move |request: Request<kube::client::Body>| {
             let sender = sender.clone();
@@ -106,10 +127,6 @@ impl Harness {
         cache.apply_namespace(Event::Apply(object(
             json!({"metadata": {"name": "shop", "labels": {"team": "shop"}}}),
         )));
-        cache.apply_policy(
-            false,
-            Event::Apply(policy("orders", &json!(["arn:aws:iam::111122223333:role/shop/*"]))),
-        );
         Self {
             router,
             registry,
@@ -649,8 +666,40 @@ async fn changes_that_the_watches_tell_of_count_at_once() {
 }
 
 #[tokio::test]
+async fn until_policies_cluster_policies_and_boundaries_were_all_listed_a_review_is_an_error() {
+    let harness = Harness::unlisted(nothing);
+    let cache = &harness.cache;
+    let account = object::<ServiceAccount>(json!({"metadata": {"namespace": "shop", "name": "orders"}}));
+    cache.apply_service_account(Event::Apply(account));
+    let body = ReviewFixture::new().request(&asking(app())).to_string();
+    let boundary: DynamicObject = serde_json::from_value(json!({
+        "apiVersion": "tokenscope.io/v1alpha1", "kind": "TokenScopeBoundary", "metadata": {"name": "core"},
+        "spec": {"roles": ["arn:aws:iam::111122223333:role/none"]},
+    }))
+    .unwrap();
+
+    cache.apply_policy(false, Event::Init);
+    cache.apply_policy(false, Event::InitApply(policy("orders", &json!([ROLE]))));
+    cache.apply_policy(false, Event::InitDone);
+    assert_eq!(harness.post(body.clone()).await.0, StatusCode::INTERNAL_SERVER_ERROR);
+    cache.apply_policy(true, Event::Init);
+    cache.apply_policy(true, Event::InitDone);
+    assert_eq!(harness.post(body.clone()).await.0, StatusCode::INTERNAL_SERVER_ERROR);
+    cache.apply_boundary(Event::Init);
+    cache.apply_boundary(Event::InitApply(boundary));
+    assert_eq!(harness.post(body.clone()).await.0, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(harness.reviews("failed"), 3);
+
+    cache.apply_boundary(Event::InitDone);
+    let answer = harness.review(&asking(app())).await;
+    let message = answer["status"]["message"].to_string();
+    assert!(message.contains("TokenScopeBoundary core does not allow"), "{message}");
+}
+
+#[tokio::test]
 async fn a_new_list_takes_away_what_it_does_not_name_and_nothing_before_it_ends() {
     let cache = Cache::default();
+    list_policies(&cache);
     let account = |name: &str| object::<ServiceAccount>(json!({"metadata": {"namespace": "shop", "name": name}}));
     cache.apply_service_account(Event::Apply(account("old")));
     cache.apply_service_account(Event::Apply(account("kept")));
@@ -663,7 +712,7 @@ async fn a_new_list_takes_away_what_it_does_not_name_and_nothing_before_it_ends(
     cache.apply_policy(false, Event::Init);
     cache.apply_policy(false, Event::InitApply(policy("kept", &json!([]))));
     assert!(cache.annotations("shop", "old").is_some());
-    assert_eq!(cache.policies().len(), 2);
+    assert_eq!(cache.policies().unwrap().len(), 2);
     cache.apply_policy(true, Event::Init);
     cache.apply_policy(true, Event::InitDone);
 
@@ -671,7 +720,7 @@ async fn a_new_list_takes_away_what_it_does_not_name_and_nothing_before_it_ends(
     cache.apply_policy(false, Event::InitDone);
     assert!(cache.annotations("shop", "old").is_none());
     assert!(cache.annotations("shop", "kept").is_some() && cache.annotations("shop", "new").is_some());
-    assert_eq!(cache.policies().len(), 1);
+    assert_eq!(cache.policies().unwrap().len(), 1);
     cache.apply_service_account(Event::Delete(account("new")));
     assert!(cache.annotations("shop", "new").is_none());
 }

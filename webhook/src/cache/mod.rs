@@ -10,7 +10,7 @@ mod bounds;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use kube::core::{DynamicObject, ObjectMeta, PartialObjectMeta};
 use kube::runtime::watcher::Event;
@@ -29,7 +29,7 @@ pub use bounds::CacheBounds;
 pub struct Cache {
     namespaces: RwLock<Store<NamespaceLabels>>,
     service_accounts: RwLock<Store<KeptAnnotations>>,
-    policies: ArcSwap<Policies>,
+    policies: ArcSwapOption<Policies>,
     /// The policies while they change; readers see them once they are whole.
     policy_index: Mutex<PolicyIndex>,
 }
@@ -52,7 +52,7 @@ impl Cache {
         Self {
             namespaces: RwLock::new(Store::new("namespaces", own_room(bounds.namespaces))),
             service_accounts: RwLock::new(Store::new("service accounts", accounts)),
-            policies: ArcSwap::default(),
+            policies: ArcSwapOption::empty(),
             policy_index: Mutex::new(PolicyIndex::new(policies, own_room(bounds.cluster_policies))),
         }
     }
@@ -73,20 +73,16 @@ impl Cache {
             .cloned()
     }
 
-    /// The policies.
-    pub fn policies(&self) -> arc_swap::Guard<Arc<Policies>> {
-        self.policies.load()
-    }
-
-    pub(crate) fn policies_now(&self) -> Arc<Policies> {
+    /// The policies and their boundaries; nothing until all were listed.
+    pub fn policies(&self) -> Option<Arc<Policies>> {
         self.policies.load_full()
     }
 
     /// Why pods of a namespace can't be judged, if they can't: its policies or labels, or the cluster's policies, are more
-    /// than is kept.
+    /// than is kept. Nothing where policies and boundaries were not listed yet.
     pub fn over_share(&self, namespace: &str) -> Option<ShareExceeded> {
         let too_many_labels = self.kept_labels(namespace).is_some_and(|kept| kept.too_many);
-        over_share(namespace, too_many_labels, &self.policies())
+        over_share(namespace, too_many_labels, &*self.policies()?)
     }
 
     /// Why not all service accounts of a namespace are kept, if they aren't.
@@ -101,7 +97,7 @@ impl Cache {
         let (namespaces, accounts) = (read_lock(&self.namespaces), read_lock(&self.service_accounts));
         let policies = self.policies();
         let mut names: HashSet<&str> = accounts.all_exceeded().map(|(name, _)| name).collect();
-        names.extend(policies.incomplete());
+        names.extend(policies.iter().flat_map(|policies| policies.incomplete()));
         names.extend(
             namespaces
                 .iter("")
@@ -143,9 +139,7 @@ impl Cache {
                 tracing::warn!(policy = %name, %why, "a policy can't be used");
             }
         }
-        if let Some(policies) = index.published(cluster) {
-            self.policies.store(Arc::new(policies));
-        }
+        self.publish(&index);
         index.store(cluster).wants_list()
     }
 
@@ -155,10 +149,14 @@ impl Cache {
         if let Some((boundary, why)) = index.apply_boundary(event) {
             tracing::warn!(%boundary, %why, "a boundary can't be used, so policies of no namespace grant anything");
         }
-        if let Some(policies) = index.published_boundaries() {
-            self.policies.store(Arc::new(policies));
-        }
+        self.publish(&index);
         index.boundaries().wants_list()
+    }
+
+    fn publish(&self, index: &PolicyIndex) {
+        if let Some(policies) = index.published() {
+            self.policies.store(Some(Arc::new(policies)));
+        }
     }
 
     /// How many things of each kind there are.
@@ -166,7 +164,7 @@ impl Cache {
         [
             ("namespaces", read_lock(&self.namespaces).len()),
             ("serviceaccounts", read_lock(&self.service_accounts).len()),
-            ("policies", self.policies.load().len()),
+            ("policies", self.policies().map_or(0, |policies| policies.len())),
         ]
     }
 

@@ -59,6 +59,8 @@ enum Why {
         "the API server is asked for at most {PER_SECOND} such things a second and {MOST_OF_A_SOURCE} at a time in one namespace: try again later"
     )]
     Limited,
+    #[error("the API server has not sent one yet: try again later")]
+    NotListed,
     #[error("the API server knows none of that name")]
     Missing,
 }
@@ -118,7 +120,10 @@ impl LiveLookups {
             Some(annotations) => Ok(Some(annotations)),
             None => self.annotations(namespace, service_account).await?,
         };
-        let policies = self.cache.policies_now();
+        let policies = self.cache.policies().ok_or_else(|| LookupError {
+            what: "a whole list of policies and boundaries".to_owned(),
+            why: Why::NotListed,
+        })?;
         let over_share = cache::over_share(namespace, labels.too_many, &policies);
         Ok(AdmissionContext {
             labels: labels.labels,
