@@ -37,4 +37,4 @@ pub use pod_object::{FromPodJson, PodObject, pod_identity};
 pub use policies::{Policies, PolicyIndex, PolicyUpdate, estimate};
 pub use share::{Exceeded, Share, ShareExceeded};
 pub use shares::{Room, Shares};
-pub use store::{Store, Update};
+pub use store::{Store, Update, apply_locked};

@@ -11,7 +11,7 @@ use kube::core::{DynamicObject, PartialObjectMeta};
 use kube::runtime::watcher::Event;
 use tokenscope_index::{
     KeptAnnotations, MOST_LABELS, NamespaceLabels, PodObject, Policies, PolicyIndex, Room, Share, ShareExceeded,
-    Shares, Store,
+    Shares, Store, apply_locked,
 };
 
 use crate::pods::{AdmittedPod, WatchedPod};
@@ -108,7 +108,7 @@ impl ClusterIndex {
 
     /// Takes in what a watch tells of pods. Whether a new list is wanted, for what was left out.
     pub fn apply_pod(&self, event: Event<PodObject<WatchedPod>>) -> bool {
-        apply(&self.pods, event, |object| {
+        apply_locked(&self.pods, event, |object| {
             let pod = object.kept.admitted.as_ref()?;
             Some((Arc::new(pod.clone()), pod.bytes()))
         })
@@ -116,7 +116,7 @@ impl ClusterIndex {
 
     /// The same of namespaces.
     pub fn apply_namespace(&self, event: Event<PartialObjectMeta<Namespace>>) -> bool {
-        apply(&self.namespaces, event, |object| {
+        apply_locked(&self.namespaces, event, |object| {
             let labels = NamespaceLabels::of(object.meta());
             let bytes = labels.bytes();
             Some((labels, bytes))
@@ -125,7 +125,7 @@ impl ClusterIndex {
 
     /// The same of service accounts.
     pub fn apply_service_account(&self, event: Event<PartialObjectMeta<ServiceAccount>>) -> bool {
-        apply(&self.service_accounts, event, |object| {
+        apply_locked(&self.service_accounts, event, |object| {
             let annotations = KeptAnnotations::of(object.meta());
             let bytes = annotations.bytes();
             Some((annotations, bytes))
@@ -168,21 +168,6 @@ impl ClusterIndex {
             ),
         ]
     }
-}
-
-fn apply<K: Resource, V>(
-    store: &RwLock<Store<V>>,
-    event: Event<K>,
-    value_and_bytes: impl FnOnce(&K) -> Option<(V, usize)>,
-) -> bool {
-    // What is kept is made before the lock is taken, which readers wait for.
-    let kept = match &event {
-        Event::InitApply(object) | Event::Apply(object) => value_and_bytes(object),
-        Event::Init | Event::InitDone | Event::Delete(_) => None,
-    };
-    let mut store = store.write().unwrap_or_else(PoisonError::into_inner);
-    store.apply(event, |_| kept);
-    store.wants_list()
 }
 
 fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {

@@ -6,6 +6,7 @@
 //! [`Store::wants_list`] asks for.
 
 mod group;
+mod locked;
 
 use std::collections::HashMap;
 
@@ -17,6 +18,8 @@ use crate::share::{ENTRY_BYTES, Exceeded};
 use crate::shares::{Footprint, Shares};
 
 use group::{Group, GroupEntry};
+
+pub use locked::apply_locked;
 
 /// The objects of one kind.
 #[derive(Debug)]

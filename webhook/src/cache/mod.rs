@@ -12,13 +12,13 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use arc_swap::ArcSwapOption;
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
-use kube::core::{DynamicObject, ObjectMeta, PartialObjectMeta};
+use kube::core::{DynamicObject, PartialObjectMeta};
 use kube::runtime::watcher::Event;
 use kube::{Api, Client, Resource};
 use tokenscope_crds::read;
 use tokenscope_index::{
     KeptAnnotations, LabelPairs, MOST_LABELS, NamespaceLabels, Policies, PolicyIndex, PolicyUpdate, Room,
-    ShareExceeded, Shares, Store, follow,
+    ShareExceeded, Shares, Store, apply_locked, follow,
 };
 use tokenscope_platform::Process;
 
@@ -109,19 +109,19 @@ impl Cache {
 
     /// Takes in what a watch tells of namespaces. Whether a new list is wanted, for what was left out.
     pub fn apply_namespace(&self, event: Event<PartialObjectMeta<Namespace>>) -> bool {
-        apply(&self.namespaces, event, |metadata| {
-            let labels = NamespaceLabels::of(metadata);
+        apply_locked(&self.namespaces, event, |object| {
+            let labels = NamespaceLabels::of(object.meta());
             let bytes = labels.bytes();
-            (labels, bytes)
+            Some((labels, bytes))
         })
     }
 
     /// Takes in what a watch tells of service accounts. Whether a new list is wanted, for what was left out.
     pub fn apply_service_account(&self, event: Event<PartialObjectMeta<ServiceAccount>>) -> bool {
-        apply(&self.service_accounts, event, |metadata| {
-            let annotations = KeptAnnotations::of(metadata);
+        apply_locked(&self.service_accounts, event, |object| {
+            let annotations = KeptAnnotations::of(object.meta());
             let bytes = annotations.bytes();
-            (annotations, bytes)
+            Some((annotations, bytes))
         })
     }
 
@@ -198,21 +198,6 @@ impl Cache {
 pub(crate) fn over_share(namespace: &str, too_many_labels: bool, policies: &Policies) -> Option<ShareExceeded> {
     let labels = too_many_labels.then(|| ShareExceeded::labels(namespace, MOST_LABELS));
     labels.or_else(|| policies.share_exceeded(namespace))
-}
-
-fn apply<K: Resource, V>(
-    store: &RwLock<Store<V>>,
-    event: Event<K>,
-    value_and_bytes: impl FnOnce(&ObjectMeta) -> (V, usize),
-) -> bool {
-    // What is kept is made before the lock is taken, which readers wait for.
-    let kept = match &event {
-        Event::InitApply(object) | Event::Apply(object) => Some(value_and_bytes(object.meta())),
-        Event::Init | Event::InitDone | Event::Delete(_) => None,
-    };
-    let mut store = store.write().unwrap_or_else(PoisonError::into_inner);
-    store.apply(event, |_| kept);
-    store.wants_list()
 }
 
 fn read_lock<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
