@@ -1,20 +1,21 @@
 //! Many at once, just created; and what all of it asked of the API server.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::{Value, json};
 use tokenscope_e2e::admission::{accepts, create_pod, try_pod};
 use tokenscope_e2e::fixtures::{ADMIN, CARTS, ORDERS, Shop, reviewed, variable};
-use tokenscope_e2e::helm::NAMESPACE;
 use tokenscope_e2e::install::Options;
 use tokenscope_e2e::webhook_only::review;
 use tokenscope_e2e::{eventually, get_json, merge, post};
 
+use crate::rights::rights;
 use crate::{SOON, Scenario, policy_when, runs, until_after};
 
 const WEBHOOK: &str = "system:serviceaccount:tokenscope-system:tokenscope-webhook";
+const SERVING_SECRET: &str = "/api/v1/namespaces/tokenscope-system/secrets/tokenscope-webhook-tls";
 
 #[tokio::test]
 async fn just_created_accounts_are_never_missed_and_nothing_is_asked_beyond_the_charts_rights() {
@@ -126,44 +127,7 @@ async fn just_created_accounts_are_never_missed_and_nothing_is_asked_beyond_the_
     let asked = requests_of_webhook(&scenario, "get", Some("fresh-many"));
     assert!(asked <= 5, "{asked} requests for one ServiceAccount");
 
-    // All of them at the same moment, for certain: the API server stands still while 50 reviews come in for an account that
-    // nobody knows.
-    let secret_path = format!("/api/v1/namespaces/{NAMESPACE}/secrets/tokenscope-webhook-tls");
-    let secret = get_json(client, &secret_path).await.unwrap();
-    let authorities = {
-        use base64::prelude::{BASE64_STANDARD, Engine as _};
-        String::from_utf8(
-            BASE64_STANDARD
-                .decode(secret["data"]["ca.crt"].as_str().unwrap())
-                .unwrap(),
-        )
-        .unwrap()
-    };
-    let port = scenario.installed.webhook_port(0);
-    let pod = of("crowd", "nobody", "fresh-nobody");
-    control_plane.apiserver().signal("STOP").unwrap();
-    let reviews: Vec<_> = (0..50)
-        .map(|_| {
-            let (authorities, pod) = (authorities.clone(), pod.clone());
-            tokio::spawn(async move { review(port, &authorities, &pod).await })
-        })
-        .collect();
-    tokio::time::sleep(Duration::from_millis(600)).await; // below the second that the webhook gives it
-    control_plane.apiserver().signal("CONT").unwrap();
-    for review in reviews {
-        review.await.unwrap().unwrap();
-    }
-    eventually(SOON, "the API server has written down the request", async || {
-        ensure!(
-            requests_of_webhook(&scenario, "get", Some("fresh-nobody")) > 0,
-            "no request yet"
-        );
-        Ok(())
-    })
-    .await
-    .unwrap();
-    let asked = requests_of_webhook(&scenario, "get", Some("fresh-nobody"));
-    assert!(asked <= 3, "{asked} requests for one ServiceAccount");
+    many_reviews_at_one_moment_share_a_request(&scenario).await;
 
     // What the programs do less often: a refusal, whose Event goes to the pod's owner, and a pod that was missed.
     let mut refused = of("crowd", "refused", "fresh-many");
@@ -237,9 +201,9 @@ async fn just_created_accounts_are_never_missed_and_nothing_is_asked_beyond_the_
     .unwrap();
     // A certificate is made anew.
     let change = json!({"metadata": {"annotations": {"tokenscope.io/rotate": "now"}}});
-    merge(client, &secret_path, &change).await.unwrap();
+    merge(client, SERVING_SECRET, &change).await.unwrap();
     eventually(SOON, "the serving certificate is rotated", async || {
-        let rotated = get_json(client, &secret_path).await?;
+        let rotated = get_json(client, SERVING_SECRET).await?;
         ensure!(
             rotated["metadata"]["annotations"]["tokenscope.io/rotated"] == "now",
             "not yet"
@@ -261,6 +225,60 @@ async fn just_created_accounts_are_never_missed_and_nothing_is_asked_beyond_the_
     .unwrap();
 }
 
+/// All of them at the same moment, for certain: the API server stands still while 50 reviews come in for an account that nobody
+/// knows.
+///
+/// The webhook gives the API server a second. On a busy machine it may not be back by then, and reviews then rightly end as
+/// errors: such an attempt shows nothing, and another account is tried.
+async fn many_reviews_at_one_moment_share_a_request(scenario: &Scenario) {
+    let control_plane = &scenario.control_plane;
+    let client = control_plane.client().await.unwrap();
+    let secret = get_json(&client, SERVING_SECRET).await.unwrap();
+    let authorities = BASE64_STANDARD
+        .decode(secret["data"]["ca.crt"].as_str().unwrap())
+        .unwrap();
+    let authorities = String::from_utf8(authorities).unwrap();
+    let port = scenario.installed.webhook_port(0);
+    for attempt in 0..5 {
+        let account = format!("fresh-nobody-{attempt}");
+        let pod = of("crowd", "nobody", &account);
+        control_plane.apiserver().signal("STOP").unwrap();
+        let reviews: Vec<_> = (0..50)
+            .map(|_| {
+                let (authorities, pod) = (authorities.clone(), pod.clone());
+                tokio::spawn(async move { review(port, &authorities, &pod).await })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(400)).await; // below the second that the webhook gives it
+        control_plane.apiserver().signal("CONT").unwrap();
+        let mut late = 0;
+        for review in reviews {
+            match review.await.unwrap() {
+                Ok(_) => {}
+                Err(error) if error.to_string().contains("the API server could not be asked") => late += 1,
+                Err(error) => panic!("{error:#}"),
+            }
+        }
+        if late > 0 {
+            println!("attempt {attempt}: the API server came back too late for {late} of 50 reviews");
+            continue;
+        }
+        eventually(SOON, "the API server has written down the request", async || {
+            ensure!(
+                requests_of_webhook(scenario, "get", Some(&account)) > 0,
+                "no request yet"
+            );
+            Ok(())
+        })
+        .await
+        .unwrap();
+        let asked = requests_of_webhook(scenario, "get", Some(&account));
+        assert!(asked <= 3, "{asked} requests for one ServiceAccount");
+        return;
+    }
+    panic!("the API server came back too late in each of 5 attempts");
+}
+
 fn of(namespace: &str, name: &str, account: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": namespace},
@@ -276,127 +294,4 @@ fn requests_of_webhook(scenario: &Scenario, verb: &str, name: Option<&str>) -> u
             && name.is_none_or(|name| event["objectRef"]["name"] == name)
     });
     requests.unwrap().len()
-}
-
-/// A verb on a resource, as a rule of the chart grants it or a request uses it.
-type Right = (String, String);
-
-/// What the programs have used must be granted by the chart itself, not only by what Kubernetes gives to everybody; what
-/// they have not used is printed, and must be known.
-fn rights(scenario: &Scenario) -> Result<()> {
-    /// For API servers that can't stream lists, for a namespace that the webhook's watch has not brought yet, for owners of refused
-    /// pods that are no ReplicaSets, and for clusters that have spire-controller-manager.
-    const RARE: [&str; 22] = [
-        "tokenscope-webhook get cronjobs.batch",
-        "tokenscope-webhook get daemonsets.apps",
-        "tokenscope-webhook get deployments.apps",
-        "tokenscope-webhook get jobs.batch",
-        "tokenscope-webhook get replicationcontrollers.",
-        "tokenscope-webhook get statefulsets.apps",
-        "tokenscope-webhook list csidrivers.storage.k8s.io",
-        "tokenscope-operator list csidrivers.storage.k8s.io",
-        "tokenscope-webhook get namespaces.",
-        "tokenscope-webhook list clustertokenscopepolicies.tokenscope.io",
-        "tokenscope-webhook list namespaces.",
-        "tokenscope-webhook list serviceaccounts.",
-        "tokenscope-webhook list tokenscopeboundaries.tokenscope.io",
-        "tokenscope-webhook list tokenscopepolicies.tokenscope.io",
-        "tokenscope-operator list clustertokenscopepolicies.tokenscope.io",
-        "tokenscope-operator list namespaces.",
-        "tokenscope-operator list pods.",
-        "tokenscope-operator list serviceaccounts.",
-        "tokenscope-operator list tokenscopeboundaries.tokenscope.io",
-        "tokenscope-operator list tokenscopepolicies.tokenscope.io",
-        "tokenscope-operator list clusterspiffeids.spire.spiffe.io",
-        "tokenscope-operator watch clusterspiffeids.spire.spiffe.io",
-    ];
-    let mut unknown = Vec::new();
-    for process in ["tokenscope-webhook", "tokenscope-operator"] {
-        let user = format!("system:serviceaccount:{NAMESPACE}:{process}");
-        let mut unused = BTreeSet::new();
-        let mut rules = Vec::new();
-        for role in scenario.installed.objects() {
-            let is_ours = role["metadata"]["name"] == process;
-            if is_ours && (role["kind"] == "ClusterRole" || role["kind"] == "Role") {
-                for rule in role["rules"].as_array().into_iter().flatten() {
-                    unused.extend(granted(rule));
-                    let namespace = (role["kind"] == "Role").then_some(NAMESPACE);
-                    rules.push((namespace, rule.clone()));
-                }
-            }
-        }
-        let requests = scenario
-            .control_plane
-            .audit_events(|event| event["user"]["username"] == *user)?;
-        ensure!(!requests.is_empty(), "{process} has asked for nothing");
-        let mut beyond = BTreeSet::new();
-        for request in &requests {
-            let right = used(request);
-            let covered = rules.iter().any(|(namespace, rule)| {
-                granted(rule).contains(&right)
-                    && namespace.is_none_or(|namespace| request["objectRef"]["namespace"] == namespace)
-                    && names_it(rule, request)
-            });
-            if !covered {
-                beyond.insert(format!("{right:?} {}", request["requestURI"]));
-            }
-            unused.remove(&right);
-        }
-        println!(
-            "{process} made {} requests; rights that it did not use: {unused:?}",
-            requests.len()
-        );
-        ensure!(
-            beyond.is_empty(),
-            "{process} needs what the chart does not grant: {beyond:?}"
-        );
-        let rights = unused.iter().map(|(verb, what)| format!("{process} {verb} {what}"));
-        unknown.extend(rights.filter(|right| !RARE.contains(&right.as_str())));
-    }
-    ensure!(unknown.is_empty(), "granted and never used: {unknown:?}");
-    Ok(())
-}
-
-fn granted(rule: &Value) -> BTreeSet<Right> {
-    let list = |field: &str| -> Vec<String> {
-        let values = rule[field].as_array().cloned().unwrap_or_default();
-        values
-            .iter()
-            .map(|value| value.as_str().unwrap_or_default().to_owned())
-            .collect()
-    };
-    let mut what = list("nonResourceURLs");
-    for group in list("apiGroups") {
-        what.extend(list("resources").iter().map(|resource| format!("{resource}.{group}")));
-    }
-    let verbs = list("verbs");
-    what.iter()
-        .flat_map(|what| verbs.iter().map(|verb| (verb.clone(), what.clone())))
-        .collect()
-}
-
-fn used(request: &Value) -> Right {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let object = &request["objectRef"];
-    let what = if object.is_null() {
-        let uri = text(&request["requestURI"]);
-        uri.split('?').next().unwrap_or_default().to_owned()
-    } else {
-        let subresource = object["subresource"]
-            .as_str()
-            .map(|name| format!("/{name}"))
-            .unwrap_or_default();
-        format!(
-            "{}{subresource}.{}",
-            text(&object["resource"]),
-            text(&object["apiGroup"])
-        )
-    };
-    (text(&request["verb"]), what)
-}
-
-/// Whether the rule is about all names or about that of the request.
-fn names_it(rule: &Value, request: &Value) -> bool {
-    let names = rule["resourceNames"].as_array();
-    names.is_none_or(|names| names.is_empty() || names.contains(&request["objectRef"]["name"]))
 }

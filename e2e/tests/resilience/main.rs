@@ -7,6 +7,7 @@ mod crowd;
 mod gone;
 mod malformed;
 mod operators;
+mod rights;
 mod watches;
 
 use std::ops::Deref;
