@@ -132,3 +132,8 @@ Call with a dict: name, configuration (what is in the cluster).
 {{- end -}}
 {{- if not $is_there -}}{{- $any -}}{{- else if $is_helms -}}{{- $own -}}{{- end -}}
 {{- end -}}
+
+{{- /* Whether the API server itself takes a mark away that a pod brings: "true" or "". Kubernetes has MutatingAdmissionPolicy, v1, since 1.36. */ -}}
+{{- define "tokenscope.removesMarks" -}}
+{{- if semverCompare ">=1.36.0-0" .Capabilities.KubeVersion.Version -}}true{{- end -}}
+{{- end -}}

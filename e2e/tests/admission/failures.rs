@@ -7,11 +7,11 @@ use anyhow::ensure;
 use serde_json::{Value, json};
 use tokenscope_e2e::admission::{accepts, create_pod, try_pod};
 use tokenscope_e2e::fixtures::{ORDERS, Shop, with_annotations};
-use tokenscope_e2e::helm::template;
+use tokenscope_e2e::helm::{template, template_with};
 use tokenscope_e2e::{delete, eventually, get_json, put};
 
 use crate::stand_in::Way;
-use crate::{Door, MARK, SOON, opted_out, with_driver, with_label, with_token};
+use crate::{BEFORE_MUTATING_POLICIES, Door, MARK, SOON, opted_out, with_driver, with_label, with_token};
 
 const LOCKED: &str = "sts.amazonaws.com";
 
@@ -39,8 +39,19 @@ const FAILURES: [Way; 15] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_the_webhook_does_no_pod_that_needs_a_review_is_admitted_without_one() {
-    let door =
-        Door::open(&json!({"lock": {"mode": "deny", "csiDrivers": [DRIVER]}, "webhook": {"timeoutSeconds": 1}})).await;
+    nothing_gets_past_failures(Door::open(&failing()).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_holds_where_the_webhook_takes_marks_away() {
+    nothing_gets_past_failures(Door::open_before_mutating_policies(&failing()).await).await;
+}
+
+fn failing() -> Value {
+    json!({"lock": {"mode": "deny", "csiDrivers": [DRIVER]}, "webhook": {"timeoutSeconds": 1}})
+}
+
+async fn nothing_gets_past_failures(door: Door) {
     let shop = door.shop("shop", &[]).await;
     let strict = door.shop("strict", &[("tokenscope.io/required", "true")]).await;
 
@@ -114,6 +125,26 @@ async fn a_mark_that_a_pod_brings_is_taken_away_before_the_pod_is_reviewed() {
     let pod = accepts(&door.client, &forged).await.unwrap();
     assert_eq!(pod["metadata"]["labels"][MARK], "granted", "that of the review");
 
+    // Also where no webhook is called, and while it fails.
+    let out = door.shop("out", &[("tokenscope.io/inject", "false")]).await;
+    let pod = accepts(&door.client, &with_label(out.asking("forged", ORDERS), MARK, "granted"))
+        .await
+        .unwrap();
+    assert!(pod["metadata"]["labels"][MARK].is_null(), "{}", pod["metadata"]);
+    door.stand_in.answers(Way::Status(500), Way::Status(500));
+    let restored = with_label(shop.pod("restored"), MARK, "granted");
+    let pod = accepts(&door.client, &restored).await.unwrap();
+    assert!(pod["metadata"]["labels"][MARK].is_null(), "{}", pod["metadata"]);
+}
+
+#[tokio::test]
+async fn before_mutating_policies_a_mark_is_taken_away_by_the_webhook_and_refused_where_there_is_none() {
+    let door = Door::open_before_mutating_policies(&json!({"lock": {"mode": "deny"}})).await;
+    let shop = door.shop("shop", &[]).await;
+    let forged = with_label(shop.asking("forged", ORDERS), MARK, "refused");
+    let pod = accepts(&door.client, &forged).await.unwrap();
+    assert_eq!(pod["metadata"]["labels"][MARK], "granted", "that of the review");
+
     // In namespaces without reviews nobody would take it away, so it is refused.
     let out = door.shop("out", &[("tokenscope.io/inject", "false")]).await;
     let answer = create_pod(&door.client, &with_label(out.pod("forged"), MARK, "granted"))
@@ -128,10 +159,46 @@ async fn a_mark_that_a_pod_brings_is_taken_away_before_the_pod_is_reviewed() {
     accepts(&door.client, &out.asking("asking", ORDERS)).await.unwrap();
 }
 
+/// What refuses a pod that asks and brings a mark, while the configuration's authority is wiped, and while the entry for forged
+/// marks is not in force.
+struct Refusals {
+    by_the_entry: &'static str,
+    without_the_entry: &'static str,
+    /// What the webhook answers to reviews meanwhile.
+    reviews: Way,
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_configuration_or_its_authority_no_pod_is_admitted_by_a_forged_mark() {
     let values = json!({"lock": {"mode": "deny", "csiDrivers": [DRIVER]}});
-    let door = Door::open(&values).await;
+    let refusals = Refusals {
+        by_the_entry: "'tokenscope-guard'",
+        without_the_entry: "'tokenscope-guard'",
+        // A mark that was taken away leaves an honest pod, which a working webhook would review.
+        reviews: Way::Status(500),
+    };
+    nothing_gets_past_a_changed_configuration(
+        Door::open(&values).await,
+        template("tokenscope", &values).unwrap(),
+        refusals,
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_holds_before_mutating_policies() {
+    let values = json!({"lock": {"mode": "deny", "csiDrivers": [DRIVER]}});
+    let refusals = Refusals {
+        by_the_entry: "forged-marks.tokenscope.io",
+        without_the_entry: "'tokenscope-guard-marks'",
+        reviews: Way::Works,
+    };
+    let objects = template_with("tokenscope", &BEFORE_MUTATING_POLICIES, &values).unwrap();
+    nothing_gets_past_a_changed_configuration(Door::open_before_mutating_policies(&values).await, objects, refusals)
+        .await;
+}
+
+async fn nothing_gets_past_a_changed_configuration(door: Door, objects: Vec<Value>, refusals: Refusals) {
     let shop = door.shop("shop", &[]).await;
     let strict = door.shop("strict", &[("tokenscope.io/required", "true")]).await;
     let healthy = get_json(&door.client, CONFIGURATION).await.unwrap();
@@ -155,10 +222,10 @@ async fn without_the_configuration_or_its_authority_no_pod_is_admitted_by_a_forg
         configuration
     };
     for (what, configuration, says) in [
-        ("its authority is wiped", Some(wiped), "forged-marks.tokenscope.io"),
-        ("failures are ignored", Some(ignoring), "'tokenscope-guard-marks'"),
-        ("the entry is gone", Some(without_entry), "'tokenscope-guard-marks'"),
-        ("it is deleted", None, "'tokenscope-guard-marks'"),
+        ("its authority is wiped", Some(wiped), refusals.by_the_entry),
+        ("failures are ignored", Some(ignoring), refusals.without_the_entry),
+        ("the entry is gone", Some(without_entry), refusals.without_the_entry),
+        ("it is deleted", None, refusals.without_the_entry),
     ] {
         match configuration {
             Some(mut changed) => {
@@ -170,6 +237,7 @@ async fn without_the_configuration_or_its_authority_no_pod_is_admitted_by_a_forg
                 delete(&door.client, CONFIGURATION).await.unwrap();
             }
         }
+        door.stand_in.answers(refusals.reviews, Way::Works);
         let forged = with_label(shop.asking("forged", ORDERS), MARK, "granted");
         eventually(SOON, format!("{what}, and a forged mark is refused"), async || {
             let message = try_pod(&door.client, &forged).await?.message().to_owned();
@@ -200,7 +268,7 @@ async fn without_the_configuration_or_its_authority_no_pod_is_admitted_by_a_forg
     let unmarked = try_pod(&door.client, &shop.asking("asking", ORDERS)).await.unwrap();
     assert!(unmarked.message().contains("'tokenscope-guard'"), "{}", unmarked.body);
 
-    door.apply(template("tokenscope", &values).unwrap()).await.unwrap();
+    door.apply(objects).await.unwrap();
     eventually(SOON, "an honest pod is admitted again", async || {
         accepts(&door.client, &shop.asking("honest", ORDERS)).await
     })

@@ -118,10 +118,9 @@ async fn a_pod_that_lost_its_sidecar_on_the_way_is_missed() {
     let shop = shop("lost", &[]).await;
     shop.policy("orders", from_spiffe(&[ORDERS], &json!({}))).await.unwrap();
     let good = shop.granted(&shop.asking("good", ORDERS)).await.unwrap().body;
-    // Nobody is asked in a namespace that is left out, and without this binding nobody refuses the mark there; so the pod is there
+    // Nobody is asked in a namespace that is left out, and without this binding nobody takes the mark away; so the pod is there
     // as if another webhook had taken the sidecar.
-    let binding =
-        "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings/tokenscope-record-forged-opted-out";
+    let binding = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicybindings/tokenscope-marks";
     delete(&shop.client, binding).await.unwrap();
     let label = json!({"metadata": {"labels": {"tokenscope.io/inject": "false"}}});
     tokenscope_e2e::merge(&shop.client, "/api/v1/namespaces/lost", &label)
