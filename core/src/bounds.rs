@@ -4,7 +4,6 @@
 //! read. A pod that asks for a role, or that a policy gives one, is then refused with a message that names the bound, since a
 //! decision about a part of a pod would be a wrong one.
 
-use crate::PodFacts;
 use std::fmt;
 
 /// The most containers and init containers of a pod. The kubelet runs at most a few hundred pods on a node, and pods of more
@@ -97,19 +96,5 @@ impl fmt::Display for Beyond {
                 "annotation {key} lists more than {MOST_LIST_ENTRIES} containers: list fewer"
             ),
         }
-    }
-}
-
-impl PodFacts<'_> {
-    /// Whether the pod has too many annotations for the guard's CEL to look at them, so that it must bear the mark of a review.
-    pub fn has_too_many_annotations_for_cel(&self) -> bool {
-        self.annotation_count > MOST_ANNOTATIONS
-    }
-
-    /// Whether the pod has too many volumes or sources for the lock's CEL to look at them, so that it must bear the mark of a
-    /// review where the lock is in mode deny.
-    pub fn has_too_many_volumes_for_cel(&self) -> bool {
-        let of_volumes = |beyond: &Beyond| matches!(beyond, Beyond::Volumes | Beyond::Sources { .. });
-        self.beyond.iter().any(of_volumes)
     }
 }

@@ -4,6 +4,7 @@
 //! ([`Request`]), the policies ([`PolicySet`]) and the installation's [`Settings`], and answers with a [`Decision`]
 //! that carries its reasons. Everything here is pure: no clock, no network, no Kubernetes client. Time is an argument.
 
+mod annotation_request;
 pub mod annotations;
 mod arn;
 mod audience;
@@ -22,6 +23,7 @@ pub mod pod;
 mod policy;
 mod policy_set;
 mod refusal;
+mod region;
 mod request;
 mod schedule;
 mod settings;
@@ -51,9 +53,10 @@ pub use policy::{
 };
 pub use policy_set::PolicySet;
 pub use refusal::{Denied, Refusal};
+pub use region::{InvalidRegion, Region};
 pub use request::{ContainerFacts, HeldToken, OwnRole, PodFacts, Request, TokenVolume, asks_itself};
 pub use schedule::{InvalidSchedule, Schedule};
-pub use settings::{Enforcement, InstanceMetadata, InvalidRegion, InvalidSettings, Region, Settings};
+pub use settings::{Enforcement, InstanceMetadata, InvalidSettings, Settings};
 pub use spiffe::{Hint, InvalidSpiffe, Spiffe, SpiffeId, TrustDomain};
 pub use subject::Subject;
 pub use template::{InvalidTemplate, Template, Unrendered, Variable, Variables};

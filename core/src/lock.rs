@@ -5,99 +5,13 @@
 //! as the roles that it asks for.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
-use std::str::FromStr;
 
 use jiff::Timestamp;
 
 use crate::arn::shortened;
-use crate::{Audience, InvalidSettings, Policy, PolicySet, Request, Settings, Standing, TokenSource, TokenVolume};
+use crate::{Audience, Policy, PolicySet, Request, Settings, Standing, TokenSource, TokenVolume};
 
-/// The installation's lock.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lock {
-    /// What happens to a pod that holds a token which no policy grants it.
-    pub mode: LockMode,
-    /// The audiences that are locked in every namespace.
-    pub audiences: Vec<Audience>,
-    /// Whether the audiences that policies allow are locked too: those of a namespaced policy in its own namespace.
-    pub policy_audiences: bool,
-    /// CSI drivers whose inline volumes the API server's own policies hold back like a token of a locked audience.
-    pub csi_drivers: Vec<Box<str>>,
-    /// Namespaces whose pods may hold any token.
-    pub exempt_namespaces: Vec<Box<str>>,
-}
-
-impl Default for Lock {
-    fn default() -> Self {
-        Self {
-            mode: LockMode::Audit,
-            audiences: vec![Audience::sts()],
-            policy_audiences: false,
-            csi_drivers: Vec::new(),
-            exempt_namespaces: vec!["kube-system".into()],
-        }
-    }
-}
-
-/// What happens to a pod that holds a token of a locked audience which no policy grants it. Ordered from the weakest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum LockMode {
-    /// Nothing.
-    Off,
-    /// It is admitted; the audit log, a metric and the status of policies tell of it.
-    Audit,
-    /// The same, and whoever creates it gets a warning.
-    Warn,
-    /// It is refused.
-    Deny,
-}
-
-impl LockMode {
-    /// The word in flags and values.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::Audit => "audit",
-            Self::Warn => "warn",
-            Self::Deny => "deny",
-        }
-    }
-}
-
-impl FromStr for LockMode {
-    type Err = InvalidSettings;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        [Self::Off, Self::Audit, Self::Warn, Self::Deny]
-            .into_iter()
-            .find(|mode| mode.as_str() == text)
-            .ok_or_else(|| InvalidSettings::LockMode { text: shortened(text) })
-    }
-}
-
-impl fmt::Display for LockMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl Lock {
-    /// Whether the lock says anything about the pods of this namespace.
-    pub fn applies_to(&self, namespace: &str) -> bool {
-        self.mode != LockMode::Off && !self.exempt_namespaces.iter().any(|exempt| **exempt == *namespace)
-    }
-
-    /// Whether the audience is locked in every namespace.
-    pub fn locks(&self, audience: &str) -> bool {
-        self.audiences.iter().any(|locked| locked.as_str() == audience)
-    }
-
-    /// Whether the API server's own policies hold back inline volumes of this CSI driver.
-    pub fn lists_driver(&self, driver: &str) -> bool {
-        self.csi_drivers.iter().any(|listed| **listed == *driver)
-    }
-}
+pub use crate::settings::{Lock, LockMode};
 
 /// A token that a pod holds and no policy grants it. `Display` is the sentence that users read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

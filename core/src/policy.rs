@@ -2,7 +2,7 @@
 
 use crate::{
     Audience, Claims, Glob, InvalidSchedule, Pairs, Region, RoleArn, RolePattern, Schedule, Selector, Spiffe, Subject,
-    Template, TokenExpiration, refusal::bounded,
+    Template, TokenExpiration, text::bounded,
 };
 use jiff::Timestamp;
 use std::{fmt, str::FromStr, sync::Arc};

@@ -1,6 +1,6 @@
 //! All policies of a cluster, and the boundaries of those in namespaces.
 
-use crate::{Boundary, Grant, OutsideBoundary, Pairs, Policy, PolicyName, refusal::bounded};
+use crate::{Boundary, Grant, OutsideBoundary, Pairs, Policy, PolicyName, text::bounded};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,

@@ -1,6 +1,6 @@
 //! Why a pod is denied, in sentences that its owner can act on.
 
-use crate::text::{and_more, up_to};
+use crate::text::{and_more, bounded};
 use crate::{
     Audience, OutsideBoundary, PolicyName, RoleArn, TokenExpiration, TokenSource, annotations::InvalidAnnotation,
     bounds::Beyond,
@@ -54,17 +54,6 @@ impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.sentences().join(SEPARATOR))
     }
-}
-
-/// A text of at most `most` bytes; one that is longer ends with an ellipsis.
-pub(crate) fn bounded(mut text: String, most: usize) -> String {
-    const ELLIPSIS: char = '…';
-    if text.len() > most {
-        let room = most - ELLIPSIS.len_utf8();
-        text.truncate(up_to(&text, room).len());
-        text.push(ELLIPSIS);
-    }
-    text
 }
 
 /// Refusals as they are found: each once, and no more than anybody reads.

@@ -1,6 +1,8 @@
 //! The facts about a workload that a decision looks at.
 
-use crate::{Pairs, annotations, bounds::Beyond};
+use crate::annotations;
+use crate::bounds::{Beyond, MOST_ANNOTATIONS};
+use crate::labels::Pairs;
 
 /// A pod, its service account and its namespace, as far as they matter.
 #[derive(Clone, Debug)]
@@ -32,6 +34,20 @@ pub struct PodFacts<'a> {
     pub token_volumes: Vec<TokenVolume<'a>>,
     /// The bounds of a review that it exceeds: it has more than what stands here.
     pub beyond: Vec<Beyond>,
+}
+
+impl PodFacts<'_> {
+    /// Whether the pod has too many annotations for the guard's CEL to look at them, so that it must bear the mark of a review.
+    pub fn has_too_many_annotations_for_cel(&self) -> bool {
+        self.annotation_count > MOST_ANNOTATIONS
+    }
+
+    /// Whether the pod has too many volumes or sources for the lock's CEL to look at them, so that it must bear the mark of a
+    /// review where the lock is in mode deny.
+    pub fn has_too_many_volumes_for_cel(&self) -> bool {
+        let of_volumes = |beyond: &Beyond| matches!(beyond, Beyond::Volumes | Beyond::Sources { .. });
+        self.beyond.iter().any(of_volumes)
+    }
 }
 
 /// A volume of the pod that holds service account tokens, or whose CSI driver gets them.

@@ -14,6 +14,17 @@ pub fn beyond(text: &str, most: usize) -> &str {
     &text[..end.unwrap_or(text.len())]
 }
 
+/// A text of at most `most` bytes; one that is longer ends with an ellipsis.
+pub(crate) fn bounded(mut text: String, most: usize) -> String {
+    const ELLIPSIS: char = '…';
+    if text.len() > most {
+        let room = most - ELLIPSIS.len_utf8();
+        text.truncate(up_to(&text, room).len());
+        text.push(ELLIPSIS);
+    }
+    text
+}
+
 /// What ends a list of which `more` items are left out.
 pub fn and_more(more: usize) -> String {
     format!("and {more} more")

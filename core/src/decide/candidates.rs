@@ -4,7 +4,7 @@ use super::checks::{self, Against, RoleRequest};
 use crate::{
     Grant, InstanceMetadata, OutsideBoundary, Policy, PolicyName, PolicySet, Refusal, Request, RoleArn, SessionName,
     Settings, Spiffe, Standing, Template, TokenClaims, TokenSource, Variable, Variables,
-    annotations::AnnotationRequest, claims::fits_session_name, refusal::Refusals,
+    annotation_request::AnnotationRequest, claims::fits_session_name, refusal::Refusals,
 };
 use jiff::Timestamp;
 use std::{borrow::Cow, sync::Arc};

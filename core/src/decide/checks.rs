@@ -1,6 +1,8 @@
 //! What a candidate is asked about a role, and the sentences that follow.
 
-use crate::{Policy, Refusal, RoleArn, Settings, Standing, TokenSource, annotations::AnnotationRequest, text::some_of};
+use crate::{
+    Policy, Refusal, RoleArn, Settings, Standing, TokenSource, annotation_request::AnnotationRequest, text::some_of,
+};
 use jiff::Timestamp;
 use std::borrow::Cow;
 

@@ -6,11 +6,8 @@ use super::{
     checks::{self, RoleRequest},
 };
 use crate::{
-    ContainerFacts, Grant, InvalidRoleArn, OwnRole, Policy, Refusal, RoleArn,
-    annotations::{self, AnnotationRequest},
-    arn::shortened,
-    refusal::Refusals,
-    text::some_of,
+    ContainerFacts, Grant, InvalidRoleArn, OwnRole, Policy, Refusal, RoleArn, annotation_request::AnnotationRequest,
+    annotations, arn::shortened, refusal::Refusals, text::some_of,
 };
 use std::{borrow::Cow, collections::HashMap};
 

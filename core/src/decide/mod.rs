@@ -6,7 +6,7 @@ mod containers;
 
 use crate::{
     ContainerGrant, Denied, PolicySet, Refusal, Request, Settings, TokenSource,
-    annotations::{self, AnnotationRequest},
+    annotation_request::{self, AnnotationRequest},
     arn::shortened,
     bounds::Beyond,
     refusal::Refusals,
@@ -78,8 +78,8 @@ const MOST_WARNINGS: usize = 16;
 ///
 /// It takes time in proportion to the pod's bytes, and for each distinct role that a pod names once to the policies around it.
 pub fn decide(request: &Request<'_>, policies: &PolicySet, settings: &Settings, now: Timestamp) -> Decision {
-    let beyond = annotations::beyond(request, settings);
-    match annotations::opted_out(request) {
+    let beyond = annotation_request::beyond(request, settings);
+    match annotation_request::opted_out(request) {
         Ok(true) => return Decision::Untouched(Untouched::OptedOut),
         Ok(false) => {}
         Err(_) if !beyond.is_empty() => return too_large(beyond),

@@ -1,10 +1,21 @@
 //! What the installation decides for all: the chart's values, as far as they change a decision.
 
-use crate::{
-    Audience, InvalidAudience, InvalidTokenExpiration, Pairs, TokenExpiration, TokenSource, annotations,
-    arn::shortened, lock::Lock, sidecar::SidecarSettings,
-};
-use std::{fmt, str::FromStr};
+mod invalid;
+mod lock;
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::annotations;
+use crate::arn::shortened;
+use crate::audience::{Audience, TokenExpiration};
+use crate::labels::Pairs;
+use crate::policy::TokenSource;
+use crate::region::Region;
+use crate::sidecar::SidecarSettings;
+
+pub use invalid::InvalidSettings;
+pub use lock::{Lock, LockMode};
 
 /// The installation's settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -186,68 +197,6 @@ impl fmt::Display for Enforcement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
-}
-
-/// An AWS region, such as `eu-central-1`: 1 to 32 lower case letters, digits and hyphens.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Region(Box<str>);
-
-impl Region {
-    /// The region as AWS writes it.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for Region {
-    type Err = InvalidRegion;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        if text.is_empty() || text.len() > 32 || !text.bytes().all(allowed) {
-            return Err(InvalidRegion { text: shortened(text) });
-        }
-        Ok(Self(text.into()))
-    }
-}
-
-/// Why a text is no region.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not an AWS region such as eu-central-1")]
-pub struct InvalidRegion {
-    text: Box<str>,
-}
-
-/// Why a setting can't be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidSettings {
-    /// Not one of the three words.
-    #[error("{text:?} is not an enforcement: it should be enforce, warn or audit")]
-    Enforcement {
-        /// What was given.
-        text: Box<str>,
-    },
-    /// Not one of the four words.
-    #[error("{text:?} is not a lock mode: it should be off, audit, warn or deny")]
-    LockMode {
-        /// What was given.
-        text: Box<str>,
-    },
-    /// Not one of the three words.
-    #[error("{text:?} does not say when the metadata service is disabled: it should be always, with-region or never")]
-    InstanceMetadata {
-        /// What was given.
-        text: Box<str>,
-    },
-    /// A bad audience.
-    #[error("default audience")]
-    Audience(#[source] InvalidAudience),
-    /// A bad expiration.
-    #[error("default token expiration")]
-    Expiration(#[source] InvalidTokenExpiration),
-    /// A bad region.
-    #[error("default region")]
-    Region(#[source] InvalidRegion),
 }
 
 #[cfg(test)]
