@@ -5,7 +5,7 @@
     reason = "what KubeSchema derives holds a copy of each struct inside a function"
 )]
 
-use super::policy::is_default;
+use super::default::is_default;
 use super::schema;
 use crate::messages;
 use kube::KubeSchema;

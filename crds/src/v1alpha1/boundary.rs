@@ -6,7 +6,7 @@
 )]
 
 use super::claims::ClaimsSpec;
-use super::policy::is_default;
+use super::default::is_default;
 use super::schema;
 use super::selector::LabelSelector;
 use super::token::SourceSpec;

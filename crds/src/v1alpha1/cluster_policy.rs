@@ -5,7 +5,8 @@
     reason = "what KubeSchema derives holds a copy of each struct inside a function"
 )]
 
-use super::policy::{PolicySpec, is_default};
+use super::default::is_default;
+use super::policy::PolicySpec;
 use super::selector::LabelSelector;
 use super::status::PolicyStatus;
 use kube::{CustomResource, KubeSchema};

@@ -7,6 +7,7 @@ mod aws;
 mod boundary;
 mod claims;
 mod cluster_policy;
+mod default;
 mod policy;
 mod schema;
 mod selector;

@@ -7,6 +7,7 @@
 
 use super::aws::AwsSpec;
 use super::claims::ClaimsSpec;
+use super::default::is_default;
 use super::selector::LabelSelector;
 use super::status::PolicyStatus;
 use super::time::{ActiveSchedule, OnExpirySpec};
@@ -182,9 +183,4 @@ pub struct ContainersSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::containers")]
     pub exclude: Vec<String>,
-}
-
-/// For fields that are left out when they say nothing.
-pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
 }

@@ -11,6 +11,7 @@ mod deviations;
 mod difference;
 mod outcome;
 mod pods;
+mod replay;
 
 use std::path::Path;
 

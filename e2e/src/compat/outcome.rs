@@ -1,10 +1,10 @@
-//! How a case came out, and how many came out how.
+//! The outcome of a case, and the number of cases with each.
 
 use std::fmt;
 
 use super::deviations::Deviation;
 
-/// What became of a case.
+/// The outcome of a case.
 #[derive(Clone, Debug)]
 pub enum Outcome {
     /// The same pod comes out.
@@ -34,7 +34,7 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// How many cases came out how.
+/// The number of cases with each outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Total {
     /// The same pod.

@@ -1,6 +1,11 @@
 //! What is built of each tool, and from where.
 
+use std::fs;
+
+use anyhow::{Context, Result};
+
 use super::tool::Tool;
+use crate::root;
 
 /// What is built, and from where.
 pub(super) struct Pin {
@@ -19,6 +24,22 @@ pub(super) struct Pin {
 }
 
 impl Tool {
+    /// The version that `tools/` pins, without a leading `v`.
+    pub fn pinned_version(self) -> Result<String> {
+        let Pin { source, module, .. } = self.pin();
+        let file = root().join("tools").join(source);
+        let text = fs::read_to_string(&file).with_context(|| format!("can't read {}", file.display()))?;
+        let version = text.lines().find_map(|line| {
+            let line = line.trim();
+            let rest = line.strip_prefix("require ").unwrap_or(line).strip_prefix(module)?;
+            let version = rest.strip_prefix(" v").or_else(|| rest.strip_prefix("=="))?;
+            version.split_whitespace().next()
+        });
+        Ok(version
+            .with_context(|| format!("{} pins no version of {module}", file.display()))?
+            .to_owned())
+    }
+
     pub(super) fn pin(self) -> Pin {
         match self {
             Self::KubeApiserver => Pin {

@@ -1,17 +1,7 @@
-//! The tools, and where their pinned sources are.
+//! The tools.
 
-use std::fs;
 use std::path::Path;
 use std::process::Command;
-
-use anyhow::{Context, Result};
-
-use super::pin::Pin;
-use super::version::minor;
-use crate::root;
-
-/// The oldest kubectl taken from PATH: server-side apply with strict field validation is settled since long before it.
-const OLDEST_KUBECTL: (u32, u32) = (1, 30);
 
 /// A server or client that the tests and the demo run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -129,22 +119,6 @@ impl Tool {
         format!("TOKENSCOPE_{}", self.name().to_uppercase().replace('-', "_"))
     }
 
-    /// The version that `tools/` pins, without a leading `v`.
-    pub fn pinned_version(self) -> Result<String> {
-        let Pin { source, module, .. } = self.pin();
-        let file = root().join("tools").join(source);
-        let text = fs::read_to_string(&file).with_context(|| format!("can't read {}", file.display()))?;
-        let version = text.lines().find_map(|line| {
-            let line = line.trim();
-            let rest = line.strip_prefix("require ").unwrap_or(line).strip_prefix(module)?;
-            let version = rest.strip_prefix(" v").or_else(|| rest.strip_prefix("=="))?;
-            version.split_whitespace().next()
-        });
-        Ok(version
-            .with_context(|| format!("{} pins no version of {module}", file.display()))?
-            .to_owned())
-    }
-
     /// Build tags: containerd without the snapshotters that need C libraries or file systems which nobody has here.
     pub(super) fn tags(self) -> &'static str {
         match self {
@@ -177,13 +151,5 @@ impl Tool {
             Self::Boto3 => command.args(["-c", "import boto3; print(boto3.__version__)"]),
         };
         command
-    }
-
-    /// Whether something on PATH of this version behaves like the pinned one.
-    pub(super) fn accepts(self, found: &str, pinned: &str) -> bool {
-        match self {
-            Self::Kubectl => minor(found).is_some_and(|version| version >= OLDEST_KUBECTL && version.0 == 1),
-            _ => minor(found).is_some() && minor(found) == minor(pinned),
-        }
     }
 }

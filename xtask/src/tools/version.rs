@@ -12,6 +12,19 @@ use super::tool::Tool;
 /// How long `--version` of something found on PATH may take.
 const VERSION_DEADLINE: Duration = Duration::from_secs(15);
 
+/// The oldest kubectl taken from PATH: server-side apply with strict field validation is settled since long before it.
+const OLDEST_KUBECTL: (u32, u32) = (1, 30);
+
+impl Tool {
+    /// Whether something on PATH of this version behaves like the pinned one.
+    pub(super) fn accepts(self, found: &str, pinned: &str) -> bool {
+        match self {
+            Self::Kubectl => minor(found).is_some_and(|version| version >= OLDEST_KUBECTL && version.0 == 1),
+            _ => minor(found).is_some() && minor(found) == minor(pinned),
+        }
+    }
+}
+
 pub(super) fn version_of(tool: Tool, program: &Path) -> Result<String> {
     let mut command = tool.version_command(program);
     let mut child = command
