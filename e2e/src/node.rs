@@ -278,17 +278,7 @@ impl Node {
 
     /// What each process of a program takes of memory.
     pub fn memory_of(&self, program: &str) -> Result<Vec<Memory>> {
-        let memory = |process: u32| -> Option<Memory> {
-            let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-            let bytes = |field: &str| -> Option<u64> {
-                let line = status.lines().find_map(|line| line.strip_prefix(field))?;
-                Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
-            };
-            Some(Memory {
-                resident: bytes("VmRSS:")?,
-                peak: bytes("VmHWM:")?,
-            })
-        };
+        let memory = |process: u32| Memory::of(process).ok();
         Ok(self.processes(program)?.into_iter().filter_map(memory).collect())
     }
 

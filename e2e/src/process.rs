@@ -96,12 +96,33 @@ pub struct Process {
 }
 
 /// What a process takes, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
     /// Resident just now.
     pub resident: u64,
+    /// Resident just now, without pages of files such as the program itself.
+    pub anonymous: u64,
     /// The most that was ever resident.
     pub peak: u64,
+}
+
+impl Memory {
+    /// That of the process with this number. A process that has ended has none, which is an error.
+    pub fn of(process: u32) -> Result<Self> {
+        let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+        let bytes = |field: &str| -> Result<u64> {
+            let line = status.lines().find_map(|line| line.strip_prefix(field));
+            let kibibytes = line
+                .and_then(|line| line.split_whitespace().next())
+                .context("/proc names the field")?;
+            Ok(kibibytes.parse::<u64>()? * 1024)
+        };
+        Ok(Self {
+            resident: bytes("VmRSS:")?,
+            anonymous: bytes("RssAnon:")?,
+            peak: bytes("VmHWM:")?,
+        })
+    }
 }
 
 /// How to start a [`Process`].
@@ -254,18 +275,7 @@ impl Process {
 
     /// What it takes of memory.
     pub fn memory(&self) -> Result<Memory> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()?))?;
-        let bytes = |field: &str| -> Result<u64> {
-            let line = status.lines().find_map(|line| line.strip_prefix(field));
-            let kibibytes = line
-                .and_then(|line| line.split_whitespace().next())
-                .context("/proc names the field")?;
-            Ok(kibibytes.parse::<u64>()? * 1024)
-        };
-        Ok(Memory {
-            resident: bytes("VmRSS:")?,
-            peak: bytes("VmHWM:")?,
-        })
+        Memory::of(self.pid()?)
     }
 
     /// Processor time it has used, in user and kernel mode, since it was started.

@@ -146,10 +146,11 @@ impl Radosgw {
 
     /// What its three processes take together.
     pub fn memory(&self) -> Result<Memory> {
-        let mut sum = Memory { resident: 0, peak: 0 };
+        let mut sum = Memory::default();
         for process in [&self.gateway, &self.store, &self.monitor] {
             let memory = process.memory()?;
             sum.resident += memory.resident;
+            sum.anonymous += memory.anonymous;
             sum.peak += memory.peak;
         }
         Ok(sum)

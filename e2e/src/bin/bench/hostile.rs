@@ -15,7 +15,7 @@ use crate::SHOP;
 use crate::load::{self, Connection, Server};
 use crate::report::{Hostile, MemoryUse};
 use crate::reviews::Recorded;
-use crate::via_apiserver::api_server;
+use crate::via_apiserver::{api_server, namespace_of};
 
 /// How often a create of one shape is measured.
 const CREATES: u32 = 3;
@@ -33,13 +33,13 @@ const READY: Duration = Duration::from_secs(60);
 /// What follows from a first list has settled by then.
 const SETTLES: Duration = Duration::from_secs(3);
 
-/// The API server's processor time for a create of each shape, as things are.
-pub(crate) async fn creates(control_plane: &ControlPlane) -> Result<Vec<Duration>> {
+/// The API server's processor time for a create of each shape in a namespace, as things are.
+pub(crate) async fn creates(control_plane: &ControlPlane, namespace: &str) -> Result<Vec<Duration>> {
     let server = api_server(control_plane)?;
-    let path = format!("/api/v1/namespaces/{SHOP}/pods?dryRun=All");
+    let path = format!("/api/v1/namespaces/{namespace}/pods?dryRun=All");
     let mut times = Vec::new();
     for shape in SHAPES {
-        let request = load::post("127.0.0.1", &path, (shape.pod)(SHOP, "hostile").as_bytes());
+        let request = load::post("127.0.0.1", &path, (shape.pod)(namespace, "hostile").as_bytes());
         let before = control_plane.apiserver().processor_time()?;
         for _ in 0..CREATES {
             // A connection each: the API server may close one after a request that it refuses.
@@ -61,9 +61,10 @@ pub(crate) async fn measure(
     let honest = Recorded::read(10)?;
     let honest_cost = processor_time(installed, server, honest.body()).await?;
     let per_byte = honest_cost.as_secs_f64() / honest.body().len() as f64;
-    let with = creates(control_plane).await?;
+    let with = creates(control_plane, SHOP).await?;
+    let constant = creates(control_plane, &namespace_of("constant")).await?;
     let mut lines = Vec::new();
-    for ((shape, without), with) in SHAPES.iter().zip(without).zip(with) {
+    for (((shape, without), with), constant) in SHAPES.iter().zip(without).zip(with).zip(constant) {
         let body = review(SHOP, &(shape.pod)(SHOP, "hostile"));
         let peak = peak_of_the_first(installed, server, honest.body(), body.as_bytes()).await?;
         let used = processor_time(installed, server, body.as_bytes()).await?;
@@ -76,6 +77,7 @@ pub(crate) async fn measure(
             peak,
             peak_ratio: peak as f64 / body.len() as f64,
             without_us: microseconds(*without),
+            constant_us: microseconds(constant),
             apiserver_us: microseconds(with),
             apiserver_ratio: with.as_secs_f64() / without.as_secs_f64(),
         });
@@ -122,6 +124,7 @@ async fn start(installed: &Installed, when: &'static str) -> Result<MemoryUse> {
     Ok(MemoryUse {
         when,
         resident: memory.resident,
+        anonymous: memory.anonymous,
         peak: memory.peak,
     })
 }

@@ -199,7 +199,7 @@ async fn measure(arguments: &Webhook) -> Result<Report> {
 
     let without = if arguments.through_apiserver {
         let step = Step::start("creating pods of hostile shapes without tokenscope", None);
-        let without = hostile::creates(&control_plane).await?;
+        let without = hostile::creates(&control_plane, SHOP).await?;
         step.done("");
         without
     } else {
@@ -333,6 +333,7 @@ fn memory(when: &'static str, installed: &Installed) -> Result<MemoryUse> {
     Ok(MemoryUse {
         when,
         resident: memory.resident,
+        anonymous: memory.anonymous,
         peak: memory.peak,
     })
 }
