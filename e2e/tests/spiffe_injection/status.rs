@@ -131,11 +131,12 @@ async fn a_pod_that_lost_its_sidecar_on_the_way_is_missed() {
     let mut with_another = copied(&good, "with-another");
     with_another["spec"]["initContainers"][0]["image"] = json!("localhost/tokenscope-sidecar:0.0.9");
     for pod in [&without, &with_another] {
-        let what = "the label is known, and the pod left as it is";
+        let what = "the label is known, and the pod and its mark left as they are";
         eventually(PROPAGATION, what, async || {
             let tried = try_pod(&shop.client, pod).await?;
             ensure!(
                 tried.accepted()
+                    && reviewed(&tried.body) == Some("granted")
                     && tried.body["spec"]["initContainers"][0]["image"] == pod["spec"]["initContainers"][0]["image"],
                 "{}",
                 tried.body
