@@ -1,4 +1,4 @@
-# The images that `cargo xtask images` makes, for who has Docker or buildah; add --target operator, sidecar or webhook:
+# The images that `cargo xtask images` makes, for who has Docker or buildah; add --target issuer, operator, sidecar or webhook:
 #   docker build --target webhook --tag localhost/tokenscope-webhook:0.1.0 .
 FROM rust:1-bookworm AS build
 WORKDIR /src
@@ -9,6 +9,14 @@ RUN cargo xtask images && mkdir /images && \
       layer=$(tar -xOf "$archive" manifest.json | sed 's/.*"Layers":\["\([^"]*\)".*/\1/') && \
       tar -xOf "$archive" "$layer" | tar -xC /images || exit 1; \
     done
+
+FROM scratch AS issuer
+LABEL org.opencontainers.image.title=tokenscope-issuer \
+      org.opencontainers.image.version=0.1.0 \
+      org.opencontainers.image.licenses=Apache-2.0
+COPY --from=build /images/tokenscope-issuer /tokenscope-issuer
+USER 65532:65532
+ENTRYPOINT ["/tokenscope-issuer"]
 
 FROM scratch AS operator
 LABEL org.opencontainers.image.title=tokenscope-operator \

@@ -64,6 +64,16 @@ pub enum Beyond {
     },
 }
 
+impl Beyond {
+    /// Whether it is about the pod's spec, which nobody can change once the pod is there; labels and annotations can be changed.
+    pub fn is_of_spec(&self) -> bool {
+        match self {
+            Self::Containers | Self::Volumes | Self::Sources { .. } | Self::Mounts { .. } => true,
+            Self::Labels | Self::Annotations | Self::Value { .. } | Self::ListEntries { .. } => false,
+        }
+    }
+}
+
 impl fmt::Display for Beyond {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

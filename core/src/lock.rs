@@ -147,6 +147,7 @@ struct TokenGrants<'a> {
 
 impl<'a> TokenGrants<'a> {
     fn new(request: &Request<'_>, policies: &'a PolicySet, now: Timestamp) -> Self {
+        let around = policies.boundaries_around(&request.namespace_labels);
         let is_candidate = |policy: &&'a Policy| {
             policy.token.source == TokenSource::ServiceAccount
                 && policy.standing(
@@ -156,7 +157,7 @@ impl<'a> TokenGrants<'a> {
                     &request.pod.labels,
                     now,
                 ) == Standing::Candidate
-                && policies.outside_boundary(policy, &request.namespace_labels).is_none()
+                && policies.boundary_against(policy, &around).is_none()
         };
         Self {
             policies: policies

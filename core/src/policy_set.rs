@@ -12,7 +12,7 @@ pub struct PolicySet {
     namespaced: HashMap<Arc<str>, Arc<Vec<PolicyEntry>>>,
     cluster: Arc<Vec<PolicyEntry>>,
     /// By name.
-    boundaries: Arc<BTreeMap<Box<str>, BoundaryEntry>>,
+    boundaries: Arc<BTreeMap<Arc<str>, BoundaryEntry>>,
 }
 
 #[derive(Clone, Debug)]
@@ -23,15 +23,68 @@ enum BoundaryEntry {
 
 #[derive(Clone, Debug)]
 enum PolicyEntry {
-    Valid(Arc<Policy>),
+    /// A policy, and the names of the boundaries that it is beyond, wherever they select its namespace.
+    Valid(Arc<Policy>, Arc<[Arc<str>]>),
     Invalid(PolicyName, Arc<str>),
+}
+
+/// The boundaries that select one namespace.
+#[derive(Debug)]
+pub(crate) struct BoundariesAround<'a>(Vec<(&'a Arc<str>, &'a BoundaryEntry)>);
+
+/// A boundary that a policy is beyond.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BoundaryAgainst<'a>(&'a Arc<str>, &'a BoundaryEntry);
+
+impl BoundaryAgainst<'_> {
+    /// What of the policy is beyond it.
+    pub(crate) fn why(self, policy: &Policy) -> Option<OutsideBoundary> {
+        match self.1 {
+            BoundaryEntry::Valid(boundary) => boundary.outside(policy),
+            BoundaryEntry::Invalid(why) => Some(unusable(self.0, why)),
+        }
+    }
+}
+
+fn unusable(name: &str, why: &str) -> OutsideBoundary {
+    OutsideBoundary::Unusable {
+        boundary: name.into(),
+        why: why.into(),
+    }
 }
 
 impl PolicyEntry {
     fn name(&self) -> &PolicyName {
         match self {
-            Self::Valid(policy) => &policy.name,
+            Self::Valid(policy, _) => &policy.name,
             Self::Invalid(name, _) => name,
+        }
+    }
+}
+
+fn is_beyond(boundary: &Boundary, policy: &Policy) -> bool {
+    !policy.name.is_cluster() && boundary.outside(policy).is_some()
+}
+
+impl PolicyEntry {
+    fn names(&self) -> &[Arc<str>] {
+        match self {
+            Self::Valid(_, names) => names,
+            Self::Invalid(..) => &[],
+        }
+    }
+
+    fn is_beyond(&self, boundary: &Boundary) -> bool {
+        match self {
+            Self::Valid(policy, _) => is_beyond(boundary, policy),
+            Self::Invalid(..) => false,
+        }
+    }
+
+    fn note(&mut self, boundary: &Arc<str>, is_beyond: bool) {
+        if let Self::Valid(_, names) = self {
+            let others = names.iter().filter(|name| *name != boundary);
+            *names = others.chain(is_beyond.then_some(boundary)).cloned().collect();
         }
     }
 }
@@ -39,7 +92,13 @@ impl PolicyEntry {
 impl PolicySet {
     /// Adds a policy, or replaces the one of its name.
     pub fn insert(&mut self, policy: Arc<Policy>) {
-        self.put(PolicyEntry::Valid(policy));
+        // Whether it is inside changes with it and with the boundaries only, and comparing patterns is not for every pod.
+        let beyond = self.boundaries.iter().filter(|(_, entry)| match entry {
+            BoundaryEntry::Valid(boundary) => is_beyond(boundary, &policy),
+            BoundaryEntry::Invalid(_) => false,
+        });
+        let beyond = beyond.map(|(name, _)| name.clone()).collect();
+        self.put(PolicyEntry::Valid(policy, beyond));
     }
 
     /// Notes that there is a policy of this name that can't be used, and why: it grants nothing, and a denied pod
@@ -61,7 +120,22 @@ impl PolicySet {
 
     /// Adds a boundary, or replaces the one of its name.
     pub fn insert_boundary(&mut self, boundary: Arc<Boundary>) {
-        Arc::make_mut(&mut self.boundaries).insert(boundary.name.clone(), BoundaryEntry::Valid(boundary));
+        let name: Arc<str> = (&*boundary.name).into();
+        for entries in self.namespaced.values_mut() {
+            let beyond: Vec<_> = entries.iter().map(|entry| entry.is_beyond(&boundary)).collect();
+            let is_known = |entry: &PolicyEntry| entry.names().contains(&name);
+            if entries
+                .iter()
+                .zip(&beyond)
+                .all(|(entry, beyond)| is_known(entry) == *beyond)
+            {
+                continue;
+            }
+            for (entry, beyond) in Arc::make_mut(entries).iter_mut().zip(beyond) {
+                entry.note(&name, beyond);
+            }
+        }
+        Arc::make_mut(&mut self.boundaries).insert(name, BoundaryEntry::Valid(boundary));
     }
 
     /// Notes that there is a boundary of this name that can't be used, and why: nobody knows what it allows and where, so no
@@ -83,10 +157,45 @@ impl PolicySet {
         policy: &Policy,
         namespace_labels: &Pairs<S>,
     ) -> Option<OutsideBoundary> {
+        self.boundary_against(policy, &self.boundaries_around(namespace_labels))?
+            .why(policy)
+    }
+
+    /// The boundaries that select a namespace with these labels, and those that nobody can use.
+    pub(crate) fn boundaries_around<S: AsRef<str>>(&self, namespace_labels: &Pairs<S>) -> BoundariesAround<'_> {
+        let selects = |entry: &BoundaryEntry| match entry {
+            BoundaryEntry::Valid(boundary) => boundary.namespace_selector.matches(namespace_labels),
+            BoundaryEntry::Invalid(_) => true,
+        };
+        BoundariesAround(self.boundaries.iter().filter(|(_, entry)| selects(entry)).collect())
+    }
+
+    /// The first of these boundaries that a policy is beyond.
+    pub(crate) fn boundary_against<'a>(
+        &self,
+        policy: &Policy,
+        around: &BoundariesAround<'a>,
+    ) -> Option<BoundaryAgainst<'a>> {
         if policy.name.is_cluster() {
             return None;
         }
-        self.outside(namespace_labels, |boundary| boundary.outside(policy))
+        let known = self.names_beyond(policy);
+        let against = around.0.iter().find(|(name, entry)| match (entry, known) {
+            (BoundaryEntry::Invalid(_), _) => true,
+            (BoundaryEntry::Valid(_), Some(names)) => names.contains(name),
+            (BoundaryEntry::Valid(boundary), None) => is_beyond(boundary, policy),
+        });
+        against.map(|&(name, entry)| BoundaryAgainst(name, entry))
+    }
+
+    /// The boundaries that a policy is beyond; `None` for a policy that is not this one of the set.
+    fn names_beyond(&self, policy: &Policy) -> Option<&[Arc<str>]> {
+        let entries = self.namespaced.get(policy.name.namespace()?)?;
+        let at = entries.binary_search_by(|entry| entry.name().cmp(&policy.name)).ok()?;
+        match entries.get(at)? {
+            PolicyEntry::Valid(found, names) if std::ptr::eq(&raw const **found, policy) => Some(names),
+            _ => None,
+        }
     }
 
     /// What of a grant that no policy gives is beyond the boundaries of the pod's namespace, which has these labels.
@@ -95,30 +204,17 @@ impl PolicySet {
         grant: &Grant,
         namespace_labels: &Pairs<S>,
     ) -> Option<OutsideBoundary> {
-        self.outside(namespace_labels, |boundary| boundary.outside_without_policy(grant))
-    }
-
-    fn outside<S: AsRef<str>>(
-        &self,
-        namespace_labels: &Pairs<S>,
-        outside_of: impl Fn(&Boundary) -> Option<OutsideBoundary>,
-    ) -> Option<OutsideBoundary> {
-        self.boundaries.iter().find_map(|(name, boundary)| match boundary {
-            BoundaryEntry::Valid(boundary) if boundary.namespace_selector.matches(namespace_labels) => {
-                outside_of(boundary)
-            }
-            BoundaryEntry::Valid(_) => None,
-            BoundaryEntry::Invalid(why) => Some(OutsideBoundary::Unusable {
-                boundary: name.clone(),
-                why: (**why).into(),
-            }),
+        let around = self.boundaries_around(namespace_labels);
+        around.0.into_iter().find_map(|(name, entry)| match entry {
+            BoundaryEntry::Valid(boundary) => boundary.outside_without_policy(grant),
+            BoundaryEntry::Invalid(why) => Some(unusable(name, why)),
         })
     }
 
     /// The policies that may be about pods of a namespace: its own by name, then the cluster's by name.
     pub fn about(&self, namespace: &str) -> impl Iterator<Item = &Arc<Policy>> {
         self.entries(namespace).filter_map(|entry| match entry {
-            PolicyEntry::Valid(policy) => Some(policy),
+            PolicyEntry::Valid(policy, _) => Some(policy),
             PolicyEntry::Invalid(..) => None,
         })
     }
@@ -126,7 +222,7 @@ impl PolicySet {
     /// The policies of a namespace and of the cluster that can't be used, and why.
     pub fn invalid_about(&self, namespace: &str) -> impl Iterator<Item = (&PolicyName, &str)> {
         self.entries(namespace).filter_map(|entry| match entry {
-            PolicyEntry::Valid(_) => None,
+            PolicyEntry::Valid(..) => None,
             PolicyEntry::Invalid(name, why) => Some((name, &**why)),
         })
     }
@@ -138,7 +234,7 @@ impl PolicySet {
             .flat_map(|entries| entries.iter())
             .chain(self.cluster.iter())
             .filter_map(|entry| match entry {
-                PolicyEntry::Valid(policy) => Some(policy),
+                PolicyEntry::Valid(policy, _) => Some(policy),
                 PolicyEntry::Invalid(..) => None,
             })
     }

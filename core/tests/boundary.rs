@@ -413,3 +413,39 @@ fn a_pattern_of_another_account_is_outside() {
     assert!(!role("*").contains(&other));
     assert!(role("*").contains(&role("shop/*")) && !role("shop/*").contains(&role("shop*")));
 }
+
+#[test]
+fn what_is_inside_follows_every_change_in_whatever_order_policies_and_boundaries_come() {
+    let wide = || Boundary {
+        roles: vec![role("*")],
+        ..boundary("team")
+    };
+    let mut set = PolicySet::default();
+    set.insert_boundary(Arc::new(boundary("team")));
+    let admin = Policy {
+        roles: Roles {
+            allowed: vec![role("admin"), role("shop/orders")],
+            default: None,
+        },
+        ..policy("orders")
+    };
+    set.insert(Arc::new(admin.clone()));
+    assert!(!is_granted(&set), "the boundary came first");
+    let before = set.clone();
+    set.insert_boundary(Arc::new(wide()));
+    assert!(is_granted(&set) && !is_granted(&before), "a copy is what it was");
+    set.insert_boundary(Arc::new(boundary("team")));
+    assert!(!is_granted(&set));
+    set.insert(Arc::new(inside("orders")));
+    assert!(is_granted(&set), "the policy was narrowed");
+    set.insert(Arc::new(admin.clone()));
+    set.insert_invalid_boundary("team", "it is broken");
+    assert!(!is_granted(&set));
+    set.remove_boundary("team");
+    assert!(is_granted(&set));
+    // A policy that is not this one of the set is compared itself.
+    set.insert_boundary(Arc::new(boundary("team")));
+    let labels: Pairs<&str> = Pairs::default();
+    assert!(set.outside_boundary(&admin, &labels).is_some());
+    assert!(set.outside_boundary(&inside("orders"), &labels).is_none());
+}

@@ -11,6 +11,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
+use kube::Client;
 use serde_json::{Value, json};
 use tokenscope_xtask::progress::say;
 use tokenscope_xtask::root;
@@ -19,6 +20,7 @@ use crate::admission::try_pod;
 use crate::control_plane::{ControlPlane, NODE};
 use crate::forward::Forward;
 use crate::helm::{NAMESPACE, chart, template_of};
+use crate::issuer::authority;
 use crate::process::{Process, Start, free_port};
 use crate::{eventually, get_json};
 
@@ -34,6 +36,8 @@ pub struct Options {
     pub webhooks: usize,
     /// How many operators run.
     pub operators: usize,
+    /// How many issuers run; the values must have one then. The operator makes their certificate.
+    pub issuers: usize,
     /// Arguments that replace or add to the chart's, such as `--drain=1`.
     pub webhook_arguments: Vec<String>,
     /// The same for the operator.
@@ -58,6 +62,7 @@ impl Default for Options {
             values: Value::Null,
             webhooks: 1,
             operators: 1,
+            issuers: 0,
             webhook_arguments: none(),
             operator_arguments: none(),
             programs: None,
@@ -74,6 +79,7 @@ impl Default for Options {
 pub struct Installed {
     webhooks: Vec<Process>,
     operators: Vec<Process>,
+    issuers: Vec<(Process, u16)>,
     webhook_ports: Vec<u16>,
     port: u16,
     objects: Vec<Value>,
@@ -108,6 +114,12 @@ pub async fn install(control_plane: &ControlPlane, options: Options) -> Result<I
         &options,
     )
     .await?;
+    let issuers = if options.issuers > 0 {
+        std::fs::write(issuer_authority(control_plane), made_authority(&client).await?)?;
+        run(control_plane, &objects, &programs, "tokenscope-issuer", port, &options).await?
+    } else {
+        Vec::new()
+    };
     let webhooks = run(control_plane, &objects, &programs, "tokenscope-webhook", port, &options).await?;
     let webhook_ports: Vec<u16> = webhooks.iter().map(|(_, port)| *port).collect();
     let service = match options.service {
@@ -123,6 +135,7 @@ pub async fn install(control_plane: &ControlPlane, options: Options) -> Result<I
     let installed = Installed {
         webhooks: webhooks.into_iter().map(|(process, _)| process).collect(),
         operators: operators.into_iter().map(|(process, _)| process).collect(),
+        issuers,
         webhook_ports,
         port,
         objects,
@@ -168,9 +181,19 @@ impl Installed {
         &self.operators[number]
     }
 
+    /// The n-th issuer, from 0, and the port on 127.0.0.1 where it listens.
+    ///
+    /// # Panics
+    /// If fewer were asked for.
+    pub fn issuer(&self, number: usize) -> (&Process, u16) {
+        let (process, port) = &self.issuers[number];
+        (process, *port)
+    }
+
     /// Every program of it.
     pub fn processes(&self) -> impl Iterator<Item = &Process> {
-        self.webhooks.iter().chain(&self.operators)
+        let issuers = self.issuers.iter().map(|(process, _)| process);
+        self.webhooks.iter().chain(&self.operators).chain(issuers)
     }
 
     /// The port on 127.0.0.1 where the API server reaches the webhooks, by TLS.
@@ -221,6 +244,21 @@ impl Installed {
         )
         .await
     }
+}
+
+/// Where the authority of the issuers' certificate is, which the kubelet mounts into the webhook otherwise.
+fn issuer_authority(control_plane: &ControlPlane) -> PathBuf {
+    control_plane.folder().join("issuer-ca.crt")
+}
+
+/// That authority, PEM, once the operator has made it.
+async fn made_authority(client: &Client) -> Result<String> {
+    eventually(
+        READY_DEADLINE,
+        "the operator makes the issuer's certificate",
+        async || authority(client).await,
+    )
+    .await
 }
 
 /// The folder of the programs that Cargo built beside this one.
@@ -284,12 +322,13 @@ async fn run(
         warn_if_old(&program)?;
     }
     let kubeconfig = control_plane.config_as(NAMESPACE, account).await?;
-    let (count, more) = if name == "tokenscope-webhook" {
-        (options.webhooks, &options.webhook_arguments)
-    } else {
-        (options.operators, &options.operator_arguments)
+    let none = Vec::new();
+    let (count, more) = match name {
+        "tokenscope-webhook" => (options.webhooks, &options.webhook_arguments),
+        "tokenscope-issuer" => (options.issuers, &none),
+        _ => (options.operators, &options.operator_arguments),
     };
-    let is_alone = count == 1 && options.service.is_none();
+    let is_alone = name == "tokenscope-webhook" && count == 1 && options.service.is_none();
     let mut processes = Vec::new();
     for number in 0..count {
         let (port, observe) = (if is_alone { only_port } else { free_port()? }, free_port()?);
@@ -297,13 +336,20 @@ async fn run(
             format!("--observe=127.0.0.1:{observe}"),
             format!("--kubeconfig={}", kubeconfig.display()),
         ];
-        if name == "tokenscope-webhook" {
-            own.push(format!("--listen=127.0.0.1:{port}"));
-        } else {
-            own.push("--extra-serving-name=127.0.0.1".to_owned());
-            if knows(&program, "--webhook-address")? {
-                own.push(format!("--webhook-address=127.0.0.1:{only_port}"));
+        match name {
+            "tokenscope-operator" => {
+                own.push("--extra-serving-name=127.0.0.1".to_owned());
+                if knows(&program, "--webhook-address")? {
+                    own.push(format!("--webhook-address=127.0.0.1:{only_port}"));
+                }
             }
+            _ => own.push(format!("--listen=127.0.0.1:{port}")),
+        }
+        if options.issuers > 0 && knows(&program, "--issuer-ca-file")? {
+            own.push(format!(
+                "--issuer-ca-file={}",
+                issuer_authority(control_plane).display()
+            ));
         }
         let instance = format!("{}{name}-{number}", options.prefix);
         let environment = environment(container, &instance)?;

@@ -7,6 +7,7 @@
 //! - [`compat`]: recorded cases of the EKS webhook's suite;
 //! - [`container`]: what a process in a container would find, for the unmodified AWS SDK;
 //! - [`fixtures`]: a namespace of a shop, its policies and its pods;
+//! - [`issuer`]: exchanges of tokens, as a sidecar does them;
 //! - [`webhook_only`]: a webhook without an API server between;
 //! - [`helm`]: the real helm;
 //! - [`node`]: a cluster in which pods run, [`aws`]: somebody else's STS and S3 in it, [`probes`]: what the pods run;
@@ -34,6 +35,7 @@ pub mod fixtures;
 pub mod forward;
 pub mod helm;
 pub mod install;
+pub mod issuer;
 pub mod keycloak;
 pub mod node;
 pub mod output;

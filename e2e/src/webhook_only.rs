@@ -65,7 +65,7 @@ pub async fn review(port: u16, authorities: &str, pod: &Value) -> Result<Value> 
     Ok(answer["response"].take())
 }
 
-async fn connect(port: u16, authorities: &str) -> Result<TlsStream<TcpStream>> {
+pub(crate) async fn connect(port: u16, authorities: &str) -> Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(authorities.as_bytes()) {
         roots.add(certificate?)?;

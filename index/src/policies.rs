@@ -80,13 +80,13 @@ pub enum PolicyUpdate {
 }
 
 impl PolicyIndex {
-    /// No policies yet. Those of a namespace count into `shares`, those of the cluster and boundaries into `cluster`.
-    pub fn new(shares: Shares, cluster: Shares) -> Self {
+    /// No policies yet. Those of a namespace count into `shares`, those of the cluster into `cluster`, and boundaries into `boundaries`.
+    pub fn new(shares: Shares, cluster: Shares, boundaries: Shares) -> Self {
         Self {
             set: PolicySet::default(),
             namespaced: Store::new("policies", shares),
-            cluster: Store::new("cluster policies", cluster.clone()),
-            boundaries: Store::new("boundaries", cluster),
+            cluster: Store::new("cluster policies", cluster),
+            boundaries: Store::new("boundaries", boundaries),
         }
     }
 

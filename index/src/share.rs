@@ -57,7 +57,7 @@ impl ShareExceeded {
     /// The boundaries do not fit.
     pub fn boundaries(bound: Exceeded) -> Self {
         Self {
-            what: "the TokenScopeBoundaries, with the ClusterTokenScopePolicies, take".to_owned(),
+            what: "the TokenScopeBoundaries take".to_owned(),
             bound,
             remedy: "delete boundaries that are not needed, or make them smaller",
         }

@@ -22,6 +22,11 @@ impl Room {
         }
     }
 
+    /// How many bytes are left.
+    fn left(&self) -> usize {
+        self.most.saturating_sub(self.used.load(Ordering::Relaxed))
+    }
+
     /// Takes `new` bytes in place of `old` ones, if there is room. What gets smaller always fits.
     fn exchange(&self, old: usize, new: usize) -> bool {
         let next = |used: usize| {
@@ -89,7 +94,7 @@ impl Shares {
     }
 
     /// The same, and of the objects that do not fit the names are known: of at most so many in each namespace. So no list is
-    /// needed to know when all fit again.
+    /// needed to know when all fit again. Of all namespaces together twice as many names are known.
     pub fn naming(share: Share, room: Room, names: usize) -> Self {
         Self(Arc::new(Inner {
             share,
@@ -102,9 +107,10 @@ impl Shares {
     /// Whether a namespace has room again for what is known by name only, so that a new list would bring it back.
     pub fn await_list(&self) -> bool {
         let used = self.used();
-        let share = self.0.share;
+        let (share, left) = (self.0.share, self.0.room.left());
         let fits = |usage: &Usage| {
             usage.names > 0
+                && usage.missing_bytes <= left
                 && usage.bytes + usage.missing_bytes <= share.bytes
                 && usage.objects + usage.names <= share.objects
         };
@@ -139,7 +145,8 @@ impl Shares {
         let mut used = self.used();
         let names = used.namespaces.get(namespace).map_or(0, |usage| usage.names);
         let is_named = matches!(before, Footprint::Named(_));
-        let now = if is_named || names < self.0.names {
+        let is_known = names < self.0.names && used.names < self.0.names.saturating_mul(2);
+        let now = if is_named || is_known {
             Footprint::Named(bytes)
         } else {
             Footprint::Nothing

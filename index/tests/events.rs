@@ -60,7 +60,7 @@ struct Told {
 impl Told {
     fn new() -> Self {
         Self {
-            policies: PolicyIndex::new(shares(), shares()),
+            policies: PolicyIndex::new(shares(), shares(), shares()),
             accounts: Store::new("accounts", shares()),
         }
     }

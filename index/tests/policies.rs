@@ -22,7 +22,7 @@ fn index() -> PolicyIndex {
         bytes: 1 << 20,
     };
     let shares = || Shares::new(share, Room::new(1 << 20));
-    PolicyIndex::new(shares(), shares())
+    PolicyIndex::new(shares(), shares(), shares())
 }
 
 fn apply(index: &mut PolicyIndex, kind: Kind, event: Event<DynamicObject>) {

@@ -30,13 +30,15 @@ const SERVICE_ACCOUNTS: Share = Share {
     objects: usize::MAX,
     bytes: 12 << 20,
 };
-/// The policies of one namespace, and those of the cluster with all boundaries.
+/// The policies of one namespace, those of the cluster, and all boundaries.
 const POLICIES: Share = Share {
     objects: 1000,
     bytes: 4 << 20,
 };
-/// Service accounts and policies of all namespaces.
-const ROOM: usize = 48 << 20;
+/// Service accounts of all namespaces.
+const ALL_SERVICE_ACCOUNTS: usize = 36 << 20;
+/// Policies of all namespaces: a room of their own, so that nobody's service accounts take it.
+const ALL_POLICIES: usize = 16 << 20;
 
 /// What the watches have told so far.
 #[derive(Debug)]
@@ -52,16 +54,22 @@ pub struct ClusterIndex {
 impl Default for ClusterIndex {
     fn default() -> Self {
         let own_room = |share: Share| Shares::new(share, Room::new(share.bytes));
-        let room = Room::new(ROOM);
         let namespaces = Share {
             objects: usize::MAX,
             bytes: NAMESPACES,
         };
-        let index = PolicyIndex::new(Shares::new(POLICIES, room.clone()), own_room(POLICIES));
+        let index = PolicyIndex::new(
+            Shares::new(POLICIES, Room::new(ALL_POLICIES)),
+            own_room(POLICIES),
+            own_room(POLICIES),
+        );
         Self {
             pods: RwLock::new(Store::new("pods", Shares::new(PODS, Room::new(ALL_PODS)))),
             namespaces: RwLock::new(Store::new("namespaces", own_room(namespaces))),
-            service_accounts: RwLock::new(Store::new("service accounts", Shares::new(SERVICE_ACCOUNTS, room))),
+            service_accounts: RwLock::new(Store::new(
+                "service accounts",
+                Shares::new(SERVICE_ACCOUNTS, Room::new(ALL_SERVICE_ACCOUNTS)),
+            )),
             policies: ArcSwapOption::empty(),
             changing: Mutex::new(index),
         }

@@ -1,7 +1,7 @@
 //! The keys that the cluster's service account tokens are verified with: fetched from the API server and remembered.
 //!
 //! A fetch has a deadline, follows no redirects and reads a bounded body. Keys are fetched anew every [`REFRESH`], and at most every
-//! [`LEAST_GAP`] when a token names one that is not known. Where no fetch succeeds, the last ones are used for [`STALE`].
+//! [`LEAST_GAP`] when a token names one that is not known, in a task that no request can end. Where no fetch succeeds, the last ones are used for [`STALE`].
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use kube::Client;
 use kube::client::Body;
 use serde::Deserialize;
 use tokenscope_platform::telemetry::chain;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio::time::timeout;
 
 use crate::keys::{self, InvalidJwks, PublicJwk, VerificationKeys};
@@ -84,7 +84,9 @@ pub struct ClusterKeys {
     audience: Option<Box<str>>,
     known: ArcSwapOption<KnownCluster>,
     /// When the API server was last asked. Whoever holds it asks, and others wait for that answer.
-    asked: Mutex<Option<Instant>>,
+    asked: Arc<Mutex<Option<Instant>>>,
+    /// How many tries have ended.
+    tries: watch::Sender<u64>,
 }
 
 impl ClusterKeys {
@@ -96,7 +98,8 @@ impl ClusterKeys {
             issuer,
             audience,
             known: ArcSwapOption::empty(),
-            asked: Mutex::default(),
+            asked: Arc::default(),
+            tries: watch::Sender::default(),
         }
     }
 
@@ -112,20 +115,55 @@ impl ClusterKeys {
         if asked.is_some_and(|at| at.elapsed() < gap) {
             return Ok(false);
         }
+        self.try_once(&mut asked).await?;
+        Ok(true)
+    }
+
+    /// The same in a task of its own, for which nobody waits longer than `wait`: a caller that gives up ends no fetch, and there
+    /// is one at a time. Whether there is something new.
+    pub async fn refresh_within(self: &Arc<Self>, gap: Duration, wait: Duration) -> bool {
+        let before = self.fetched();
+        let mut tries = self.tries.subscribe();
+        // Whoever holds it fetches.
+        if let Ok(mut asked) = self.asked.clone().try_lock_owned() {
+            if asked.is_some_and(|at| at.elapsed() < gap) {
+                return false;
+            }
+            let this = self.clone();
+            tokio::spawn(async move {
+                if let Err(error) = this.try_once(&mut asked).await {
+                    tracing::warn!(error = chain(&error), "the cluster's keys can't be fetched");
+                }
+            });
+        }
+        // Without an answer in time, what was known before is what there is.
+        let _ = timeout(wait, tries.changed()).await;
+        self.fetched() != before
+    }
+
+    fn fetched(&self) -> Option<Instant> {
+        self.known.load().as_ref().map(|known| known.fetched)
+    }
+
+    async fn try_once(&self, asked: &mut Option<Instant>) -> Result<(), ClusterKeysError> {
         *asked = Some(Instant::now());
+        let fetched = self.fetch().await.map(|known| self.known.store(Some(Arc::new(known))));
+        self.tries.send_modify(|tries| *tries += 1);
+        fetched
+    }
+
+    async fn fetch(&self) -> Result<KnownCluster, ClusterKeysError> {
         let fetched = timeout(DEADLINE, fetch(&self.client)).await;
         let (issuer, published) = fetched.map_err(|_| ClusterKeysError::Late)??;
         if self.audience.as_ref() == Some(&issuer) {
             return Err(ClusterKeysError::Audience(issuer));
         }
-        let known = KnownCluster {
+        Ok(KnownCluster {
             issuer: self.issuer.clone().unwrap_or(issuer),
             keys: VerificationKeys::of(&published),
             published,
             fetched: Instant::now(),
-        };
-        self.known.store(Some(Arc::new(known)));
-        Ok(true)
+        })
     }
 
     /// Keeps the keys fresh for ever; `told` hears after each try whether there are keys, or why not.

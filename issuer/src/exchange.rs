@@ -44,6 +44,8 @@ pub struct Exchange {
     pub signers: CurrentSigners,
     /// How often each pod may have a token.
     pub pods: Buckets,
+    /// How often the pods of each namespace may together.
+    pub namespaces: Buckets,
 }
 
 /// A token, and what the audit line says of it. No `Debug`: the token is a credential.
@@ -84,6 +86,9 @@ pub enum ExchangeError {
     /// The pod has had too many tokens.
     #[error("this pod has asked for too many tokens: try again later")]
     TooMany,
+    /// The pods of its namespace have had too many.
+    #[error("the pods of namespace {0} have asked for too many tokens: try again later")]
+    TooManyOfNamespace(Box<str>),
     /// The decision.
     #[error(transparent)]
     NotGranted(#[from] NotGranted),
@@ -114,6 +119,7 @@ impl ExchangeError {
             Self::Stale
             | Self::PodNotYet(..)
             | Self::TooMany
+            | Self::TooManyOfNamespace(_)
             | Self::NoKey(_)
             | Self::NotGranted(NotGranted::NoPolicyUid(_)) => OAuthErrorCode::TemporarilyUnavailable,
             Self::NotGranted(NotGranted::Audience { .. }) => OAuthErrorCode::InvalidTarget,
@@ -132,6 +138,17 @@ impl Exchange {
         Ok(subject.verify(key)?)
     }
 
+    /// Counts a verified caller in. What the pod itself may not does not count for its namespace.
+    pub fn admit(&self, caller: &Caller, now: Instant) -> Result<(), ExchangeError> {
+        if !self.pods.take(&caller.pod_uid, now) {
+            return Err(ExchangeError::TooMany);
+        }
+        if !self.namespaces.take(&caller.namespace, now) {
+            return Err(ExchangeError::TooManyOfNamespace(caller.namespace.clone()));
+        }
+        Ok(())
+    }
+
     /// Gives a verified caller a token for `audience`, if a policy grants its pod one.
     pub fn issue(
         &self,
@@ -140,9 +157,6 @@ impl Exchange {
         expires_in: Option<u32>,
         now: Timestamp,
     ) -> Result<Issued, ExchangeError> {
-        if !self.pods.take(&caller.pod_uid, Instant::now()) {
-            return Err(ExchangeError::TooMany);
-        }
         if self.freshness.is_stale() {
             return Err(ExchangeError::Stale);
         }

@@ -9,19 +9,26 @@ use tokenscope_platform::health::Gate;
 use tokenscope_platform::lease::Claim;
 use tokenscope_platform::telemetry::chain;
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::issuer_url::IssuerUrl;
 use crate::key_source::{KeySource, KeySourceError, SecretKeys, StoredKeys};
 use crate::keys::{KeyError, SigningKey};
 use crate::metrics::IssuerMetrics;
-use crate::rotation::{KeyRotationSettings, RingError, RotationStep, alarms, next_step};
+use crate::rotation::{KeyRing, KeyRotationSettings, RingError, RingKey, RotationStep, alarms, next_step};
 use crate::signers::{CurrentSigners, Signers};
 
 /// Between two looks at the keys, where nobody says otherwise.
 pub const POLL: Duration = Duration::from_secs(5);
 /// How many steps are taken in a row: the first start takes two for each algorithm.
 const MOST_STEPS: usize = 16;
+/// How long after a Secret was read it is written again where it is gone: later, nobody knows which keys were removed before.
+const REWRITE: Duration = Duration::from_secs(15);
+/// How long one look may take, its writes included.
+const LOOK: Duration = Duration::from_secs(20);
+/// How long keys sign that can't be read any more, where nobody says otherwise: as long as what the watches told is believed.
+pub const LONGEST_UNREAD: Duration = Duration::from_secs(300);
 
 /// Keeps [`CurrentSigners`] what the source says.
 pub struct KeyKeeper {
@@ -41,60 +48,112 @@ pub struct KeyKeeper {
     pub metrics: IssuerMetrics,
     /// Between two looks.
     pub period: Duration,
+    /// How long keys sign that can't be read any more.
+    pub longest_unread: Duration,
     /// The time.
     pub clock: fn() -> Timestamp,
+}
+
+/// What the keeper knows.
+#[derive(Default)]
+struct Seen {
+    /// What is in use.
+    shown: Option<StoredKeys>,
+    /// When the keys were last read.
+    read: Option<Instant>,
+    /// The keys that were removed, as far as this process has read of it.
+    removed: Vec<Box<str>>,
+}
+
+impl Seen {
+    /// Whether the keys were read so lately that nothing that matters can have happened to them since.
+    fn is_fresh(&self, within: Duration) -> bool {
+        self.read.is_some_and(|read| read.elapsed() < within)
+    }
 }
 
 impl KeyKeeper {
     /// Looks again and again until `stop`.
     pub async fn run(self, stop: CancellationToken) -> Result<(), Infallible> {
-        let mut shown = None;
+        let mut seen = Seen::default();
         let mut problem = None;
         while !stop.is_cancelled() {
-            let looked = self.look(&mut shown).await.err().map(|error| chain(&error));
+            let looked = timeout(LOOK, self.look(&mut seen))
+                .await
+                .unwrap_or(Err(KeySourceError::Late));
+            let looked = looked.err().map(|error| chain(&error));
             // The same problem is one line in the log, not one every few seconds.
             if let Some(text) = &looked
                 && problem.as_ref() != Some(text)
             {
-                tracing::warn!(
-                    error = text,
-                    "the keys can't be read or written; those of before stay in use"
-                );
+                tracing::warn!(error = text, "the keys can't be read or written");
             }
             problem = looked;
-            match (self.signers.load().is_some(), &problem) {
-                (true, _) => self.gate.open(),
-                (false, Some(problem)) => self.gate.close(problem),
-                (false, None) => self.gate.close("there are none yet"),
-            }
+            self.settle(&mut seen, problem.as_deref());
             stop.run_until_cancelled(tokio::time::sleep(self.period)).await;
         }
         Ok(())
     }
 
-    /// Reads the keys, takes the steps that are due if this process leads, and shows what came of it. `shown` is what was shown
-    /// last.
-    async fn look(&self, shown: &mut Option<StoredKeys>) -> Result<(), KeySourceError> {
-        let mut keys = self.source.read((self.clock)()).await?;
-        if let KeySource::Secret(secret) = &self.source {
-            if keys.version.is_none()
-                && let Some(before) = shown.as_ref()
-            {
-                // The Secret was deleted. What is in use stays in use, and the leader writes it again.
-                keys = StoredKeys {
-                    ring: before.ring.clone(),
-                    version: None,
-                };
-                if self.leads() {
-                    keys = secret.write(&keys).await?;
-                    tracing::warn!(secret = secret.name, "the Secret was gone and was written again");
+    /// Opens or closes the gate. What was not read for [`Self::longest_unread`] signs no more: the keys may have leaked and been
+    /// removed meanwhile.
+    fn settle(&self, seen: &mut Seen, problem: Option<&str>) {
+        let signers = self.signers.load_full();
+        match (signers, seen.is_fresh(self.longest_unread), problem) {
+            (Some(_), true, _) => self.gate.open(),
+            (Some(signers), false, problem) => {
+                let seconds = self.longest_unread.as_secs();
+                let problem = problem.unwrap_or("nobody knows why");
+                self.gate.close(format!(
+                    "the keys were not read for {seconds} s, so they sign no more: {problem}"
+                ));
+                if seen.shown.take().is_some() {
+                    tracing::error!(
+                        seconds,
+                        problem,
+                        "the keys can't be read any more, so nothing is signed"
+                    );
+                    self.signers.store(Some(Arc::new(signers.silenced())));
                 }
             }
-            // What was read is of use also where nothing can be written.
-            self.show(&keys, shown);
-            keys = self.rotate(secret, keys).await?;
+            (None, _, Some(problem)) => self.gate.close(problem),
+            (None, _, None) => self.gate.close("there are none yet"),
         }
-        self.show(&keys, shown);
+    }
+
+    /// Reads the keys, takes the steps that are due if this process leads, and shows what came of it.
+    async fn look(&self, seen: &mut Seen) -> Result<(), KeySourceError> {
+        let read = self.source.read((self.clock)()).await?;
+        // Only a look that was shortly before knows all that was in a Secret that is gone.
+        let knows_all = seen.is_fresh(REWRITE);
+        seen.read = Some(Instant::now());
+        let KeySource::Secret(secret) = &self.source else {
+            self.show(&read, seen);
+            return Ok(());
+        };
+        let mut ring = read.ring.forgetting(&seen.removed)?;
+        if let (Some(before), true) = (&seen.shown, knows_all)
+            && ring.lacks_keys_of(&before.ring)
+        {
+            // The Secret was deleted, or replaced by an older one. What is in use stays in use.
+            ring = before.ring.forgetting(ring.removed())?;
+        }
+        let is_changed = ring.removed() != read.ring.removed() || kids(&ring).ne(kids(&read.ring));
+        let mut keys = StoredKeys {
+            ring,
+            version: read.version,
+        };
+        if is_changed && self.leads() {
+            keys = secret.write(&keys).await?;
+            tracing::warn!(
+                secret = secret.name,
+                "the Secret was deleted or came from a backup, and was written again as it was before"
+            );
+        }
+        // What was read is of use also where nothing can be written.
+        self.show(&keys, seen);
+        keys = self.rotate(secret, keys).await?;
+        self.show(&keys, seen);
         Ok(())
     }
 
@@ -116,13 +175,15 @@ impl KeyKeeper {
         Ok(keys)
     }
 
-    fn show(&self, keys: &StoredKeys, shown: &mut Option<StoredKeys>) {
+    fn show(&self, keys: &StoredKeys, seen: &mut Seen) {
         let now = (self.clock)();
-        let is_same = shown.as_ref().is_some_and(|shown| shown.version == keys.version);
+        self.metrics.keys_read.set(now.as_second());
+        seen.removed = keys.ring.removed().to_vec();
+        let is_same = seen.shown.as_ref().is_some_and(|shown| shown.version == keys.version);
         if is_same || keys.ring.keys().is_empty() {
             return;
         }
-        *shown = Some(keys.clone());
+        seen.shown = Some(keys.clone());
         let alarms = alarms(&keys.ring, now);
         for alarm in &alarms {
             tracing::error!(%alarm, "the keys need a look");
@@ -130,7 +191,6 @@ impl KeyKeeper {
         let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.metrics.keys.set(count(keys.ring.keys().len()));
         self.metrics.key_alarms.set(count(alarms.len()));
-        self.metrics.keys_read.set(now.as_second());
         self.signers
             .store(Some(Arc::new(Signers::new(keys.ring.clone(), &self.issuer))));
     }
@@ -138,4 +198,8 @@ impl KeyKeeper {
     fn leads(&self) -> bool {
         self.claim.borrow().is_held(Instant::now())
     }
+}
+
+fn kids(ring: &KeyRing) -> impl Iterator<Item = &str> {
+    ring.keys().iter().map(RingKey::kid)
 }

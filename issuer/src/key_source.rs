@@ -1,7 +1,6 @@
 //! Where the keys are: one Secret that all replicas read and the leader writes, or a file that somebody else keeps.
 //!
-//! A Secret that was deleted is written again from memory by the leader. One that can't be read is never overwritten, and what was
-//! read before stays in use.
+//! A Secret that was deleted is written again from memory by the leader. One that can't be read is never overwritten.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -61,6 +60,9 @@ pub enum KeySourceError {
     /// The Secret has no such entry.
     #[error("Secret {0} has no entry {ENTRY}")]
     NoEntry(String),
+    /// Reading and writing took too long.
+    #[error("the API server does not answer in time")]
+    Late,
     /// Somebody else wrote in between.
     #[error("Secret {0} was written by somebody else meanwhile")]
     Conflict(String),

@@ -4,10 +4,11 @@
 //! [`keys`] make what goes out, [`rotation`] says which key signs, [`issuer_url`] and [`discovery`] what relying parties read.
 //!
 //! The rest: [`cluster_index`] and [`cluster_keys`] keep what the cluster says, [`exchange`] brings all together, and [`router`] serves
-//! it within the bounds of [`bodies`], [`buckets`] and [`work`]. [`key_keeper`] rotates the keys of a [`key_source`], and [`publish`] writes
+//! it within the bounds of [`bodies`], [`buckets`] and [`work`], and writes it into the [`audit`] log. [`key_keeper`] rotates the keys of a [`key_source`], and [`publish`] writes
 //! what is published as files.
 
 pub mod args;
+pub mod audit;
 pub mod bodies;
 pub mod buckets;
 pub mod claims;

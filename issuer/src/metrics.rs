@@ -69,6 +69,8 @@ impl ExchangeOutcome {
 pub struct IssuerMetrics {
     exchanges: [Counter; ExchangeOutcome::ALL.len()],
     duration: Histogram,
+    /// How many refused exchanges have no line in the audit log.
+    pub audit_suppressed: Counter,
     /// How many keys are published.
     pub keys: Gauge,
     /// How many alarms about the keys there are.
@@ -97,6 +99,7 @@ impl IssuerMetrics {
             exchanges: ExchangeOutcome::ALL
                 .map(|(_, outcome)| exchanges.get_or_create_owned(&ExchangeLabel { outcome })),
             duration: Histogram::new(SECONDS_50_MICROS_TO_100_MILLIS),
+            audit_suppressed: Counter::default(),
             keys: Gauge::default(),
             key_alarms: Gauge::default(),
             keys_read: Gauge::default(),
@@ -106,6 +109,11 @@ impl IssuerMetrics {
             "issuer_exchange_duration_seconds",
             "How long exchanges took, from the request's headers to the whole answer",
             this.duration.clone(),
+        );
+        registry.register(
+            "issuer_audit_suppressed",
+            "Refused exchanges that have no line in the audit log, since their source had too many",
+            this.audit_suppressed.clone(),
         );
         registry.register("issuer_keys", "Published keys", this.keys.clone());
         registry.register(

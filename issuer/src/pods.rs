@@ -1,7 +1,8 @@
 //! What admission recorded of pods: all that an exchange looks at of them.
 //!
 //! Only pods with the mark and a record of a grant are kept, since no other can exchange anything. Labels and annotations are those
-//! of the record: a running pod's own belong to whoever may patch it. Containers are the pod's own, which nobody can change.
+//! of the record, and so is their number: a running pod's own belong to whoever may patch it. Containers and volumes are the pod's
+//! own, which nobody can change.
 
 use std::borrow::Cow;
 
@@ -86,13 +87,9 @@ impl AdmittedPod {
             service_account: service_account.unwrap_or_else(|| DEFAULT_SERVICE_ACCOUNT.into()),
             labels,
             annotations: kept.map(|pairs| boxed(pairs, annotations::decides)).unwrap_or_default(),
-            annotation_count: whole
-                .metadata
-                .annotations
-                .as_ref()
-                .map_or(0, pod::PodAnnotations::count),
+            annotation_count: kept.map_or(0, |pairs| pairs.iter().count()),
             containers: containers(whole, &record),
-            beyond: whole.beyond().into(),
+            beyond: whole.beyond().into_iter().filter(Beyond::is_of_spec).collect(),
         })
     }
 }

@@ -12,11 +12,11 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use jiff::Timestamp;
-use tokenscope_core::Audience;
 use tokenscope_platform::telemetry::chain;
 use tokenscope_platform::tls::Peer;
 use tokio::time::timeout;
 
+use crate::audit::{AuditLog, AuditRecord};
 use crate::bodies::{Bodies, BodyRefused};
 use crate::buckets::Buckets;
 use crate::cluster_keys::{ClusterKeys, KnownCluster, LEAST_GAP};
@@ -31,6 +31,8 @@ use crate::work::{NotDone, SignatureThreads};
 
 /// How long an exchange may take, its body and all waiting included.
 const DEADLINE: Duration = Duration::from_secs(3);
+/// How long an exchange waits for the cluster's keys to be fetched anew. The fetch goes on without it.
+const WAIT_FOR_KEYS: Duration = Duration::from_secs(1);
 /// Where tokens are exchanged.
 pub const TOKEN_PATH: &str = "/token";
 
@@ -50,6 +52,8 @@ pub struct IssuerService {
     pub bodies: Bodies,
     /// The threads for signatures.
     pub threads: SignatureThreads,
+    /// Where it is written who got a token and who did not.
+    pub audit: AuditLog,
     /// What is counted.
     pub metrics: IssuerMetrics,
     /// The time.
@@ -119,7 +123,9 @@ enum Failure {
 impl Failure {
     fn outcome(&self) -> ExchangeOutcome {
         match self {
-            Self::Source | Self::Exchange(ExchangeError::TooMany) => ExchangeOutcome::Limited,
+            Self::Source | Self::Exchange(ExchangeError::TooMany | ExchangeError::TooManyOfNamespace(_)) => {
+                ExchangeOutcome::Limited
+            }
             Self::ContentType | Self::Request(_) | Self::Body(BodyRefused::TooLarge | BodyRefused::Broken) => {
                 ExchangeOutcome::InvalidRequest
             }
@@ -160,34 +166,30 @@ impl Failure {
     }
 }
 
-/// What the audit line says beside the outcome.
-#[derive(Default)]
-struct Audit {
-    audience: Option<Audience>,
-    caller: Option<Caller>,
-}
-
 async fn token(State(issuer): State<Arc<IssuerService>>, peer: Option<Extension<Peer>>, request: Request) -> Response {
     let began = Instant::now();
     let peer = peer.map(|Extension(peer)| peer);
-    let mut audit = Audit::default();
+    let mut audit = AuditRecord::default();
     let exchanged = if issuer.sources.take(&peer, began) {
         let exchanged = timeout(DEADLINE, issuer.exchange(request, &mut audit)).await;
         exchanged.unwrap_or(Err(Failure::Late))
     } else {
         Err(Failure::Source)
     };
-    // Whoever proved to be a pod of the cluster is counted by the pod and not by the address.
-    if audit.caller.is_some() {
+    // Whoever proved to be a pod of the cluster is counted by the pod, as long as the pod keeps within its own limit.
+    if audit.within_limits {
         issuer.sources.give_back(&peer, Instant::now());
     }
     let outcome = exchanged
         .as_ref()
         .map_or_else(Failure::outcome, |_| ExchangeOutcome::Issued);
-    write_audit(&audit, outcome, peer, &exchanged);
     let (status, body) = match &exchanged {
-        Ok(issued) => (StatusCode::OK, token_body(&issued.token, issued.expires_in)),
+        Ok(issued) => {
+            issuer.audit.issued(&audit, issued, peer);
+            (StatusCode::OK, token_body(&issued.token, issued.expires_in))
+        }
         Err(failure) => {
+            issuer.audit.refused(&audit, outcome, peer, || chain(failure));
             let answer = failure.answer();
             (answer.code.status(), answer.body())
         }
@@ -210,37 +212,8 @@ fn answer(status: StatusCode, body: String) -> Response {
     response
 }
 
-/// One line for each token that was issued or refused. What proves nothing names nobody.
-fn write_audit(audit: &Audit, outcome: ExchangeOutcome, peer: Option<Peer>, exchanged: &Result<Issued, Failure>) {
-    let caller = audit.caller.as_ref();
-    let text = |field: fn(&Caller) -> &str| caller.map(field).unwrap_or_default();
-    let issued = exchanged.as_ref().ok();
-    let reason = exchanged
-        .as_ref()
-        .err()
-        .map(|failure| chain(failure))
-        .unwrap_or_default();
-    let audience = audit.audience.as_ref().map_or("", Audience::as_str);
-    let peer = peer.map(|Peer(address)| address.to_string()).unwrap_or_default();
-    tracing::info!(
-        target: "audit",
-        outcome = outcome.as_str(),
-        jti = issued.map_or("", |issued| &issued.id),
-        subject = issued.map_or("", |issued| &issued.subject),
-        policy = issued.map(|issued| issued.policy.to_string()).unwrap_or_default(),
-        audience,
-        namespace = text(|caller| &caller.namespace),
-        service_account = text(|caller| &caller.service_account),
-        pod = text(|caller| &caller.pod),
-        pod_uid = text(|caller| &caller.pod_uid),
-        peer,
-        reason,
-        "exchange"
-    );
-}
-
 impl IssuerService {
-    async fn exchange(&self, request: Request, audit: &mut Audit) -> Result<Issued, Failure> {
+    async fn exchange(&self, request: Request, audit: &mut AuditRecord) -> Result<Issued, Failure> {
         let content_type = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
         if !content_type.is_some_and(is_form) {
             return Err(Failure::ContentType);
@@ -250,6 +223,8 @@ impl IssuerService {
         audit.audience = Some(request.audience.clone());
         let caller = self.caller(&request.subject_token).await?;
         audit.caller = Some(caller.clone());
+        self.exchange.admit(&caller, Instant::now())?;
+        audit.within_limits = true;
         let (exchange, audience, expires_in) = (self.exchange.clone(), request.audience, request.expires_in);
         let now = (self.clock)();
         let issued = self
@@ -263,10 +238,7 @@ impl IssuerService {
         let known = self.cluster.known(Instant::now()).ok_or(Failure::NoClusterKeys)?;
         match self.verified(token, known).await {
             Err(Failure::Exchange(ExchangeError::Subject(InvalidSubjectToken::UnknownKey))) => {
-                let refreshed = self.cluster.refresh(LEAST_GAP).await.unwrap_or_else(|error| {
-                    tracing::warn!(error = chain(&error), "the cluster's keys can't be fetched");
-                    false
-                });
+                let refreshed = self.cluster.refresh_within(LEAST_GAP, WAIT_FOR_KEYS).await;
                 let known = self.cluster.known(Instant::now()).ok_or(Failure::NoClusterKeys)?;
                 if refreshed {
                     return self.verified(token, known).await;

@@ -15,6 +15,7 @@ use tokenscope_platform::{ConnectionMetrics, Limits, Process, client};
 use tokio::net::TcpListener;
 
 use crate::args::{AudienceOfApiServer, PortNotAllowed, ServeArgs};
+use crate::audit::AuditLog;
 use crate::bodies::Bodies;
 use crate::buckets::Buckets;
 use crate::cluster_index::ClusterIndex;
@@ -35,6 +36,9 @@ const REQUEST: Duration = Duration::from_secs(5);
 const STREAMS: u32 = 32;
 /// How many tokens a pod may have at once, and how many a second for long. A sidecar with all its audiences needs a handful an hour.
 const POD_TOKENS: (u16, u16) = (60, 2);
+/// The same of all pods of a namespace together: 5,000 pods with two audiences that start at once, and then an exchange of each
+/// every half minute.
+const NAMESPACE_TOKENS: (u16, u16) = (10_000, 200);
 /// How long after its last sign of life another replica takes the Lease.
 const LEASE: Duration = Duration::from_secs(15);
 
@@ -108,12 +112,14 @@ pub async fn run(arguments: ServeArgs, process: Process) -> Result<(), RunError>
             freshness: process.freshness.clone(),
             signers: signers.clone(),
             pods: Buckets::new(POD_TOKENS.0, POD_TOKENS.1, now),
+            namespaces: Buckets::new(NAMESPACE_TOKENS.0, NAMESPACE_TOKENS.1, now),
         }),
         cluster,
         signers,
         sources: Buckets::new(arguments.source_burst, arguments.source_rate, now),
         bodies: Bodies::default(),
         threads: SignatureThreads::new(usize::from(common.workers).min(6)),
+        audit: AuditLog::new(metrics.audit_suppressed.clone(), now),
         metrics,
         clock: Timestamp::now,
     });
@@ -185,6 +191,7 @@ fn keep_keys(
         gate: process.gates.gate("keys"),
         metrics: metrics.clone(),
         period: key_keeper::POLL,
+        longest_unread: key_keeper::LONGEST_UNREAD,
         clock: Timestamp::now,
     };
     process.spawn("keys", keeper.run(process.stop.clone()));

@@ -27,6 +27,8 @@ pub struct ServedDocument {
 #[derive(Debug)]
 pub struct Signers {
     ring: KeyRing,
+    /// Whether the keys sign. They are published in any case.
+    sign: bool,
     /// The discovery document.
     pub discovery: ServedDocument,
     /// The key set.
@@ -43,8 +45,19 @@ impl Signers {
         let (discovery, keys) = discovery::documents(issuer.as_str(), &published);
         Self {
             ring,
+            sign: true,
             discovery: ServedDocument::new(discovery),
             keys: ServedDocument::new(keys),
+        }
+    }
+
+    /// The same documents, and nothing signs.
+    pub fn silenced(&self) -> Self {
+        Self {
+            ring: self.ring.clone(),
+            sign: false,
+            discovery: self.discovery.clone(),
+            keys: self.keys.clone(),
         }
     }
 
@@ -55,7 +68,8 @@ impl Signers {
 
     /// The key that signs with an algorithm.
     pub fn signer(&self, algorithm: Algorithm) -> Option<&SigningKey> {
-        self.ring.signing(algorithm).map(|(key, _)| &**key.key())
+        let (key, _) = self.ring.signing(algorithm).filter(|_| self.sign)?;
+        Some(key.key())
     }
 }
 

@@ -54,6 +54,10 @@ impl Lines {
         serde_json::from_str::<Value>(line).unwrap()["fields"].clone()
     }
 
+    fn count(&self) -> usize {
+        self.text().matches("\"target\":\"audit\"").count()
+    }
+
     fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
@@ -94,4 +98,29 @@ async fn each_exchange_leaves_one_line_that_names_all_and_shows_no_token() {
             assert!(!text.contains(part), "{text}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_source_that_is_refused_without_end_leaves_some_lines_and_the_rest_is_counted() {
+    let lines = Lines::default();
+    let subscriber = tracing_subscriber::fmt().json().with_max_level(tracing::Level::INFO);
+    let _logging = tracing::subscriber::set_default(subscriber.with_writer(lines.clone()).finish());
+    let setup = Setup::new().await;
+    let old = setup.cluster.token(&claims(&json!({"exp": NOW - 100})));
+    for _ in 0..200 {
+        setup.exchange(&old, "sts.amazonaws.com").await;
+    }
+    assert!((20..40).contains(&lines.count()), "{}", lines.count());
+    let counted = setup.registry.encode().unwrap();
+    let line = counted
+        .lines()
+        .find(|line| line.starts_with("tokenscope_issuer_audit_suppressed_total"));
+    let count: usize = line.unwrap().split(' ').next_back().unwrap().parse().unwrap();
+    assert_eq!(count, 200 - lines.count());
+    let before = lines.count();
+    let (status, _) = setup.exchange(&setup.subject(), "sts.amazonaws.com").await;
+    assert!(
+        status == StatusCode::SERVICE_UNAVAILABLE || lines.count() > before,
+        "each token has its line"
+    );
 }

@@ -151,3 +151,37 @@ async fn keys_outlive_an_outage_for_a_day_and_no_longer() {
         "it was tried a moment ago"
     );
 }
+
+#[tokio::test]
+async fn a_caller_waits_for_new_keys_no_longer_than_it_likes_and_the_fetch_goes_on_without_it() {
+    let cluster = Arc::new(Cluster::new(Algorithm::ES256));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counting = asked.clone();
+    let service = tower::service_fn(move |request: Request<kube::client::Body>| {
+        counting.fetch_add(1, Ordering::Relaxed);
+        let response = honest(&cluster, request.uri().path());
+        async move {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let known = Arc::new(ClusterKeys::new(Client::new(service, "default"), None, None));
+    let callers = (0..20).map(|_| known.refresh_within(Duration::from_secs(10), Duration::from_millis(20)));
+    assert!(
+        futures::future::join_all(callers)
+            .await
+            .into_iter()
+            .all(|is_new| !is_new)
+    );
+    assert!(known.known(Instant::now()).is_none());
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    assert!(known.known(Instant::now()).is_some(), "the fetch came to its end");
+    assert_eq!(asked.load(Ordering::Relaxed), 2, "one fetch of two documents for all");
+    assert!(
+        !known
+            .refresh_within(Duration::from_secs(10), Duration::from_secs(1))
+            .await,
+        "a moment ago"
+    );
+    assert!(known.refresh_within(Duration::ZERO, Duration::from_secs(10)).await);
+}

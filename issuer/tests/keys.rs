@@ -101,6 +101,7 @@ fn replica(source: KeySource, leads: bool, stop: &CancellationToken) -> CurrentS
         gate: Gates::default().gate("keys"),
         metrics: IssuerMetrics::new(&Registry::new()),
         period: Duration::from_millis(10),
+        longest_unread: Duration::from_millis(500),
         clock: Timestamp::now,
     };
     let stop = stop.clone();
@@ -146,13 +147,66 @@ async fn the_leader_makes_the_keys_and_all_replicas_sign_with_them() {
             .chain([&leader])
             .all(|replica| signing(replica) == before)
     );
-    // Damaged by somebody: it is not overwritten, and what was read before stays in use.
+    // Damaged by somebody: it is not overwritten, and what was read before stays in use for a while.
     let damaged = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys", "resourceVersion": "99"},
         "data": {"keyring.json": "e30="}});
     *stored.lock().unwrap() = Some(damaged.clone());
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(*stored.lock().unwrap(), Some(damaged));
     assert_eq!(signing(&leader), before);
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn keys_that_cant_be_read_any_more_stop_signing_and_stay_published_until_they_can() {
+    let (stored, stop) = (Stored::default(), CancellationToken::new());
+    let signers = replica(KeySource::Secret(Box::new(secret(&stored))), true, &stop);
+    until(|| signing(&signers).is_some()).await;
+    let (before, whole) = (signing(&signers), stored.lock().unwrap().clone());
+    let published = signers.load().as_ref().unwrap().keys.text.clone();
+    let mut damaged = whole.clone().unwrap();
+    damaged["data"]["keyring.json"] = json!("e30=");
+    *stored.lock().unwrap() = Some(damaged);
+    until(|| signing(&signers).is_none()).await;
+    assert_eq!(signers.load().as_ref().unwrap().keys.text, published);
+    *stored.lock().unwrap() = whole;
+    until(|| signing(&signers) == before).await;
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn a_key_that_was_removed_comes_back_by_no_backup_and_by_no_deletion() {
+    let (stored, stop) = (Stored::default(), CancellationToken::new());
+    let source = || KeySource::Secret(Box::new(secret(&stored)));
+    let (leader, follower) = (replica(source(), true, &stop), replica(source(), false, &stop));
+    until(|| signing(&leader).is_some() && signing(&follower) == signing(&leader)).await;
+    let leaked = signing(&leader).unwrap();
+    let backup = stored.lock().unwrap().clone();
+    secret(&stored).change(|ring| ring.without(&leaked)).await.unwrap();
+    let is_gone = |signers: &CurrentSigners| {
+        let signers = signers.load();
+        let signers = signers.as_ref().unwrap();
+        !String::from_utf8_lossy(&signers.keys.text).contains(&leaked) && signers.signer(Algorithm::ES256).is_some()
+    };
+    until(|| is_gone(&leader) && is_gone(&follower)).await;
+    let after = signing(&leader);
+    for restored in [backup.clone(), None, backup] {
+        *stored.lock().unwrap() = restored.map(|mut secret| {
+            secret["metadata"]["resourceVersion"] = json!("1000");
+            secret
+        });
+        for _ in 0..20 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            assert!(is_gone(&leader) && is_gone(&follower));
+        }
+        let keys = source().read(Timestamp::now()).await.unwrap();
+        assert!(
+            keys.ring.removed().iter().any(|kid| **kid == *leaked),
+            "the Secret remembers it again"
+        );
+        assert!(keys.ring.keys().iter().all(|key| key.kid() != leaked));
+    }
+    assert!(after.is_some());
     stop.cancel();
 }
 
@@ -189,6 +243,17 @@ async fn a_file_of_private_keys_is_a_source_too() {
     let signers = replica(KeySource::File(file.clone()), false, &stop);
     until(|| signing(&signers).is_some()).await;
     let before = signing(&signers);
+    // A second key of an algorithm is published, and the first one signs.
+    let next = SigningKey::generate(Algorithm::ES256).unwrap();
+    let mut more: String = pems.iter().map(ExposeSecret::expose_secret).collect();
+    more.push_str(next.to_pem().unwrap().expose_secret());
+    std::fs::write(&file, more).unwrap();
+    let shows = |kid: &str| {
+        let signers = signers.load();
+        String::from_utf8_lossy(&signers.as_ref().unwrap().keys.text).contains(kid)
+    };
+    until(|| shows(next.kid())).await;
+    assert_eq!(signing(&signers), before);
     std::fs::write(&file, "nonsense").unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(signing(&signers), before);

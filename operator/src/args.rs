@@ -1,7 +1,7 @@
 //! The operator's flags. Each is also an environment variable: `--ca-secret` is `TOKENSCOPE_CA_SECRET`.
 
 use crate::{
-    certificates::{Names, RotationSettings},
+    certificates::{Names, RotationSettings, ServingNames},
     probe::ClientCertificate,
 };
 use clap::ArgAction::Set;
@@ -65,6 +65,19 @@ pub struct OperatorArguments {
         default_value = "tokenscope-webhook-tls"
     )]
     pub serving_secret: String,
+
+    /// The Service of the issuer, where there is one: it gets a serving certificate of the same authority
+    #[arg(long, env = "TOKENSCOPE_ISSUER_SERVICE", value_name = "NAME")]
+    pub issuer_service: Option<String>,
+
+    /// The Secret of the issuer's serving certificate
+    #[arg(
+        long,
+        env = "TOKENSCOPE_ISSUER_SERVING_SECRET",
+        value_name = "NAME",
+        default_value = "tokenscope-issuer-tls"
+    )]
+    pub issuer_serving_secret: String,
 
     /// The Lease that only one operator holds at a time
     #[arg(
@@ -181,9 +194,25 @@ impl OperatorArguments {
         RotationSettings::new(self.ca_lifetime, self.serving_lifetime, self.rotation_overlap)
     }
 
-    /// What the Secrets are called, and the serving certificate is for.
+    /// What the Secrets are called, and what the serving certificates are for.
     pub(crate) fn certificate_names(&self) -> Names {
-        let (service, namespace) = (&self.webhook_service, &self.common.namespace);
+        let issuer = self.issuer_service.as_ref();
+        let webhook = (&self.webhook_service, &self.serving_secret);
+        let served = std::iter::once(webhook).chain(issuer.map(|service| (service, &self.issuer_serving_secret)));
+        Names {
+            authority_secret: self.ca_secret.clone(),
+            serving: served
+                .map(|(service, secret)| ServingNames {
+                    secret: secret.clone(),
+                    hosts: self.hosts(service),
+                })
+                .collect(),
+        }
+    }
+
+    /// The names of a Service's certificate.
+    fn hosts(&self, service: &str) -> Vec<String> {
+        let namespace = &self.common.namespace;
         let mut names = BTreeSet::from([
             format!("{service}.{namespace}.svc"),
             format!("{service}.{namespace}.svc.cluster.local"),
@@ -195,10 +224,6 @@ impl OperatorArguments {
                 Err(_) => name.to_ascii_lowercase(),
             });
         }
-        Names {
-            authority_secret: self.ca_secret.clone(),
-            serving_secret: self.serving_secret.clone(),
-            hosts: names.into_iter().collect(),
-        }
+        names.into_iter().collect()
     }
 }

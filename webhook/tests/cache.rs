@@ -284,7 +284,8 @@ async fn a_namespace_with_too_many_labels_can_not_be_judged() {
 #[test]
 fn beyond_the_bound_of_the_whole_cache_the_newest_namespaces_are_not_kept_and_known() {
     let bounds = CacheBounds {
-        room: 1 << 20,
+        service_account_room: 1 << 20,
+        policy_room: 8 << 10,
         ..CacheBounds::default()
     };
     let cache = Cache::new(&bounds);
@@ -296,7 +297,10 @@ fn beyond_the_bound_of_the_whole_cache_the_newest_namespaces_are_not_kept_and_kn
     assert_eq!(cache.service_accounts_over_share("namespace-0"), None);
     let why = cache.service_accounts_over_share("namespace-99").unwrap().to_string();
     assert!(why.contains("left of the 1024 KiB for all namespaces"), "{why}");
-    // A policy needs room too, and the namespace's pods are refused where there is none.
+    // Policies have a room of their own, which no service account takes.
+    cache.apply_policy(false, Event::Apply(policy(Some("namespace-99"), "policy")));
+    assert_eq!(cache.over_share("namespace-99"), None);
+    // Where it is full, the namespace's pods are refused.
     for number in 0..10 {
         cache.apply_policy(false, Event::Apply(policy(Some("new"), &format!("policy-{number}"))));
     }

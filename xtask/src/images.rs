@@ -13,7 +13,12 @@ use crate::progress::say;
 use crate::{cargo, root};
 
 /// The programs that become images; the package of each has the same name.
-pub const PROGRAMS: [&str; 3] = ["tokenscope-operator", "tokenscope-sidecar", "tokenscope-webhook"];
+pub const PROGRAMS: [&str; 4] = [
+    "tokenscope-issuer",
+    "tokenscope-operator",
+    "tokenscope-sidecar",
+    "tokenscope-webhook",
+];
 
 /// The profile that releases are built with: small and fast programs, and minutes to compile.
 pub const RELEASE_PROFILE: &str = "dist";

@@ -4,7 +4,7 @@ use super::checks::{self, Against, RoleRequest};
 use crate::{
     Grant, InstanceMetadata, OutsideBoundary, Policy, PolicyName, PolicySet, Refusal, Request, RoleArn, SessionName,
     Settings, Spiffe, Standing, Template, TokenClaims, TokenSource, Variable, Variables,
-    annotation_request::AnnotationRequest, claims::fits_session_name, refusal::Refusals,
+    annotation_request::AnnotationRequest, claims::fits_session_name, policy_set::BoundaryAgainst, refusal::Refusals,
 };
 use jiff::Timestamp;
 use std::{borrow::Cow, sync::Arc};
@@ -19,7 +19,7 @@ pub(super) struct Candidates<'a> {
     policies: Vec<&'a Arc<Policy>>,
     near_misses: Vec<(&'a Arc<Policy>, Standing)>,
     /// Those that would be candidates if they weren't beyond a boundary.
-    outside: Vec<(&'a Arc<Policy>, OutsideBoundary)>,
+    outside: Vec<(&'a Arc<Policy>, BoundaryAgainst<'a>)>,
     unusable: Vec<(&'a PolicyName, &'a str)>,
 }
 
@@ -59,6 +59,7 @@ impl<'a> Candidates<'a> {
         let mut candidates = Vec::new();
         let mut near_misses = Vec::new();
         let mut outside = Vec::new();
+        let around = policies.boundaries_around(&request.namespace_labels);
         for policy in policies.about(request.namespace) {
             let standing = policy.standing(
                 request.namespace,
@@ -68,9 +69,9 @@ impl<'a> Candidates<'a> {
                 now,
             );
             if standing == Standing::Candidate {
-                match policies.outside_boundary(policy, &request.namespace_labels) {
+                match policies.boundary_against(policy, &around) {
                     None => candidates.push(policy),
-                    Some(why) => outside.push((policy, why)),
+                    Some(against) => outside.push((policy, against)),
                 }
             } else if checks::is_near_miss(policy, standing) {
                 near_misses.push((policy, standing));
@@ -144,11 +145,11 @@ impl<'a> Candidates<'a> {
 
     /// Says of the policies that are no candidates why they are none.
     pub(super) fn tell_near_misses(&self, refusals: &mut Refusals) {
-        for (policy, why) in &self.outside {
+        for (policy, against) in &self.outside {
             refusals.add_with(|| {
                 Some(Refusal::OutsideBoundary {
                     policy: policy.name.clone(),
-                    why: why.clone(),
+                    why: against.why(policy)?,
                 })
             });
         }

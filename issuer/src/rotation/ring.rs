@@ -1,5 +1,6 @@
 //! All keys of the issuer at one moment, and what a step makes of them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -125,15 +126,19 @@ impl KeyRing {
         Ok(ring)
     }
 
-    /// Keys that come from elsewhere, such as a file, and sign at once.
+    /// Keys that come from elsewhere, such as a file: the first of each algorithm signs at once, and further ones are published.
     pub fn of_signing_keys(keys: impl IntoIterator<Item = SigningKey>, now: Timestamp) -> Result<Self, RingError> {
-        let keys = keys.into_iter().map(|key| RingKey {
-            key: Arc::new(key),
-            published_at: now,
-            signing_since: Some(now),
-            retired_at: None,
-        });
-        Self::of(keys.collect(), Vec::new())
+        let mut ring: Vec<RingKey> = Vec::new();
+        for key in keys {
+            let is_first = !ring.iter().any(|other| other.algorithm() == key.algorithm());
+            ring.push(RingKey {
+                key: Arc::new(key),
+                published_at: now,
+                signing_since: is_first.then_some(now),
+                retired_at: None,
+            });
+        }
+        Self::of(ring, Vec::new())
     }
 
     /// All keys, the oldest first. All are published.
@@ -220,6 +225,31 @@ impl KeyRing {
         }
         find(&mut keys, kid)?.signing_since = Some(now);
         Self::of(keys, self.removed.clone())
+    }
+
+    /// Whether another ring has a key that is neither here nor was removed here: then this one is older, or somebody took the key
+    /// away by hand.
+    pub fn lacks_keys_of(&self, other: &Self) -> bool {
+        let mut kids = other.keys.iter().map(RingKey::kid);
+        kids.any(|kid| {
+            !self.keys.iter().any(|key| key.kid() == kid) && !self.removed.iter().any(|removed| **removed == *kid)
+        })
+    }
+
+    /// The ring without keys that were removed before, as somebody remembers it: a Secret that comes from a backup brings none of
+    /// them back.
+    pub fn forgetting(&self, remembered: &[Box<str>]) -> Result<Self, RingError> {
+        let own: BTreeSet<&str> = self.removed.iter().map(|kid| &**kid).collect();
+        let more: Vec<_> = remembered.iter().filter(|kid| !own.contains(&***kid)).collect();
+        if more.is_empty() {
+            return Ok(self.clone());
+        }
+        let keys = self
+            .keys
+            .iter()
+            .filter(|key| !more.iter().any(|kid| ***kid == *key.kid()));
+        let removed = more.iter().copied().chain(&self.removed).cloned();
+        Self::of(keys.cloned().collect(), removed.collect())
     }
 
     /// The ring without a key, whatever it does at the moment. What it signed can't be verified any more.

@@ -271,6 +271,68 @@ async fn a_pod_that_asks_without_end_is_held_back() {
 }
 
 #[tokio::test]
+async fn a_pod_beyond_its_limit_is_counted_by_its_address_too_and_costs_no_signature_then() {
+    let setup = Setup::new().await;
+    let subject = setup.subject();
+    let from = |address: &str| {
+        let mut request = Request::post("/token")
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(Body::from(form(&subject, "sts.amazonaws.com")))
+            .unwrap();
+        request.extensions_mut().insert(Peer(address.parse().unwrap()));
+        request
+    };
+    let mut by_address = 0;
+    for _ in 0..150 {
+        let (_, body) = setup.send(from("10.0.0.8")).await;
+        let text = body["error_description"].as_str().unwrap_or_default();
+        by_address += usize::from(text.contains("this address"));
+    }
+    assert!(
+        by_address >= 60,
+        "{by_address}: its own limit of 20 and its address's of 50 are used up"
+    );
+}
+
+#[tokio::test]
+async fn the_pods_of_a_namespace_have_a_limit_together_and_other_namespaces_are_not_touched() {
+    let setup = Setup::new().await;
+    let uid = |number: usize| format!("5f2c9a10-2c9f-4f57-8d1c-{number:012}");
+    let mut refused = String::new();
+    for number in 0..100 {
+        let mut own = pod("a", "a");
+        own["metadata"]["name"] = json!(format!("orders-{number}"));
+        own["metadata"]["uid"] = json!(uid(number));
+        setup.put_pod(own);
+        let bound = json!({"kubernetes.io": {
+            "namespace": "shop", "serviceaccount": {"name": "orders", "uid": "account"},
+            "pod": {"name": format!("orders-{number}"), "uid": uid(number)},
+        }});
+        let subject = setup.cluster.token(&claims(&bound));
+        let (status, body) = setup.exchange(&subject, "sts.amazonaws.com").await;
+        if status != StatusCode::OK {
+            refused = body["error_description"].as_str().unwrap().to_owned();
+            assert!(number >= 50, "{number}: {refused}");
+            break;
+        }
+    }
+    assert!(refused.contains("the pods of namespace shop"), "{refused}");
+}
+
+#[tokio::test]
+async fn labels_and_annotations_that_are_patched_onto_a_pod_by_the_hundred_change_nothing() {
+    let setup = Setup::new().await;
+    let mut patched = pod("a", "a");
+    for number in 0..400 {
+        patched["metadata"]["labels"][format!("example.com/l{number}")] = json!("");
+        patched["metadata"]["annotations"][format!("tokenscope.io/role-arn.c{number}")] = json!("x");
+    }
+    setup.put_pod(patched);
+    let (status, body) = setup.exchange(&setup.subject(), "sts.amazonaws.com").await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+}
+
+#[tokio::test]
 async fn tokens_of_unknown_keys_make_the_api_server_be_asked_once_and_not_for_each() {
     let setup = Setup::new().await;
     let before = setup.asked.load(Ordering::Relaxed);
@@ -292,6 +354,17 @@ async fn without_keys_nothing_is_signed_and_nothing_published() {
     assert_eq!(error, "temporarily_unavailable", "{description}");
     let (status, _) = setup.send(Request::get("/a/keys").body(Body::empty()).unwrap()).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    let keys = tokenscope_issuer::keys::SigningKey::generate(Algorithm::ES256).unwrap();
+    let ring = tokenscope_issuer::rotation::KeyRing::of_signing_keys([keys], jiff::Timestamp::UNIX_EPOCH).unwrap();
+    let silent = Signers::new(ring, &URL.parse().unwrap()).silenced();
+    setup.signers.store(Some(Arc::new(silent)));
+    assert_eq!(setup.refused().await.0, "temporarily_unavailable");
+    let (status, _) = setup.send(Request::get("/a/keys").body(Body::empty()).unwrap()).await;
+    assert_eq!(
+        status,
+        StatusCode::OK,
+        "keys that sign no more are published all the same"
+    );
     let empty = Signers::new(tokenscope_issuer::rotation::KeyRing::default(), &URL.parse().unwrap());
     setup.signers.store(Some(Arc::new(empty)));
     assert_eq!(setup.refused().await.0, "temporarily_unavailable");

@@ -15,6 +15,7 @@ use kube::core::DynamicObject;
 use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
 use tokenscope_core::{Algorithm, ClusterName, Settings};
+use tokenscope_issuer::audit::AuditLog;
 use tokenscope_issuer::bodies::Bodies;
 use tokenscope_issuer::buckets::Buckets;
 use tokenscope_issuer::cluster_index::ClusterIndex;
@@ -142,7 +143,9 @@ impl Setup {
             freshness: Freshness::new(Duration::from_secs(300)),
             signers: signers.clone(),
             pods: Buckets::new(20, 1, now),
+            namespaces: Buckets::new(60, 1, now),
         };
+        let metrics = IssuerMetrics::new(&registry);
         let app = router(IssuerService {
             exchange: Arc::new(exchange),
             audience: EXCHANGE.into(),
@@ -151,7 +154,8 @@ impl Setup {
             sources: Buckets::new(50, 1, now),
             bodies: Bodies::default(),
             threads: SignatureThreads::new(2),
-            metrics: IssuerMetrics::new(&registry),
+            audit: AuditLog::new(metrics.audit_suppressed.clone(), now),
+            metrics,
             clock: || Timestamp::from_second(NOW).unwrap(),
         });
         let this = Self {

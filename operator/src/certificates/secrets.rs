@@ -1,7 +1,10 @@
-//! From the two Secrets to the state of the certificates, and from a step to the Secrets as they should be.
+//! From the Secrets to the state of the certificates, and from a step to the Secrets as they should be.
 
 use super::{
-    plan::{Bundle, CertificateState, CertificateStep, Constraint, IssueReason, RotationSettings, ServingState, Trust},
+    plan::{
+        Bundle, CertificateState, CertificateStep, Constraint, IssueReason, RotationSettings, ServingSecretState,
+        ServingState, Trust,
+    },
     x509::{Authority, IssuedPair, NotMade, create_authority, signed_by},
 };
 use jiff::Timestamp;
@@ -30,24 +33,39 @@ const KEY: &str = "tls.key";
 /// How many authorities a bundle has at most: a webhook configuration is sent to every API server whole.
 const MOST_TRUSTED: usize = 4;
 
-/// What the Secrets and the serving certificate are called.
+/// What the Secrets are called, and what the serving certificates are for.
 #[derive(Clone, Debug)]
 pub(crate) struct Names {
     /// The Secret of the certificate authority.
     pub(crate) authority_secret: String,
-    /// The Secret of the serving certificate.
-    pub(crate) serving_secret: String,
-    /// The DNS names and IP addresses that the serving certificate is for.
+    /// Those of the serving certificates: the webhook's first.
+    pub(crate) serving: Vec<ServingNames>,
+}
+
+/// One serving certificate.
+#[derive(Clone, Debug)]
+pub(crate) struct ServingNames {
+    /// Its Secret.
+    pub(crate) secret: String,
+    /// The DNS names and IP addresses that it is for.
     pub(crate) hosts: Vec<String>,
 }
 
-/// The two Secrets as they are in the cluster. It has no `Debug`: keys are in it.
+impl Names {
+    /// All that the authority may sign for.
+    fn hosts(&self) -> Vec<String> {
+        let all = self.serving.iter().flat_map(|names| names.hosts.iter().cloned());
+        all.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+}
+
+/// The Secrets as they are in the cluster. It has no `Debug`: keys are in it.
 #[derive(Clone, Default)]
 pub(crate) struct Secrets {
     /// The certificate authority.
     pub(crate) authority: Option<Secret>,
-    /// The serving certificate.
-    pub(crate) serving: Option<Secret>,
+    /// The serving certificates, in the order of their names.
+    pub(crate) serving: Vec<Option<Secret>>,
 }
 
 /// The trust bundles of a webhook configuration, one a webhook; `None` where there is no configuration.
@@ -57,8 +75,8 @@ pub(crate) type TrustBundles = Option<Vec<Vec<u8>>>;
 pub(crate) enum Write {
     /// The authority's.
     Authority(Secret),
-    /// The serving certificate's.
-    Serving(Secret),
+    /// That of the serving certificate of this place in the names.
+    Serving(usize, Secret),
 }
 
 impl Secrets {
@@ -79,10 +97,16 @@ impl Secrets {
                 (Some(bundles), Ok(authority)) if trusted_by_all(authority, bundles) => Trust::Confirmed,
                 _ => Trust::NotYet,
             },
-            serving: self.serving(authority.as_ref().ok(), &trusted, names, now),
+            serving: (names.serving.iter().enumerate())
+                .map(|(at, names)| ServingSecretState {
+                    certificate: serving(self.served(at), authority.as_ref().ok(), &trusted, names, now),
+                    requested: requested(self.served(at), ROTATE, ROTATED),
+                    bundle_is_copied: data(self.authority.as_ref(), BUNDLE) == data(self.served(at), BUNDLE),
+                })
+                .collect(),
             constraint: authority
                 .as_ref()
-                .map_or(Constraint::Exact, |authority| authority.constraint(&names.hosts)),
+                .map_or(Constraint::Exact, |authority| authority.constraint(&names.hosts())),
             authority: authority.map(|authority| authority.validity()),
             authority_requested: requested(self.authority.as_ref(), ROTATE, ROTATED),
             distrust_requested: requested(self.authority.as_ref(), DISTRUST, DISTRUSTED),
@@ -91,8 +115,6 @@ impl Secrets {
             } else {
                 Bundle::Damaged
             },
-            serving_requested: requested(self.serving.as_ref(), ROTATE, ROTATED),
-            bundle_is_copied: data(self.authority.as_ref(), BUNDLE) == data(self.serving.as_ref(), BUNDLE),
             trusted_since: annotation(self.authority.as_ref(), TRUSTED_SINCE).and_then(|at| at.parse().ok()),
         }
     }
@@ -105,13 +127,16 @@ impl Secrets {
         is_in.then(|| data(self.authority.as_ref(), BUNDLE).to_vec())
     }
 
-    /// When the authority and the serving certificate end, as far as they can be used.
+    /// When the authority and the first of the serving certificates end, as far as they can be used.
     pub(crate) fn ends(&self, now: Timestamp) -> (Option<Timestamp>, Option<Timestamp>) {
         let authority = self.signing_authority(now).ok();
-        let serving = read_serving(self.serving.as_ref(), now).ok();
+        let serving = self
+            .serving
+            .iter()
+            .flat_map(|secret| read_serving(secret.as_ref(), now));
         (
             authority.map(|authority| authority.validity().not_after),
-            serving.map(|serving| serving.validity.not_after),
+            serving.map(|serving| serving.validity.not_after).min(),
         )
     }
 
@@ -125,11 +150,14 @@ impl Secrets {
         now: Timestamp,
     ) -> Result<Option<Write>, NotMade> {
         let mut authority = present(self.authority.as_ref(), &names.authority_secret);
-        let mut serving = present(self.serving.as_ref(), &names.serving_secret);
+        let serving = |at: usize| {
+            let names = names.serving.get(at)?;
+            Some((names, present(self.served(at), &names.secret)))
+        };
         let write = match step {
             CertificateStep::Wait(_) => return Ok(None),
             CertificateStep::CreateAuthority(reason) => {
-                let pair = create_authority(&names.hosts, settings.authority_validity(now))?;
+                let pair = create_authority(&names.hosts(), settings.authority_validity(now))?;
                 let known = match reason {
                     IssueReason::Distrusted => Vec::new(),
                     _ => self.known_authorities(bundles, now),
@@ -153,9 +181,9 @@ impl Secrets {
                 annotations(&mut authority).remove(TRUSTED_SINCE);
                 Write::Authority(authority)
             }
-            CertificateStep::SignServing(_) => {
+            CertificateStep::SignServing(at, _) => {
                 // `next_step` asks for it only where the authority can sign; if it ended since, the next round heals it.
-                let Ok(signer) = self.signing_authority(now) else {
+                let (Ok(signer), Some((names, mut serving))) = (self.signing_authority(now), serving(at)) else {
                     return Ok(None);
                 };
                 let pair = signer.sign(&names.hosts, settings.serving_validity(now, signer.validity()))?;
@@ -163,11 +191,14 @@ impl Secrets {
                 set(&mut serving, KEY, pair.key);
                 set(&mut serving, BUNDLE, data(self.authority.as_ref(), BUNDLE).to_vec());
                 obey(&mut serving, ROTATE, ROTATED);
-                Write::Serving(serving)
+                Write::Serving(at, serving)
             }
-            CertificateStep::CopyBundle => {
+            CertificateStep::CopyBundle(at) => {
+                let Some((_, mut serving)) = serving(at) else {
+                    return Ok(None);
+                };
                 set(&mut serving, BUNDLE, data(self.authority.as_ref(), BUNDLE).to_vec());
-                Write::Serving(serving)
+                Write::Serving(at, serving)
             }
         };
         Ok(Some(write))
@@ -181,39 +212,50 @@ impl Secrets {
         Authority::read(data(secret, CERTIFICATE), data(secret, KEY), now)
     }
 
-    fn serving(
-        &self,
-        authority: Option<&Authority>,
-        trusted: &[Certificate],
-        names: &Names,
-        now: Timestamp,
-    ) -> Result<ServingState, IssueReason> {
-        let serving = read_serving(self.serving.as_ref(), now)?;
-        let by_authority = authority.is_some_and(|authority| authority.signed(&serving, now));
-        if !by_authority && !trusted.iter().any(|other| signed_by(other, &serving, now)) {
-            return Err(IssueReason::NotTrusted);
+    fn served(&self, at: usize) -> Option<&Secret> {
+        self.serving.get(at)?.as_ref()
+    }
+
+    /// Puts a Secret to its place.
+    pub(crate) fn put_serving(&mut self, at: usize, secret: Option<Secret>) {
+        if self.serving.len() <= at {
+            self.serving.resize(at + 1, None);
         }
-        Ok(ServingState {
-            validity: serving.validity,
-            by_authority,
-            names_fit: serving.names() == names.hosts.iter().cloned().collect::<BTreeSet<_>>(),
-        })
+        if let Some(place) = self.serving.get_mut(at) {
+            *place = secret;
+        }
     }
 
     /// Whatever may have signed the serving certificate that webhooks show at the moment.
     fn known_authorities(&self, bundles: &TrustBundles, now: Timestamp) -> Vec<Certificate> {
-        let own = [
-            (&self.authority, CERTIFICATE),
-            (&self.authority, BUNDLE),
-            (&self.serving, BUNDLE),
-        ];
-        let in_secrets = own.into_iter().map(|(secret, key)| data(secret.as_ref(), key));
+        let own = [CERTIFICATE, BUNDLE].map(|key| data(self.authority.as_ref(), key));
+        let served = self.serving.iter().map(|secret| data(secret.as_ref(), BUNDLE));
+        let in_secrets = own.into_iter().chain(served);
         let in_configuration = bundles.iter().flatten().map(Vec::as_slice);
         let known = in_secrets
             .chain(in_configuration)
             .flat_map(|pem| Certificate::all_in(pem).0);
         valid(known.collect(), now)
     }
+}
+
+fn serving(
+    secret: Option<&Secret>,
+    authority: Option<&Authority>,
+    trusted: &[Certificate],
+    names: &ServingNames,
+    now: Timestamp,
+) -> Result<ServingState, IssueReason> {
+    let serving = read_serving(secret, now)?;
+    let by_authority = authority.is_some_and(|authority| authority.signed(&serving, now));
+    if !by_authority && !trusted.iter().any(|other| signed_by(other, &serving, now)) {
+        return Err(IssueReason::NotTrusted);
+    }
+    Ok(ServingState {
+        validity: serving.validity,
+        by_authority,
+        names_fit: serving.names() == names.hosts.iter().cloned().collect::<BTreeSet<_>>(),
+    })
 }
 
 fn trusted_by_all(authority: &Authority, bundles: &[Vec<u8>]) -> bool {

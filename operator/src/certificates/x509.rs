@@ -98,7 +98,7 @@ impl Authority {
             });
         }
         // A common name has at most 64 characters (RFC 5280, ub-common-name) and says nothing that the names don't.
-        params.distinguished_name = common_name("tokenscope webhook");
+        params.distinguished_name = common_name("tokenscope");
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];

@@ -11,6 +11,7 @@ use std::borrow::Cow;
 use tokenscope_core::{
     ContainerFacts, Fingerprint, GrantRecord, Pairs, PolicyName,
     annotations::{self, Mark},
+    bounds::Beyond,
     pod,
 };
 use tokenscope_index::{DEFAULT_SERVICE_ACCOUNT, FromPodJson, PodObject, pod_identity};
@@ -95,14 +96,10 @@ impl FromPodJson for KeptPod {
         };
         let finished = matches!(&*wire.status.phase, "Succeeded" | "Failed");
         let running = !finished && deletion_timestamp.is_none() && whole.annotation(annotations::MIRROR).is_none();
-        let beyond = whole.beyond().into();
-        let annotation_count = whole
-            .metadata
-            .annotations
-            .as_ref()
-            .map_or(0, pod::PodAnnotations::count);
         let mark = mark(&whole);
         let record = believed_record(&whole);
+        let beyond = beyond(&whole, record.as_ref());
+        let annotation_count = annotation_count(&whole, record.as_ref());
         let containers = containers(&whole, record.as_ref());
         let is_proven = has_label(&whole) && record.as_ref().is_some_and(|record| record.labels.is_some());
         let token_volumes = KeptVolume::all_of(&whole, record.as_ref().filter(|_| is_proven));
@@ -174,6 +171,21 @@ fn what_decides(pod: &pod::Pod<Box<str>>, record: Option<&GrantRecord<'_>>) -> (
                 .map(boxed)
                 .collect(),
         ),
+    }
+}
+
+/// The bounds that the pod exceeds; once there is a record, only those of its spec, since its labels and annotations are not read.
+fn beyond(pod: &pod::Pod<Box<str>>, record: Option<&GrantRecord<'_>>) -> Box<[Beyond]> {
+    let is_recorded = record.is_some_and(|record| record.labels.is_some());
+    let beyond = pod.beyond().into_iter();
+    beyond.filter(|beyond| !is_recorded || beyond.is_of_spec()).collect()
+}
+
+/// How many annotations there were at admission, where the record says; else how many there are.
+fn annotation_count(pod: &pod::Pod<Box<str>>, record: Option<&GrantRecord<'_>>) -> usize {
+    match record.and_then(|record| record.labels.as_ref().map(|_| record.annotations.as_ref())) {
+        Some(recorded) => recorded.map_or(0, |pairs| pairs.iter().count()),
+        None => pod.metadata.annotations.as_ref().map_or(0, pod::PodAnnotations::count),
     }
 }
 
@@ -254,6 +266,32 @@ mod tests {
         );
         assert!(pod.asks());
         assert_eq!(&*pod.service_account, "default");
+    }
+
+    #[test]
+    fn labels_and_annotations_that_were_added_later_are_not_counted() {
+        let many = |count: usize| -> serde_json::Map<String, Value> {
+            (0..count).map(|at| (format!("example.com/a{at}"), "".into())).collect()
+        };
+        let admitted = json!({
+            "grants": [], "hash": "0011223344556677", "labels": {"team": "a"}, "annotations": {"tokenscope.io/role-arn": "x"},
+        });
+        let pod = |mark: Value| {
+            let mut labels = many(300);
+            labels.insert("tokenscope.io/reviewed".into(), mark);
+            let mut annotations = many(400);
+            annotations.insert("tokenscope.io/grant".into(), admitted.to_string().into());
+            read(json!({
+                "metadata": {"labels": labels, "annotations": annotations}, "spec": {"containers": [{"name": "app"}]},
+            }))
+        };
+        let granted = pod("granted".into());
+        assert_eq!(
+            (granted.facts().annotation_count, granted.facts().beyond),
+            (1, Vec::new())
+        );
+        let without = pod("untouched".into());
+        assert!(without.facts().annotation_count > 400 && without.facts().beyond.contains(&Beyond::Labels));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::{Assessments, Dirty, Index, Installation};
 use crate::spiffe_ids::SpiffeIds;
 use std::collections::{BTreeMap, BTreeSet};
-use tokenscope_index::{CsiDrivers, MOST_LABELS, PolicyIndex, Room, Share, ShareExceeded, Shares, Store};
+use tokenscope_index::{CsiDrivers, Exceeded, MOST_LABELS, PolicyIndex, Room, Share, ShareExceeded, Shares, Store};
 
 /// How many bytes are kept of one namespace: its pods, service accounts and policies.
 ///
@@ -11,6 +11,9 @@ use tokenscope_index::{CsiDrivers, MOST_LABELS, PolicyIndex, Room, Share, ShareE
 /// (sig-scalability, thresholds). With 10,000 policies and 50,000 pods elsewhere the operator takes 128 MiB; with one
 /// namespace beside them that fills its share, and a page of a list in work, it stays under 180 of the chart's 256 MiB.
 pub(super) const SHARE: usize = 24 << 20;
+
+/// How many bytes are kept of all namespaces together. The sizes are estimates, and the process takes about twice as much.
+const ROOM: usize = 104 << 20;
 
 /// How many objects of a namespace are known by name beyond its share: at 200 bytes each, they take as much as the share.
 const MOST_NAMES: usize = 120_000;
@@ -29,9 +32,9 @@ impl Index {
             bytes,
         };
         // All kinds of a namespace count into one share.
-        let of_namespace = Shares::naming(share(bytes), Room::new(usize::MAX), MOST_NAMES);
-        // Only administrators write the cluster's policies.
-        let of_cluster = Shares::new(share(usize::MAX), Room::new(usize::MAX));
+        let of_namespace = Shares::naming(share(bytes), Room::new(ROOM), MOST_NAMES);
+        // Only administrators write the cluster's policies and boundaries.
+        let of_cluster = || Shares::new(share(usize::MAX), Room::new(usize::MAX));
         let of_labels = Shares::new(LABELS, Room::new(LABELS.bytes));
         Self {
             installation,
@@ -41,7 +44,7 @@ impl Index {
             namespaces: Store::new("namespaces", of_labels),
             service_accounts: Store::new("service accounts", of_namespace.clone()),
             pods: Store::new("pods", of_namespace.clone()),
-            policies: PolicyIndex::new(of_namespace, of_cluster),
+            policies: PolicyIndex::new(of_namespace, of_cluster(), of_cluster()),
             objects: BTreeMap::new(),
             over_share: BTreeSet::new(),
             assessments: Assessments::default(),
@@ -79,8 +82,22 @@ impl Index {
         if !self.over_share.contains(namespace) {
             return None;
         }
+        let bounds = [
+            self.pods.exceeded(namespace),
+            self.service_accounts.exceeded(namespace),
+            self.policies.store(false).exceeded(namespace),
+        ];
+        let room = bounds
+            .into_iter()
+            .flatten()
+            .find(|bound| matches!(bound, Exceeded::Room(_)));
         let why = if self.has_too_many_labels(namespace) {
             ShareExceeded::labels(namespace, MOST_LABELS).to_string()
+        } else if room.is_some() {
+            format!(
+                "the pods, service accounts and policies of all namespaces are larger together than the {} MiB that are kept of them, so the pods of this namespace are not counted and its policies not looked at: remove the largest in any namespace",
+                ROOM >> 20
+            )
         } else {
             format!(
                 "the pods, service accounts and policies of this namespace are larger together than the {} MiB that are kept of one namespace, so its pods are not counted and its policies not looked at: remove the largest",

@@ -43,17 +43,16 @@ impl Default for Cache {
 impl Cache {
     /// An empty one within these bounds.
     pub fn new(bounds: &CacheBounds) -> Self {
-        let room = Room::new(bounds.room);
-        // Namespaces share one bound with nobody, and neither do the cluster's policies: no user's objects can take them their
-        // room.
+        // Each kind has a room of its own, so that no user's objects of one kind take it from another.
         let own_room = |share| Shares::new(share, Room::new(share.bytes));
-        let accounts = Shares::new(bounds.service_accounts, room.clone());
-        let policies = Shares::new(bounds.policies, room);
+        let accounts = Shares::new(bounds.service_accounts, Room::new(bounds.service_account_room));
+        let policies = Shares::new(bounds.policies, Room::new(bounds.policy_room));
+        let index = PolicyIndex::new(policies, own_room(bounds.cluster_policies), own_room(bounds.boundaries));
         Self {
             namespaces: RwLock::new(Store::new("namespaces", own_room(bounds.namespaces))),
             service_accounts: RwLock::new(Store::new("service accounts", accounts)),
             policies: ArcSwapOption::empty(),
-            policy_index: Mutex::new(PolicyIndex::new(policies, own_room(bounds.cluster_policies))),
+            policy_index: Mutex::new(index),
         }
     }
 

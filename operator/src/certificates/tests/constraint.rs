@@ -9,18 +9,18 @@ use tokenscope_platform::certificate::CertificatePair;
 fn another_name_makes_another_authority_and_certificate() {
     let mut world = World::settled();
     world.pass(HOUR);
-    world.names.hosts.push("webhook.example".into());
+    world.names.serving[0].hosts.push("webhook.example".into());
     world.pass(HOUR);
     let rotation = [
         CertificateStep::CreateAuthority(IssueReason::OtherNames),
-        CertificateStep::CopyBundle,
+        CertificateStep::CopyBundle(0),
         CertificateStep::NoteTrust,
-        CertificateStep::SignServing(IssueReason::NewAuthority),
+        CertificateStep::SignServing(0, IssueReason::NewAuthority),
         CertificateStep::DropOthers,
-        CertificateStep::CopyBundle,
+        CertificateStep::CopyBundle(0),
     ];
     assert_eq!(world.steps, rotation, "the old authority may not sign for it");
-    let serving = world.state().serving.unwrap();
+    let serving = world.state().serving[0].certificate.unwrap();
     assert!(serving.names_fit && serving.by_authority);
 }
 
@@ -68,14 +68,14 @@ fn an_authority_without_a_constraint_is_replaced_by_a_rotation_with_its_overlap(
         world.damage("authority", field, pem.as_bytes());
     }
     world.damage("authority", "tls.key", key.serialize_pem().as_bytes());
-    world.secrets.serving = None;
+    world.secrets.serving = vec![None];
     world.shown = None;
     world.steps.clear();
     world.settle();
     let (old, _) = Certificate::all_in(pem.as_bytes());
     assert_eq!(
         world.steps[0],
-        CertificateStep::SignServing(IssueReason::Missing),
+        CertificateStep::SignServing(0, IssueReason::Missing),
         "it serves meanwhile"
     );
     assert_eq!(

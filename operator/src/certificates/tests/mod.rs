@@ -3,10 +3,11 @@
 mod constraint;
 mod healing;
 mod life;
+mod several;
 
 use super::{
     plan::{CertificateState, CertificateStep, Constraint, IssueReason, RotationSettings, Trust, next_step},
-    secrets::{DISTRUST, Names, ROTATE, ROTATED, Secrets, Write},
+    secrets::{DISTRUST, Names, ROTATE, ROTATED, Secrets, ServingNames, Write},
     x509::signed_by,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -41,8 +42,10 @@ impl World {
             bundles_are_kept: true,
             names: Names {
                 authority_secret: "tokenscope-ca".into(),
-                serving_secret: "tokenscope-webhook-tls".into(),
-                hosts: vec!["127.0.0.1".into(), "tokenscope-webhook.tokenscope-system.svc".into()],
+                serving: vec![ServingNames {
+                    secret: "tokenscope-webhook-tls".into(),
+                    hosts: vec!["127.0.0.1".into(), "tokenscope-webhook.tokenscope-system.svc".into()],
+                }],
             },
             settings: RotationSettings::new(
                 Duration::from_secs(365 * 86400),
@@ -85,7 +88,7 @@ impl World {
                 .unwrap();
             match write.expect("a step that is no wait writes") {
                 Write::Authority(secret) => self.secrets.authority = Some(secret),
-                Write::Serving(secret) => self.secrets.serving = Some(secret),
+                Write::Serving(at, secret) => self.secrets.put_serving(at, Some(secret)),
             }
         }
         panic!("no end of steps: {:?}", self.steps);
@@ -130,7 +133,7 @@ impl World {
         let secret = if which == "authority" {
             &self.secrets.authority
         } else {
-            &self.secrets.serving
+            self.secrets.serving.first().unwrap_or(&None)
         };
         secret
             .as_ref()
@@ -156,7 +159,7 @@ impl World {
         let secret = if which == "authority" {
             &mut self.secrets.authority
         } else {
-            &mut self.secrets.serving
+            &mut self.secrets.serving[0]
         };
         secret.as_mut().unwrap()
     }

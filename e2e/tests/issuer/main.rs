@@ -1,0 +1,198 @@
+//! The issuer as its chart says, on a real API server and with its own rights: pods exchange their tokens, and a strict STS
+//! takes what they get.
+//!
+//! - [`exchanges`]: who gets a token, and what AWS would say of it;
+//! - [`rights`]: what the issuer and its neighbours may and may not do.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
+
+mod exchanges;
+mod rights;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result};
+use kube::Client;
+use serde_json::{Value, json};
+use tokenscope_e2e::fixtures::{ACCOUNT, ORDERS, Shop};
+use tokenscope_e2e::install::Options;
+use tokenscope_e2e::issuer::{authority, exchange};
+use tokenscope_e2e::{Environment, Shared, eventually, get_json, post};
+use tokenscope_sts::{Provider, Role, Server, StsConfig};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// The issuer of the tests. AWS allows no port in an issuer, so the name stands for an address on 127.0.0.1.
+const URL: &str = "https://tokens.tokenscope.test/cluster-1";
+const HOST: &str = "tokens.tokenscope.test";
+const STS: &str = "sts.amazonaws.com";
+
+static SHARED: Shared = Shared::new(options);
+
+fn options() -> Options {
+    Options {
+        values: values(&json!({})),
+        issuers: 1,
+        operator_arguments: vec![format!("--extra-serving-name={HOST}")],
+        ..Options::default()
+    }
+}
+
+/// The chart's values with an issuer, and further ones of it.
+fn values(issuer: &Value) -> Value {
+    let mut values = json!({
+        "issuer": {"enabled": true, "url": URL},
+        // The tests ask for the tokens that a kubelet would bring a sidecar.
+        "lock": {"allowed": {"groups": ["system:masters"]}},
+    });
+    values["issuer"]
+        .as_object_mut()
+        .unwrap()
+        .extend(issuer.as_object().unwrap().clone());
+    values
+}
+
+/// A namespace of team blue. Its pods were admitted while its policy had another source, so they have a record of a grant and no
+/// sidecar: the tests exchange in its place.
+struct Tenant<'a> {
+    shop: Shop<'a>,
+}
+
+impl<'a> Tenant<'a> {
+    async fn open(environment: &'a Environment, namespace: &str) -> Self {
+        let shop = Shop::open(&environment.control_plane, namespace, &[("team", "blue")]).await;
+        Self { shop: shop.unwrap() }
+    }
+
+    /// Pods that admission granted their role, and the tokens that their sidecars would exchange.
+    async fn pods(&self, names: &[&str]) -> Result<Vec<String>> {
+        let mut before = policy();
+        let spec = before.as_object_mut().context("a spec is an object")?;
+        spec.remove("token");
+        spec.remove("claims");
+        self.shop.policy("orders", before).await?;
+        let mut tokens = Vec::new();
+        for name in names {
+            let mut pod = self.shop.asking(name, ORDERS);
+            pod["metadata"]["labels"] = json!({"app": "orders"});
+            self.shop.granted(&pod).await?;
+            tokens.push(self.token(name, URL).await?);
+        }
+        self.shop.policy("orders", policy()).await?;
+        Ok(tokens)
+    }
+
+    /// One of them.
+    async fn pod(&self, name: &str) -> Result<String> {
+        self.pods(&[name]).await?.pop().context("as many tokens as pods")
+    }
+
+    /// A token of a pod.
+    async fn token(&self, pod: &str, audience: &str) -> Result<String> {
+        let object = get_json(&self.shop.client, &self.shop.path(&format!("pods/{pod}"))).await?;
+        let bound = json!({"apiVersion": "v1", "kind": "Pod", "name": pod, "uid": object["metadata"]["uid"]});
+        service_account_token(&self.shop, audience, &bound).await
+    }
+}
+
+/// A token of ServiceAccount `orders`, bound to an object or to none.
+async fn service_account_token(shop: &Shop<'_>, audience: &str, bound: &Value) -> Result<String> {
+    let request = json!({
+        "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+        "spec": {"audiences": [audience], "expirationSeconds": 3600, "boundObjectRef": bound},
+    });
+    let answer = post(&shop.client, &shop.path("serviceaccounts/orders/token"), &request).await?;
+    Ok(answer["status"]["token"]
+        .as_str()
+        .context("a TokenRequest is answered with a token")?
+        .to_owned())
+}
+
+/// A policy of source Issuer with all that its tokens can say.
+fn policy() -> Value {
+    json!({
+        "subjects": [{"serviceAccounts": ["orders"]}],
+        "roles": {"allowed": [ORDERS]},
+        "audiences": {"allowed": [STS]},
+        "token": {"source": "Issuer"},
+        "claims": {
+            "principalTags": {"team": "${namespace.labels['team']}", "app": "${pod.labels['app']}"},
+            "transitiveTagKeys": ["team"],
+            "sourceIdentity": "${namespace}.${serviceAccount}",
+        },
+    })
+}
+
+/// Exchanges until the issuer knows all that it needs.
+async fn exchanged(port: u16, client: &Client, subject: &str) -> Result<String> {
+    let authority = authority(client).await?;
+    eventually(
+        tokenscope_e2e::fixtures::PROPAGATION,
+        "the pod gets its token",
+        async || {
+            let (status, answer) = exchange(port, &authority, subject, STS).await?;
+            anyhow::ensure!(status == 200, "{status} {answer}");
+            Ok(answer["access_token"].as_str().context("a token")?.to_owned())
+        },
+    )
+    .await
+}
+
+/// The stand-in for AWS STS with our issuer as an identity provider, and one role that allows tags and a source identity.
+async fn sts(authorities: String, issuer: u16, trust_policy: Value) -> Result<Server> {
+    let config = StsConfig {
+        providers: vec![Provider {
+            url: URL.to_owned(),
+            client_ids: vec![STS.to_owned()],
+            account: ACCOUNT.to_owned(),
+            partition: "aws".to_owned(),
+            context_provider: None,
+        }],
+        roles: vec![Role {
+            arn: ORDERS.to_owned(),
+            trust_policy,
+            max_session_duration: 3600,
+        }],
+        issuer_trust_pem: authorities,
+        connect_to: BTreeMap::from([(HOST.to_owned(), SocketAddr::from(([127, 0, 0, 1], issuer)))]),
+    };
+    Ok(Server::start(config, SocketAddr::from(([127, 0, 0, 1], 0)), None).await?)
+}
+
+/// Who may take the role: this subject with these tags.
+fn trust_policy(subject: &str, team: &str) -> Value {
+    let name = URL.trim_start_matches("https://");
+    let actions = [
+        "sts:AssumeRoleWithWebIdentity",
+        "sts:TagSession",
+        "sts:SetSourceIdentity",
+    ];
+    json!({"Version": "2012-10-17", "Statement": [{
+        "Effect": "Allow", "Action": actions,
+        "Principal": {"Federated": format!("arn:aws:iam::{ACCOUNT}:oidc-provider/{name}")},
+        "Condition": {"StringEquals": {
+            format!("{name}:aud"): STS, format!("{name}:sub"): subject, "aws:RequestTag/team": team,
+        }},
+    }]})
+}
+
+/// Assumes the role with a token, as an SDK does: the status and the answer.
+async fn assume(sts: &Server, token: &str) -> Result<(u16, String)> {
+    let body = format!(
+        "Action=AssumeRoleWithWebIdentity&Version=2011-06-15&RoleArn={}&RoleSessionName=pod-1&WebIdentityToken={token}",
+        ORDERS.replace(':', "%3A").replace('/', "%2F")
+    );
+    let mut stream = TcpStream::connect(sts.addr()).await?;
+    let head = format!(
+        "POST / HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\
+         content-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n\r\n{body}",
+        sts.addr(),
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let status = answer.split(' ').nth(1).context("an answer has a status")?.parse()?;
+    Ok((status, answer))
+}

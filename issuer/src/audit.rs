@@ -1,0 +1,130 @@
+//! One line in the log for each token that was issued or refused, with the target `audit`.
+//!
+//! A token that is issued always leaves its line: pods have so many tokens and no more. Lines about refusals are bounded for each
+//! pod and each address, since whoever is refused chooses how often. What is left out is counted in a metric, and said in one line
+//! from time to time.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use prometheus_client::metrics::counter::Counter;
+use tokenscope_core::Audience;
+use tokenscope_platform::tls::Peer;
+
+use crate::buckets::Buckets;
+use crate::exchange::Issued;
+use crate::metrics::ExchangeOutcome;
+use crate::subject_token::Caller;
+
+/// How many refusals of a source are written at once, and how many a second for long.
+const LINES: (u16, u16) = (20, 1);
+/// Between two lines about what was not written.
+const SUMMARY: Duration = Duration::from_secs(60);
+
+/// What a line says of the request.
+#[derive(Default)]
+pub struct AuditRecord {
+    /// The audience that was asked for, as soon as it was read.
+    pub audience: Option<Audience>,
+    /// The pod, as soon as it was proven.
+    pub caller: Option<Caller>,
+    /// Whether pod and namespace kept within their limits.
+    pub within_limits: bool,
+}
+
+/// Writes the lines.
+#[derive(Debug)]
+pub struct AuditLog {
+    refusals: Buckets,
+    left_out: Mutex<LeftOut>,
+    /// All refusals that were not written.
+    suppressed: Counter,
+}
+
+#[derive(Debug)]
+struct LeftOut {
+    lines: u64,
+    told: Instant,
+}
+
+impl AuditLog {
+    /// Nothing was written yet. What is left out is counted in `suppressed`.
+    pub fn new(suppressed: Counter, now: Instant) -> Self {
+        Self {
+            refusals: Buckets::new(LINES.0, LINES.1, now),
+            left_out: Mutex::new(LeftOut { lines: 0, told: now }),
+            suppressed,
+        }
+    }
+
+    /// A token was issued.
+    pub fn issued(&self, record: &AuditRecord, issued: &Issued, peer: Option<Peer>) {
+        self.tell_left_out(0, Instant::now());
+        let policy = issued.policy.to_string();
+        let token = (issued.id.as_str(), &*issued.subject, policy.as_str());
+        write(record, ExchangeOutcome::Issued, token, peer, "");
+    }
+
+    /// None was. What proves nothing names nobody.
+    pub fn refused(
+        &self,
+        record: &AuditRecord,
+        outcome: ExchangeOutcome,
+        peer: Option<Peer>,
+        reason: impl FnOnce() -> String,
+    ) {
+        let now = Instant::now();
+        let is_written = match &record.caller {
+            Some(caller) => self.refusals.take(&caller.pod_uid, now),
+            None => self.refusals.take(&peer, now),
+        };
+        self.tell_left_out(u64::from(!is_written), now);
+        if is_written {
+            write(record, outcome, ("", "", ""), peer, &reason());
+        } else {
+            self.suppressed.inc();
+        }
+    }
+
+    fn tell_left_out(&self, more: u64, now: Instant) {
+        let mut left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
+        left_out.lines += more;
+        if left_out.lines == 0 || now.saturating_duration_since(left_out.told) < SUMMARY {
+            return;
+        }
+        tracing::warn!(
+            target: "audit",
+            refusals = left_out.lines,
+            "refused exchanges have no line here, since their sources had too many: see the metric issuer_audit_suppressed"
+        );
+        *left_out = LeftOut { lines: 0, told: now };
+    }
+}
+
+fn write(
+    record: &AuditRecord,
+    outcome: ExchangeOutcome,
+    (jti, subject, policy): (&str, &str, &str),
+    peer: Option<Peer>,
+    reason: &str,
+) {
+    let caller = record.caller.as_ref();
+    let text = |field: fn(&Caller) -> &str| caller.map(field).unwrap_or_default();
+    let audience = record.audience.as_ref().map_or("", Audience::as_str);
+    let peer = peer.map(|Peer(address)| address.to_string()).unwrap_or_default();
+    tracing::info!(
+        target: "audit",
+        outcome = outcome.as_str(),
+        jti,
+        subject,
+        policy,
+        audience,
+        namespace = text(|caller| &caller.namespace),
+        service_account = text(|caller| &caller.service_account),
+        pod = text(|caller| &caller.pod),
+        pod_uid = text(|caller| &caller.pod_uid),
+        peer,
+        reason,
+        "exchange"
+    );
+}
