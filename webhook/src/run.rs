@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures::FutureExt as _;
 use jiff::Timestamp;
 use kube::Api;
@@ -21,6 +22,7 @@ use crate::args::WebhookArguments;
 use crate::cache::Cache;
 use crate::csi_drivers::SharedCsiDrivers;
 use crate::events::events;
+use crate::issuer_authorities;
 use crate::lookup::LiveLookups;
 use crate::metrics::Metrics;
 use crate::router::{Webhook, router};
@@ -100,12 +102,17 @@ pub async fn run(arguments: WebhookArguments, process: Process) -> Result<(), Er
     // Without a stop of its own: what waits is written once the last review has ended.
     process.spawn("events", writer.run(CancellationToken::new()));
     let unsupported = version::unsupported(&client, &version, &process.stop).await;
+    let settings = Arc::new(ArcSwap::from_pointee(arguments.settings(unsupported)));
+    if let Some(file) = arguments.issuer.issuer_ca_file.clone() {
+        let following = issuer_authorities::follow(file, settings.clone(), process.stop.clone());
+        process.spawn("issuer authorities", following.map(Ok::<_, Infallible>));
+    }
     let app = router(Webhook {
         lookups: LiveLookups::new(cache.clone(), client, metrics.clone()),
         cache,
         csi_drivers,
         freshness: process.freshness.clone(),
-        settings: arguments.settings(unsupported),
+        settings,
         events,
         metrics,
         clock,

@@ -80,10 +80,10 @@ annotations:
 - {{ printf "--sidecar-image=%s" (include "tokenscope.image" (dict "root" . "component" "sidecar")) | quote }}
 {{- end -}}
 
-{{- /* The image of a process, or of the sidecar. Call with a dict: root, component (which names the values). */ -}}
+{{- /* The image of a process, or of the sidecar. Call with a dict: root, component (which names the values), or image (values). */ -}}
 {{- define "tokenscope.image" -}}
 {{- $image := .root.Values.image -}}
-{{- $own := (index .root.Values .component).image -}}
+{{- $own := .image | default (index .root.Values (.component | default "sidecar")).image -}}
 {{- $name := printf "%s%s" (empty $image.registry | ternary "" (printf "%s/" $image.registry)) $own.repository -}}
 {{- empty $own.digest | ternary (printf "%s:%s" $name ($image.tag | default .root.Chart.AppVersion)) (printf "%s@%s" $name $own.digest) -}}
 {{- end -}}
