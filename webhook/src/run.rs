@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use futures::FutureExt as _;
 use jiff::Timestamp;
 use kube::Api;
-use tokenscope_index::audiences::{self, ApiAudience};
+use tokenscope_index::audiences::{self, ApiAudience, ApiIssuer};
 use tokenscope_index::follow;
 use tokenscope_platform::certificate::CertificateWatcher;
 use tokenscope_platform::tls::{self, Clients, ClientsError, ServingCertificate};
@@ -49,6 +49,9 @@ pub enum Error {
     /// The lock would take every pod its token.
     #[error("the lock can't be set up")]
     Lock(#[from] ApiAudience),
+    /// The issuer would take every pod's own token.
+    #[error("the issuer can't be used")]
+    Issuer(#[from] ApiIssuer),
     /// The authorities of client certificates can't be used.
     #[error("clients can't be asked for certificates")]
     Clients(#[from] ClientsError),
@@ -64,6 +67,7 @@ pub async fn run(arguments: WebhookArguments, process: Process) -> Result<(), Er
     let lock = arguments.settings.settings().lock;
     let config = client::configuration(common).await?;
     audiences::check_locked(&config.auth_info, &lock).await?;
+    audiences::check_issuer(&config.auth_info, arguments.issuer.issuer_url.as_deref()).await?;
     let client = client::connect(config, &process.freshness)?;
     let metrics = Metrics::new(&process.registry);
     let cache = Arc::new(Cache::default());
