@@ -85,6 +85,13 @@ fn a_value_that_is_wrong_is_refused_by_its_name() -> Result<()> {
             json!({"webhook": {"clientCertificates": {"enabled": true, "caSecret": "clients"}}}),
         ),
         ("metricsFrom", json!({"metrics": {"podMonitor": {"enabled": true}}})),
+        ("clusterIssuer", json!({"issuer": "https://oidc.example.com"})),
+        ("issuer.url", json!({"issuer": {"enabled": true}})),
+        ("url", json!({"issuer": {"url": "https://tokens.example.com?a"}})),
+        (
+            "url",
+            json!({"issuer": {"url": "https://tokens.example.com/'] || true || ['"}}),
+        ),
     ];
     for (name, value) in wrong {
         let Err(error) = template("tokenscope", &value) else {
