@@ -58,4 +58,4 @@ pub use spiffe::{Hint, InvalidSpiffe, Spiffe, SpiffeId, TrustDomain};
 pub use subject::Subject;
 pub use template::{InvalidTemplate, Template, Unrendered, Variable, Variables};
 pub use token_claims::TokenClaims;
-pub use trust_policy::{TrustPolicy, trust_policy};
+pub use trust_policy::{MOST_TRUSTED_NAMESPACES, TrustContext, TrustPolicy, names_selected_namespaces, trust_policy};

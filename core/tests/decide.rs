@@ -4,6 +4,7 @@
 
 use jiff::Timestamp;
 use proptest::prelude::*;
+use std::sync::LazyLock;
 use tokenscope_core::*;
 use tokenscope_fixtures::ORDERS;
 
@@ -746,10 +747,20 @@ fn one_pod_has_one_kind_of_token_and_one_identity() {
     assert_eq!(two().granted([from_spiffe("a")]).containers.len(), 2);
 }
 
+fn trust_context(issuer: &str) -> TrustContext<'_> {
+    static STS: LazyLock<Audience> = LazyLock::new(Audience::sts);
+    TrustContext {
+        issuer,
+        default_audience: &STS,
+        cluster: None,
+        namespaces: Vec::new(),
+    }
+}
+
 #[test]
 fn a_trust_policy_for_spiffe_is_about_one_identity_or_there_is_none() {
     let role: RoleArn = ORDERS.parse().unwrap();
-    let trust = |policy: &Policy| trust_policy(policy, &role, "https://oidc.example.org", &Audience::sts());
+    let trust = |policy: &Policy| trust_policy(policy, &role, &trust_context("https://oidc.example.org"));
     let mut policy = from_spiffe("p");
     policy.token.spiffe.trust_domain = Some("example.org".parse().unwrap());
     assert_eq!(trust(&policy), None, "all of a trust domain is too much");
@@ -893,7 +904,7 @@ fn a_trust_policy_says_what_iam_can_and_notes_what_it_can_not() {
         }])),
     });
     let role: RoleArn = "arn:aws-cn:iam::111122223333:role/shop/orders".parse().unwrap();
-    let trust = trust_policy(&policy, &role, "https://oidc.example.com/cluster", &Audience::sts()).unwrap();
+    let trust = trust_policy(&policy, &role, &trust_context("https://oidc.example.com/cluster")).unwrap();
 
     assert_eq!(
         serde_json::to_value(&trust.document).unwrap(),

@@ -174,7 +174,9 @@ fn issuer_url(text: &str) -> Result<String, &'static str> {
     let rest = text.strip_prefix("https://").unwrap_or_default();
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~:/".contains(&b);
     if rest.is_empty() || text.len() > 255 || !rest.bytes().all(allowed) || rest.ends_with('/') {
-        return Err("it should be an https URL of at most 255 characters, without query and without a slash at its end");
+        return Err(
+            "it should be an https URL of at most 255 characters, without query and without a slash at its end",
+        );
     }
     Ok(text.to_owned())
 }
@@ -237,7 +239,11 @@ mod tests {
     use tokenscope_core::TokenSource;
 
     fn parse(flags: &[&str]) -> Result<OperatorArguments, clap::Error> {
-        let required = ["tokenscope-operator", "--namespace=tokenscope-system", "--pod-name=operator-1"];
+        let required = [
+            "tokenscope-operator",
+            "--namespace=tokenscope-system",
+            "--pod-name=operator-1",
+        ];
         OperatorArguments::try_parse_from(required.iter().chain(flags))
     }
 
@@ -247,13 +253,23 @@ mod tests {
         assert!(!has_it(&parse(&[]).unwrap()));
         let arguments = parse(&["--issuer-url=https://tokens.example.com/eu", "--cluster-name=eu-1"]).unwrap();
         assert!(has_it(&arguments));
-        assert_eq!(arguments.settings().issuer.as_deref(), Some("https://tokens.example.com/eu"));
+        assert_eq!(
+            arguments.settings().issuer.as_deref(),
+            Some("https://tokens.example.com/eu")
+        );
         assert_eq!(arguments.cluster_name.unwrap().as_str(), "eu-1");
     }
 
     #[test]
     fn what_is_no_https_url_is_a_usage_error_that_names_the_flag() {
-        for url in ["", "https://", "http://a.test", "https://a.test/", "https://a.test?x", "https://*.test"] {
+        for url in [
+            "",
+            "https://",
+            "http://a.test",
+            "https://a.test/",
+            "https://a.test?x",
+            "https://*.test",
+        ] {
             let error = parse(&[&format!("--issuer-url={url}")]).unwrap_err().to_string();
             assert!(error.contains("--issuer-url"), "{error}");
         }

@@ -144,6 +144,7 @@ impl Common<'_> {
             own_namespace: args.common.namespace.as_str().into(),
             evicts_expired: args.evict_expired,
             spiffe_issuer: args.spiffe_issuer.clone(),
+            cluster_name: args.cluster_name.clone(),
         };
         let index = Index::new(installation, SpiffeIds::of_class(args.spiffe_class_name.clone()));
         let (wants_lists, lists_are_wanted) = watch::channel(false);

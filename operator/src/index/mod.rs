@@ -34,7 +34,7 @@ use jiff::Timestamp;
 use policies::PolicyObject;
 use share::SHARE;
 use std::collections::{BTreeMap, BTreeSet};
-use tokenscope_core::{PolicyName, Settings, lock::LockMode};
+use tokenscope_core::{ClusterName, PolicyName, Settings, lock::LockMode};
 use tokenscope_index::{CsiDrivers, NamespaceLabels, PolicyIndex, Store};
 
 /// A pod's namespace and name.
@@ -51,6 +51,8 @@ pub(crate) struct Installation {
     pub(crate) evicts_expired: bool,
     /// The issuer of the SPIFFE provider's tokens.
     pub(crate) spiffe_issuer: Option<String>,
+    /// The cluster's name before the subjects of the tokens of tokenscope's own issuer.
+    pub(crate) cluster_name: Option<ClusterName>,
 }
 
 /// What is known and what follows.

@@ -41,7 +41,7 @@ pub(crate) fn status(previous: &PolicyStatus, facts: &PolicyFacts<'_>, now: Time
     let (accepted, why) = accepted(facts);
     let (active, when) = active(facts, accepted, now);
     let (ready, mut what) = ready(facts, accepted, active);
-    for note in note.into_iter().chain(eviction_note(facts)) {
+    for note in [note, tag_note(facts), eviction_note(facts)].into_iter().flatten() {
         what.push_str(". ");
         what.push_str(&note);
     }
@@ -105,6 +105,15 @@ fn first<'a>(names: impl IntoIterator<Item = &'a &'a str>) -> Vec<String> {
         .take(MOST_NAMES)
         .map(|name| (*name).to_owned())
         .collect()
+}
+
+/// What every role has to allow that tokens with session tags reach.
+fn tag_note(facts: &PolicyFacts<'_>) -> Option<String> {
+    let policy = facts.policy.ok().filter(|_| facts.has_source)?;
+    let has_tags = policy.token.source == TokenSource::Issuer && !policy.claims.principal_tags.is_empty();
+    has_tags.then(|| {
+        "The tokens carry session tags, so AWS refuses every role with them whose trust policy does not allow sts:TagSession, also those that are reached by sts:AssumeRole with transitive tags".into()
+    })
 }
 
 /// That `onExpiry: Evict` has no effect, where that is so.
