@@ -11,6 +11,7 @@ mod boundary;
 pub mod bounds;
 pub mod claims;
 mod conflicts;
+mod context_keys;
 mod decide;
 mod fingerprint;
 mod grant;
@@ -39,6 +40,7 @@ pub use audience::{Audience, InvalidAudience, InvalidTokenExpiration, TokenExpir
 pub use boundary::{Boundary, OutsideBoundary};
 pub use claims::{Claims, ClaimsError, FilledClaims, WorkloadFacts};
 pub use conflicts::{Conflicts, DefaultConflicts};
+pub use context_keys::{ContextKeys, NoContextRoom};
 pub use decide::{Decision, Granted, LeftAlone, Untouched, decide};
 pub use fingerprint::{Fingerprint, OtherVersion};
 pub use grant::{ContainerGrant, Grant, GrantRecord, RecordedGrant, SessionName};

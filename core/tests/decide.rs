@@ -778,6 +778,53 @@ fn a_trust_policy_for_spiffe_is_about_one_identity_or_there_is_none() {
 }
 
 #[test]
+fn a_policy_whose_context_keys_have_no_room_beside_older_ones_grants_nothing() {
+    let with_context = |name: &str, created: i64, keys: std::ops::Range<usize>| {
+        let mut policy = policy(name);
+        policy.created = Some(Timestamp::from_second(created).unwrap());
+        policy.token.source = TokenSource::Issuer;
+        let context = keys.map(|key| (format!("k{key}").into(), "x".parse().unwrap()));
+        policy.claims = std::sync::Arc::new(Claims {
+            context: context.collect(),
+            ..Claims::default()
+        });
+        policy
+    };
+    let settings = Settings {
+        issuer: Some("https://tokens.example.com".into()),
+        policy_required: false,
+        ..Settings::default()
+    };
+    let mut other = with_context("a", 2, 0..10);
+    other.subjects = vec![Subject {
+        service_accounts: vec![Glob::new("another")],
+        pod_selector: None,
+    }];
+    let workload = asking(ORDERS);
+    let decision = |created: i64| {
+        let policies: PolicySet = [other.clone(), with_context("z", created, 9..11)].into_iter().collect();
+        decide(&workload.request(), &policies, &settings, now())
+    };
+
+    let Decision::Denied(denied) = decision(3) else {
+        panic!("not denied")
+    };
+    let message = denied.to_string();
+    assert!(
+        message.contains("shop/z grants nothing: spec.claims.context[k10] would be one key too many"),
+        "{message}"
+    );
+    assert!(
+        matches!(decision(2), Decision::Denied(_)),
+        "of the same second the names decide"
+    );
+    assert!(
+        matches!(decision(1), Decision::Granted(_)),
+        "the older one has its keys"
+    );
+}
+
+#[test]
 fn an_unusable_policy_grants_nothing_and_the_denied_pod_hears_of_it() {
     let mut policies = PolicySet::default();
     policies.insert_invalid(

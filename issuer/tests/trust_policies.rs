@@ -87,12 +87,20 @@ fn trust(policy: &Policy, cluster: Option<&ClusterName>) -> Option<TrustPolicy> 
 }
 
 fn verdict(trust: &TrustPolicy, claims: &Map<String, Value>) -> Result<(), String> {
+    verdict_with(trust, claims, None)
+}
+
+fn verdict_with(
+    trust: &TrustPolicy,
+    claims: &Map<String, Value>,
+    context_provider: Option<Value>,
+) -> Result<(), String> {
     let provider = Provider {
         url: ISSUER.into(),
         client_ids: vec!["sts.amazonaws.com".into(), "other".into()],
         account: "111122223333".into(),
         partition: "aws".into(),
-        context_provider: None,
+        context_provider,
     };
     let role = Role {
         arn: ORDERS.into(),
@@ -225,6 +233,37 @@ fn where_no_namespace_or_too_many_would_have_to_be_named_there_is_no_document() 
         document["Condition"]["StringLike"]["tokens.example.com/eu:sub"],
         "tokenscope:ctsp:open:*:*"
     );
+}
+
+#[test]
+fn the_context_document_takes_the_claims_of_every_policy() {
+    let mut first = own(policy("a"));
+    let context = |keys: &[&str]| Claims {
+        context: keys.iter().map(|key| ((*key).into(), "x".parse().unwrap())).collect(),
+        ..Claims::default()
+    };
+    first.claims = Arc::new(context(&["team", "stage"]));
+    let mut second = own(policy("b"));
+    second.claims = Arc::new(context(&["cost"]));
+    let policies: PolicySet = [first.clone(), second.clone()].into_iter().collect();
+    let document = policies.context_keys().provider_document();
+    assert_eq!(
+        document["KeyDefinitionList"][0],
+        serde_json::json!({"SourceKey": "tokenscope_cost", "TargetKey": "cost"})
+    );
+    let workload = Workload {
+        namespace: NAMESPACES[0],
+        service_account: "orders",
+        team: "a",
+    };
+    for policy in [first, second] {
+        let found = verdict_with(
+            &trust(&policy, None).unwrap(),
+            &workload.claims(&policy, None),
+            Some(document.clone()),
+        );
+        assert_eq!(found, Ok(()));
+    }
 }
 
 fn any_policy() -> impl Strategy<Value = Policy> {

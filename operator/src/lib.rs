@@ -11,6 +11,7 @@ mod eviction;
 mod index;
 mod indexer;
 mod issuer;
+mod issuer_context;
 mod leader;
 mod metrics;
 mod pods;
@@ -27,6 +28,7 @@ use certificates::{Certificates, TrustBundles};
 use events::EventSender;
 use index::{Index, Installation, SharedIndex};
 use indexer::Indexer;
+use issuer_context::IssuerContext;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client};
 use leader::Leader;
@@ -169,6 +171,17 @@ impl Common<'_> {
             metrics: self.metrics.clone(),
         };
         process.spawn("status", writer.run(stop()));
+        if let Some(issuer) = args.issuer_url.clone() {
+            let context = IssuerContext {
+                client: client.clone(),
+                namespace: args.common.namespace.clone(),
+                issuer,
+                leader: self.leader.clone(),
+                index: index.clone(),
+                heartbeat: heartbeat("issuer context"),
+            };
+            process.spawn("issuer context", context.run(stop()));
+        }
         let pods = PodController {
             client: client.clone(),
             leader: self.leader.clone(),

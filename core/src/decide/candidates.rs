@@ -18,8 +18,8 @@ pub(super) struct Candidates<'a> {
     /// Not `fallback` first, then namespaced before cluster, then by name.
     policies: Vec<&'a Arc<Policy>>,
     near_misses: Vec<(&'a Arc<Policy>, Standing)>,
-    /// Those that would be candidates if they weren't beyond a boundary.
-    outside: Vec<(&'a Arc<Policy>, OutsideBoundary)>,
+    /// Why others are none that would be if the policy were accepted.
+    barred: Vec<Refusal>,
     unusable: Vec<(&'a PolicyName, &'a str)>,
 }
 
@@ -58,7 +58,7 @@ impl<'a> Candidates<'a> {
     ) -> Self {
         let mut candidates = Vec::new();
         let mut near_misses = Vec::new();
-        let mut outside = Vec::new();
+        let mut barred = Vec::new();
         for policy in policies.about(request.namespace) {
             let standing = policy.standing(
                 request.namespace,
@@ -68,9 +68,9 @@ impl<'a> Candidates<'a> {
                 now,
             );
             if standing == Standing::Candidate {
-                match policies.outside_boundary(policy, &request.namespace_labels) {
+                match bar(policies, policy, request) {
                     None => candidates.push(policy),
-                    Some(why) => outside.push((policy, why)),
+                    Some(why) => barred.push(why),
                 }
             } else if checks::is_near_miss(policy, standing) {
                 near_misses.push((policy, standing));
@@ -84,14 +84,14 @@ impl<'a> Candidates<'a> {
             now,
             policies: candidates,
             near_misses,
-            outside,
+            barred,
             unusable: policies.invalid_about(request.namespace).collect(),
         }
     }
 
-    /// Whether no policy in force is about the pod, also none that a boundary keeps from granting.
+    /// Whether no policy in force is about the pod, also none that is kept from granting.
     pub(super) fn is_empty(&self) -> bool {
-        self.policies.is_empty() && self.outside.is_empty()
+        self.policies.is_empty() && self.barred.is_empty()
     }
 
     /// The role of containers that nobody named one for: the nearest level's defaults, if they agree.
@@ -144,13 +144,8 @@ impl<'a> Candidates<'a> {
 
     /// Says of the policies that are no candidates why they are none.
     pub(super) fn tell_near_misses(&self, refusals: &mut Refusals) {
-        for (policy, why) in &self.outside {
-            refusals.add_with(|| {
-                Some(Refusal::OutsideBoundary {
-                    policy: policy.name.clone(),
-                    why: why.clone(),
-                })
-            });
+        for why in &self.barred {
+            refusals.add_with(|| Some(why.clone()));
         }
         for (policy, standing) in &self.near_misses {
             refusals.add_with(|| checks::near_miss(policy, *standing, self.now));
@@ -239,6 +234,20 @@ impl<'a> Candidates<'a> {
         let text = template.render(self).ok()?;
         fits_session_name(&text).then(|| SessionName::Text(text.into()))
     }
+}
+
+/// Why a policy grants nothing whatever it is asked for: it is beyond a boundary, or its context keys have no room.
+fn bar(set: &PolicySet, policy: &Policy, request: &Request<'_>) -> Option<Refusal> {
+    if let Some(why) = set.outside_boundary(policy, &request.namespace_labels) {
+        return Some(Refusal::OutsideBoundary {
+            policy: policy.name.clone(),
+            why,
+        });
+    }
+    set.without_context_room(policy).map(|why| Refusal::NoContextRoom {
+        policy: policy.name.clone(),
+        why: why.clone(),
+    })
 }
 
 /// The most bytes of a role session name (AssumeRoleWithWebIdentity).

@@ -4,7 +4,7 @@ use super::{Index, Installation, policies::PolicyObject};
 use crate::{drift::PodCounts, issuer::Issuer};
 use jiff::Timestamp;
 use tokenscope_core::{
-    Audience, ClusterName, InvalidPolicy, MOST_TRUSTED_NAMESPACES, OutsideBoundary, Policy, PolicyName,
+    Audience, ClusterName, InvalidPolicy, MOST_TRUSTED_NAMESPACES, NoContextRoom, OutsideBoundary, Policy, PolicyName,
     names_selected_namespaces,
 };
 use tokenscope_crds::v1alpha1::PolicyStatus;
@@ -31,6 +31,8 @@ pub(crate) struct PolicyFacts<'a> {
     pub(crate) policy: Result<&'a Policy, &'a InvalidPolicy>,
     /// What of it is beyond a boundary of its namespace.
     pub(crate) outside: Option<OutsideBoundary>,
+    /// Why its context keys have no room beside those of older policies.
+    pub(crate) without_context_room: Option<&'a NoContextRoom>,
     /// How the pods stand to it.
     pub(crate) counts: PodCounts,
     /// Those that give some of the same pods another default role.
@@ -107,6 +109,9 @@ impl Index {
             effective_since: object.effective_since(),
             policy,
             outside: policy.ok().and_then(|policy| self.outside_boundary(policy)),
+            without_context_room: policy
+                .ok()
+                .and_then(|policy| self.policies.set().without_context_room(policy)),
             counts: self.assessments.counts(name),
             conflicts: conflicts.collect(),
             compared: object.compared,

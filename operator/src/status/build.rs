@@ -135,6 +135,7 @@ fn accepted(facts: &PolicyFacts<'_>) -> (Reason, String) {
             ),
         ),
         Ok(_) if let Some(why) = &facts.outside => (Reason::OutsideBoundary, why.to_string()),
+        Ok(_) if let Some(why) = facts.without_context_room => (Reason::TooManyContextKeys, why.to_string()),
         Ok(_) => (Reason::Valid, "the policy makes sense".into()),
     }
 }

@@ -65,8 +65,8 @@ pub(super) fn trust_policies(facts: &PolicyFacts<'_>) -> (Vec<TrustPolicyStatus>
     let Ok(policy) = facts.policy else {
         return (Vec::new(), None);
     };
-    // Outside its boundary it grants nothing, so AWS has nothing to trust.
-    if policy.subjects.is_empty() || facts.outside.is_some() {
+    // A policy that is not accepted grants nothing, so AWS has nothing to trust.
+    if policy.subjects.is_empty() || facts.outside.is_some() || facts.without_context_room.is_some() {
         return (Vec::new(), None);
     }
     let allowed = policy

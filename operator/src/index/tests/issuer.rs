@@ -97,3 +97,29 @@ fn a_document_follows_the_namespaces_that_its_policy_selects() {
     test.namespace("web", &json!({}));
     assert_eq!(subjects(&mut test), "system:serviceaccount:shop:orders");
 }
+
+#[test]
+fn of_eleven_context_keys_the_newest_policy_has_none_until_an_older_one_makes_room() {
+    let mut test = with_issuer();
+    let context = |keys: std::ops::Range<usize>| {
+        let keys: serde_json::Map<_, _> = keys.map(|key| (format!("k{key}"), "x".into())).collect();
+        from_issuer(&json!({"context": keys}))
+    };
+    let first = test.policy("a", &context(0..9));
+    let later = test.policy("b", &context(8..11));
+    assert_eq!(test.reasons(&first)[0], "Valid");
+    assert_eq!(test.reasons(&later), ["TooManyContextKeys", "Unusable", "NotAccepted"]);
+    assert_eq!(test.status(&later).trust_policies, []);
+    let accepted = test.status(&later).conditions.remove(0).message;
+    assert!(
+        accepted.starts_with("spec.claims.context[k10] would be one key too many"),
+        "{accepted}"
+    );
+
+    test.policy_object("a", 2, &context(0..8));
+    assert_eq!(test.reasons(&later)[0], "Valid");
+    test.policy_object("a", 3, &context(0..9));
+    assert_eq!(test.reasons(&later)[0], "TooManyContextKeys");
+    test.delete_policy(&first);
+    assert_eq!(test.reasons(&later)[0], "Valid");
+}
