@@ -61,7 +61,7 @@ pub enum Error {
 
 /// The operator's body: starts everything and waits for the stop.
 pub async fn run(args: OperatorArguments, process: Process) -> Result<(), Error> {
-    let settings = args.settings.settings();
+    let settings = args.settings();
     let config = client::configuration(&args.common).await?;
     audiences::check_locked(&config.auth_info, &settings.lock).await?;
     let client = client::connect(config, &process.freshness)?;
