@@ -106,10 +106,9 @@ impl PodFacts<'_> {
         self.annotation_count > MOST_ANNOTATIONS
     }
 
-    /// Whether the pod has too many volumes or sources for the lock's CEL to look at them, so that it must bear the mark of a
-    /// review where the lock is in mode deny.
-    pub fn has_too_many_volumes_for_cel(&self) -> bool {
-        let of_volumes = |beyond: &Beyond| matches!(beyond, Beyond::Volumes | Beyond::Sources { .. });
-        self.beyond.iter().any(of_volumes)
+    /// The bounds that keep the lock, here and in the API server's own policies, from looking at all of the pod's tokens.
+    pub fn volumes_beyond(&self) -> impl Iterator<Item = &Beyond> {
+        let of_volumes = |beyond: &&Beyond| matches!(beyond, Beyond::Volumes | Beyond::Sources { .. });
+        self.beyond.iter().filter(of_volumes)
     }
 }

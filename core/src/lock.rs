@@ -11,7 +11,10 @@ use std::str::FromStr;
 use jiff::Timestamp;
 
 use crate::arn::shortened;
-use crate::{Audience, InvalidSettings, Policy, PolicySet, Request, Settings, Standing, TokenSource, TokenVolume};
+use crate::bounds::Beyond;
+use crate::{
+    Audience, HeldToken, InvalidSettings, Policy, PolicySet, Request, Settings, Standing, TokenSource, TokenVolume,
+};
 
 /// The installation's lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,6 +132,11 @@ fn lifetime(seconds: Option<i64>) -> String {
 /// What a pod lacks for a token that it holds.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MissingGrant {
+    /// It is of the exchange audience, which no policy grants.
+    #[error(
+        "only tokenscope gives a pod a token of its own issuer's audience, and only to the container tokenscope-sidecar: remove the volume; if the pod is a copy of another one, keep that one's annotations (kubectl debug --keep-annotations)"
+    )]
+    Exchange,
     /// No policy in force grants the audience to this pod.
     #[error(
         "this audience is locked and no policy in force grants it to this pod: remove the volume and ask with annotation tokenscope.io/role-arn, or add a policy that selects the pod"
@@ -149,7 +157,8 @@ pub enum MissingGrant {
 
 /// The tokens of locked audiences that the pod holds and no policy grants it, as things are at `now`.
 ///
-/// At most [`MOST_UNGRANTED`] are told. The cost is linear in the pod's tokens and mounts, times the policies that grant a
+/// One of the exchange audience is among them wherever the pod lives and whatever the lock's mode; so the caller leaves the webhook's
+/// own volume out of the request. At most [`MOST_UNGRANTED`] are told, those first that are refused always. The cost is linear in the pod's tokens and mounts, times the policies that grant a
 /// locked audience.
 pub fn ungranted<'a>(
     request: &'a Request<'a>,
@@ -157,32 +166,41 @@ pub fn ungranted<'a>(
     settings: &'a Settings,
     now: Timestamp,
 ) -> Vec<UngrantedToken> {
-    if !settings.lock.applies_to(request.namespace) || request.pod.token_volumes.is_empty() {
+    if request.pod.token_volumes.is_empty() {
         return Vec::new();
     }
     let locked = Locked::new(request, policies, settings);
-    let holds_locked = |volume: &&TokenVolume<'_>| volume.tokens.iter().any(|token| locked.contains(token.audience));
-    let mut volumes = request.pod.token_volumes.iter().filter(holds_locked).peekable();
-    if volumes.peek().is_none() {
-        return Vec::new();
-    }
-    let mut grants = TokenGrants::new(request, policies, now);
-    volumes
-        .flat_map(|volume| volume.tokens.iter().map(move |token| (volume, token)))
-        .filter(|(_, token)| locked.contains(token.audience))
-        .filter_map(|(volume, token)| {
-            let audience = token.audience?;
-            let remedy = grants.missing(audience, token.expiration_seconds, &volume.containers)?;
-            Some(UngrantedToken {
-                volume: shortened(volume.name),
-                driver: volume.csi_driver.map(shortened),
-                audience: audience.into(),
-                expiration_seconds: token.expiration_seconds,
-                remedy,
-            })
+    let held = || {
+        let volumes = request.pod.token_volumes.iter();
+        volumes.flat_map(|volume| {
+            volume
+                .tokens
+                .iter()
+                .filter_map(move |token| Some((volume, token, token.audience?)))
         })
+    };
+    let tell = |volume: &TokenVolume<'_>, token: &HeldToken<'_>, audience: &str, remedy| UngrantedToken {
+        volume: shortened(volume.name),
+        driver: volume.csi_driver.map(shortened),
+        audience: audience.into(),
+        expiration_seconds: token.expiration_seconds,
+        remedy,
+    };
+    let exchanged = held().filter(|(_, _, audience)| settings.is_exchange_audience(audience));
+    let mut told: Vec<_> = exchanged
         .take(MOST_UNGRANTED)
-        .collect()
+        .map(|(volume, token, audience)| tell(volume, token, audience, MissingGrant::Exchange))
+        .collect();
+    let mut others = held().filter(|(_, _, audience)| locked.contains(audience)).peekable();
+    if others.peek().is_some() {
+        let mut grants = TokenGrants::new(request, policies, now);
+        let ungranted = others.filter_map(|(volume, token, audience)| {
+            let remedy = grants.missing(audience, token.expiration_seconds, &volume.containers)?;
+            Some(tell(volume, token, audience, remedy))
+        });
+        told.extend(ungranted.take(MOST_UNGRANTED - told.len()));
+    }
+    told
 }
 
 /// How many ungranted tokens of one pod are told: the first ones are enough to put it right.
@@ -200,12 +218,31 @@ pub fn holds_locked_token(request: &Request<'_>, settings: &Settings) -> bool {
             .any(|audience| lock.locks(audience))
 }
 
-/// The audiences that are locked for a pod.
+/// The bounds that the pod exceeds, where a pod is refused whose tokens can't all be looked at: where the lock denies, and in every
+/// namespace where there is an exchange audience.
+pub fn unexamined<'a>(request: &'a Request<'_>, settings: &Settings) -> impl Iterator<Item = &'a Beyond> {
+    let lock = &settings.lock;
+    let denies = lock.mode == LockMode::Deny && lock.applies_to(request.namespace);
+    let is_refused = denies || settings.issuer.is_some();
+    request.pod.volumes_beyond().filter(move |_| is_refused)
+}
+
+/// Whether a pod with these tokens is refused, but where pods never are.
+pub fn refuses(ungranted: &[UngrantedToken], settings: &Settings) -> bool {
+    let is_exchange = |token: &UngrantedToken| token.remedy == MissingGrant::Exchange;
+    ungranted.iter().any(is_exchange) || (settings.lock.mode == LockMode::Deny && !ungranted.is_empty())
+}
+
+/// The audiences that are locked for a pod, but for the exchange audience, which no policy grants.
 struct Locked<'a>(HashSet<&'a str>);
 
 impl<'a> Locked<'a> {
     fn new(request: &Request<'_>, policies: &'a PolicySet, settings: &'a Settings) -> Self {
-        let mut audiences: HashSet<&str> = settings.lock.audiences.iter().map(Audience::as_str).collect();
+        let mut audiences: HashSet<&str> = HashSet::new();
+        if !settings.lock.applies_to(request.namespace) {
+            return Self(audiences);
+        }
+        audiences.extend(settings.lock.audiences.iter().map(Audience::as_str));
         if settings.lock.policy_audiences {
             for policy in policies.about(request.namespace) {
                 if policy.name.is_cluster() && !policy.namespace_selector.matches(&request.namespace_labels) {
@@ -215,16 +252,17 @@ impl<'a> Locked<'a> {
                 audiences.extend(named.map(Audience::as_str));
             }
         }
+        audiences.retain(|audience| !settings.is_exchange_audience(audience));
         Self(audiences)
     }
 
-    /// A token without an audience is one for the API server itself, which is never locked.
-    fn contains(&self, audience: Option<&str>) -> bool {
-        audience.is_some_and(|audience| self.0.contains(audience))
+    fn contains(&self, audience: &str) -> bool {
+        self.0.contains(audience)
     }
 }
 
-/// The policies that grant this pod tokens, and what they were found to grant so far.
+/// The policies that grant this pod projected tokens, and what they were found to grant so far. One of another source grants none:
+/// its tokens are somebody else's, and the cluster's own token for the same audience would be one that the policy says nothing about.
 struct TokenGrants<'a> {
     policies: Vec<&'a Policy>,
     /// The longest lifetime in seconds that a policy grants, by audience and container; `None` where none does.

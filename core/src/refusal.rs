@@ -161,6 +161,24 @@ pub enum Refusal {
         /// What it allows, shortened.
         allowed: Box<str>,
     },
+    /// The workload would get a token of the exchange audience.
+    #[error(
+        "the audience {audience} is that of tokenscope's own issuer, whose tokens no workload gets: change tokenscope.io/audience, or the installation's default audience"
+    )]
+    ExchangeAudience {
+        /// The exchange audience.
+        audience: Audience,
+    },
+    /// The policy names the exchange audience.
+    #[error(
+        "{policy} grants nothing: its audiences have {audience}, which is that of tokenscope's own issuer, whose tokens no workload gets"
+    )]
+    ExchangeAudienceInPolicy {
+        /// Which policy.
+        policy: PolicyName,
+        /// The exchange audience.
+        audience: Audience,
+    },
     /// The workload asks for a longer token than the policy gives.
     #[error("{policy} gives tokens of at most {} seconds and the workload asks for {}: lower tokenscope.io/token-expiration", most.seconds(), asked.seconds())]
     ExpirationTooLong {

@@ -1,7 +1,7 @@
 //! What the installation decides for all: the chart's values, as far as they change a decision.
 
 use crate::{
-    Audience, InvalidAudience, InvalidTokenExpiration, Pairs, TokenExpiration, TokenSource, annotations,
+    Audience, InvalidAudience, InvalidTokenExpiration, Pairs, Policy, TokenExpiration, TokenSource, annotations,
     arn::shortened, lock::Lock, sidecar::SidecarSettings,
 };
 use std::{fmt, str::FromStr};
@@ -71,6 +71,18 @@ impl Settings {
             TokenSource::ServiceAccount | TokenSource::Spiffe => true,
             TokenSource::Issuer => self.issuer.is_some(),
         }
+    }
+
+    /// Whether this is the exchange audience: that of the tokens which tokenscope's own issuer exchanges, which is its URL. Only the
+    /// webhook gives pods such a token, for their sidecar, so it is locked in every namespace and whatever the lock's mode.
+    pub fn is_exchange_audience(&self, audience: &str) -> bool {
+        self.issuer.as_deref() == Some(audience)
+    }
+
+    /// The exchange audience, where the policy names it. Such a policy grants nothing.
+    pub fn exchange_audience_of<'p>(&self, policy: &'p Policy) -> Option<&'p Audience> {
+        let mut named = policy.audiences.allowed.iter().chain(&policy.audiences.default);
+        named.find(|audience| self.is_exchange_audience(audience.as_str()))
     }
 
     /// Whether pods of this namespace are left alone where others would be refused.

@@ -9,6 +9,8 @@ pub const READY: &str = "ready";
 pub const TOKEN_FILE: &str = "token";
 /// Where the webhook mounts the volume that has the Workload API's socket.
 pub const SOCKET_FOLDER: &str = "/spiffe-workload-api";
+/// Where the webhook mounts the volume with the token that the sidecar shows the issuer.
+pub const SUBJECT_TOKEN_FOLDER: &str = "/tokenscope-subject-token";
 /// The file with the keys that JWT-SVIDs are signed with.
 pub const JWT_BUNDLE_FILE: &str = "jwt_bundle.json";
 /// The file of an X.509-SVID: the certificate, and those of authorities between.
@@ -37,6 +39,16 @@ pub mod variables {
     pub const X509_SVID: &str = "TOKENSCOPE_X509_SVID";
     /// Whether the keys that JWT-SVIDs are signed with are kept too: `true` or `false`.
     pub const JWT_BUNDLE: &str = "TOKENSCOPE_JWT_BUNDLE";
+    /// The issuer that tokens are exchanged at: the URL that `/token` follows, which may be another one than that in the tokens.
+    pub const ISSUER: &str = "TOKENSCOPE_ISSUER";
+    /// The authorities of the issuer's certificate, as PEM. No others are trusted.
+    pub const ISSUER_CA: &str = "TOKENSCOPE_ISSUER_CA";
+    /// The file with the pod's own token, which is exchanged: a path.
+    pub const SUBJECT_TOKEN: &str = "TOKENSCOPE_SUBJECT_TOKEN";
+    /// The tokens of the issuer: `FILE=AUDIENCE`, separated by white space.
+    pub const ISSUED_TOKENS: &str = "TOKENSCOPE_ISSUED_TOKENS";
+    /// The lifetime that the issuer is asked for, in seconds.
+    pub const TOKEN_LIFETIME: &str = "TOKENSCOPE_TOKEN_LIFETIME";
     /// What is logged: `off`, `error`, `warn`, `info` or `debug`.
     pub const LOG_LEVEL: &str = "TOKENSCOPE_LOG_LEVEL";
     /// Whether the webhook wrote the environment: `true` or `false`. The program then takes no options.
@@ -46,8 +58,14 @@ pub mod variables {
 /// How the sidecar is added to pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SidecarSettings {
-    /// Its image.
+    /// Its image where a SPIFFE provider signs the tokens.
     pub image: Box<str>,
+    /// Its image where tokenscope's own issuer does.
+    pub issuer_image: Box<str>,
+    /// Where it reaches the issuer; `None` where that is the issuer's URL.
+    pub issuer_endpoint: Option<Box<str>>,
+    /// The authorities of the issuer's certificate, as PEM; `None` while they are not known.
+    pub issuer_authorities: Option<Box<str>>,
     /// `Always`, `IfNotPresent` or `Never`.
     pub pull_policy: Box<str>,
     /// Where the SPIFFE Workload API's socket comes from.
@@ -84,6 +102,9 @@ impl Default for SidecarSettings {
     fn default() -> Self {
         Self {
             image: concat!("localhost/tokenscope-sidecar:", env!("CARGO_PKG_VERSION")).into(),
+            issuer_image: concat!("localhost/tokenscope-sidecar-issuer:", env!("CARGO_PKG_VERSION")).into(),
+            issuer_endpoint: None,
+            issuer_authorities: None,
             pull_policy: "IfNotPresent".into(),
             workload_api: WorkloadApi::Csi {
                 driver: "csi.spiffe.io".into(),

@@ -209,8 +209,8 @@ fn only_a_pod_that_asks_must_be_reviewed_or_is_too_large_for_the_guard_needs_the
 
     assert!(needs_mark(&pod(&[annotation(annotations::ROLE_ARN, "")], 1)));
     assert!(!needs_mark(&pod(&others(256), 1)) && needs_mark(&pod(&others(257), 1)));
-    // Where the lock is in mode deny, these need it too.
-    let is_large = |pod: &Pod<String>| pod.facts(None).has_too_many_volumes_for_cel();
+    // Where the lock is in mode deny, these are refused.
+    let is_large = |pod: &Pod<String>| pod.facts(None).volumes_beyond().next().is_some();
     assert!(!is_large(&empty(256)) && is_large(&empty(257)));
     assert!(!is_large(&projected(32)) && is_large(&projected(33)));
     assert!(!needs_mark(&pod(&[], 300)), "no rule of the guard looks at containers");

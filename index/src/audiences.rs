@@ -30,14 +30,7 @@ pub async fn check_locked(auth: &AuthInfo, lock: &Lock) -> Result<(), ApiAudienc
     if lock.mode < LockMode::Warn {
         return Ok(());
     }
-    let token = match own_token(auth).await {
-        Ok(token) => token,
-        Err(error) => {
-            tracing::debug!(file = auth.token_file, %error, "the API server's audiences are not known");
-            return Ok(());
-        }
-    };
-    let own = audiences_of(&token);
+    let own = own_audiences(auth).await;
     match lock
         .audiences
         .iter()
@@ -45,6 +38,35 @@ pub async fn check_locked(auth: &AuthInfo, lock: &Lock) -> Result<(), ApiAudienc
     {
         Some(audience) => Err(ApiAudience(audience.clone())),
         None => Ok(()),
+    }
+}
+
+/// The URL of tokenscope's own issuer is an audience of the API server.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "--issuer-url: {0} is an audience of the API server itself, whose tokens every pod has: tokenscope's own issuer needs a URL of its own"
+)]
+pub struct ApiIssuer(Box<str>);
+
+/// Refuses an issuer whose URL is an audience of the API server: every pod's own token could be exchanged there.
+pub async fn check_issuer(auth: &AuthInfo, issuer: Option<&str>) -> Result<(), ApiIssuer> {
+    let Some(issuer) = issuer else {
+        return Ok(());
+    };
+    if own_audiences(auth).await.iter().any(|own| own == issuer) {
+        return Err(ApiIssuer(issuer.into()));
+    }
+    Ok(())
+}
+
+/// The audiences of the token that requests carry; none where there is no token or it can't be read.
+async fn own_audiences(auth: &AuthInfo) -> Vec<String> {
+    match own_token(auth).await {
+        Ok(token) => audiences_of(&token),
+        Err(error) => {
+            tracing::debug!(file = auth.token_file, %error, "the API server's audiences are not known");
+            Vec::new()
+        }
     }
 }
 
@@ -110,6 +132,18 @@ mod tests {
         for other in ["", "a.b.c", "no token", &token("{}"), &token(r#"{"aud":7}"#)] {
             assert_eq!(audiences_of(other), [""; 0], "{other}");
         }
+    }
+
+    #[tokio::test]
+    async fn an_issuer_whose_url_is_an_audience_of_the_api_server_is_refused() {
+        let auth = AuthInfo {
+            token: Some(token(r#"{"aud":["https://oidc.example.com"]}"#).into()),
+            ..AuthInfo::default()
+        };
+        check_issuer(&auth, None).await.unwrap();
+        check_issuer(&auth, Some("https://tokens.example.com")).await.unwrap();
+        let error = check_issuer(&auth, Some("https://oidc.example.com")).await.unwrap_err();
+        assert!(error.to_string().contains("--issuer-url"), "{error}");
     }
 
     #[tokio::test]

@@ -146,7 +146,7 @@ fn named(names: &[String]) -> Vec<Box<str>> {
 }
 
 /// Something that can be an image's name; only a registry knows more.
-fn image(text: &str) -> Result<String, &'static str> {
+pub fn image(text: &str) -> Result<String, &'static str> {
     if text.is_empty() || !text.bytes().all(|b| b.is_ascii_graphic()) {
         return Err("it should be the name of an image, such as registry.example.com/tokenscope-sidecar:1");
     }

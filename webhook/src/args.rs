@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-use tokenscope_core::Settings;
 use tokenscope_core::sidecar::{SidecarSettings, WorkloadApi};
-use tokenscope_index::settings::SettingsArgs;
+use tokenscope_core::{Audience, Settings};
+use tokenscope_index::settings::{SettingsArgs, image};
 use tokenscope_platform::args::{CommonArgs, seconds};
 
 use crate::check::CheckArguments;
@@ -31,6 +31,10 @@ pub struct WebhookArguments {
     /// How the sidecar is added to pods.
     #[command(flatten)]
     pub sidecar: SidecarArgs,
+
+    /// tokenscope's own issuer, where the installation runs one.
+    #[command(flatten)]
+    pub issuer: IssuerArgs,
 
     /// Where reviews are answered, over TLS
     #[arg(
@@ -81,10 +85,35 @@ impl WebhookArguments {
     pub fn settings(&self, unsupported: Option<String>) -> Settings {
         let settings = self.settings.settings();
         Settings {
-            sidecar: self.sidecar.sidecar(settings.sidecar, unsupported),
+            sidecar: SidecarSettings {
+                issuer_image: self.issuer.issuer_sidecar_image.as_str().into(),
+                issuer_endpoint: self.issuer.issuer_endpoint.as_deref().map(Into::into),
+                ..self.sidecar.sidecar(settings.sidecar, unsupported)
+            },
+            issuer: self.issuer.issuer_url.as_deref().map(Into::into),
             ..settings
         }
     }
+}
+
+/// tokenscope's own issuer, as pods see it.
+#[derive(Clone, Debug, clap::Args)]
+pub struct IssuerArgs {
+    /// The issuer's URL, which is also the audience of the tokens that it takes [default: there is no issuer]
+    #[arg(long, env = "TOKENSCOPE_ISSUER_URL", value_name = "URL", value_parser = issuer_url, requires = "issuer_ca_file")]
+    pub issuer_url: Option<String>,
+
+    /// Where sidecars reach the issuer, if not at its URL
+    #[arg(long, env = "TOKENSCOPE_ISSUER_ENDPOINT", value_name = "URL", value_parser = issuer_url, requires = "issuer_url")]
+    pub issuer_endpoint: Option<String>,
+
+    /// A PEM file with the authorities of the certificate that sidecars find there; it may come later, and is read again
+    #[arg(long, env = "TOKENSCOPE_ISSUER_CA_FILE", value_name = "PATH")]
+    pub issuer_ca_file: Option<PathBuf>,
+
+    /// The image of the sidecar that keeps tokens of the issuer
+    #[arg(long, env = "TOKENSCOPE_ISSUER_SIDECAR_IMAGE", value_name = "IMAGE", default_value_t = SidecarSettings::default().issuer_image.into(), value_parser = image)]
+    pub issuer_sidecar_image: String,
 }
 
 /// How the sidecar that keeps tokens from SPIFFE is added to pods; its image is in [`SettingsArgs`].
@@ -130,7 +159,6 @@ impl SidecarArgs {
     fn sidecar(&self, defaults: SidecarSettings, unsupported: Option<String>) -> SidecarSettings {
         let given = |text: &Option<String>, default| text.as_deref().map_or(default, Into::into);
         SidecarSettings {
-            image: defaults.image,
             pull_policy: self.sidecar_pull_policy.as_str().into(),
             workload_api: match &self.spiffe_host_path {
                 Some(path) => WorkloadApi::HostPath {
@@ -145,8 +173,18 @@ impl SidecarArgs {
             security_context: given(&self.sidecar_security_context, defaults.security_context),
             log_level: self.sidecar_log_level.as_str().into(),
             unsupported: unsupported.map(Into::into),
+            ..defaults
         }
     }
+}
+
+/// An https URL that can be an audience. The issuer itself checks it further.
+fn issuer_url(text: &str) -> Result<String, &'static str> {
+    let is_url = text.len() > "https://".len() && text.starts_with("https://") && !text.contains(['?', '#']);
+    if !is_url || text.parse::<Audience>().is_err() {
+        return Err("it should be an https URL without a query, such as https://tokens.example.com");
+    }
+    Ok(text.to_owned())
 }
 
 /// What goes into patches as it is must be what it says.
@@ -208,9 +246,27 @@ mod tests {
             resources: "{\"limits\":{\"memory\":\"1Gi\"}}".into(),
             security_context: "{}".into(),
             log_level: "debug".into(),
-            unsupported: None,
+            ..SidecarSettings::default()
         };
         assert_eq!(sidecar, wanted);
+    }
+
+    #[test]
+    fn the_issuer_is_as_the_flags_say_and_needs_its_authorities() {
+        let given = [
+            "--issuer-url=https://tokens.example.com",
+            "--issuer-endpoint=https://tokenscope-issuer.tokenscope-system.svc",
+            "--issuer-sidecar-image=example.com/sidecar",
+        ];
+        let settings = settings(&[given.as_slice(), &["--issuer-ca-file=/ca.crt"]].concat());
+        assert_eq!(settings.issuer.as_deref(), Some("https://tokens.example.com"));
+        let endpoint = settings.sidecar.issuer_endpoint.as_deref();
+        assert_eq!(endpoint, Some("https://tokenscope-issuer.tokenscope-system.svc"));
+        assert_eq!(&*settings.sidecar.issuer_image, "example.com/sidecar");
+
+        let without = ["webhook"].into_iter().chain(given);
+        let error = WebhookArguments::try_parse_from(without).unwrap_err().to_string();
+        assert!(error.contains("--issuer-ca-file"), "{error}");
     }
 
     #[test]
@@ -225,6 +281,11 @@ mod tests {
             "--spiffe-host-path=/run/../etc",
             "--spiffe-socket-file=a/b.sock",
             "--spiffe-socket-file=..",
+            "--issuer-url=http://tokens.example.com",
+            "--issuer-url=https://",
+            "--issuer-url=https://tokens.example.com?a",
+            "--issuer-endpoint=tokens.example.com",
+            "--issuer-sidecar-image=a b",
         ] {
             let (name, value) = flag.split_once('=').unwrap();
             let error = WebhookArguments::try_parse_from(["webhook", flag])

@@ -14,6 +14,7 @@ pub mod csi_drivers;
 pub mod events;
 pub mod facts;
 pub mod injection;
+pub mod issuer_authorities;
 pub mod json;
 pub mod lookup;
 pub mod metrics;

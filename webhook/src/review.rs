@@ -206,7 +206,8 @@ impl Review<'_> {
             None => (injection.verdict, injection.patch),
         };
         warnings.tell(&verdict);
-        if settings.lock.mode >= LockMode::Warn && !matches!(verdict, Verdict::Refused { .. }) {
+        let warns = settings.lock.mode >= LockMode::Warn || lock::refuses(&ungranted, settings);
+        if warns && !matches!(verdict, Verdict::Refused { .. }) {
             for token in &ungranted {
                 warnings.add(&token.to_string());
             }
@@ -265,10 +266,15 @@ fn refused_by_lock(
     request: &Request<'_>,
     settings: &Settings,
 ) -> Option<Verdict> {
-    if ungranted.is_empty() || settings.lock.mode < LockMode::Deny || settings.never_denies(request.namespace) {
+    if settings.never_denies(request.namespace) {
         return None;
     }
-    let mut reasons: Vec<String> = ungranted.iter().map(ToString::to_string).collect();
+    let tokens = ungranted.iter().filter(|_| lock::refuses(ungranted, settings));
+    let mut reasons: Vec<String> = tokens.map(ToString::to_string).collect();
+    reasons.extend(lock::unexamined(request, settings).map(ToString::to_string));
+    if reasons.is_empty() {
+        return None;
+    }
     if let Verdict::Refused { reasons: others, .. } = decided {
         reasons.extend(others.iter().cloned());
     }

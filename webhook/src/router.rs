@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -50,8 +51,8 @@ pub struct Webhook {
     pub lookups: Arc<LiveLookups>,
     /// The CSI drivers that get tokens.
     pub csi_drivers: Arc<SharedCsiDrivers>,
-    /// The installation's settings.
-    pub settings: Settings,
+    /// The installation's settings. They change with the authorities of the issuer's certificate.
+    pub settings: Arc<ArcSwap<Settings>>,
     /// Where refusals are written.
     pub events: RefusalEvents,
     /// What is counted.
@@ -244,7 +245,8 @@ impl Webhook {
             refused: known.over_share.as_ref().map(ToString::to_string),
             stale: self.freshness.is_stale(),
         };
-        Ok(review.answer(surroundings, &known.policies, &self.settings, (self.clock)()))
+        let settings = self.settings.load();
+        Ok(review.answer(surroundings, &known.policies, &settings, (self.clock)()))
     }
 }
 

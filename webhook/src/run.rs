@@ -6,10 +6,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures::FutureExt as _;
 use jiff::Timestamp;
 use kube::Api;
-use tokenscope_index::audiences::{self, ApiAudience};
+use tokenscope_index::audiences::{self, ApiAudience, ApiIssuer};
 use tokenscope_index::follow;
 use tokenscope_platform::certificate::CertificateWatcher;
 use tokenscope_platform::tls::{self, Clients, ClientsError, ServingCertificate};
@@ -21,6 +22,7 @@ use crate::args::WebhookArguments;
 use crate::cache::Cache;
 use crate::csi_drivers::SharedCsiDrivers;
 use crate::events::events;
+use crate::issuer_authorities;
 use crate::lookup::LiveLookups;
 use crate::metrics::Metrics;
 use crate::router::{Webhook, router};
@@ -47,6 +49,9 @@ pub enum Error {
     /// The lock would take every pod its token.
     #[error("the lock can't be set up")]
     Lock(#[from] ApiAudience),
+    /// The issuer would take every pod's own token.
+    #[error("the issuer can't be used")]
+    Issuer(#[from] ApiIssuer),
     /// The authorities of client certificates can't be used.
     #[error("clients can't be asked for certificates")]
     Clients(#[from] ClientsError),
@@ -62,6 +67,7 @@ pub async fn run(arguments: WebhookArguments, process: Process) -> Result<(), Er
     let lock = arguments.settings.settings().lock;
     let config = client::configuration(common).await?;
     audiences::check_locked(&config.auth_info, &lock).await?;
+    audiences::check_issuer(&config.auth_info, arguments.issuer.issuer_url.as_deref()).await?;
     let client = client::connect(config, &process.freshness)?;
     let metrics = Metrics::new(&process.registry);
     let cache = Arc::new(Cache::default());
@@ -100,12 +106,17 @@ pub async fn run(arguments: WebhookArguments, process: Process) -> Result<(), Er
     // Without a stop of its own: what waits is written once the last review has ended.
     process.spawn("events", writer.run(CancellationToken::new()));
     let unsupported = version::unsupported(&client, &version, &process.stop).await;
+    let settings = Arc::new(ArcSwap::from_pointee(arguments.settings(unsupported)));
+    if let Some(file) = arguments.issuer.issuer_ca_file.clone() {
+        let following = issuer_authorities::follow(file, settings.clone(), process.stop.clone());
+        process.spawn("issuer authorities", following.map(Ok::<_, Infallible>));
+    }
     let app = router(Webhook {
         lookups: LiveLookups::new(cache.clone(), client, metrics.clone()),
         cache,
         csi_drivers,
         freshness: process.freshness.clone(),
-        settings: arguments.settings(unsupported),
+        settings,
         events,
         metrics,
         clock,

@@ -24,7 +24,7 @@ pub async fn unsupported(client: &Client, gate: &Gate, stop: &CancellationToken)
                 gate.open();
                 let why = too_old(&version);
                 if let Some(why) = &why {
-                    tracing::warn!(why, "pods can't have tokens from SPIFFE");
+                    tracing::warn!(why, "pods can't have tokens that a sidecar keeps");
                 }
                 return why;
             }
@@ -51,7 +51,7 @@ fn too_old(version: &Info) -> Option<String> {
     let found = (number(&version.major)?, number(&version.minor)?);
     (found < NATIVE_SIDECARS).then(|| {
         format!(
-            "tokens from SPIFFE need Kubernetes 1.29 or newer, whose init containers can run as sidecars, and this cluster has {}.{}: give it a role by a policy with token.source ServiceAccount",
+            "tokens that a sidecar keeps, from SPIFFE or from tokenscope's issuer, need Kubernetes 1.29 or newer, whose init containers can run as sidecars, and this cluster has {}.{}: give it a role by a policy with token.source ServiceAccount",
             found.0, found.1
         )
     })

@@ -2,7 +2,7 @@
 
 mod fixtures;
 
-use fixtures::{ROLE, ReviewFixture, Reviewed, policy};
+use fixtures::{ISSUER, ROLE, ReviewFixture, Reviewed, SUBJECT_TOKEN_VOLUME, app, asking, issuer, policy, run_issuer};
 use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
 use tokenscope_core::TokenExpiration;
@@ -226,5 +226,160 @@ fn a_pod_with_an_inline_volume_of_a_listed_driver_bears_the_mark_where_the_guard
         let reviewed = fixture.review(&pod);
         assert_eq!(reviewed.outcome(), ReviewOutcome::Untouched);
         assert_eq!(reviewed.mark(), mark, "{mode} {drivers} {exempt}");
+    }
+}
+
+/// Every installation in which the lock itself would let such a token pass.
+fn lenient() -> Vec<ReviewFixture> {
+    let with = |change: &dyn Fn(&mut ReviewFixture)| {
+        let mut fixture = ReviewFixture::new();
+        run_issuer(&mut fixture);
+        change(&mut fixture);
+        fixture
+    };
+    vec![
+        with(&|fixture| fixture.settings.lock.mode = LockMode::Off),
+        with(&|fixture| fixture.settings.lock.mode = LockMode::Audit),
+        with(&|fixture| fixture.settings.lock.mode = LockMode::Warn),
+        with(&|fixture| fixture.settings.lock.exempt_namespaces = vec!["shop".into()]),
+        with(&|fixture| fixture.settings.enforcement = tokenscope_core::Enforcement::Audit),
+        with(&|fixture| fixture.settings.policy_required = false),
+        with(&|fixture| fixture.namespace_labels = vec![("tokenscope.io/inject", "false".into())]),
+    ]
+}
+
+#[test]
+fn a_token_for_our_own_issuer_is_refused_in_every_mode_namespace_and_place() {
+    let mut opted_out = by_hand(ISSUER, 600);
+    opted_out["metadata"]["annotations"] = json!({"tokenscope.io/inject": "false"});
+    let mut asking = by_hand(ISSUER, 600);
+    asking["metadata"]["annotations"] = json!({"tokenscope.io/role-arn": ROLE});
+    let mut unmounted = by_hand(ISSUER, 600);
+    unmounted["spec"]["containers"][0]["volumeMounts"] = json!([]);
+    let mut second = by_hand("vault", 600);
+    let source = by_hand(ISSUER, 600)["spec"]["volumes"][0]["projected"]["sources"][0].clone();
+    let sources = &mut second["spec"]["volumes"][0]["projected"]["sources"];
+    sources.as_array_mut().unwrap().push(source);
+    let mut our_name = by_hand(ISSUER, 600);
+    our_name["spec"]["volumes"][0]["name"] = json!(SUBJECT_TOKEN_VOLUME);
+    our_name["spec"]["containers"][0]["volumeMounts"][0]["name"] = json!(SUBJECT_TOKEN_VOLUME);
+    for fixture in lenient() {
+        for pod in [
+            &by_hand(ISSUER, 600),
+            &opted_out,
+            &asking,
+            &unmounted,
+            &second,
+            &our_name,
+        ] {
+            let reviewed = fixture.review(pod);
+            let message = refused(&reviewed);
+            assert!(message.contains("only tokenscope gives a pod a token"), "{message}");
+        }
+    }
+}
+
+#[test]
+fn a_csi_driver_that_gets_tokens_for_our_own_issuer_serves_no_pod() {
+    let mut pod = by_hand("vault", 600);
+    pod["spec"]["volumes"][0] = json!({"name": "mine", "csi": {"driver": "secrets.example.com"}});
+    for fixture in lenient() {
+        fixture.csi_drivers.apply(Event::Apply(
+            serde_json::from_value(json!({"metadata": {"name": "secrets.example.com"},
+                "spec": {"tokenRequests": [{"audience": ISSUER}]}}))
+            .unwrap(),
+        ));
+        assert!(refused(&fixture.review(&pod)).contains("gives CSI driver secrets.example.com a token"));
+    }
+}
+
+#[test]
+fn a_granted_pod_may_hold_no_second_token_for_our_own_issuer() {
+    let mut pod = issuer().review(&asking(app())).pod;
+    let volume = by_hand(ISSUER, 600)["spec"]["volumes"][0].clone();
+    pod["spec"]["volumes"].as_array_mut().unwrap().push(volume);
+    assert!(refused(&issuer().review(&pod)).contains("volume mine holds a token for audience https://tokens"));
+}
+
+#[test]
+fn a_copy_of_a_granted_pod_that_gets_nothing_any_more_may_not_keep_its_subject_token() {
+    let granted = issuer().review(&asking(app())).pod;
+    let mut copy = granted.clone();
+    copy["metadata"] = json!({"name": "copy", "namespace": "shop"});
+    let message = issuer().review(&copy).message().to_owned();
+    assert!(message.contains("--keep-annotations"), "{message}");
+    // With its record, what is ours goes, and the pod with it where the policy does.
+    let mut fixture = issuer();
+    fixture.policies = tokenscope_core::PolicySet::default();
+    refused(&fixture.review(&granted));
+    fixture.settings.enforcement = tokenscope_core::Enforcement::Warn;
+    let left = fixture.review(&granted);
+    assert_eq!(left.outcome(), ReviewOutcome::Warned);
+    assert!(!left.pod["spec"].to_string().contains(ISSUER), "{}", left.pod);
+}
+
+#[test]
+fn where_pods_are_never_refused_the_webhook_warns_and_the_api_servers_policy_refuses() {
+    let mut fixture = issuer();
+    fixture.settings.lock.mode = LockMode::Off;
+    fixture.settings.never_denied = vec!["shop".into()];
+    let reviewed = fixture.review(&by_hand(ISSUER, 600));
+    assert_eq!(reviewed.outcome(), ReviewOutcome::Untouched);
+    assert!(
+        reviewed.warnings().contains("volume mine holds a token"),
+        "{}",
+        reviewed.warnings()
+    );
+}
+
+#[test]
+fn the_subject_token_of_a_granted_pod_passes_in_every_mode_and_every_later_review() {
+    for mode in [LockMode::Off, LockMode::Deny] {
+        let mut fixture = issuer();
+        fixture.settings.lock.mode = mode;
+        fixture.settings.lock.audiences.push(ISSUER.parse().unwrap());
+        let once = fixture.review(&asking(app()));
+        assert_eq!(once.outcome(), ReviewOutcome::Granted);
+        let twice = fixture.review(&once.pod);
+        assert_eq!((twice.outcome(), twice.patch.len()), (ReviewOutcome::Granted, 0));
+    }
+}
+
+#[test]
+fn a_policy_of_source_issuer_grants_no_token_of_the_cluster_for_its_audience() {
+    for source in [
+        tokenscope_core::TokenSource::Issuer,
+        tokenscope_core::TokenSource::Spiffe,
+    ] {
+        let mut fixture = ReviewFixture::with_policy(|policy| policy.token.source = source);
+        run_issuer(&mut fixture);
+        fixture.settings.lock.mode = LockMode::Deny;
+        let mut pod = asking(app());
+        pod["spec"]["volumes"] = by_hand("sts.amazonaws.com", 600)["spec"]["volumes"].clone();
+        pod["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "mine", "mountPath": "/mine"}]);
+        assert!(refused(&fixture.review(&pod)).contains("no policy in force grants it"));
+    }
+}
+
+#[test]
+fn a_pod_with_more_volumes_or_sources_than_are_looked_at_is_refused_where_the_lock_denies() {
+    let token = by_hand("sts.amazonaws.com", 600)["spec"]["volumes"][0]["projected"]["sources"][0].clone();
+    let mut sources = by_hand("vault", 600);
+    let list = sources["spec"]["volumes"][0]["projected"]["sources"]
+        .as_array_mut()
+        .unwrap();
+    list.resize(32, json!({"configMap": {"name": "c"}}));
+    list.push(token);
+    let mut volumes = by_hand("vault", 600);
+    let list = volumes["spec"]["volumes"].as_array_mut().unwrap();
+    list.extend((0..256).map(|number| json!({"name": format!("v{number}"), "emptyDir": {}})));
+    for (pod, said) in [(sources, "more than 32 sources"), (volumes, "more than 256 volumes")] {
+        let mut fixture = locked(LockMode::Deny);
+        fixture.policies = tokenscope_core::PolicySet::default();
+        assert!(refused(&fixture.review(&pod)).contains(said));
+        fixture.settings.lock.exempt_namespaces = vec!["shop".into()];
+        assert_eq!(fixture.review(&pod).outcome(), ReviewOutcome::Untouched);
+        run_issuer(&mut fixture);
+        assert!(refused(&fixture.review(&pod)).contains(said));
     }
 }

@@ -5,8 +5,8 @@
 mod fixtures;
 
 use fixtures::{
-    EKS_VOLUME, MOUNT, OTHER_ROLE, OURS, ROLE, ReviewFixture, SOCKET_VOLUME, VOLUME, plain, region, two_audiences,
-    without_ours,
+    EKS_VOLUME, ISSUER, MOUNT, OTHER_ROLE, OURS, ROLE, ReviewFixture, SOCKET_VOLUME, SUBJECT_TOKEN_VOLUME, VOLUME,
+    plain, region, run_issuer, two_audiences, without_ours,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -128,7 +128,7 @@ fn any_pod() -> impl Strategy<Value = Value> {
 }
 
 fn any_fixture() -> impl Strategy<Value = ReviewFixture> {
-    (any::<[bool; 5]>(), 0..3u8, 0..4u8).prop_map(
+    (any::<[bool; 5]>(), 0..3u8, 0..6u8).prop_map(
         |([with_region, account, regional, by_default, session], enforcement, source)| {
             let mut fixture = ReviewFixture::with_policy(|policy| {
                 if with_region {
@@ -140,10 +140,18 @@ fn any_fixture() -> impl Strategy<Value = ReviewFixture> {
                 if session {
                     policy.aws.role_session_name = Some("${pod.name}".parse().unwrap());
                 }
-                if source > 0 {
-                    policy.token.source = TokenSource::Spiffe;
-                }
+                policy.token.source = match source {
+                    0 => TokenSource::ServiceAccount,
+                    1..4 => TokenSource::Spiffe,
+                    _ => TokenSource::Issuer,
+                };
             });
+            if source > 2 {
+                run_issuer(&mut fixture);
+            }
+            if source == 5 {
+                fixture.settings.sidecar.issuer_authorities = Some("others".into());
+            }
             if source == 2 {
                 fixture.settings.sidecar.workload_api = WorkloadApi::HostPath {
                     path: "/run/spire/agent-sockets".into(),
@@ -213,11 +221,13 @@ fn our_volume() -> impl Strategy<Value = Value> {
         3 => Just(VOLUME.to_owned()),
         1 => Just(format!("{VOLUME}-{hash}")),
         1 => Just(SOCKET_VOLUME.to_owned()),
+        1 => Just(SUBJECT_TOKEN_VOLUME.to_owned()),
         1 => Just(EKS_VOLUME.to_owned()),
     ];
     let content = prop_oneof![
         3 => Just(token("sts.amazonaws.com", 420)),
         1 => Just(token("elsewhere", 420)),
+        1 => Just(token(ISSUER, 420)),
         1 => Just(token("sts.amazonaws.com", 511)),
         1 => Just(json!({"emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}})),
         1 => Just(json!({"csi": {"driver": "csi.spiffe.io", "readOnly": true}})),
@@ -237,7 +247,8 @@ fn our_mount() -> impl Strategy<Value = Value> {
         1 => Just(format!("{MOUNT}/../aws")),
         1 => Just("/data".to_owned()),
     ];
-    let volume = prop_oneof![3 => Just(VOLUME), 1 => Just(SOCKET_VOLUME), 1 => Just("data")];
+    let volume =
+        prop_oneof![3 => Just(VOLUME), 1 => Just(SOCKET_VOLUME), 1 => Just(SUBJECT_TOKEN_VOLUME), 1 => Just("data")];
     (volume, path, any::<bool>())
         .prop_map(|(volume, path, read_only)| json!({"name": volume, "mountPath": path, "readOnly": read_only}))
 }

@@ -119,7 +119,7 @@ impl Harness {
             lookups: LiveLookups::new(cache.clone(), client, metrics.clone()),
             cache: cache.clone(),
             freshness: Freshness::default(),
-            settings: Settings::default(),
+            settings: Arc::new(arc_swap::ArcSwap::from_pointee(Settings::default())),
             events,
             metrics,
             clock: Timestamp::now,

@@ -33,6 +33,16 @@ annotations:
 {{- end }}
 {{- end -}}
 
+{{- /* The URL of tokenscope's own issuer where the installation runs one, else empty. In earlier versions the value issuer was a text: that of the cluster. */ -}}
+{{- define "tokenscope.issuerUrl" -}}
+{{- if not (kindIs "map" .Values.issuer) -}}
+{{- fail "the value issuer is no text any more: the issuer URL of the cluster is the value clusterIssuer now, and issuer.enabled and issuer.url are about tokenscope's own issuer" -}}
+{{- end -}}
+{{- if .Values.issuer.enabled -}}
+{{- required "issuer.enabled needs issuer.url: the URL of tokenscope's own issuer" .Values.issuer.url -}}
+{{- end -}}
+{{- end -}}
+
 {{- /* Arguments that both processes take. Numbers go through int64: Helm holds them as floats, which print as 3.1536e+07. */ -}}
 {{- define "tokenscope.commonArguments" -}}
 - {{ printf "--observe=%s:8080" .Values.listenAddress | quote }}
@@ -70,10 +80,10 @@ annotations:
 - {{ printf "--sidecar-image=%s" (include "tokenscope.image" (dict "root" . "component" "sidecar")) | quote }}
 {{- end -}}
 
-{{- /* The image of a process, or of the sidecar. Call with a dict: root, component (which names the values). */ -}}
+{{- /* The image of a process, or of the sidecar. Call with a dict: root, component (which names the values), or image (values). */ -}}
 {{- define "tokenscope.image" -}}
 {{- $image := .root.Values.image -}}
-{{- $own := (index .root.Values .component).image -}}
+{{- $own := .image | default (index .root.Values (.component | default "sidecar")).image -}}
 {{- $name := printf "%s%s" (empty $image.registry | ternary "" (printf "%s/" $image.registry)) $own.repository -}}
 {{- empty $own.digest | ternary (printf "%s:%s" $name ($image.tag | default .root.Chart.AppVersion)) (printf "%s@%s" $name $own.digest) -}}
 {{- end -}}

@@ -19,6 +19,7 @@ pub(super) struct RoleRequest<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Against {
     Role,
+    ExchangeAudience,
     Audience,
     Expiration,
     Source,
@@ -33,6 +34,9 @@ pub(super) fn against(
 ) -> Option<Against> {
     if !policy.roles.allow(&wanted.role) {
         return Some(Against::Role);
+    }
+    if settings.exchange_audience_of(policy).is_some() {
+        return Some(Against::ExchangeAudience);
     }
     let audiences = &policy.audiences.allowed;
     let is_other = |audience| !audiences.is_empty() && !audiences.contains(audience);
@@ -53,6 +57,7 @@ pub(super) fn refusal(
     policy: &Policy,
     wanted: &RoleRequest<'_>,
     asks: &AnnotationRequest<'_>,
+    settings: &Settings,
 ) -> Option<Refusal> {
     let name = policy.name.clone();
     Some(match against {
@@ -60,6 +65,10 @@ pub(super) fn refusal(
             policy: name,
             role: wanted.role.clone(),
             allowed: some_of(&policy.roles.allowed),
+        },
+        Against::ExchangeAudience => Refusal::ExchangeAudienceInPolicy {
+            policy: name,
+            audience: settings.exchange_audience_of(policy)?.clone(),
         },
         Against::Audience => Refusal::AudienceNotAllowed {
             policy: name,

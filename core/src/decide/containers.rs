@@ -196,7 +196,7 @@ fn tell(
             });
         } else if let Some(against) = stand.against.filter(|_| !stand.told) {
             stand.told = true;
-            refusals.add_with(|| checks::refusal(against, policy, wanted, asks));
+            refusals.add_with(|| checks::refusal(against, policy, wanted, asks, candidates.settings));
         }
     }
     if candidates.is_empty() && !std::mem::replace(&mut examined.told, true) {

@@ -99,6 +99,13 @@ pub fn decide(request: &Request<'_>, policies: &PolicySet, settings: &Settings, 
         return too_large(beyond);
     }
 
+    let audience = asks.audience.as_ref().unwrap_or(&settings.default_audience);
+    if settings.is_exchange_audience(audience.as_str()) {
+        return denied([Refusal::ExchangeAudience {
+            audience: audience.clone(),
+        }]);
+    }
+
     let mut decider = ContainerDecider::new(&candidates, &asks, &default);
     for (index, container) in request.pod.containers.iter().enumerate() {
         decider.decide(index, container);

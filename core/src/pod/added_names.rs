@@ -12,6 +12,14 @@ pub const EKS_TOKEN_VOLUME: &str = "aws-iam-token";
 /// The volume that has the Workload API's socket, where the pod brings none.
 pub const SOCKET_VOLUME: &str = "tokenscope-spiffe-workload-api";
 
+/// The volume with the token that the sidecar exchanges at tokenscope's own issuer. Only the sidecar mounts it.
+pub const SUBJECT_TOKEN_VOLUME: &str = "tokenscope-subject-token";
+
+/// Whether a volume of this name is one that the webhook adds for the sidecar alone.
+pub fn is_sidecar_volume(name: &str) -> bool {
+    [SOCKET_VOLUME, SUBJECT_TOKEN_VOLUME].contains(&name)
+}
+
 /// Whether a volume of this name holds a token that the webhook adds: the name is `first`, or `first` with the hash of a further
 /// token's audience ([`crate::Audience::short_hash`]) behind it.
 pub fn is_token_volume(name: &str, first: &str) -> bool {

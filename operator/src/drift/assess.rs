@@ -213,7 +213,7 @@ impl Assessor<'_> {
     }
 
     fn holds_ungranted_token(&self, pod: &KeptPod, now: Timestamp) -> bool {
-        if !pod.has_token_volumes() || !self.settings.lock.applies_to(self.context.namespace) {
+        if !pod.has_token_volumes() {
             return false;
         }
         let mut token_volumes = pod.token_volumes();

@@ -2,7 +2,7 @@
 
 use tokenscope_core::{
     GrantRecord, HeldToken, TokenVolume,
-    pod::{self, EKS_TOKEN_VOLUME, TOKEN_VOLUME, is_token_volume},
+    pod::{self, EKS_TOKEN_VOLUME, TOKEN_VOLUME, is_sidecar_volume, is_token_volume},
 };
 
 /// A volume that holds tokens of an audience, or whose CSI driver may get one.
@@ -24,6 +24,7 @@ impl KeptVolume {
             [TOKEN_VOLUME, EKS_TOKEN_VOLUME]
                 .into_iter()
                 .any(|first| is_token_volume(name, first))
+                || is_sidecar_volume(name)
         };
         let is_own = |name: &str| record.is_some() && is_ours(name);
         let volumes = pod.facts(record).token_volumes;

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use tokenscope_core::pod::{Container, SIDECAR, SOCKET_VOLUME, Text, Volume, VolumeMount};
+use tokenscope_core::pod::{Container, SIDECAR, Text, Volume, VolumeMount, is_sidecar_volume};
 
 use super::context::{Context, Slot};
 use super::desired::Desired;
@@ -18,8 +18,8 @@ use super::whole::Whole;
 pub(super) struct Actual<'a> {
     /// Volumes of the names of token volumes.
     pub(super) token_volumes: Vec<PresentVolume<'a>>,
-    /// Volumes of the name of the Workload API's.
-    pub(super) socket_volumes: Vec<PresentVolume<'a>>,
+    /// Volumes of the names of those that are the sidecar's alone.
+    pub(super) sidecar_volumes: Vec<PresentVolume<'a>>,
     /// Init containers of the sidecar's name.
     pub(super) sidecars: Vec<PresentSidecar>,
     /// The names of token volumes that are not ours.
@@ -64,7 +64,7 @@ pub(super) struct PresentSidecar {
 impl<'a> Actual<'a> {
     pub(super) fn of(context: &Context<'a>, desired: &Desired<'_>) -> Self {
         let named =
-            |volume: &Volume<Text<'_>>| context.place.is_token_volume(&volume.name) || *volume.name == *SOCKET_VOLUME;
+            |volume: &Volume<Text<'_>>| context.place.is_token_volume(&volume.name) || is_sidecar_volume(&volume.name);
         let is_sidecar = |container: &Container<Text<'_>>| *container.name == *SIDECAR;
         let spec = &context.pod.spec;
         let volumes = || {
@@ -117,8 +117,8 @@ impl<'a> Actual<'a> {
     }
 
     fn add_volume(&mut self, present: PresentVolume<'a>) {
-        if present.name == SOCKET_VOLUME {
-            return self.socket_volumes.push(present);
+        if is_sidecar_volume(present.name) {
+            return self.sidecar_volumes.push(present);
         }
         match present.ownership {
             Ownership::Ours => {}
@@ -145,16 +145,15 @@ impl<'a> Actual<'a> {
         self.used.contains(&*mount.name) && context.is_token_mount(mount) && is_user(context, desired, container, slot)
     }
 
-    /// The names of the token volumes that hold only what is desired, or go.
+    /// The names of the volumes that hold only what is desired, or go.
     pub(super) fn settled(&self, desired: &Desired<'_>) -> Vec<Cow<'static, str>> {
-        let tokens = desired.tokens.iter().map(|token| &token.volume);
-        let desired_ones = tokens.filter(|name| !self.used.contains(&***name)).cloned();
-        let ours = self.token_volumes.iter().filter(|present| {
-            let is_desired = || desired.tokens.iter().any(|token| token.volume == present.name);
-            present.ownership == Ownership::Ours && !is_desired()
-        });
+        let names = desired.volumes.iter().map(|volume| &volume.name);
+        let desired_ones = names.filter(|name| !self.used.contains(&***name)).cloned();
+        let present = self.token_volumes.iter().chain(&self.sidecar_volumes);
+        let gone =
+            present.filter(|present| present.ownership == Ownership::Ours && desired.volume(present.name).is_none());
         desired_ones
-            .chain(ours.map(|present| Cow::Owned(present.name.to_owned())))
+            .chain(gone.map(|present| Cow::Owned(present.name.to_owned())))
             .collect()
     }
 }
@@ -179,9 +178,8 @@ fn is_user<'a>(context: &Context<'a>, desired: &Desired<'_>, index: usize, slot:
 
 /// Whether a record says that the volume is ours, and it can be.
 fn is_recorded(context: &Context<'_>, volume: &Volume<Text<'_>>) -> bool {
-    let is_socket = *volume.name == *SOCKET_VOLUME;
     context.record.is_some_and(|record| {
-        if is_socket {
+        if is_sidecar_volume(&volume.name) {
             record.sidecar
         } else {
             can_hold_tokens(volume)

@@ -1,6 +1,6 @@
 //! What stands where ours must go, and what to do about it.
 
-use tokenscope_core::pod::{SIDECAR, SOCKET_VOLUME};
+use tokenscope_core::pod::{SIDECAR, is_sidecar_volume};
 
 use super::actual::{Actual, Ownership};
 use super::context::{Context, Slot};
@@ -20,8 +20,8 @@ struct InjectionConflicts(Vec<String>);
 /// The conflicts of a pod that is granted something.
 pub(super) fn of_grant(context: &Context<'_>, desired: &Desired<'_>, actual: &Actual<'_>) -> Vec<String> {
     let mut conflicts = InjectionConflicts(of_names(context, actual));
-    if desired.sidecar.is_some() {
-        conflicts.of_the_sidecar(context);
+    for obstacle in desired.sidecar.iter().flat_map(|sidecar| sidecar.obstacles(context)) {
+        conflicts.add(|| obstacle);
     }
     let foreign = actual
         .token_volumes
@@ -40,12 +40,9 @@ pub(super) fn of_grant(context: &Context<'_>, desired: &Desired<'_>, actual: &Ac
 /// to a container of this name must not go to somebody else's.
 pub(super) fn of_names(context: &Context<'_>, actual: &Actual<'_>) -> Vec<String> {
     let mut conflicts = InjectionConflicts::default();
-    if actual
-        .socket_volumes
-        .iter()
-        .any(|volume| volume.ownership == Ownership::Foreign)
-    {
-        conflicts.add(|| own_volume(SOCKET_VOLUME));
+    let mut foreign = actual.sidecar_volumes.iter();
+    if let Some(volume) = foreign.find(|volume| volume.ownership == Ownership::Foreign) {
+        conflicts.add(|| own_volume(volume.name));
     }
     let in_init = actual.sidecars.iter().filter(|sidecar| !sidecar.is_ours).count();
     let in_others = context
@@ -61,11 +58,11 @@ pub(super) fn of_names(context: &Context<'_>, actual: &Actual<'_>) -> Vec<String
     }
     for slot in &context.containers {
         let mut mounts = slot.container.volume_mounts.iter().flatten();
-        if mounts.any(|mount| *mount.name == *SOCKET_VOLUME) {
+        if let Some(mount) = mounts.find(|mount| is_sidecar_volume(&mount.name)) {
             conflicts.add(|| {
                 format!(
-                    "container {} mounts volume {SOCKET_VOLUME} itself, which tokenscope adds for its sidecar alone: remove that mount",
-                    &*slot.container.name
+                    "container {} mounts volume {} itself, which tokenscope adds for its sidecar alone: remove that mount",
+                    &*slot.container.name, &*mount.name
                 )
             });
         }
@@ -81,18 +78,6 @@ impl InjectionConflicts {
     fn add(&mut self, sentence: impl FnOnce() -> String) {
         if self.0.len() < MOST {
             self.0.push(sentence());
-        }
-    }
-
-    /// Why the sidecar can't run.
-    fn of_the_sidecar(&mut self, context: &Context<'_>) {
-        if context.windows {
-            self.add(|| {
-                "tokens from SPIFFE are kept by a sidecar that runs on Linux only, and the pod needs Windows: give it a role by a policy with token.source ServiceAccount".to_owned()
-            });
-        }
-        if let Some(why) = &context.settings.sidecar.unsupported {
-            self.add(|| why.to_string());
         }
     }
 

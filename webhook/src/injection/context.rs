@@ -116,11 +116,7 @@ impl<'a> Context<'a> {
                     .filter_map(|volume| volume.csi.as_ref())
                     .any(|csi| lock.lists_driver(csi.driver.as_ref()))
         };
-        let by_lock = || {
-            self.request.pod.has_too_many_volumes_for_cel()
-                || holds_locked_token(self.request, self.settings)
-                || by_driver()
-        };
+        let by_lock = || holds_locked_token(self.request, self.settings) || by_driver();
         self.request.needs_mark() || (lock.mode == LockMode::Deny && by_lock())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use tokenscope_core::pod::{Container, SOCKET_VOLUME, Text};
+use tokenscope_core::pod::{Container, Text};
 use tokenscope_core::{Audience, Grant, Granted, SessionName, TokenExpiration, TokenSource};
 
 use super::context::Context;
@@ -19,7 +19,7 @@ pub(super) struct Desired<'a> {
     pub(super) containers: Vec<ContainerInjection<'a>>,
     /// One for each distinct audience.
     pub(super) tokens: Vec<DesiredToken<'a>>,
-    /// The tokens' volumes, in the order of the tokens, and the Workload API's.
+    /// The tokens' volumes, in the order of the tokens, and the one that is the sidecar's alone.
     pub(super) volumes: Vec<DesiredVolume<'a>>,
     /// Who keeps the tokens, where the kubelet doesn't.
     pub(super) sidecar: Option<SidecarContainer<'a>>,
@@ -144,32 +144,24 @@ impl<'a> Desired<'a> {
         self.tokens.len() - 1
     }
 
-    /// Those of one pod have one source, and those of a SPIFFE provider need somebody who keeps them.
+    /// Those of one pod have one source. What the cluster doesn't sign needs somebody who keeps it.
     fn add_volumes(&mut self, context: &Context<'a>) {
         let first = self.containers.first().map(|equipment| equipment.grant);
-        let from_spiffe = first.filter(|grant| grant.source == TokenSource::Spiffe && !self.tokens.is_empty());
+        let kept = first.filter(|grant| grant.source != TokenSource::ServiceAccount && !self.tokens.is_empty());
         let volume = |token: &DesiredToken<'a>| DesiredVolume {
             name: token.volume.clone(),
-            content: match from_spiffe {
+            content: match kept {
                 Some(_) => Content::Memory,
                 None => Content::Token {
-                    audience: token.audience,
+                    audience: token.audience.as_str(),
                     expiration: token.expiration,
                 },
             },
         };
         self.volumes = self.tokens.iter().map(volume).collect();
-        self.sidecar = from_spiffe.map(|grant| SidecarContainer::of(&self.tokens, grant, context));
-        if self
-            .sidecar
-            .as_ref()
-            .is_some_and(|sidecar| sidecar.socket_volume == SOCKET_VOLUME)
-        {
-            self.volumes.push(DesiredVolume {
-                name: Cow::Borrowed(SOCKET_VOLUME),
-                content: Content::Socket(&context.settings.sidecar.workload_api),
-            });
-        }
+        self.sidecar = kept.and_then(|grant| SidecarContainer::of(&self.tokens, grant, context));
+        self.volumes
+            .extend(self.sidecar.as_ref().and_then(|sidecar| sidecar.own_volume(context)));
     }
 
     /// Says what whoever creates the pod should know.

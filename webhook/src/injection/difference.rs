@@ -32,7 +32,7 @@ fn volumes(context: &Context<'_>, desired: &Desired<'_>, actual: &Actual<'_>, sp
         exists: context.pod.spec.volumes.is_some(),
         order: Order::First,
     };
-    let present = actual.token_volumes.iter().chain(&actual.socket_volumes);
+    let present = actual.token_volumes.iter().chain(&actual.sidecar_volumes);
     let ours = present.filter(|volume| volume.is_equal || volume.ownership == Ownership::Ours);
     let ours: Vec<_> = ours.map(|volume| (volume.index, volume)).collect();
     list.write(&ours, &desired.volumes, patch);

@@ -52,7 +52,7 @@ pub(super) enum Content<'a> {
     /// A token that the kubelet keeps.
     Token {
         /// Whom it is for.
-        audience: &'a Audience,
+        audience: &'a str,
         /// How long it is valid.
         expiration: TokenExpiration,
     },
@@ -69,7 +69,7 @@ impl Json for DesiredVolume<'_> {
         match self.content {
             Content::Token { audience, expiration } => {
                 text.push_str("\",\"projected\":{\"sources\":[{\"serviceAccountToken\":{\"audience\":");
-                push_string(text, audience.as_str());
+                push_string(text, audience);
                 text.push_str(",\"expirationSeconds\":");
                 push_number(text, expiration.seconds() as usize);
                 text.push_str(",\"path\":\"");

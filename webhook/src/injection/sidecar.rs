@@ -3,12 +3,14 @@
 use std::borrow::Cow;
 
 use crate::json::push_string;
-use tokenscope_core::pod::{Csi, SIDECAR, SOCKET_VOLUME, Text};
-use tokenscope_core::sidecar::{PROGRAM, READY, SOCKET_FOLDER, SidecarSettings, TOKEN_FILE, WorkloadApi, variables};
-use tokenscope_core::{Grant, Hint, SpiffeId, TrustDomain};
+use tokenscope_core::pod::{Csi, SIDECAR, SOCKET_VOLUME, SUBJECT_TOKEN_VOLUME, Text};
+use tokenscope_core::sidecar::{
+    PROGRAM, READY, SOCKET_FOLDER, SUBJECT_TOKEN_FOLDER, SidecarSettings, TOKEN_FILE, WorkloadApi, variables,
+};
+use tokenscope_core::{Grant, Hint, SpiffeId, TokenExpiration, TokenSource, TrustDomain};
 
 use super::context::Context;
-use super::pieces::{DesiredToken, unexpanded};
+use super::pieces::{Content, DesiredToken, DesiredVolume, unexpanded};
 use crate::patch::Json;
 
 /// The sidecar of one pod.
@@ -16,35 +18,124 @@ use crate::patch::Json;
 pub(super) struct SidecarContainer<'a> {
     /// What the installation says about it.
     settings: &'a SidecarSettings,
+    image: &'a str,
     /// Its environment: names and values.
     environment: Vec<(&'static str, Cow<'a, str>)>,
     /// The volumes that the tokens are written to, and where each is mounted.
     token_volumes: Vec<(Cow<'static, str>, Cow<'static, str>)>,
-    /// The volume that has the Workload API's socket, mounted at [`SOCKET_FOLDER`].
-    pub(super) socket_volume: Cow<'a, str>,
+    /// What it gets the tokens with.
+    origin: Origin<'a>,
 }
 
+/// Whom the sidecar gets tokens from, and the read-only volume that it needs for that.
+#[derive(Clone, Copy, Debug)]
+enum Origin<'a> {
+    /// A SPIFFE provider, by the Workload API, whose socket is in the volume of this name.
+    WorkloadApi(&'a str),
+    /// tokenscope's own issuer of this URL, for the pod's token in the volume [`SUBJECT_TOKEN_VOLUME`].
+    Issuer(&'a str),
+}
+
+/// How long the token is valid that is shown to the issuer, as the kubelet's default is; the kubelet renews it before.
+const SUBJECT_TOKEN_EXPIRATION: TokenExpiration = TokenExpiration::HOUR;
+
 impl<'a> SidecarContainer<'a> {
-    pub(super) fn of(tokens: &[DesiredToken<'a>], grant: &'a Grant, context: &Context<'a>) -> Self {
+    /// `None` where the cluster itself signs the tokens, or no issuer is there: nothing is granted by it then.
+    pub(super) fn of(tokens: &[DesiredToken<'a>], grant: &'a Grant, context: &Context<'a>) -> Option<Self> {
         let settings = &context.settings.sidecar;
+        let (origin, image) = match grant.source {
+            TokenSource::ServiceAccount => return None,
+            TokenSource::Spiffe => {
+                let volume = own_workload_api(context).unwrap_or(SOCKET_VOLUME);
+                (Origin::WorkloadApi(volume), &settings.image)
+            }
+            TokenSource::Issuer => (
+                Origin::Issuer(context.settings.issuer.as_deref()?),
+                &settings.issuer_image,
+            ),
+        };
         let folder = |token: &DesiredToken<'_>| (token.volume.clone(), context.place.sidecar_folder(&token.volume));
         let token_volumes: Vec<_> = tokens.iter().map(folder).collect();
-        Self {
-            settings,
-            environment: environment(tokens, &token_volumes, grant, context),
-            token_volumes,
-            socket_volume: own_workload_api(context).map_or(Cow::Borrowed(SOCKET_VOLUME), Cow::Borrowed),
+        let files = files(tokens, &token_volumes, context);
+        let mut environment = vec![(variables::DIRECTORY, Cow::Borrowed(context.place.folder))];
+        match origin {
+            Origin::WorkloadApi(_) => add_workload_api(&mut environment, files, grant, settings),
+            Origin::Issuer(url) => add_issuer(&mut environment, files, url, tokens, settings),
         }
+        environment.push((variables::LOG_LEVEL, unexpanded(&settings.log_level)));
+        // Whoever may run commands in the container can choose the program's arguments.
+        environment.push((variables::INJECTED, Cow::Borrowed("true")));
+        Some(Self {
+            settings,
+            image,
+            environment,
+            token_volumes,
+            origin,
+        })
+    }
+
+    /// The volume that the pod gets for the sidecar alone, unless it brings one that serves.
+    pub(super) fn own_volume(&self, context: &Context<'a>) -> Option<DesiredVolume<'a>> {
+        let content = match self.origin {
+            Origin::WorkloadApi(SOCKET_VOLUME) => Content::Socket(&context.settings.sidecar.workload_api),
+            Origin::WorkloadApi(_) => return None,
+            Origin::Issuer(url) => Content::Token {
+                audience: url,
+                expiration: SUBJECT_TOKEN_EXPIRATION,
+            },
+        };
+        Some(DesiredVolume {
+            name: Cow::Borrowed(match self.origin {
+                Origin::WorkloadApi(_) => SOCKET_VOLUME,
+                Origin::Issuer(_) => SUBJECT_TOKEN_VOLUME,
+            }),
+            content,
+        })
+    }
+
+    /// Why it can't run in this pod, a sentence each.
+    pub(super) fn obstacles(&self, context: &Context<'_>) -> Vec<String> {
+        let mut obstacles = Vec::new();
+        if context.windows {
+            let source = match self.origin {
+                Origin::WorkloadApi(_) => "SPIFFE",
+                Origin::Issuer(_) => "tokenscope's issuer",
+            };
+            obstacles.push(format!(
+                "tokens from {source} are kept by a sidecar that runs on Linux only, and the pod needs Windows: give it a role by a policy with token.source ServiceAccount"
+            ));
+        }
+        obstacles.extend(self.settings.unsupported.as_deref().map(ToOwned::to_owned));
+        if let Origin::Issuer(_) = self.origin {
+            obstacles.extend(self.obstacles_of_the_issuer(context));
+        }
+        obstacles
+    }
+
+    fn obstacles_of_the_issuer(&self, context: &Context<'_>) -> Vec<String> {
+        let mut obstacles = Vec::new();
+        if self.settings.issuer_authorities.is_none() {
+            obstacles.push(
+                "the authorities of the issuer's certificate are not known yet, so no pod can get tokens from it: try again in a minute, and look at the webhook's log if that lasts".to_owned(),
+            );
+        }
+        // The API server's own policies refuse each token for the issuer there, since no mark is evidence of a review there.
+        let namespace = context.request.namespace;
+        if context.settings.never_denies(namespace) {
+            obstacles.push(format!(
+                "pods of namespace {namespace} get no tokens from tokenscope's issuer, since the chart's value guard.excludeNamespaces names it: use another namespace, or a policy with another token.source"
+            ));
+        }
+        obstacles
     }
 }
 
-fn environment<'a>(
-    tokens: &[DesiredToken<'a>],
+/// The tokens' files: `FILE=AUDIENCE`, separated by white space.
+fn files(
+    tokens: &[DesiredToken<'_>],
     token_volumes: &[(Cow<'static, str>, Cow<'static, str>)],
-    grant: &'a Grant,
-    context: &Context<'a>,
-) -> Vec<(&'static str, Cow<'a, str>)> {
-    let settings = &context.settings.sidecar;
+    context: &Context<'_>,
+) -> Cow<'static, str> {
     // The first one is in the sidecar's own directory.
     let file = |(token, (_, folder)): (&DesiredToken<'_>, &(Cow<'_, str>, Cow<'_, str>))| {
         if *folder == context.place.folder {
@@ -53,6 +144,15 @@ fn environment<'a>(
         format!("{folder}/{TOKEN_FILE}={}", token.audience)
     };
     let files: Vec<String> = tokens.iter().zip(token_volumes).map(file).collect();
+    Cow::Owned(unexpanded(&files.join(" ")).into_owned())
+}
+
+fn add_workload_api<'a>(
+    environment: &mut Vec<(&'static str, Cow<'a, str>)>,
+    files: Cow<'a, str>,
+    grant: &'a Grant,
+    settings: &SidecarSettings,
+) {
     let socket = format!("unix://{SOCKET_FOLDER}/{}", settings.socket_file);
     let spiffe = &grant.spiffe;
     let identity = [
@@ -68,16 +168,32 @@ fn environment<'a>(
     let identity = identity
         .into_iter()
         .filter_map(|(name, value)| Some((name, unexpanded(value?))));
-    let mut environment = vec![
-        (variables::DIRECTORY, Cow::Borrowed(context.place.folder)),
-        (variables::JWT_SVIDS, unexpanded(&files.join(" ")).into_owned().into()),
-        (variables::SOCKET, Cow::Owned(socket)),
-    ];
+    environment.push((variables::JWT_SVIDS, files));
+    environment.push((variables::SOCKET, Cow::Owned(socket)));
     environment.extend(identity);
-    environment.push((variables::LOG_LEVEL, unexpanded(&settings.log_level)));
-    // Whoever may run commands in the container can choose the program's arguments.
-    environment.push((variables::INJECTED, Cow::Borrowed("true")));
-    environment
+}
+
+fn add_issuer<'a>(
+    environment: &mut Vec<(&'static str, Cow<'a, str>)>,
+    files: Cow<'a, str>,
+    url: &'a str,
+    tokens: &[DesiredToken<'_>],
+    settings: &'a SidecarSettings,
+) {
+    let endpoint = settings.issuer_endpoint.as_deref().unwrap_or(url);
+    let authorities = settings.issuer_authorities.as_deref().unwrap_or_default();
+    // The sidecar asks for one lifetime, so that of the strictest policy is everybody's.
+    let shortest = tokens.iter().map(|token| token.expiration.seconds()).min();
+    environment.extend([
+        (variables::ISSUED_TOKENS, files),
+        (variables::ISSUER, unexpanded(endpoint)),
+        (variables::ISSUER_CA, unexpanded(authorities)),
+        (
+            variables::SUBJECT_TOKEN,
+            Cow::Owned([SUBJECT_TOKEN_FOLDER, "/", TOKEN_FILE].concat()),
+        ),
+    ]);
+    environment.extend(shortest.map(|seconds| (variables::TOKEN_LIFETIME, Cow::Owned(seconds.to_string()))));
 }
 
 /// A volume of the pod's own that has the Workload API's socket already.
@@ -99,7 +215,7 @@ impl Json for SidecarContainer<'_> {
         text.push_str("{\"name\":\"");
         text.push_str(SIDECAR);
         text.push_str("\",\"image\":");
-        push_string(text, &self.settings.image);
+        push_string(text, self.image);
         text.push_str(",\"imagePullPolicy\":");
         push_string(text, &self.settings.pull_policy);
         text.push_str(",\"restartPolicy\":\"Always\",\"env\":[");
@@ -125,9 +241,13 @@ impl Json for SidecarContainer<'_> {
             text.push_str("\"},");
         }
         text.push_str("{\"name\":");
-        push_string(text, &self.socket_volume);
+        let (volume, folder) = match self.origin {
+            Origin::WorkloadApi(volume) => (volume, SOCKET_FOLDER),
+            Origin::Issuer(_) => (SUBJECT_TOKEN_VOLUME, SUBJECT_TOKEN_FOLDER),
+        };
+        push_string(text, volume);
         text.push_str(",\"mountPath\":\"");
-        text.push_str(SOCKET_FOLDER);
+        text.push_str(folder);
         text.push_str("\",\"readOnly\":true}],\"resources\":");
         text.push_str(&self.settings.resources);
         text.push_str(",\"securityContext\":");
