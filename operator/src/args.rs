@@ -6,7 +6,7 @@ use crate::{
 };
 use clap::ArgAction::Set;
 use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, time::Duration};
-use tokenscope_core::{ClusterName, Settings};
+use tokenscope_core::{ClusterName, Settings, sidecar::SidecarSettings};
 use tokenscope_index::settings::SettingsArgs;
 use tokenscope_platform::args::{CommonArgs, seconds};
 
@@ -91,6 +91,10 @@ pub struct OperatorArguments {
     /// The URL of tokenscope's own issuer, where the installation runs one [default: policies with source Issuer are not accepted]
     #[arg(long, env = "TOKENSCOPE_ISSUER_URL", value_name = "URL", value_parser = issuer_url)]
     pub issuer_url: Option<String>,
+
+    /// The image of the sidecar that exchanges tokens at that issuer, as the webhook has it
+    #[arg(long, env = "TOKENSCOPE_ISSUER_SIDECAR_IMAGE", value_name = "IMAGE", default_value_t = SidecarSettings::default().issuer_image.into())]
+    pub issuer_sidecar_image: String,
 
     /// The name of this cluster before the subjects of that issuer's tokens: the issuer's --cluster-name
     #[arg(long, env = "TOKENSCOPE_CLUSTER_NAME", value_name = "NAME")]
@@ -184,9 +188,14 @@ fn issuer_url(text: &str) -> Result<String, &'static str> {
 impl OperatorArguments {
     /// What the installation decides for all pods.
     pub(crate) fn settings(&self) -> Settings {
+        let settings = self.settings.settings();
         Settings {
             issuer: self.issuer_url.as_deref().map(Into::into),
-            ..self.settings.settings()
+            sidecar: SidecarSettings {
+                issuer_image: self.issuer_sidecar_image.as_str().into(),
+                ..settings.sidecar
+            },
+            ..settings
         }
     }
 

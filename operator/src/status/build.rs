@@ -206,10 +206,10 @@ fn ready(facts: &PolicyFacts<'_>, accepted: Reason, active: Reason) -> (Reason, 
         return (Reason::NoSpiffeIdentity, message);
     }
     if outdated > 0 {
-        let from_spiffe = facts
+        let has_sidecar = facts
             .policy
-            .is_ok_and(|policy| policy.token.source == TokenSource::Spiffe);
-        let sidecar = if from_spiffe {
+            .is_ok_and(|policy| policy.token.source != TokenSource::ServiceAccount);
+        let sidecar = if has_sidecar {
             ", or run another sidecar than new ones get"
         } else {
             ""

@@ -112,7 +112,7 @@ fn of_eleven_context_keys_the_newest_policy_has_none_until_an_older_one_makes_ro
     assert_eq!(test.status(&later).trust_policies, []);
     let accepted = test.status(&later).conditions.remove(0).message;
     assert!(
-        accepted.starts_with("spec.claims.context[k10] would be one key too many"),
+        accepted.starts_with("spec.claims.context[k9] would be one key too many"),
         "{accepted}"
     );
 
@@ -122,4 +122,18 @@ fn of_eleven_context_keys_the_newest_policy_has_none_until_an_older_one_makes_ro
     assert_eq!(test.reasons(&later)[0], "TooManyContextKeys");
     test.delete_policy(&first);
     assert_eq!(test.reasons(&later)[0], "Valid");
+}
+
+#[test]
+fn a_pod_with_the_issuers_sidecar_is_up_to_date_and_one_with_another_outdated() {
+    let mut test = with_issuer();
+    let policy = test.policy("orders", &from_issuer(&json!({})));
+    let image: String = Settings::default().sidecar.issuer_image.into();
+    test.injected_pod_with("good", at("07:00"), Some(&image));
+    assert_eq!(test.counts(&policy), [1, 1, 0, 0]);
+    let other: String = Settings::default().sidecar.image.into();
+    test.injected_pod_with("old", at("07:00"), Some(&other));
+    assert_eq!(test.counts(&policy), [2, 1, 0, 1]);
+    let message = test.ready_message(&policy);
+    assert!(message.contains("another sidecar than new ones get"), "{message}");
 }
