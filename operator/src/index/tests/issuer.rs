@@ -116,7 +116,7 @@ fn of_eleven_context_keys_the_newest_policy_has_none_until_an_older_one_makes_ro
         "{accepted}"
     );
 
-    test.policy_object("a", 2, &context(0..8));
+    test.policy_object("a", 2, &context(0..7));
     assert_eq!(test.reasons(&later)[0], "Valid");
     test.policy_object("a", 3, &context(0..9));
     assert_eq!(test.reasons(&later)[0], "TooManyContextKeys");
