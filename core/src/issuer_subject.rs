@@ -64,7 +64,36 @@ pub fn issuer_subject(
     service_account: &str,
     cluster: Option<&ClusterName>,
 ) -> String {
-    let fields: Vec<&str> = match (format, policy) {
+    let fields = fields(format, policy, namespace, service_account);
+    let prefix = cluster.map(|cluster| format!("{cluster}/")).unwrap_or_default();
+    let bytes = prefix.len() + fields.iter().map(|field| field.len() + 1).sum::<usize>() - 1;
+    if bytes <= MOST_SUBJECT && fields.iter().all(|field| is_name(field)) {
+        return prefix + &fields.join(":");
+    }
+    format!("{prefix}tokenscope:sha256:{}", hash(&fields))
+}
+
+/// A pattern with `*` that the subjects match in which `*` in namespace and service account stands for any; without those whose
+/// names are too long for a subject that is written out. It matches no others, since no field has the delimiter in it.
+pub(crate) fn subject_pattern(
+    format: SubjectFormat,
+    policy: &PolicyName,
+    namespace: &str,
+    service_account: &str,
+    cluster: Option<&ClusterName>,
+) -> String {
+    let prefix = cluster.map(|cluster| format!("{cluster}/")).unwrap_or_default();
+    prefix + &fields(format, policy, namespace, service_account).join(":")
+}
+
+/// What stands between the delimiters.
+fn fields<'a>(
+    format: SubjectFormat,
+    policy: &'a PolicyName,
+    namespace: &'a str,
+    service_account: &'a str,
+) -> Vec<&'a str> {
+    match (format, policy) {
         (SubjectFormat::ServiceAccount, _) => vec!["system", "serviceaccount", namespace, service_account],
         // A policy of a namespace grants in that namespace only, which is therefore named once.
         (SubjectFormat::Policy, PolicyName::Namespaced { namespace: own, name }) if **own == *namespace => {
@@ -76,13 +105,7 @@ pub fn issuer_subject(
         (SubjectFormat::Policy, PolicyName::Cluster { name }) => {
             vec!["tokenscope", "ctsp", name, namespace, service_account]
         }
-    };
-    let prefix = cluster.map(|cluster| format!("{cluster}/")).unwrap_or_default();
-    let bytes = prefix.len() + fields.iter().map(|field| field.len() + 1).sum::<usize>() - 1;
-    if bytes <= MOST_SUBJECT && fields.iter().all(|field| is_name(field)) {
-        return prefix + &fields.join(":");
     }
-    format!("{prefix}tokenscope:sha256:{}", hash(&fields))
 }
 
 /// Whether a field can't be mistaken for several: what names of Kubernetes are made of (RFC 1123 subdomain).

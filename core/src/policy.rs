@@ -100,6 +100,8 @@ pub struct Policy {
     pub name: PolicyName,
     /// The UID of its object, where it is known.
     pub uid: Option<Arc<str>>,
+    /// When its object was created, where that is known.
+    pub created: Option<Timestamp>,
     /// Which namespaces a cluster policy is about; a namespaced policy is about its own.
     pub namespace_selector: Selector,
     /// Any may match; none = no pod is meant.
@@ -131,7 +133,8 @@ pub struct Policy {
 /// What becomes of pods that run with a policy's grant once the policy has expired, is disabled or its window is closed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnExpiry {
-    /// They keep their role: the kubelet renews their tokens as long as they run.
+    /// They keep their role: the kubelet or the SPIFFE provider renews their tokens as long as they run. With source Issuer they
+    /// keep the token that they have, and the issuer gives no further one.
     #[default]
     Keep,
     /// The operator evicts them, if the installation allows it to.

@@ -1,9 +1,11 @@
 //! All policies of a cluster, and the boundaries of those in namespaces.
 
-use crate::{Boundary, Grant, OutsideBoundary, Pairs, Policy, PolicyName, text::bounded};
+use crate::context_keys::has_context;
+use crate::text::bounded;
+use crate::{Boundary, ContextKeys, Grant, NoContextRoom, OutsideBoundary, Pairs, Policy, PolicyName};
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 /// All policies of a cluster, by namespace, and the boundaries. A clone shares them.
@@ -13,6 +15,8 @@ pub struct PolicySet {
     cluster: Arc<Vec<PolicyEntry>>,
     /// By name.
     boundaries: Arc<BTreeMap<Arc<str>, BoundaryEntry>>,
+    /// Found when it is asked for, and again after a change of policies.
+    context: OnceLock<Arc<ContextKeys>>,
 }
 
 #[derive(Clone, Debug)]
@@ -109,6 +113,7 @@ impl PolicySet {
 
     /// Removes the policy of this name.
     pub fn remove(&mut self, name: &PolicyName) {
+        self.context.take();
         let Some(entries) = self.entries_mut(name) else { return };
         entries.retain(|entry| entry.name() != name);
         if let PolicyName::Namespaced { namespace, .. } = name
@@ -198,6 +203,17 @@ impl PolicySet {
         }
     }
 
+    /// The context keys of all policies.
+    pub fn context_keys(&self) -> &Arc<ContextKeys> {
+        self.context
+            .get_or_init(|| ContextKeys::of(self.iter().map(|policy| &**policy)).into())
+    }
+
+    /// Why a policy's context keys have no room beside those of older policies; such a policy grants nothing.
+    pub fn without_context_room(&self, policy: &Policy) -> Option<&NoContextRoom> {
+        has_context(policy).then(|| self.context_keys().without_room().get(&policy.name))?
+    }
+
     /// What of a grant that no policy gives is beyond the boundaries of the pod's namespace, which has these labels.
     pub fn outside_without_policy<S: AsRef<str>>(
         &self,
@@ -265,6 +281,7 @@ impl PolicySet {
     }
 
     fn put(&mut self, entry: PolicyEntry) {
+        self.context.take();
         if let PolicyName::Namespaced { namespace, .. } = entry.name() {
             self.namespaced.entry(namespace.clone()).or_default();
         }

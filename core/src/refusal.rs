@@ -2,8 +2,8 @@
 
 use crate::text::{and_more, bounded};
 use crate::{
-    Audience, OutsideBoundary, PolicyName, RoleArn, TokenExpiration, TokenSource, annotations::InvalidAnnotation,
-    bounds::Beyond,
+    Audience, NoContextRoom, OutsideBoundary, PolicyName, RoleArn, TokenExpiration, TokenSource,
+    annotations::InvalidAnnotation, bounds::Beyond,
 };
 use jiff::Timestamp;
 use std::fmt;
@@ -271,6 +271,14 @@ pub enum Refusal {
         policy: PolicyName,
         /// What is beyond which boundary.
         why: OutsideBoundary,
+    },
+    /// The policy's context keys are too many beside those of older policies.
+    #[error("{policy} grants nothing: {why}")]
+    NoContextRoom {
+        /// Which policy.
+        policy: PolicyName,
+        /// Which key has no room.
+        why: NoContextRoom,
     },
     /// No policy is required, but a boundary does not allow the grant.
     #[error("no policy selects the pod, and without one it may not have {role}: {why}")]

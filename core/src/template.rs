@@ -62,6 +62,14 @@ impl Template {
         Ok(rendered)
     }
 
+    /// The text in pieces; `None` stands for a variable that has no value here.
+    pub fn pieces<'a>(&'a self, variables: &'a impl Variables) -> impl Iterator<Item = Option<Cow<'a, str>>> {
+        self.parts.iter().map(|part| match part {
+            Part::Literal(text) => Some(Cow::Borrowed(&**text)),
+            Part::Variable(variable) => variables.value(variable),
+        })
+    }
+
     /// The whole text, where it has no variables.
     pub fn literal(&self) -> Option<Cow<'_, str>> {
         match self.parts.as_slice() {

@@ -4,6 +4,7 @@
 
 use jiff::Timestamp;
 use proptest::prelude::*;
+use std::sync::LazyLock;
 use tokenscope_core::*;
 use tokenscope_fixtures::ORDERS;
 
@@ -746,10 +747,20 @@ fn one_pod_has_one_kind_of_token_and_one_identity() {
     assert_eq!(two().granted([from_spiffe("a")]).containers.len(), 2);
 }
 
+fn trust_context(issuer: &str) -> TrustContext<'_> {
+    static STS: LazyLock<Audience> = LazyLock::new(Audience::sts);
+    TrustContext {
+        issuer,
+        default_audience: &STS,
+        cluster: None,
+        namespaces: Vec::new(),
+    }
+}
+
 #[test]
 fn a_trust_policy_for_spiffe_is_about_one_identity_or_there_is_none() {
     let role: RoleArn = ORDERS.parse().unwrap();
-    let trust = |policy: &Policy| trust_policy(policy, &role, "https://oidc.example.org", &Audience::sts());
+    let trust = |policy: &Policy| trust_policy(policy, &role, &trust_context("https://oidc.example.org"));
     let mut policy = from_spiffe("p");
     policy.token.spiffe.trust_domain = Some("example.org".parse().unwrap());
     assert_eq!(trust(&policy), None, "all of a trust domain is too much");
@@ -764,6 +775,53 @@ fn a_trust_policy_for_spiffe_is_about_one_identity_or_there_is_none() {
         }})
     );
     assert_eq!(trust.notes.len(), 1);
+}
+
+#[test]
+fn a_policy_whose_context_keys_have_no_room_beside_older_ones_grants_nothing() {
+    let with_context = |name: &str, created: i64, keys: std::ops::Range<usize>| {
+        let mut policy = policy(name);
+        policy.created = Some(Timestamp::from_second(created).unwrap());
+        policy.token.source = TokenSource::Issuer;
+        let context = keys.map(|key| (format!("k{key}").into(), "x".parse().unwrap()));
+        policy.claims = std::sync::Arc::new(Claims {
+            context: context.collect(),
+            ..Claims::default()
+        });
+        policy
+    };
+    let settings = Settings {
+        issuer: Some("https://tokens.example.com".into()),
+        policy_required: false,
+        ..Settings::default()
+    };
+    let mut other = with_context("a", 2, 0..10);
+    other.subjects = vec![Subject {
+        service_accounts: vec![Glob::new("another")],
+        pod_selector: None,
+    }];
+    let workload = asking(ORDERS);
+    let decision = |created: i64| {
+        let policies: PolicySet = [other.clone(), with_context("z", created, 9..11)].into_iter().collect();
+        decide(&workload.request(), &policies, &settings, now())
+    };
+
+    let Decision::Denied(denied) = decision(3) else {
+        panic!("not denied")
+    };
+    let message = denied.to_string();
+    assert!(
+        message.contains("shop/z grants nothing: spec.claims.context[k10] would be one key too many"),
+        "{message}"
+    );
+    assert!(
+        matches!(decision(2), Decision::Denied(_)),
+        "of the same second the names decide"
+    );
+    assert!(
+        matches!(decision(1), Decision::Granted(_)),
+        "the older one has its keys"
+    );
 }
 
 #[test]
@@ -893,7 +951,7 @@ fn a_trust_policy_says_what_iam_can_and_notes_what_it_can_not() {
         }])),
     });
     let role: RoleArn = "arn:aws-cn:iam::111122223333:role/shop/orders".parse().unwrap();
-    let trust = trust_policy(&policy, &role, "https://oidc.example.com/cluster", &Audience::sts()).unwrap();
+    let trust = trust_policy(&policy, &role, &trust_context("https://oidc.example.com/cluster")).unwrap();
 
     assert_eq!(
         serde_json::to_value(&trust.document).unwrap(),

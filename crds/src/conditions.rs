@@ -44,6 +44,8 @@ pub enum Reason {
     SourceNotAvailable,
     /// Not accepted: beyond the boundary of its namespace.
     OutsideBoundary,
+    /// Not accepted: its context keys and those of older policies are more than AWS takes.
+    TooManyContextKeys,
     /// Active.
     InForce,
     /// Not active: not accepted.
@@ -79,6 +81,7 @@ impl Reason {
         Self::Invalid,
         Self::SourceNotAvailable,
         Self::OutsideBoundary,
+        Self::TooManyContextKeys,
         Self::InForce,
         Self::Unusable,
         Self::Disabled,
@@ -101,6 +104,7 @@ impl Reason {
             Self::Invalid => "Invalid",
             Self::SourceNotAvailable => "SourceNotAvailable",
             Self::OutsideBoundary => "OutsideBoundary",
+            Self::TooManyContextKeys => "TooManyContextKeys",
             Self::InForce => "InForce",
             Self::Unusable => "Unusable",
             Self::Disabled => "Disabled",
@@ -120,7 +124,11 @@ impl Reason {
     /// The condition that it belongs to.
     pub fn condition_type(self) -> ConditionType {
         match self {
-            Self::Valid | Self::Invalid | Self::SourceNotAvailable | Self::OutsideBoundary => ConditionType::Accepted,
+            Self::Valid
+            | Self::Invalid
+            | Self::SourceNotAvailable
+            | Self::OutsideBoundary
+            | Self::TooManyContextKeys => ConditionType::Accepted,
             Self::InForce | Self::Unusable | Self::Disabled | Self::Expired | Self::OutsideSchedule => {
                 ConditionType::Active
             }
@@ -155,6 +163,9 @@ impl Reason {
             }
             Self::OutsideBoundary => {
                 "The policy is not provably inside a TokenScopeBoundary that selects its namespace, so it grants nothing; the message names the boundary and the field. Narrow the policy, or have the boundary widened."
+            }
+            Self::TooManyContextKeys => {
+                "AWS takes ten context keys for all policies with token.source Issuer, and older policies have too many of them, so this one grants nothing; the message names the key. Use keys that are there, or remove some."
             }
             Self::InForce => "The policy is in force now.",
             Self::Unusable => "The policy is not accepted, so it is not in force; the condition Accepted says why.",

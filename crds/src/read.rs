@@ -138,8 +138,7 @@ fn policy(object: &DynamicObject, name: &PolicyName) -> Result<Policy, InvalidPo
         }
         _ => Selector::default(),
     };
-    let uid = object.metadata.uid.as_deref();
-    typed::<PolicySpec>(spec, "spec")?.policy(name.clone(), uid, namespace_selector)
+    typed::<PolicySpec>(spec, "spec")?.policy(name.clone(), &object.metadata, namespace_selector)
 }
 
 fn typed<T: DeserializeOwned>(value: &Value, field: &str) -> Result<T, InvalidPolicy> {

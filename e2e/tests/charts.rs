@@ -87,6 +87,10 @@ fn a_value_that_is_wrong_is_refused_by_its_name() -> Result<()> {
         ("metricsFrom", json!({"metrics": {"podMonitor": {"enabled": true}}})),
         ("clusterIssuer", json!({"issuer": "https://oidc.example.com"})),
         ("issuer.url", json!({"issuer": {"enabled": true}})),
+        (
+            "defaults.audience is issuer.url",
+            json!({"issuer": {"enabled": true, "url": "https://a.example.com"}, "defaults": {"audience": "https://a.example.com"}}),
+        ),
         ("url", json!({"issuer": {"url": "https://tokens.example.com?a"}})),
         (
             "url",
@@ -223,6 +227,59 @@ fn drivers_that_the_lock_lists_are_in_every_policy_that_looks_at_volumes_and_in_
         for deployment in flags {
             let text = deployment["spec"].to_string();
             assert_eq!(text.contains("--lock-csi-driver=a.example.com"), listed, "{text}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_audience_of_our_own_issuer_is_locked_whatever_the_values_of_the_lock_say() -> Result<()> {
+    const ISSUER: &str = "https://tokens.example.com";
+    let names = [
+        "tokenscope-exchange-tokens",
+        "tokenscope-exchange-pods",
+        "tokenscope-exchange-ephemeral",
+    ];
+    let bindings = [
+        "tokenscope-exchange-tokens",
+        "tokenscope-exchange-pods-opted-out",
+        "tokenscope-exchange-pods-unguarded",
+        "tokenscope-exchange-ephemeral",
+        "tokenscope-guard",
+    ];
+    for mode in ["off", "audit", "warn", "deny"] {
+        for guard in [true, false] {
+            let mut values = json!({"lock": {"mode": mode, "exemptNamespaces": ["shop"]}, "guard": {"enabled": guard}});
+            let without = template("tokenscope", &values)?;
+            for name in names {
+                assert!(policy(&without, name).is_err(), "{name}");
+            }
+            values["issuer"] = json!({"enabled": true, "url": ISSUER});
+            let objects = template("tokenscope", &values)?;
+            for name in names.into_iter().chain(["tokenscope-guard"]) {
+                let text = policy(&objects, name)?["spec"].to_string();
+                assert!(text.contains(ISSUER), "{mode} {name}: {text}");
+            }
+            for name in bindings {
+                let found = objects.iter().find(|object| {
+                    object["kind"] == "ValidatingAdmissionPolicyBinding" && object["metadata"]["name"] == name
+                });
+                let spec = &found.with_context(|| format!("{mode}: no binding {name}"))?["spec"];
+                assert_eq!(spec["validationActions"], json!(["Deny"]), "{mode} {name}");
+            }
+            for (deployment, flag) in [
+                ("tokenscope-webhook", "--issuer-url=https://tokens.example.com"),
+                (
+                    "tokenscope-webhook",
+                    "--issuer-ca-file=/etc/tokenscope/issuer-ca/ca.crt",
+                ),
+                ("tokenscope-operator", "--issuer-url=https://tokens.example.com"),
+            ] {
+                let is_it =
+                    |object: &&Value| object["kind"] == "Deployment" && object["metadata"]["name"] == deployment;
+                let text = objects.iter().find(is_it).context(deployment)?["spec"].to_string();
+                assert!(text.contains(flag), "{deployment}: {text}");
+            }
         }
     }
     Ok(())

@@ -6,6 +6,7 @@ use crate::{
 };
 use clap::ArgAction::Set;
 use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, time::Duration};
+use tokenscope_core::{ClusterName, Settings, sidecar::SidecarSettings};
 use tokenscope_index::settings::SettingsArgs;
 use tokenscope_platform::args::{CommonArgs, seconds};
 
@@ -100,6 +101,18 @@ pub struct OperatorArguments {
     #[arg(long, env = "TOKENSCOPE_SPIFFE_ISSUER", value_name = "URL")]
     pub spiffe_issuer: Option<String>,
 
+    /// The URL of tokenscope's own issuer, where the installation runs one [default: policies with source Issuer are not accepted]
+    #[arg(long, env = "TOKENSCOPE_ISSUER_URL", value_name = "URL", value_parser = issuer_url)]
+    pub issuer_url: Option<String>,
+
+    /// The image of the sidecar that exchanges tokens at that issuer, as the webhook has it
+    #[arg(long, env = "TOKENSCOPE_ISSUER_SIDECAR_IMAGE", value_name = "IMAGE", default_value_t = SidecarSettings::default().issuer_image.into())]
+    pub issuer_sidecar_image: String,
+
+    /// The name of this cluster before the subjects of that issuer's tokens: the issuer's --cluster-name
+    #[arg(long, env = "TOKENSCOPE_CLUSTER_NAME", value_name = "NAME")]
+    pub cluster_name: Option<ClusterName>,
+
     /// Whether pods that match no ClusterSPIFFEID are told of, where spire-controller-manager's definitions are in the cluster
     #[arg(long, env = "TOKENSCOPE_WATCH_CLUSTER_SPIFFE_IDS", value_name = "BOOL", default_value_t = true, action = Set)]
     pub watch_cluster_spiffe_ids: bool,
@@ -173,7 +186,32 @@ pub enum CertificatesProvider {
     CertManager,
 }
 
+/// What a trust policy and the tokens can name. That AWS takes it, the issuer itself sees to.
+fn issuer_url(text: &str) -> Result<String, &'static str> {
+    let rest = text.strip_prefix("https://").unwrap_or_default();
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~:/".contains(&b);
+    if rest.is_empty() || text.len() > 255 || !rest.bytes().all(allowed) || rest.ends_with('/') {
+        return Err(
+            "it should be an https URL of at most 255 characters, without query and without a slash at its end",
+        );
+    }
+    Ok(text.to_owned())
+}
+
 impl OperatorArguments {
+    /// What the installation decides for all pods.
+    pub(crate) fn settings(&self) -> Settings {
+        let settings = self.settings.settings();
+        Settings {
+            issuer: self.issuer_url.as_deref().map(Into::into),
+            sidecar: SidecarSettings {
+                issuer_image: self.issuer_sidecar_image.as_str().into(),
+                ..settings.sidecar
+            },
+            ..settings
+        }
+    }
+
     /// Where the webhook is asked whether it works, as the API server finds it.
     pub(crate) fn webhook_address(&self) -> String {
         let (service, namespace) = (&self.webhook_service, &self.common.namespace);
@@ -225,5 +263,49 @@ impl OperatorArguments {
             });
         }
         names.into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+    use tokenscope_core::TokenSource;
+
+    fn parse(flags: &[&str]) -> Result<OperatorArguments, clap::Error> {
+        let required = [
+            "tokenscope-operator",
+            "--namespace=tokenscope-system",
+            "--pod-name=operator-1",
+        ];
+        OperatorArguments::try_parse_from(required.iter().chain(flags))
+    }
+
+    #[test]
+    fn with_the_issuers_url_policies_may_have_source_issuer() {
+        let has_it = |arguments: &OperatorArguments| arguments.settings().has_source(TokenSource::Issuer);
+        assert!(!has_it(&parse(&[]).unwrap()));
+        let arguments = parse(&["--issuer-url=https://tokens.example.com/eu", "--cluster-name=eu-1"]).unwrap();
+        assert!(has_it(&arguments));
+        assert_eq!(
+            arguments.settings().issuer.as_deref(),
+            Some("https://tokens.example.com/eu")
+        );
+        assert_eq!(arguments.cluster_name.unwrap().as_str(), "eu-1");
+    }
+
+    #[test]
+    fn what_is_no_https_url_is_a_usage_error_that_names_the_flag() {
+        for url in [
+            "",
+            "https://",
+            "http://a.test",
+            "https://a.test/",
+            "https://a.test?x",
+            "https://*.test",
+        ] {
+            let error = parse(&[&format!("--issuer-url={url}")]).unwrap_err().to_string();
+            assert!(error.contains("--issuer-url"), "{error}");
+        }
     }
 }

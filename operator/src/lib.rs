@@ -11,6 +11,7 @@ mod eviction;
 mod index;
 mod indexer;
 mod issuer;
+mod issuer_context;
 mod leader;
 mod metrics;
 mod pods;
@@ -27,6 +28,7 @@ use certificates::{Certificates, TrustBundles};
 use events::EventSender;
 use index::{Index, Installation, SharedIndex};
 use indexer::Indexer;
+use issuer_context::IssuerContext;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client};
 use leader::Leader;
@@ -61,7 +63,7 @@ pub enum Error {
 
 /// The operator's body: starts everything and waits for the stop.
 pub async fn run(args: OperatorArguments, process: Process) -> Result<(), Error> {
-    let settings = args.settings.settings();
+    let settings = args.settings();
     let config = client::configuration(&args.common).await?;
     audiences::check_locked(&config.auth_info, &settings.lock).await?;
     let client = client::connect(config, &process.freshness)?;
@@ -144,6 +146,7 @@ impl Common<'_> {
             own_namespace: args.common.namespace.as_str().into(),
             evicts_expired: args.evict_expired,
             spiffe_issuer: args.spiffe_issuer.clone(),
+            cluster_name: args.cluster_name.clone(),
         };
         let index = Index::new(installation, SpiffeIds::of_class(args.spiffe_class_name.clone()));
         let (wants_lists, lists_are_wanted) = watch::channel(false);
@@ -168,6 +171,17 @@ impl Common<'_> {
             metrics: self.metrics.clone(),
         };
         process.spawn("status", writer.run(stop()));
+        if let Some(issuer) = args.issuer_url.clone() {
+            let context = IssuerContext {
+                client: client.clone(),
+                namespace: args.common.namespace.clone(),
+                issuer,
+                leader: self.leader.clone(),
+                index: index.clone(),
+                heartbeat: heartbeat("issuer context"),
+            };
+            process.spawn("issuer context", context.run(stop()));
+        }
         let pods = PodController {
             client: client.clone(),
             leader: self.leader.clone(),

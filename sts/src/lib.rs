@@ -25,6 +25,7 @@ mod config;
 mod context_provider;
 mod identity;
 mod issuer;
+mod judge;
 mod names;
 mod packed_size;
 mod permissions;
@@ -41,6 +42,7 @@ mod trust;
 mod xml;
 
 pub use config::{Provider, Role, StsConfig, StsConfigError};
+pub use judge::judge;
 pub use permissions::{AssumedSession, PolicyDecision, PolicyDecisionError};
 pub use server::{Server, StartError, StsCertificate};
 pub use state::{TimeSource, system_clock};

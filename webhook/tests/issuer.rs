@@ -165,7 +165,7 @@ fn what_differs_from_ours_in_any_member_is_replaced() {
     pod["spec"]["initContainers"][0]["env"][2]["value"] = json!("https://evil.example.com");
     assert_eq!(issuer().review(&pod).pod, granted);
     // What the API server fills in between two reviews is no difference.
-    let mut pod = granted.clone();
+    let mut pod = granted;
     pod["spec"]["volumes"][1]["projected"]["defaultMode"] = json!(0o644);
     assert_eq!(issuer().review(&pod).patch, Vec::<Value>::new());
 }

@@ -65,14 +65,44 @@ has(object.metadata.annotations)
 && !('kubernetes.io/config.mirror' in object.metadata.annotations)
 {{- end -}}
 
-{{- /* CEL: the volume v has a projected token of a locked audience, or is one of a listed CSI driver. A token without an audience is the API server's own,
-       which can't be locked. */ -}}
-{{- define "tokenscope.lockedVolume" -}}
+{{- /* CEL: the volume v has a projected token of one of these audiences, or more sources than are looked at. A token without an audience is the API
+       server's own, which can't be locked. Call with a JSON list. */ -}}
+{{- define "tokenscope.volumeOfAudience" -}}
 has(v.projected) && has(v.projected.sources) && (v.projected.sources.size() > 32 || v.projected.sources.exists(s,
-  has(s.serviceAccountToken) && has(s.serviceAccountToken.audience) && s.serviceAccountToken.audience in {{ include "tokenscope.lockedAudiences" . }}))
+  has(s.serviceAccountToken) && has(s.serviceAccountToken.audience) && s.serviceAccountToken.audience in {{ . }}))
+{{- end -}}
+
+{{- /* CEL: the pod has a volume with a token of the exchange audience, or more volumes or sources than are looked at. */ -}}
+{{- define "tokenscope.holdsExchangeToken" -}}
+has(object.spec.volumes)
+&& (object.spec.volumes.size() > 256 || object.spec.volumes.exists(v, {{ include "tokenscope.volumeOfAudience" (include "tokenscope.exchangeAudiences" .) }}))
+{{- end -}}
+
+{{- /* The audience of the tokens that tokenscope's own issuer takes, as a JSON list; without an issuer it is empty. */ -}}
+{{- define "tokenscope.exchangeAudiences" -}}
+{{- with include "tokenscope.issuerUrl" . }}{{ list . | toJson }}{{ else }}[]{{ end -}}
+{{- end -}}
+
+{{- /* CEL: the volume v has a projected token of a locked audience, the exchange audience among them, or is one of a listed CSI driver. */ -}}
+{{- define "tokenscope.lockedVolume" -}}
+{{- $audiences := concat (include "tokenscope.lockedAudiences" . | fromJsonArray) (include "tokenscope.exchangeAudiences" . | fromJsonArray) | uniq }}
+{{- include "tokenscope.volumeOfAudience" ($audiences | toJson) }}
 {{- with .Values.lock.csiDrivers }}
 || has(v.csi) && v.csi.driver in {{ uniq . | toJson }}
 {{- end }}
+{{- end -}}
+
+{{- /* CEL: a TokenRequest of one of these audiences, or of more than are looked at, that is not a kubelet's for a pod. A kubelet asks for what a pod's
+       volumes say, which was judged when the pod was created. Call with a JSON list. */ -}}
+{{- define "tokenscope.requestsToken" -}}
+(object.spec.audiences.size() > 32 || object.spec.audiences.exists(a, a in {{ . }}))
+&& !(request.userInfo.username.startsWith('system:node:') && request.userInfo.groups.size() <= 256 && 'system:nodes' in request.userInfo.groups
+  && object.spec.?boundObjectRef.?kind.orValue('') == 'Pod')
+{{- end -}}
+
+{{- /* What a refusal calls a volume with a token of the exchange audience. */ -}}
+{{- define "tokenscope.exchangeText" -}}
+a projected token of the audience of tokenscope's own issuer ({{ include "tokenscope.issuerUrl" . }})
 {{- end -}}
 
 {{- /* What a refusal calls such volumes. */ -}}

@@ -16,7 +16,7 @@ const MOST_VALUE_BYTES: usize = 256;
 /// The most bytes of all keys and values: in base64 they are 16 KiB, and AWS STS takes tokens of at most 20,000 characters.
 const MOST_BYTES: usize = 12 * 1024;
 /// What stands before a context key in the claim's name.
-const CONTEXT_PREFIX: &str = "tokenscope_";
+pub(crate) const CONTEXT_PREFIX: &str = "tokenscope_";
 
 /// The claims of one token, as it has them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

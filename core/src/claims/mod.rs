@@ -2,6 +2,7 @@
 
 mod fill;
 
+pub(crate) use fill::CONTEXT_PREFIX;
 pub use fill::{ClaimsError, FilledClaims, WorkloadFacts};
 
 use crate::Template;

@@ -2,8 +2,8 @@
 
 use super::checks::{self, Against, RoleRequest};
 use crate::{
-    Grant, InstanceMetadata, OutsideBoundary, Policy, PolicyName, PolicySet, Refusal, Request, RoleArn, SessionName,
-    Settings, Spiffe, Standing, Template, TokenClaims, TokenSource, Variable, Variables,
+    Grant, InstanceMetadata, NoContextRoom, OutsideBoundary, Policy, PolicyName, PolicySet, Refusal, Request, RoleArn,
+    SessionName, Settings, Spiffe, Standing, Template, TokenClaims, TokenSource, Variable, Variables,
     annotation_request::AnnotationRequest, claims::fits_session_name, policy_set::BoundaryAgainst, refusal::Refusals,
 };
 use jiff::Timestamp;
@@ -18,8 +18,8 @@ pub(super) struct Candidates<'a> {
     /// Not `fallback` first, then namespaced before cluster, then by name.
     policies: Vec<&'a Arc<Policy>>,
     near_misses: Vec<(&'a Arc<Policy>, Standing)>,
-    /// Those that would be candidates if they weren't beyond a boundary.
-    outside: Vec<(&'a Arc<Policy>, BoundaryAgainst<'a>)>,
+    /// Those that would be candidates if nothing barred them.
+    barred: Vec<(&'a Arc<Policy>, Bar<'a>)>,
     unusable: Vec<(&'a PolicyName, &'a str)>,
 }
 
@@ -58,7 +58,7 @@ impl<'a> Candidates<'a> {
     ) -> Self {
         let mut candidates = Vec::new();
         let mut near_misses = Vec::new();
-        let mut outside = Vec::new();
+        let mut barred = Vec::new();
         let around = policies.boundaries_around(&request.namespace_labels);
         for policy in policies.about(request.namespace) {
             let standing = policy.standing(
@@ -69,9 +69,11 @@ impl<'a> Candidates<'a> {
                 now,
             );
             if standing == Standing::Candidate {
-                match policies.boundary_against(policy, &around) {
+                let against = policies.boundary_against(policy, &around).map(Bar::Boundary);
+                let bar = against.or_else(|| policies.without_context_room(policy).map(Bar::ContextKeys));
+                match bar {
                     None => candidates.push(policy),
-                    Some(against) => outside.push((policy, against)),
+                    Some(bar) => barred.push((policy, bar)),
                 }
             } else if checks::is_near_miss(policy, standing) {
                 near_misses.push((policy, standing));
@@ -85,14 +87,14 @@ impl<'a> Candidates<'a> {
             now,
             policies: candidates,
             near_misses,
-            outside,
+            barred,
             unusable: policies.invalid_about(request.namespace).collect(),
         }
     }
 
-    /// Whether no policy in force is about the pod, also none that a boundary keeps from granting.
+    /// Whether no policy in force is about the pod, also none that is kept from granting.
     pub(super) fn is_empty(&self) -> bool {
-        self.policies.is_empty() && self.outside.is_empty()
+        self.policies.is_empty() && self.barred.is_empty()
     }
 
     /// The role of containers that nobody named one for: the nearest level's defaults, if they agree.
@@ -145,13 +147,8 @@ impl<'a> Candidates<'a> {
 
     /// Says of the policies that are no candidates why they are none.
     pub(super) fn tell_near_misses(&self, refusals: &mut Refusals) {
-        for (policy, against) in &self.outside {
-            refusals.add_with(|| {
-                Some(Refusal::OutsideBoundary {
-                    policy: policy.name.clone(),
-                    why: against.why(policy)?,
-                })
-            });
+        for (policy, bar) in &self.barred {
+            refusals.add_with(|| bar.refusal(policy));
         }
         for (policy, standing) in &self.near_misses {
             refusals.add_with(|| checks::near_miss(policy, *standing, self.now));
@@ -239,6 +236,30 @@ impl<'a> Candidates<'a> {
         }
         let text = template.render(self).ok()?;
         fits_session_name(&text).then(|| SessionName::Text(text.into()))
+    }
+}
+
+/// The reason why a policy grants nothing, whatever it is asked for.
+enum Bar<'a> {
+    /// It is beyond a boundary.
+    Boundary(BoundaryAgainst<'a>),
+    /// Its context keys have no room beside those of older policies.
+    ContextKeys(&'a NoContextRoom),
+}
+
+impl Bar<'_> {
+    fn refusal(&self, policy: &Policy) -> Option<Refusal> {
+        let name = policy.name.clone();
+        Some(match self {
+            Self::Boundary(against) => Refusal::OutsideBoundary {
+                policy: name,
+                why: against.why(policy)?,
+            },
+            Self::ContextKeys(why) => Refusal::NoContextRoom {
+                policy: name,
+                why: (*why).clone(),
+            },
+        })
     }
 }
 

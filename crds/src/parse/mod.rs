@@ -15,6 +15,7 @@ use crate::v1alpha1::{
     TokenScopePolicy,
 };
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use std::{borrow::Cow, fmt, str::FromStr};
 use tokenscope_core as core;
 use tokenscope_core::{Glob, InvalidPolicy, Policy, PolicyName, Selector, Variable, Variables};
@@ -26,7 +27,7 @@ impl TokenScopePolicy {
         let name = self.metadata.name.as_deref().unwrap_or_default();
         self.spec.policy(
             PolicyName::namespaced(namespace, name),
-            self.metadata.uid.as_deref(),
+            &self.metadata,
             Selector::default(),
         )
     }
@@ -38,24 +39,25 @@ impl ClusterTokenScopePolicy {
         let name = self.metadata.name.as_deref().unwrap_or_default();
         self.spec.policy.policy(
             PolicyName::cluster(name),
-            self.metadata.uid.as_deref(),
+            &self.metadata,
             selector::selector(&self.spec.namespace_selector, "spec.namespaceSelector")?,
         )
     }
 }
 
 impl PolicySpec {
-    /// The policy of this name and UID that this spec states. `namespace_selector` counts for a cluster policy only.
+    /// The policy of this name that this spec of an object with this metadata states. `namespace_selector` counts for a cluster policy only.
     pub(crate) fn policy(
         &self,
         name: PolicyName,
-        uid: Option<&str>,
+        metadata: &ObjectMeta,
         namespace_selector: Selector,
     ) -> Result<Policy, InvalidPolicy> {
         let subjects = self.subjects.iter().enumerate();
         Ok(Policy {
             name,
-            uid: uid.map(Into::into),
+            uid: metadata.uid.as_deref().map(Into::into),
+            created: metadata.creation_timestamp.as_ref().map(|Time(at)| *at),
             namespace_selector,
             subjects: subjects
                 .map(|(index, item)| subject(item, &format!("spec.subjects[{index}]")))

@@ -74,7 +74,8 @@ pub struct PolicySpec {
     pub containers: ContainersSpec,
 
     /// Switches the policy off: it grants nothing to new pods, as if it weren't there. Pods that run with a grant of it keep
-    /// their role, since the kubelet renews their tokens as long as they run: see onExpiry.
+    /// their role, since the kubelet renews their tokens as long as they run: see onExpiry. With source Issuer they get no
+    /// further token.
     #[serde(default)]
     pub disabled: bool,
 
@@ -83,14 +84,15 @@ pub struct PolicySpec {
     pub fallback: bool,
 
     /// From this moment on the policy grants nothing to new pods, RFC 3339, such as "2027-01-01T00:00:00Z". Pods that run with
-    /// a grant of it keep their role, since the kubelet renews their tokens as long as they run: see onExpiry.
+    /// a grant of it keep their role, since the kubelet renews their tokens as long as they run: see onExpiry. With source
+    /// Issuer they get no further token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::moment")]
     pub expires_at: Option<String>,
 
     /// Limits the policy to times of the day, week or year: it grants only to pods that are created in an open window. Pods
     /// that run when a window closes keep their role, since the kubelet renews their tokens as long as they run: see
-    /// onExpiry. Left out: always.
+    /// onExpiry. With source Issuer they get no further token until the next one opens. Left out: always.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active_schedule: Option<ActiveSchedule>,
 

@@ -3,6 +3,7 @@
 //!
 //! - [`audiences`]: an API server one of whose own audiences is to be locked;
 //! - [`cert_manager`]: certificates that somebody else makes;
+//! - [`exchange`]: users with the role `edit`, and tokens for tokenscope's own issuer;
 //! - [`failures`]: a webhook that fails in every way, and pods that bring marks: nothing gets past the guard;
 //! - [`lock`]: users with the role `edit`, and tokens of a locked audience;
 //! - [`record`]: users who may change running pods, and what admission wrote on them;
@@ -15,6 +16,7 @@
 mod audiences;
 mod cert_manager;
 mod cost;
+mod exchange;
 mod failures;
 mod lock;
 mod operator;

@@ -8,8 +8,8 @@ use crate::spiffe_ids::SpiffeIds;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use tokenscope_core::{
-    Decision, Fingerprint, Granted, OnExpiry, PodFacts, Policy, PolicyName, PolicySet, Settings, Standing, TokenSource,
-    annotations::Mark, decide, lock,
+    Decision, Fingerprint, Grant, Granted, OnExpiry, PodFacts, Policy, PolicyName, PolicySet, Settings, Standing,
+    TokenSource, annotations::Mark, decide, lock,
 };
 use tokenscope_index::{CsiDrivers, PodContext};
 
@@ -99,13 +99,13 @@ impl Assessor<'_> {
         effective_since: impl Fn(&PolicyName) -> Timestamp,
     ) -> Assessment {
         let has_it = has(pod, granted);
-        let state_for = |policy: Option<&PolicyName>| match &pod.record {
+        let state_for = |grant: &Grant| match &pod.record {
             Some(record) if has_it => match &pod.sidecar {
                 None if record.sidecar => PodState::Missed,
-                Some(image) if *image != self.settings.sidecar.image => PodState::Outdated,
+                Some(image) if self.has_another_sidecar(image, grant.source) => PodState::Outdated,
                 _ => PodState::Injected,
             },
-            None if self.should_have_been_injected(pod, policy, &effective_since) => PodState::Missed,
+            None if self.should_have_been_injected(pod, grant.policy.as_ref(), &effective_since) => PodState::Missed,
             _ => PodState::Outdated,
         };
 
@@ -117,7 +117,7 @@ impl Assessor<'_> {
         let mut state = PodState::Injected;
         for granted in &granted.containers {
             let policy = granted.grant.policy.as_ref();
-            let found = state_for(policy);
+            let found = state_for(&granted.grant);
             state = state.max(found);
             if let Some(policy) = policy {
                 shares.insert(policy, found);
@@ -135,6 +135,16 @@ impl Assessor<'_> {
                     .spiffe_ids
                     .cover(&self.context.namespace_labels, &pod.facts().labels),
             ..Assessment::default()
+        }
+    }
+
+    /// Whether new pods get another sidecar than this one for tokens of a source.
+    fn has_another_sidecar(&self, image: &str, source: TokenSource) -> bool {
+        match source {
+            // It is there for another container's tokens.
+            TokenSource::ServiceAccount => false,
+            TokenSource::Spiffe => *image != *self.settings.sidecar.image,
+            TokenSource::Issuer => *image != *self.settings.sidecar.issuer_image,
         }
     }
 

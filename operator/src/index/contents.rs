@@ -64,6 +64,7 @@ impl Index {
                 self.check_share(&name);
                 // Other boundaries may select it.
                 self.enqueue_statuses_of(&name);
+                self.enqueue_trust_policies_of_namespaces();
                 self.dirty.namespaces.insert(name);
             }
         }

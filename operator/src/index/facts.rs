@@ -3,7 +3,10 @@
 use super::{Index, Installation, policies::PolicyObject};
 use crate::{drift::PodCounts, issuer::Issuer};
 use jiff::Timestamp;
-use tokenscope_core::{Audience, InvalidPolicy, OutsideBoundary, Policy, PolicyName};
+use tokenscope_core::{
+    Audience, ClusterName, InvalidPolicy, MOST_TRUSTED_NAMESPACES, NoContextRoom, OutsideBoundary, Policy, PolicyName,
+    names_selected_namespaces,
+};
 use tokenscope_crds::v1alpha1::PolicyStatus;
 
 /// A policy's object, and what its status follows from.
@@ -28,6 +31,8 @@ pub(crate) struct PolicyFacts<'a> {
     pub(crate) policy: Result<&'a Policy, &'a InvalidPolicy>,
     /// What of it is beyond a boundary of its namespace.
     pub(crate) outside: Option<OutsideBoundary>,
+    /// Why its context keys have no room beside those of older policies.
+    pub(crate) without_context_room: Option<&'a NoContextRoom>,
     /// How the pods stand to it.
     pub(crate) counts: PodCounts,
     /// Those that give some of the same pods another default role.
@@ -40,6 +45,12 @@ pub(crate) struct PolicyFacts<'a> {
     pub(crate) has_source: bool,
     /// The SPIFFE provider's.
     pub(crate) spiffe_issuer: Option<&'a str>,
+    /// tokenscope's own, where the installation runs one.
+    pub(crate) own_issuer: Option<&'a str>,
+    /// The cluster's name before the subjects of its tokens.
+    pub(crate) cluster: Option<&'a ClusterName>,
+    /// The namespaces that the policy selects now, where its trust policies have to name them; one more than they can at most.
+    pub(crate) namespaces: Vec<&'a str>,
     /// The audience where the policy names none.
     pub(crate) default_audience: &'a Audience,
     /// Whether the installation lets the operator evict pods of expired policies.
@@ -89,6 +100,7 @@ impl Index {
         let Installation {
             settings,
             spiffe_issuer,
+            cluster_name,
             evicts_expired,
             ..
         } = &self.installation;
@@ -97,12 +109,18 @@ impl Index {
             effective_since: object.effective_since(),
             policy,
             outside: policy.ok().and_then(|policy| self.outside_boundary(policy)),
+            without_context_room: policy
+                .ok()
+                .and_then(|policy| self.policies.set().without_context_room(policy)),
             counts: self.assessments.counts(name),
             conflicts: conflicts.collect(),
             compared: object.compared,
             issuer: self.issuer.as_ref().unwrap_or(&Issuer::Unknown),
             has_source: policy.is_ok_and(|policy| settings.has_source(policy.token.source)),
             spiffe_issuer: spiffe_issuer.as_deref(),
+            own_issuer: settings.issuer.as_deref(),
+            cluster: cluster_name.as_ref(),
+            namespaces: policy.map_or_else(|_| Vec::new(), |policy| self.trusted_namespaces(policy)),
             default_audience: &settings.default_audience,
             evicts_expired: *evicts_expired,
             tokens: namespace.map(|namespace| NamespaceTokens {
@@ -110,6 +128,26 @@ impl Index {
             }),
             csi_drivers: self.csi_drivers_with_locked_tokens().collect(),
         }
+    }
+
+    fn trusted_namespaces(&self, policy: &Policy) -> Vec<&str> {
+        if !names_selected_namespaces(policy) {
+            return Vec::new();
+        }
+        let selected = self
+            .namespaces
+            .iter("")
+            .filter(|(_, namespace)| policy.namespace_selector.matches(&namespace.labels.borrowed()));
+        let names = selected.map(|(name, _)| name);
+        names.take(MOST_TRUSTED_NAMESPACES + 1).collect()
+    }
+
+    /// Has the trust policies looked at again that may have to name other namespaces now.
+    pub(super) fn enqueue_trust_policies_of_namespaces(&mut self) {
+        let affected = |object: &PolicyObject| object.policy().is_some_and(names_selected_namespaces);
+        let affected = self.objects.iter().filter(|(_, object)| affected(object));
+        let names: Vec<_> = affected.map(|(name, _)| name.clone()).collect();
+        self.dirty.statuses.extend(names);
     }
 
     /// Nothing as long as the namespace is not known.

@@ -33,8 +33,11 @@ use dirty::Dirty;
 use jiff::Timestamp;
 use policies::PolicyObject;
 use share::SHARE;
-use std::collections::{BTreeMap, BTreeSet};
-use tokenscope_core::{PolicyName, Settings, lock::LockMode};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+use tokenscope_core::{ClusterName, ContextKeys, PolicyName, Settings, lock::LockMode};
 use tokenscope_index::{CsiDrivers, NamespaceLabels, PolicyIndex, Store};
 
 /// A pod's namespace and name.
@@ -51,6 +54,8 @@ pub(crate) struct Installation {
     pub(crate) evicts_expired: bool,
     /// The issuer of the SPIFFE provider's tokens.
     pub(crate) spiffe_issuer: Option<String>,
+    /// The cluster's name before the subjects of the tokens of tokenscope's own issuer.
+    pub(crate) cluster_name: Option<ClusterName>,
 }
 
 /// What is known and what follows.
@@ -64,6 +69,8 @@ pub(crate) struct Index {
     pods: Store<KeptPod>,
     policies: PolicyIndex,
     objects: BTreeMap<PolicyName, PolicyObject>,
+    /// As they were when policies changed last.
+    context_keys: Arc<ContextKeys>,
     /// Namespaces of which not all is kept, so that nothing in them is assessed.
     over_share: BTreeSet<Box<str>>,
     assessments: Assessments,
@@ -149,6 +156,11 @@ impl Index {
     pub(crate) fn csi_drivers_with_locked_tokens(&self) -> impl Iterator<Item = &str> {
         let drivers = self.csi_drivers.with_locked_tokens(&self.installation.settings.lock);
         drivers.filter(|_| self.needs_csi_drivers())
+    }
+
+    /// The context keys of all policies, once all policies are known.
+    pub(crate) fn known_context_keys(&self) -> Option<Arc<ContextKeys>> {
+        self.waits_for().is_none().then(|| self.context_keys.clone())
     }
 
     /// The pods to which something is to be done.

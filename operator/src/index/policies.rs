@@ -104,6 +104,21 @@ impl Index {
                 }
             }
         }
+        self.note_context_keys();
+    }
+
+    /// A policy whose context keys have room now, or no longer, grants or no longer does.
+    fn note_context_keys(&mut self) {
+        let found = self.policies.set().context_keys().clone();
+        let before = std::mem::replace(&mut self.context_keys, found);
+        let (before, now) = (before.without_room(), self.context_keys.without_room());
+        let names = before.iter().chain(now);
+        for name in names
+            .filter(|(name, _)| before.get(*name) != now.get(*name))
+            .map(|(name, _)| name)
+        {
+            self.dirty.mark_policy(name);
+        }
     }
 
     fn put_policy(

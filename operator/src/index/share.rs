@@ -2,7 +2,10 @@
 
 use super::{Assessments, Dirty, Index, Installation};
 use crate::spiffe_ids::SpiffeIds;
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use tokenscope_index::{CsiDrivers, Exceeded, MOST_LABELS, PolicyIndex, Room, Share, ShareExceeded, Shares, Store};
 
 /// How many bytes are kept of one namespace: its pods, service accounts and policies.
@@ -46,6 +49,7 @@ impl Index {
             pods: Store::new("pods", of_namespace.clone()),
             policies: PolicyIndex::new(of_namespace, of_cluster(), of_cluster()),
             objects: BTreeMap::new(),
+            context_keys: Arc::default(),
             over_share: BTreeSet::new(),
             assessments: Assessments::default(),
             dirty: Dirty::default(),

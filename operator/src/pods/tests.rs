@@ -38,6 +38,7 @@ fn index(pods: &[Value]) -> Index {
         own_namespace: "tokenscope-system".into(),
         evicts_expired: false,
         spiffe_issuer: None,
+        cluster_name: None,
     };
     let mut index = Index::new(installation, SpiffeIds::default());
     let policy = json!({

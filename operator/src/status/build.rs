@@ -41,7 +41,7 @@ pub(crate) fn status(previous: &PolicyStatus, facts: &PolicyFacts<'_>, now: Time
     let (accepted, why) = accepted(facts);
     let (active, when) = active(facts, accepted, now);
     let (ready, mut what) = ready(facts, accepted, active);
-    for note in note.into_iter().chain(eviction_note(facts)) {
+    for note in [note, tag_note(facts), eviction_note(facts)].into_iter().flatten() {
         what.push_str(". ");
         what.push_str(&note);
     }
@@ -107,6 +107,15 @@ fn first<'a>(names: impl IntoIterator<Item = &'a &'a str>) -> Vec<String> {
         .collect()
 }
 
+/// What every role has to allow that tokens with session tags reach.
+fn tag_note(facts: &PolicyFacts<'_>) -> Option<String> {
+    let policy = facts.policy.ok().filter(|_| facts.has_source)?;
+    let has_tags = policy.token.source == TokenSource::Issuer && !policy.claims.principal_tags.is_empty();
+    has_tags.then(|| {
+        "The tokens carry session tags, so AWS refuses every role with them whose trust policy does not allow sts:TagSession, also those that are reached by sts:AssumeRole with transitive tags".into()
+    })
+}
+
 /// That `onExpiry: Evict` has no effect, where that is so.
 fn eviction_note(facts: &PolicyFacts<'_>) -> Option<String> {
     let asks = facts.policy.is_ok_and(|policy| policy.on_expiry == OnExpiry::Evict);
@@ -126,6 +135,7 @@ fn accepted(facts: &PolicyFacts<'_>) -> (Reason, String) {
             ),
         ),
         Ok(_) if let Some(why) = &facts.outside => (Reason::OutsideBoundary, why.to_string()),
+        Ok(_) if let Some(why) = facts.without_context_room => (Reason::TooManyContextKeys, why.to_string()),
         Ok(_) => (Reason::Valid, "the policy makes sense".into()),
     }
 }
@@ -196,10 +206,10 @@ fn ready(facts: &PolicyFacts<'_>, accepted: Reason, active: Reason) -> (Reason, 
         return (Reason::NoSpiffeIdentity, message);
     }
     if outdated > 0 {
-        let from_spiffe = facts
+        let has_sidecar = facts
             .policy
-            .is_ok_and(|policy| policy.token.source == TokenSource::Spiffe);
-        let sidecar = if from_spiffe {
+            .is_ok_and(|policy| policy.token.source != TokenSource::ServiceAccount);
+        let sidecar = if has_sidecar {
             ", or run another sidecar than new ones get"
         } else {
             ""

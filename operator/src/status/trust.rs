@@ -2,13 +2,15 @@
 
 use crate::{index::PolicyFacts, issuer::Issuer};
 use std::collections::BTreeSet;
-use tokenscope_core::{Policy, RoleArn, TokenSource, trust_policy};
+use tokenscope_core::{
+    MOST_TRUSTED_NAMESPACES, Policy, RoleArn, TokenSource, TrustContext, names_selected_namespaces, trust_policy,
+};
 use tokenscope_crds::v1alpha1::{MOST_TRUST_POLICIES, TrustPolicyStatus};
 
 /// The issuer of a policy's tokens as AWS must know it, or what is to be said in place of trust policies.
 fn issuer<'a>(policy: &Policy, facts: &PolicyFacts<'a>) -> Result<&'a str, Option<String>> {
     match policy.token.source {
-        TokenSource::Issuer => Err(None),
+        TokenSource::Issuer => own_issuer(policy, facts).map_err(Some),
         TokenSource::ServiceAccount => match facts.issuer {
             Issuer::Known(issuer) if issuer.starts_with("https://") => Ok(issuer),
             Issuer::Known(issuer) => Err(Some(format!(
@@ -33,6 +35,28 @@ fn issuer<'a>(policy: &Policy, facts: &PolicyFacts<'a>) -> Result<&'a str, Optio
     }
 }
 
+/// The URL of tokenscope's own issuer.
+fn own_issuer<'a>(policy: &Policy, facts: &PolicyFacts<'a>) -> Result<&'a str, String> {
+    let issuer = facts.own_issuer.ok_or_else(|| {
+        "No trust policies: the installation runs no issuer; the chart's values issuer.enabled and issuer.url say it".to_owned()
+    })?;
+    if !names_selected_namespaces(policy) {
+        return Ok(issuer);
+    }
+    let why = match facts.namespaces.len() {
+        0 => "spec.namespaceSelector selects no namespace now".to_owned(),
+        more if more > MOST_TRUSTED_NAMESPACES => {
+            format!(
+                "spec.namespaceSelector selects more than {MOST_TRUSTED_NAMESPACES} namespaces, which a trust policy would have to name"
+            )
+        }
+        _ => return Ok(issuer),
+    };
+    Err(format!(
+        "No trust policies: {why}; with spec.token.subjectFormat: Policy none has to be named"
+    ))
+}
+
 /// Far more than IAM takes, and what the schema of the status does.
 const MOST_DOCUMENT_BYTES: usize = 65_536;
 
@@ -41,8 +65,8 @@ pub(super) fn trust_policies(facts: &PolicyFacts<'_>) -> (Vec<TrustPolicyStatus>
     let Ok(policy) = facts.policy else {
         return (Vec::new(), None);
     };
-    // Outside its boundary it grants nothing, so AWS has nothing to trust.
-    if policy.subjects.is_empty() || facts.outside.is_some() {
+    // A policy that is not accepted grants nothing, so AWS has nothing to trust.
+    if policy.subjects.is_empty() || facts.outside.is_some() || facts.without_context_room.is_some() {
         return (Vec::new(), None);
     }
     let allowed = policy
@@ -58,9 +82,15 @@ pub(super) fn trust_policies(facts: &PolicyFacts<'_>) -> (Vec<TrustPolicyStatus>
         Ok(issuer) => issuer,
         Err(note) => return (Vec::new(), note),
     };
+    let context = TrustContext {
+        issuer,
+        default_audience: facts.default_audience,
+        cluster: facts.cluster,
+        namespaces: facts.namespaces.clone(),
+    };
     let mut documents = Vec::new();
     for role in roles.iter().take(MOST_TRUST_POLICIES) {
-        let Some(trust) = trust_policy(policy, role, issuer, facts.default_audience) else {
+        let Some(trust) = trust_policy(policy, role, &context) else {
             continue;
         };
         // A document of strings always serialises.

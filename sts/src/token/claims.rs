@@ -16,7 +16,7 @@ const LEEWAY: i64 = 300;
 const MAX_AGE: i64 = 86_400;
 
 /// Checks the claims and makes them an identity. `client_ids` are those of the registered provider.
-pub(super) fn check_claims(
+pub(crate) fn check_claims(
     claims: &Map<String, Value>,
     client_ids: &[String],
     now: Timestamp,

@@ -18,7 +18,7 @@ use crate::strict_json;
 use crate::xml::AwsError;
 
 use claim::{missing, text_claim};
-use claims::check_claims;
+pub(crate) use claims::check_claims;
 use keys::TokenAlgorithm;
 pub(crate) use keys::{Key, KeySet};
 

@@ -29,7 +29,7 @@ async fn shop_and_editor(namespace: &str) -> (Shop<'static>, Client) {
     (shop, editor)
 }
 
-async fn editor(shop: &Shop<'_>) -> Client {
+pub(crate) async fn editor(shop: &Shop<'_>) -> Client {
     let namespace = &shop.namespace;
     shop.control_plane
         .create_service_account(namespace, "editor", &[])
@@ -49,7 +49,7 @@ async fn editor(shop: &Shop<'_>) -> Client {
 }
 
 /// A request for a token of a ServiceAccount.
-async fn token(client: &Client, namespace: &str, account: &str, audiences: &[&str]) -> Answer {
+pub(crate) async fn token(client: &Client, namespace: &str, account: &str, audiences: &[&str]) -> Answer {
     let request =
         json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": audiences}});
     create(
@@ -61,7 +61,7 @@ async fn token(client: &Client, namespace: &str, account: &str, audiences: &[&st
     .unwrap()
 }
 
-fn refused(answer: &Answer, part: &str) {
+pub(crate) fn refused(answer: &Answer, part: &str) {
     assert_eq!(answer.status, 403, "{}", answer.body);
     assert!(answer.message().contains(part), "{}", answer.message());
 }

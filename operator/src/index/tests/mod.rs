@@ -1,6 +1,7 @@
 //! What follows for policies and pods from what watches tell; no API server, no clock.
 
 mod evictions;
+mod issuer;
 mod lock;
 mod pods;
 mod policies;
@@ -49,6 +50,7 @@ impl Test {
             own_namespace: "tokenscope-system".into(),
             evicts_expired: false,
             spiffe_issuer: Some(SPIFFE_ISSUER.into()),
+            cluster_name: None,
         };
         let mut test = Self {
             index: Index::with_share(installation, SpiffeIds::default(), share),

@@ -1,0 +1,139 @@
+//! Policies whose tokens tokenscope's own issuer signs.
+
+use super::*;
+
+const OWN_ISSUER: &str = "https://tokens.example.com";
+
+fn with_issuer() -> Test {
+    Test::with(Settings {
+        issuer: Some(OWN_ISSUER.into()),
+        ..Settings::default()
+    })
+}
+
+fn from_issuer(claims: &Value) -> Value {
+    let mut spec = default_role(ROLE);
+    spec["token"] = json!({"source": "Issuer"});
+    spec["claims"] = claims.clone();
+    spec
+}
+
+fn statement(test: &mut Test, policy: &PolicyName) -> Value {
+    let status = test.status(policy);
+    let document: Value = serde_json::from_str(&status.trust_policies[0].document).unwrap();
+    document["Statement"][0].clone()
+}
+
+#[test]
+fn a_policy_with_source_issuer_is_accepted_where_the_installation_runs_one_and_trusts_its_tokens() {
+    let mut test = Test::new();
+    let policy = test.policy("orders", &from_issuer(&json!({})));
+    assert_eq!(test.reasons(&policy), ["SourceNotAvailable", "Unusable", "NotAccepted"]);
+    assert_eq!(test.status(&policy).trust_policies, []);
+
+    let mut test = with_issuer();
+    let policy = test.policy("orders", &from_issuer(&json!({})));
+    assert_eq!(test.reasons(&policy), ["Valid", "InForce", "UpToDate"]);
+    assert_eq!(
+        statement(&mut test, &policy),
+        json!({
+            "Effect": "Allow", "Action": "sts:AssumeRoleWithWebIdentity",
+            "Principal": {"Federated": "arn:aws:iam::111122223333:oidc-provider/tokens.example.com"},
+            "Condition": {"StringEquals": {
+                "tokens.example.com:aud": "sts.amazonaws.com",
+                "tokens.example.com:sub": "system:serviceaccount:shop:orders",
+            }},
+        })
+    );
+    assert!(!test.ready_message(&policy).contains("sts:TagSession"));
+
+    test.index.installation.cluster_name = Some("eu-1".parse().unwrap());
+    test.index.enqueue_all_statuses();
+    assert_eq!(
+        statement(&mut test, &policy)["Condition"]["StringEquals"]["tokens.example.com:sub"],
+        "eu-1/system:serviceaccount:shop:orders"
+    );
+}
+
+#[test]
+fn where_tokens_have_tags_the_document_demands_them_and_a_note_names_what_every_role_needs() {
+    let mut test = with_issuer();
+    let policy = test.policy(
+        "orders",
+        &from_issuer(&json!({"principalTags": {"tenant": "${namespace}"}})),
+    );
+    let statement = statement(&mut test, &policy);
+    assert_eq!(
+        statement["Action"],
+        json!(["sts:AssumeRoleWithWebIdentity", "sts:TagSession"])
+    );
+    assert_eq!(statement["Condition"]["StringEquals"]["aws:RequestTag/tenant"], "shop");
+    let message = test.ready_message(&policy);
+    assert!(message.contains("does not allow sts:TagSession"), "{message}");
+}
+
+#[test]
+fn a_document_follows_the_namespaces_that_its_policy_selects() {
+    let mut test = with_issuer();
+    let mut spec = from_issuer(&json!({}));
+    spec["namespaceSelector"] = json!({"matchLabels": {"team": "a"}});
+    let policy = test.cluster_policy("all", &spec);
+    assert_eq!(test.status(&policy).trust_policies, []);
+    let message = test.ready_message(&policy);
+    assert!(message.contains("selects no namespace now"), "{message}");
+
+    test.namespace("web", &json!({"team": "a"}));
+    test.namespace("evil", &json!({"team": "b"}));
+    let subjects = |test: &mut Test| {
+        let found = statement(test, &policy);
+        found["Condition"]["StringEquals"]["tokens.example.com:sub"].clone()
+    };
+    assert_eq!(subjects(&mut test), "system:serviceaccount:web:orders");
+    test.namespace("shop", &json!({"team": "a"}));
+    assert_eq!(
+        subjects(&mut test),
+        json!(["system:serviceaccount:shop:orders", "system:serviceaccount:web:orders"])
+    );
+    test.namespace("web", &json!({}));
+    assert_eq!(subjects(&mut test), "system:serviceaccount:shop:orders");
+}
+
+#[test]
+fn of_eleven_context_keys_the_newest_policy_has_none_until_an_older_one_makes_room() {
+    let mut test = with_issuer();
+    let context = |keys: std::ops::Range<usize>| {
+        let keys: serde_json::Map<_, _> = keys.map(|key| (format!("k{key}"), "x".into())).collect();
+        from_issuer(&json!({"context": keys}))
+    };
+    let first = test.policy("a", &context(0..9));
+    let later = test.policy("b", &context(8..11));
+    assert_eq!(test.reasons(&first)[0], "Valid");
+    assert_eq!(test.reasons(&later), ["TooManyContextKeys", "Unusable", "NotAccepted"]);
+    assert_eq!(test.status(&later).trust_policies, []);
+    let accepted = test.status(&later).conditions.remove(0).message;
+    assert!(
+        accepted.starts_with("spec.claims.context[k9] would be one key too many"),
+        "{accepted}"
+    );
+
+    test.policy_object("a", 2, &context(0..7));
+    assert_eq!(test.reasons(&later)[0], "Valid");
+    test.policy_object("a", 3, &context(0..9));
+    assert_eq!(test.reasons(&later)[0], "TooManyContextKeys");
+    test.delete_policy(&first);
+    assert_eq!(test.reasons(&later)[0], "Valid");
+}
+
+#[test]
+fn a_pod_with_the_issuers_sidecar_is_up_to_date_and_one_with_another_outdated() {
+    let mut test = with_issuer();
+    let policy = test.policy("orders", &from_issuer(&json!({})));
+    let image: String = Settings::default().sidecar.issuer_image.into();
+    test.injected_pod_with("good", at("07:00"), Some(&image));
+    assert_eq!(test.counts(&policy), [1, 1, 0, 0]);
+    let other: String = Settings::default().sidecar.image.into();
+    test.injected_pod_with("old", at("07:00"), Some(&other));
+    assert_eq!(test.counts(&policy), [2, 1, 0, 1]);
+    let message = test.ready_message(&policy);
+    assert!(message.contains("another sidecar than new ones get"), "{message}");
+}
