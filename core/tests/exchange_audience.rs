@@ -152,7 +152,7 @@ fn a_pod_whose_tokens_can_not_all_be_looked_at_is_refused_where_there_is_an_issu
 fn refusal(decision: &Decision) -> String {
     match decision {
         Decision::Denied(denied) => denied.to_string(),
-        other => panic!("{other:?}"),
+        other => unreachable!("{other:?}"),
     }
 }
 

@@ -1,6 +1,11 @@
 //! The trust policies that the status of a policy shows, judged by the strict stand-in for AWS with the claims that the issuer signs.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail as tests do")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::unwrap_in_result,
+    clippy::panic,
+    reason = "helpers of tests may fail as tests do"
+)]
 
 use std::sync::Arc;
 
