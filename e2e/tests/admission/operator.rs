@@ -162,7 +162,7 @@ async fn the_operator_can_write_its_two_secrets_and_no_token_of_a_service_accoun
         assert!(
             answer
                 .message()
-                .contains("may write the Secrets tokenscope-ca and tokenscope-webhook-tls only"),
+                .contains("may write the Secrets tokenscope-ca, tokenscope-webhook-tls and, with an issuer"),
             "{}",
             answer.message()
         );

@@ -1,10 +1,15 @@
 //! Who gets a token, and what AWS would say of it.
 
+use tokenscope_e2e::fixtures::PROPAGATION;
 use tokenscope_e2e::issuer::document;
 use tokenscope_e2e::token_maker::claims_of;
 use tokenscope_e2e::{delete, merge};
 
 use super::*;
+
+/// What refuses requests for tokens that the issuer takes.
+const LOCK_OF_TOKEN_REQUESTS: &str =
+    "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings/tokenscope-exchange-tokens";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_exchanges_its_token_for_one_that_a_strict_sts_takes_with_its_tags() {
@@ -75,8 +80,17 @@ async fn tokens_that_prove_no_running_pod_of_this_cluster_are_refused() {
     exchanged(port, client, &subject).await.unwrap();
     let authorities = authority(client).await.unwrap();
 
-    let other_audience = tenant.token("orders-1", STS).await.unwrap();
-    let no_pod = service_account_token(&tenant.shop, URL, &Value::Null).await.unwrap();
+    let path = tenant.shop.path("pods/orders-1");
+    let pod = get_json(client, &path).await.unwrap();
+    let bound = json!({"apiVersion": "v1", "kind": "Pod", "name": "orders-1", "uid": pod["metadata"]["uid"]});
+    let other_audience = requested_token(&tenant.shop, STS, &bound).await.unwrap();
+    // Admission refuses this one; the issuer relies on no policy of the API server.
+    delete(client, LOCK_OF_TOKEN_REQUESTS).await.unwrap();
+    let no_pod = eventually(PROPAGATION, "a token is requested for no pod", async || {
+        requested_token(&tenant.shop, URL, &Value::Null).await
+    })
+    .await
+    .unwrap();
     for (what, token) in [("another audience", &other_audience), ("no pod", &no_pod)] {
         let (status, answer) = exchange(port, &authorities, token, STS).await.unwrap();
         assert_eq!(
@@ -90,17 +104,13 @@ async fn tokens_that_prove_no_running_pod_of_this_cluster_are_refused() {
         .unwrap();
     assert_eq!((status, &answer["error"]), (400, &json!("invalid_target")), "{answer}");
 
-    delete(client, &tenant.shop.path("pods/orders-1")).await.unwrap();
-    eventually(
-        tokenscope_e2e::fixtures::PROPAGATION,
-        "a pod that is gone is refused",
-        async || {
-            let (status, answer) = exchange(port, &authorities, &subject, STS).await?;
-            anyhow::ensure!(status == 400 || status == 503, "{status} {answer}");
-            anyhow::ensure!(answer.get("access_token").is_none(), "{answer}");
-            Ok(())
-        },
-    )
+    delete(client, &path).await.unwrap();
+    eventually(PROPAGATION, "a pod that is gone is refused", async || {
+        let (status, answer) = exchange(port, &authorities, &subject, STS).await?;
+        anyhow::ensure!(status == 400 || status == 503, "{status} {answer}");
+        anyhow::ensure!(answer.get("access_token").is_none(), "{answer}");
+        Ok(())
+    })
     .await
     .unwrap();
 }

@@ -32,29 +32,14 @@ static SHARED: Shared = Shared::new(options);
 
 fn options() -> Options {
     Options {
-        values: values(&json!({})),
+        values: json!({"issuer": {"enabled": true, "url": URL}}),
         issuers: 1,
         operator_arguments: vec![format!("--extra-serving-name={HOST}")],
         ..Options::default()
     }
 }
 
-/// The chart's values with an issuer, and further ones of it.
-fn values(issuer: &Value) -> Value {
-    let mut values = json!({
-        "issuer": {"enabled": true, "url": URL},
-        // The tests ask for the tokens that a kubelet would bring a sidecar.
-        "lock": {"allowed": {"groups": ["system:masters"]}},
-    });
-    values["issuer"]
-        .as_object_mut()
-        .unwrap()
-        .extend(issuer.as_object().unwrap().clone());
-    values
-}
-
-/// A namespace of team blue. Its pods were admitted while its policy had another source, so they have a record of a grant and no
-/// sidecar: the tests exchange in its place.
+/// A namespace of team blue. The tests exchange in the place of its pods' sidecars.
 struct Tenant<'a> {
     shop: Shop<'a>,
 }
@@ -65,39 +50,19 @@ impl<'a> Tenant<'a> {
         Self { shop: shop.unwrap() }
     }
 
-    /// Pods that admission granted their role, and the tokens that their sidecars would exchange.
-    async fn pods(&self, names: &[&str]) -> Result<Vec<String>> {
-        let mut before = policy();
-        let spec = before.as_object_mut().context("a spec is an object")?;
-        spec.remove("token");
-        spec.remove("claims");
-        self.shop.policy("orders", before).await?;
-        let mut tokens = Vec::new();
-        for name in names {
-            let mut pod = self.shop.asking(name, ORDERS);
-            pod["metadata"]["labels"] = json!({"app": "orders"});
-            self.shop.granted(&pod).await?;
-            tokens.push(self.token(name, URL).await?);
-        }
-        self.shop.policy("orders", policy()).await?;
-        Ok(tokens)
-    }
-
-    /// One of them.
+    /// A pod that admission granted its role, and the token that its kubelet brings its sidecar.
     async fn pod(&self, name: &str) -> Result<String> {
-        self.pods(&[name]).await?.pop().context("as many tokens as pods")
-    }
-
-    /// A token of a pod.
-    async fn token(&self, pod: &str, audience: &str) -> Result<String> {
-        let object = get_json(&self.shop.client, &self.shop.path(&format!("pods/{pod}"))).await?;
-        let bound = json!({"apiVersion": "v1", "kind": "Pod", "name": pod, "uid": object["metadata"]["uid"]});
-        service_account_token(&self.shop, audience, &bound).await
+        self.shop.policy("orders", policy()).await?;
+        let mut pod = self.shop.asking(name, ORDERS);
+        pod["metadata"]["labels"] = json!({"app": "orders"});
+        self.shop.granted(&pod).await?;
+        let shop = &self.shop;
+        shop.control_plane.pod_token(&shop.namespace, name, URL, 3600).await
     }
 }
 
-/// A token of ServiceAccount `orders`, bound to an object or to none.
-async fn service_account_token(shop: &Shop<'_>, audience: &str, bound: &Value) -> Result<String> {
+/// A token of ServiceAccount `orders` that an administrator asks for, bound to an object or to none.
+async fn requested_token(shop: &Shop<'_>, audience: &str, bound: &Value) -> Result<String> {
     let request = json!({
         "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
         "spec": {"audiences": [audience], "expirationSeconds": 3600, "boundObjectRef": bound},

@@ -2,7 +2,8 @@
 //!
 //! The names are ours in every pod that gets something. What bears one is ours if a record says that an earlier review of ours was
 //! there and it can be from us, or if it is exactly what we would write, whoever wrote it. A record can be forged: it makes
-//! something ours to replace or to remove, and nothing that stays.
+//! something ours to replace or to remove, and nothing that stays. A volume of the sidecar that another container mounts is not
+//! ours by a record: that mount is the user's, and would be left without its volume.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -83,6 +84,7 @@ impl<'a> Actual<'a> {
         }
         let whole = Whole::read(context.text);
         let brought = brought_volumes(context, desired);
+        let mounted = mounted_sidecar_volumes(context);
         let mut actual = Self::default();
         for (index, volume) in volumes() {
             let name = &*volume.name;
@@ -92,7 +94,7 @@ impl<'a> Actual<'a> {
             let is_used = brought.contains(name) && (is_equal || wanted.is_none());
             let ownership = if is_used {
                 Ownership::Used
-            } else if is_equal || is_recorded(context, volume) {
+            } else if is_equal || (is_recorded(context, volume) && !mounted.contains(name)) {
                 Ownership::Ours
             } else {
                 Ownership::Foreign
@@ -169,6 +171,18 @@ fn brought_volumes<'a>(context: &Context<'a>, desired: &Desired<'_>) -> HashSet<
         }
     }
     brought
+}
+
+/// The names of the sidecar's volumes that other containers mount.
+fn mounted_sidecar_volumes<'a>(context: &Context<'a>) -> HashSet<&'a str> {
+    let mounts = context
+        .containers
+        .iter()
+        .flat_map(|slot| slot.container.volume_mounts.iter().flatten());
+    mounts
+        .map(|mount| &*mount.name)
+        .filter(|name| is_sidecar_volume(name))
+        .collect()
 }
 
 /// Whether the container gets nothing and brings the whole pair.
