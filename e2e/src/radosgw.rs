@@ -92,7 +92,19 @@ pub struct ErrorAnswer {
 
 impl Radosgw {
     /// Starts one; nothing is in it but its administrator.
+    ///
+    /// Its three processes take ports that were free a moment ago. Where another program took one meanwhile, a second start has
+    /// others.
     pub async fn start() -> Result<Self> {
+        match Self::start_once().await {
+            Ok(radosgw) => Ok(radosgw),
+            Err(first) => Self::start_once()
+                .await
+                .with_context(|| format!("the second start after one that failed: {first:#}")),
+        }
+    }
+
+    async fn start_once() -> Result<Self> {
         let python = resolve(Tool::Boto3)?;
         let (monitor_port, port) = (free_port()?, free_port()?);
         let ceph = Programs::in_new_folder(monitor_port, port)?;

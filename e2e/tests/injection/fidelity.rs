@@ -262,6 +262,9 @@ fn without_ours(mut pod: Value) -> Value {
     for key in ["uid", "creationTimestamp", "managedFields"] {
         pod["metadata"].as_object_mut().unwrap().remove(key);
     }
+    for condition in pod["status"]["conditions"].as_array_mut().into_iter().flatten() {
+        condition.as_object_mut().unwrap().remove("lastTransitionTime");
+    }
     let annotations = pod["metadata"]["annotations"].as_object_mut().unwrap();
     for key in ["grant", "reviewed", "inject"] {
         annotations.remove(&format!("tokenscope.io/{key}"));

@@ -69,29 +69,48 @@ pub(super) fn ceph(folder: &Path, step: &Step) -> Result<()> {
     let server = Packaged::Ceph;
     let archives = folder.join("apt/archives");
     fs::create_dir_all(archives.join("partial"))?;
-    step.detail("downloading");
+    fs::create_dir_all(folder.join("apt/lists/partial"))?;
     let option = |name: &str, value: &Path| format!("{name}={}", value.display());
-    run(
-        Command::new("apt-get")
-            .args(["install", "--download-only", "--yes", "--quiet"])
-            // What is installed already is fetched too, so that all of it is in one place.
-            .args(["--no-install-recommends", "--reinstall"])
+    let apt = |arguments: &mut dyn Iterator<Item = String>| {
+        let mut command = Command::new("apt-get");
+        command
             // Nothing is installed, so it needs no lock, and therefore no root.
             .args(["-o", "Debug::NoLocking=1"])
             .args(["-o", "APT::Sandbox::User="])
             .args(["-o", &option("Dir::Cache", &folder.join("apt"))])
             .args(["-o", &option("Dir::Log", &folder.join("apt"))])
-            .args(server.pins()?.iter().map(|(name, version)| format!("{name}={version}*"))),
-        "Ceph is fetched by apt-get",
-    )
-    .with_context(|| {
-        format!(
-            "can't fetch Ceph: it is taken from the packages of Debian 12 (after apt-get update); elsewhere, install that \
-             version and name its root folder with {}, such as {}=/",
-            server.variable(),
-            server.variable()
-        )
-    })?;
+            .args(["-o", &option("Dir::State::lists", &folder.join("apt/lists"))])
+            .args(arguments);
+        run(&mut command, "Ceph is fetched by apt-get")
+    };
+    // The machine's own lists may be older than what the archive still has.
+    step.detail("reading the lists of packages");
+    let packages = server
+        .pins()?
+        .into_iter()
+        .map(|(name, version)| format!("{name}={version}*"));
+    // What is installed already is fetched too, so that all of it is in one place.
+    let download = [
+        "install",
+        "--download-only",
+        "--yes",
+        "--quiet",
+        "--no-install-recommends",
+        "--reinstall",
+    ];
+    apt(&mut ["update", "--quiet"].map(str::to_owned).into_iter())
+        .and_then(|_| {
+            step.detail("downloading");
+            apt(&mut download.map(str::to_owned).into_iter().chain(packages))
+        })
+        .with_context(|| {
+            format!(
+                "can't fetch Ceph: it is taken from the packages of Debian 12; elsewhere, install that version and name its root folder \
+                 with {}, such as {}=/",
+                server.variable(),
+                server.variable()
+            )
+        })?;
     step.detail("unpacking");
     for entry in fs::read_dir(&archives)? {
         let archive = entry?.path();
