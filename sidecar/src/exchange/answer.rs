@@ -6,7 +6,7 @@ use http::{HeaderValue, StatusCode};
 use hyper::body::Bytes;
 use serde_json::Value;
 
-use super::error::ExchangeError;
+use super::error::{ExchangeError, shown};
 use crate::token::Token;
 
 /// The most of a sentence of the issuer that is passed on, in bytes.
@@ -38,7 +38,7 @@ impl Answer {
 
     fn refusal(&self, body: &Value, subject: &str) -> ExchangeError {
         let status = self.status.as_u16();
-        let sentence = |name: &str, most| shown(body[name].as_str().unwrap_or_default(), subject, most);
+        let sentence = |name: &str, most| shown(&without(body[name].as_str().unwrap_or_default(), subject), most);
         let code = sentence("error", LONGEST_CODE);
         let description = sentence("error_description", LONGEST_SENTENCE);
         let description = match (&*description, &*code) {
@@ -68,23 +68,10 @@ fn seconds(header: &HeaderValue) -> Option<Duration> {
     Some(Duration::from_secs(seconds.into()))
 }
 
-/// A text of the issuer as one line of printable ASCII of at most `most` bytes, all else escaped, and without the token that was sent.
-fn shown(text: &str, subject: &str, most: usize) -> String {
+/// A text of the issuer without the token that was sent.
+fn without(text: &str, subject: &str) -> String {
     let parts = subject.split('.').filter(|part| part.len() >= SHORTEST_PART);
-    let text = parts.fold(text.to_owned(), |text, part| text.replace(part, "[token]"));
-    let mut shown = String::new();
-    for character in text.chars() {
-        let length = shown.len();
-        match character {
-            ' '..='~' => shown.push(character),
-            other => shown.extend(other.escape_unicode()),
-        }
-        if shown.len() > most {
-            shown.truncate(length);
-            break;
-        }
-    }
-    shown
+    parts.fold(text.to_owned(), |text, part| text.replace(part, "[token]"))
 }
 
 #[cfg(test)]

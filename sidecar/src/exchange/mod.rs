@@ -33,6 +33,7 @@ use crate::token::Token;
 use answer::Answer;
 pub use endpoint::{Endpoint, InvalidEndpoint};
 pub use error::ExchangeError;
+use error::shown;
 
 /// How long an exchange may take, connecting included. The issuer gives itself 3 s.
 pub const DEADLINE: Duration = Duration::from_secs(10);
@@ -46,6 +47,8 @@ const LARGEST_HEAD: usize = 16 << 10;
 const LARGEST_BODY: usize = 64 << 10;
 /// The longest own token of the pod that is sent, in bytes: the issuer reads no longer request than 16 KiB.
 const LONGEST_SUBJECT: usize = 15 << 10;
+/// The most of what is said of a certificate that is refused, in bytes.
+const LONGEST_REASON: usize = 300;
 
 const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const TOKEN_TYPE: &str = "urn:ietf:params:oauth:token-type:jwt";
@@ -168,7 +171,7 @@ impl Exchanger {
         let handshake = self.connector.connect(endpoint.name(), stream).await;
         handshake.map_err(|error| ExchangeError::Tls {
             issuer: endpoint.to_string(),
-            reason: error.to_string(),
+            reason: shown(&error.to_string(), LONGEST_REASON),
         })
     }
 

@@ -27,6 +27,10 @@ pub(super) struct Agent {
 
 impl TokenSource {
     /// Nobody is asked yet.
+    #[cfg_attr(
+        not(feature = "issuer"),
+        expect(clippy::unnecessary_wraps, reason = "only the issuer's client can fail")
+    )]
     pub(super) fn new(source: &Source) -> Result<Self, Error> {
         match source {
             Source::WorkloadApi(settings) => Ok(Self::WorkloadApi(Arc::new(Agent {
@@ -42,6 +46,10 @@ impl TokenSource {
     }
 
     /// The SPIFFE agent, if tokens come from there.
+    #[cfg_attr(
+        not(feature = "issuer"),
+        expect(clippy::unnecessary_wraps, reason = "without the issuer there is an agent always")
+    )]
     pub(super) fn agent(&self) -> Option<&Arc<Agent>> {
         match self {
             Self::WorkloadApi(agent) => Some(agent),
