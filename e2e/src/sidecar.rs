@@ -10,6 +10,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
+use serde_json::Value;
+use tokenscope_core::pod::SIDECAR;
+use tokenscope_core::sidecar::variables;
 use tokenscope_sidecar::token::Token;
 
 use crate::eventually;
@@ -63,6 +66,48 @@ impl Sidecar {
             more.iter()
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
         );
+        Self::start_with(environment, directory, logs, name, watchdog)
+    }
+
+    /// Starts the sidecar of a pod with exactly the environment that admission wrote. Each of its volumes is a folder of `folder`, which
+    /// is made if need be, and what stands in `reached` in place of an address of the cluster is used instead of it.
+    pub fn of_pod(
+        pod: &Value,
+        folder: &Path,
+        name: &str,
+        reached: (&str, &str),
+        watchdog: &Arc<Watchdog>,
+    ) -> Result<Self> {
+        let mut containers = pod["spec"]["initContainers"].as_array().into_iter().flatten();
+        let container = containers.find(|container| container["name"] == SIDECAR);
+        let container = container.context("the pod has a sidecar")?;
+        let mut places = vec![(reached.0.to_owned(), reached.1.to_owned())];
+        for mount in container["volumeMounts"].as_array().into_iter().flatten() {
+            let path = mount["mountPath"].as_str().context("a mount has a path")?;
+            let volume = mount["name"].as_str().context("a mount names its volume")?;
+            fs::create_dir_all(folder.join(volume))?;
+            places.push((path.to_owned(), folder.join(volume).display().to_string()));
+        }
+        let mut environment = BTreeMap::new();
+        for variable in container["env"].as_array().into_iter().flatten() {
+            let name = variable["name"].as_str().context("a variable has a name")?;
+            let value = variable["value"].as_str().context("a variable has a value")?;
+            let value = places
+                .iter()
+                .fold(value.to_owned(), |value, (from, to)| value.replace(from, to));
+            environment.insert(name.to_owned(), value);
+        }
+        let directory = environment.get(variables::DIRECTORY).context("there is a directory")?;
+        Self::start_with(environment.clone(), directory.into(), folder, name, watchdog)
+    }
+
+    fn start_with(
+        environment: BTreeMap<String, String>,
+        directory: PathBuf,
+        logs: &Path,
+        name: &str,
+        watchdog: &Arc<Watchdog>,
+    ) -> Result<Self> {
         let process = Process::start(
             Start {
                 name: name.to_owned(),

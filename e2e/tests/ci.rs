@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use tokenscope_e2e::probes::Sdk;
 use tokenscope_xtask::cluster::FROM_DISTRIBUTION;
-use tokenscope_xtask::images::PROGRAMS;
+use tokenscope_xtask::images::{IMAGES, ProgramImage};
 use tokenscope_xtask::oci::NON_ROOT;
 use tokenscope_xtask::root;
 use tokenscope_xtask::tools::Tool;
@@ -112,22 +112,22 @@ fn the_dockerfile_has_a_stage_for_every_image_that_is_built_and_nothing_else() -
         "the same flags by being the same command"
     );
     let stages: BTreeSet<&str> = stages.split("\nFROM scratch AS ").map(str::trim_end).collect();
-    let expected: Vec<String> = PROGRAMS.iter().map(|program| stage(program)).collect();
+    let expected: Vec<String> = IMAGES.iter().map(stage).collect();
     assert_eq!(stages, expected.iter().map(|stage| stage.trim_end()).collect());
     Ok(())
 }
 
 /// What makes the image that `oci::Image` writes.
-fn stage(program: &str) -> String {
+fn stage(ProgramImage { name, program, .. }: &ProgramImage) -> String {
     let version = env!("CARGO_PKG_VERSION");
     format!(
         "{}
-LABEL org.opencontainers.image.title={program} \\
+LABEL org.opencontainers.image.title={name} \\
       org.opencontainers.image.version={version} \\
       org.opencontainers.image.licenses=Apache-2.0
-COPY --from=build /images/{program} /{program}
+COPY --from=build /images/{name}/{program} /{program}
 USER {NON_ROOT}:{NON_ROOT}
 ENTRYPOINT [\"/{program}\"]",
-        program.trim_start_matches("tokenscope-")
+        name.trim_start_matches("tokenscope-")
     )
 }

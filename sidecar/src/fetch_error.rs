@@ -1,15 +1,36 @@
 //! Why there is no new token, in words for a person who looks at a pod that doesn't start.
 
-use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{fmt, io};
 
 use tonic::{Code, Status};
 
+#[cfg(feature = "issuer")]
+use crate::exchange::ExchangeError;
 use crate::retry::Kind;
 use crate::token::InvalidToken;
 
 /// The longest part of a message of the agent that is passed on, in characters.
 const LONGEST_MESSAGE: usize = 300;
+
+/// Whom tokens come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Provider {
+    /// The SPIFFE agent of the node.
+    Agent,
+    /// tokenscope's own issuer.
+    Issuer,
+}
+
+impl fmt::Display for Provider {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Agent => "the SPIFFE agent",
+            Self::Issuer => "the issuer",
+        })
+    }
+}
 
 /// Why there is no new token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,9 +52,12 @@ pub enum FetchError {
     /// The agent went away during the call.
     #[error("the connection to the SPIFFE agent broke: it has stopped or restarts")]
     ConnectionLost,
-    /// The agent has not answered yet.
-    #[error("the SPIFFE agent has not answered yet: it attests this pod, or waits for its server")]
-    Waiting,
+    /// The answer has not come yet.
+    #[error("{0} has not answered yet{hint}", hint = match .0 {
+        Provider::Agent => ": it attests this pod, or waits for its server",
+        Provider::Issuer => "",
+    })]
+    Waiting(Provider),
     /// The agent did not answer within the deadline.
     #[error("the SPIFFE agent gave no answer in {0} s: it hangs, or its server is slow or down")]
     Deadline(u64),
@@ -78,14 +102,27 @@ pub enum FetchError {
     /// The token is none.
     #[error("the SPIFFE agent's token is malformed: {0}")]
     InvalidToken(InvalidToken),
+    /// The token is for somebody else.
+    #[error("{0} gave a token for another audience than was asked for")]
+    OtherAudience(Provider),
     /// It is of no use.
     #[error(
-        "the SPIFFE agent gave a token that ended {seconds} s ago: is the clock of this node or of the SPIFFE server wrong?"
+        "{provider} gave a token that ended {seconds} s ago: is the clock of this node or of {server} wrong?",
+        server = match .provider {
+            Provider::Agent => "the SPIFFE server",
+            Provider::Issuer => "the issuer",
+        }
     )]
     Expired {
+        /// Who gave it.
+        provider: Provider,
         /// How long ago.
         seconds: i64,
     },
+    /// The exchange at the issuer brought none.
+    #[cfg(feature = "issuer")]
+    #[error(transparent)]
+    Exchange(#[from] ExchangeError),
     /// The disk is full, or so.
     #[error("can't write {file}: {reason}")]
     Write {
@@ -104,7 +141,7 @@ impl FetchError {
             Self::NobodyListens(_) => "nobody_listens",
             Self::Connect { .. } => "connect",
             Self::ConnectionLost => "connection_lost",
-            Self::Waiting => "waiting",
+            Self::Waiting(_) => "waiting",
             Self::Deadline(_) => "deadline",
             Self::Attestation(_) => "attestation",
             Self::NoIdentity(_) => "no_identity",
@@ -112,7 +149,9 @@ impl FetchError {
             Self::Rejected { .. } => "rejected",
             Self::Failed { .. } => "failed",
             Self::NoneMatches { .. } => "none_matches",
-            Self::Malformed(_) | Self::InvalidToken(_) => "malformed",
+            Self::Malformed(_) | Self::InvalidToken(_) | Self::OtherAudience(_) => "malformed",
+            #[cfg(feature = "issuer")]
+            Self::Exchange(error) => error.label(),
             Self::Expired { .. } => "expired",
             Self::Write { .. } => "write",
         }
@@ -122,7 +161,18 @@ impl FetchError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Rejected { .. } => Kind::Rejected,
+            #[cfg(feature = "issuer")]
+            Self::Exchange(error) => error.kind(),
             _ => Kind::Passing,
+        }
+    }
+
+    /// How long whoever gives tokens asks to wait.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            #[cfg(feature = "issuer")]
+            Self::Exchange(error) => error.retry_after(),
+            _ => None,
         }
     }
 

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use crate::directory::{Directory, Readers};
 use crate::fetch_error::FetchError;
+use crate::retry::Kind;
 
 /// The file in the directory that holds, while there is trouble, why: the probe is another process and reads it there.
 pub const REASON_FILE: &str = ".reason";
@@ -63,15 +64,18 @@ impl Health {
         before.map(|(_, since)| since)
     }
 
-    /// A file could not be renewed. Returns whether that is news: another trouble than the last one.
+    /// A file could not be renewed. Returns whether that is news: another trouble than the last one, or a refusal in other words.
     pub fn failed(&self, file: &str, trouble: &FetchError, now: Timestamp) -> bool {
         let mut files = self.files();
         let health = files.entry(file.to_owned()).or_default();
-        if *trouble != FetchError::Waiting {
+        if !matches!(trouble, FetchError::Waiting(_)) {
             *health.failures.entry(trouble.label()).or_default() += 1;
         }
         let last = health.trouble.as_ref();
-        let news = last.is_none_or(|(last, _)| last.label() != trouble.label());
+        let is_new = |last: &FetchError| {
+            last.label() != trouble.label() || (trouble.kind() == Kind::Rejected && last != trouble)
+        };
+        let news = last.is_none_or(|(last, _)| is_new(last));
         let since = last.map_or(now, |(_, since)| *since);
         health.trouble = Some((trouble.clone(), since));
         if news {
@@ -180,6 +184,7 @@ impl FileHealth {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fetch_error::Provider;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -230,14 +235,21 @@ mod tests {
     }
 
     #[test]
-    fn only_another_kind_of_trouble_is_news() {
+    fn only_another_kind_of_trouble_or_a_refusal_in_other_words_is_news() {
         let (health, directory) = health("news");
         let no = |message: &str| FetchError::NoIdentity(message.into());
 
         assert!(health.failed("token", &no("a"), at(1)));
         assert!(!health.failed("token", &no("b"), at(2)));
-        assert!(health.failed("token", &FetchError::Waiting, at(3)));
+        assert!(health.failed("token", &FetchError::Waiting(Provider::Agent), at(3)));
         assert!(health.failed("token", &no("c"), at(4)));
+        let refused = |message: &str| FetchError::Rejected {
+            code: "INVALID_ARGUMENT",
+            message: message.into(),
+        };
+        assert!(health.failed("token", &refused("a"), at(5)));
+        assert!(!health.failed("token", &refused("a"), at(6)));
+        assert!(health.failed("token", &refused("b"), at(7)));
         let metrics = health.metrics();
         let line = r#"tokenscope_sidecar_failures_total{file="token",reason="no_identity"} 3"#;
         assert!(metrics.lines().any(|candidate| candidate == line), "{metrics}");

@@ -1,4 +1,4 @@
-//! Keeps SPIFFE JWT-SVIDs fresh in files where AWS SDKs look for them.
+//! Keeps tokens fresh in files where AWS SDKs look for them: SPIFFE JWT-SVIDs, or tokens of tokenscope's issuer.
 //!
 //! Decided without I/O, with the time as an argument:
 //! - [`config`]: flags and environment, read once and checked;
@@ -7,7 +7,7 @@
 //! - [`selection`]: which of several identities is wanted; [`bundle`] and [`x509`]: what else can be written.
 //!
 //! At the edges:
-//! - [`workload_api`]: asks the SPIFFE agent; [`directory`]: replaces files whole; [`clock`]: waits, and notices when the
+//! - [`workload_api`]: asks the SPIFFE agent; `exchange`, of the feature `issuer`: asks tokenscope's issuer; [`directory`]: replaces files whole; [`clock`]: waits, and notices when the
 //!   clock is set;
 //! - [`health`]: what is known of each file; [`ready`]: the probe; [`observe`]: the same over HTTP; [`log`].
 //!
@@ -17,6 +17,8 @@ pub mod bundle;
 pub mod clock;
 pub mod config;
 pub mod directory;
+#[cfg(feature = "issuer")]
+pub mod exchange;
 pub mod fetch_error;
 pub mod health;
 pub mod log;

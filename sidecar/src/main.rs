@@ -1,4 +1,4 @@
-//! The sidecar of tokenscope: keeps SPIFFE tokens fresh in files.
+//! The sidecar of tokenscope: keeps tokens fresh in files.
 
 use std::process::ExitCode;
 

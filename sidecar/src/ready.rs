@@ -44,13 +44,14 @@ pub fn ready(config: &Config, now: Timestamp) -> Result<(), String> {
     };
 
     let mut checks: Vec<(&str, Result<(), String>)> = Vec::new();
-    for file in &config.jwt_svids {
+    for file in &config.tokens {
         checks.push((&file.name, token(&file.name)));
     }
-    if config.x509_svid {
+    let agent = config.workload_api();
+    if agent.is_some_and(|agent| agent.x509_svid) {
         checks.push((X509_SVID_FILE, certificate(X509_SVID_FILE)));
     }
-    if config.jwt_bundle {
+    if agent.is_some_and(|agent| agent.jwt_bundle) {
         checks.push((JWT_BUNDLE_FILE, read(JWT_BUNDLE_FILE).map(|_| ())));
     }
     let Some((name, Err(why))) = checks.into_iter().find(|(_, check)| check.is_err()) else {

@@ -15,12 +15,15 @@ const CAP_WITH_TOKEN: Duration = Duration::from_secs(30);
 /// The shortest wait after an answer that the same question will always get, and how much is added at most.
 const REJECTED: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(30));
 
+/// The longest wait that is granted to whoever asks for one.
+const LONGEST_ASKED: Duration = Duration::from_secs(60);
+
 /// Whether asking again can help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// It may: the agent restarts, the entry isn't there yet, the disk is full just now.
     Passing,
-    /// It can't, unless somebody changes the agent: the question itself is wrong.
+    /// It can't, unless somebody changes something elsewhere: the question itself is wrong, or a policy says no.
     Rejected,
 }
 
@@ -45,6 +48,12 @@ pub fn wait(kind: Kind, failures: u32, left: Option<SignedDuration>, draw: f64) 
     // A try should be left before the token ends.
     let wait = left.map_or(wait, |left| wait.min(left / 2));
     wait.max(SHORTEST)
+}
+
+/// A wait that was [chosen](wait), and before it the one that was asked for (`Retry-After`): who was sent away together does not
+/// come back together.
+pub fn after(asked: Option<Duration>, chosen: Duration) -> Duration {
+    asked.unwrap_or_default().min(LONGEST_ASKED) + chosen
 }
 
 #[cfg(test)]
@@ -78,6 +87,18 @@ mod tests {
         for failures in [1, 100] {
             assert!(wait(Kind::Rejected, failures, None, 0.0) >= Duration::from_secs(60));
         }
+    }
+
+    #[test]
+    fn what_is_asked_for_is_waited_for_within_bounds() {
+        let chosen = Duration::from_millis(300);
+
+        assert_eq!(after(None, chosen), chosen);
+        assert_eq!(after(Some(Duration::from_secs(7)), chosen), Duration::from_millis(7300));
+        assert_eq!(
+            after(Some(Duration::from_secs(86_400)), chosen),
+            Duration::from_millis(60_300)
+        );
     }
 
     proptest! {

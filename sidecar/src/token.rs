@@ -1,4 +1,5 @@
-//! What a JWT-SVID says of itself. Nothing is verified: the agent is trusted by its socket, and AWS verifies.
+//! What a token says of itself: a JWT-SVID, or one of tokenscope's issuer. Nothing is verified: the agent is trusted by its socket, the
+//! issuer by its certificate, and AWS verifies.
 
 use std::fmt;
 
@@ -15,13 +16,13 @@ const ALGORITHMS: [&str; 9] = [
     "RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512",
 ];
 
-/// A JWT-SVID. Its text is a secret, and never part of `Debug`.
+/// A token. Its text is a secret, and never part of `Debug`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token {
     text: Box<str>,
     /// Which key signed it.
     pub key_id: Option<Box<str>>,
-    /// The SPIFFE ID.
+    /// The SPIFFE ID, or what the issuer's policy says.
     pub subject: Box<str>,
     /// Whom it is for.
     pub audiences: Vec<Box<str>>,
@@ -103,7 +104,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Why a text is no JWT-SVID. It never holds any part of the text.
+/// Why a text is no token. It never holds any part of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidToken {
     /// AWS would not take it.

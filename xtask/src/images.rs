@@ -12,13 +12,43 @@ use crate::oci::{Image, Written};
 use crate::progress::say;
 use crate::{cargo, root};
 
-/// The programs that become images; the package of each has the same name.
-pub const PROGRAMS: [&str; 4] = [
-    "tokenscope-issuer",
-    "tokenscope-operator",
-    "tokenscope-sidecar",
-    "tokenscope-webhook",
+/// An image of one of our programs.
+#[derive(Clone, Copy, Debug)]
+pub struct ProgramImage {
+    /// Its repository, without a registry.
+    pub name: &'static str,
+    /// The program in it; its package has the same name.
+    pub program: &'static str,
+    /// The package's features that a release has, separated by commas, in place of those that it has by itself.
+    features: Option<&'static str>,
+}
+
+/// All images. The program of the sidecar is in two: a client for TLS is most of the one that needs it.
+pub const IMAGES: [ProgramImage; 5] = [
+    of_program("tokenscope-issuer"),
+    of_program("tokenscope-operator"),
+    ProgramImage {
+        name: SIDECAR,
+        program: SIDECAR,
+        features: Some("observe"),
+    },
+    ProgramImage {
+        name: "tokenscope-sidecar-issuer",
+        program: SIDECAR,
+        features: Some("observe,issuer"),
+    },
+    of_program("tokenscope-webhook"),
 ];
+
+const SIDECAR: &str = "tokenscope-sidecar";
+
+const fn of_program(name: &'static str) -> ProgramImage {
+    ProgramImage {
+        name,
+        program: name,
+        features: None,
+    }
+}
 
 /// The profile that releases are built with: small and fast programs, and minutes to compile.
 pub const RELEASE_PROFILE: &str = "dist";
@@ -35,17 +65,18 @@ pub fn build(profile: &str) -> Result<Vec<Written>> {
     if profile != RELEASE_PROFILE {
         folder.push(profile); // a test must not replace what is about to be published
     }
-    PROGRAMS
+    IMAGES
         .into_iter()
-        .map(|program| {
+        .map(|ProgramImage { name, .. }| {
             let started = Instant::now();
-            say(&format!("  building {program} for its image, profile {profile} …"));
-            let (path, version, license) = compile(program, profile)?;
-            let mut image = Image::of_program(&format!("localhost/{program}:{version}"), &path)?;
-            image.labels = [("title", program), ("version", &version), ("licenses", &license)]
+            say(&format!("  building {name} for its image, profile {profile} …"));
+            // Two images may have one program, so each is written before the next one is compiled.
+            let (path, version, license) = compile(name, profile)?;
+            let mut image = Image::of_program(&format!("localhost/{name}:{version}"), &path)?;
+            image.labels = [("title", name), ("version", &version), ("licenses", &license)]
                 .map(|(label, value)| (format!("org.opencontainers.image.{label}"), value.to_owned()))
                 .to_vec();
-            let written = image.write(&folder.join(format!("{program}.tar")))?;
+            let written = image.write(&folder.join(format!("{name}.tar")))?;
             say(&format!(
                 "✓ {} ({:.1} s)",
                 written.name,
@@ -84,10 +115,15 @@ pub fn print(images: &[Written]) {
     }
 }
 
-/// Compiles a program as an image carries it; returns it with its version and license.
-pub fn compile(program: &str, profile: &str) -> Result<(PathBuf, String, String)> {
+/// Compiles the program of an image as the image carries it; returns it with its version and license.
+///
+/// Only a release leaves features of the package out. In tests a program is one file with all of them, for whoever uses it at the time.
+pub fn compile(image: &str, profile: &str) -> Result<(PathBuf, String, String)> {
+    let found = IMAGES.into_iter().find(|known| known.name == image);
+    let ProgramImage { program, features, .. } = found.with_context(|| format!("there is no image {image}"))?;
+    let features = features.filter(|_| profile == RELEASE_PROFILE);
     let profile = match (program, profile) {
-        ("tokenscope-sidecar", RELEASE_PROFILE) => RELEASE_PROFILE_OF_SIDECAR,
+        (SIDECAR, RELEASE_PROFILE) => RELEASE_PROFILE_OF_SIDECAR,
         _ => profile,
     };
     let metadata = cargo(&["metadata", "--no-deps", "--format-version=1", "--locked"]).output()?;
@@ -104,6 +140,11 @@ pub fn compile(program: &str, profile: &str) -> Result<(PathBuf, String, String)
     let text = |field: &str| package[field].as_str().unwrap_or_default().to_owned();
 
     let output = cargo(&["rustc", "--locked", "--package", program, "--bin", program])
+        .args(
+            features
+                .iter()
+                .flat_map(|features| ["--no-default-features", "--features", features]),
+        )
         .args(["--profile", profile, "--message-format=json-render-diagnostics", "--"])
         .args(["-C", "target-feature=+crt-static", "-C", "strip=symbols"])
         // What a static program relocates at its start takes a bit for each place instead of 24 bytes.

@@ -87,7 +87,7 @@ impl ControlPlane {
     }
 
     /// Kills what is started in its name at the end.
-    pub(crate) fn watchdog(&self) -> &Arc<Watchdog> {
+    pub fn watchdog(&self) -> &Arc<Watchdog> {
         &self.watchdog
     }
 

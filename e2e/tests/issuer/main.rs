@@ -2,12 +2,14 @@
 //! takes what they get.
 //!
 //! - [`exchanges`]: who gets a token, and what AWS would say of it;
+//! - [`sidecars`]: the sidecar as admission wrote it into the pod, which exchanges by itself;
 //! - [`rights`]: what the issuer and its neighbours may and may not do.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
 mod exchanges;
 mod rights;
+mod sidecars;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -8,10 +8,10 @@ use tokenscope_core::sidecar::variables::INJECTED;
 use tokenscope_core::sidecar::{JWT_BUNDLE_FILE, X509_BUNDLE_FILE, X509_KEY_FILE, X509_SVID_FILE};
 
 use super::options::{
-    DIRECTORY, HINT, JWT_BUNDLE, JWT_SVID, LOG_LEVEL, OBSERVE, ONCE, OptionSpec, SOCKET, SPIFFE_ID, TRUST_DOMAIN,
-    X509_SVID,
+    DIRECTORY, HINT, JWT_BUNDLE, JWT_SVID, LOG_LEVEL, OBSERVE, OF_ISSUER, OF_SPIFFE, ONCE, OptionSpec, SOCKET,
+    SPIFFE_ID, TRUST_DOMAIN, X509_SVID,
 };
-use super::{Config, ConfigError, JwtFile};
+use super::{Config, ConfigError, Source, TokenFile, WorkloadApi};
 use crate::log::{self, Log};
 use crate::selection::SvidSelection;
 
@@ -29,7 +29,7 @@ pub(super) struct Given<E> {
 
 impl<E: Fn(&str) -> Option<String>> Given<E> {
     /// An option's value, and where it stands.
-    fn text(&self, option: &OptionSpec) -> Option<(String, String)> {
+    pub(super) fn text(&self, option: &OptionSpec) -> Option<(String, String)> {
         let flag = self.given.iter().find(|(flag, _)| *flag == option.flag);
         if let Some((flag, value)) = flag {
             return Some((format!("--{flag}"), value.clone()));
@@ -38,7 +38,7 @@ impl<E: Fn(&str) -> Option<String>> Given<E> {
         value.map(|value| (option.variable.to_owned(), value))
     }
 
-    fn parsed<T>(
+    pub(super) fn parsed<T>(
         &self,
         option: &OptionSpec,
         parse: impl Fn(&str) -> Result<T, String>,
@@ -60,21 +60,27 @@ impl<E: Fn(&str) -> Option<String>> Given<E> {
         }
     }
 
-    fn files(&self) -> Result<Vec<JwtFile>, ConfigError> {
-        let flags = self.given.iter().filter(|(flag, _)| *flag == JWT_SVID.flag);
+    /// The first of some options that is given, where it stands. A switch that is off says nothing.
+    fn first_of(&self, options: &[&OptionSpec]) -> Option<String> {
+        let mut given = options.iter().filter_map(|option| self.text(option));
+        given
+            .find(|(_, value)| value != "false")
+            .map(|(source_name, _)| source_name)
+    }
+
+    /// The token files that an option lists.
+    pub(super) fn files(&self, option: &OptionSpec) -> Result<Vec<TokenFile>, ConfigError> {
+        let flags = self.given.iter().filter(|(flag, _)| *flag == option.flag);
         let flags: Vec<&str> = flags.map(|(_, value)| value.as_str()).collect();
-        let variable = (self.environment)(JWT_SVID.variable).unwrap_or_default();
+        let variable = (self.environment)(option.variable).unwrap_or_default();
         let (source_name, values) = if flags.is_empty() {
-            (
-                JWT_SVID.variable.to_owned(),
-                variable.split_ascii_whitespace().collect(),
-            )
+            (option.variable.to_owned(), variable.split_ascii_whitespace().collect())
         } else {
-            (format!("--{}", JWT_SVID.flag), flags)
+            (format!("--{}", option.flag), flags)
         };
-        let mut files: Vec<JwtFile> = Vec::new();
+        let mut files: Vec<TokenFile> = Vec::new();
         for value in values {
-            let file = jwt_file(value).and_then(|file| {
+            let file = token_file(value).and_then(|file| {
                 let twice = files.iter().any(|other| other.name == file.name);
                 if twice {
                     Err(format!("the file {} is named twice", file.name))
@@ -99,20 +105,11 @@ pub(super) fn config<E: Fn(&str) -> Option<String>>(given: &Given<E>) -> Result<
         .ok_or(ConfigError::Missing(
             "where should the files be written? Give --directory or TOKENSCOPE_DIRECTORY",
         ))?;
-    let socket = given.parsed(&SOCKET, socket)?.ok_or(ConfigError::Missing(
-        "where is the SPIFFE Workload API? Give --socket or SPIFFE_ENDPOINT_SOCKET, such as unix:///spiffe-workload-api/spire-agent.sock",
-    ))?;
+    let (source, tokens) = source(given)?;
     let config = Config {
         directory,
-        socket,
-        jwt_svids: given.files()?,
-        wanted: SvidSelection {
-            spiffe_id: given.parsed(&SPIFFE_ID, from_str)?,
-            hint: given.parsed(&HINT, from_str)?,
-            trust_domain: given.parsed(&TRUST_DOMAIN, from_str)?,
-        },
-        x509_svid: given.switch(&X509_SVID)?,
-        jwt_bundle: given.switch(&JWT_BUNDLE)?,
+        tokens,
+        source,
         once: given.switch(&ONCE)?,
         observe: given.parsed(&OBSERVE, observe)?,
         log: Log {
@@ -128,6 +125,35 @@ pub(super) fn config<E: Fn(&str) -> Option<String>>(given: &Given<E>) -> Result<
     Ok(config)
 }
 
+/// Whom tokens come from, and their files.
+fn source<E: Fn(&str) -> Option<String>>(given: &Given<E>) -> Result<(Source, Vec<TokenFile>), ConfigError> {
+    match (given.first_of(&OF_SPIFFE), given.first_of(&OF_ISSUER)) {
+        (Some(spiffe), Some(issuer)) => Err(ConfigError::TwoSources { spiffe, issuer }),
+        #[cfg(feature = "issuer")]
+        (None, Some(_)) => super::issuer::source(given),
+        #[cfg(not(feature = "issuer"))]
+        (None, Some(issuer)) => Err(ConfigError::NoIssuer(issuer)),
+        (_, None) => workload_api(given),
+    }
+}
+
+fn workload_api<E: Fn(&str) -> Option<String>>(given: &Given<E>) -> Result<(Source, Vec<TokenFile>), ConfigError> {
+    let socket = given.parsed(&SOCKET, socket)?.ok_or(ConfigError::Missing(
+        "where is the SPIFFE Workload API? Give --socket or SPIFFE_ENDPOINT_SOCKET, such as unix:///spiffe-workload-api/spire-agent.sock",
+    ))?;
+    let agent = WorkloadApi {
+        socket,
+        wanted: SvidSelection {
+            spiffe_id: given.parsed(&SPIFFE_ID, from_str)?,
+            hint: given.parsed(&HINT, from_str)?,
+            trust_domain: given.parsed(&TRUST_DOMAIN, from_str)?,
+        },
+        x509_svid: given.switch(&X509_SVID)?,
+        jwt_bundle: given.switch(&JWT_BUNDLE)?,
+    };
+    Ok((Source::WorkloadApi(agent), given.files(&JWT_SVID)?))
+}
+
 /// Whether the webhook wrote the environment.
 pub(super) fn injected(environment: impl Fn(&str) -> Option<String>) -> Result<bool, ConfigError> {
     match environment(INJECTED).as_deref() {
@@ -137,7 +163,7 @@ pub(super) fn injected(environment: impl Fn(&str) -> Option<String>) -> Result<b
     }
 }
 
-fn jwt_file(text: &str) -> Result<JwtFile, String> {
+fn token_file(text: &str) -> Result<TokenFile, String> {
     let (name, audience) = text
         .split_once('=')
         .ok_or_else(|| format!("{text:?} should be FILE=AUDIENCE, such as token=sts.amazonaws.com"))?;
@@ -157,7 +183,7 @@ fn jwt_file(text: &str) -> Result<JwtFile, String> {
         return Err(format!("{name} is the name of another file that the sidecar writes"));
     }
     let audience = from_str(audience)?;
-    Ok(JwtFile {
+    Ok(TokenFile {
         name: name.to_owned(),
         audience,
     })
@@ -190,6 +216,6 @@ fn level(text: &str) -> Result<log::Level, String> {
     log::level(text).ok_or_else(|| format!("{text:?} should be off, error, warn, info or debug"))
 }
 
-fn from_str<T: FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, String> {
+pub(super) fn from_str<T: FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|error: T::Err| error.to_string())
 }

@@ -3,6 +3,8 @@
 //! lexopt reads the arguments. clap, which would read the environment too, would add 194 kB to a program of 1.96 MB (docs/adr/0010).
 
 mod given;
+#[cfg(feature = "issuer")]
+mod issuer;
 mod options;
 #[cfg(test)]
 mod tests;
@@ -15,10 +17,12 @@ use lexopt::{Arg, Parser};
 use tokenscope_core::Audience;
 use tokenscope_core::sidecar::{JWT_BUNDLE_FILE, READY, X509_SVID_FILE};
 
+#[cfg(feature = "issuer")]
+use crate::exchange::IssuerSettings;
 use crate::log::Log;
 use crate::selection::SvidSelection;
 use given::{Given, config, injected};
-use options::{JWT_SVID, OPTIONS, help};
+use options::{ISSUED_TOKEN, JWT_SVID, OPTIONS, help};
 
 /// What the process is to do.
 #[derive(Clone, Debug)]
@@ -37,15 +41,9 @@ pub struct Config {
     /// Where the files are written.
     pub directory: PathBuf,
     /// The tokens.
-    pub jwt_svids: Vec<JwtFile>,
-    /// Of which identity.
-    pub wanted: SvidSelection,
-    /// The agent's socket.
-    pub socket: PathBuf,
-    /// Whether an X.509-SVID is written, too.
-    pub x509_svid: bool,
-    /// Whether the keys that JWT-SVIDs are signed with are written, too.
-    pub jwt_bundle: bool,
+    pub tokens: Vec<TokenFile>,
+    /// Whom they come from.
+    pub source: Source,
     /// Whether to end when all is written once.
     pub once: bool,
     /// Where to serve `/livez`, `/readyz` and `/metrics`.
@@ -56,28 +54,87 @@ pub struct Config {
     pub injected: bool,
 }
 
+/// Whom tokens come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A SPIFFE agent.
+    WorkloadApi(WorkloadApi),
+    /// tokenscope's own issuer.
+    #[cfg(feature = "issuer")]
+    Issuer(IssuerSettings),
+}
+
+/// The SPIFFE agent, and what it is asked for beside tokens.
+#[derive(Clone, Debug)]
+pub struct WorkloadApi {
+    /// The agent's socket.
+    pub socket: PathBuf,
+    /// The tokens of which identity.
+    pub wanted: SvidSelection,
+    /// Whether an X.509-SVID is written, too.
+    pub x509_svid: bool,
+    /// Whether the keys that JWT-SVIDs are signed with are written, too.
+    pub jwt_bundle: bool,
+}
+
 /// A token and its file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JwtFile {
+pub struct TokenFile {
     /// The file's name in the directory, or its absolute path.
     pub name: String,
     /// Whom the token is for.
     pub audience: Audience,
 }
 
+/// A token and all files that it is written to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedToken {
+    /// Whom the token is for.
+    pub audience: Audience,
+    /// The files, at least one, each as [`TokenFile::name`] has it.
+    pub files: Vec<String>,
+}
+
 impl Config {
+    /// The SPIFFE agent, if tokens come from there.
+    pub fn workload_api(&self) -> Option<&WorkloadApi> {
+        match &self.source {
+            Source::WorkloadApi(agent) => Some(agent),
+            #[cfg(feature = "issuer")]
+            Source::Issuer(_) => None,
+        }
+    }
+
     /// The names by which health is kept: one for each token, one for the X.509-SVID, one for the keys.
     pub fn kept(&self) -> Vec<String> {
-        let tokens = self.jwt_svids.iter().map(|file| file.name.clone());
-        let certificate = self.x509_svid.then(|| X509_SVID_FILE.to_owned());
-        let bundle = self.jwt_bundle.then(|| JWT_BUNDLE_FILE.to_owned());
+        let tokens = self.tokens.iter().map(|file| file.name.clone());
+        let agent = self.workload_api();
+        let certificate = agent.filter(|agent| agent.x509_svid).map(|_| X509_SVID_FILE.to_owned());
+        let bundle = agent
+            .filter(|agent| agent.jwt_bundle)
+            .map(|_| JWT_BUNDLE_FILE.to_owned());
         tokens.chain(certificate).chain(bundle).collect()
+    }
+
+    /// One token for each audience, in the order of the files.
+    pub fn shared_tokens(&self) -> Vec<SharedToken> {
+        let mut shared: Vec<SharedToken> = Vec::new();
+        for file in &self.tokens {
+            match shared.iter_mut().find(|token| token.audience == file.audience) {
+                Some(token) => token.files.push(file.name.clone()),
+                None => shared.push(SharedToken {
+                    audience: file.audience.clone(),
+                    files: vec![file.name.clone()],
+                }),
+            }
+        }
+        shared
     }
 
     /// The folders that files are written to, the directory first. What is not a token is written to each of them.
     pub fn folders(&self) -> Vec<PathBuf> {
         let mut folders = vec![self.directory.clone()];
-        for file in &self.jwt_svids {
+        for file in &self.tokens {
             let path = self.directory.join(&file.name);
             if let Some(folder) = path
                 .parent()
@@ -111,6 +168,19 @@ pub enum ConfigError {
     /// Something that must be given.
     #[error("{0}")]
     Missing(&'static str),
+    /// Tokens come from one source.
+    #[error("tokens come from SPIFFE or from tokenscope's issuer: {spiffe} and {issuer} can't be given together")]
+    TwoSources {
+        /// A flag or variable of the one.
+        spiffe: String,
+        /// A flag or variable of the other.
+        issuer: String,
+    },
+    /// The program was built without the exchange.
+    #[error(
+        "{0}: this build exchanges no tokens at tokenscope's issuer; the image for that is tokenscope-sidecar-issuer"
+    )]
+    NoIssuer(String),
     /// An option where the webhook has said all.
     #[error("this sidecar was put into its pod by tokenscope and takes no options: {0:?} is not looked at")]
     Injected(String),
@@ -153,7 +223,8 @@ pub fn invocation(
         let flag = name.strip_prefix("--");
         let known = flag.and_then(|flag| OPTIONS.into_iter().find(|option| option.flag == flag));
         let option = known.ok_or(ConfigError::Unknown(name))?;
-        if option.flag != JWT_SVID.flag && given.iter().any(|(flag, _)| *flag == option.flag) {
+        let is_list = [JWT_SVID.flag, ISSUED_TOKEN.flag].contains(&option.flag);
+        if !is_list && given.iter().any(|(flag, _)| *flag == option.flag) {
             return Err(ConfigError::Twice(option.flag));
         }
         let value = match option.value {

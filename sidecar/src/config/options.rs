@@ -68,6 +68,36 @@ pub(super) const X509_SVID: OptionSpec = switch(
     "keep svid.pem, svid_key.pem and svid_bundle.pem, too",
 );
 pub(super) const JWT_BUNDLE: OptionSpec = switch("jwt-bundle", variables::JWT_BUNDLE, "keep jwt_bundle.json, too");
+pub(super) const ISSUED_TOKEN: OptionSpec = option(
+    "issued-token",
+    variables::ISSUED_TOKENS,
+    "FILE=AUDIENCE",
+    "keep a token of tokenscope's issuer for this audience in this file; may be repeated, as --jwt-svid",
+);
+pub(super) const ISSUER: OptionSpec = option(
+    "issuer",
+    variables::ISSUER,
+    "URL",
+    "the issuer: the https URL that /token follows",
+);
+pub(super) const ISSUER_CA: OptionSpec = option(
+    "issuer-ca",
+    variables::ISSUER_CA,
+    "PEM",
+    "the authorities of the issuer's certificate; no others are trusted",
+);
+pub(super) const SUBJECT_TOKEN: OptionSpec = option(
+    "subject-token",
+    variables::SUBJECT_TOKEN,
+    "PATH",
+    "the file with the pod's own token, which is exchanged",
+);
+pub(super) const TOKEN_LIFETIME: OptionSpec = option(
+    "token-lifetime",
+    variables::TOKEN_LIFETIME,
+    "SECONDS",
+    "the lifetime that the issuer is asked for",
+);
 pub(super) const ONCE: OptionSpec = switch("once", "TOKENSCOPE_ONCE", "end when every file is written once");
 pub(super) const OBSERVE: OptionSpec = option(
     "observe",
@@ -82,7 +112,21 @@ pub(super) const LOG_LEVEL: OptionSpec = option(
     "off, error, warn, info (the default) or debug",
 );
 
-pub(super) const OPTIONS: [&OptionSpec; 11] = [
+/// Those that say which tokens of SPIFFE are wanted.
+pub(super) const OF_SPIFFE: [&OptionSpec; 7] = [
+    &JWT_SVID,
+    &SPIFFE_ID,
+    &HINT,
+    &TRUST_DOMAIN,
+    &SOCKET,
+    &X509_SVID,
+    &JWT_BUNDLE,
+];
+
+/// Those that say which tokens of tokenscope's issuer are.
+pub(super) const OF_ISSUER: [&OptionSpec; 5] = [&ISSUED_TOKEN, &ISSUER, &ISSUER_CA, &SUBJECT_TOKEN, &TOKEN_LIFETIME];
+
+pub(super) const OPTIONS: [&OptionSpec; 16] = [
     &DIRECTORY,
     &JWT_SVID,
     &SPIFFE_ID,
@@ -91,6 +135,11 @@ pub(super) const OPTIONS: [&OptionSpec; 11] = [
     &SOCKET,
     &X509_SVID,
     &JWT_BUNDLE,
+    &ISSUED_TOKEN,
+    &ISSUER,
+    &ISSUER_CA,
+    &SUBJECT_TOKEN,
+    &TOKEN_LIFETIME,
     &ONCE,
     &OBSERVE,
     &LOG_LEVEL,
@@ -99,7 +148,7 @@ pub(super) const OPTIONS: [&OptionSpec; 11] = [
 /// The help.
 pub(super) fn help() -> String {
     let mut text = format!(
-        "Keeps SPIFFE tokens (JWT-SVIDs) fresh in files, for AWS_WEB_IDENTITY_TOKEN_FILE.\n\n\
+        "Keeps tokens fresh in files, for AWS_WEB_IDENTITY_TOKEN_FILE: SPIFFE's JWT-SVIDs, or tokens of tokenscope's issuer.\n\n\
          Usage: tokenscope-sidecar [OPTION…]          keep the files fresh until SIGTERM\n       \
          tokenscope-sidecar {READY} [OPTION…]    exit status 0 if every file is there and valid now\n\n\
          Options, each also an environment variable:\n",

@@ -1,6 +1,6 @@
 //! Flags and environment, and what is said of a mistake in them.
 
-use super::options::OPTIONS;
+use super::options::{OF_ISSUER, OF_SPIFFE, OPTIONS};
 use super::*;
 use crate::log;
 
@@ -30,11 +30,12 @@ fn the_environment_that_is_injected_is_enough() {
     let config = read(&[], &[]).unwrap();
 
     assert_eq!(config.directory.to_str(), Some("/var/run/secrets/tokenscope.io/aws"));
-    assert_eq!(config.socket.to_str(), Some("/spiffe-workload-api/spire-agent.sock"));
-    assert_eq!(config.jwt_svids[0].name, "token");
-    assert_eq!(config.jwt_svids[0].audience.as_str(), "sts.amazonaws.com");
-    assert_eq!(config.wanted, SvidSelection::default());
-    assert!(!config.once && !config.x509_svid && !config.jwt_bundle);
+    assert_eq!(config.tokens[0].name, "token");
+    assert_eq!(config.tokens[0].audience.as_str(), "sts.amazonaws.com");
+    let agent = config.workload_api().unwrap();
+    assert_eq!(agent.socket.to_str(), Some("/spiffe-workload-api/spire-agent.sock"));
+    assert_eq!(agent.wanted, SvidSelection::default());
+    assert!(!config.once && !agent.x509_svid && !agent.jwt_bundle);
     assert_eq!(config.log.level, log::Level::Info);
 }
 
@@ -46,7 +47,7 @@ fn an_audience_may_hold_an_equals_sign_and_files_may_be_several() {
     );
     let config = read(&[], &[variable]).unwrap();
     let files: Vec<_> = config
-        .jwt_svids
+        .tokens
         .iter()
         .map(|file| (file.name.as_str(), file.audience.as_str()))
         .collect();
@@ -118,7 +119,8 @@ fn a_flag_beats_the_variable() {
     let config = read(&flags, &[("TOKENSCOPE_ONCE", "true"), ("TOKENSCOPE_HINT", "web")]).unwrap();
 
     assert_eq!(config.kept(), ["a", "c", "svid.pem"]);
-    assert_eq!(config.wanted.hint.unwrap().as_str(), "aws");
+    let hint = config.workload_api().unwrap().wanted.hint.clone();
+    assert_eq!(hint.unwrap().as_str(), "aws");
     assert!(!config.once);
 }
 
@@ -213,5 +215,153 @@ fn the_help_names_every_option_and_variable() {
             help.contains(&format!("--{}", option.flag)) && help.contains(option.variable),
             "{help}"
         );
+    }
+}
+
+#[test]
+fn files_of_one_audience_share_a_token() {
+    let config = read(&[], &[("TOKENSCOPE_JWT_SVIDS", "token=a /b/token=b /c/token=a")]).unwrap();
+    let shared: Vec<_> = config
+        .shared_tokens()
+        .into_iter()
+        .map(|token| (token.audience.to_string(), token.files.join(" ")))
+        .collect();
+
+    assert_eq!(
+        shared,
+        [
+            ("a".to_owned(), "token /c/token".to_owned()),
+            ("b".to_owned(), "/b/token".to_owned())
+        ]
+    );
+}
+
+#[test]
+fn tokens_come_from_one_source() {
+    let values = |option: &&str| match *option {
+        "TOKENSCOPE_X509_SVID" | "TOKENSCOPE_JWT_BUNDLE" => "true".to_owned(),
+        _ => "x".to_owned(),
+    };
+    for option in OF_ISSUER {
+        let mistake = read(&[], &[(option.variable, "x")]).unwrap_err();
+        assert!(
+            mistake.contains("SPIFFE or from tokenscope's issuer") || mistake.contains("exchanges no tokens"),
+            "{mistake}"
+        );
+        assert!(mistake.contains(option.variable), "{mistake}");
+    }
+    for option in OF_SPIFFE {
+        let spiffe = (option.variable, &*values(&option.variable));
+        let nothing = ENVIRONMENT[1..].iter().map(|(name, _)| (*name, ""));
+        let changed: Vec<_> = [spiffe, ("TOKENSCOPE_ISSUER", "x")]
+            .into_iter()
+            .chain(nothing)
+            .collect();
+        let mistake = read(&[], &changed).unwrap_err();
+        assert!(
+            mistake.contains(&format!(
+                "{} and TOKENSCOPE_ISSUER can't be given together",
+                option.variable
+            )),
+            "{mistake}"
+        );
+    }
+}
+
+#[test]
+#[cfg(not(feature = "issuer"))]
+fn a_build_without_the_exchange_says_so_and_names_the_image_that_has_it() {
+    let mistake = read(
+        &[],
+        &[
+            ("TOKENSCOPE_JWT_SVIDS", ""),
+            ("SPIFFE_ENDPOINT_SOCKET", ""),
+            ("TOKENSCOPE_ISSUED_TOKENS", "token=sts.amazonaws.com"),
+        ],
+    )
+    .unwrap_err();
+    assert!(
+        mistake.starts_with("TOKENSCOPE_ISSUED_TOKENS: this build exchanges no tokens")
+            && mistake.contains("tokenscope-sidecar-issuer"),
+        "{mistake}"
+    );
+}
+
+#[cfg(feature = "issuer")]
+mod of_the_issuer {
+    use super::*;
+
+    fn authority() -> String {
+        let mut authority = rcgen::CertificateParams::default();
+        authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        authority
+            .self_signed(&rcgen::KeyPair::generate().unwrap())
+            .unwrap()
+            .pem()
+    }
+
+    fn read_issuer(changed: &[(&str, &str)]) -> Result<Config, String> {
+        let authority = authority();
+        let given = [
+            ("TOKENSCOPE_JWT_SVIDS", ""),
+            ("SPIFFE_ENDPOINT_SOCKET", ""),
+            (
+                "TOKENSCOPE_ISSUED_TOKENS",
+                "token=sts.amazonaws.com /var/run/b/token=vault",
+            ),
+            ("TOKENSCOPE_ISSUER", "https://tokenscope-issuer.tokenscope-system.svc"),
+            ("TOKENSCOPE_ISSUER_CA", &*authority),
+            ("TOKENSCOPE_SUBJECT_TOKEN", "/tokenscope-subject-token/token"),
+            ("TOKENSCOPE_TOKEN_LIFETIME", "900"),
+            ("TOKENSCOPE_INJECTED", "true"),
+        ];
+        let all: Vec<_> = changed.iter().copied().chain(given).collect();
+        read(&[], &all)
+    }
+
+    #[test]
+    fn the_environment_that_is_injected_is_enough() {
+        let config = read_issuer(&[]).unwrap();
+        assert_eq!(config.kept(), ["token", "/var/run/b/token"]);
+        assert_eq!(config.folders().len(), 2);
+        let Source::Issuer(issuer) = &config.source else {
+            panic!("{config:?}");
+        };
+        assert_eq!(
+            issuer.endpoint.to_string(),
+            "https://tokenscope-issuer.tokenscope-system.svc/token"
+        );
+        assert_eq!(issuer.subject_token.to_str(), Some("/tokenscope-subject-token/token"));
+        assert_eq!(issuer.lifetime.unwrap().seconds(), 900);
+        assert_eq!(issuer.authorities.len(), 1);
+    }
+
+    #[test]
+    fn each_mistake_names_its_variable() {
+        for (name, value, part) in [
+            ("TOKENSCOPE_ISSUED_TOKENS", "", "Give --issued-token"),
+            ("TOKENSCOPE_ISSUED_TOKENS", "token", "should be FILE=AUDIENCE"),
+            ("TOKENSCOPE_ISSUER", "", "Give --issuer or"),
+            (
+                "TOKENSCOPE_ISSUER",
+                "http://issuer.example",
+                "should begin with https://",
+            ),
+            ("TOKENSCOPE_ISSUER_CA", "", "Give --issuer-ca or"),
+            ("TOKENSCOPE_ISSUER_CA", "-----BEGIN CERTIFICATE-----\n", "no PEM"),
+            ("TOKENSCOPE_ISSUER_CA", "none", "should have a certificate"),
+            (
+                "TOKENSCOPE_ISSUER_CA",
+                "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+                "can't be read",
+            ),
+            ("TOKENSCOPE_SUBJECT_TOKEN", "", "Give --subject-token or"),
+            ("TOKENSCOPE_SUBJECT_TOKEN", "token", "should be an absolute path"),
+            ("TOKENSCOPE_TOKEN_LIFETIME", "60", "600"),
+        ] {
+            let mistake = read_issuer(&[(name, value)]).unwrap_err();
+            assert!(mistake.contains(name) && mistake.contains(part), "{mistake}");
+        }
+        assert!(read_issuer(&[("TOKENSCOPE_TOKEN_LIFETIME", "")]).is_ok());
     }
 }

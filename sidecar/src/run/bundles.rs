@@ -7,6 +7,7 @@ use tokenscope_core::sidecar::JWT_BUNDLE_FILE;
 
 use super::Error;
 use super::shared::{Sidecar, later, random};
+use super::source::Agent;
 use crate::bundle::JwtBundles;
 use crate::clock::Clock;
 use crate::directory::Readers;
@@ -15,18 +16,18 @@ use crate::log::Level;
 use crate::retry;
 
 /// Follows the keys that tokens are signed with, and writes them if wanted. It ends only with `once`.
-pub(super) async fn keep_bundles<C: Clock>(sidecar: Arc<Sidecar<C>>) -> Result<(), Error> {
-    if !sidecar.config.jwt_bundle {
+pub(super) async fn keep_bundles<C: Clock>(sidecar: Arc<Sidecar<C>>, agent: Arc<Agent>) -> Result<(), Error> {
+    if !agent.settings.jwt_bundle {
         sidecar.first_token.notified().await; // before it, the agent would only say no once more
     }
     let mut failures = 0;
     loop {
-        let Err(trouble) = sidecar.follow_bundles(&mut failures).await else {
+        let Err(trouble) = sidecar.follow_bundles(&agent, &mut failures).await else {
             return Ok(());
         };
         failures += 1;
-        let next = if sidecar.config.jwt_bundle {
-            sidecar.after_failure(JWT_BUNDLE_FILE, trouble, failures, None)?
+        let next = if agent.settings.jwt_bundle {
+            sidecar.after_failure(&[JWT_BUNDLE_FILE.to_owned()], trouble, failures, None)?
         } else {
             sidecar.log(Level::Debug, &trouble.to_string(), &[]);
             let wait = retry::wait(trouble.kind(), failures, Some(SignedDuration::MAX), random());
@@ -38,15 +39,15 @@ pub(super) async fn keep_bundles<C: Clock>(sidecar: Arc<Sidecar<C>>) -> Result<(
 
 impl<C: Clock> Sidecar<C> {
     /// Follows the stream of keys. Ends well only with `once`.
-    async fn follow_bundles(&self, failures: &mut u32) -> Result<(), FetchError> {
-        let mut stream = self.client.jwt_bundles().await?;
+    async fn follow_bundles(&self, agent: &Agent, failures: &mut u32) -> Result<(), FetchError> {
+        let mut stream = agent.client.jwt_bundles().await?;
         let mut first = true;
         loop {
             let message = stream.next(first).await?;
             let bundles = JwtBundles::read(&message.bundles)?;
             first = false;
             *failures = 0;
-            if self.config.jwt_bundle {
+            if agent.settings.jwt_bundle {
                 self.write_everywhere(JWT_BUNDLE_FILE, bundles.file(), Readers::All)?;
                 self.renewed(JWT_BUNDLE_FILE, None, self.clock.now());
                 if self.config.once {

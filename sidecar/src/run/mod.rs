@@ -2,6 +2,7 @@
 
 mod bundles;
 mod shared;
+mod source;
 mod tokens;
 mod x509_svid;
 
@@ -25,11 +26,14 @@ use crate::directory::{Directory, DirectoryLock};
 use crate::fetch_error::FetchError;
 use crate::health::Health;
 use crate::log::Level;
-use crate::workload_api::{Client, DEADLINE};
 use bundles::keep_bundles;
 use shared::Sidecar;
+use source::TokenSource;
 use tokens::keep_token;
 use x509_svid::keep_x509;
+
+/// How many names are looked up at a time, each on a thread of its own.
+const LOOKUPS: usize = 2;
 
 /// Why the sidecar can't run.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +63,10 @@ pub enum Error {
     /// With `--once`, an answer that will always be the same.
     #[error("{0}")]
     Rejected(FetchError),
+    /// The TLS library.
+    #[cfg(feature = "issuer")]
+    #[error("TLS can't be set up")]
+    Tls(#[source] rustls::Error),
     /// A mistake in this program.
     #[error("a task has ended")]
     Task(#[source] JoinError),
@@ -67,9 +75,12 @@ pub enum Error {
 /// Runs until SIGTERM or SIGINT. For `main`.
 pub fn process(config: Config) -> ExitCode {
     let log = config.log;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(LOOKUPS)
+        .build();
     let result = runtime.map_err(Error::System).and_then(|runtime| {
-        runtime.block_on(async {
+        let result = runtime.block_on(async {
             // Set up before anything else: the first process of a container ignores the signals that it has no handler for.
             let mut terminate = signal(SignalKind::terminate()).map_err(Error::System)?;
             let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::System)?;
@@ -80,7 +91,9 @@ pub fn process(config: Config) -> ExitCode {
                 }
             };
             run(config, SystemClock, stop).await
-        })
+        });
+        runtime.shutdown_background(); // a name that is still looked up keeps nobody
+        result
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -103,7 +116,7 @@ pub async fn run<C: Clock>(config: Config, clock: C, stop: impl Future<Output = 
         source,
     })?;
     let sidecar = Arc::new(Sidecar {
-        client: Client::new(config.socket.clone(), DEADLINE),
+        source: TokenSource::new(&config.source)?,
         health: Arc::new(Health::new(directory.clone(), config.kept())),
         clock: Arc::new(clock),
         bundles: watch::Sender::new(JwtBundles::default()),
@@ -123,14 +136,16 @@ pub async fn run<C: Clock>(config: Config, clock: C, stop: impl Future<Output = 
     }
 
     let mut tasks = JoinSet::new();
-    for file in sidecar.config.jwt_svids.clone() {
-        tasks.spawn(keep_token(Arc::clone(&sidecar), file));
+    for token in sidecar.config.shared_tokens() {
+        tasks.spawn(keep_token(Arc::clone(&sidecar), token));
     }
-    if sidecar.config.x509_svid {
-        tasks.spawn(keep_x509(Arc::clone(&sidecar)));
-    }
-    if sidecar.config.jwt_bundle || !sidecar.config.once {
-        tasks.spawn(keep_bundles(Arc::clone(&sidecar)));
+    if let Some(agent) = sidecar.source.agent() {
+        if agent.settings.x509_svid {
+            tasks.spawn(keep_x509(Arc::clone(&sidecar), Arc::clone(agent)));
+        }
+        if agent.settings.jwt_bundle || !sidecar.config.once {
+            tasks.spawn(keep_bundles(Arc::clone(&sidecar), Arc::clone(agent)));
+        }
     }
     sidecar.log(Level::Info, "started", &[("version", env!("CARGO_PKG_VERSION"))]);
     let all_ended = async {
@@ -147,7 +162,7 @@ pub async fn run<C: Clock>(config: Config, clock: C, stop: impl Future<Output = 
     result
 }
 
-/// Sees to it that nobody else reaches the agent as this sidecar: no second process of the program, and no debugger of another
+/// Sees to it that nobody else gets tokens as this sidecar: no second process of the program, and no debugger of another
 /// container of the pod (`PR_SET_DUMPABLE`, see prctl(2)).
 fn keep_to_itself(config: &Config) -> Result<DirectoryLock, Error> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|error| Error::System(error.into()))?;

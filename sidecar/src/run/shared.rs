@@ -1,4 +1,4 @@
-//! What all tasks share: the agent, the files, their health, and when to try again.
+//! What all tasks share: the source of tokens, the files, their health, and when to try again.
 
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Notify, watch};
 
 use super::Error;
+use super::source::TokenSource;
 use crate::bundle::JwtBundles;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -17,16 +18,15 @@ use crate::fetch_error::FetchError;
 use crate::health::Health;
 use crate::log::Level;
 use crate::retry::{self, Kind};
-use crate::workload_api::Client;
 
-/// After which time without an answer the probe is told that the agent is waited for.
+/// After which time without an answer the probe is told that it is waited for.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What all tasks share.
 pub(super) struct Sidecar<C> {
     pub(super) config: Config,
     pub(super) directory: Directory,
-    pub(super) client: Client,
+    pub(super) source: TokenSource,
     pub(super) health: Arc<Health>,
     pub(super) clock: Arc<C>,
     /// The keys as the agent has last stated them.
@@ -39,14 +39,14 @@ impl<C: Clock> Sidecar<C> {
     /// Waits for an answer; lets the probe know if that takes long.
     pub(super) async fn with_progress<T>(
         &self,
-        file: &str,
+        files: &[String],
         asking: impl Future<Output = Result<T, FetchError>>,
     ) -> Result<T, FetchError> {
         let mut asking = std::pin::pin!(asking);
         if let Ok(answer) = tokio::time::timeout(PATIENCE, &mut asking).await {
             return answer;
         }
-        self.failed(file, &FetchError::Waiting);
+        self.failed(files, &FetchError::Waiting(self.source.provider()));
         asking.await
     }
 
@@ -81,22 +81,27 @@ impl<C: Clock> Sidecar<C> {
         }
     }
 
-    pub(super) fn failed(&self, file: &str, trouble: &FetchError) {
-        let news = self.health.failed(file, trouble, self.clock.now());
+    /// Files could not be renewed, all for one reason.
+    pub(super) fn failed(&self, files: &[String], trouble: &FetchError) {
+        let now = self.clock.now();
+        let mut news = false;
+        for file in files {
+            news |= self.health.failed(file, trouble, now);
+        }
         let level = if news { Level::Warn } else { Level::Debug };
-        let fields = [("file", file), ("reason", trouble.label())];
+        let fields = [("file", &*files.join(" ")), ("reason", trouble.label())];
         self.log(level, &trouble.to_string(), &fields);
     }
 
     /// When to try again. Fails only with `once`, if trying again can't help.
     pub(super) fn after_failure(
         &self,
-        file: &str,
+        files: &[String],
         trouble: FetchError,
         failures: u32,
         expires_at: Option<Timestamp>,
     ) -> Result<Timestamp, Error> {
-        self.failed(file, &trouble);
+        self.failed(files, &trouble);
         let kind = trouble.kind();
         if self.config.once && kind == Kind::Rejected {
             return Err(Error::Rejected(trouble));
@@ -104,7 +109,8 @@ impl<C: Clock> Sidecar<C> {
         let now = self.clock.now();
         let left = expires_at.map(|end| end.duration_since(now));
         let left = left.filter(SignedDuration::is_positive);
-        Ok(later(now, retry::wait(kind, failures, left, random())))
+        let wait = retry::wait(kind, failures, left, random());
+        Ok(later(now, retry::after(trouble.retry_after(), wait)))
     }
 
     pub(super) fn log(&self, level: Level, message: &str, fields: &[(&str, &str)]) {

@@ -10,7 +10,7 @@ use super::Error;
 use super::shared::{Sidecar, random};
 use crate::bundle::JwtBundles;
 use crate::clock::{Clock, Woken};
-use crate::config::JwtFile;
+use crate::config::SharedToken;
 use crate::directory::Readers;
 use crate::fetch_error::FetchError;
 use crate::log::Level;
@@ -20,14 +20,14 @@ use crate::token::Token;
 /// A clock that is set is often set again right after.
 const SETTLING: Duration = Duration::from_secs(1);
 
-/// Keeps one token fresh. It ends only with `once`.
-pub(super) async fn keep_token<C: Clock>(sidecar: Arc<Sidecar<C>>, file: JwtFile) -> Result<(), Error> {
+/// Keeps one token fresh in all its files. It ends only with `once`.
+pub(super) async fn keep_token<C: Clock>(sidecar: Arc<Sidecar<C>>, wanted: SharedToken) -> Result<(), Error> {
     let mut bundles = sidecar.bundles.subscribe();
     let mut held: Option<CachedToken> = None;
     let mut key = SigningKey::default();
     let mut failures = 0;
     loop {
-        let answer = sidecar.renew_token(&file).await;
+        let answer = sidecar.renew_token(&wanted).await;
         let now = sidecar.clock.now();
         let next = match answer {
             Ok(token) => {
@@ -44,7 +44,7 @@ pub(super) async fn keep_token<C: Clock>(sidecar: Arc<Sidecar<C>>, file: JwtFile
                 };
                 sidecar.first_token.notify_one();
                 let next = answered.next(now, key.is_withdrawn);
-                let fields = [("file", &*file.name), ("next", &format!("{next:.0}"))];
+                let fields = [("file", &*wanted.files.join(" ")), ("next", &format!("{next:.0}"))];
                 sidecar.log(Level::Debug, "token written", &fields);
                 held = Some(answered);
                 next
@@ -52,11 +52,11 @@ pub(super) async fn keep_token<C: Clock>(sidecar: Arc<Sidecar<C>>, file: JwtFile
             Err(trouble) => {
                 failures += 1;
                 let expires_at = held.as_ref().map(|held| held.token.expires_at);
-                sidecar.after_failure(&file.name, trouble, failures, expires_at)?
+                sidecar.after_failure(&wanted.files, trouble, failures, expires_at)?
             }
         };
         let held = held.as_ref().map(|held| &held.token);
-        sidecar.wait_until(next, &file, held, &mut key, &mut bundles).await;
+        sidecar.wait_until(next, &wanted, held, &mut key, &mut bundles).await;
     }
 }
 
@@ -84,12 +84,12 @@ impl<C: Clock> Sidecar<C> {
     async fn wait_until(
         &self,
         next: Timestamp,
-        file: &JwtFile,
+        wanted: &SharedToken,
         token: Option<&Token>,
         key: &mut SigningKey,
         bundles: &mut watch::Receiver<JwtBundles>,
     ) {
-        let warn = |message| self.log(Level::Warn, message, &[("file", &file.name)]);
+        let warn = |message| self.log(Level::Warn, message, &[("file", &wanted.files.join(" "))]);
         loop {
             let published = token.map(|token| bundles.borrow_and_update().have_key_of(token));
             if published.is_some_and(|published| key.is_withdrawn_by(published)) {
@@ -109,34 +109,24 @@ impl<C: Clock> Sidecar<C> {
         }
     }
 
-    /// Asks for a token and puts it in its file. The file is touched only by a token that is valid now.
-    async fn renew_token(&self, file: &JwtFile) -> Result<Token, FetchError> {
-        let id = self.config.wanted.spiffe_id.as_ref().map_or("", |id| id.as_str());
-        let asking = self.client.jwt_svids(file.audience.as_str(), id);
-        let svids = self.with_progress(&file.name, asking).await?;
-        let svid = self.config.wanted.choose(&svids)?;
-        let token = Token::parse(&svid.svid).map_err(FetchError::InvalidToken)?;
-        if *token.subject != *svid.spiffe_id {
-            return Err(FetchError::Malformed(
-                "the token is of another identity than the answer says",
-            ));
-        }
-        if !token
-            .audiences
-            .iter()
-            .any(|audience| **audience == *file.audience.as_str())
-        {
-            return Err(FetchError::Malformed(
-                "the token is for another audience than was asked for",
-            ));
+    /// Asks for a token and puts it in its files. They are touched only by a token that is valid now.
+    async fn renew_token(&self, wanted: &SharedToken) -> Result<Token, FetchError> {
+        let asking = self.source.token(&wanted.audience);
+        let token = self.with_progress(&wanted.files, asking).await?;
+        let provider = self.source.provider();
+        let mut audiences = token.audiences.iter();
+        if !audiences.any(|audience| **audience == *wanted.audience.as_str()) {
+            return Err(FetchError::OtherAudience(provider));
         }
         let now = self.clock.now();
         if token.expires_at <= now {
             let seconds = now.duration_since(token.expires_at).as_secs();
-            return Err(FetchError::Expired { seconds });
+            return Err(FetchError::Expired { provider, seconds });
         }
-        self.write(&file.name, token.secret().as_bytes(), Readers::All)?;
-        self.renewed(&file.name, Some(token.expires_at), now);
+        for file in &wanted.files {
+            self.write(file, token.secret().as_bytes(), Readers::All)?;
+            self.renewed(file, Some(token.expires_at), now);
+        }
         Ok(token)
     }
 }

@@ -7,37 +7,48 @@ use tokenscope_core::sidecar::{X509_BUNDLE_FILE, X509_KEY_FILE, X509_SVID_FILE};
 
 use super::Error;
 use super::shared::Sidecar;
+use super::source::Agent;
 use crate::clock::Clock;
 use crate::directory::Readers;
-use crate::fetch_error::FetchError;
+use crate::fetch_error::{FetchError, Provider};
 use crate::workload_api::X509SvidResponse;
 use crate::x509;
 
 /// Keeps the X.509-SVID fresh. It ends only with `once`.
-pub(super) async fn keep_x509<C: Clock>(sidecar: Arc<Sidecar<C>>) -> Result<(), Error> {
+pub(super) async fn keep_x509<C: Clock>(sidecar: Arc<Sidecar<C>>, agent: Arc<Agent>) -> Result<(), Error> {
+    let files = [X509_SVID_FILE.to_owned()];
     let mut expires_at = None;
     let mut failures = 0;
     loop {
-        let Err(trouble) = sidecar.follow_x509(&mut expires_at, &mut failures).await else {
+        let Err(trouble) = sidecar
+            .follow_x509(&agent, &files, &mut expires_at, &mut failures)
+            .await
+        else {
             return Ok(());
         };
         failures += 1;
-        let next = sidecar.after_failure(X509_SVID_FILE, trouble, failures, expires_at)?;
+        let next = sidecar.after_failure(&files, trouble, failures, expires_at)?;
         sidecar.clock.wait_until(next).await;
     }
 }
 
 impl<C: Clock> Sidecar<C> {
     /// Follows the stream of X.509-SVIDs. Ends well only with `once`.
-    async fn follow_x509(&self, expires_at: &mut Option<Timestamp>, failures: &mut u32) -> Result<(), FetchError> {
+    async fn follow_x509(
+        &self,
+        agent: &Agent,
+        files: &[String],
+        expires_at: &mut Option<Timestamp>,
+        failures: &mut u32,
+    ) -> Result<(), FetchError> {
         let opening = async {
-            let mut stream = self.client.x509_svids().await?;
+            let mut stream = agent.client.x509_svids().await?;
             let message = stream.next(true).await?;
             Ok((stream, message))
         };
-        let (mut stream, mut message) = self.with_progress(X509_SVID_FILE, opening).await?;
+        let (mut stream, mut message) = self.with_progress(files, opening).await?;
         loop {
-            *expires_at = Some(self.write_x509(&message)?);
+            *expires_at = Some(self.write_x509(agent, &message)?);
             *failures = 0;
             if self.config.once {
                 return Ok(());
@@ -47,8 +58,8 @@ impl<C: Clock> Sidecar<C> {
     }
 
     /// Writes the wanted X.509-SVID; returns until when it is valid.
-    fn write_x509(&self, message: &X509SvidResponse) -> Result<Timestamp, FetchError> {
-        let svid = self.config.wanted.choose(&message.svids)?;
+    fn write_x509(&self, agent: &Agent, message: &X509SvidResponse) -> Result<Timestamp, FetchError> {
+        let svid = agent.settings.wanted.choose(&message.svids)?;
         let certificate = x509::certificates_to_pem(&svid.x509_svid);
         let certificate = certificate.ok_or(FetchError::Malformed("an X.509-SVID has no certificate"))?;
         let key = x509::key_to_pem(&svid.x509_svid_key);
@@ -60,7 +71,10 @@ impl<C: Clock> Sidecar<C> {
         let now = self.clock.now();
         if end <= now {
             let seconds = now.duration_since(end).as_secs();
-            return Err(FetchError::Expired { seconds });
+            return Err(FetchError::Expired {
+                provider: Provider::Agent,
+                seconds,
+            });
         }
         // The certificate last: who waits for it to change finds the key and the authorities that belong to it.
         self.write_everywhere(X509_KEY_FILE, key.as_bytes(), Readers::Owner)?;

@@ -1,0 +1,40 @@
+//! What is given about tokenscope's issuer.
+
+use std::path::PathBuf;
+
+use tokenscope_core::TokenExpiration;
+
+use super::given::{Given, from_str};
+use super::options::{ISSUED_TOKEN, ISSUER, ISSUER_CA, SUBJECT_TOKEN, TOKEN_LIFETIME};
+use super::{ConfigError, Source, TokenFile};
+use crate::exchange::{IssuerSettings, authorities};
+
+/// The issuer, and the files of its tokens.
+pub(super) fn source<E: Fn(&str) -> Option<String>>(given: &Given<E>) -> Result<(Source, Vec<TokenFile>), ConfigError> {
+    let tokens = given.files(&ISSUED_TOKEN)?;
+    if tokens.is_empty() {
+        return Err(ConfigError::Missing(
+            "which tokens of the issuer should be written? Give --issued-token token=sts.amazonaws.com or TOKENSCOPE_ISSUED_TOKENS",
+        ));
+    }
+    let settings = IssuerSettings {
+        endpoint: given.parsed(&ISSUER, from_str)?.ok_or(ConfigError::Missing(
+            "where is the issuer? Give --issuer or TOKENSCOPE_ISSUER, such as https://tokenscope-issuer.tokenscope-system.svc",
+        ))?,
+        authorities: given.parsed(&ISSUER_CA, authorities)?.ok_or(ConfigError::Missing(
+            "who vouches for the issuer's certificate? Give --issuer-ca or TOKENSCOPE_ISSUER_CA, PEM",
+        ))?,
+        subject_token: given.parsed(&SUBJECT_TOKEN, path)?.ok_or(ConfigError::Missing(
+            "where is the pod's own token, which is exchanged? Give --subject-token or TOKENSCOPE_SUBJECT_TOKEN",
+        ))?,
+        lifetime: given.parsed(&TOKEN_LIFETIME, from_str::<TokenExpiration>)?,
+    };
+    Ok((Source::Issuer(settings), tokens))
+}
+
+fn path(text: &str) -> Result<PathBuf, String> {
+    let is_absolute = text.starts_with('/');
+    is_absolute
+        .then(|| text.into())
+        .ok_or_else(|| format!("{text:?} should be an absolute path"))
+}

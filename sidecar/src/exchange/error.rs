@@ -1,0 +1,133 @@
+//! Why the issuer gave no token, in words for a person who looks at a pod that doesn't start.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::retry::Kind;
+use crate::token::InvalidToken;
+
+/// Why an exchange brought no token. No part of a token is in it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExchangeError {
+    /// The pod's own token can't be had.
+    #[error("can't read the pod's own token {path}: {reason}")]
+    SubjectToken {
+        /// Its file.
+        path: PathBuf,
+        /// What the system says.
+        reason: String,
+    },
+    /// It is none.
+    #[error("the pod's own token {0} is empty, or too long to be one")]
+    SubjectTokenLength(PathBuf),
+    /// No connection came about.
+    #[error("can't connect to the issuer {issuer}: {reason}")]
+    Connect {
+        /// Its URL.
+        issuer: String,
+        /// What the system says.
+        reason: String,
+    },
+    /// Nobody is there who is the issuer.
+    #[error("no TLS with the issuer {issuer}: {reason}")]
+    Tls {
+        /// Its URL.
+        issuer: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The issuer went away during the exchange.
+    #[error("the connection to the issuer broke: it has stopped or restarts")]
+    ConnectionLost,
+    /// The issuer did not answer within the deadline.
+    #[error("the issuer gave no answer in {0} s")]
+    Deadline(u64),
+    /// A definite no.
+    #[error("the issuer refuses ({code}): {description}")]
+    Refused {
+        /// The code of RFC 6749 or RFC 8693.
+        code: String,
+        /// The issuer's own sentence.
+        description: String,
+    },
+    /// There is no answer now, and may be one later.
+    #[error("the issuer has no token just now ({status}): {description}")]
+    Unavailable {
+        /// The HTTP status.
+        status: u16,
+        /// The issuer's own sentence.
+        description: String,
+        /// How long it asks to wait.
+        retry_after: Option<Duration>,
+    },
+    /// Another server stands in place of the issuer.
+    #[error("the issuer answered with status {0}, and redirects are not followed")]
+    Redirect(u16),
+    /// Any other answer.
+    #[error("the issuer answered with status {status}: {description}")]
+    Status {
+        /// The HTTP status.
+        status: u16,
+        /// The issuer's own sentence.
+        description: String,
+    },
+    /// The answer is longer than any with a token.
+    #[error("the issuer's answer is longer than any with a token")]
+    TooLong,
+    /// The answer misses what it must have.
+    #[error("the issuer's answer is malformed: {0}")]
+    Malformed(&'static str),
+    /// The token is none.
+    #[error("the issuer's token is malformed: {0}")]
+    InvalidToken(InvalidToken),
+}
+
+impl ExchangeError {
+    /// Its name in metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::SubjectToken { .. } | Self::SubjectTokenLength(_) => "subject_token",
+            Self::Connect { .. } => "connect",
+            Self::Tls { .. } => "tls",
+            Self::ConnectionLost => "connection_lost",
+            Self::Deadline(_) => "deadline",
+            Self::Refused { .. } => "rejected",
+            Self::Unavailable { .. } => "unavailable",
+            Self::Redirect(_) | Self::Status { .. } => "failed",
+            Self::TooLong | Self::Malformed(_) | Self::InvalidToken(_) => "malformed",
+        }
+    }
+
+    /// Whether asking again can help.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Refused { .. } => Kind::Rejected,
+            _ => Kind::Passing,
+        }
+    }
+
+    /// How long the issuer asks to wait.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Unavailable { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}
+
+/// What another program says, as one line of printable ASCII of at most `most` bytes, all else escaped.
+pub(super) fn shown(text: &str, most: usize) -> String {
+    let mut shown = String::new();
+    for character in text.chars() {
+        let length = shown.len();
+        match character {
+            ' '..='~' => shown.push(character),
+            other => shown.extend(other.escape_unicode()),
+        }
+        if shown.len() > most {
+            shown.truncate(length);
+            break;
+        }
+    }
+    shown
+}

@@ -1,0 +1,218 @@
+//! The exchange of the pod's own token for one of tokenscope's issuer (RFC 8693), as a client of it.
+//!
+//! Each exchange is a connection of its own: between two of them lie many minutes. No redirect is followed, and nobody is trusted
+//! but who has a certificate of the given authorities.
+
+mod answer;
+mod endpoint;
+mod error;
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
+use tokenscope_core::{Audience, TokenExpiration};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::token::Token;
+use answer::Answer;
+pub use endpoint::{Endpoint, InvalidEndpoint};
+pub use error::ExchangeError;
+use error::shown;
+
+/// How long an exchange may take, connecting included. The issuer gives itself 3 s.
+pub const DEADLINE: Duration = Duration::from_secs(10);
+/// How long the connection may take, without TLS.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a connection that has served may take to end.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
+/// The most of an answer's head, in bytes.
+const LARGEST_HEAD: usize = 16 << 10;
+/// The most of an answer's body, in bytes: a token has 20,000 at most.
+const LARGEST_BODY: usize = 64 << 10;
+/// The longest own token of the pod that is sent, in bytes: the issuer reads no longer request than 16 KiB.
+const LONGEST_SUBJECT: usize = 15 << 10;
+/// The most of what is said of a certificate that is refused, in bytes.
+const LONGEST_REASON: usize = 300;
+
+const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+const TOKEN_TYPE: &str = "urn:ietf:params:oauth:token-type:jwt";
+
+/// What is known of the issuer.
+#[derive(Clone, Debug)]
+pub struct IssuerSettings {
+    /// Where tokens are exchanged.
+    pub endpoint: Endpoint,
+    /// Who vouches for its certificate.
+    pub authorities: Arc<RootCertStore>,
+    /// The file with the pod's own token. The kubelet replaces it, so it is read for each exchange.
+    pub subject_token: PathBuf,
+    /// The lifetime that is asked for; `None` leaves it to the issuer.
+    pub lifetime: Option<TokenExpiration>,
+}
+
+/// The authorities in a PEM text, of which there must be one.
+pub fn authorities(pem: &str) -> Result<Arc<RootCertStore>, String> {
+    let mut authorities = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        let certificate = certificate.map_err(|error| format!("a certificate is no PEM: {error}"))?;
+        let added = authorities.add(certificate);
+        added.map_err(|error| format!("a certificate can't be read: {error}"))?;
+    }
+    if authorities.is_empty() {
+        return Err("it should have a certificate as PEM, which begins with -----BEGIN CERTIFICATE-----".to_owned());
+    }
+    Ok(Arc::new(authorities))
+}
+
+/// A client of one issuer.
+pub struct Exchanger {
+    settings: IssuerSettings,
+    connector: TlsConnector,
+    deadline: Duration,
+}
+
+impl Exchanger {
+    /// Nothing is connected to before the first exchange. `deadline` is how long one may take; see [`DEADLINE`].
+    pub fn new(settings: IssuerSettings, deadline: Duration) -> Result<Self, rustls::Error> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut tls = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_root_certificates(Arc::clone(&settings.authorities))
+            .with_no_client_auth();
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        tls.resumption = rustls::client::Resumption::disabled();
+        Ok(Self {
+            settings,
+            connector: TlsConnector::from(Arc::new(tls)),
+            deadline,
+        })
+    }
+
+    /// Exchanges the pod's own token for one of this audience.
+    pub async fn token(&self, audience: &Audience) -> Result<Token, ExchangeError> {
+        let subject = self.subject_token()?;
+        let form = self.form(&subject, audience);
+        let late = || ExchangeError::Deadline(self.deadline.as_secs());
+        let answer = timeout(self.deadline, self.ask(form)).await.map_err(|_| late())??;
+        answer.token(&subject)
+    }
+
+    /// The pod's own token, as the kubelet has it now.
+    fn subject_token(&self) -> Result<String, ExchangeError> {
+        let path = &self.settings.subject_token;
+        let mut text = String::new();
+        let read = File::open(path).and_then(|file| file.take(LONGEST_SUBJECT as u64 + 1).read_to_string(&mut text));
+        read.map_err(|error| ExchangeError::SubjectToken {
+            path: path.clone(),
+            reason: error.to_string(),
+        })?;
+        let length = text.trim_ascii_end().len();
+        if length == 0 || text.len() > LONGEST_SUBJECT {
+            return Err(ExchangeError::SubjectTokenLength(path.clone()));
+        }
+        text.truncate(length);
+        Ok(text)
+    }
+
+    fn form(&self, subject: &str, audience: &Audience) -> String {
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        form.append_pair("grant_type", GRANT_TYPE)
+            .append_pair("subject_token", subject)
+            .append_pair("subject_token_type", TOKEN_TYPE)
+            .append_pair("requested_token_type", TOKEN_TYPE)
+            .append_pair("audience", audience.as_str());
+        if let Some(lifetime) = self.settings.lifetime {
+            form.append_pair("expires_in", &lifetime.seconds().to_string());
+        }
+        form.finish()
+    }
+
+    async fn ask(&self, form: String) -> Result<Answer, ExchangeError> {
+        let stream = self.connect().await?;
+        let handshake = http1::Builder::new()
+            .max_buf_size(LARGEST_HEAD)
+            .handshake(TokioIo::new(stream));
+        let (sender, connection) = handshake.await.map_err(|_| ExchangeError::ConnectionLost)?;
+        let mut connections = JoinSet::new(); // dropped, and so ended, with this call
+        connections.spawn(connection);
+        let answer = self.answer(sender, form).await;
+        // There is an answer; an issuer that does not let go takes nothing of it.
+        let _ = timeout(CLOSE_DEADLINE, connections.join_next()).await;
+        answer
+    }
+
+    async fn connect(&self) -> Result<TlsStream<TcpStream>, ExchangeError> {
+        let endpoint = &self.settings.endpoint;
+        let no_connection = |reason| ExchangeError::Connect {
+            issuer: endpoint.to_string(),
+            reason,
+        };
+        let connecting = TcpStream::connect((endpoint.host(), endpoint.port()));
+        let stream = timeout(CONNECT_DEADLINE, connecting)
+            .await
+            .map_err(|_| no_connection(format!("nothing came about in {} s", CONNECT_DEADLINE.as_secs())))?
+            .map_err(|error| no_connection(error.to_string()))?;
+        let handshake = self.connector.connect(endpoint.name(), stream).await;
+        handshake.map_err(|error| ExchangeError::Tls {
+            issuer: endpoint.to_string(),
+            reason: shown(&error.to_string(), LONGEST_REASON),
+        })
+    }
+
+    async fn answer(&self, mut sender: SendRequest<Full<Bytes>>, form: String) -> Result<Answer, ExchangeError> {
+        let endpoint = &self.settings.endpoint;
+        let request = Request::post(endpoint.path())
+            .header(HOST, endpoint.authority())
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .header(ACCEPT, "application/json")
+            .header(USER_AGENT, concat!("tokenscope-sidecar/", env!("CARGO_PKG_VERSION")))
+            .header(CONNECTION, "close")
+            .body(Full::new(Bytes::from(form)))
+            // Path and authority were parsed as parts of a URL.
+            .map_err(|_| ExchangeError::Malformed("its URL makes no request"))?;
+        let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
+        let status = response.status();
+        let retry_after = response.headers().get(RETRY_AFTER).cloned();
+        let body = body(response).await?;
+        Ok(Answer {
+            status,
+            retry_after,
+            body,
+        })
+    }
+}
+
+async fn body(response: Response<Incoming>) -> Result<Bytes, ExchangeError> {
+    let body = Limited::new(response.into_body(), LARGEST_BODY).collect().await;
+    match body {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(ExchangeError::TooLong),
+        Err(_) => Err(ExchangeError::ConnectionLost),
+    }
+}
+
+fn broken(error: &hyper::Error) -> ExchangeError {
+    if error.is_parse_too_large() {
+        ExchangeError::TooLong
+    } else if error.is_parse() {
+        ExchangeError::Malformed("it is no HTTP/1.1")
+    } else {
+        ExchangeError::ConnectionLost
+    }
+}

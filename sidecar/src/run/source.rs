@@ -1,0 +1,94 @@
+//! Whom tokens come from.
+
+use std::sync::Arc;
+
+use tokenscope_core::Audience;
+
+use super::Error;
+use crate::config::{Source, WorkloadApi};
+#[cfg(feature = "issuer")]
+use crate::exchange::{self, Exchanger};
+use crate::fetch_error::{FetchError, Provider};
+use crate::token::Token;
+use crate::workload_api::{Client, DEADLINE};
+
+/// Whom tokens come from.
+pub(super) enum TokenSource {
+    WorkloadApi(Arc<Agent>),
+    #[cfg(feature = "issuer")]
+    Issuer(Exchanger),
+}
+
+/// The SPIFFE agent, and what is wanted of it.
+pub(super) struct Agent {
+    pub(super) client: Client,
+    pub(super) settings: WorkloadApi,
+}
+
+impl TokenSource {
+    /// Nobody is asked yet.
+    #[cfg_attr(
+        not(feature = "issuer"),
+        expect(clippy::unnecessary_wraps, reason = "only the issuer's client can fail")
+    )]
+    pub(super) fn new(source: &Source) -> Result<Self, Error> {
+        match source {
+            Source::WorkloadApi(settings) => Ok(Self::WorkloadApi(Arc::new(Agent {
+                client: Client::new(settings.socket.clone(), DEADLINE),
+                settings: settings.clone(),
+            }))),
+            #[cfg(feature = "issuer")]
+            Source::Issuer(settings) => {
+                let exchanger = Exchanger::new(settings.clone(), exchange::DEADLINE);
+                exchanger.map(Self::Issuer).map_err(Error::Tls)
+            }
+        }
+    }
+
+    /// The SPIFFE agent, if tokens come from there.
+    #[cfg_attr(
+        not(feature = "issuer"),
+        expect(clippy::unnecessary_wraps, reason = "without the issuer there is an agent always")
+    )]
+    pub(super) fn agent(&self) -> Option<&Arc<Agent>> {
+        match self {
+            Self::WorkloadApi(agent) => Some(agent),
+            #[cfg(feature = "issuer")]
+            Self::Issuer(_) => None,
+        }
+    }
+
+    /// Who it is, for messages.
+    pub(super) fn provider(&self) -> Provider {
+        match self {
+            Self::WorkloadApi(_) => Provider::Agent,
+            #[cfg(feature = "issuer")]
+            Self::Issuer(_) => Provider::Issuer,
+        }
+    }
+
+    /// A token that was asked for with this audience. Whether it has it, and until when it is valid, is for the caller to see.
+    pub(super) async fn token(&self, audience: &Audience) -> Result<Token, FetchError> {
+        match self {
+            Self::WorkloadApi(agent) => agent.token(audience).await,
+            #[cfg(feature = "issuer")]
+            Self::Issuer(exchanger) => Ok(exchanger.token(audience).await?),
+        }
+    }
+}
+
+impl Agent {
+    async fn token(&self, audience: &Audience) -> Result<Token, FetchError> {
+        let wanted = &self.settings.wanted;
+        let id = wanted.spiffe_id.as_ref().map_or("", |id| id.as_str());
+        let svids = self.client.jwt_svids(audience.as_str(), id).await?;
+        let svid = wanted.choose(&svids)?;
+        let token = Token::parse(&svid.svid).map_err(FetchError::InvalidToken)?;
+        if *token.subject != *svid.spiffe_id {
+            return Err(FetchError::Malformed(
+                "the token is of another identity than the answer says",
+            ));
+        }
+        Ok(token)
+    }
+}
