@@ -136,75 +136,55 @@ struct ResultLabel {
 impl Metrics {
     /// Counters that start at zero and are seen in `registry`.
     pub fn new(registry: &Registry) -> Self {
-        let reviews = Family::<OutcomeLabel, Counter>::default();
-        registry.register("webhook_reviews", "Reviews by what became of the pod", reviews.clone());
-        let shed = Family::<CauseLabel, Counter>::default();
-        registry.register(
-            "webhook_shed",
-            "Reviews that were turned away unread, by what there was too much of",
-            shed.clone(),
-        );
-        let strip_mark = Family::<OutcomeLabel, Counter>::default();
-        registry.register(
-            "webhook_strip_mark",
-            "Pods that brought the mark of a finished review, by what became of it",
-            strip_mark.clone(),
-        );
-        let lookups = Family::<ResultLabel, Counter>::default();
-        registry.register(
-            "webhook_live_lookups",
-            "Service accounts and namespaces that had to be asked for because no watch had told of them yet",
-            lookups.clone(),
-        );
         let this = Self {
             registry: registry.clone(),
-            shed: ["bytes", "slow", "queue"].map(|cause| shed.get_or_create_owned(&CauseLabel { cause })),
-            strip_mark: ["removed", "absent", "failed", "shed"]
-                .map(|outcome| strip_mark.get_or_create_owned(&OutcomeLabel { outcome })),
-            reviews: ReviewOutcome::ALL.map(|outcome| {
-                let outcome = outcome.as_str();
-                reviews.get_or_create_owned(&OutcomeLabel { outcome })
-            }),
+            reviews: reviews(registry),
+            shed: shed(registry),
+            strip_mark: strip_mark(registry),
             duration: Histogram::new(SECONDS_50_MICROS_TO_100_MILLIS),
-            lookups: ["found", "missing", "failed", "limited"]
-                .map(|result| lookups.get_or_create_owned(&ResultLabel { result })),
+            lookups: lookups(registry),
             certificate_expires: Gauge::default(),
             events_dropped: Counter::default(),
             events_failed: Counter::default(),
             events_without_owner: Counter::default(),
             ungranted_tokens: Counter::default(),
         };
+        this.register_single(registry);
+        this
+    }
+
+    /// Registers what has no labels.
+    fn register_single(&self, registry: &Registry) {
         registry.register(
             "webhook_ungranted_tokens",
             "Tokens of locked audiences that reviewed pods brought themselves and no policy granted them",
-            this.ungranted_tokens.clone(),
+            self.ungranted_tokens.clone(),
         );
         registry.register(
             "webhook_review_duration_seconds",
             "How long reviews took, from the whole request to the whole answer",
-            this.duration.clone(),
+            self.duration.clone(),
         );
         registry.register(
             "webhook_certificate_expiry_seconds",
             "When the serving certificate expires, in seconds since the Unix epoch; 0 while there is none",
-            this.certificate_expires.clone(),
+            self.certificate_expires.clone(),
         );
         registry.register(
             "webhook_events_dropped",
             "Events about refusals that were not written because too many waited",
-            this.events_dropped.clone(),
+            self.events_dropped.clone(),
         );
         registry.register(
             "webhook_events_failed",
             "Events about refusals that the API server did not take",
-            this.events_failed.clone(),
+            self.events_failed.clone(),
         );
         registry.register(
             "webhook_events_without_owner",
             "Events about refusals that were not written because the pod's owner is of no built-in kind, or does not exist",
-            this.events_without_owner.clone(),
+            self.events_without_owner.clone(),
         );
-        this
     }
 
     /// Shows how much the cache holds, whenever somebody looks.
@@ -238,6 +218,48 @@ impl Metrics {
     pub fn looked_up(&self, result: Lookup) {
         self.lookups[result as usize].inc();
     }
+}
+
+fn reviews(registry: &Registry) -> [Counter; ReviewOutcome::ALL.len()] {
+    let family = Family::<OutcomeLabel, Counter>::default();
+    registry.register("webhook_reviews", "Reviews by what became of the pod", family.clone());
+    ReviewOutcome::ALL.map(|outcome| {
+        let outcome = outcome.as_str();
+        family.get_or_create_owned(&OutcomeLabel { outcome })
+    })
+}
+
+/// In the order of [`Shed`].
+fn shed(registry: &Registry) -> [Counter; 3] {
+    let family = Family::<CauseLabel, Counter>::default();
+    registry.register(
+        "webhook_shed",
+        "Reviews that were turned away unread, by what there was too much of",
+        family.clone(),
+    );
+    ["bytes", "slow", "queue"].map(|cause| family.get_or_create_owned(&CauseLabel { cause }))
+}
+
+/// In the order of [`StripMark`].
+fn strip_mark(registry: &Registry) -> [Counter; 4] {
+    let family = Family::<OutcomeLabel, Counter>::default();
+    registry.register(
+        "webhook_strip_mark",
+        "Pods that brought the mark of a finished review, by what became of it",
+        family.clone(),
+    );
+    ["removed", "absent", "failed", "shed"].map(|outcome| family.get_or_create_owned(&OutcomeLabel { outcome }))
+}
+
+/// In the order of [`Lookup`].
+fn lookups(registry: &Registry) -> [Counter; 4] {
+    let family = Family::<ResultLabel, Counter>::default();
+    registry.register(
+        "webhook_live_lookups",
+        "Service accounts and namespaces that had to be asked for because no watch had told of them yet",
+        family.clone(),
+    );
+    ["found", "missing", "failed", "limited"].map(|result| family.get_or_create_owned(&ResultLabel { result }))
 }
 
 #[derive(Debug)]

@@ -150,11 +150,7 @@ impl Secrets {
         now: Timestamp,
     ) -> Result<Option<Write>, NotMade> {
         let mut authority = present(self.authority.as_ref(), &names.authority_secret);
-        let serving = |at: usize| {
-            let names = names.serving.get(at)?;
-            Some((names, present(self.served(at), &names.secret)))
-        };
-        let write = match step {
+        match step {
             CertificateStep::Wait(_) => return Ok(None),
             CertificateStep::CreateAuthority(reason) => {
                 let pair = create_authority(&names.hosts(), settings.authority_validity(now))?;
@@ -163,45 +159,52 @@ impl Secrets {
                     _ => self.known_authorities(bundles, now),
                 };
                 replace_authority(&mut authority, pair, &known);
-                Write::Authority(authority)
             }
             CertificateStep::RepairBundle => {
                 let own = String::from_utf8_lossy(data(self.authority.as_ref(), CERTIFICATE)).into_owned();
                 let (known, _) = Certificate::all_in(data(self.authority.as_ref(), BUNDLE));
                 set(&mut authority, BUNDLE, bundle(&own, &valid(known, now)));
-                Write::Authority(authority)
             }
             CertificateStep::NoteTrust => {
                 annotations(&mut authority).insert(TRUSTED_SINCE.into(), now.to_string());
-                Write::Authority(authority)
             }
             CertificateStep::DropOthers => {
                 let own = data(self.authority.as_ref(), CERTIFICATE).to_vec();
                 set(&mut authority, BUNDLE, own);
                 annotations(&mut authority).remove(TRUSTED_SINCE);
-                Write::Authority(authority)
             }
-            CertificateStep::SignServing(at, _) => {
-                // `next_step` asks for it only where the authority can sign; if it ended since, the next round heals it.
-                let (Ok(signer), Some((names, mut serving))) = (self.signing_authority(now), serving(at)) else {
-                    return Ok(None);
-                };
-                let pair = signer.sign(&names.hosts, settings.serving_validity(now, signer.validity()))?;
-                set(&mut serving, CERTIFICATE, pair.certificate);
-                set(&mut serving, KEY, pair.key);
-                set(&mut serving, BUNDLE, data(self.authority.as_ref(), BUNDLE).to_vec());
-                obey(&mut serving, ROTATE, ROTATED);
-                Write::Serving(at, serving)
-            }
-            CertificateStep::CopyBundle(at) => {
-                let Some((_, mut serving)) = serving(at) else {
-                    return Ok(None);
-                };
-                set(&mut serving, BUNDLE, data(self.authority.as_ref(), BUNDLE).to_vec());
-                Write::Serving(at, serving)
-            }
+            CertificateStep::SignServing(at, _) => return self.sign_serving(at, names, settings, now),
+            CertificateStep::CopyBundle(at) => return Ok(self.copy_bundle(at, names)),
+        }
+        Ok(Some(Write::Authority(authority)))
+    }
+
+    /// A new serving certificate. `next_step` asks for it only where the authority can sign; if that ended since, there is no
+    /// write, and the next round heals it.
+    fn sign_serving(
+        &self,
+        at: usize,
+        names: &Names,
+        settings: &RotationSettings,
+        now: Timestamp,
+    ) -> Result<Option<Write>, NotMade> {
+        let (Ok(signer), Some(names)) = (self.signing_authority(now), names.serving.get(at)) else {
+            return Ok(None);
         };
-        Ok(Some(write))
+        let pair = signer.sign(&names.hosts, settings.serving_validity(now, signer.validity()))?;
+        let mut serving = present(self.served(at), &names.secret);
+        set(&mut serving, CERTIFICATE, pair.certificate);
+        set(&mut serving, KEY, pair.key);
+        set(&mut serving, BUNDLE, data(self.authority.as_ref(), BUNDLE).to_vec());
+        obey(&mut serving, ROTATE, ROTATED);
+        Ok(Some(Write::Serving(at, serving)))
+    }
+
+    /// The authority's bundle beside a serving certificate.
+    fn copy_bundle(&self, at: usize, names: &Names) -> Option<Write> {
+        let mut serving = present(self.served(at), &names.serving.get(at)?.secret);
+        set(&mut serving, BUNDLE, data(self.authority.as_ref(), BUNDLE).to_vec());
+        Some(Write::Serving(at, serving))
     }
 
     fn signing_authority(&self, now: Timestamp) -> Result<Authority, IssueReason> {
