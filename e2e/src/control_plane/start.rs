@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::json;
 use tokenscope_xtask::tools::{Tool, resolve};
 
-use super::files::{apiserver_arguments, write_pki};
+use super::files::{apiserver_arguments, etcd_arguments, write_pki};
 use super::{ControlPlane, NODE, Options};
 use crate::process::{Process, Start, Watchdog, free_port};
 use crate::{eventually, get_json, post, put};
@@ -38,41 +38,23 @@ impl ControlPlane {
             watchdog.keep_folder();
         }
 
-        let (etcd_port, peer_port, port) = (free_port()?, free_port()?, free_port()?);
+        let (etcd_port, port) = (free_port()?, free_port()?);
+        let start = |name: &str, program, arguments| Start {
+            name: name.to_owned(),
+            program,
+            arguments,
+            environment: BTreeMap::new(),
+            logs: folder.join("logs"),
+            observe_port: None,
+        };
         let etcd = Process::start(
-            Start {
-                name: "etcd".to_owned(),
-                program: etcd,
-                arguments: vec![
-                    format!("--data-dir={}", folder.join("etcd").display()),
-                    format!("--listen-client-urls=http://127.0.0.1:{etcd_port}"),
-                    format!("--advertise-client-urls=http://127.0.0.1:{etcd_port}"),
-                    format!("--listen-peer-urls=http://127.0.0.1:{peer_port}"),
-                    format!("--initial-advertise-peer-urls=http://127.0.0.1:{peer_port}"),
-                    format!("--initial-cluster=default=http://127.0.0.1:{peer_port}"),
-                    "--unsafe-no-fsync".to_owned(),
-                    "--quota-backend-bytes=8589934592".to_owned(), // 50,000 ServiceAccounts and pods fit
-                    "--log-level=warn".to_owned(),
-                ],
-                environment: BTreeMap::new(),
-                logs: folder.join("logs"),
-                observe_port: None,
-            },
+            start("etcd", etcd, etcd_arguments(&folder, etcd_port, free_port()?)),
             &watchdog,
         )?;
         write_pki(&folder, port)?;
         wait_for_port(&etcd, etcd_port).await?;
-        let apiserver = Process::start(
-            Start {
-                name: "kube-apiserver".to_owned(),
-                program: apiserver,
-                arguments: apiserver_arguments(&folder, port, etcd_port, &options)?,
-                environment: BTreeMap::new(),
-                logs: folder.join("logs"),
-                observe_port: None,
-            },
-            &watchdog,
-        )?;
+        let arguments = apiserver_arguments(&folder, port, etcd_port, &options)?;
+        let apiserver = Process::start(start("kube-apiserver", apiserver, arguments), &watchdog)?;
         let control_plane = Self {
             apiserver,
             etcd,
