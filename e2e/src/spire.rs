@@ -18,7 +18,7 @@ use tokenscope_xtask::tools::{Tool, resolve};
 
 use crate::eventually;
 use crate::pki::Authority;
-use crate::process::{Process, Start, Watchdog, free_port};
+use crate::process::{ServerProcess, Start, Watchdog, free_port};
 
 /// The trust domain.
 pub const TRUST_DOMAIN: &str = "example.test";
@@ -48,11 +48,11 @@ impl Default for Options {
 #[derive(Debug)]
 pub struct Spire {
     /// The agent, for faults.
-    pub agent: Process,
+    pub agent: ServerProcess,
     /// The discovery provider.
-    pub discovery: Process,
+    pub discovery: ServerProcess,
     /// The server, for faults.
-    pub server: Process,
+    pub server: ServerProcess,
     folder: PathBuf,
     program: PathBuf,
     discovery_address: SocketAddr,
@@ -69,7 +69,7 @@ impl Spire {
             std::process::id(),
             NUMBER.fetch_add(1, Ordering::Relaxed)
         );
-        let programs = Programs::resolve()?;
+        let programs = SpirePrograms::resolve()?;
         let folder = std::env::temp_dir().join(name);
         for part in ["server", "agent", "discovery", "logs"] {
             fs::create_dir_all(folder.join(part))?;
@@ -188,13 +188,13 @@ impl Spire {
 }
 
 /// The three programs.
-struct Programs {
+struct SpirePrograms {
     server: PathBuf,
     agent: PathBuf,
     discovery: PathBuf,
 }
 
-impl Programs {
+impl SpirePrograms {
     fn resolve() -> Result<Self> {
         Ok(Self {
             server: resolve(Tool::SpireServer)?,
@@ -206,13 +206,13 @@ impl Programs {
 
 /// A SPIRE whose processes start one after another.
 struct Starting<'a> {
-    programs: Programs,
+    programs: SpirePrograms,
     folder: &'a Path,
     watchdog: &'a Arc<Watchdog>,
 }
 
 impl Starting<'_> {
-    async fn server(&self, port: u16, key_type: &str) -> Result<Process> {
+    async fn server(&self, port: u16, key_type: &str) -> Result<ServerProcess> {
         let config = self.write("server.conf", server_config(&self.folder.display(), port, key_type))?;
         let program = &self.programs.server;
         let server = self.run("spire-server", program, &["run", "-config", &config])?;
@@ -225,7 +225,7 @@ impl Starting<'_> {
         Ok(server)
     }
 
-    async fn agent(&self, server_port: u16) -> Result<Process> {
+    async fn agent(&self, server_port: u16) -> Result<ServerProcess> {
         let socket = self.server_socket();
         let generate = ["token", "generate", "-socketPath", &socket, "-spiffeID", &node()];
         let text = command(&self.programs.server, &generate)?;
@@ -246,7 +246,7 @@ impl Starting<'_> {
         Ok(agent)
     }
 
-    async fn discovery(&self, authority: &Authority, address: SocketAddr) -> Result<Process> {
+    async fn discovery(&self, authority: &Authority, address: SocketAddr) -> Result<ServerProcess> {
         let host = ISSUER.trim_start_matches("https://");
         let identity = authority.server(&[host])?;
         let certificate = self.write("discovery/tls.crt", identity.certificate)?;
@@ -276,7 +276,7 @@ server_api {{ address = "unix://{socket}" poll_interval = "1s" }}
         self.folder.join("server/api.sock").display().to_string()
     }
 
-    fn run(&self, name: &str, program: &Path, arguments: &[&str]) -> Result<Process> {
+    fn run(&self, name: &str, program: &Path, arguments: &[&str]) -> Result<ServerProcess> {
         let start = Start {
             name: name.to_owned(),
             program: program.to_owned(),
@@ -285,7 +285,7 @@ server_api {{ address = "unix://{socket}" poll_interval = "1s" }}
             logs: self.folder.join("logs"),
             observe_port: None,
         };
-        Process::start(start, self.watchdog)
+        ServerProcess::start(start, self.watchdog)
     }
 
     fn write(&self, name: &str, text: String) -> Result<String> {

@@ -5,7 +5,7 @@ use crate::{
     certificates::TrustBundles,
     events::{EventReason, EventSender, Notice},
     leader::Leader,
-    metrics::Metrics,
+    metrics::OperatorMetrics,
     versions,
 };
 use futures::StreamExt as _;
@@ -52,7 +52,7 @@ pub(crate) struct CaBundleController {
     /// Open while every entry has a caBundle; only where somebody else writes it.
     pub(crate) gate: Option<Gate>,
     /// What is counted.
-    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<OperatorMetrics>,
 }
 
 impl CaBundleController {

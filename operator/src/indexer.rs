@@ -2,7 +2,7 @@
 
 use crate::{
     index::{Index, IndexEvent, SharedIndex},
-    metrics::Metrics,
+    metrics::OperatorMetrics,
     watches::QUEUE,
 };
 use jiff::Timestamp;
@@ -34,7 +34,7 @@ pub(crate) struct Indexer {
     /// That the task lives.
     pub(crate) heartbeat: Heartbeat,
     /// What is counted.
-    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<OperatorMetrics>,
 }
 
 /// When what is done next.

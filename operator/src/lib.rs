@@ -32,7 +32,7 @@ use issuer_context::IssuerContext;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client};
 use leader::Leader;
-use metrics::Metrics;
+use metrics::OperatorMetrics;
 use pods::{Evictions, PodController};
 use probe::Probe;
 use spiffe_ids::SpiffeIds;
@@ -72,7 +72,7 @@ pub async fn run(args: OperatorArguments, process: Process) -> Result<(), Error>
     let config = client::configuration(&args.common).await?;
     audiences::check_locked(&config.auth_info, &settings.lock).await?;
     let client = client::connect(config, &process.freshness)?;
-    let metrics = Arc::new(Metrics::register(&process.registry));
+    let metrics = Arc::new(OperatorMetrics::register(&process.registry));
     let (certificates_gate, policies_gate) = (process.gates.gate("certificates"), process.gates.gate("policies"));
 
     let leases: Api<Lease> = Api::namespaced(client.clone(), &args.common.namespace);
@@ -103,7 +103,7 @@ struct Common<'a> {
     client: Client,
     leader: Leader,
     events: EventSender,
-    metrics: Arc<Metrics>,
+    metrics: Arc<OperatorMetrics>,
 }
 
 impl Common<'_> {

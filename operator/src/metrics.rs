@@ -5,11 +5,14 @@ use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
 };
-use tokenscope_platform::{events::EventOutcome, metrics::Registry};
+use tokenscope_platform::{
+    events::EventOutcome,
+    metrics::{OutcomeLabel, Registry},
+};
 
 /// The metrics; counting takes no lock.
 #[derive(Debug, Default)]
-pub(crate) struct Metrics {
+pub(crate) struct OperatorMetrics {
     /// Writes of the webhook configuration's caBundle.
     pub(crate) bundle_writes: Counter,
     /// Whether the webhook configuration is there.
@@ -71,11 +74,6 @@ struct ReadyLabel {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct OutcomeLabel {
-    outcome: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Which {
     certificate: &'static str,
 }
@@ -85,7 +83,7 @@ struct StepLabel {
     step: &'static str,
 }
 
-impl Metrics {
+impl OperatorMetrics {
     /// All of them, registered.
     pub(crate) fn register(registry: &Registry) -> Self {
         let metrics = Self::default();

@@ -47,7 +47,7 @@ pub enum Refused {
 
 /// The memory of one route.
 #[derive(Debug)]
-pub struct Budget {
+pub struct ByteBudget {
     small: BudgetShare,
     large: BudgetShare,
     /// The bodies that are arriving, by when they began.
@@ -66,7 +66,7 @@ struct BudgetShare {
 /// Bytes that count until this is dropped.
 #[derive(Debug)]
 struct Account {
-    budget: Arc<Budget>,
+    budget: Arc<ByteBudget>,
     bytes: usize,
     permits: [Option<OwnedSemaphorePermit>; 2],
 }
@@ -78,7 +78,7 @@ pub struct BufferedBody {
     _account: Account,
 }
 
-impl Budget {
+impl ByteBudget {
     /// So many bytes for the small, and for what is beyond [`SMALL_BYTES`].
     pub fn new(small: usize, large: usize) -> Arc<Self> {
         Arc::new(Self {
@@ -212,7 +212,7 @@ impl Account {
     }
 }
 
-impl Budget {
+impl ByteBudget {
     async fn acquire(&self, share: &BudgetShare, bytes: usize) -> Result<OwnedSemaphorePermit, Refused> {
         let bytes = u32::try_from(bytes).map_err(|_| Refused::TooLarge)?;
         if let Ok(permits) = share.free.clone().try_acquire_many_owned(bytes) {
@@ -243,7 +243,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_that_does_not_take_its_answers_gives_way_to_others() {
-        let budget = Budget::new(2 * SMALL_BYTES, 0);
+        let budget = ByteBudget::new(2 * SMALL_BYTES, 0);
         let answer = || "a".repeat(SMALL_BYTES);
         let token = CancellationToken::new();
         let connection = Some(GiveWay(token.clone()));

@@ -11,9 +11,9 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
-use tokenscope_platform::metrics::{Registry, SECONDS_50_MICROS_TO_100_MILLIS};
+use tokenscope_platform::metrics::{OutcomeLabel, Registry, SECONDS_50_MICROS_TO_100_MILLIS};
 
-use crate::budget::Budget;
+use crate::budget::ByteBudget;
 use crate::cache::Cache;
 
 /// What became of a review.
@@ -99,7 +99,7 @@ pub enum StripMark {
 
 /// The counters. A clone counts into the same ones.
 #[derive(Clone, Debug)]
-pub struct Metrics {
+pub struct WebhookMetrics {
     registry: Registry,
     reviews: [Counter; ReviewOutcome::ALL.len()],
     shed: [Counter; 3],
@@ -119,11 +119,6 @@ pub struct Metrics {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OutcomeLabel {
-    outcome: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CauseLabel {
     cause: &'static str,
 }
@@ -133,7 +128,7 @@ struct ResultLabel {
     result: &'static str,
 }
 
-impl Metrics {
+impl WebhookMetrics {
     /// Counters that start at zero and are seen in `registry`.
     pub fn new(registry: &Registry) -> Self {
         let this = Self {
@@ -199,7 +194,7 @@ impl Metrics {
     }
 
     /// Shows how many bytes the bodies and answers of each path hold, whenever somebody looks.
-    pub(crate) fn show_bytes(&self, budgets: [(&'static str, Arc<Budget>); 2]) {
+    pub(crate) fn show_bytes(&self, budgets: [(&'static str, Arc<ByteBudget>); 2]) {
         self.registry.register_collector(Bytes(budgets));
     }
 
@@ -289,7 +284,7 @@ impl Collector for Sizes {
 }
 
 #[derive(Debug)]
-struct Bytes([(&'static str, Arc<Budget>); 2]);
+struct Bytes([(&'static str, Arc<ByteBudget>); 2]);
 
 impl Collector for Bytes {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {

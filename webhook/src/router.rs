@@ -18,13 +18,13 @@ use tokenscope_platform::telemetry::chain;
 use tokenscope_platform::tls::GiveWay;
 use tokio::time::timeout;
 
-use crate::budget::{Budget, BufferedBody, Refused};
+use crate::budget::{BufferedBody, ByteBudget, Refused};
 use crate::cache::Cache;
 use crate::csi_drivers::SharedCsiDrivers;
 use crate::events::RefusalEvents;
 use crate::facts::ReviewContext;
 use crate::lookup::{LiveLookups, LookupError};
-use crate::metrics::{Metrics, ReviewOutcome, Shed, StripMark};
+use crate::metrics::{ReviewOutcome, Shed, StripMark, WebhookMetrics};
 use crate::review::{self, Asked, ReviewAnswer, Unreadable};
 use crate::strip_mark;
 use crate::work::{Undone, Work};
@@ -56,15 +56,15 @@ pub struct Webhook {
     /// Where refusals are written.
     pub events: RefusalEvents,
     /// What is counted.
-    pub metrics: Metrics,
+    pub metrics: WebhookMetrics,
     /// The time.
     pub clock: fn() -> Timestamp,
 }
 
 /// `POST /mutate` and `POST /strip-mark`, as the webhook configuration names them.
 pub fn router(webhook: Webhook) -> Router {
-    let reviews = Budget::new(REVIEW_BYTES.0, REVIEW_BYTES.1);
-    let strips = Budget::new(STRIP_MARK_BYTES.0, STRIP_MARK_BYTES.1);
+    let reviews = ByteBudget::new(REVIEW_BYTES.0, REVIEW_BYTES.1);
+    let strips = ByteBudget::new(STRIP_MARK_BYTES.0, STRIP_MARK_BYTES.1);
     webhook
         .metrics
         .show_bytes([("mutate", reviews.clone()), ("strip-mark", strips.clone())]);
@@ -93,7 +93,7 @@ struct WebhookService {
 
 /// What one path may use.
 struct Route {
-    budget: Arc<Budget>,
+    budget: Arc<ByteBudget>,
     work: Work,
 }
 

@@ -26,7 +26,7 @@ use crate::csi_drivers::SharedCsiDrivers;
 use crate::events::events;
 use crate::issuer_authorities;
 use crate::lookup::LiveLookups;
-use crate::metrics::Metrics;
+use crate::metrics::WebhookMetrics;
 use crate::router::{Webhook, router};
 use crate::version;
 
@@ -65,7 +65,7 @@ pub enum Error {
 /// Runs the webhook until it is told to stop.
 pub async fn run(arguments: WebhookArguments, process: Process) -> Result<(), Error> {
     let client = connect(&arguments, &process).await?;
-    let metrics = Metrics::new(&process.registry);
+    let metrics = WebhookMetrics::new(&process.registry);
     let cache = Arc::new(Cache::default());
     metrics.show_sizes(&process.registry, &cache);
     let clients = client_authorities(&arguments, &process)?;

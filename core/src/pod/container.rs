@@ -37,7 +37,7 @@ pub struct Container<S> {
     pub name: S,
     /// Its environment.
     #[serde(default = "Option::default")]
-    pub env: Option<Environment<S>>,
+    pub env: Option<ContainerEnvironment<S>>,
     /// Where more of its environment comes from.
     #[serde(default = "Option::default")]
     pub env_from: Option<Vec<IgnoredAny>>,
@@ -70,12 +70,12 @@ impl<S: AsRef<str>> Container<S> {
 
 /// The environment of a container: the last variable of each of the names in [`VARIABLES`].
 #[derive(Clone, Debug)]
-pub struct Environment<S> {
+pub struct ContainerEnvironment<S> {
     kept: Vec<EnvVar<S>>,
     count: usize,
 }
 
-impl<S> Environment<S> {
+impl<S> ContainerEnvironment<S> {
     /// How many variables the list has, whatever their names.
     pub fn count(&self) -> usize {
         self.count
@@ -130,11 +130,11 @@ struct WrittenVariable<'a, S> {
     value_from: Option<ValueFrom<S>>,
 }
 
-impl<'de, S: Deserialize<'de>> Deserialize<'de> for Environment<S> {
+impl<'de, S: Deserialize<'de>> Deserialize<'de> for ContainerEnvironment<S> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Read<S>(PhantomData<S>);
         impl<'de, S: Deserialize<'de>> Visitor<'de> for Read<S> {
-            type Value = Environment<S>;
+            type Value = ContainerEnvironment<S>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a sequence")
@@ -164,7 +164,7 @@ impl<'de, S: Deserialize<'de>> Deserialize<'de> for Environment<S> {
                         None => kept.push(variable),
                     }
                 }
-                Ok(Environment { kept, count })
+                Ok(ContainerEnvironment { kept, count })
             }
         }
         deserializer.deserialize_seq(Read(PhantomData))

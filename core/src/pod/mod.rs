@@ -21,7 +21,7 @@ pub use added::AddedVariables;
 pub use added_names::{
     EKS_TOKEN_VOLUME, SIDECAR, SOCKET_VOLUME, SUBJECT_TOKEN_VOLUME, TOKEN_VOLUME, is_sidecar_volume, is_token_volume,
 };
-pub use container::{Container, EnvVar, Environment, FieldRef, IsSet, VARIABLES, ValueFrom, VolumeMount};
+pub use container::{Container, ContainerEnvironment, EnvVar, FieldRef, IsSet, VARIABLES, ValueFrom, VolumeMount};
 pub use list::{BoundedList, PodAnnotations, PodLabels};
 pub use owner::{Owner, OwnerReference};
 pub use text::Text;

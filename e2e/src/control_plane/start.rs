@@ -12,7 +12,7 @@ use tokenscope_xtask::tools::{Tool, resolve};
 
 use super::files::{apiserver_arguments, etcd_arguments, write_pki};
 use super::{ControlPlane, NODE, Options};
-use crate::process::{Process, Start, Watchdog, free_port};
+use crate::process::{ServerProcess, Start, Watchdog, free_port};
 use crate::{eventually, get_json, post, put};
 
 /// How long starting may take on a busy machine; 4 to 6 s are usual.
@@ -47,14 +47,14 @@ impl ControlPlane {
             logs: folder.join("logs"),
             observe_port: None,
         };
-        let etcd = Process::start(
+        let etcd = ServerProcess::start(
             start("etcd", etcd, etcd_arguments(&folder, etcd_port, free_port()?)),
             &watchdog,
         )?;
         write_pki(&folder, port)?;
         wait_for_port(&etcd, etcd_port).await?;
         let arguments = apiserver_arguments(&folder, port, etcd_port, &options)?;
-        let apiserver = Process::start(start("kube-apiserver", apiserver, arguments), &watchdog)?;
+        let apiserver = ServerProcess::start(start("kube-apiserver", apiserver, arguments), &watchdog)?;
         let control_plane = Self {
             apiserver,
             etcd,
@@ -136,7 +136,7 @@ impl ControlPlane {
     }
 }
 
-async fn wait_for_port(process: &Process, port: u16) -> Result<()> {
+async fn wait_for_port(process: &ServerProcess, port: u16) -> Result<()> {
     eventually(START_DEADLINE, "etcd accepts connections", async || {
         if let Some(status) = process.exit_status()? {
             bail!("{} has ended with {status}:\n{}", process.name(), process.log_tail(30));

@@ -21,7 +21,7 @@ use crate::control_plane::ControlPlane;
 use crate::forward::Forward;
 use crate::helm::{NAMESPACE, chart, template_of};
 use crate::issuer::authority;
-use crate::process::{Process, free_port};
+use crate::process::{ServerProcess, free_port};
 use crate::{eventually, get_json};
 
 /// How long the programs may take to become ready on a busy machine.
@@ -77,9 +77,9 @@ impl Default for Options {
 /// An installed and running tokenscope. Dropping it ends its programs; what is in the cluster stays.
 #[derive(Debug)]
 pub struct Installed {
-    webhooks: Vec<Process>,
-    operators: Vec<Process>,
-    issuers: Vec<(Process, u16)>,
+    webhooks: Vec<ServerProcess>,
+    operators: Vec<ServerProcess>,
+    issuers: Vec<(ServerProcess, u16)>,
     webhook_ports: Vec<u16>,
     port: u16,
     objects: Vec<Value>,
@@ -169,7 +169,7 @@ impl Installed {
     ///
     /// # Panics
     /// If fewer were asked for.
-    pub fn webhook(&self, number: usize) -> &Process {
+    pub fn webhook(&self, number: usize) -> &ServerProcess {
         &self.webhooks[number]
     }
 
@@ -177,7 +177,7 @@ impl Installed {
     ///
     /// # Panics
     /// If fewer were asked for.
-    pub fn operator(&self, number: usize) -> &Process {
+    pub fn operator(&self, number: usize) -> &ServerProcess {
         &self.operators[number]
     }
 
@@ -185,13 +185,13 @@ impl Installed {
     ///
     /// # Panics
     /// If fewer were asked for.
-    pub fn issuer(&self, number: usize) -> (&Process, u16) {
+    pub fn issuer(&self, number: usize) -> (&ServerProcess, u16) {
         let (process, port) = &self.issuers[number];
         (process, *port)
     }
 
     /// Every program of it.
-    pub fn processes(&self) -> impl Iterator<Item = &Process> {
+    pub fn processes(&self) -> impl Iterator<Item = &ServerProcess> {
         let issuers = self.issuers.iter().map(|(process, _)| process);
         self.webhooks.iter().chain(&self.operators).chain(issuers)
     }

@@ -13,7 +13,7 @@ use tokenscope_xtask::root;
 use super::{Options, issuer_authority};
 use crate::control_plane::{ControlPlane, NODE};
 use crate::helm::NAMESPACE;
-use crate::process::{Process, Start, free_port};
+use crate::process::{ServerProcess, Start, free_port};
 
 /// The folder of the programs that Cargo built beside this one.
 pub(crate) fn own_programs() -> Result<PathBuf> {
@@ -36,7 +36,7 @@ pub(super) async fn run(
     name: &str,
     only_port: u16,
     options: &Options,
-) -> Result<Vec<(Process, u16)>> {
+) -> Result<Vec<(ServerProcess, u16)>> {
     let pod = pod_of(objects, name)?;
     let account = pod["serviceAccountName"]
         .as_str()
@@ -74,7 +74,7 @@ pub(super) async fn run(
             logs: control_plane.folder().join("logs"),
             observe_port: Some(observe),
         };
-        processes.push((Process::start(start, control_plane.watchdog())?, port));
+        processes.push((ServerProcess::start(start, control_plane.watchdog())?, port));
     }
     Ok(processes)
 }

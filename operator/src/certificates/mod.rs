@@ -10,7 +10,7 @@ mod tests;
 pub(crate) use plan::{CertificateStep, RotationSettings};
 pub(crate) use secrets::{Names, Secrets, ServingNames, TrustBundles};
 
-use crate::{FIELD_MANAGER, leader::Leader, metrics::Metrics, versions};
+use crate::{FIELD_MANAGER, leader::Leader, metrics::OperatorMetrics, versions};
 use futures::{StreamExt as _, stream::select_all};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
@@ -52,7 +52,7 @@ pub(crate) struct Certificates {
     /// That the loop lives.
     pub(crate) heartbeat: Heartbeat,
     /// What is counted.
-    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<OperatorMetrics>,
 }
 
 /// The Secrets as far as they were read: none counts as missing before it was looked for.

@@ -5,7 +5,7 @@ use super::{
         Bundle, CertificateState, CertificateStep, Constraint, IssueReason, RotationSettings, ServingSecretState,
         ServingState, Trust,
     },
-    x509::{Authority, IssuedPair, NotMade, create_authority, signed_by},
+    x509::{IssuedPair, NotMade, SigningAuthority, create_authority, signed_by},
 };
 use jiff::Timestamp;
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
@@ -207,12 +207,12 @@ impl Secrets {
         Some(Write::Serving(at, serving))
     }
 
-    fn signing_authority(&self, now: Timestamp) -> Result<Authority, IssueReason> {
+    fn signing_authority(&self, now: Timestamp) -> Result<SigningAuthority, IssueReason> {
         let secret = self.authority.as_ref();
         if data(secret, CERTIFICATE).is_empty() && data(secret, KEY).is_empty() {
             return Err(IssueReason::Missing);
         }
-        Authority::read(data(secret, CERTIFICATE), data(secret, KEY), now)
+        SigningAuthority::read(data(secret, CERTIFICATE), data(secret, KEY), now)
     }
 
     fn served(&self, at: usize) -> Option<&Secret> {
@@ -244,7 +244,7 @@ impl Secrets {
 
 fn serving(
     secret: Option<&Secret>,
-    authority: Option<&Authority>,
+    authority: Option<&SigningAuthority>,
     trusted: &[Certificate],
     names: &ServingNames,
     now: Timestamp,
@@ -261,7 +261,7 @@ fn serving(
     })
 }
 
-fn trusted_by_all(authority: &Authority, bundles: &[Vec<u8>]) -> bool {
+fn trusted_by_all(authority: &SigningAuthority, bundles: &[Vec<u8>]) -> bool {
     bundles.iter().all(|bundle| {
         let (certificates, readable) = Certificate::all_in(bundle);
         readable && certificates.iter().any(|certificate| authority.is(certificate))

@@ -29,7 +29,7 @@ pub(crate) struct IssuedPair {
 }
 
 /// A certificate authority that can sign.
-pub(crate) struct Authority {
+pub(crate) struct SigningAuthority {
     certificate: Arc<Certificate>,
     issuer: Issuer<'static, KeyPair>,
 }
@@ -51,7 +51,7 @@ pub(crate) fn create_authority(hosts: &[String], validity: Validity) -> Result<I
     })
 }
 
-impl Authority {
+impl SigningAuthority {
     /// Reads one from PEM; it must be able to sign at `now`.
     pub(crate) fn read(certificate: &[u8], key: &[u8], now: Timestamp) -> Result<Self, IssueReason> {
         let certificate = CertificatePair::parse(certificate, key, now)?.certificate().clone();

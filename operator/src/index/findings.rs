@@ -50,7 +50,7 @@ impl Siblings {
 
 /// What is told about a missed pod.
 #[derive(Clone, Debug)]
-pub(crate) struct Report {
+pub(crate) struct MissedPodReport {
     /// The pod.
     pub(crate) pod: KeptPod,
     /// What is wrong, for whoever reads it.

@@ -19,7 +19,7 @@ mod shared;
 
 pub(crate) use event::IndexEvent;
 pub(crate) use facts::PolicyFacts;
-pub(crate) use findings::{Cause, Finding, Report, Siblings};
+pub(crate) use findings::{Cause, Finding, MissedPodReport, Siblings};
 pub(crate) use shared::SharedIndex;
 
 use crate::{

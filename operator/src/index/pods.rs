@@ -1,6 +1,6 @@
 //! What follows for each pod.
 
-use super::{Cause, Finding, Index, PodKey, Report, Siblings, findings::missed_message};
+use super::{Cause, Finding, Index, MissedPodReport, PodKey, Siblings, findings::missed_message};
 use crate::drift::{Assessment, Assessor, KeptPod, PodState};
 use jiff::Timestamp;
 use std::collections::{BTreeSet, HashMap};
@@ -34,10 +34,10 @@ impl Index {
     }
 
     /// What there is to tell about a missed pod.
-    pub(crate) fn report(&self, (namespace, name): &PodKey, now: Timestamp) -> Option<Report> {
+    pub(crate) fn report(&self, (namespace, name): &PodKey, now: Timestamp) -> Option<MissedPodReport> {
         let pod = self.pods.value(namespace, name)?;
         let decision = self.decide(namespace, pod, now)?;
-        Some(Report {
+        Some(MissedPodReport {
             pod: pod.clone(),
             message: missed_message(&decision),
         })

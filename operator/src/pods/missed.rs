@@ -2,7 +2,7 @@
 
 use crate::{
     events::{EventReason, Notice},
-    index::Report,
+    index::MissedPodReport,
 };
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -48,8 +48,8 @@ impl ReportedPods {
 }
 
 /// What is told about a missed pod: on itself, and on its owner if `with_owner`.
-pub(super) fn notices(namespace: &str, report: &Report, with_owner: bool) -> Vec<Notice> {
-    let Report { pod, message } = report;
+pub(super) fn notices(namespace: &str, report: &MissedPodReport, with_owner: bool) -> Vec<Notice> {
+    let MissedPodReport { pod, message } = report;
     let itself = OwnerReference {
         api_version: "v1".into(),
         kind: "Pod".into(),

@@ -7,7 +7,7 @@ use crate::{
     eviction::{self, Pace},
     index::{Cause, Finding, Index, PodKey, SharedIndex},
     leader::Leader,
-    metrics::{Metrics, WriteOutcome},
+    metrics::{OperatorMetrics, WriteOutcome},
     probe::{self, Evidence, Probe},
 };
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
@@ -44,7 +44,7 @@ pub(crate) struct PodController {
     /// That the task lives.
     pub(crate) heartbeat: Heartbeat,
     /// What is counted.
-    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<OperatorMetrics>,
 }
 
 /// Which pods the installation lets the operator evict.

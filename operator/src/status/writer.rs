@@ -5,7 +5,7 @@ use crate::{
     events::{EventReason, EventSender, Notice},
     index::SharedIndex,
     leader::Leader,
-    metrics::{Metrics, WriteOutcome},
+    metrics::{OperatorMetrics, WriteOutcome},
 };
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use jiff::Timestamp;
@@ -38,7 +38,7 @@ pub(crate) struct StatusWriter {
     /// That the task lives.
     pub(crate) heartbeat: Heartbeat,
     /// What is counted.
-    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<OperatorMetrics>,
 }
 
 /// A write that has ended.

@@ -19,7 +19,7 @@ use tokenscope_platform::telemetry::chain;
 use tokio::time::Instant;
 
 use crate::cache::{self, Cache};
-use crate::metrics::{Lookup, Metrics};
+use crate::metrics::{Lookup, WebhookMetrics};
 use crate::names::{is_label, is_subdomain};
 
 use limits::{MOST_AT_A_TIME, MOST_OF_A_SOURCE, MissingObjects, PER_SECOND, Rates};
@@ -69,7 +69,7 @@ enum Why {
 pub struct LiveLookups {
     cache: Arc<Cache>,
     client: Client,
-    metrics: Metrics,
+    metrics: WebhookMetrics,
     state: Mutex<LookupState>,
 }
 
@@ -97,7 +97,7 @@ enum LookupKey {
 
 impl LiveLookups {
     /// Looks into `cache` first and asks with `client` then.
-    pub fn new(cache: Arc<Cache>, client: Client, metrics: Metrics) -> Arc<Self> {
+    pub fn new(cache: Arc<Cache>, client: Client, metrics: WebhookMetrics) -> Arc<Self> {
         Arc::new(Self {
             cache,
             client,
