@@ -1,4 +1,4 @@
-//! What a workload asks for by annotation.
+//! The request that a workload makes by annotation.
 
 use std::collections::{HashMap, HashSet};
 use std::str::FromStr;
@@ -79,7 +79,7 @@ impl<'a> AnnotationRequest<'a> {
             .unwrap_or_default();
     }
 
-    /// Whether a list leaves a container out.
+    /// True if a list leaves a container out.
     pub(crate) fn leave_out(&self, container: &str) -> bool {
         self.skip.contains(container) || self.only.as_ref().is_some_and(|only| !only.contains(container))
     }
@@ -122,7 +122,7 @@ pub(crate) fn beyond(request: &Request<'_>, settings: &Settings) -> Vec<Beyond> 
     beyond
 }
 
-/// Whether pod, service account or namespace opt out. An `inject` that is neither `"true"` nor `"false"` is the error.
+/// True if pod, service account or namespace opt out. An `inject` that is neither `"true"` nor `"false"` is the error.
 pub(crate) fn opted_out(request: &Request<'_>) -> Result<bool, InvalidAnnotation> {
     if request.namespace_labels.value(INJECT) == Some("false") {
         return Ok(true);

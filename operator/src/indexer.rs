@@ -23,7 +23,7 @@ const TICK: Duration = Duration::from_secs(10);
 
 /// The task.
 pub(crate) struct Indexer {
-    /// What is known.
+    /// The index of what is known.
     pub(crate) index: SharedIndex,
     /// Has watches begin again with a list.
     pub(crate) wants_lists: watch::Sender<bool>,
@@ -33,7 +33,7 @@ pub(crate) struct Indexer {
     pub(crate) gate: Gate,
     /// That the task lives.
     pub(crate) heartbeat: Heartbeat,
-    /// What is counted.
+    /// The metrics.
     pub(crate) metrics: Arc<OperatorMetrics>,
 }
 

@@ -55,7 +55,7 @@ const FIELD_MANAGER: &str = "tokenscope-operator";
 /// A loop that has not come round for so long hangs: each waits for a minute at most, and for every request ten seconds.
 const HEARTBEAT: Duration = Duration::from_secs(300);
 
-/// Why the operator can't run.
+/// The reason why the operator can't run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No client for the API server.

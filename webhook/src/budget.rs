@@ -1,4 +1,4 @@
-//! How much memory the bodies and answers of one route may hold at a time.
+//! A bound on the memory that the bodies and answers of one route hold at a time.
 //!
 //! Bytes count as they arrive, not as they are announced, and those of an answer until they were written. The first
 //! [`SMALL_BYTES`] of each come from one share and all further ones from another, so that large reviews, however many, never
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_millis(200);
 /// How long whoever needs memory waits for the one that gives way.
 const HANDOVER: Duration = Duration::from_millis(300);
 
-/// Why a body or an answer was not taken.
+/// The reason why a body or an answer was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// The share is used up, and nothing gives way.
@@ -89,7 +89,7 @@ impl ByteBudget {
         })
     }
 
-    /// How many bytes are in use: of the small share, and of the large one.
+    /// The bytes in use: of the small share, and of the large one.
     pub fn in_use(&self) -> [usize; 2] {
         [&self.small, &self.large].map(|share| share.bytes - share.free.available_permits())
     }

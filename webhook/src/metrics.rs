@@ -1,4 +1,4 @@
-//! What the webhook counts. Nothing here allocates or looks anything up while a review runs.
+//! The metrics of the webhook. Nothing here allocates or looks anything up while a review runs.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use tokenscope_platform::metrics::{OutcomeLabel, Registry, SECONDS_50_MICROS_TO_
 use crate::budget::ByteBudget;
 use crate::cache::Cache;
 
-/// What became of a review.
+/// The outcome of a review.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReviewOutcome {
     /// The pod got credentials.
@@ -60,7 +60,7 @@ impl ReviewOutcome {
     }
 }
 
-/// What came of asking the API server for something that no watch had told of.
+/// The result of asking the API server for something that no watch had told of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lookup {
     /// It is there.
@@ -73,7 +73,7 @@ pub enum Lookup {
     Limited,
 }
 
-/// Why a review was turned away unread.
+/// The reason why a review was turned away unread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shed {
     /// Bodies and answers held all the memory that they may.
@@ -84,7 +84,7 @@ pub enum Shed {
     Queue,
 }
 
-/// What became of a pod that brought the mark of a finished review.
+/// The outcome for a pod that brought the mark of a finished review.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StripMark {
     /// The mark was removed.
@@ -106,7 +106,7 @@ pub struct WebhookMetrics {
     strip_mark: [Counter; 4],
     duration: Histogram,
     lookups: [Counter; 4],
-    /// When the serving certificate expires, in seconds since the Unix epoch.
+    /// The time when the serving certificate expires, in seconds since the Unix epoch.
     pub certificate_expires: Gauge,
     /// Events that were dropped because too many waited.
     pub events_dropped: Counter,

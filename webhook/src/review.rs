@@ -43,8 +43,8 @@ pub struct Review<'a> {
     text: &'a str,
 }
 
-/// Why a review can't be answered. `Display` repeats nothing of the body, since the API server shows it; the cause is for the
-/// log.
+/// The reason why a review can't be answered. `Display` repeats nothing of the body, since the API server shows it; the
+/// cause is for the log.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
     /// The body is no review.

@@ -41,21 +41,21 @@ const LARGE_REVIEWS: usize = 2;
 /// The same for `/strip-mark`.
 const LARGE_STRIPS: usize = 1;
 
-/// What reviews need.
+/// The state that reviews need.
 pub struct Webhook {
-    /// What the watches have told.
+    /// The objects that the watches have told of.
     pub cache: Arc<Cache>,
-    /// How old their last words are.
+    /// The age of their last words.
     pub freshness: Freshness,
-    /// What they have not told.
+    /// Lookups of what they have not told.
     pub lookups: Arc<LiveLookups>,
     /// The CSI drivers that get tokens.
     pub csi_drivers: Arc<SharedCsiDrivers>,
     /// The installation's settings. They change with the authorities of the issuer's certificate.
     pub settings: Arc<ArcSwap<Settings>>,
-    /// Where refusals are written.
+    /// The queue of refusals to be written.
     pub events: RefusalEvents,
-    /// What is counted.
+    /// The metrics.
     pub metrics: WebhookMetrics,
     /// The time.
     pub clock: fn() -> Timestamp,
@@ -136,7 +136,7 @@ impl ReviewFailure {
         }
     }
 
-    /// Whether, and why, this was turned away only because of others.
+    /// The reason why this was turned away only because of others, if it was.
     fn shed(&self) -> Option<Shed> {
         match self {
             Self::Refused(Refused::Full) => Some(Shed::Bytes),

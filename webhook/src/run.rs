@@ -34,7 +34,7 @@ use crate::version;
 /// earlier, and the API server waits for 2 seconds.
 const REQUEST: Duration = Duration::from_secs(3);
 
-/// Why the webhook can't run.
+/// The reason why the webhook can't run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No client for the API server.

@@ -58,7 +58,7 @@ pub struct Metadata<S> {
     /// Its name; absent where the API server is to generate one.
     #[serde(default)]
     pub name: Option<S>,
-    /// What the generated name begins with.
+    /// The beginning of the generated name.
     #[serde(default)]
     pub generate_name: Option<S>,
     /// Labels.
@@ -157,12 +157,12 @@ impl<S: AsRef<str>> Pod<S> {
         self.metadata.annotations.as_ref()?.pairs().value(key)
     }
 
-    /// What an earlier review of ours did, as far as the pod says.
+    /// The record of an earlier review of ours, as far as the pod has one.
     pub fn grant_record(&self) -> Option<GrantRecord<'_>> {
         GrantRecord::read(self.annotation(annotations::GRANT)?)
     }
 
-    /// Whether it can only run on Windows nodes: by `spec.os`, node selector or required node affinity.
+    /// True if it can only run on Windows nodes: by `spec.os`, node selector or required node affinity.
     pub fn needs_windows(&self) -> bool {
         if let Some(name) = self.spec.os.as_ref().and_then(|os| os.name.as_ref()) {
             return name.as_ref() == "windows";

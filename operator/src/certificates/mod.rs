@@ -35,23 +35,23 @@ const STEPS: usize = 16;
 pub(crate) struct Certificates {
     /// For the Secrets.
     pub(crate) client: Client,
-    /// Where they are.
+    /// Their namespace.
     pub(crate) namespace: String,
-    /// What they are called.
+    /// Their names.
     pub(crate) names: Names,
-    /// How long things live.
+    /// The lifetimes.
     pub(crate) settings: RotationSettings,
-    /// Whether this process writes.
+    /// The leadership: the one process that has it writes.
     pub(crate) leader: Leader,
-    /// What the API servers are told to trust; none before the first look.
+    /// The bundles that the API servers are told to trust; none before the first look.
     pub(crate) bundles: sync::watch::Receiver<Option<TrustBundles>>,
-    /// What they should be told; none as long as there is nothing.
+    /// The bundle that they should be told; none as long as there is nothing.
     pub(crate) wanted_bundle: sync::watch::Sender<Option<Vec<u8>>>,
     /// Open once there is an authority and a certificate by it.
     pub(crate) gate: Gate,
     /// That the loop lives.
     pub(crate) heartbeat: Heartbeat,
-    /// What is counted.
+    /// The metrics.
     pub(crate) metrics: Arc<OperatorMetrics>,
 }
 

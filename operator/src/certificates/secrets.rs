@@ -33,7 +33,7 @@ const KEY: &str = "tls.key";
 /// How many authorities a bundle has at most: a webhook configuration is sent to every API server whole.
 const MOST_TRUSTED: usize = 4;
 
-/// What the Secrets are called, and what the serving certificates are for.
+/// The names of the Secrets, and the hosts of the serving certificates.
 #[derive(Clone, Debug)]
 pub(crate) struct Names {
     /// The Secret of the certificate authority.
@@ -80,7 +80,7 @@ pub(crate) enum Write {
 }
 
 impl Secrets {
-    /// What there is.
+    /// The state of the certificates.
     pub(crate) fn state(&self, bundles: &TrustBundles, names: &Names, now: Timestamp) -> CertificateState {
         let authority = self.signing_authority(now);
         let (trusted, readable) = Certificate::all_in(data(self.authority.as_ref(), BUNDLE));
@@ -119,7 +119,7 @@ impl Secrets {
         }
     }
 
-    /// What webhook clients are to trust: PEM. None as long as there is no authority that could sign.
+    /// The bundle that webhook clients are to trust: PEM. None as long as there is no authority that could sign.
     pub(crate) fn bundle(&self, now: Timestamp) -> Option<Vec<u8>> {
         let authority = self.signing_authority(now).ok()?;
         let (trusted, _) = Certificate::all_in(data(self.authority.as_ref(), BUNDLE));
@@ -127,7 +127,7 @@ impl Secrets {
         is_in.then(|| data(self.authority.as_ref(), BUNDLE).to_vec())
     }
 
-    /// When the authority and the first of the serving certificates end, as far as they can be used.
+    /// The times when the authority and the first of the serving certificates end, as far as they can be used.
     pub(crate) fn ends(&self, now: Timestamp) -> (Option<Timestamp>, Option<Timestamp>) {
         let authority = self.signing_authority(now).ok();
         let serving = self
@@ -300,7 +300,7 @@ fn bundle(authority: &str, others: &[Certificate]) -> String {
     pem
 }
 
-/// Whether the annotation `wish` has a value that `done` doesn't repeat.
+/// True if the annotation `wish` has a value that `done` doesn't repeat.
 fn requested(secret: Option<&Secret>, wish: &str, done: &str) -> bool {
     let wanted = annotation(secret, wish).filter(|value| !value.is_empty());
     wanted.is_some() && wanted != annotation(secret, done)

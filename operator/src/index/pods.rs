@@ -1,4 +1,4 @@
-//! What follows for each pod.
+//! The consequences for each pod.
 
 use super::{Cause, Finding, Index, MissedPodReport, PodKey, Siblings, findings::missed_message};
 use crate::drift::{Assessment, Assessor, KeptPod, PodState};
@@ -33,7 +33,7 @@ impl Index {
         }
     }
 
-    /// What there is to tell about a missed pod.
+    /// The report about a missed pod.
     pub(crate) fn report(&self, (namespace, name): &PodKey, now: Timestamp) -> Option<MissedPodReport> {
         let pod = self.pods.value(namespace, name)?;
         let decision = self.decide(namespace, pod, now)?;
@@ -43,7 +43,7 @@ impl Index {
         })
     }
 
-    /// What a pod should get.
+    /// The decision about a pod.
     pub(super) fn decide(&self, namespace: &str, pod: &KeptPod, now: Timestamp) -> Option<Decision> {
         self.with_assessor(namespace, pod, |assessor| assessor.decide(pod, now))
     }
@@ -75,7 +75,7 @@ impl Index {
         self.dirty.statuses.extend(own);
     }
 
-    /// Whether a pod is ready.
+    /// True if a pod is ready.
     pub(crate) fn is_ready(&self, (namespace, name): &PodKey) -> bool {
         self.pods.value(namespace, name).is_some_and(|pod| pod.ready)
     }

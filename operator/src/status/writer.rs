@@ -29,15 +29,15 @@ const TICK: Duration = Duration::from_secs(10);
 pub(crate) struct StatusWriter {
     /// For the writes.
     pub(crate) client: Client,
-    /// Whether this process writes.
+    /// The leadership: the one process that has it writes.
     pub(crate) leader: Leader,
-    /// What is known.
+    /// The index of what is known.
     pub(crate) index: SharedIndex,
     /// Takes Events about statuses that can't be written.
     pub(crate) events: EventSender,
     /// That the task lives.
     pub(crate) heartbeat: Heartbeat,
-    /// What is counted.
+    /// The metrics.
     pub(crate) metrics: Arc<OperatorMetrics>,
 }
 
