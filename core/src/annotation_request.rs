@@ -1,4 +1,4 @@
-//! What a workload asks for by annotation.
+//! The request that a workload makes by annotation.
 
 use std::collections::{HashMap, HashSet};
 use std::str::FromStr;
@@ -39,75 +39,47 @@ pub(crate) struct NamedRole {
 impl<'a> AnnotationRequest<'a> {
     /// Reads the annotations. A role that can't be parsed is the error.
     pub(crate) fn read(request: &'a Request<'_>, settings: &Settings) -> Result<Self, Vec<InvalidAnnotation>> {
-        let on_pod = AnnotationSource {
-            place: "pod",
-            pairs: &request.pod.annotations,
-        };
-        let on_service_account = AnnotationSource {
-            place: "service account",
-            pairs: &request.service_account_annotations,
-        };
-        let places = [on_pod, on_service_account];
-        let eks = settings.eks_compatible;
-        let mut asks = AnnotationRequest::default();
+        let sources = AnnotationSources::of(request, settings);
         let mut invalid_roles = Vec::new();
-
-        for (key, value) in request.pod.annotations.iter() {
-            if let Some(container) = key.strip_prefix(CONTAINER_ROLE_ARN) {
-                match value.parse() {
-                    Ok(role) => drop(asks.container_roles.insert(container, role)),
-                    Err(reason) => invalid_roles.push(InvalidAnnotation::new(key, "pod", reason)),
-                }
-            }
-        }
-        for (annotated, key, eks_only) in [
-            (on_pod, ROLE_ARN, false),
-            (on_service_account, ROLE_ARN, false),
-            (on_service_account, EKS_ROLE_ARN, true),
-        ] {
-            // An empty EKS annotation means none, as it does there.
-            let Some(value) = annotated
-                .pairs
-                .value(key)
-                .filter(|value| !eks_only || (eks && !value.is_empty()))
-            else {
-                continue;
-            };
-            match value.parse() {
-                Ok(role) => {
-                    asks.role = Some(NamedRole {
-                        role,
-                        place: annotated.place,
-                    });
-                }
-                Err(reason) => invalid_roles.push(InvalidAnnotation::new(key, annotated.place, reason)),
-            }
-            break;
-        }
+        let container_roles = sources.container_roles(&mut invalid_roles);
+        let role = sources.role(&mut invalid_roles);
         if !invalid_roles.is_empty() {
             return Err(invalid_roles);
         }
-
-        let both = |key: &'static str| places.into_iter().find_map(|place| place.found(key));
-        let eks_on = |place: AnnotationSource<'a>, key: &'static str| eks.then(|| place.found(key)).flatten();
-        asks.audience = asks.parse(both(AUDIENCE).or_else(|| eks_on(on_service_account, EKS_AUDIENCE)));
-        asks.expiration = asks.parse(
-            both(TOKEN_EXPIRATION)
-                .or_else(|| eks_on(on_pod, EKS_TOKEN_EXPIRATION))
-                .or_else(|| eks_on(on_service_account, EKS_TOKEN_EXPIRATION)),
-        );
-        asks.sts_regional_endpoints = asks
-            .parse::<Flag>(eks_on(on_service_account, EKS_STS_REGIONAL_ENDPOINTS))
-            .map(|Flag(value)| value);
-        asks.only = both(CONTAINERS).map(|found| names(found.value).collect());
-        asks.skip = both(SKIP_CONTAINERS)
-            .or_else(|| eks_on(on_pod, EKS_SKIP_CONTAINERS))
-            .map(|found| names(found.value).collect())
-            .unwrap_or_default();
+        let mut asks = AnnotationRequest {
+            role,
+            container_roles,
+            ..AnnotationRequest::default()
+        };
+        asks.read_options(&sources);
         Ok(asks)
     }
 
-    /// Whether a list leaves a container out.
+    /// Reads all but the roles. EKS's annotations stand back behind ours.
+    fn read_options(&mut self, sources: &AnnotationSources<'a>) {
+        self.audience = self.parse(
+            sources
+                .own(AUDIENCE)
+                .or_else(|| sources.eks_on_service_account(EKS_AUDIENCE)),
+        );
+        self.expiration = self.parse(
+            sources
+                .own(TOKEN_EXPIRATION)
+                .or_else(|| sources.eks_on_pod(EKS_TOKEN_EXPIRATION))
+                .or_else(|| sources.eks_on_service_account(EKS_TOKEN_EXPIRATION)),
+        );
+        self.sts_regional_endpoints = self
+            .parse::<Flag>(sources.eks_on_service_account(EKS_STS_REGIONAL_ENDPOINTS))
+            .map(|Flag(value)| value);
+        self.only = sources.own(CONTAINERS).map(|found| names(found.value).collect());
+        self.skip = sources
+            .own(SKIP_CONTAINERS)
+            .or_else(|| sources.eks_on_pod(EKS_SKIP_CONTAINERS))
+            .map(|found| names(found.value).collect())
+            .unwrap_or_default();
+    }
+
+    /// True if a list leaves a container out.
     pub(crate) fn leave_out(&self, container: &str) -> bool {
         self.skip.contains(container) || self.only.as_ref().is_some_and(|only| !only.contains(container))
     }
@@ -150,7 +122,7 @@ pub(crate) fn beyond(request: &Request<'_>, settings: &Settings) -> Vec<Beyond> 
     beyond
 }
 
-/// Whether pod, service account or namespace opt out. An `inject` that is neither `"true"` nor `"false"` is the error.
+/// True if pod, service account or namespace opt out. An `inject` that is neither `"true"` nor `"false"` is the error.
 pub(crate) fn opted_out(request: &Request<'_>) -> Result<bool, InvalidAnnotation> {
     if request.namespace_labels.value(INJECT) == Some("false") {
         return Ok(true);
@@ -173,6 +145,77 @@ pub(crate) fn opted_out(request: &Request<'_>) -> Result<bool, InvalidAnnotation
             place,
             InvalidFlag { text: shortened(value) },
         )),
+    }
+}
+
+/// The annotations of a pod and of its service account, and whether those of EKS count.
+struct AnnotationSources<'a> {
+    pod: AnnotationSource<'a>,
+    service_account: AnnotationSource<'a>,
+    eks: bool,
+}
+
+impl<'a> AnnotationSources<'a> {
+    fn of(request: &'a Request<'_>, settings: &Settings) -> Self {
+        Self {
+            pod: AnnotationSource {
+                place: "pod",
+                pairs: &request.pod.annotations,
+            },
+            service_account: AnnotationSource {
+                place: "service account",
+                pairs: &request.service_account_annotations,
+            },
+            eks: settings.eks_compatible,
+        }
+    }
+
+    /// The roles of single containers.
+    fn container_roles(&self, invalid: &mut Vec<InvalidAnnotation>) -> HashMap<&'a str, RoleArn> {
+        let mut roles = HashMap::new();
+        for (key, value) in self.pod.pairs.iter() {
+            if let Some(container) = key.strip_prefix(CONTAINER_ROLE_ARN) {
+                match value.parse() {
+                    Ok(role) => drop(roles.insert(container, role)),
+                    Err(reason) => invalid.push(InvalidAnnotation::new(key, self.pod.place, reason)),
+                }
+            }
+        }
+        roles
+    }
+
+    /// The role of all other containers: the pod's annotation, else the service account's, else EKS's.
+    fn role(&self, invalid: &mut Vec<InvalidAnnotation>) -> Option<NamedRole> {
+        let named = self
+            .own(ROLE_ARN)
+            // An empty EKS annotation means none, as it does there.
+            .or_else(|| {
+                self.eks_on_service_account(EKS_ROLE_ARN)
+                    .filter(|found| !found.value.is_empty())
+            })?;
+        match named.value.parse() {
+            Ok(role) => Some(NamedRole {
+                role,
+                place: named.place,
+            }),
+            Err(reason) => {
+                invalid.push(InvalidAnnotation::new(named.key, named.place, reason));
+                None
+            }
+        }
+    }
+
+    /// An annotation of ours; the pod's goes before the service account's.
+    fn own(&self, key: &'static str) -> Option<Found<'a>> {
+        self.pod.found(key).or_else(|| self.service_account.found(key))
+    }
+
+    fn eks_on_pod(&self, key: &'static str) -> Option<Found<'a>> {
+        self.eks.then(|| self.pod.found(key)).flatten()
+    }
+
+    fn eks_on_service_account(&self, key: &'static str) -> Option<Found<'a>> {
+        self.eks.then(|| self.service_account.found(key)).flatten()
     }
 }
 

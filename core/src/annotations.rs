@@ -55,12 +55,12 @@ pub const OF_SERVICE_ACCOUNTS: [&str; 10] = [
     EKS_TOKEN_EXPIRATION,
 ];
 
-/// Whether an annotation can change a decision or what follows from it, so that nothing needs to keep any other.
+/// True if an annotation can change a decision or what follows from it, so that nothing needs to keep any other.
 pub fn is_relevant(key: &str) -> bool {
     most_bytes(key).is_some()
 }
 
-/// How many bytes the value of a relevant annotation may have; `None` where the annotation is not relevant.
+/// The most bytes that the value of a relevant annotation may have; `None` where the annotation is not relevant.
 ///
 /// Whoever keeps annotations may cut a longer value after one byte more: a decision then still knows that it is too long.
 pub fn most_bytes(key: &str) -> Option<usize> {
@@ -81,12 +81,12 @@ pub fn most_bytes(key: &str) -> Option<usize> {
     }
 }
 
-/// Whether an annotation of a pod can change a decision: what the webhook itself writes can't.
+/// True if an annotation of a pod can change a decision: what the webhook itself writes can't.
 pub fn decides(key: &str) -> bool {
     is_relevant(key) && key != GRANT && key != REVIEWED
 }
 
-/// What the webhook made of a pod: the values of [`REVIEWED`].
+/// The result of a pod's review: the values of [`REVIEWED`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mark {
     /// It gave it credentials.
@@ -135,7 +135,7 @@ impl InvalidAnnotation {
     }
 }
 
-/// Why an annotation's value can't be used.
+/// The reason why an annotation's value can't be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum InvalidValue {
     #[error(transparent)]

@@ -79,7 +79,7 @@ impl serde::Serialize for RoleArn {
     }
 }
 
-/// Why a text is no role ARN. `Display` is the sentence that a user reads.
+/// The reason why a text is no role ARN. `Display` is the sentence that a user reads.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not an IAM role ARN: {reason}")]
 pub struct InvalidRoleArn {

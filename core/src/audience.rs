@@ -1,4 +1,4 @@
-//! Whom a token is for, and how long it is valid.
+//! The audience of a token, and its lifetime.
 
 use crate::arn::shortened;
 use std::{fmt, str::FromStr, sync::Arc};
@@ -44,7 +44,7 @@ impl fmt::Debug for Audience {
     }
 }
 
-/// Why a text is no audience.
+/// The reason why a text is no audience.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{text:?} is not an audience: it should have 1 to 255 printable ASCII characters and no spaces, such as sts.amazonaws.com"
@@ -53,7 +53,7 @@ pub struct InvalidAudience {
     text: Box<str>,
 }
 
-/// How long a projected token is valid, in seconds: 600 to 86400.
+/// The lifetime of a projected token, in seconds: 600 to 86400.
 ///
 /// The lower bound is Kubernetes' own (TokenRequest refuses less); AWS refuses tokens that are older than a day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -96,7 +96,7 @@ impl FromStr for TokenExpiration {
     }
 }
 
-/// Why a text is no token expiration.
+/// The reason why a text is no token expiration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a token expiration: it should be a whole number of seconds from 600 to 86400")]
 pub struct InvalidTokenExpiration {

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, fmt};
 pub struct Boundary {
     /// Its name.
     pub name: Box<str>,
-    /// Which namespaces.
+    /// The namespaces that it is for.
     pub namespace_selector: Selector,
     /// The roles that their policies may allow.
     pub roles: Vec<RolePattern>,
@@ -18,13 +18,13 @@ pub struct Boundary {
     pub audiences: Vec<Audience>,
     /// The longest lifetime of their tokens. A SPIFFE provider decides it itself.
     pub max_expiration: Option<TokenExpiration>,
-    /// Who may sign their tokens; none = anybody.
+    /// The signers that their tokens may have; none = any.
     pub sources: Vec<TokenSource>,
     /// The only claims that they may have, each with exactly this template; `None` = any.
     pub claims: Option<Claims>,
 }
 
-/// What of a policy is beyond a boundary. `Display` is a clause that names the boundary, the field and the value.
+/// The part of a policy that is beyond a boundary. `Display` is a clause that names the boundary, the field and the value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OutsideBoundary {
     /// A field is beyond it.

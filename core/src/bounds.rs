@@ -1,4 +1,4 @@
-//! How much of one pod a review looks at, so that no pod makes a review expensive.
+//! Bounds on what a review looks at of one pod, so that no pod makes a review expensive.
 //!
 //! Users size every list of a pod, and the API server takes 3 MiB of it. What is beyond a bound is passed over while the pod is
 //! read. A pod that asks for a role, or that a policy gives one, is then refused with a message that names the bound, since a
@@ -65,7 +65,8 @@ pub enum Beyond {
 }
 
 impl Beyond {
-    /// Whether it is about the pod's spec, which nobody can change once the pod is there; labels and annotations can be changed.
+    /// True if it is about the pod's spec, which nobody can change once the pod is there; labels and annotations can be
+    /// changed.
     pub fn is_of_spec(&self) -> bool {
         match self {
             Self::Containers | Self::Volumes | Self::Sources { .. } | Self::Mounts { .. } => true,

@@ -34,7 +34,7 @@ pub struct DefaultConflicts<'a> {
 pub struct Conflicts<'a> {
     /// Policies that assign a different default role to pods that the policy is about too, by name: at most 16.
     pub with: Vec<&'a Arc<Policy>>,
-    /// Whether there are no others. Otherwise the budget did not suffice to compare the policy with all others.
+    /// True if there are no others. Otherwise the budget did not suffice to compare the policy with all others.
     pub complete: bool,
 }
 
@@ -48,7 +48,7 @@ impl<'a> DefaultConflicts<'a> {
         }
     }
 
-    /// Which policies assign a different default role to pods that `policy` is about too, on the same level.
+    /// The policies that assign a different default role to pods that `policy` is about too, on the same level.
     ///
     /// Whether two label selectors can meet is answered from the selectors alone, so a pair that no pod of today meets counts.
     pub fn of(&mut self, policy: &Policy) -> Conflicts<'a> {
@@ -181,7 +181,7 @@ struct Search<'a, 'b> {
     /// How many are left.
     steps: usize,
     found: HashSet<usize>,
-    /// Whether a policy is about other namespaces, as far as that was asked.
+    /// True if a policy is about other namespaces, as far as that was asked.
     elsewhere: HashMap<usize, bool>,
 }
 
@@ -271,7 +271,7 @@ impl Search<'_, '_> {
         Some(())
     }
 
-    /// Whether it is another policy, with another default, that was not found yet.
+    /// True if it is another policy, with another default, that was not found yet.
     fn can_conflict(&self, policy: usize) -> bool {
         self.level.policies.get(policy).is_some_and(|other| {
             other.roles.default.as_ref() != Some(self.default)

@@ -18,7 +18,7 @@ pub struct ContextKeys {
     without_room: BTreeMap<PolicyName, NoContextRoom>,
 }
 
-/// Why a policy's context keys have no room. `Display` is a clause that names the key and those that are there.
+/// The reason why a policy's context keys have no room. `Display` is a clause that names the key and those that are there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "spec.claims.context[{key}] would be one key too many: AWS takes {MOST_CONTEXT_KEYS} for all policies of an issuer, and older policies have {keys}; use one of these, or remove keys there"
@@ -75,7 +75,7 @@ impl ContextKeys {
     }
 }
 
-/// Whether its tokens have a context.
+/// True if its tokens have a context.
 pub(crate) fn has_context(policy: &Policy) -> bool {
     policy.token.source == TokenSource::Issuer && !policy.claims.context.is_empty()
 }

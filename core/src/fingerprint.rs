@@ -10,7 +10,8 @@ use std::{fmt, hash::Hasher, str::FromStr};
 /// The version that this program writes: of the function, and of what goes into it.
 const VERSION: &str = "v2";
 
-/// What changes whenever a decision would change the pod. `Display` is the text in a record: `v2-` and 16 hexadecimal digits.
+/// A number that changes whenever a decision would change the pod. `Display` is the text in a record: `v2-` and 16
+/// hexadecimal digits.
 ///
 /// Only fingerprints of one version can be compared, so a text of any other is none. Version 1 is 16 digits without a prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -68,7 +69,7 @@ impl FromStr for Fingerprint {
 pub struct OtherVersion;
 
 impl Audience {
-    /// What tells the volume of its token from others': 16 hexadecimal digits.
+    /// The part of a volume's name that tells its token from others': 16 hexadecimal digits.
     pub fn short_hash(&self) -> String {
         let mut hash = FnvHasher::default();
         hash.write(self.as_str().as_bytes());

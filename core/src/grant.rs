@@ -1,31 +1,31 @@
-//! What a container gets, and the record of it that stays on the pod.
+//! A container's grant, and the record of it that stays on the pod.
 
 use crate::bounds::MOST_RECORD_BYTES;
 use crate::{Audience, Pairs, PolicyName, Region, RoleArn, Spiffe, TokenClaims, TokenExpiration, TokenSource};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
-/// What one container gets.
+/// The grant of one container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
     /// The role.
     pub role: RoleArn,
     /// The token's audience.
     pub audience: Audience,
-    /// Who signs the token.
+    /// The signer of the token.
     pub source: TokenSource,
     /// The token's lifetime; nothing of a SPIFFE provider's token, which has the lifetime that the provider gives it.
     pub expiration: TokenExpiration,
-    /// Which identity the token is of, where a SPIFFE provider signs it.
+    /// The identity that the token is of, where a SPIFFE provider signs it.
     pub spiffe: Spiffe,
-    /// What the token must say, where our issuer signs it. It is no part of the fingerprint: the issuer reads the policy anew
-    /// for each token.
+    /// The claims of the token, where our issuer signs it. It is no part of the fingerprint: the issuer reads the policy
+    /// anew for each token.
     pub claims: Option<TokenClaims>,
     /// `AWS_REGION` and `AWS_DEFAULT_REGION`.
     pub region: Option<Region>,
-    /// Whether `AWS_STS_REGIONAL_ENDPOINTS` is `regional`.
+    /// True if `AWS_STS_REGIONAL_ENDPOINTS` is `regional`.
     pub sts_regional_endpoints: bool,
-    /// Whether `AWS_EC2_METADATA_DISABLED` is `true`.
+    /// True if `AWS_EC2_METADATA_DISABLED` is `true`.
     pub disables_instance_metadata: bool,
     /// `AWS_ROLE_SESSION_NAME`.
     pub session_name: Option<SessionName>,
@@ -47,13 +47,13 @@ pub enum SessionName {
 pub struct ContainerGrant {
     /// The container's index in the request.
     pub container: usize,
-    /// What it gets.
+    /// Its grant.
     pub grant: Grant,
-    /// Why: one sentence.
+    /// The reason, in one sentence.
     pub reason: Box<str>,
 }
 
-/// What the webhook did to a pod, as the annotation `tokenscope.io/grant` keeps it: compact JSON.
+/// The record of the webhook's edits to a pod, as the annotation `tokenscope.io/grant` keeps it: compact JSON.
 ///
 /// It tells a later review which edits are our own, and the operator what the pod runs with and what the decision read. It holds
 /// no secret. On a pod without the mark of a review it proves nothing: whoever may create a pod can write it.
@@ -65,7 +65,7 @@ pub struct GrantRecord<'a> {
     /// The [`Fingerprint`](crate::Fingerprint) of the decision, of the version that wrote it.
     #[serde(borrow)]
     pub hash: Cow<'a, str>,
-    /// Whether the webhook added a sidecar.
+    /// True if the webhook added a sidecar.
     #[serde(default, skip_serializing_if = "is_false")]
     pub sidecar: bool,
     /// The pod's labels at admission. Labels of a running pod belong to whoever may patch it, so whatever decides later reads

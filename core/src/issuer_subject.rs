@@ -41,7 +41,7 @@ impl fmt::Display for ClusterName {
     }
 }
 
-/// Why a text is no cluster's name.
+/// The reason why a text is no cluster's name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a cluster's name: it should have 1 to 63 lower case letters, digits, dots and hyphens")]
 pub struct InvalidClusterName {
@@ -108,7 +108,7 @@ fn fields<'a>(
     }
 }
 
-/// Whether a field can't be mistaken for several: what names of Kubernetes are made of (RFC 1123 subdomain).
+/// True if a field can't be mistaken for several: what names of Kubernetes are made of (RFC 1123 subdomain).
 fn is_name(field: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-".contains(&b);
     !field.is_empty() && field.bytes().all(allowed)

@@ -24,7 +24,7 @@ impl<S: AsRef<str>> Pairs<S> {
         self.iter().collect()
     }
 
-    /// Whether there are none.
+    /// True if there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -90,11 +90,11 @@ pub struct Selector(pub Vec<Requirement>);
 pub struct Requirement {
     /// The label's key.
     pub key: Box<str>,
-    /// What must be true of its value.
+    /// The condition on its value.
     pub operator: SelectorOperator,
 }
 
-/// What must be true of a label's value.
+/// A condition on a label's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SelectorOperator {
     /// It is one of these.
@@ -108,7 +108,7 @@ pub enum SelectorOperator {
 }
 
 impl Selector {
-    /// Whether the labels fulfil every requirement.
+    /// True if the labels fulfil every requirement.
     pub fn matches<S: AsRef<str>>(&self, labels: &Pairs<S>) -> bool {
         self.0.iter().all(|requirement| {
             let value = labels.value(&requirement.key);
@@ -123,7 +123,7 @@ impl Selector {
 }
 
 impl Selector {
-    /// Whether some set of labels fulfils both selectors.
+    /// True if some set of labels fulfils both selectors.
     pub(crate) fn overlaps(&self, other: &Self) -> bool {
         self.0.iter().all(|a| {
             let same_key = other.0.iter().filter(|b| b.key == a.key);
@@ -131,7 +131,7 @@ impl Selector {
         })
     }
 
-    /// How many comparisons [`Self::overlaps`] makes at most.
+    /// The most comparisons that [`Self::overlaps`] makes.
     pub(crate) fn overlap_cost(&self, other: &Self) -> usize {
         let values = |requirement: &Requirement| match &requirement.operator {
             SelectorOperator::In(values) | SelectorOperator::NotIn(values) => values.len(),
@@ -143,7 +143,7 @@ impl Selector {
 }
 
 impl SelectorOperator {
-    /// Whether some value, or its absence, fulfils both.
+    /// True if some value, or its absence, fulfils both.
     fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::In(x), Self::In(y)) => x.iter().any(|value| y.contains(value)),

@@ -1,4 +1,4 @@
-//! What is allowed, named how, for how long.
+//! The rule: which roles a pod may have, under which names, and for how long.
 //!
 //! The rule that the webhook, the operator and every later caller share: [`decide`] looks at the facts of a pod
 //! ([`Request`]), the policies ([`PolicySet`]) and the installation's [`Settings`], and answers with a [`Decision`]

@@ -24,9 +24,9 @@ pub struct UngrantedToken {
     pub driver: Option<Box<str>>,
     /// Its audience.
     pub audience: Box<str>,
-    /// How long it is valid, in seconds; `None` where the API server decides.
+    /// Its lifetime in seconds; `None` where the API server decides.
     pub expiration_seconds: Option<i64>,
-    /// What is missing, and what to do.
+    /// The missing grant, and the remedy.
     pub remedy: MissingGrant,
 }
 
@@ -41,7 +41,7 @@ fn lifetime(seconds: Option<i64>) -> String {
     seconds.map_or_else(String::new, |seconds| format!("that is valid for {seconds} seconds"))
 }
 
-/// What a pod lacks for a token that it holds.
+/// The grant that a pod lacks for a token that it holds.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MissingGrant {
     /// It is of the exchange audience, which no policy grants.
@@ -115,10 +115,10 @@ pub fn ungranted<'a>(
     told
 }
 
-/// How many ungranted tokens of one pod are told: the first ones are enough to put it right.
+/// The most ungranted tokens of one pod that are told: the first ones are enough to put it right.
 pub const MOST_UNGRANTED: usize = 8;
 
-/// Whether the pod holds a token of an audience that is locked in every namespace, granted or not.
+/// True if the pod holds a token of an audience that is locked in every namespace, granted or not.
 ///
 /// These are the pods that the API server's own policy looks at, so they must bear the mark of a review.
 pub fn holds_locked_token(request: &Request<'_>, settings: &Settings) -> bool {
@@ -139,7 +139,7 @@ pub fn unexamined<'a>(request: &'a Request<'_>, settings: &Settings) -> impl Ite
     request.pod.volumes_beyond().filter(move |_| is_refused)
 }
 
-/// Whether a pod with these tokens is refused, but where pods never are.
+/// True if a pod with these tokens is refused, but where pods never are.
 pub fn refuses(ungranted: &[UngrantedToken], settings: &Settings) -> bool {
     let is_exchange = |token: &UngrantedToken| token.remedy == MissingGrant::Exchange;
     ungranted.iter().any(is_exchange) || (settings.lock.mode == LockMode::Deny && !ungranted.is_empty())

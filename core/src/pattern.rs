@@ -13,7 +13,7 @@ impl Glob {
         Self(text.into())
     }
 
-    /// Whether the whole of `text` matches. Takes time in proportion to both lengths.
+    /// True if the whole of `text` matches. Takes time in proportion to both lengths.
     pub fn matches(&self, text: &str) -> bool {
         glob_matches(&self.0, text)
     }
@@ -53,9 +53,9 @@ pub(crate) fn glob_matches(pattern: &str, text: &str) -> bool {
 pub(crate) struct Pattern<'a> {
     /// The whole.
     pub(crate) glob: &'a str,
-    /// What stands before the first `*`.
+    /// The text before the first `*`.
     pub(crate) prefix: &'a str,
-    /// What stands after the last `*`.
+    /// The text after the last `*`.
     pub(crate) suffix: &'a str,
 }
 
@@ -75,14 +75,14 @@ impl<'a> Pattern<'a> {
         })
     }
 
-    /// Whether some text matches both: between what they begin and end with, there is room for the rest of both.
+    /// True if some text matches both: between what they begin and end with, there is room for the rest of both.
     pub(crate) fn overlaps(self, other: Self) -> bool {
         let starts_alike = self.prefix.starts_with(other.prefix) || other.prefix.starts_with(self.prefix);
         starts_alike && (self.suffix.ends_with(other.suffix) || other.suffix.ends_with(self.suffix))
     }
 }
 
-/// Which roles a policy allows: a role ARN, exact or with `*` inside the role's path and name.
+/// The roles that a policy allows: a role ARN, exact or with `*` inside the role's path and name.
 ///
 /// Partition and account are always exact, so a pattern can't reach into another account.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -93,7 +93,7 @@ pub struct RolePattern {
 }
 
 impl RolePattern {
-    /// Whether it allows `role`.
+    /// True if it allows `role`.
     pub fn matches(&self, role: &RoleArn) -> bool {
         let (fixed, path_and_name) = self.text.split_at(self.fixed);
         role.as_str()
@@ -101,8 +101,8 @@ impl RolePattern {
             .is_some_and(|rest| glob_matches(path_and_name, rest))
     }
 
-    /// Whether it certainly allows every role that `other` allows. `false` where that is not shown by their stars: each `*` of
-    /// `other` has to stand under one of its own, which then takes whatever that one takes.
+    /// True if it certainly allows every role that `other` allows. `false` where that is not shown by their stars: each `*`
+    /// of `other` has to stand under one of its own, which then takes whatever that one takes.
     pub fn contains(&self, other: &Self) -> bool {
         let (fixed, path_and_name) = self.text.split_at(self.fixed);
         let (other_fixed, other) = other.text.split_at(other.fixed);
@@ -154,7 +154,7 @@ impl fmt::Display for RolePattern {
     }
 }
 
-/// Why a text is no pattern of role ARNs.
+/// The reason why a text is no pattern of role ARNs.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a pattern of IAM role ARNs: {reason}")]
 pub struct InvalidRolePattern {
@@ -220,7 +220,7 @@ mod tests {
         }
     }
 
-    /// Whether some text matches both, by looking at every pair of places in them.
+    /// True if some text matches both, by looking at every pair of places in them.
     fn some_text_matches_both(one: &str, other: &str) -> bool {
         let (one, other) = (one.as_bytes(), other.as_bytes());
         let mut reachable = vec![vec![false; other.len() + 1]; one.len() + 1];

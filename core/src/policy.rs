@@ -7,7 +7,7 @@ use crate::{
 use jiff::Timestamp;
 use std::{fmt, str::FromStr, sync::Arc};
 
-/// Which policy: a namespaced one or a cluster one. Namespaced ones come first in the order.
+/// The name of a policy: a namespaced one or a cluster one. Namespaced ones come first in the order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PolicyName {
     /// A `TokenScopePolicy`.
@@ -61,7 +61,7 @@ impl PolicyName {
         }
     }
 
-    /// Whether it is a cluster policy.
+    /// True if it is a cluster policy.
     pub fn is_cluster(&self) -> bool {
         matches!(self, Self::Cluster { .. })
     }
@@ -96,27 +96,27 @@ impl FromStr for PolicyName {
 /// A policy: which workloads may have which role, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Which one it is.
+    /// Its name.
     pub name: PolicyName,
     /// The UID of its object, where it is known.
     pub uid: Option<Arc<str>>,
-    /// When its object was created, where that is known.
+    /// The time when its object was created, where that is known.
     pub created: Option<Timestamp>,
-    /// Which namespaces a cluster policy is about; a namespaced policy is about its own.
+    /// The namespaces that a cluster policy is about; a namespaced policy is about its own.
     pub namespace_selector: Selector,
     /// Any may match; none = no pod is meant.
     pub subjects: Vec<Subject>,
-    /// Which roles.
+    /// The roles that it allows.
     pub roles: Roles,
-    /// For whom the tokens may be.
+    /// The audiences that the tokens may have.
     pub audiences: Audiences,
-    /// What kind of token.
+    /// The kind of token.
     pub token: TokenSettings,
-    /// What the token says beyond its subject; only the issuer can sign that.
+    /// The token's claims beyond its subject; only the issuer can sign that.
     pub claims: Arc<Claims>,
-    /// What the SDK is told.
+    /// The settings of the SDK.
     pub aws: AwsSettings,
-    /// Which containers.
+    /// The containers that get credentials.
     pub containers: ContainerFilter,
     /// Switched off.
     pub disabled: bool,
@@ -126,11 +126,11 @@ pub struct Policy {
     pub expires_at: Option<Timestamp>,
     /// In force in these windows only.
     pub active_schedule: Option<Schedule>,
-    /// What becomes of running pods once it is not in force any more.
+    /// The fate of running pods once it is not in force any more.
     pub on_expiry: OnExpiry,
 }
 
-/// What becomes of pods that run with a policy's grant once the policy has expired, is disabled or its window is closed.
+/// The fate of pods that run with a policy's grant once the policy has expired, is disabled or its window is closed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnExpiry {
     /// They keep their role: the kubelet or the SPIFFE provider renews their tokens as long as they run. With source Issuer they
@@ -151,7 +151,7 @@ pub struct Roles {
 }
 
 impl Roles {
-    /// Whether it allows `role`; its default it always does.
+    /// True if it allows `role`; its default it always does.
     pub fn allow(&self, role: &RoleArn) -> bool {
         self.default.as_ref() == Some(role) || self.allowed.iter().any(|pattern| pattern.matches(role))
     }
@@ -167,7 +167,7 @@ pub struct Audiences {
 }
 
 impl Audiences {
-    /// Whether a workload may ask for `audience`.
+    /// True if a workload may ask for `audience`.
     pub fn allow(&self, audience: &str) -> bool {
         self.allowed.is_empty() || self.allowed.iter().any(|allowed| allowed.as_str() == audience)
     }
@@ -176,19 +176,19 @@ impl Audiences {
 /// The kind of token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenSettings {
-    /// Who signs it.
+    /// Its signer.
     pub source: TokenSource,
-    /// What its subject names, where we sign.
+    /// The format of its subject, where we sign.
     pub subject_format: SubjectFormat,
-    /// How long it is valid; a workload may ask for less. A SPIFFE provider decides that itself.
+    /// Its lifetime; a workload may ask for less. A SPIFFE provider decides that itself.
     pub expiration: TokenExpiration,
-    /// Which identity it is of, where a SPIFFE provider signs it.
+    /// The identity that it is of, where a SPIFFE provider signs it.
     pub spiffe: Spiffe,
-    /// What it is signed with, where we sign.
+    /// The algorithm of its signature, where we sign.
     pub algorithm: Algorithm,
 }
 
-/// Who signs the token.
+/// The signer of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TokenSource {
     /// The cluster: a projected service account token.
@@ -210,7 +210,7 @@ impl TokenSource {
     }
 }
 
-/// What the subject of an issuer's token names.
+/// The format of the subject of an issuer's token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum SubjectFormat {
     /// Namespace and service account, as in the cluster's own tokens.
@@ -231,7 +231,7 @@ pub enum Algorithm {
     ES384,
 }
 
-/// What the SDK in the container is told.
+/// The settings of the SDK in the container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AwsSettings {
     /// `AWS_REGION` and `AWS_DEFAULT_REGION`.
@@ -242,7 +242,7 @@ pub struct AwsSettings {
     pub role_session_name: Option<Template>,
 }
 
-/// Which containers of a matching pod.
+/// The containers of a matching pod that get credentials.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ContainerFilter {
     /// Names or globs; none = all.
@@ -252,14 +252,14 @@ pub struct ContainerFilter {
 }
 
 impl ContainerFilter {
-    /// Whether a container of this name is in.
+    /// True if a container of this name is in.
     pub fn covers(&self, name: &str) -> bool {
         (self.include.is_empty() || self.include.iter().any(|glob| glob.matches(name)))
             && !self.exclude.iter().any(|glob| glob.matches(name))
     }
 }
 
-/// How a policy stands to a pod at a moment.
+/// A policy's standing to a pod at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// It is a candidate.
@@ -277,7 +277,7 @@ pub enum Standing {
 }
 
 impl Policy {
-    /// How it stands to a pod of this namespace, service account and labels.
+    /// Its standing to a pod of this namespace, service account and labels.
     pub fn standing<N: AsRef<str>, P: AsRef<str>>(
         &self,
         namespace: &str,
@@ -303,7 +303,7 @@ impl Policy {
         self.standing_in_time(now)
     }
 
-    /// Whether it is in force at a moment, whatever the pod.
+    /// Its standing in time at a moment, whatever the pod.
     pub fn standing_in_time(&self, now: Timestamp) -> Standing {
         if self.disabled {
             return Standing::Disabled;
@@ -321,7 +321,7 @@ impl Policy {
         Standing::Candidate
     }
 
-    /// When its standing in time may change next, after `now`.
+    /// The time after `now` when its standing in time may change next.
     pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
         let expiry = self.expires_at.filter(|&expires_at| expires_at > now);
         let schedule = self
@@ -332,13 +332,13 @@ impl Policy {
     }
 }
 
-/// Why an object of our API is no policy, though the schema let it through (or was got round).
+/// The reason why an object of our API is no policy, though the schema let it through (or was got round).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {reason}")]
 pub struct InvalidPolicy {
     /// The field's path, such as `spec.roles.allowed[0]`.
     pub field: String,
-    /// What is wrong with its value and what would be right.
+    /// The fault of its value, and what would be right.
     pub reason: String,
 }
 

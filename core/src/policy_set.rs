@@ -41,7 +41,7 @@ pub(crate) struct BoundariesAround<'a>(Vec<(&'a Arc<str>, &'a BoundaryEntry)>);
 pub(crate) struct BoundaryAgainst<'a>(&'a Arc<str>, &'a BoundaryEntry);
 
 impl BoundaryAgainst<'_> {
-    /// What of the policy is beyond it.
+    /// The part of the policy that is beyond it.
     pub(crate) fn why(self, policy: &Policy) -> Option<OutsideBoundary> {
         match self.1 {
             BoundaryEntry::Valid(boundary) => boundary.outside(policy),
@@ -155,8 +155,8 @@ impl PolicySet {
         Arc::make_mut(&mut self.boundaries).remove(name);
     }
 
-    /// What of a policy is beyond the boundaries of its namespace, which has these labels; such a policy grants nothing. Of
-    /// several boundaries all count. A cluster policy has none.
+    /// The part of a policy that is beyond the boundaries of its namespace, which has these labels; such a policy grants
+    /// nothing. Of several boundaries all count. A cluster policy has none.
     pub fn outside_boundary<S: AsRef<str>>(
         &self,
         policy: &Policy,
@@ -209,12 +209,13 @@ impl PolicySet {
             .get_or_init(|| ContextKeys::of(self.iter().map(|policy| &**policy)).into())
     }
 
-    /// Why a policy's context keys have no room beside those of older policies; such a policy grants nothing.
+    /// The reason why a policy's context keys have no room beside those of older policies; such a policy grants nothing.
     pub fn without_context_room(&self, policy: &Policy) -> Option<&NoContextRoom> {
         has_context(policy).then(|| self.context_keys().without_room().get(&policy.name))?
     }
 
-    /// What of a grant that no policy gives is beyond the boundaries of the pod's namespace, which has these labels.
+    /// The part of a grant that no policy gives that is beyond the boundaries of the pod's namespace, which has these
+    /// labels.
     pub fn outside_without_policy<S: AsRef<str>>(
         &self,
         grant: &Grant,
@@ -255,12 +256,12 @@ impl PolicySet {
             })
     }
 
-    /// How many there are, the unusable ones too.
+    /// The number of policies, the unusable ones too.
     pub fn len(&self) -> usize {
         self.namespaced.values().map(|entries| entries.len()).sum::<usize>() + self.cluster.len()
     }
 
-    /// Whether there are none.
+    /// True if there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -1,4 +1,4 @@
-//! Why a pod is denied, in sentences that its owner can act on.
+//! The reasons why a pod is denied, in sentences that its owner can act on.
 
 use crate::text::{and_more, bounded};
 use crate::{
@@ -17,12 +17,12 @@ const MOST_SENTENCE_BYTES: usize = 1024;
 /// The most bytes of a message. Users read it in a terminal, and the API server writes it into its log.
 const MOST_MESSAGE_BYTES: usize = 4096;
 
-/// What stood against a pod. `Display` is one line.
+/// The reasons that stood against a pod. `Display` is one line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Denied {
     /// The reasons, the nearest miss first. Never empty.
     pub refusals: Vec<Refusal>,
-    /// How many more there were.
+    /// The number of further ones.
     pub more: usize,
 }
 
@@ -88,7 +88,7 @@ impl Refusals {
     }
 }
 
-/// Why a policy did not grant a request, or why none could. `Display` is the sentence that users read.
+/// The reason why a policy did not grant a request, or why none could. `Display` is the sentence that users read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The pod is larger than what a review looks at.

@@ -27,7 +27,7 @@ impl FromStr for Region {
     }
 }
 
-/// Why a text is no region.
+/// The reason why a text is no region.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not an AWS region such as eu-central-1")]
 pub struct InvalidRegion {

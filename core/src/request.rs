@@ -26,7 +26,7 @@ pub struct PodFacts<'a> {
     pub labels: Pairs<&'a str>,
     /// Annotations, at least those that [`crate::annotations::is_relevant`] names.
     pub annotations: Pairs<&'a str>,
-    /// How many annotations it has, whatever their keys.
+    /// The number of its annotations, whatever their keys.
     pub annotation_count: usize,
     /// Init containers (native sidecars among them), then containers.
     pub containers: Vec<ContainerFacts<&'a str>>,
@@ -37,7 +37,8 @@ pub struct PodFacts<'a> {
 }
 
 impl PodFacts<'_> {
-    /// Whether the pod has too many annotations for the guard's CEL to look at them, so that it must bear the mark of a review.
+    /// True if the pod has too many annotations for the guard's CEL to look at them, so that it must bear the mark of a
+    /// review.
     pub fn has_too_many_annotations_for_cel(&self) -> bool {
         self.annotation_count > MOST_ANNOTATIONS
     }
@@ -67,7 +68,7 @@ pub struct TokenVolume<'a> {
 pub struct HeldToken<'a> {
     /// Its audience; `None` where it is one for the API server itself.
     pub audience: Option<&'a str>,
-    /// How long it is valid, in seconds; `None` where the API server decides.
+    /// Its lifetime in seconds; `None` where the API server decides.
     pub expiration_seconds: Option<i64>,
 }
 
@@ -78,7 +79,7 @@ pub struct ContainerFacts<S> {
     pub name: S,
     /// Its own `AWS_ROLE_ARN`.
     pub own_role: OwnRole<S>,
-    /// Whether it brings its own `AWS_WEB_IDENTITY_TOKEN_FILE`.
+    /// True if it brings its own `AWS_WEB_IDENTITY_TOKEN_FILE`.
     pub own_token_file: bool,
 }
 
@@ -109,7 +110,7 @@ impl<S: AsRef<str>> ContainerFacts<S> {
 }
 
 impl Request<'_> {
-    /// Whether the pod must carry the review's mark: it names a role itself, its namespace requires a review, or it is too
+    /// True if the pod must carry the review's mark: it names a role itself, its namespace requires a review, or it is too
     /// large for the API server's own rules to look into it.
     ///
     /// These are the pods that the API server's guard looks at.
@@ -120,7 +121,7 @@ impl Request<'_> {
     }
 }
 
-/// Whether a pod with these annotations names a role itself, so that it has to be reviewed. The guard's CEL says the same.
+/// True if a pod with these annotations names a role itself, so that it has to be reviewed. The guard's CEL says the same.
 pub fn asks_itself<S: AsRef<str>>(pod_annotations: &Pairs<S>) -> bool {
     pod_annotations
         .iter()

@@ -1,4 +1,4 @@
-//! When a policy is in force: a cron expression that opens a window, and how long it stays open.
+//! The times when a policy is in force: a cron expression that opens a window, and how long it stays open.
 
 use cronexpr::Crontab;
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
@@ -60,12 +60,12 @@ impl Schedule {
         })
     }
 
-    /// Whether a window is open at `now`. A window includes its first moment and excludes its last.
+    /// True if a window is open at `now`. A window includes its first moment and excludes its last.
     pub fn is_active(&self, now: Timestamp) -> bool {
         self.opened(now).is_some()
     }
 
-    /// When the answer of [`Self::is_active`] may change next, after `now`.
+    /// The time after `now` when the answer of [`Self::is_active`] may change next.
     pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
         let closes = self
             .opened(now)
@@ -74,7 +74,7 @@ impl Schedule {
         closes.into_iter().chain(opens).min()
     }
 
-    /// When a window opens next, after `now`.
+    /// The time after `now` when a window opens next.
     pub fn next_opening(&self, now: Timestamp) -> Option<Timestamp> {
         /// More than any change of the clocks: an opening this much earlier by the clock may still lie ahead.
         const CLOCK_CHANGE: SignedDuration = SignedDuration::from_hours(3);
@@ -110,7 +110,7 @@ impl fmt::Display for Schedule {
     }
 }
 
-/// Why there is no such schedule.
+/// The reason why there is no such schedule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSchedule {
     /// Not five cron fields, or one out of range.

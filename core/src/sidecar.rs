@@ -7,9 +7,9 @@ pub const PROGRAM: &str = "/tokenscope-sidecar";
 pub const READY: &str = "ready";
 /// The file of a token that the webhook asks for, in the folder of its volume.
 pub const TOKEN_FILE: &str = "token";
-/// Where the webhook mounts the volume that has the Workload API's socket.
+/// The folder where the webhook mounts the volume that has the Workload API's socket.
 pub const SOCKET_FOLDER: &str = "/spiffe-workload-api";
-/// Where the webhook mounts the volume with the token that the sidecar shows the issuer.
+/// The folder where the webhook mounts the volume with the token that the sidecar shows the issuer.
 pub const SUBJECT_TOKEN_FOLDER: &str = "/tokenscope-subject-token";
 /// The file with the keys that JWT-SVIDs are signed with.
 pub const JWT_BUNDLE_FILE: &str = "jwt_bundle.json";
@@ -23,21 +23,21 @@ pub const X509_BUNDLE_FILE: &str = "svid_bundle.pem";
 /// The environment of the program. The webhook writes these variables, and every sidecar that runs in a pod was started with what
 /// the webhook of its time wrote, so the names and the form of the values never change.
 pub mod variables {
-    /// Where the files are written: a path.
+    /// The folder of the files: a path.
     pub const DIRECTORY: &str = "TOKENSCOPE_DIRECTORY";
     /// The tokens: `FILE=AUDIENCE`, separated by white space.
     pub const JWT_SVIDS: &str = "TOKENSCOPE_JWT_SVIDS";
-    /// Which identity, by its SPIFFE ID.
+    /// The identity, by its SPIFFE ID.
     pub const SPIFFE_ID: &str = "TOKENSCOPE_SPIFFE_ID";
-    /// Which identity, by its hint.
+    /// The identity, by its hint.
     pub const HINT: &str = "TOKENSCOPE_HINT";
-    /// Which identity, by its trust domain.
+    /// The identity, by its trust domain.
     pub const TRUST_DOMAIN: &str = "TOKENSCOPE_TRUST_DOMAIN";
     /// The Workload API's socket: `unix://` and an absolute path (SPIFFE Workload Endpoint, section 4).
     pub const SOCKET: &str = "SPIFFE_ENDPOINT_SOCKET";
-    /// Whether an X.509-SVID is kept too: `true` or `false`.
+    /// The switch for an X.509-SVID beside the token: `true` or `false`.
     pub const X509_SVID: &str = "TOKENSCOPE_X509_SVID";
-    /// Whether the keys that JWT-SVIDs are signed with are kept too: `true` or `false`.
+    /// The switch for the keys that JWT-SVIDs are signed with: `true` or `false`.
     pub const JWT_BUNDLE: &str = "TOKENSCOPE_JWT_BUNDLE";
     /// The issuer that tokens are exchanged at: the URL that `/token` follows, which may be another one than that in the tokens.
     pub const ISSUER: &str = "TOKENSCOPE_ISSUER";
@@ -49,26 +49,26 @@ pub mod variables {
     pub const ISSUED_TOKENS: &str = "TOKENSCOPE_ISSUED_TOKENS";
     /// The lifetime that the issuer is asked for, in seconds.
     pub const TOKEN_LIFETIME: &str = "TOKENSCOPE_TOKEN_LIFETIME";
-    /// What is logged: `off`, `error`, `warn`, `info` or `debug`.
+    /// The lowest level that is logged: `off`, `error`, `warn`, `info` or `debug`.
     pub const LOG_LEVEL: &str = "TOKENSCOPE_LOG_LEVEL";
-    /// Whether the webhook wrote the environment: `true` or `false`. The program then takes no options.
+    /// The mark of an environment that the webhook wrote: `true` or `false`. The program then takes no options.
     pub const INJECTED: &str = "TOKENSCOPE_INJECTED";
 }
 
-/// How the sidecar is added to pods.
+/// The settings of the sidecar that pods get.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SidecarSettings {
     /// Its image where a SPIFFE provider signs the tokens.
     pub image: Box<str>,
     /// Its image where tokenscope's own issuer does.
     pub issuer_image: Box<str>,
-    /// Where it reaches the issuer; `None` where that is the issuer's URL.
+    /// The address at which it reaches the issuer; `None` where that is the issuer's URL.
     pub issuer_endpoint: Option<Box<str>>,
     /// The authorities of the issuer's certificate, as PEM; `None` while they are not known.
     pub issuer_authorities: Option<Box<str>>,
     /// `Always`, `IfNotPresent` or `Never`.
     pub pull_policy: Box<str>,
-    /// Where the SPIFFE Workload API's socket comes from.
+    /// The source of the SPIFFE Workload API's socket.
     pub workload_api: WorkloadApi,
     /// The socket's file in there.
     pub socket_file: Box<str>,
@@ -76,13 +76,13 @@ pub struct SidecarSettings {
     pub resources: Box<str>,
     /// The container's `securityContext`, a JSON object.
     pub security_context: Box<str>,
-    /// What it logs.
+    /// The lowest level that it logs.
     pub log_level: Box<str>,
-    /// Why this cluster can't run it, if it can't.
+    /// The reason why this cluster can't run it, if it can't.
     pub unsupported: Option<Box<str>>,
 }
 
-/// What volume has the socket of the SPIFFE Workload API.
+/// The volume that has the socket of the SPIFFE Workload API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WorkloadApi {
     /// One that this CSI driver makes.

@@ -151,7 +151,7 @@ impl fmt::Debug for Hint {
     }
 }
 
-/// Which of a workload's SPIFFE identities its tokens are of, and what it gets beside them. What is absent does not matter.
+/// The SPIFFE identity of a workload that its tokens are of, and what it gets beside them. What is absent does not matter.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Spiffe {
     /// The one of this ID.
@@ -160,13 +160,13 @@ pub struct Spiffe {
     pub hint: Option<Hint>,
     /// One of this trust domain.
     pub trust_domain: Option<TrustDomain>,
-    /// Whether its X.509-SVID, key and bundle are written too.
+    /// True if its X.509-SVID, key and bundle are written too.
     pub x509_svid: bool,
-    /// Whether the keys by which JWT-SVIDs of others are checked are written too.
+    /// True if the keys by which JWT-SVIDs of others are checked are written too.
     pub jwt_bundle: bool,
 }
 
-/// Why a text is no part of a SPIFFE identity.
+/// The reason why a text is no part of a SPIFFE identity.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSpiffe {
     /// Of a trust domain.

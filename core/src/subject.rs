@@ -1,4 +1,4 @@
-//! Which workloads a policy is about.
+//! The workloads that a policy is about.
 
 use crate::{Glob, Pairs, Selector};
 use std::fmt;
@@ -13,7 +13,7 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// Whether a pod of this service account, with these labels, is meant.
+    /// True if a pod of this service account, with these labels, is meant.
     pub fn matches<S: AsRef<str>>(&self, service_account: &str, pod_labels: &Pairs<S>) -> bool {
         self.matches_service_account(service_account)
             && self
@@ -22,7 +22,7 @@ impl Subject {
                 .is_none_or(|selector| selector.matches(pod_labels))
     }
 
-    /// Whether this service account is meant, whatever the pod's labels.
+    /// True if this service account is meant, whatever the pod's labels.
     pub fn matches_service_account(&self, service_account: &str) -> bool {
         self.service_accounts.is_empty() || self.service_accounts.iter().any(|glob| glob.matches(service_account))
     }

@@ -16,7 +16,7 @@ enum Part {
     Variable(Variable),
 }
 
-/// What a template may speak of.
+/// A value that a template may name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Variable {
     /// `${namespace}`
@@ -36,7 +36,7 @@ pub enum Variable {
 /// The vocabulary as a message lists it.
 const KNOWN: &str = "namespace, namespace.labels['key'], serviceAccount, pod.name, pod.uid, pod.labels['key']";
 
-/// Where a template's values come from.
+/// The source of a template's values.
 pub trait Variables {
     /// The value, or `None` where it has none (yet).
     fn value(&self, variable: &Variable) -> Option<Cow<'_, str>>;
@@ -177,7 +177,7 @@ impl fmt::Display for Variable {
     }
 }
 
-/// Why a text is no template.
+/// The reason why a text is no template.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTemplate {
     /// A name that is not in the vocabulary.
@@ -198,7 +198,7 @@ pub enum InvalidTemplate {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("${{{variable}}} has no value here")]
 pub struct Unrendered {
-    /// Which one.
+    /// The variable.
     pub variable: Variable,
 }
 

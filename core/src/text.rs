@@ -25,7 +25,7 @@ pub(crate) fn bounded(mut text: String, most: usize) -> String {
     text
 }
 
-/// What ends a list of which `more` items are left out.
+/// The end of a list of which `more` items are left out.
 pub fn and_more(more: usize) -> String {
     format!("and {more} more")
 }

@@ -1,26 +1,26 @@
-//! What a token that tokenscope's issuer signs must say, by the policy that grants it.
+//! The claims of a token that tokenscope's issuer signs, by the policy that grants it.
 
 use crate::issuer_subject::{ClusterName, issuer_subject};
 use crate::{Algorithm, Claims, ClaimsError, FilledClaims, Policy, PolicyName, SubjectFormat, Variables};
 use std::sync::Arc;
 
-/// What a token must say, by the policy that grants it. A clone shares the texts.
+/// The claims of a token, by the policy that grants it. A clone shares the texts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenClaims {
     /// The policy.
     pub policy: PolicyName,
     /// The UID of the policy's object, where it is known.
     pub policy_uid: Option<Arc<str>>,
-    /// What the subject names.
+    /// The format of the subject.
     pub subject_format: SubjectFormat,
-    /// What the token is signed with.
+    /// The algorithm of the signature.
     pub algorithm: Algorithm,
     /// The other claims, as templates.
     pub claims: Arc<Claims>,
 }
 
 impl TokenClaims {
-    /// What a policy demands of the tokens that it grants.
+    /// The claims that a policy demands of the tokens that it grants.
     pub fn of(policy: &Policy) -> Self {
         Self {
             policy: policy.name.clone(),

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::annotations;
 
-/// Where the webhook answers it: the path of a POST.
+/// The path of the POST that the webhook answers.
 pub const PATH: &str = "/mutate";
 /// The longest answer that is worth reading, in bytes: that to this pod has some hundred.
 pub const LONGEST_ANSWER: u64 = 64 << 10;
@@ -32,7 +32,7 @@ pub fn review() -> String {
     .to_string()
 }
 
-/// Whether an answer with status 200 is of a webhook that works: it lets the pod through.
+/// True if an answer with status 200 is of a webhook that works: it lets the pod through.
 pub fn allows(answer: &[u8]) -> bool {
     #[derive(Deserialize)]
     struct TrialAnswer {
@@ -56,7 +56,7 @@ pub fn request(host: &str) -> String {
     )
 }
 
-/// Whether an answer to [`request`], head and body, is of a webhook that works.
+/// True if an answer to [`request`], head and body, is of a webhook that works.
 pub fn lets_the_pod_through(answer: &str) -> bool {
     let answer = answer.split_once("\r\n\r\n");
     answer.is_some_and(|(head, body)| head.starts_with("HTTP/1.1 200 ") && allows(body.as_bytes()))

@@ -1,4 +1,4 @@
-//! What `kubectl get` prints of policies and boundaries.
+//! The columns that `kubectl get` prints of policies and boundaries.
 
 use serde_json::{Value, json};
 

@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use std::fmt;
 use tokenscope_core::text::up_to;
 
-/// What a condition is about.
+/// The subject of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ConditionType {
     /// The policy makes sense, and this version can do what it says.
@@ -33,7 +33,7 @@ impl fmt::Display for ConditionType {
     }
 }
 
-/// Why a condition is as it is. Each reason belongs to one condition and to one status of it; there are no others.
+/// The reason of a condition. Each reason belongs to one condition and to one status of it; there are no others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// Accepted.
@@ -143,7 +143,7 @@ impl Reason {
         }
     }
 
-    /// Whether the condition is True with it.
+    /// True if the condition is True with it.
     pub fn is_true(self) -> bool {
         matches!(
             self,
@@ -151,7 +151,7 @@ impl Reason {
         )
     }
 
-    /// What it means and what to do, in a sentence for the reference.
+    /// Its meaning and the remedy, in a sentence for the reference.
     pub fn meaning(self) -> &'static str {
         match self {
             Self::Valid => "The policy makes sense and this version can do what it says.",

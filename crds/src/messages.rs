@@ -1,4 +1,4 @@
-//! What is wrong with a value and what would be right, once for the API server's rules and for the reader.
+//! The texts about wrong values and what would be right, once for the API server's rules and for the reader.
 
 pub(crate) const ROLES_EMPTY: &str = "should have allowed, default or both: without them the policy grants nothing";
 pub(crate) const DEFAULT_ROLE: &str =

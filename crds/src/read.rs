@@ -38,7 +38,7 @@ use serde_json::Value;
 use std::io;
 use tokenscope_core::{Boundary, InvalidPolicy, Policy, PolicyName, Selector};
 
-/// What to watch: the namespaced kind and the cluster's.
+/// The kinds of policies to watch: the namespaced one and the cluster's.
 pub fn resources() -> [ApiResource; 2] {
     [
         ApiResource::erase::<TokenScopePolicy>(&()),
@@ -46,7 +46,7 @@ pub fn resources() -> [ApiResource; 2] {
     ]
 }
 
-/// What to watch of boundaries.
+/// The kind of boundaries to watch.
 pub fn boundaries() -> ApiResource {
     ApiResource::erase::<TokenScopeBoundary>(&())
 }
@@ -76,14 +76,14 @@ fn size(value: &Value) -> usize {
     }
 }
 
-/// Which policy an object is, and what it states. The error names the first field that is wrong.
+/// The policy that an object is, and its statement. The error names the first field that is wrong.
 pub fn read(object: &DynamicObject) -> (PolicyName, Result<Policy, InvalidPolicy>) {
     let name = name(object);
     let policy = policy(object, &name);
     (name, policy)
 }
 
-/// Which policy an object is: a namespaced one has a namespace, a cluster one has none.
+/// The name of the policy that an object is: a namespaced one has a namespace, a cluster one has none.
 pub fn name(object: &DynamicObject) -> PolicyName {
     let name = object.metadata.name.as_deref().unwrap_or_default();
     match &object.metadata.namespace {
@@ -106,7 +106,7 @@ pub fn selector(value: &Value, field: &str) -> Result<Selector, InvalidPolicy> {
     selector::selector(&typed::<LabelSelector>(value, field)?, field)
 }
 
-/// Which boundary an object is, and what it states. The error names the first field that is wrong.
+/// The boundary that an object is, and its statement. The error names the first field that is wrong.
 pub fn boundary(object: &DynamicObject) -> (Box<str>, Result<Boundary, InvalidPolicy>) {
     let name: Box<str> = object.metadata.name.as_deref().unwrap_or_default().into();
     let boundary = checked_spec(object, &BOUNDARY)

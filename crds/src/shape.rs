@@ -15,7 +15,7 @@ pub(crate) static POLICY: LazyLock<Shape> = LazyLock::new(|| Shape::of_spec(&Clu
 /// The shape of `spec` in a boundary.
 pub(crate) static BOUNDARY: LazyLock<Shape> = LazyLock::new(|| Shape::of_spec(&TokenScopeBoundary::crd()));
 
-/// What a value has to be, as far as serde can mistake it.
+/// The shape that a value must have, as far as serde can mistake it.
 #[derive(Debug)]
 pub(crate) enum Shape {
     /// An object with these fields.

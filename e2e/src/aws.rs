@@ -6,7 +6,7 @@
 //! the cluster's network namespace knows.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -61,62 +61,14 @@ impl Aws {
             python: resolve(Tool::Boto3)?,
             authority: Authority::new("tokenscope aws")?,
         };
-        let folder = node.cluster().folder().join("aws");
+        let folder = node.cluster().folder().join("aws"); // has no spaces: Cluster gives it its name
         for part in ["iam", "s3", "metadata", "issuer/.well-known", "issuer/openid/v1"] {
             fs::create_dir_all(folder.join(part))?;
         }
-        let path = |name: &str| folder.join(name).display().to_string();
-
-        let authority = &aws.authority;
-        fs::write(folder.join("ca.crt"), authority.certificate())?;
-        let host = ISSUER.trim_start_matches("https://");
-        authority.server(&[host])?.write(&folder, "issuer")?;
-        authority.server(&["127.0.0.1"])?.write(&folder, "iam")?;
-        authority.client("gateway", "gateways")?.write(&folder, "gateway")?;
-
-        // As docs/self-hosted.md says.
-        for document in [".well-known/openid-configuration", "openid/v1/jwks"] {
-            let text = node.kubectl(&["get", "--raw", &format!("/{document}")])?;
-            fs::write(folder.join("issuer").join(document), text)?;
-        }
-
-        node.run("ip", &["address", "add", &format!("{ADDRESS}/32"), "dev", "lo"], "")?;
-        let hosts = fs::read_to_string("/etc/hosts").unwrap_or_default();
-        fs::write(folder.join("hosts"), format!("{hosts}\n{ADDRESS} {host}\n"))?;
-        node.run("mount", &["--bind", &path("hosts"), "/etc/hosts"], "")?;
-        node.apply(&names())?;
-
-        node.serve(
-            "issuer",
-            node.helper(),
-            &[
-                "publish",
-                &format!("--listen={ADDRESS}:443"),
-                &format!("--folder={}", path("issuer")),
-                &format!("--certificate={}", path("issuer.crt")),
-                &format!("--key={}", path("issuer.key")),
-            ],
-            &[],
-        )?;
-        let administrator = format!("--region {REGION} --access {} --secret {}", KEY.0, KEY.1);
-        let folder = folder.display(); // has no spaces: Cluster gives it its name
-        let iam = format!(
-            "{administrator} --port {ADDRESS}:7078 iam --dir {folder}/iam --private-ports 127.0.0.1:7079 \
-             --private-cert {folder}/iam.crt --private-cert-key {folder}/iam.key --private-client-ca {folder}/ca.crt"
-        );
-        let trusts = format!("{folder}/ca.crt");
-        let iam: Vec<&str> = iam.split(' ').collect();
-        node.serve("aws-iam", &gateway, &iam, &[("SSL_CERT_FILE", &trusts)])?;
-        // The gateway asks it as soon as it starts.
-        aws.answers(node, "iam", "list_roles")?;
-        let s3 = format!(
-            "{administrator} --port {ADDRESS}:7077 --iam-standalone-endpoint 127.0.0.1:7079 \
-             --iam-standalone-client-cert {folder}/gateway.crt --iam-standalone-client-cert-key {folder}/gateway.key \
-             --iam-standalone-server-ca {folder}/ca.crt posix --sidecar {folder}/metadata {folder}/s3"
-        );
-        let s3: Vec<&str> = s3.split(' ').collect();
-        node.serve("aws-s3", &gateway, &s3, &[])?;
-        aws.answers(node, "s3", "list_buckets")?;
+        aws.write_certificates(&folder)?;
+        publish_issuer(node, &folder)?;
+        aws.start_iam(node, &gateway, &folder)?;
+        aws.start_s3(node, &gateway, &folder)?;
         aws.call(
             node,
             &[json!({
@@ -125,6 +77,41 @@ impl Aws {
             })],
         )?;
         Ok(aws)
+    }
+
+    fn write_certificates(&self, folder: &Path) -> Result<()> {
+        let authority = &self.authority;
+        fs::write(folder.join("ca.crt"), authority.certificate())?;
+        authority.server(&[issuer_host()])?.write(folder, "issuer")?;
+        authority.server(&["127.0.0.1"])?.write(folder, "iam")?;
+        authority.client("gateway", "gateways")?.write(folder, "gateway")?;
+        Ok(())
+    }
+
+    /// Starts STS and IAM. The gateway asks them as soon as it starts.
+    fn start_iam(&self, node: &Node, gateway: &Path, folder: &Path) -> Result<()> {
+        let (administrator, folder) = (administrator(), folder.display());
+        let arguments = format!(
+            "{administrator} --port {ADDRESS}:7078 iam --dir {folder}/iam --private-ports 127.0.0.1:7079 \
+             --private-cert {folder}/iam.crt --private-cert-key {folder}/iam.key --private-client-ca {folder}/ca.crt"
+        );
+        let arguments: Vec<&str> = arguments.split(' ').collect();
+        let trusts = format!("{folder}/ca.crt");
+        node.serve("aws-iam", gateway, &arguments, &[("SSL_CERT_FILE", &trusts)])?;
+        self.answers(node, "iam", "list_roles")
+    }
+
+    /// Starts S3.
+    fn start_s3(&self, node: &Node, gateway: &Path, folder: &Path) -> Result<()> {
+        let (administrator, folder) = (administrator(), folder.display());
+        let arguments = format!(
+            "{administrator} --port {ADDRESS}:7077 --iam-standalone-endpoint 127.0.0.1:7079 \
+             --iam-standalone-client-cert {folder}/gateway.crt --iam-standalone-client-cert-key {folder}/gateway.key \
+             --iam-standalone-server-ca {folder}/ca.crt posix --sidecar {folder}/metadata {folder}/s3"
+        );
+        let arguments: Vec<&str> = arguments.split(' ').collect();
+        node.serve("aws-s3", gateway, &arguments, &[])?;
+        self.answers(node, "s3", "list_buckets")
     }
 
     /// What a container needs to find it: the two variables that every SDK knows.
@@ -196,6 +183,41 @@ impl Aws {
         )?;
         Ok(())
     }
+}
+
+/// Publishes the issuer's two documents at its name, as docs/self-hosted.md says.
+fn publish_issuer(node: &Node, folder: &Path) -> Result<()> {
+    let path = |name: &str| folder.join(name).display().to_string();
+    for document in [".well-known/openid-configuration", "openid/v1/jwks"] {
+        let text = node.kubectl(&["get", "--raw", &format!("/{document}")])?;
+        fs::write(folder.join("issuer").join(document), text)?;
+    }
+    node.run("ip", &["address", "add", &format!("{ADDRESS}/32"), "dev", "lo"], "")?;
+    let hosts = fs::read_to_string("/etc/hosts").unwrap_or_default();
+    fs::write(folder.join("hosts"), format!("{hosts}\n{ADDRESS} {}\n", issuer_host()))?;
+    node.run("mount", &["--bind", &path("hosts"), "/etc/hosts"], "")?;
+    node.apply(&names())?;
+    node.serve(
+        "issuer",
+        node.helper(),
+        &[
+            "publish",
+            &format!("--listen={ADDRESS}:443"),
+            &format!("--folder={}", path("issuer")),
+            &format!("--certificate={}", path("issuer.crt")),
+            &format!("--key={}", path("issuer.key")),
+        ],
+        &[],
+    )
+}
+
+fn issuer_host() -> &'static str {
+    ISSUER.trim_start_matches("https://")
+}
+
+/// The flags that all servers of the stand-in have.
+fn administrator() -> String {
+    format!("--region {REGION} --access {} --secret {}", KEY.0, KEY.1)
 }
 
 /// The issuer's name for pods: the cluster's DNS server answers for the Services of this namespace.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::{Context, Result, ensure};
 use tokenscope_xtask::packaged::{Ceph, Packaged, resolve};
 
-use crate::process::{Process, Start, Watchdog};
+use crate::process::{ServerProcess, Start, Watchdog};
 
 /// The cluster's ID, which nobody else sees.
 pub(crate) const CLUSTER: &str = "11111111-2222-4333-8444-555555555555";
@@ -78,7 +78,7 @@ impl Programs {
 
     /// Starts a server. It takes no configuration of the monitor: it would fetch that first, know the monitor's address and not
     /// the cluster's ID from it, and be refused on a busy machine for the wrong ID.
-    pub(crate) fn serve(&self, program: &str, arguments: &str) -> Result<Process> {
+    pub(crate) fn serve(&self, program: &str, arguments: &str) -> Result<ServerProcess> {
         let start = Start {
             name: program.to_owned(),
             program: self.ceph.program(program),
@@ -91,7 +91,7 @@ impl Programs {
             logs: self.folder.join("logs"),
             observe_port: None,
         };
-        Process::start(start, &self.watchdog)
+        ServerProcess::start(start, &self.watchdog)
     }
 }
 

@@ -7,11 +7,11 @@ use serde_json::json;
 use tokenscope_xtask::tools::{Tool, resolve};
 
 use crate::control_plane::ControlPlane;
-use crate::process::{Process, Start};
+use crate::process::{ServerProcess, Start};
 
 impl ControlPlane {
     /// Starts cert-manager in the namespace of its chart, with its two ServiceAccounts and the rights of an administrator.
-    pub async fn start_cert_manager(&self) -> Result<Vec<Process>> {
+    pub async fn start_cert_manager(&self) -> Result<Vec<ServerProcess>> {
         let program = resolve(Tool::CertManager)?;
         let definitions = program.parent().context("a program is in a folder")?.join("crds");
         let definitions = definitions.to_str().context("the cache's path is text")?;
@@ -46,7 +46,7 @@ impl ControlPlane {
                 logs: self.folder().join("logs"),
                 observe_port: None,
             };
-            processes.push(Process::start(start, self.watchdog())?);
+            processes.push(ServerProcess::start(start, self.watchdog())?);
         }
         Ok(processes)
     }

@@ -14,7 +14,7 @@ use crate::get_json;
 
 /// What a process in a container would find. Its files are below [`root`](Self::root) instead of `/`.
 #[derive(Clone, Debug)]
-pub struct Container {
+pub struct ContainerView {
     /// The variables, as the container sees them.
     pub environment: BTreeMap<String, String>,
     /// Where the files are that the container sees below `/`.
@@ -25,7 +25,7 @@ pub struct Container {
 impl ControlPlane {
     /// Sets up a container of a pod, an init container included: every token that a volume projects for another audience
     /// than the API server's is requested as the kubelet does, and written where the container mounts it.
-    pub async fn container(&self, namespace: &str, pod: &str, container: &str) -> Result<Container> {
+    pub async fn container(&self, namespace: &str, pod: &str, container: &str) -> Result<ContainerView> {
         let client = self.client().await?;
         let object = get_json(&client, &format!("/api/v1/namespaces/{namespace}/pods/{pod}")).await?;
         let all =
@@ -61,7 +61,7 @@ impl ControlPlane {
             mounts.push(path);
         }
         let environment = environment(&found, &object)?;
-        Ok(Container {
+        Ok(ContainerView {
             environment,
             root,
             mounts,
@@ -69,7 +69,7 @@ impl ControlPlane {
     }
 }
 
-impl Container {
+impl ContainerView {
     /// Where a file is that the container sees at `path`.
     pub fn file(&self, path: &str) -> PathBuf {
         self.root.join(path.trim_start_matches('/'))

@@ -6,11 +6,11 @@ use anyhow::Result;
 use tokenscope_xtask::tools::{Tool, resolve};
 
 use crate::control_plane::ControlPlane;
-use crate::process::{Process, Start, free_port};
+use crate::process::{ServerProcess, Start, free_port};
 
 impl ControlPlane {
     /// Starts these controllers, such as `deployment-controller`, each with the rights of its own ServiceAccount.
-    pub fn start_controllers(&self, names: &[&str]) -> Result<Process> {
+    pub fn start_controllers(&self, names: &[&str]) -> Result<ServerProcess> {
         let pki = self.folder().join("pki");
         let start = Start {
             name: "kube-controller-manager".to_owned(),
@@ -33,6 +33,6 @@ impl ControlPlane {
             logs: self.folder().join("logs"),
             observe_port: None,
         };
-        Process::start(start, self.watchdog())
+        ServerProcess::start(start, self.watchdog())
     }
 }

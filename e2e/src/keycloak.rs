@@ -26,7 +26,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::eventually;
-use crate::process::{Process, Start, Watchdog, free_port};
+use crate::process::{ServerProcess, Start, Watchdog, free_port};
 use crate::token_maker::claims_of;
 
 /// How long starting may take on a busy machine.
@@ -57,7 +57,7 @@ const JAVA: [&str; 8] = [
 #[derive(Debug)]
 pub struct Keycloak {
     /// The process, for its log and what it takes.
-    pub process: Process,
+    pub process: ServerProcess,
     port: u16,
     _watchdog: Arc<Watchdog>, // last: it removes the folder
 }
@@ -95,7 +95,7 @@ impl Keycloak {
             symlink(installed.join(part), home.join(part))?;
         }
         let port = free_port()?;
-        let process = Process::start(
+        let process = ServerProcess::start(
             Start {
                 name: "keycloak".to_owned(),
                 program: java,

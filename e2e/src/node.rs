@@ -302,12 +302,12 @@ impl Node {
     }
 
     /// The command line of a server of the cluster that runs now, to start it with again.
-    pub fn server(&self, program: &str) -> Result<Server> {
+    pub fn server(&self, program: &str) -> Result<NodeServer> {
         let processes = self.processes(program)?;
         let process = processes.first().with_context(|| format!("{program} doesn't run"))?;
         let path = format!("/proc/{process}");
         let line = fs::read_to_string(format!("{path}/cmdline"))?;
-        Ok(Server {
+        Ok(NodeServer {
             name: program.to_owned(),
             path: fs::read_link(format!("{path}/exe"))?,
             arguments: line.split_terminator('\0').skip(1).map(str::to_owned).collect(),
@@ -315,7 +315,7 @@ impl Node {
     }
 
     /// Starts a server again.
-    pub fn start_again(&self, server: &Server) -> Result<()> {
+    pub fn start_again(&self, server: &NodeServer) -> Result<()> {
         let arguments: Vec<&str> = server.arguments.iter().map(String::as_str).collect();
         self.serve(&format!("{}-again", server.name), &server.path, &arguments, &[])
     }
@@ -360,13 +360,13 @@ impl Node {
 
 /// How a server of the cluster is started.
 #[derive(Clone, Debug)]
-pub struct Server {
+pub struct NodeServer {
     name: String,
     path: PathBuf,
     arguments: Vec<String>,
 }
 
-impl Server {
+impl NodeServer {
     /// The same server with one more argument.
     pub fn with_argument(&self, argument: &str) -> Self {
         let mut server = self.clone();

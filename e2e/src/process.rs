@@ -84,7 +84,7 @@ impl Drop for Watchdog {
 
 /// A server that a test started, and may kill, stop for a while, and start again with the same arguments and ports.
 #[derive(Debug)]
-pub struct Process {
+pub struct ServerProcess {
     name: String,
     program: PathBuf,
     arguments: Vec<String>,
@@ -125,7 +125,7 @@ impl Memory {
     }
 }
 
-/// How to start a [`Process`].
+/// How to start a [`ServerProcess`].
 #[derive(Debug)]
 pub struct Start {
     /// What it is called in messages and what its log file is named after.
@@ -142,7 +142,7 @@ pub struct Start {
     pub observe_port: Option<u16>,
 }
 
-impl Process {
+impl ServerProcess {
     /// Starts it, in its own process group, with both outputs in its log file.
     pub fn start(start: Start, watchdog: &Arc<Watchdog>) -> Result<Self> {
         let Start {
@@ -335,7 +335,7 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
         let _ = self.kill();
     }

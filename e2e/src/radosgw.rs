@@ -27,7 +27,7 @@ use tokenscope_xtask::tools::{Tool, resolve};
 
 use crate::ceph::{CLUSTER, Programs};
 use crate::eventually;
-use crate::process::{Memory, Process, free_port};
+use crate::process::{Memory, ServerProcess, free_port};
 
 /// How long starting may take on a busy machine.
 const START_DEADLINE: Duration = Duration::from_secs(120);
@@ -59,9 +59,9 @@ print(json.dumps(outcomes, default=str))
 /// A running radosgw. It ends when it is dropped.
 #[derive(Debug)]
 pub struct Radosgw {
-    gateway: Process,
-    store: Process,
-    monitor: Process,
+    gateway: ServerProcess,
+    store: ServerProcess,
+    monitor: ServerProcess,
     port: u16,
     python: PathBuf,
     /// Held while a session is asked for: radosgw makes an account for a subject that it has not seen yet, and answers 409

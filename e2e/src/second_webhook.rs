@@ -86,25 +86,9 @@ impl SecondWebhook {
         ));
 
         let client = control_plane.client().await?;
-        let configuration = json!({
-            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration", "metadata": {"name": name},
-            "webhooks": [{
-                "name": "pods.somebody-else.test",
-                "clientConfig": {
-                    "url": format!("https://127.0.0.1:{port}/"),
-                    "caBundle": BASE64_STANDARD.encode(authority.certificate()),
-                },
-                "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
-                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
-                "admissionReviewVersions": ["v1"], "sideEffects": "None", "failurePolicy": "Fail",
-                "reinvocationPolicy": "IfNeeded", "timeoutSeconds": 30,
-            }],
-        });
+        let configuration = configuration(&name, namespace, port, &authority.certificate());
         crate::post(&client, CONFIGURATIONS, &configuration).await?;
-        let pod = json!({
-            "metadata": {"name": "is-the-second-webhook-there", "namespace": namespace},
-            "spec": {"containers": [{"name": "app", "image": "app"}]},
-        });
+        let pod = pod("is-the-second-webhook-there", namespace);
         eventually(Duration::from_secs(30), format!("{name} is called"), async || {
             // What becomes of the pod does not matter here.
             let answer = try_pod(&client, &pod).await?;
@@ -129,10 +113,7 @@ impl SecondWebhook {
     pub async fn remove(self, control_plane: &ControlPlane) -> Result<()> {
         let client = control_plane.client().await?;
         delete(&client, &format!("{CONFIGURATIONS}/{}", self.name)).await?;
-        let pod = json!({
-            "metadata": {"name": "is-the-second-webhook-gone", "namespace": self.namespace},
-            "spec": {"containers": [{"name": "app", "image": "app"}]},
-        });
+        let pod = pod("is-the-second-webhook-gone", &self.namespace);
         eventually(
             Duration::from_secs(30),
             format!("{} is called no more", self.name),
@@ -145,6 +126,32 @@ impl SecondWebhook {
         )
         .await
     }
+}
+
+/// A registration for the pods of one namespace, at a port of this machine.
+fn configuration(name: &str, namespace: &str, port: u16, authority: &str) -> Value {
+    json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration", "metadata": {"name": name},
+        "webhooks": [{
+            "name": "pods.somebody-else.test",
+            "clientConfig": {
+                "url": format!("https://127.0.0.1:{port}/"),
+                "caBundle": BASE64_STANDARD.encode(authority),
+            },
+            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+            "admissionReviewVersions": ["v1"], "sideEffects": "None", "failurePolicy": "Fail",
+            "reinvocationPolicy": "IfNeeded", "timeoutSeconds": 30,
+        }],
+    })
+}
+
+/// A pod that asks for nothing, to find out if the webhook is called.
+fn pod(name: &str, namespace: &str) -> Value {
+    json!({
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"containers": [{"name": "app", "image": "app"}]},
+    })
 }
 
 fn answer(request: &Value, change: &dyn Fn(&Value) -> Vec<Value>) -> Value {

@@ -17,7 +17,7 @@ use tokenscope_sidecar::token::Token;
 
 use crate::eventually;
 use crate::install::own_programs;
-use crate::process::{Process, Start, Watchdog};
+use crate::process::{ServerProcess, Start, Watchdog};
 
 /// The file of the token.
 pub const FILE: &str = "token";
@@ -26,7 +26,7 @@ pub const FILE: &str = "token";
 #[derive(Debug)]
 pub struct Sidecar {
     /// The process, for faults.
-    pub process: Process,
+    pub process: ServerProcess,
     directory: PathBuf,
     environment: BTreeMap<String, String>,
 }
@@ -108,7 +108,7 @@ impl Sidecar {
         name: &str,
         watchdog: &Arc<Watchdog>,
     ) -> Result<Self> {
-        let process = Process::start(
+        let process = ServerProcess::start(
             Start {
                 name: name.to_owned(),
                 program: program()?,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::{Display, Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,7 +18,7 @@ use tokenscope_xtask::tools::{Tool, resolve};
 
 use crate::eventually;
 use crate::pki::Authority;
-use crate::process::{Process, Start, Watchdog, free_port};
+use crate::process::{ServerProcess, Start, Watchdog, free_port};
 
 /// The trust domain.
 pub const TRUST_DOMAIN: &str = "example.test";
@@ -48,11 +48,11 @@ impl Default for Options {
 #[derive(Debug)]
 pub struct Spire {
     /// The agent, for faults.
-    pub agent: Process,
+    pub agent: ServerProcess,
     /// The discovery provider.
-    pub discovery: Process,
+    pub discovery: ServerProcess,
     /// The server, for faults.
-    pub server: Process,
+    pub server: ServerProcess,
     folder: PathBuf,
     program: PathBuf,
     discovery_address: SocketAddr,
@@ -69,131 +69,25 @@ impl Spire {
             std::process::id(),
             NUMBER.fetch_add(1, Ordering::Relaxed)
         );
-        let (program, agent_program, discovery_program) = (
-            resolve(Tool::SpireServer)?,
-            resolve(Tool::SpireAgent)?,
-            resolve(Tool::SpireOidcDiscoveryProvider)?,
-        );
+        let programs = SpirePrograms::resolve()?;
         let folder = std::env::temp_dir().join(name);
         for part in ["server", "agent", "discovery", "logs"] {
             fs::create_dir_all(folder.join(part))?;
         }
         let watchdog = Watchdog::start(&folder)?;
-        let run = folder.display();
-        let start = |name: &str, program: &Path, arguments: &[&str]| Start {
-            name: name.to_owned(),
-            program: program.to_owned(),
-            arguments: arguments.iter().map(ToString::to_string).collect(),
-            environment: BTreeMap::new(),
-            logs: folder.join("logs"),
-            observe_port: None,
-        };
-        let write = |name: &str, text: String| -> Result<String> {
-            let path = folder.join(name);
-            fs::write(&path, text)?;
-            Ok(path.display().to_string())
+        let starting = Starting {
+            programs,
+            folder: &folder,
+            watchdog: &watchdog,
         };
 
         let port = free_port()?;
-        let key_type = options.jwt_key_type;
-        let config = write(
-            "server.conf",
-            format!(
-                r#"server {{
-  bind_address = "127.0.0.1"
-  bind_port = "{port}"
-  socket_path = "{run}/server/api.sock"
-  trust_domain = "{TRUST_DOMAIN}"
-  data_dir = "{run}/server"
-  jwt_issuer = "{ISSUER}"
-  jwt_key_type = "{key_type}"
-  ca_ttl = "24h"
-}}
-plugins {{
-  DataStore "sql" {{ plugin_data {{ database_type = "sqlite3" connection_string = "{run}/server/data.sqlite3" }} }}
-  NodeAttestor "join_token" {{ plugin_data {{}} }}
-  KeyManager "disk" {{ plugin_data {{ keys_path = "{run}/server/keys.json" }} }}
-}}
-"#
-            ),
-        )?;
-        let server = Process::start(start("spire-server", &program, &["run", "-config", &config]), &watchdog)?;
-        let socket = format!("{run}/server/api.sock");
-        eventually(READY_DEADLINE, "the SPIRE server is ready", async || {
-            command(&program, &["healthcheck", "-socketPath", &socket])
-        })
-        .await
-        .with_context(|| server.log_tail(30))?;
-
-        let text = command(
-            &program,
-            &["token", "generate", "-socketPath", &socket, "-spiffeID", &node()],
-        )?;
-        let token = text.split_whitespace().nth(1).context("a join token was printed")?;
-        let config = write(
-            "agent.conf",
-            format!(
-                r#"agent {{
-  data_dir = "{run}/agent"
-  server_address = "127.0.0.1"
-  server_port = "{port}"
-  socket_path = "{run}/agent/api.sock"
-  insecure_bootstrap = true
-  trust_domain = "{TRUST_DOMAIN}"
-  experimental {{ sync_interval = "1s" }}
-}}
-plugins {{
-  NodeAttestor "join_token" {{ plugin_data {{}} }}
-  KeyManager "disk" {{ plugin_data {{ directory = "{run}/agent" }} }}
-  WorkloadAttestor "unix" {{ plugin_data {{}} }}
-}}
-"#
-            ),
-        )?;
-        let agent = Process::start(
-            start(
-                "spire-agent",
-                &agent_program,
-                &["run", "-config", &config, "-joinToken", token],
-            ),
-            &watchdog,
-        )?;
-        let agent_socket = format!("{run}/agent/api.sock");
-        eventually(READY_DEADLINE, "the SPIRE agent is ready", async || {
-            command(&agent_program, &["healthcheck", "-socketPath", &agent_socket])
-        })
-        .await
-        .with_context(|| agent.log_tail(30))?;
-
+        let server = starting.server(port, options.jwt_key_type).await?;
+        let agent = starting.agent(port).await?;
         let authority = Authority::new("SPIRE's discovery provider")?;
-        let host = ISSUER.trim_start_matches("https://");
-        let identity = authority.server(&[host])?;
-        let (certificate, key) = (
-            write("discovery/tls.crt", identity.certificate)?,
-            write("discovery/tls.key", identity.key)?,
-        );
         let discovery_address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
-        let config = write(
-            "discovery.conf",
-            format!(
-                r#"domains = ["{host}"]
-jwt_issuer = "{ISSUER}"
-jwks_uri = "{ISSUER}/keys"
-serving_cert_file {{ cert_file_path = "{certificate}" key_file_path = "{key}" addr = "{discovery_address}" }}
-server_api {{ address = "unix://{run}/server/api.sock" poll_interval = "1s" }}
-"#
-            ),
-        )?;
-        let discovery = Process::start(
-            start("spire-discovery", &discovery_program, &["-config", &config]),
-            &watchdog,
-        )?;
-        eventually(READY_DEADLINE, "the discovery provider listens", async || {
-            Ok(tokio::net::TcpStream::connect(discovery_address).await?)
-        })
-        .await
-        .with_context(|| discovery.log_tail(30))?;
-
+        let discovery = starting.discovery(&authority, discovery_address).await?;
+        let program = starting.programs.server;
         Ok(Self {
             agent,
             discovery,
@@ -291,6 +185,155 @@ server_api {{ address = "unix://{run}/server/api.sock" poll_interval = "1s" }}
         let text = command(&self.program, &arguments)?;
         serde_json::from_str(&text).with_context(|| format!("{arguments:?} printed {text}"))
     }
+}
+
+/// The three programs.
+struct SpirePrograms {
+    server: PathBuf,
+    agent: PathBuf,
+    discovery: PathBuf,
+}
+
+impl SpirePrograms {
+    fn resolve() -> Result<Self> {
+        Ok(Self {
+            server: resolve(Tool::SpireServer)?,
+            agent: resolve(Tool::SpireAgent)?,
+            discovery: resolve(Tool::SpireOidcDiscoveryProvider)?,
+        })
+    }
+}
+
+/// A SPIRE whose processes start one after another.
+struct Starting<'a> {
+    programs: SpirePrograms,
+    folder: &'a Path,
+    watchdog: &'a Arc<Watchdog>,
+}
+
+impl Starting<'_> {
+    async fn server(&self, port: u16, key_type: &str) -> Result<ServerProcess> {
+        let config = self.write("server.conf", server_config(&self.folder.display(), port, key_type))?;
+        let program = &self.programs.server;
+        let server = self.run("spire-server", program, &["run", "-config", &config])?;
+        let socket = self.server_socket();
+        eventually(READY_DEADLINE, "the SPIRE server is ready", async || {
+            command(program, &["healthcheck", "-socketPath", &socket])
+        })
+        .await
+        .with_context(|| server.log_tail(30))?;
+        Ok(server)
+    }
+
+    async fn agent(&self, server_port: u16) -> Result<ServerProcess> {
+        let socket = self.server_socket();
+        let generate = ["token", "generate", "-socketPath", &socket, "-spiffeID", &node()];
+        let text = command(&self.programs.server, &generate)?;
+        let token = text.split_whitespace().nth(1).context("a join token was printed")?;
+        let config = self.write("agent.conf", agent_config(&self.folder.display(), server_port))?;
+        let program = &self.programs.agent;
+        let agent = self.run(
+            "spire-agent",
+            program,
+            &["run", "-config", &config, "-joinToken", token],
+        )?;
+        let socket = self.folder.join("agent/api.sock").display().to_string();
+        eventually(READY_DEADLINE, "the SPIRE agent is ready", async || {
+            command(program, &["healthcheck", "-socketPath", &socket])
+        })
+        .await
+        .with_context(|| agent.log_tail(30))?;
+        Ok(agent)
+    }
+
+    async fn discovery(&self, authority: &Authority, address: SocketAddr) -> Result<ServerProcess> {
+        let host = ISSUER.trim_start_matches("https://");
+        let identity = authority.server(&[host])?;
+        let certificate = self.write("discovery/tls.crt", identity.certificate)?;
+        let key = self.write("discovery/tls.key", identity.key)?;
+        let socket = self.server_socket();
+        let config = self.write(
+            "discovery.conf",
+            format!(
+                r#"domains = ["{host}"]
+jwt_issuer = "{ISSUER}"
+jwks_uri = "{ISSUER}/keys"
+serving_cert_file {{ cert_file_path = "{certificate}" key_file_path = "{key}" addr = "{address}" }}
+server_api {{ address = "unix://{socket}" poll_interval = "1s" }}
+"#
+            ),
+        )?;
+        let discovery = self.run("spire-discovery", &self.programs.discovery, &["-config", &config])?;
+        eventually(READY_DEADLINE, "the discovery provider listens", async || {
+            Ok(tokio::net::TcpStream::connect(address).await?)
+        })
+        .await
+        .with_context(|| discovery.log_tail(30))?;
+        Ok(discovery)
+    }
+
+    fn server_socket(&self) -> String {
+        self.folder.join("server/api.sock").display().to_string()
+    }
+
+    fn run(&self, name: &str, program: &Path, arguments: &[&str]) -> Result<ServerProcess> {
+        let start = Start {
+            name: name.to_owned(),
+            program: program.to_owned(),
+            arguments: arguments.iter().map(ToString::to_string).collect(),
+            environment: BTreeMap::new(),
+            logs: self.folder.join("logs"),
+            observe_port: None,
+        };
+        ServerProcess::start(start, self.watchdog)
+    }
+
+    fn write(&self, name: &str, text: String) -> Result<String> {
+        let path = self.folder.join(name);
+        fs::write(&path, text)?;
+        Ok(path.display().to_string())
+    }
+}
+
+fn server_config(folder: &Display<'_>, port: u16, key_type: &str) -> String {
+    format!(
+        r#"server {{
+  bind_address = "127.0.0.1"
+  bind_port = "{port}"
+  socket_path = "{folder}/server/api.sock"
+  trust_domain = "{TRUST_DOMAIN}"
+  data_dir = "{folder}/server"
+  jwt_issuer = "{ISSUER}"
+  jwt_key_type = "{key_type}"
+  ca_ttl = "24h"
+}}
+plugins {{
+  DataStore "sql" {{ plugin_data {{ database_type = "sqlite3" connection_string = "{folder}/server/data.sqlite3" }} }}
+  NodeAttestor "join_token" {{ plugin_data {{}} }}
+  KeyManager "disk" {{ plugin_data {{ keys_path = "{folder}/server/keys.json" }} }}
+}}
+"#
+    )
+}
+
+fn agent_config(folder: &Display<'_>, server_port: u16) -> String {
+    format!(
+        r#"agent {{
+  data_dir = "{folder}/agent"
+  server_address = "127.0.0.1"
+  server_port = "{server_port}"
+  socket_path = "{folder}/agent/api.sock"
+  insecure_bootstrap = true
+  trust_domain = "{TRUST_DOMAIN}"
+  experimental {{ sync_interval = "1s" }}
+}}
+plugins {{
+  NodeAttestor "join_token" {{ plugin_data {{}} }}
+  KeyManager "disk" {{ plugin_data {{ directory = "{folder}/agent" }} }}
+  WorkloadAttestor "unix" {{ plugin_data {{}} }}
+}}
+"#
+    )
 }
 
 fn node() -> String {

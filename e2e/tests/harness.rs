@@ -1,10 +1,13 @@
 //! The harness itself: what the other tests take for granted.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::fmt::Display;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use kube::Client;
+use serde_json::{Value, json};
 use tokenscope_e2e::control_plane::{ControlPlane, ISSUER, Options};
 use tokenscope_e2e::{admission, eventually, get_json, post};
 
@@ -17,54 +20,12 @@ async fn a_control_plane_serves_gives_bound_tokens_and_leaves_nothing() {
         .await
         .unwrap();
 
-    let pod = json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "orders", "namespace": "shop"},
-        "spec": {
-            "containers": [{
-                "name": "app", "image": "app",
-                "env": [
-                    {"name": "TOKEN_FILE", "value": "/var/run/aws/token"},
-                    {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-                ],
-                "volumeMounts": [{"name": "token", "mountPath": "/var/run/aws"}],
-            }],
-            "volumes": [{"name": "token", "projected": {"sources": [
-                {"serviceAccountToken": {"audience": "sts.amazonaws.com", "path": "token"}},
-            ]}}],
-        },
-    });
-    admission::accepts(&client, &pod).await.unwrap();
+    admission::accepts(&client, &pod()).await.unwrap();
     let unknown_field = json!({"metadata": {"name": "typo", "namespace": "shop"}, "spec": {"contaners": []}});
     let message = admission::rejects(&client, &unknown_field).await.unwrap();
     assert!(message.contains("unknown field \"spec.contaners\""), "{message}");
 
-    // As the kubelet asks: the token is bound to the pod, and only for an audience that one of its volumes names.
-    let token = control_plane
-        .pod_token("shop", "orders", "sts.amazonaws.com", 3600)
-        .await
-        .unwrap();
-    assert_eq!(token.split('.').count(), 3);
-    assert!(
-        control_plane
-            .pod_token("shop", "orders", "elsewhere", 3600)
-            .await
-            .is_err()
-    );
-    let review = json!({
-        "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview",
-        "spec": {"token": token, "audiences": ["sts.amazonaws.com"]},
-    });
-    let review = post(&client, "/apis/authentication.k8s.io/v1/tokenreviews", &review)
-        .await
-        .unwrap();
-    assert_eq!(
-        review["status"]["user"]["username"], "system:serviceaccount:shop:default",
-        "{review}"
-    );
-    assert_eq!(
-        review["status"]["user"]["extra"]["authentication.kubernetes.io/pod-name"],
-        json!(["orders"])
-    );
+    it_gives_tokens_as_a_kubelet_asks(&control_plane, &client).await;
 
     // A container finds its token and its variables, and the AWS SDK for Python.
     let container = control_plane.container("shop", "orders", "app").await.unwrap();
@@ -76,21 +37,7 @@ async fn a_control_plane_serves_gives_bound_tokens_and_leaves_nothing() {
     assert_eq!(discovery["issuer"], ISSUER);
     assert_eq!(discovery["jwks_uri"], format!("{ISSUER}/openid/v1/jwks"));
 
-    // What RBAC refuses is seen.
-    let account = control_plane.client_as("shop", "default").await.unwrap();
-    assert!(
-        get_json(&account, "/api/v1/namespaces/shop/secrets/password")
-            .await
-            .is_err()
-    );
-    let expected = "system:serviceaccount:shop:default get secrets shop password";
-    eventually(Duration::from_secs(5), "the refusal is in the audit log", async || {
-        let forbidden = control_plane.forbidden()?;
-        anyhow::ensure!(forbidden == [expected], "{forbidden:?}");
-        Ok(())
-    })
-    .await
-    .unwrap();
+    what_rbac_refuses_is_seen(&control_plane).await;
 
     // kubectl works, and so does server-side apply.
     let applied = control_plane
@@ -118,6 +65,72 @@ async fn a_control_plane_serves_gives_bound_tokens_and_leaves_nothing() {
     drop(control_plane);
     assert!(!folder.exists());
     assert!(!pids.iter().any(runs));
+}
+
+fn pod() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "orders", "namespace": "shop"},
+        "spec": {
+            "containers": [{
+                "name": "app", "image": "app",
+                "env": [
+                    {"name": "TOKEN_FILE", "value": "/var/run/aws/token"},
+                    {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+                ],
+                "volumeMounts": [{"name": "token", "mountPath": "/var/run/aws"}],
+            }],
+            "volumes": [{"name": "token", "projected": {"sources": [
+                {"serviceAccountToken": {"audience": "sts.amazonaws.com", "path": "token"}},
+            ]}}],
+        },
+    })
+}
+
+/// The token is bound to the pod, and only for an audience that one of its volumes names.
+async fn it_gives_tokens_as_a_kubelet_asks(control_plane: &ControlPlane, client: &Client) {
+    let token = control_plane
+        .pod_token("shop", "orders", "sts.amazonaws.com", 3600)
+        .await
+        .unwrap();
+    assert_eq!(token.split('.').count(), 3);
+    assert!(
+        control_plane
+            .pod_token("shop", "orders", "elsewhere", 3600)
+            .await
+            .is_err()
+    );
+    let review = json!({
+        "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview",
+        "spec": {"token": token, "audiences": ["sts.amazonaws.com"]},
+    });
+    let review = post(client, "/apis/authentication.k8s.io/v1/tokenreviews", &review)
+        .await
+        .unwrap();
+    assert_eq!(
+        review["status"]["user"]["username"], "system:serviceaccount:shop:default",
+        "{review}"
+    );
+    assert_eq!(
+        review["status"]["user"]["extra"]["authentication.kubernetes.io/pod-name"],
+        json!(["orders"])
+    );
+}
+
+async fn what_rbac_refuses_is_seen(control_plane: &ControlPlane) {
+    let account = control_plane.client_as("shop", "default").await.unwrap();
+    assert!(
+        get_json(&account, "/api/v1/namespaces/shop/secrets/password")
+            .await
+            .is_err()
+    );
+    let expected = "system:serviceaccount:shop:default get secrets shop password";
+    eventually(Duration::from_secs(5), "the refusal is in the audit log", async || {
+        let forbidden = control_plane.forbidden()?;
+        anyhow::ensure!(forbidden == [expected], "{forbidden:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
 }
 
 /// Runs this test program again, lets it start a control plane, and kills it.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use kube::Client;
-use policies::{BAD, GOOD, longest, too_long};
+use policies::{GOOD, bad, longest, too_long};
 use serde_json::{Value, json};
 use tokenscope_e2e::control_plane::{ControlPlane, Options};
 use tokenscope_e2e::{get_json, merge, post, put};
@@ -31,7 +31,7 @@ async fn a_good_policy_of_either_kind_is_accepted() -> Result<()> {
 async fn a_bad_policy_of_either_kind_is_refused_and_the_message_says_which_field_and_what_would_be_right() -> Result<()>
 {
     let client = client().await?;
-    for (case, spec, (field, right)) in BAD {
+    for (case, spec, (field, right)) in bad() {
         for kind in [NAMESPACED, CLUSTER] {
             let message = kind.refusal(&client, case, serde_saphyr::from_str(spec)?).await?;
             ensure!(

@@ -26,7 +26,7 @@ pub struct PodContext<'a> {
 }
 
 impl<'a> PodContext<'a> {
-    /// Whether the namespace's label keeps the webhook from reviewing its pods. The chart's `namespaceSelector` states the
+    /// True if the namespace's label keeps the webhook from reviewing its pods. The chart's `namespaceSelector` states the
     /// same.
     pub fn opts_out(&self) -> bool {
         self.namespace_labels.value(annotations::INJECT) == Some("false")

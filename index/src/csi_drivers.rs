@@ -1,4 +1,4 @@
-//! Which CSI drivers the kubelet gives service account tokens for, and of which audiences.
+//! The CSI drivers that the kubelet gives service account tokens for, and the audiences of these.
 //!
 //! A driver whose `CSIDriver` object has `spec.tokenRequests` gets such tokens for every pod that mounts a volume of it
 //! (storage.k8s.io/v1, CSIDriverSpec), so an inline volume of that driver counts as one that holds them.
@@ -64,7 +64,7 @@ impl CsiDrivers {
         }
     }
 
-    /// Whether a list was whole once.
+    /// True if a list was whole once.
     pub fn is_synced(&self) -> bool {
         self.synced
     }

@@ -1,4 +1,4 @@
-//! What is kept of namespaces and service accounts: what decisions read, bounded in length.
+//! The parts of namespaces and service accounts that decisions read, bounded in length.
 
 use std::sync::Arc;
 
@@ -27,12 +27,12 @@ const OWN_LABELS: [&str; 5] = [
 /// A namespace's labels.
 pub type LabelPairs = Arc<Pairs<Box<str>>>;
 
-/// What is kept of a namespace.
+/// The part of a namespace that is kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NamespaceLabels {
     /// All labels, for policies may select by any; or our own alone, where there are too many.
     pub labels: LabelPairs,
-    /// Whether there are more than [`MOST_LABELS`].
+    /// True if there are more than [`MOST_LABELS`].
     pub too_many: bool,
 }
 
@@ -90,7 +90,7 @@ impl KeptAnnotations {
         serde_json::from_str(&self.0).unwrap_or_default()
     }
 
-    /// Whether none can change a decision.
+    /// True if none can change a decision.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -1,4 +1,4 @@
-//! What webhook, operator and issuer know of the cluster: watches, lists, and a bounded index of what they bring.
+//! The cluster as webhook, operator and issuer know it: watches, lists, and a bounded index of what they bring.
 //!
 //! Each process watches the same kinds and keeps of each object what decisions read:
 //!

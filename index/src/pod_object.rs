@@ -12,11 +12,11 @@ use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 pub struct PodObject<T> {
     /// Name, namespace and version only.
     metadata: ObjectMeta,
-    /// What is kept.
+    /// The part that is kept.
     pub kept: T,
 }
 
-/// What a process keeps of a pod.
+/// The part of a pod that a process keeps.
 pub trait FromPodJson: Sized {
     /// The pod's JSON, as far as it is read.
     type Json: DeserializeOwned;
@@ -37,7 +37,7 @@ impl<T> PodObject<T> {
     }
 }
 
-/// What a watch needs of a pod.
+/// The part of a pod that a watch needs.
 pub fn pod_identity(name: &str, namespace: &str, resource_version: Option<String>) -> ObjectMeta {
     ObjectMeta {
         name: Some(name.into()),

@@ -38,7 +38,8 @@ impl Deref for Policies {
 }
 
 impl Policies {
-    /// Why the pods of a namespace can't be judged by these policies, if they can't: some that may be about them are missing.
+    /// The reason why the pods of a namespace can't be judged by these policies, if they can't: some that may be about them
+    /// are missing.
     pub fn share_exceeded(&self, namespace: &str) -> Option<ShareExceeded> {
         if let Some(&bound) = self.exceeded.get(namespace) {
             return Some(ShareExceeded::policies(namespace, bound));

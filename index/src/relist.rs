@@ -1,4 +1,4 @@
-//! When a kind is listed anew, since what was left out of it may fit now.
+//! The times when a kind is listed anew, since what was left out of it may fit now.
 
 use std::time::Duration;
 

@@ -1,14 +1,14 @@
-//! How much of each namespace is kept, and what is said where that is not enough.
+//! The share of memory of each namespace, and the sentence where it is not enough.
 //!
 //! Sizes are estimates of the memory that an object takes here, not of its JSON.
 
 use std::fmt;
 
-/// What an object takes beside its name and its value's own bytes: its slot in a hash table that is two thirds full, and the
-/// allocator's share of two allocations.
+/// The memory that an object takes beside its name and its value's own bytes: its slot in a hash table that is two thirds
+/// full, and the allocator's share of two allocations.
 pub(crate) const ENTRY_BYTES: usize = 112;
 
-/// How much of one group of objects, mostly those of one namespace, is kept.
+/// A bound on what is kept of one group of objects, mostly those of one namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
     /// The most objects.
@@ -17,7 +17,7 @@ pub struct Share {
     pub bytes: usize,
 }
 
-/// Which bound keeps an object out.
+/// The bound that keeps an object out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exceeded {
     /// The namespace's share.
@@ -26,7 +26,7 @@ pub enum Exceeded {
     Room(usize),
 }
 
-/// Why a pod can't be judged: not all that its decision needs is kept. `Display` is the sentence that users read.
+/// The reason why a pod can't be judged: not all that its decision needs is kept. `Display` is the sentence that users read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} {bound}: {remedy}")]
 pub struct ShareExceeded {

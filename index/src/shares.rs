@@ -1,4 +1,4 @@
-//! What each namespace takes of memory, and what all take together.
+//! The memory that each namespace takes, and that all take together.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -76,7 +76,7 @@ struct Usage {
     missing_bytes: usize,
 }
 
-/// What an object counts for.
+/// The share that an object takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Footprint {
     /// It is not known.
@@ -104,7 +104,7 @@ impl Shares {
         }))
     }
 
-    /// Whether a namespace has room again for what is known by name only, so that a new list would bring it back.
+    /// True if a namespace has room again for what is known by name only, so that a new list would bring it back.
     pub fn await_list(&self) -> bool {
         let used = self.used();
         let (share, left) = (self.0.share, self.0.room.left());

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
-use tokenscope_platform::metrics::{Registry, SECONDS_50_MICROS_TO_100_MILLIS};
+use tokenscope_platform::metrics::{OutcomeLabel, Registry, SECONDS_50_MICROS_TO_100_MILLIS};
 
 use crate::cluster_index::ClusterIndex;
 
@@ -81,15 +81,10 @@ pub struct IssuerMetrics {
     pub certificate_expires: Gauge,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ExchangeLabel {
-    outcome: &'static str,
-}
-
 impl IssuerMetrics {
     /// Counters that start at zero and are seen in `registry`.
     pub fn new(registry: &Registry) -> Self {
-        let exchanges = Family::<ExchangeLabel, Counter>::default();
+        let exchanges = Family::<OutcomeLabel, Counter>::default();
         registry.register(
             "issuer_exchanges",
             "Token exchanges by their outcome",
@@ -97,7 +92,7 @@ impl IssuerMetrics {
         );
         let this = Self {
             exchanges: ExchangeOutcome::ALL
-                .map(|(_, outcome)| exchanges.get_or_create_owned(&ExchangeLabel { outcome })),
+                .map(|(_, outcome)| exchanges.get_or_create_owned(&OutcomeLabel { outcome })),
             duration: Histogram::new(SECONDS_50_MICROS_TO_100_MILLIS),
             audit_suppressed: Counter::default(),
             keys: Gauge::default(),

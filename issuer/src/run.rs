@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::Router;
 use jiff::Timestamp;
 use kube::{Api, Client};
 use tokenscope_platform::certificate::CertificateWatcher;
@@ -72,10 +73,9 @@ pub enum RunError {
 
 /// Runs the issuer until it is told to stop.
 pub async fn run(arguments: ServeArgs, process: Process) -> Result<(), RunError> {
-    let common = &arguments.common;
     let url = arguments.url.url()?;
     let audience = arguments.audience()?;
-    let config = client::configuration(common).await?;
+    let config = client::configuration(&arguments.common).await?;
     let client = client::connect(config, &process.freshness)?;
     let metrics = IssuerMetrics::new(&process.registry);
     let index = Arc::new(ClusterIndex::default());
@@ -89,16 +89,7 @@ pub async fn run(arguments: ServeArgs, process: Process) -> Result<(), RunError>
     ));
     keep_cluster_keys(&cluster, &process);
     let signers = keep_keys(&arguments, &client, &process, &metrics)?;
-    let certificate = ServingCertificate::empty();
-    let watcher = CertificateWatcher {
-        secrets: Api::namespaced(client, &common.namespace),
-        name: arguments.serving_secret.clone(),
-        certificate: certificate.clone(),
-        gate: process.gates.gate("certificate"),
-        expires: metrics.certificate_expires.clone(),
-        clock: Timestamp::now,
-    };
-    process.spawn("certificate", watcher.run(process.stop.clone()));
+    let certificate = keep_certificate(&arguments, client, &process, &metrics);
 
     let now = Instant::now();
     let app = router(IssuerService {
@@ -118,24 +109,32 @@ pub async fn run(arguments: ServeArgs, process: Process) -> Result<(), RunError>
         signers,
         sources: Buckets::new(arguments.source_burst, arguments.source_rate, now),
         bodies: Bodies::default(),
-        threads: SignatureThreads::new(usize::from(common.workers).min(6)),
+        threads: SignatureThreads::new(usize::from(arguments.common.workers).min(6)),
         audit: AuditLog::new(metrics.audit_suppressed.clone(), now),
         metrics,
         clock: Timestamp::now,
     });
-    let listen = arguments.listen;
-    let listener = TcpListener::bind(listen).await;
-    let listener = listener.map_err(|source| RunError::Listen {
-        address: listen,
-        source,
-    })?;
+    serve(&arguments, url.as_str(), certificate, app, &process).await
+}
+
+/// Serves until the stop, and then what has been asked already.
+async fn serve(
+    arguments: &ServeArgs,
+    issuer: &str,
+    certificate: Arc<ServingCertificate>,
+    app: Router,
+    process: &Process,
+) -> Result<(), RunError> {
+    let address = arguments.listen;
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.map_err(|source| RunError::Listen { address, source })?;
     let limits = Limits {
         request: REQUEST,
         streams: STREAMS,
         drain: arguments.drain,
         ..Limits::default()
     };
-    tracing::info!(address = %listen, issuer = url.as_str(), "serving");
+    tracing::info!(%address, issuer, "serving");
     tls::serve(
         listener,
         tls::server_config(certificate, None)?,
@@ -146,6 +145,26 @@ pub async fn run(arguments: ServeArgs, process: Process) -> Result<(), RunError>
     )
     .await;
     Ok(())
+}
+
+/// Starts the watch of the serving certificate's Secret.
+fn keep_certificate(
+    arguments: &ServeArgs,
+    client: Client,
+    process: &Process,
+    metrics: &IssuerMetrics,
+) -> Arc<ServingCertificate> {
+    let certificate = ServingCertificate::empty();
+    let watcher = CertificateWatcher {
+        secrets: Api::namespaced(client, &arguments.common.namespace),
+        name: arguments.serving_secret.clone(),
+        certificate: certificate.clone(),
+        gate: process.gates.gate("certificate"),
+        expires: metrics.certificate_expires.clone(),
+        clock: Timestamp::now,
+    };
+    process.spawn("certificate", watcher.run(process.stop.clone()));
+    certificate
 }
 
 fn keep_cluster_keys(cluster: &Arc<ClusterKeys>, process: &Process) {

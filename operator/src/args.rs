@@ -199,7 +199,7 @@ fn issuer_url(text: &str) -> Result<String, &'static str> {
 }
 
 impl OperatorArguments {
-    /// What the installation decides for all pods.
+    /// The installation's settings for all pods.
     pub(crate) fn settings(&self) -> Settings {
         let settings = self.settings.settings();
         Settings {
@@ -212,14 +212,14 @@ impl OperatorArguments {
         }
     }
 
-    /// Where the webhook is asked whether it works, as the API server finds it.
+    /// The address at which the webhook is asked if it works, as the API server finds it.
     pub(crate) fn webhook_address(&self) -> String {
         let (service, namespace) = (&self.webhook_service, &self.common.namespace);
         let service = || format!("{service}.{namespace}.svc:443");
         self.webhook_address.clone().unwrap_or_else(service)
     }
 
-    /// What the operator shows the webhook.
+    /// The certificate that the operator shows the webhook.
     pub(crate) fn webhook_client_certificate(&self) -> Option<ClientCertificate> {
         Some(ClientCertificate {
             certificate: self.webhook_client_certificate.clone()?,
@@ -227,12 +227,12 @@ impl OperatorArguments {
         })
     }
 
-    /// How long certificates live.
+    /// The lifetimes of certificates.
     pub(crate) fn certificate_settings(&self) -> RotationSettings {
         RotationSettings::new(self.ca_lifetime, self.serving_lifetime, self.rotation_overlap)
     }
 
-    /// What the Secrets are called, and what the serving certificates are for.
+    /// The names of the Secrets, and the hosts of the serving certificates.
     pub(crate) fn certificate_names(&self) -> Names {
         let issuer = self.issuer_service.as_ref();
         let webhook = (&self.webhook_service, &self.serving_secret);

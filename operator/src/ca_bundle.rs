@@ -5,7 +5,7 @@ use crate::{
     certificates::TrustBundles,
     events::{EventReason, EventSender, Notice},
     leader::Leader,
-    metrics::Metrics,
+    metrics::OperatorMetrics,
     versions,
 };
 use futures::StreamExt as _;
@@ -41,18 +41,18 @@ pub(crate) struct CaBundleController {
     pub(crate) client: Client,
     /// Its name.
     pub(crate) name: String,
-    /// Whether this process writes.
+    /// The leadership: the one process that has it writes.
     pub(crate) leader: Leader,
-    /// What it should have; none as long as nobody knows.
+    /// The bundle that it should have; none as long as nobody knows.
     pub(crate) wanted: watch::Receiver<Option<Vec<u8>>>,
-    /// What it has.
+    /// The bundles that it has.
     pub(crate) found: watch::Sender<Option<TrustBundles>>,
     /// Takes an Event about a missing configuration.
     pub(crate) events: EventSender,
     /// Open while every entry has a caBundle; only where somebody else writes it.
     pub(crate) gate: Option<Gate>,
-    /// What is counted.
-    pub(crate) metrics: Arc<Metrics>,
+    /// The metrics.
+    pub(crate) metrics: Arc<OperatorMetrics>,
 }
 
 impl CaBundleController {

@@ -1,7 +1,7 @@
 //! Warning Events: about pods that miss their credentials, policies whose status can't be written, a missing webhook
 //! configuration. Their names are the same in every operator, so that another one that takes over tells nobody again.
 
-use crate::{leader::Leader, metrics::Metrics};
+use crate::{leader::Leader, metrics::OperatorMetrics};
 use jiff::Timestamp;
 use kube::Client;
 use std::{sync::Arc, time::Duration};
@@ -26,7 +26,7 @@ pub(crate) fn queue(
     client: Client,
     leader: Leader,
     instance: &str,
-    metrics: Arc<Metrics>,
+    metrics: Arc<OperatorMetrics>,
 ) -> (EventSender, EventWriter) {
     let source = EventSource {
         client,

@@ -1,4 +1,4 @@
-//! When a pod may be evicted, so that another one takes its place.
+//! The pace at which pods may be evicted, so that another one takes its place.
 //!
 //! An eviction is a disruption, so it happens only while the webhook has shown that it works, slowly, and one pod of a
 //! controller after the other: the next one goes when the one that took the place of the last one is ready. Disruption
@@ -22,7 +22,7 @@ const REFUSED_PAUSE: SignedDuration = SignedDuration::from_secs(30);
 /// For how long at most the pod that takes an evicted one's place is waited for; a controller that was scaled down makes none.
 const REPLACEMENT_WAIT: SignedDuration = SignedDuration::from_mins(5);
 
-/// When what was evicted last.
+/// The times of the last evictions.
 #[derive(Default)]
 pub(crate) struct Pace {
     last: Option<Timestamp>,
@@ -34,7 +34,7 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// Whether a pod may be evicted now, which is noted if so.
+    /// True if a pod may be evicted now, which is noted if so.
     pub(crate) fn may_evict(
         &mut self,
         namespace: &str,

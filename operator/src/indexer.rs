@@ -2,7 +2,7 @@
 
 use crate::{
     index::{Index, IndexEvent, SharedIndex},
-    metrics::Metrics,
+    metrics::OperatorMetrics,
     watches::QUEUE,
 };
 use jiff::Timestamp;
@@ -23,7 +23,7 @@ const TICK: Duration = Duration::from_secs(10);
 
 /// The task.
 pub(crate) struct Indexer {
-    /// What is known.
+    /// The index of what is known.
     pub(crate) index: SharedIndex,
     /// Has watches begin again with a list.
     pub(crate) wants_lists: watch::Sender<bool>,
@@ -33,8 +33,8 @@ pub(crate) struct Indexer {
     pub(crate) gate: Gate,
     /// That the task lives.
     pub(crate) heartbeat: Heartbeat,
-    /// What is counted.
-    pub(crate) metrics: Arc<Metrics>,
+    /// The metrics.
+    pub(crate) metrics: Arc<OperatorMetrics>,
 }
 
 /// When what is done next.

@@ -30,9 +30,9 @@ pub(crate) struct IssuerContext {
     pub(crate) namespace: String,
     /// The issuer's URL.
     pub(crate) issuer: String,
-    /// Whether this process writes.
+    /// The leadership: the one process that has it writes.
     pub(crate) leader: Leader,
-    /// What is known.
+    /// The index of what is known.
     pub(crate) index: SharedIndex,
     /// That the task lives.
     pub(crate) heartbeat: Heartbeat,

@@ -1,4 +1,4 @@
-//! Whether this process is the one that writes.
+//! The leadership: which process is the one that writes.
 
 use std::time::Instant;
 use tokenscope_platform::lease::Claim;
@@ -14,7 +14,7 @@ impl Leader {
         Self(claim)
     }
 
-    /// Whether a write may begin now.
+    /// True if a write may begin now.
     pub(crate) fn is_leader(&self) -> bool {
         self.0.borrow().is_held(Instant::now())
     }

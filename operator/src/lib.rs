@@ -26,13 +26,13 @@ pub use args::{CertificatesProvider, OperatorArguments};
 use ca_bundle::CaBundleController;
 use certificates::{Certificates, TrustBundles};
 use events::EventSender;
-use index::{Index, Installation, SharedIndex};
+use index::{Index, IndexEvent, Installation, SharedIndex};
 use indexer::Indexer;
 use issuer_context::IssuerContext;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client};
 use leader::Leader;
-use metrics::Metrics;
+use metrics::OperatorMetrics;
 use pods::{Evictions, PodController};
 use probe::Probe;
 use spiffe_ids::SpiffeIds;
@@ -40,8 +40,13 @@ use status::StatusWriter;
 use std::{sync::Arc, time::Duration};
 use tokenscope_core::Settings;
 use tokenscope_index::audiences::{self, ApiAudience};
-use tokenscope_platform::{Process, client, health::Gate, lease::Elector};
-use tokio::sync::watch;
+use tokenscope_platform::{
+    Process, client,
+    health::{Gate, Heartbeat},
+    lease::Elector,
+};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 /// Under which name the API server notes what this process writes (`metadata.managedFields`). It is that of 0.1, so that an
 /// upgrade leaves no second owner behind.
@@ -50,7 +55,7 @@ const FIELD_MANAGER: &str = "tokenscope-operator";
 /// A loop that has not come round for so long hangs: each waits for a minute at most, and for every request ten seconds.
 const HEARTBEAT: Duration = Duration::from_secs(300);
 
-/// Why the operator can't run.
+/// The reason why the operator can't run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No client for the API server.
@@ -67,7 +72,7 @@ pub async fn run(args: OperatorArguments, process: Process) -> Result<(), Error>
     let config = client::configuration(&args.common).await?;
     audiences::check_locked(&config.auth_info, &settings.lock).await?;
     let client = client::connect(config, &process.freshness)?;
-    let metrics = Arc::new(Metrics::register(&process.registry));
+    let metrics = Arc::new(OperatorMetrics::register(&process.registry));
     let (certificates_gate, policies_gate) = (process.gates.gate("certificates"), process.gates.gate("policies"));
 
     let leases: Api<Lease> = Api::namespaced(client.clone(), &args.common.namespace);
@@ -98,7 +103,7 @@ struct Common<'a> {
     client: Client,
     leader: Leader,
     events: EventSender,
-    metrics: Arc<Metrics>,
+    metrics: Arc<OperatorMetrics>,
 }
 
 impl Common<'_> {
@@ -140,7 +145,28 @@ impl Common<'_> {
 
     /// Starts the watches, the index of what they bring, and those who do what follows for policies and pods.
     fn keep_policies(&self, settings: Settings, bundles: watch::Receiver<Option<TrustBundles>>, gate: Gate) {
-        let (args, process, client) = (self.args, self.process, &self.client);
+        let index = self.index(settings);
+        let (wants_lists, lists_are_wanted) = watch::channel(false);
+        let received = self.watch_cluster(&lists_are_wanted, index.needs_csi_drivers());
+
+        let index = SharedIndex::new(index);
+        self.write_status(&index);
+        self.write_issuer_context(&index);
+        self.control_pods(&index, bundles);
+        let indexer = Indexer {
+            index,
+            wants_lists,
+            resync: self.args.resync.max(Duration::from_secs(1)),
+            gate,
+            heartbeat: self.heartbeat("policies"),
+            metrics: self.metrics.clone(),
+        };
+        self.process.spawn("policies", indexer.run(received, self.stop()));
+    }
+
+    /// The index of a cluster of which nothing is known yet.
+    fn index(&self, settings: Settings) -> Index {
+        let args = self.args;
         let installation = Installation {
             settings,
             own_namespace: args.common.namespace.as_str().into(),
@@ -148,42 +174,57 @@ impl Common<'_> {
             spiffe_issuer: args.spiffe_issuer.clone(),
             cluster_name: args.cluster_name.clone(),
         };
-        let index = Index::new(installation, SpiffeIds::of_class(args.spiffe_class_name.clone()));
-        let (wants_lists, lists_are_wanted) = watch::channel(false);
-        let needs_csi_drivers = index.needs_csi_drivers();
-        let (sender, received) = watches::spawn(client, process, &lists_are_wanted, needs_csi_drivers);
-        let stop = || process.stop.clone();
+        Index::new(installation, SpiffeIds::of_class(args.spiffe_class_name.clone()))
+    }
+
+    /// Starts all that brings changes to the index.
+    fn watch_cluster(
+        &self,
+        lists_are_wanted: &watch::Receiver<bool>,
+        needs_csi_drivers: bool,
+    ) -> mpsc::Receiver<IndexEvent> {
+        let (args, process, client) = (self.args, self.process, &self.client);
+        let (sender, received) = watches::spawn(client, process, lists_are_wanted, needs_csi_drivers);
         if args.watch_cluster_spiffe_ids {
-            let watch = watches::spiffe_ids::run(client.clone(), sender.clone(), stop());
+            let watch = watches::spiffe_ids::run(client.clone(), sender.clone(), self.stop());
             process.spawn("the watch of ClusterSPIFFEIDs", watch);
         }
-        let issuer = watches::issuer::run(client.clone(), args.issuer.clone(), args.resync, sender, stop());
+        let issuer = watches::issuer::run(client.clone(), args.issuer.clone(), args.resync, sender, self.stop());
         process.spawn("issuer", issuer);
+        received
+    }
 
-        let index = SharedIndex::new(index);
-        let heartbeat = |task| process.gates.heartbeat(task, HEARTBEAT);
+    fn write_status(&self, index: &SharedIndex) {
         let writer = StatusWriter {
-            client: client.clone(),
+            client: self.client.clone(),
             leader: self.leader.clone(),
             index: index.clone(),
             events: self.events.clone(),
-            heartbeat: heartbeat("status"),
+            heartbeat: self.heartbeat("status"),
             metrics: self.metrics.clone(),
         };
-        process.spawn("status", writer.run(stop()));
-        if let Some(issuer) = args.issuer_url.clone() {
-            let context = IssuerContext {
-                client: client.clone(),
-                namespace: args.common.namespace.clone(),
-                issuer,
-                leader: self.leader.clone(),
-                index: index.clone(),
-                heartbeat: heartbeat("issuer context"),
-            };
-            process.spawn("issuer context", context.run(stop()));
-        }
+        self.process.spawn("status", writer.run(self.stop()));
+    }
+
+    fn write_issuer_context(&self, index: &SharedIndex) {
+        let Some(issuer) = self.args.issuer_url.clone() else {
+            return;
+        };
+        let context = IssuerContext {
+            client: self.client.clone(),
+            namespace: self.args.common.namespace.clone(),
+            issuer,
+            leader: self.leader.clone(),
+            index: index.clone(),
+            heartbeat: self.heartbeat("issuer context"),
+        };
+        self.process.spawn("issuer context", context.run(self.stop()));
+    }
+
+    fn control_pods(&self, index: &SharedIndex, bundles: watch::Receiver<Option<TrustBundles>>) {
+        let args = self.args;
         let pods = PodController {
-            client: client.clone(),
+            client: self.client.clone(),
             leader: self.leader.clone(),
             index: index.clone(),
             events: self.events.clone(),
@@ -196,18 +237,17 @@ impl Common<'_> {
                 client_certificate: args.webhook_client_certificate(),
                 bundles,
             },
-            heartbeat: heartbeat("pods"),
+            heartbeat: self.heartbeat("pods"),
             metrics: self.metrics.clone(),
         };
-        process.spawn("pods", pods.run(stop()));
-        let indexer = Indexer {
-            index,
-            wants_lists,
-            resync: args.resync.max(Duration::from_secs(1)),
-            gate,
-            heartbeat: heartbeat("policies"),
-            metrics: self.metrics.clone(),
-        };
-        process.spawn("policies", indexer.run(received, stop()));
+        self.process.spawn("pods", pods.run(self.stop()));
+    }
+
+    fn heartbeat(&self, task: &'static str) -> Heartbeat {
+        self.process.gates.heartbeat(task, HEARTBEAT)
+    }
+
+    fn stop(&self) -> CancellationToken {
+        self.process.stop.clone()
     }
 }

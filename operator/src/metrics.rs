@@ -1,20 +1,23 @@
-//! What the operator counts. No label has more values than are written here.
+//! The metrics of the operator. No label has more values than are written here.
 
 use jiff::Timestamp;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
 };
-use tokenscope_platform::{events::EventOutcome, metrics::Registry};
+use tokenscope_platform::{
+    events::EventOutcome,
+    metrics::{OutcomeLabel, Registry},
+};
 
 /// The metrics; counting takes no lock.
 #[derive(Debug, Default)]
-pub(crate) struct Metrics {
+pub(crate) struct OperatorMetrics {
     /// Writes of the webhook configuration's caBundle.
     pub(crate) bundle_writes: Counter,
-    /// Whether the webhook configuration is there.
+    /// 1 if the webhook configuration is there, else 0.
     pub(crate) webhook_configuration: Gauge,
-    /// Whether this process writes.
+    /// 1 if this process writes, else 0.
     pub(crate) leader: Gauge,
     /// Seconds that a look at what changed took.
     pub(crate) passes: Passes,
@@ -49,7 +52,7 @@ impl Passes {
     }
 }
 
-/// What a write came to.
+/// The outcome of a write.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum WriteOutcome {
     /// It was written.
@@ -71,11 +74,6 @@ struct ReadyLabel {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct OutcomeLabel {
-    outcome: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Which {
     certificate: &'static str,
 }
@@ -85,7 +83,7 @@ struct StepLabel {
     step: &'static str,
 }
 
-impl Metrics {
+impl OperatorMetrics {
     /// All of them, registered.
     pub(crate) fn register(registry: &Registry) -> Self {
         let metrics = Self::default();
@@ -173,20 +171,20 @@ impl Metrics {
         }
     }
 
-    /// How all policies stand.
+    /// Sets the numbers of policies that are ready and that are not.
     pub(crate) fn policies(&self, ready: usize, not_ready: usize) {
         for (ready, policies) in [("true", ready), ("false", not_ready)] {
             self.policies.get_or_create(&ReadyLabel { ready }).set(gauge(policies));
         }
     }
 
-    /// How many pods and CSI drivers hold tokens of locked audiences that no policy grants.
+    /// Sets the numbers of pods and CSI drivers that hold tokens of locked audiences that no policy grants.
     pub(crate) fn lock(&self, pods: usize, csi_drivers: usize) {
         self.ungranted_token_pods.set(gauge(pods));
         self.locked_token_csi_drivers.set(gauge(csi_drivers));
     }
 
-    /// How many namespaces take more than their share.
+    /// Sets the number of namespaces that take more than their share.
     pub(crate) fn namespaces_over_share(&self, namespaces: usize) {
         self.namespaces_over_share.set(gauge(namespaces));
     }
@@ -213,7 +211,7 @@ impl Metrics {
         self.events.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
-    /// When the two certificates end.
+    /// Sets the times when the two certificates end.
     pub(crate) fn certificate_ends(&self, authority: Option<Timestamp>, serving: Option<Timestamp>) {
         for (certificate, end) in [("ca", authority), ("serving", serving)] {
             let seconds = end.map_or(0, Timestamp::as_second);

@@ -1,4 +1,4 @@
-//! Whether the webhook works, asked of the webhook itself.
+//! A probe of the webhook: it is asked itself if it works.
 //!
 //! What pods say about it can be written by whoever may create a pod, so it is no evidence. The operator sends a review as
 //! the API server does: through the Service, over TLS, trusting what the webhook configuration tells the API server to trust.
@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// For how long an answer shows that the webhook works: until the next one may be there.
 const VALID: Duration = Duration::from_secs(12);
 
-/// Why the webhook does not count as working.
+/// The reason why the webhook does not count as working.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The flag's value.
@@ -63,9 +63,9 @@ pub(crate) struct ClientCertificate {
 pub(crate) struct Probe {
     /// HOST:PORT of the Service.
     pub(crate) address: String,
-    /// What the API servers are told to trust.
+    /// The bundles that the API servers are told to trust.
     pub(crate) bundles: watch::Receiver<Option<TrustBundles>>,
-    /// Where the webhook asks its clients for a certificate.
+    /// The certificate to show where the webhook asks its clients for one.
     pub(crate) client_certificate: Option<ClientCertificate>,
 }
 
@@ -145,23 +145,23 @@ fn common_authorities(bundles: Option<&TrustBundles>) -> Vec<CertificateDer<'sta
     common
 }
 
-/// What the webhook has answered so far.
+/// The webhook's answers so far.
 #[derive(Debug, Default)]
 pub(crate) struct Evidence {
     is_asked: bool,
     asked: Option<Instant>,
     worked: Option<Instant>,
-    /// Whether the last answer was a failure, which was told.
+    /// True if the last answer was a failure, which was told.
     failed: bool,
 }
 
 impl Evidence {
-    /// Whether the webhook has shown lately that it works.
+    /// True if the webhook has shown lately that it works.
     pub(crate) fn is_fresh(&self, now: Instant) -> bool {
         self.worked.is_some_and(|worked| now < worked + VALID)
     }
 
-    /// Whether it may be asked now, which is noted if so.
+    /// True if it may be asked now, which is noted if so.
     pub(crate) fn may_ask(&mut self, now: Instant) -> bool {
         let may = !self.is_asked && self.asked.is_none_or(|asked| now >= asked + PAUSE);
         if may {

@@ -1,4 +1,4 @@
-//! Which pods spire-controller-manager gives an identity, where it is in the cluster.
+//! The pods that spire-controller-manager gives an identity, where it is in the cluster.
 //!
 //! A pod whose token comes from SPIFFE waits for an identity, forever if no ClusterSPIFFEID is about it. Where the cluster
 //! has no such definitions, spiffe_ids come by other ways, and there is nothing to say.
@@ -17,7 +17,7 @@ const SHARE: Share = Share {
 /// An event of the watch, or none where the cluster has no such definitions (any more).
 pub(crate) type SpiffeIdEvent = Option<Event<DynamicObject>>;
 
-/// What is known of ClusterSPIFFEIDs.
+/// The ClusterSPIFFEIDs that are known.
 #[derive(Debug)]
 pub(crate) struct SpiffeIds {
     /// Only those of this class count.
@@ -47,7 +47,7 @@ impl SpiffeIds {
         }
     }
 
-    /// Whether a pod gets an identity, as far as is known.
+    /// True if a pod gets an identity, as far as is known.
     pub(crate) fn cover<N: AsRef<str>, P: AsRef<str>>(
         &self,
         namespace_labels: &Pairs<N>,

@@ -13,7 +13,7 @@ pub(crate) fn keep_newer<K: Resource>(known: &mut Option<K>, found: Option<K>) {
     *known = found;
 }
 
-/// Whether a resource version comes before another of the same object.
+/// True if a resource version comes before another of the same object.
 ///
 /// They are comparable as numbers (KEP-5504); where one is none, nothing is older.
 pub(crate) fn is_older(version: Option<&str>, other: Option<&str>) -> bool {

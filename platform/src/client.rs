@@ -20,13 +20,13 @@ use crate::freshness::{Freshness, Noting};
 use crate::metrics::process_name;
 use crate::paging::Paged;
 
-/// How long the API server may take to begin an answer, and to go on with one that is not a watch.
+/// The time that the API server may take to begin an answer, and to go on with one that is not a watch.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
 /// A watch without any event, not even a bookmark, for so long is dead: API servers send one about each minute.
 const WATCH_SILENCE: Duration = Duration::from_secs(180);
 
-/// Why there is no client.
+/// The reason why there is no client.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The kubeconfig can't be read or used.
@@ -43,8 +43,8 @@ pub enum Error {
     Build(#[source] Box<kube::Error>),
 }
 
-/// Where the API server is and who the process is there: by `--kubeconfig`, else `KUBECONFIG`, else the pod's own service
-/// account.
+/// The address of the API server and the process's identity there: by `--kubeconfig`, else `KUBECONFIG`, else the pod's own
+/// service account.
 pub async fn configuration(common: &CommonArgs) -> Result<Config, Error> {
     let file = match &common.kubeconfig {
         Some(path) => Some(Kubeconfig::read_from(path)?),

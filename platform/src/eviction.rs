@@ -55,7 +55,7 @@ impl<T> Evictable<T> {
         }
     }
 
-    /// How many are there that were not evicted, and of which this is true.
+    /// The number of members that were not evicted and of which this is true.
     pub fn count(&self, is: impl Fn(&T) -> bool) -> usize {
         let members = self.locked();
         members
@@ -64,7 +64,7 @@ impl<T> Evictable<T> {
             .count()
     }
 
-    /// Whether any was evicted and is still there: what it held is about to be free.
+    /// True if any was evicted and is still there: what it held is about to be free.
     pub fn is_any_leaving(&self) -> bool {
         self.locked().values().any(|member| !member.stays())
     }
@@ -94,7 +94,7 @@ impl<T> Member<T> {
 }
 
 impl<T> Membership<T> {
-    /// What is cancelled when this member is evicted, and evicts it when it is cancelled.
+    /// The token that is cancelled when this member is evicted, and evicts it when it is cancelled.
     pub fn eviction(&self) -> &CancellationToken {
         &self.member.evicted
     }

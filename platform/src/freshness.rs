@@ -1,4 +1,4 @@
-//! How old the last word of each watch is: decisions are only as good as what the watches have told.
+//! The age of each watch's last word: decisions are only as good as what the watches have told.
 //!
 //! Every event and every bookmark is a word, and so is a page of a list that is read again. API servers send a bookmark about
 //! once a minute, also where nothing changes; kube's watcher keeps them to itself, so words are noted where their bytes
@@ -71,14 +71,14 @@ impl Freshness {
         }))
     }
 
-    /// Whether any watch is stale. Cheap enough for each decision.
+    /// True if any watch is stale. Cheap enough for each decision.
     pub fn is_stale(&self) -> bool {
         let Some(limit) = self.0.limit else { return false };
         let watches = self.0.by_path.read().unwrap_or_else(PoisonError::into_inner);
         watches.values().any(|watch| watch.is_wanted() && watch.age() > limit)
     }
 
-    /// Which watches are stale, a line each; none if none is.
+    /// The watches that are stale, a line each; none if none is.
     pub fn stale(&self) -> Option<String> {
         let limit = self.0.limit?;
         let mut lines = String::new();
@@ -96,7 +96,7 @@ impl Freshness {
         (!lines.is_empty()).then_some(lines)
     }
 
-    /// How old each watch's last word is.
+    /// The age of each watch's last word.
     pub fn ages(&self) -> Vec<(String, Duration)> {
         let watches = self.0.by_path.read().unwrap_or_else(PoisonError::into_inner);
         let wanted = watches.values().filter(|watch| watch.is_wanted());
@@ -167,7 +167,7 @@ impl Watch {
         Duration::from_millis(self.now().saturating_sub(self.word.load(Ordering::Relaxed)))
     }
 
-    /// Whether somebody still asks for it.
+    /// True if somebody still asks for it.
     fn is_wanted(&self) -> bool {
         let ended = Duration::from_millis(self.ended.load(Ordering::Relaxed));
         self.running.load(Ordering::Relaxed) > 0 || self.began.elapsed().saturating_sub(ended) < GIVEN_UP

@@ -1,4 +1,5 @@
-//! What a process waits for before it is ready, and which of its tasks must show that they still run.
+//! The gates that a process waits for before it is ready, and the heartbeats of the tasks that must show that they still
+//! run.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -6,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What the process waits for before it is ready, and which of its tasks must show that they still run.
+/// The gates that the process waits for before it is ready, and the heartbeats of the tasks that must show that they still
+/// run.
 ///
 /// A process without any gate is not ready; create all of them before the first one opens.
 #[derive(Clone, Debug, Default)]
@@ -60,7 +62,7 @@ impl Gates {
         heartbeat
     }
 
-    /// What is still waited for, one line a gate; none if the process is ready.
+    /// The gates that are still waited for, one line each; none if the process is ready.
     pub fn waiting(&self) -> Option<String> {
         let checks = self.checks();
         if checks.gates.is_empty() {
@@ -73,7 +75,7 @@ impl Gates {
         some_lines(closed.map(|(name, reason)| format!("waiting for {name}: {reason}")))
     }
 
-    /// Which heartbeats are too old at `now`, one line each; none if the process lives.
+    /// The heartbeats that are too old at `now`, one line each; none if the process lives.
     pub fn stale(&self, now: Instant) -> Option<String> {
         some_lines(self.checks().heartbeats.iter().filter_map(|(name, heartbeat)| {
             let age = heartbeat.age(now);
@@ -94,14 +96,14 @@ impl Gates {
 }
 
 impl Gate {
-    /// What it waited for is there.
+    /// Opens the gate: what it waited for is there.
     pub fn open(&self) {
         if self.set(None) {
             tracing::info!(gate = self.name, "gate opened");
         }
     }
 
-    /// What it waits for is not there (any more), and why.
+    /// Closes the gate: what it waits for is not there (any more), for this reason.
     pub fn close(&self, reason: impl Into<String>) {
         let reason = reason.into();
         if self.set(Some(reason.clone())) {
@@ -109,7 +111,7 @@ impl Gate {
         }
     }
 
-    /// Whether that changed anything.
+    /// True if that changed anything.
     fn set(&self, state: Option<String>) -> bool {
         let mut checks = self.gates.checks();
         let before = checks.gates.insert(self.name.clone(), state.clone());

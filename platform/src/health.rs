@@ -1,4 +1,4 @@
-//! Whether the process lives and is ready, and its numbers: `/livez`, `/readyz` and `/metrics` in plain HTTP.
+//! The process's life, readiness and numbers: `/livez`, `/readyz` and `/metrics` in plain HTTP.
 //!
 //! The routes are axum's; the listener is the one under every port, because this port can be reached by strangers too.
 
@@ -32,7 +32,7 @@ const LIMITS: Limits = Limits {
     drain: Duration::from_secs(1),
 };
 
-/// Why the process can't be observed.
+/// The reason why the process can't be observed.
 #[derive(Debug, thiserror::Error)]
 #[error("can't serve /livez, /readyz and /metrics on {address}")]
 pub struct Error {
@@ -40,7 +40,7 @@ pub struct Error {
     source: io::Error,
 }
 
-/// What the three paths answer from.
+/// The state that the three paths answer from.
 #[derive(Clone, Debug)]
 pub struct Observed {
     /// For `/readyz` and `/livez`.
@@ -49,7 +49,7 @@ pub struct Observed {
     pub freshness: Freshness,
     /// For `/metrics`.
     pub registry: Registry,
-    /// From when this is cancelled the process is not ready, and not restarted for being slow to stop.
+    /// Cancelled at the stop: from then on the process is not ready, and not restarted for being slow to stop.
     pub stop: CancellationToken,
 }
 

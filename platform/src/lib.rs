@@ -1,4 +1,4 @@
-//! How a process starts, is seen and stops.
+//! The start of a process, its observation and its stop.
 //!
 //! A binary is a `main` over [`run()`]: it names its arguments and its body, and gets from here what every process
 //! needs: parsed flags, logs, `/livez`, `/readyz` and `/metrics`, a Kubernetes client whose requests can't hang, a TLS

@@ -13,7 +13,7 @@ use crate::text::up_to;
 /// The longest line of the log: what others said may be part of one, and nobody reads more.
 const MOST_LINE_BYTES: usize = 4 << 10;
 
-/// How an event is written.
+/// The format of events in the log.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
 pub enum Format {
     /// One JSON object a line.
@@ -22,7 +22,7 @@ pub enum Format {
     Text,
 }
 
-/// Why logs could not be started.
+/// The reason why logs could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The filter is not in `tracing`'s syntax.

@@ -78,7 +78,7 @@ impl Backoff for Pauses {
     }
 }
 
-/// Whether the API server does not know `sendInitialEvents`, or has it switched off.
+/// True if the API server does not know `sendInitialEvents`, or has it switched off.
 fn can_not_stream(error: &watcher::Error) -> bool {
     matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if matches!(status.code, 400 | 422))
 }

@@ -92,72 +92,95 @@ pub(crate) struct SessionPolicies {
 
 impl AssumeRequest {
     pub(crate) fn parse(parameters: &Parameters) -> Result<Self, AwsError> {
-        let mut check = Check {
-            parameters,
-            problems: Vec::new(),
-        };
-        let role_arn = check.required(
-            "RoleArn",
-            "roleArn",
-            &ParameterBounds::text(20, 2048, ARN_PATTERN, is_arn_character),
-        );
-        let session_name = check.required(
-            "RoleSessionName",
-            "roleSessionName",
-            &ParameterBounds::text(2, 64, NAME_PATTERN, is_name_character),
-        );
-        let token = check.required(
-            "WebIdentityToken",
-            "webIdentityToken",
-            &ParameterBounds::secret(4, 20_000),
-        );
-        let provider_id = check.optional(
-            "ProviderId",
-            "providerId",
-            &ParameterBounds::text(4, 2048, "", |_| true),
-        );
-        let policy_arns = check.policy_arns()?;
-        let policy = check.optional(
-            "Policy",
-            "policy",
-            &ParameterBounds::text(1, 2048, POLICY_PATTERN, is_policy_character),
-        );
-        let duration = check
-            .number("DurationSeconds", "durationSeconds", 900, 43_200)?
-            .unwrap_or(3600);
-        let _ = check.number("MinimumSessionTokenSize", "minimumSessionTokenSize", 0, 4096)?;
-        check.finish()?;
-
-        let role = AssumableRole::parse(role_arn).ok_or_else(|| AwsError::validation("Request ARN is invalid"))?;
-        if provider_id.is_some() {
+        let given = GivenParameters::read(parameters)?;
+        let role =
+            AssumableRole::parse(given.role_arn).ok_or_else(|| AwsError::validation("Request ARN is invalid"))?;
+        if given.provider_id.is_some() {
             return Err(AwsError::validation(
                 "ProviderId must not be specified for OpenID Connect ID tokens",
             ));
         }
-        let inline = policy.map(check_session_policy).transpose()?;
-        let size = policy_arns
-            .iter()
-            .copied()
-            .chain(policy)
-            .map(|text| text.chars().count())
-            .sum::<usize>();
+        let inline = given.policy.map(check_session_policy).transpose()?;
+        Ok(Self {
+            role_arn: given.role_arn.to_owned(),
+            role,
+            session_name: given.session_name.to_owned(),
+            token: given.token.to_owned(),
+            duration: given.duration,
+            packed_policy_size: given.packed_policy_size()?,
+            session_policies: SessionPolicies {
+                inline,
+                managed: !given.policy_arns.is_empty(),
+            },
+        })
+    }
+}
+
+/// The parameters of `AssumeRoleWithWebIdentity`, each within its own bounds. No Debug: it holds the token.
+struct GivenParameters<'a> {
+    role_arn: &'a str,
+    session_name: &'a str,
+    token: &'a str,
+    provider_id: Option<&'a str>,
+    policy_arns: Vec<&'a str>,
+    policy: Option<&'a str>,
+    /// Seconds.
+    duration: u32,
+}
+
+impl<'a> GivenParameters<'a> {
+    fn read(parameters: &'a Parameters) -> Result<Self, AwsError> {
+        let mut check = Check {
+            parameters,
+            problems: Vec::new(),
+        };
+        // In the order in which AWS names what is wrong.
+        let given = Self {
+            role_arn: check.required(
+                "RoleArn",
+                "roleArn",
+                &ParameterBounds::text(20, 2048, ARN_PATTERN, is_arn_character),
+            ),
+            session_name: check.required(
+                "RoleSessionName",
+                "roleSessionName",
+                &ParameterBounds::text(2, 64, NAME_PATTERN, is_name_character),
+            ),
+            token: check.required(
+                "WebIdentityToken",
+                "webIdentityToken",
+                &ParameterBounds::secret(4, 20_000),
+            ),
+            provider_id: check.optional(
+                "ProviderId",
+                "providerId",
+                &ParameterBounds::text(4, 2048, "", |_| true),
+            ),
+            policy_arns: check.policy_arns()?,
+            policy: check.optional(
+                "Policy",
+                "policy",
+                &ParameterBounds::text(1, 2048, POLICY_PATTERN, is_policy_character),
+            ),
+            duration: check
+                .number("DurationSeconds", "durationSeconds", 900, 43_200)?
+                .unwrap_or(3600),
+        };
+        let _ = check.number("MinimumSessionTokenSize", "minimumSessionTokenSize", 0, 4096)?;
+        check.finish()?;
+        Ok(given)
+    }
+
+    /// How many percent of the space for session policies are used, if there are any.
+    fn packed_policy_size(&self) -> Result<Option<usize>, AwsError> {
+        let texts = self.policy_arns.iter().copied().chain(self.policy);
+        let size: usize = texts.map(|text| text.chars().count()).sum();
         let percent = (size * 100).div_ceil(MAX_SESSION_POLICY);
         if percent > 100 {
             let message = format!("Packed policy consumes {percent}% of allotted space, please use smaller policy.");
             return Err(AwsError::new(400, "PackedPolicyTooLarge", message));
         }
-        Ok(Self {
-            role_arn: role_arn.to_owned(),
-            role,
-            session_name: session_name.to_owned(),
-            token: token.to_owned(),
-            duration,
-            packed_policy_size: (size > 0).then_some(percent),
-            session_policies: SessionPolicies {
-                inline,
-                managed: !policy_arns.is_empty(),
-            },
-        })
+        Ok((size > 0).then_some(percent))
     }
 }
 

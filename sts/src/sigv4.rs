@@ -43,67 +43,19 @@ pub(crate) struct Authorization {
 impl Authorization {
     /// Reads the headers. A message never repeats them.
     pub(crate) fn parse(headers: &HeaderMap) -> Result<Self, AwsError> {
-        let incomplete = |message: String| AwsError::new(400, "IncompleteSignature", message);
-        let Some(header) = headers.get("authorization") else {
-            return Err(AwsError::new(
-                403,
-                "MissingAuthenticationToken",
-                "Request is missing Authentication Token",
-            ));
-        };
-        let fields = header
-            .to_str()
-            .ok()
-            .and_then(|text| text.strip_prefix(ALGORITHM))
-            .and_then(|t| t.strip_prefix(' '));
-        let Some(fields) = fields else {
-            return Err(incomplete(format!(
-                "Authorization header must begin with '{ALGORITHM} '"
-            )));
-        };
-        let field = |name: &str| {
-            let found = fields
-                .split(',')
-                .find_map(|field| field.trim().strip_prefix(name)?.strip_prefix('='));
-            found
-                .filter(|value| !value.is_empty())
-                .ok_or_else(|| incomplete(format!("Authorization header requires '{name}' parameter.")))
-        };
-        let (credential, signed_headers, signature) =
-            (field("Credential")?, field("SignedHeaders")?, field("Signature")?);
+        let fields = fields(headers)?;
+        let (credential, signed_headers, signature) = (
+            field(fields, "Credential")?,
+            field(fields, "SignedHeaders")?,
+            field(fields, "Signature")?,
+        );
         let (access_key_id, scope) = credential
             .split_once('/')
-            .ok_or_else(|| incomplete("Credential must have a scope: <key>/<date>/<region>/sts/aws4_request".into()))?;
-        let date = headers
-            .get("x-amz-date")
-            .and_then(|value| value.to_str().ok())
-            .ok_or_else(|| {
-                incomplete("Authorization header requires existence of a 'X-Amz-Date' header.".to_owned())
-            })?;
-        let at = DateTime::strptime("%Y%m%dT%H%M%SZ", date)
-            .and_then(|time| time.to_zoned(TimeZone::UTC))
-            .map_err(|_| incomplete("Date must be in ISO-8601 'basic format'.".to_owned()))?
-            .timestamp();
+            .ok_or_else(|| incomplete("Credential must have a scope: <key>/<date>/<region>/sts/aws4_request"))?;
+        let (date, at) = date(headers)?;
         let signed_headers: Vec<_> = signed_headers.split(';').map(str::to_owned).collect();
-        for required in ["host", "x-amz-date", "x-amz-security-token"] {
-            if headers.contains_key(required) && !signed_headers.iter().any(|name| name == required) {
-                return Err(incomplete(format!(
-                    "'{required}' must be a 'SignedHeader' in the AWS Authorization."
-                )));
-            }
-        }
-        let scope_problem = match scope.split('/').collect::<Vec<_>>().as_slice() {
-            [day, ..] if !date.starts_with(&format!("{day}T")) => {
-                Some("Date in Credential scope does not match the date of the request.")
-            }
-            [_, "", _, _] => Some("Credential should be scoped to a valid region."),
-            [_, _, service, _] if *service != SERVICE => Some("Credential should be scoped to correct service: 'sts'."),
-            [_, _, _, "aws4_request"] => None,
-            _ => Some("Credential should be scoped with a valid terminator: 'aws4_request'."),
-        };
-        if let Some(problem) = scope_problem {
-            return Err(does_not_match(problem));
-        }
+        check_signed(&signed_headers, headers)?;
+        check_scope(scope, date)?;
         Ok(Self {
             access_key_id: access_key_id.to_owned(),
             scope: scope.to_owned(),
@@ -133,6 +85,71 @@ impl Authorization {
             )
         })
     }
+}
+
+/// What follows the algorithm in the Authorization header.
+fn fields(headers: &HeaderMap) -> Result<&str, AwsError> {
+    let Some(header) = headers.get("authorization") else {
+        return Err(AwsError::new(
+            403,
+            "MissingAuthenticationToken",
+            "Request is missing Authentication Token",
+        ));
+    };
+    let text = header.to_str().ok();
+    text.and_then(|text| text.strip_prefix(ALGORITHM)?.strip_prefix(' '))
+        .ok_or_else(|| incomplete(format!("Authorization header must begin with '{ALGORITHM} '")))
+}
+
+fn field<'a>(fields: &'a str, name: &str) -> Result<&'a str, AwsError> {
+    let found = fields
+        .split(',')
+        .find_map(|field| field.trim().strip_prefix(name)?.strip_prefix('='));
+    found
+        .filter(|value| !value.is_empty())
+        .ok_or_else(|| incomplete(format!("Authorization header requires '{name}' parameter.")))
+}
+
+/// `X-Amz-Date` as it was sent, and the time that it says.
+fn date(headers: &HeaderMap) -> Result<(&str, Timestamp), AwsError> {
+    let date = headers
+        .get("x-amz-date")
+        .and_then(|value| value.to_str().ok())
+        .ok_or_else(|| incomplete("Authorization header requires existence of a 'X-Amz-Date' header."))?;
+    let at = DateTime::strptime("%Y%m%dT%H%M%SZ", date)
+        .and_then(|time| time.to_zoned(TimeZone::UTC))
+        .map_err(|_| incomplete("Date must be in ISO-8601 'basic format'."))?
+        .timestamp();
+    Ok((date, at))
+}
+
+/// What has to be signed if it was sent is signed.
+fn check_signed(signed_headers: &[String], headers: &HeaderMap) -> Result<(), AwsError> {
+    for required in ["host", "x-amz-date", "x-amz-security-token"] {
+        if headers.contains_key(required) && !signed_headers.iter().any(|name| name == required) {
+            return Err(incomplete(format!(
+                "'{required}' must be a 'SignedHeader' in the AWS Authorization."
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn check_scope(scope: &str, date: &str) -> Result<(), AwsError> {
+    let problem = match scope.split('/').collect::<Vec<_>>().as_slice() {
+        [day, ..] if !date.starts_with(&format!("{day}T")) => {
+            "Date in Credential scope does not match the date of the request."
+        }
+        [_, "", _, _] => "Credential should be scoped to a valid region.",
+        [_, _, service, _] if *service != SERVICE => "Credential should be scoped to correct service: 'sts'.",
+        [_, _, _, "aws4_request"] => return Ok(()),
+        _ => "Credential should be scoped with a valid terminator: 'aws4_request'.",
+    };
+    Err(does_not_match(problem))
+}
+
+fn incomplete(message: impl Into<String>) -> AwsError {
+    AwsError::new(400, "IncompleteSignature", message)
 }
 
 fn does_not_match(message: &str) -> AwsError {

@@ -20,11 +20,11 @@ use crate::metrics::ReviewOutcome;
 pub struct ReviewAnswer {
     /// The AdmissionReview as JSON.
     pub body: String,
-    /// How it is counted.
+    /// The outcome that is counted.
     pub outcome: ReviewOutcome,
-    /// How many tokens the pod brings that no policy grants it, whatever the lock's mode.
+    /// The number of tokens that the pod brings and no policy grants it, whatever the lock's mode.
     pub ungranted_tokens: usize,
-    /// What is to be written on the pod's owner.
+    /// The refusal to be written on the pod's owner.
     pub refusal: Option<ReportedRefusal>,
 }
 
@@ -35,7 +35,7 @@ pub struct ReportedRefusal {
     pub namespace: Box<str>,
     /// The object that creates the pod.
     pub owner: OwnerReference<Box<str>>,
-    /// Why.
+    /// The reasons, in one text.
     pub message: String,
 }
 
@@ -51,17 +51,17 @@ pub fn allow(uid: &str) -> ReviewAnswer {
     }
 }
 
-/// What the audit log is told beside the verdict.
+/// The entries of the audit log beside the verdict.
 pub(crate) struct Audited<'a> {
-    /// What was decided about the roles that the pod asks for.
+    /// The decision about the roles that the pod asks for.
     pub(crate) decision: &'a Decision,
     /// The tokens that the pod brings and no policy grants it.
     pub(crate) ungranted: &'a [UngrantedToken],
-    /// Whether the policies that were asked may be out of date.
+    /// True if the policies that were asked may be out of date.
     pub(crate) stale: bool,
 }
 
-/// How a verdict is counted.
+/// The outcome as which a verdict is counted.
 pub(crate) fn outcome(verdict: &Verdict) -> ReviewOutcome {
     match verdict {
         Verdict::Untouched(_) => ReviewOutcome::Untouched,

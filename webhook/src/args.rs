@@ -18,7 +18,7 @@ use crate::check::CheckArguments;
 pub struct WebhookArguments {
     /// What is done in place of answering reviews.
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub command: Option<WebhookCommand>,
 
     /// What every process has.
     #[command(flatten)]
@@ -75,7 +75,7 @@ pub struct WebhookArguments {
 
 /// What the program does in place of answering reviews.
 #[derive(Clone, Debug, clap::Subcommand)]
-pub enum Command {
+pub enum WebhookCommand {
     /// Ask an installed webhook to review a pod that wants nothing: exit status 0 if it lets the pod through, 1 if not, 2 for wrong usage
     Check(CheckArguments),
 }

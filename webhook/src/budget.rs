@@ -1,4 +1,4 @@
-//! How much memory the bodies and answers of one route may hold at a time.
+//! A bound on the memory that the bodies and answers of one route hold at a time.
 //!
 //! Bytes count as they arrive, not as they are announced, and those of an answer until they were written. The first
 //! [`SMALL_BYTES`] of each come from one share and all further ones from another, so that large reviews, however many, never
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_millis(200);
 /// How long whoever needs memory waits for the one that gives way.
 const HANDOVER: Duration = Duration::from_millis(300);
 
-/// Why a body or an answer was not taken.
+/// The reason why a body or an answer was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// The share is used up, and nothing gives way.
@@ -47,7 +47,7 @@ pub enum Refused {
 
 /// The memory of one route.
 #[derive(Debug)]
-pub struct Budget {
+pub struct ByteBudget {
     small: BudgetShare,
     large: BudgetShare,
     /// The bodies that are arriving, by when they began.
@@ -66,7 +66,7 @@ struct BudgetShare {
 /// Bytes that count until this is dropped.
 #[derive(Debug)]
 struct Account {
-    budget: Arc<Budget>,
+    budget: Arc<ByteBudget>,
     bytes: usize,
     permits: [Option<OwnedSemaphorePermit>; 2],
 }
@@ -78,7 +78,7 @@ pub struct BufferedBody {
     _account: Account,
 }
 
-impl Budget {
+impl ByteBudget {
     /// So many bytes for the small, and for what is beyond [`SMALL_BYTES`].
     pub fn new(small: usize, large: usize) -> Arc<Self> {
         Arc::new(Self {
@@ -89,7 +89,7 @@ impl Budget {
         })
     }
 
-    /// How many bytes are in use: of the small share, and of the large one.
+    /// The bytes in use: of the small share, and of the large one.
     pub fn in_use(&self) -> [usize; 2] {
         [&self.small, &self.large].map(|share| share.bytes - share.free.available_permits())
     }
@@ -212,7 +212,7 @@ impl Account {
     }
 }
 
-impl Budget {
+impl ByteBudget {
     async fn acquire(&self, share: &BudgetShare, bytes: usize) -> Result<OwnedSemaphorePermit, Refused> {
         let bytes = u32::try_from(bytes).map_err(|_| Refused::TooLarge)?;
         if let Ok(permits) = share.free.clone().try_acquire_many_owned(bytes) {
@@ -243,7 +243,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_that_does_not_take_its_answers_gives_way_to_others() {
-        let budget = Budget::new(2 * SMALL_BYTES, 0);
+        let budget = ByteBudget::new(2 * SMALL_BYTES, 0);
         let answer = || "a".repeat(SMALL_BYTES);
         let token = CancellationToken::new();
         let connection = Some(GiveWay(token.clone()));

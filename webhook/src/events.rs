@@ -13,7 +13,7 @@ use kube::Client;
 use tokenscope_index::EventReason;
 use tokenscope_platform::events::{self, EventLimits, EventOutcome, EventSender, EventSource, EventWriter, Notice};
 
-use crate::metrics::Metrics;
+use crate::metrics::WebhookMetrics;
 use crate::owner;
 use crate::review::ReportedRefusal;
 
@@ -33,7 +33,7 @@ const LIMITS: EventLimits = EventLimits {
 #[derive(Clone, Debug)]
 pub struct RefusalEvents {
     sender: EventSender,
-    metrics: Metrics,
+    metrics: WebhookMetrics,
 }
 
 /// Both ends of the queue.
@@ -41,7 +41,7 @@ pub fn events(
     client: Client,
     instance: &str,
     clock: fn() -> Timestamp,
-    metrics: Metrics,
+    metrics: WebhookMetrics,
 ) -> (RefusalEvents, EventWriter) {
     let counted = metrics.clone();
     let source = EventSource {
@@ -104,7 +104,7 @@ mod tests {
             client,
             "webhook-0",
             || Timestamp::UNIX_EPOCH,
-            Metrics::new(&Registry::new()),
+            WebhookMetrics::new(&Registry::new()),
         )
     }
 

@@ -6,16 +6,16 @@ use tokenscope_index::{DriverTokens, PodContext};
 
 pub use tokenscope_index::service_account;
 
-/// What is known about a pod's namespace and service account.
+/// The facts about a pod's namespace and service account.
 #[derive(Clone, Debug, Default)]
 pub struct ReviewContext<'a> {
     /// The namespace's labels.
     pub namespace_labels: Pairs<&'a str>,
     /// The service account's annotations, at least those that can change a decision; `None` where there is none of that name.
     pub service_account_annotations: Option<Pairs<&'a str>>,
-    /// Whether a watch has been silent for so long that all this may no longer be true.
+    /// True if a watch has been silent for so long that all this may no longer be true.
     pub stale: bool,
-    /// Why nothing can be granted here, if nothing can: the namespace needs more than is kept of one.
+    /// The reason why nothing can be granted here, if nothing can: the namespace needs more than is kept of one.
     pub refused: Option<String>,
     /// The tokens of the CSI drivers that the pod's inline volumes are of.
     pub driver_tokens: Option<&'a DriverTokens>,

@@ -18,7 +18,7 @@ const MOST_FILE_BYTES: u64 = 32 << 10;
 /// Between two looks at the file: a kubelet needs a minute or so for a changed volume anyway.
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// Why the authorities can't be used.
+/// The reason why the authorities can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthoritiesError {
     /// The file can't be read.

@@ -1,4 +1,4 @@
-//! What the webhook counts. Nothing here allocates or looks anything up while a review runs.
+//! The metrics of the webhook. Nothing here allocates or looks anything up while a review runs.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
-use tokenscope_platform::metrics::{Registry, SECONDS_50_MICROS_TO_100_MILLIS};
+use tokenscope_platform::metrics::{OutcomeLabel, Registry, SECONDS_50_MICROS_TO_100_MILLIS};
 
-use crate::budget::Budget;
+use crate::budget::ByteBudget;
 use crate::cache::Cache;
 
-/// What became of a review.
+/// The outcome of a review.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReviewOutcome {
     /// The pod got credentials.
@@ -60,7 +60,7 @@ impl ReviewOutcome {
     }
 }
 
-/// What came of asking the API server for something that no watch had told of.
+/// The result of asking the API server for something that no watch had told of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lookup {
     /// It is there.
@@ -73,7 +73,7 @@ pub enum Lookup {
     Limited,
 }
 
-/// Why a review was turned away unread.
+/// The reason why a review was turned away unread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shed {
     /// Bodies and answers held all the memory that they may.
@@ -84,7 +84,7 @@ pub enum Shed {
     Queue,
 }
 
-/// What became of a pod that brought the mark of a finished review.
+/// The outcome for a pod that brought the mark of a finished review.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StripMark {
     /// The mark was removed.
@@ -99,14 +99,14 @@ pub enum StripMark {
 
 /// The counters. A clone counts into the same ones.
 #[derive(Clone, Debug)]
-pub struct Metrics {
+pub struct WebhookMetrics {
     registry: Registry,
     reviews: [Counter; ReviewOutcome::ALL.len()],
     shed: [Counter; 3],
     strip_mark: [Counter; 4],
     duration: Histogram,
     lookups: [Counter; 4],
-    /// When the serving certificate expires, in seconds since the Unix epoch.
+    /// The time when the serving certificate expires, in seconds since the Unix epoch.
     pub certificate_expires: Gauge,
     /// Events that were dropped because too many waited.
     pub events_dropped: Counter,
@@ -119,11 +119,6 @@ pub struct Metrics {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OutcomeLabel {
-    outcome: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CauseLabel {
     cause: &'static str,
 }
@@ -133,78 +128,58 @@ struct ResultLabel {
     result: &'static str,
 }
 
-impl Metrics {
+impl WebhookMetrics {
     /// Counters that start at zero and are seen in `registry`.
     pub fn new(registry: &Registry) -> Self {
-        let reviews = Family::<OutcomeLabel, Counter>::default();
-        registry.register("webhook_reviews", "Reviews by what became of the pod", reviews.clone());
-        let shed = Family::<CauseLabel, Counter>::default();
-        registry.register(
-            "webhook_shed",
-            "Reviews that were turned away unread, by what there was too much of",
-            shed.clone(),
-        );
-        let strip_mark = Family::<OutcomeLabel, Counter>::default();
-        registry.register(
-            "webhook_strip_mark",
-            "Pods that brought the mark of a finished review, by what became of it",
-            strip_mark.clone(),
-        );
-        let lookups = Family::<ResultLabel, Counter>::default();
-        registry.register(
-            "webhook_live_lookups",
-            "Service accounts and namespaces that had to be asked for because no watch had told of them yet",
-            lookups.clone(),
-        );
         let this = Self {
             registry: registry.clone(),
-            shed: ["bytes", "slow", "queue"].map(|cause| shed.get_or_create_owned(&CauseLabel { cause })),
-            strip_mark: ["removed", "absent", "failed", "shed"]
-                .map(|outcome| strip_mark.get_or_create_owned(&OutcomeLabel { outcome })),
-            reviews: ReviewOutcome::ALL.map(|outcome| {
-                let outcome = outcome.as_str();
-                reviews.get_or_create_owned(&OutcomeLabel { outcome })
-            }),
+            reviews: reviews(registry),
+            shed: shed(registry),
+            strip_mark: strip_mark(registry),
             duration: Histogram::new(SECONDS_50_MICROS_TO_100_MILLIS),
-            lookups: ["found", "missing", "failed", "limited"]
-                .map(|result| lookups.get_or_create_owned(&ResultLabel { result })),
+            lookups: lookups(registry),
             certificate_expires: Gauge::default(),
             events_dropped: Counter::default(),
             events_failed: Counter::default(),
             events_without_owner: Counter::default(),
             ungranted_tokens: Counter::default(),
         };
+        this.register_single(registry);
+        this
+    }
+
+    /// Registers what has no labels.
+    fn register_single(&self, registry: &Registry) {
         registry.register(
             "webhook_ungranted_tokens",
             "Tokens of locked audiences that reviewed pods brought themselves and no policy granted them",
-            this.ungranted_tokens.clone(),
+            self.ungranted_tokens.clone(),
         );
         registry.register(
             "webhook_review_duration_seconds",
             "How long reviews took, from the whole request to the whole answer",
-            this.duration.clone(),
+            self.duration.clone(),
         );
         registry.register(
             "webhook_certificate_expiry_seconds",
             "When the serving certificate expires, in seconds since the Unix epoch; 0 while there is none",
-            this.certificate_expires.clone(),
+            self.certificate_expires.clone(),
         );
         registry.register(
             "webhook_events_dropped",
             "Events about refusals that were not written because too many waited",
-            this.events_dropped.clone(),
+            self.events_dropped.clone(),
         );
         registry.register(
             "webhook_events_failed",
             "Events about refusals that the API server did not take",
-            this.events_failed.clone(),
+            self.events_failed.clone(),
         );
         registry.register(
             "webhook_events_without_owner",
             "Events about refusals that were not written because the pod's owner is of no built-in kind, or does not exist",
-            this.events_without_owner.clone(),
+            self.events_without_owner.clone(),
         );
-        this
     }
 
     /// Shows how much the cache holds, whenever somebody looks.
@@ -219,7 +194,7 @@ impl Metrics {
     }
 
     /// Shows how many bytes the bodies and answers of each path hold, whenever somebody looks.
-    pub(crate) fn show_bytes(&self, budgets: [(&'static str, Arc<Budget>); 2]) {
+    pub(crate) fn show_bytes(&self, budgets: [(&'static str, Arc<ByteBudget>); 2]) {
         self.registry.register_collector(Bytes(budgets));
     }
 
@@ -238,6 +213,48 @@ impl Metrics {
     pub fn looked_up(&self, result: Lookup) {
         self.lookups[result as usize].inc();
     }
+}
+
+fn reviews(registry: &Registry) -> [Counter; ReviewOutcome::ALL.len()] {
+    let family = Family::<OutcomeLabel, Counter>::default();
+    registry.register("webhook_reviews", "Reviews by what became of the pod", family.clone());
+    ReviewOutcome::ALL.map(|outcome| {
+        let outcome = outcome.as_str();
+        family.get_or_create_owned(&OutcomeLabel { outcome })
+    })
+}
+
+/// In the order of [`Shed`].
+fn shed(registry: &Registry) -> [Counter; 3] {
+    let family = Family::<CauseLabel, Counter>::default();
+    registry.register(
+        "webhook_shed",
+        "Reviews that were turned away unread, by what there was too much of",
+        family.clone(),
+    );
+    ["bytes", "slow", "queue"].map(|cause| family.get_or_create_owned(&CauseLabel { cause }))
+}
+
+/// In the order of [`StripMark`].
+fn strip_mark(registry: &Registry) -> [Counter; 4] {
+    let family = Family::<OutcomeLabel, Counter>::default();
+    registry.register(
+        "webhook_strip_mark",
+        "Pods that brought the mark of a finished review, by what became of it",
+        family.clone(),
+    );
+    ["removed", "absent", "failed", "shed"].map(|outcome| family.get_or_create_owned(&OutcomeLabel { outcome }))
+}
+
+/// In the order of [`Lookup`].
+fn lookups(registry: &Registry) -> [Counter; 4] {
+    let family = Family::<ResultLabel, Counter>::default();
+    registry.register(
+        "webhook_live_lookups",
+        "Service accounts and namespaces that had to be asked for because no watch had told of them yet",
+        family.clone(),
+    );
+    ["found", "missing", "failed", "limited"].map(|result| family.get_or_create_owned(&ResultLabel { result }))
 }
 
 #[derive(Debug)]
@@ -267,7 +284,7 @@ impl Collector for Sizes {
 }
 
 #[derive(Debug)]
-struct Bytes([(&'static str, Arc<Budget>); 2]);
+struct Bytes([(&'static str, Arc<ByteBudget>); 2]);
 
 impl Collector for Bytes {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {

@@ -1,11 +1,11 @@
 //! Names as Kubernetes has them: others are in no cluster, so nobody needs to be asked for them.
 
-/// Whether a namespace can have this name (RFC 1123's label).
+/// True if a namespace can have this name (RFC 1123's label).
 pub(crate) fn is_label(name: &str) -> bool {
     name.len() <= 63 && !name.contains('.') && is_dns(name)
 }
 
-/// Whether a service account or a controller can have this name (RFC 1123's subdomain).
+/// True if a service account or a controller can have this name (RFC 1123's subdomain).
 pub(crate) fn is_subdomain(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(is_dns)
 }

@@ -41,7 +41,7 @@ impl Controller {
     }
 }
 
-/// Where an owner can be asked for; `None` if it is of another kind, or can have no such name or UID.
+/// The path where an owner can be asked for; `None` if it is of another kind, or can have no such name or UID.
 pub(crate) fn resource(owner: &OwnerReference<Box<str>>) -> Option<ApiResource> {
     let possible = is_subdomain(&owner.name) && owner.uid.len() <= MOST_UID_BYTES;
     let controller = CONTROLLERS.iter().find(|controller| *controller.kind == *owner.kind)?;

@@ -43,8 +43,8 @@ pub struct Review<'a> {
     text: &'a str,
 }
 
-/// Why a review can't be answered. `Display` repeats nothing of the body, since the API server shows it; the cause is for the
-/// log.
+/// The reason why a review can't be answered. `Display` repeats nothing of the body, since the API server shows it; the
+/// cause is for the log.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
     /// The body is no review.
@@ -206,12 +206,7 @@ impl Review<'_> {
             None => (injection.verdict, injection.patch),
         };
         warnings.tell(&verdict);
-        let warns = settings.lock.mode >= LockMode::Warn || lock::refuses(&ungranted, settings);
-        if warns && !matches!(verdict, Verdict::Refused { .. }) {
-            for token in &ungranted {
-                warnings.add(&token.to_string());
-            }
-        }
+        warn_of_ungranted(&mut warnings, &ungranted, &verdict, settings);
         ReviewAnswer {
             body: answer::body(
                 &self.uid,
@@ -256,6 +251,16 @@ impl Review<'_> {
             },
             message: format!("{what}: {}", reasons.join("; ")),
         })
+    }
+}
+
+/// Warns of tokens that no policy grants, unless the pod is refused or the lock's mode is too low for it.
+fn warn_of_ungranted(warnings: &mut Warnings, ungranted: &[UngrantedToken], verdict: &Verdict, settings: &Settings) {
+    let warns = settings.lock.mode >= LockMode::Warn || lock::refuses(ungranted, settings);
+    if warns && !matches!(verdict, Verdict::Refused { .. }) {
+        for token in ungranted {
+            warnings.add(&token.to_string());
+        }
     }
 }
 

@@ -18,13 +18,13 @@ use tokenscope_platform::telemetry::chain;
 use tokenscope_platform::tls::GiveWay;
 use tokio::time::timeout;
 
-use crate::budget::{Budget, BufferedBody, Refused};
+use crate::budget::{BufferedBody, ByteBudget, Refused};
 use crate::cache::Cache;
 use crate::csi_drivers::SharedCsiDrivers;
 use crate::events::RefusalEvents;
 use crate::facts::ReviewContext;
 use crate::lookup::{LiveLookups, LookupError};
-use crate::metrics::{Metrics, ReviewOutcome, Shed, StripMark};
+use crate::metrics::{ReviewOutcome, Shed, StripMark, WebhookMetrics};
 use crate::review::{self, Asked, ReviewAnswer, Unreadable};
 use crate::strip_mark;
 use crate::work::{Undone, Work};
@@ -41,30 +41,30 @@ const LARGE_REVIEWS: usize = 2;
 /// The same for `/strip-mark`.
 const LARGE_STRIPS: usize = 1;
 
-/// What reviews need.
+/// The state that reviews need.
 pub struct Webhook {
-    /// What the watches have told.
+    /// The objects that the watches have told of.
     pub cache: Arc<Cache>,
-    /// How old their last words are.
+    /// The age of their last words.
     pub freshness: Freshness,
-    /// What they have not told.
+    /// Lookups of what they have not told.
     pub lookups: Arc<LiveLookups>,
     /// The CSI drivers that get tokens.
     pub csi_drivers: Arc<SharedCsiDrivers>,
     /// The installation's settings. They change with the authorities of the issuer's certificate.
     pub settings: Arc<ArcSwap<Settings>>,
-    /// Where refusals are written.
+    /// The queue of refusals to be written.
     pub events: RefusalEvents,
-    /// What is counted.
-    pub metrics: Metrics,
+    /// The metrics.
+    pub metrics: WebhookMetrics,
     /// The time.
     pub clock: fn() -> Timestamp,
 }
 
 /// `POST /mutate` and `POST /strip-mark`, as the webhook configuration names them.
 pub fn router(webhook: Webhook) -> Router {
-    let reviews = Budget::new(REVIEW_BYTES.0, REVIEW_BYTES.1);
-    let strips = Budget::new(STRIP_MARK_BYTES.0, STRIP_MARK_BYTES.1);
+    let reviews = ByteBudget::new(REVIEW_BYTES.0, REVIEW_BYTES.1);
+    let strips = ByteBudget::new(STRIP_MARK_BYTES.0, STRIP_MARK_BYTES.1);
     webhook
         .metrics
         .show_bytes([("mutate", reviews.clone()), ("strip-mark", strips.clone())]);
@@ -93,7 +93,7 @@ struct WebhookService {
 
 /// What one path may use.
 struct Route {
-    budget: Arc<Budget>,
+    budget: Arc<ByteBudget>,
     work: Work,
 }
 
@@ -136,7 +136,7 @@ impl ReviewFailure {
         }
     }
 
-    /// Whether, and why, this was turned away only because of others.
+    /// The reason why this was turned away only because of others, if it was.
     fn shed(&self) -> Option<Shed> {
         match self {
             Self::Refused(Refused::Full) => Some(Shed::Bytes),

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use axum::Router;
 use futures::FutureExt as _;
 use jiff::Timestamp;
-use kube::Api;
+use kube::{Api, Client};
+use tokenscope_core::Settings;
 use tokenscope_index::audiences::{self, ApiAudience, ApiIssuer};
 use tokenscope_index::follow;
 use tokenscope_platform::certificate::CertificateWatcher;
@@ -24,7 +26,7 @@ use crate::csi_drivers::SharedCsiDrivers;
 use crate::events::events;
 use crate::issuer_authorities;
 use crate::lookup::LiveLookups;
-use crate::metrics::Metrics;
+use crate::metrics::WebhookMetrics;
 use crate::router::{Webhook, router};
 use crate::version;
 
@@ -32,7 +34,7 @@ use crate::version;
 /// earlier, and the API server waits for 2 seconds.
 const REQUEST: Duration = Duration::from_secs(3);
 
-/// Why the webhook can't run.
+/// The reason why the webhook can't run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No client for the API server.
@@ -62,55 +64,37 @@ pub enum Error {
 
 /// Runs the webhook until it is told to stop.
 pub async fn run(arguments: WebhookArguments, process: Process) -> Result<(), Error> {
-    let WebhookArguments { common, listen, .. } = &arguments;
-    let clock = Timestamp::now;
-    let lock = arguments.settings.settings().lock;
-    let config = client::configuration(common).await?;
-    audiences::check_locked(&config.auth_info, &lock).await?;
-    audiences::check_issuer(&config.auth_info, arguments.issuer.issuer_url.as_deref()).await?;
-    let client = client::connect(config, &process.freshness)?;
-    let metrics = Metrics::new(&process.registry);
+    let client = connect(&arguments, &process).await?;
+    let metrics = WebhookMetrics::new(&process.registry);
     let cache = Arc::new(Cache::default());
     metrics.show_sizes(&process.registry, &cache);
-
-    let clients = match &arguments.client_ca_file {
-        Some(file) => Some(Clients::from_file(file, arguments.client_names.clone())?),
-        None => None,
-    };
-    if let Some(clients) = clients.clone() {
-        let following = clients.follow(process.stop.clone()).map(Ok::<_, Infallible>);
-        process.spawn("client authorities", following);
-    }
+    let clients = client_authorities(&arguments, &process)?;
 
     // The gates are made before the first of them can open.
     let certificate = ServingCertificate::empty();
     let watcher = CertificateWatcher {
-        secrets: Api::namespaced(client.clone(), &common.namespace),
+        secrets: Api::namespaced(client.clone(), &arguments.common.namespace),
         name: arguments.serving_secret.clone(),
         certificate: certificate.clone(),
         gate: process.gates.gate("certificate"),
         expires: metrics.certificate_expires.clone(),
-        clock,
+        clock: Timestamp::now,
     };
     let version = process.gates.gate("version");
     cache.watch(&client, &process);
-    let csi_drivers = Arc::new(SharedCsiDrivers::default());
-    let drivers = csi_drivers.clone();
-    follow(Api::all(client.clone()), "csidrivers", &process, move |event| {
-        drivers.apply(event);
-        false
-    });
+    let csi_drivers = watch_csi_drivers(&client, &process);
     process.spawn("certificate", watcher.run(process.stop.clone()));
 
-    let (events, writer) = events(client.clone(), &common.pod_name, clock, metrics.clone());
+    let (events, writer) = events(
+        client.clone(),
+        &arguments.common.pod_name,
+        Timestamp::now,
+        metrics.clone(),
+    );
     // Without a stop of its own: what waits is written once the last review has ended.
     process.spawn("events", writer.run(CancellationToken::new()));
     let unsupported = version::unsupported(&client, &version, &process.stop).await;
-    let settings = Arc::new(ArcSwap::from_pointee(arguments.settings(unsupported)));
-    if let Some(file) = arguments.issuer.issuer_ca_file.clone() {
-        let following = issuer_authorities::follow(file, settings.clone(), process.stop.clone());
-        process.spawn("issuer authorities", following.map(Ok::<_, Infallible>));
-    }
+    let settings = current_settings(&arguments, unsupported, &process);
     let app = router(Webhook {
         lookups: LiveLookups::new(cache.clone(), client, metrics.clone()),
         cache,
@@ -119,19 +103,73 @@ pub async fn run(arguments: WebhookArguments, process: Process) -> Result<(), Er
         settings,
         events,
         metrics,
-        clock,
+        clock: Timestamp::now,
     });
-    let listener = TcpListener::bind(listen).await.map_err(|source| Error::Listen {
-        address: *listen,
-        source,
-    })?;
+    // The router ends with the listener, and with it the last sender of Events, so their writer ends too.
+    serve(&arguments, certificate, clients, app, &process).await
+}
+
+/// A client of the API server, once the lock and the issuer's URL are known to leave pods their own tokens.
+async fn connect(arguments: &WebhookArguments, process: &Process) -> Result<Client, Error> {
+    let lock = arguments.settings.settings().lock;
+    let config = client::configuration(&arguments.common).await?;
+    audiences::check_locked(&config.auth_info, &lock).await?;
+    audiences::check_issuer(&config.auth_info, arguments.issuer.issuer_url.as_deref()).await?;
+    Ok(client::connect(config, &process.freshness)?)
+}
+
+/// The authorities that clients' certificates have to come from, read again whenever their file changes.
+fn client_authorities(arguments: &WebhookArguments, process: &Process) -> Result<Option<Arc<Clients>>, Error> {
+    let Some(file) = &arguments.client_ca_file else {
+        return Ok(None);
+    };
+    let clients = Clients::from_file(file, arguments.client_names.clone())?;
+    let following = clients.clone().follow(process.stop.clone()).map(Ok::<_, Infallible>);
+    process.spawn("client authorities", following);
+    Ok(Some(clients))
+}
+
+fn watch_csi_drivers(client: &Client, process: &Process) -> Arc<SharedCsiDrivers> {
+    let csi_drivers = Arc::new(SharedCsiDrivers::default());
+    let drivers = csi_drivers.clone();
+    follow(Api::all(client.clone()), "csidrivers", process, move |event| {
+        drivers.apply(event);
+        false
+    });
+    csi_drivers
+}
+
+/// The settings, in which the issuer's authorities are replaced whenever their file changes.
+fn current_settings(
+    arguments: &WebhookArguments,
+    unsupported: Option<String>,
+    process: &Process,
+) -> Arc<ArcSwap<Settings>> {
+    let settings = Arc::new(ArcSwap::from_pointee(arguments.settings(unsupported)));
+    if let Some(file) = arguments.issuer.issuer_ca_file.clone() {
+        let following = issuer_authorities::follow(file, settings.clone(), process.stop.clone());
+        process.spawn("issuer authorities", following.map(Ok::<_, Infallible>));
+    }
+    settings
+}
+
+/// Serves reviews until the stop, and then those that have come already.
+async fn serve(
+    arguments: &WebhookArguments,
+    certificate: Arc<ServingCertificate>,
+    clients: Option<Arc<Clients>>,
+    app: Router,
+    process: &Process,
+) -> Result<(), Error> {
+    let address = arguments.listen;
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.map_err(|source| Error::Listen { address, source })?;
     let limits = Limits {
         request: REQUEST,
         drain: arguments.drain,
         ..Limits::default()
     };
-    tracing::info!(address = %listen, "serving reviews");
-    // The router ends with the listener, and with it the last sender of Events, so their writer ends too.
+    tracing::info!(%address, "serving reviews");
     tls::serve(
         listener,
         tls::server_config(certificate, clients)?,

@@ -20,7 +20,7 @@ const PATCH: &str = "W3sib3AiOiJyZW1vdmUiLCJwYXRoIjoiL21ldGFkYXRhL2xhYmVscy90b2t
 pub struct StripAnswer {
     /// The AdmissionReview as JSON.
     pub body: String,
-    /// Whether there was a mark to remove.
+    /// True if there was a mark to remove.
     pub removed: bool,
 }
 
@@ -52,7 +52,7 @@ struct MarkedMetadata {
     labels: Option<MarkLabel>,
 }
 
-/// Whether the mark is among the labels.
+/// A map of labels, of which only the mark is looked for.
 struct MarkLabel {
     marked: bool,
 }

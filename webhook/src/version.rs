@@ -1,4 +1,4 @@
-//! Whether this cluster runs native sidecars: init containers that go on running beside the others.
+//! The check that this cluster runs native sidecars: init containers that go on running beside the others.
 //!
 //! The API server is asked rather than the chart, which knows only the cluster that it was rendered for, or none at all.
 
@@ -15,8 +15,8 @@ const NATIVE_SIDECARS: (u32, u32) = (1, 29);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Why sidecars can't be added here, if they can't; none where the API server would not say its version. Waits for an API
-/// server that can't be reached, since there is nothing to review before; none at `stop`.
+/// The reason why sidecars can't be added here, if they can't; none where the API server would not say its version. Waits
+/// for an API server that can't be reached, since there is nothing to review before; none at `stop`.
 pub async fn unsupported(client: &Client, gate: &Gate, stop: &CancellationToken) -> Option<String> {
     loop {
         match client.apiserver_version().await {

@@ -1,4 +1,4 @@
-//! Where reviews are decided: small ones at once, large ones on a few threads that serve no connection.
+//! The threads that decide reviews: small ones at once, large ones on a few threads that serve no connection.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -13,7 +13,7 @@ use crate::budget::SMALL_BYTES;
 /// How many large reviews may wait for a thread. Their bytes are bounded beside.
 const LONGEST_QUEUE: usize = 64;
 
-/// Why work was not done.
+/// The reason why work was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum Undone {
     /// Too many large reviews wait.

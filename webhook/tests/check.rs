@@ -12,7 +12,7 @@ use axum::routing::post;
 use clap::{CommandFactory as _, Parser as _};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use tokenscope_platform::tls::{Clients, ConnectionMetrics, Limits, ServingCertificate, serve, server_config};
-use tokenscope_webhook::args::{Command, WebhookArguments};
+use tokenscope_webhook::args::{WebhookArguments, WebhookCommand};
 use tokenscope_webhook::check;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -44,7 +44,7 @@ impl Drop for Folder {
 async fn is_passed(arguments: &[OsString]) -> bool {
     let command_line = ["tokenscope-webhook".into(), "check".into()].into_iter();
     let arguments = WebhookArguments::try_parse_from(command_line.chain(arguments.iter().cloned())).unwrap();
-    let Some(Command::Check(arguments)) = arguments.command else {
+    let Some(WebhookCommand::Check(arguments)) = arguments.command else {
         return false;
     };
     let code = tokio::task::spawn_blocking(move || check::run(&arguments));

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use fixtures::{
-    ISSUER, MOUNT, ROLE, ReviewFixture, Reviewed, SUBJECT_TOKEN_VOLUME, VOLUME, app, asking, asking_for_two, issuer,
+    ISSUER, MOUNT, ROLE, ReviewFixture, ReviewedPod, SUBJECT_TOKEN_VOLUME, VOLUME, app, asking, asking_for_two, issuer,
     refusal, run_issuer, two_audiences,
 };
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ use tokenscope_core::{Settings, TokenExpiration, TokenSource};
 use tokenscope_webhook::issuer_authorities::{read, reload};
 use tokenscope_webhook::metrics::ReviewOutcome;
 
-fn volume(reviewed: &Reviewed, name: &str) -> Option<Value> {
+fn volume(reviewed: &ReviewedPod, name: &str) -> Option<Value> {
     let mut volumes = reviewed.pod["spec"]["volumes"].as_array().into_iter().flatten();
     volumes.find(|volume| volume["name"] == name).cloned()
 }

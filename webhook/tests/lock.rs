@@ -2,7 +2,9 @@
 
 mod fixtures;
 
-use fixtures::{ISSUER, ROLE, ReviewFixture, Reviewed, SUBJECT_TOKEN_VOLUME, app, asking, issuer, policy, run_issuer};
+use fixtures::{
+    ISSUER, ROLE, ReviewFixture, ReviewedPod, SUBJECT_TOKEN_VOLUME, app, asking, issuer, policy, run_issuer,
+};
 use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
 use tokenscope_core::TokenExpiration;
@@ -28,7 +30,7 @@ fn locked(mode: LockMode) -> ReviewFixture {
     fixture
 }
 
-fn refused(reviewed: &Reviewed) -> &str {
+fn refused(reviewed: &ReviewedPod) -> &str {
     assert_eq!(reviewed.outcome(), ReviewOutcome::Denied);
     reviewed.message()
 }

@@ -5,7 +5,7 @@
 mod fixtures;
 
 use fixtures::{
-    MOUNT, ROLE, ReviewFixture, Reviewed, SOCKET_VOLUME, VOLUME, app, asking, asking_for_two, refusal, spiffe,
+    MOUNT, ROLE, ReviewFixture, ReviewedPod, SOCKET_VOLUME, VOLUME, app, asking, asking_for_two, refusal, spiffe,
     two_audiences,
 };
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use tokenscope_core::sidecar::WorkloadApi;
 use tokenscope_core::{PolicyName, TokenSource};
 use tokenscope_webhook::metrics::ReviewOutcome;
 
-fn init(reviewed: &Reviewed) -> Vec<&str> {
+fn init(reviewed: &ReviewedPod) -> Vec<&str> {
     let list = reviewed.pod["spec"]["initContainers"].as_array();
     list.into_iter()
         .flatten()
@@ -22,7 +22,7 @@ fn init(reviewed: &Reviewed) -> Vec<&str> {
         .collect()
 }
 
-fn volume<'a>(reviewed: &'a Reviewed, name: &str) -> Option<&'a Value> {
+fn volume<'a>(reviewed: &'a ReviewedPod, name: &str) -> Option<&'a Value> {
     let mut volumes = reviewed.pod["spec"]["volumes"].as_array().into_iter().flatten();
     volumes.find(|volume| volume["name"] == name)
 }

@@ -4,7 +4,7 @@
 
 mod fixtures;
 
-use fixtures::{MOUNT, ROLE, ReviewFixture, Reviewed, SOCKET_VOLUME, VOLUME, app, asking, refusal, spiffe};
+use fixtures::{MOUNT, ROLE, ReviewFixture, ReviewedPod, SOCKET_VOLUME, VOLUME, app, asking, refusal, spiffe};
 use serde_json::{Value, json};
 use tokenscope_core::pod::SIDECAR;
 use tokenscope_webhook::metrics::ReviewOutcome;
@@ -55,7 +55,7 @@ fn foreign_things_of_our_names_are_refused_with_the_remedy() {
 }
 
 /// A pod that this webhook granted, with a change of its sidecar by somebody else.
-fn tampered(change: impl FnOnce(&mut Value)) -> (Value, Reviewed) {
+fn tampered(change: impl FnOnce(&mut Value)) -> (Value, ReviewedPod) {
     let granted = spiffe().review(&asking(app())).pod;
     let mut pod = granted.clone();
     change(&mut pod["spec"]["initContainers"][0]);

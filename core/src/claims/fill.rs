@@ -15,7 +15,7 @@ use std::{
 const MOST_VALUE_BYTES: usize = 256;
 /// The most bytes of all keys and values: in base64 they are 16 KiB, and AWS STS takes tokens of at most 20,000 characters.
 const MOST_BYTES: usize = 12 * 1024;
-/// What stands before a context key in the claim's name.
+/// The prefix of a context key in the claim's name.
 pub(crate) const CONTEXT_PREFIX: &str = "tokenscope_";
 
 /// The claims of one token, as it has them.
@@ -31,7 +31,8 @@ pub struct FilledClaims {
     pub context: BTreeMap<Box<str>, Box<str>>,
 }
 
-/// Why a workload gets no token. `Display` names the field of the policy, the value and the variables that it comes from.
+/// The reason why a workload gets no token. `Display` names the field of the policy, the value and the variables that it
+/// comes from.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClaimsError {
     /// A variable has no value.

@@ -1,4 +1,4 @@
-//! What a token of tokenscope's issuer says about a pod beyond its subject, and AWS's rules for it.
+//! The claims of a token of tokenscope's issuer beyond its subject, and AWS's rules for it.
 
 mod fill;
 
@@ -22,7 +22,7 @@ pub const MOST_CONTEXT_KEY: usize = 64;
 /// The most characters of a context value.
 pub const MOST_CONTEXT_VALUE: usize = 128;
 
-/// What a token says beyond its subject. Values are templates.
+/// The claims of a token beyond its subject. Values are templates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claims {
     /// Session tags by key.
@@ -36,13 +36,13 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// Whether it says nothing.
+    /// True if it says nothing.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// Whether a tag's key or value may have these characters (IAM API reference, Tag, whose pattern stands here word for word).
+/// True if a tag's key or value may have these characters (IAM API reference, Tag, whose pattern stands here word for word).
 ///
 /// Combining marks are no letters to AWS, though `char::is_alphabetic` says so of many.
 pub fn is_tag_text(text: &str) -> bool {
@@ -51,28 +51,28 @@ pub fn is_tag_text(text: &str) -> bool {
     TAG_TEXT.as_ref().is_some_and(|pattern| pattern.is_match(text))
 }
 
-/// Whether a tag's key or value begins with `aws:`, which AWS keeps to itself (IAM user guide, "Rules for tagging").
+/// True if a tag's key or value begins with `aws:`, which AWS keeps to itself (IAM user guide, "Rules for tagging").
 pub fn is_reserved_tag(text: &str) -> bool {
     text.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("aws:"))
 }
 
-/// Whether `text` can be a key of the context: 1 to 64 letters, digits and `_`.
+/// True if `text` can be a key of the context: 1 to 64 letters, digits and `_`.
 pub fn is_context_key(text: &str) -> bool {
     (1..=MOST_CONTEXT_KEY).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
-/// Whether a context value may have this character: printable ASCII without quotation marks and backslashes.
+/// True if a context value may have this character: printable ASCII without quotation marks and backslashes.
 pub fn is_context_character(c: char) -> bool {
     (' '..='~').contains(&c) && c != '"' && c != '\\'
 }
 
-/// Whether a session's name or source identity may have this character, `[\w+=,.@-]` (AWS STS API reference,
+/// True if a session's name or source identity may have this character, `[\w+=,.@-]` (AWS STS API reference,
 /// AssumeRoleWithWebIdentity).
 pub fn is_session_name_character(c: char) -> bool {
     c.is_ascii_alphanumeric() || "_+=,.@-".contains(c)
 }
 
-/// Whether AWS STS takes it as a session's name or source identity, in characters (AssumeRoleWithWebIdentity).
+/// True if AWS STS takes it as a session's name or source identity, in characters (AssumeRoleWithWebIdentity).
 pub fn fits_session_name(text: &str) -> bool {
     (2..=64).contains(&text.len()) && text.chars().all(is_session_name_character)
 }

@@ -23,27 +23,27 @@ pub(super) struct Candidates<'a> {
     unusable: Vec<(&'a PolicyName, &'a str)>,
 }
 
-/// How the candidates stand to one role, whatever the container.
+/// The candidates' standing to one role, whatever the container.
 #[derive(Default)]
 pub(super) struct Examined<'a> {
     pub(super) policies: Vec<Stand<'a>>,
     pub(super) other_defaults: Vec<&'a Policy>,
-    /// What is granted where no policy is required and none is about the pod.
+    /// The grant where no policy is required and none is about the pod.
     pub(super) without_policy: Option<Result<Grant, OutsideBoundary>>,
-    /// Whether it was said that there is no policy.
+    /// True if it was said that there is no policy.
     pub(super) told: bool,
 }
 
-/// How one candidate stands to a role.
+/// One candidate's standing to a role.
 pub(super) struct Stand<'a> {
     pub(super) policy: &'a Policy,
     pub(super) against: Option<Against>,
-    /// Whether that was said already.
+    /// True if that was said already.
     pub(super) told: bool,
 }
 
 impl Stand<'_> {
-    /// Whether it would grant the role to a container that it covers, or refuse it for another reason than the role.
+    /// True if it would grant the role to a container that it covers, or refuse it for another reason than the role.
     pub(super) fn allows_role(&self) -> bool {
         self.against != Some(Against::Role)
     }
@@ -92,7 +92,7 @@ impl<'a> Candidates<'a> {
         }
     }
 
-    /// Whether no policy in force is about the pod, also none that is kept from granting.
+    /// True if no policy in force is about the pod, also none that is kept from granting.
     pub(super) fn is_empty(&self) -> bool {
         self.policies.is_empty() && self.barred.is_empty()
     }
@@ -122,7 +122,7 @@ impl<'a> Candidates<'a> {
         Ok(None)
     }
 
-    /// How each candidate stands to a role. Containers that want the same role share the answer.
+    /// Each candidate's standing to a role. Containers that want the same role share the answer.
     pub(super) fn examine(&self, wanted: &RoleRequest<'_>, asks: &AnnotationRequest<'_>) -> Examined<'a> {
         let needs_no_policy = self.is_empty() && !self.settings.policy_required;
         let mut examined = Examined {

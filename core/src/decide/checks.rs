@@ -1,4 +1,4 @@
-//! What a candidate is asked about a role, and the sentences that follow.
+//! The checks of a candidate against a role, and the sentences that follow.
 
 use crate::{
     Policy, Refusal, RoleArn, Settings, Standing, TokenSource, annotation_request::AnnotationRequest, text::some_of,
@@ -11,13 +11,13 @@ pub(super) struct RoleRequest<'a> {
     pub(super) container: &'a str,
     pub(super) role: RoleArn,
     pub(super) place: Cow<'static, str>,
-    /// Whether the container itself was named, so that leaving it out would be wrong.
+    /// True if the container itself was named, so that leaving it out would be wrong.
     pub(super) by_name: bool,
-    /// Whether only policies with this default may grant it.
+    /// True if only policies with this default may grant it.
     pub(super) by_default: bool,
 }
 
-/// What stands against a grant by a candidate, whatever the container.
+/// An obstacle to a grant by a candidate, whatever the container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Against {
     Role,
@@ -89,7 +89,7 @@ pub(super) fn refusal(
     })
 }
 
-/// Whether a pod that gets nothing should hear of a policy that is no candidate.
+/// True if a pod that gets nothing should hear of a policy that is no candidate.
 ///
 /// A cluster may have thousands of cluster policies about others; those of the pod's own namespace are worth a line.
 pub(super) fn is_near_miss(policy: &Policy, standing: Standing) -> bool {

@@ -1,4 +1,4 @@
-//! Which role each container gets.
+//! The role of each container.
 
 use super::{
     ContainerGrant, LeftAlone,
@@ -21,14 +21,14 @@ pub(super) struct ContainerDecider<'a, 'b> {
     pub(super) outcome: ContainerOutcomes,
 }
 
-/// What the containers' judgements add up to.
+/// The sum of the containers' judgements.
 #[derive(Default)]
 pub(super) struct ContainerOutcomes {
     pub(super) containers: Vec<ContainerGrant>,
     pub(super) left_alone: Vec<LeftAlone>,
     pub(super) warnings: Vec<String>,
     pub(super) refusals: Refusals,
-    /// Whether a container is left out because no policy that allows its role covers it.
+    /// True if a container is left out because no policy that allows its role covers it.
     pub(super) not_covered: bool,
 }
 
@@ -165,7 +165,7 @@ impl<'a, 'b> ContainerDecider<'a, 'b> {
         });
     }
 
-    /// What all judgements come to. Policies that are no candidates come last in it, once for all containers.
+    /// The sum of all judgements. Policies that are no candidates come last in it, once for all containers.
     pub(super) fn outcome(mut self) -> ContainerOutcomes {
         if self.told_near_misses {
             self.candidates.tell_near_misses(&mut self.outcome.refusals);

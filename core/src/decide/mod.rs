@@ -17,7 +17,7 @@ use containers::{ContainerDecider, ContainerOutcomes};
 use jiff::Timestamp;
 use std::collections::{BTreeSet, HashSet};
 
-/// What becomes of a pod.
+/// The decision about a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// It stays as it is.
@@ -28,7 +28,7 @@ pub enum Decision {
     Denied(Denied),
 }
 
-/// Why a pod stays as it is.
+/// The reason why a pod stays as it is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Untouched {
     /// It, its service account or its namespace said so.
@@ -40,19 +40,19 @@ pub enum Untouched {
     /// A role is asked for, but every container is left out or brings its own credentials.
     #[error("every container is skipped or brings its own credentials")]
     NoContainer {
-        /// What whoever created the pod should know: it asked, and gets nothing.
+        /// Warnings for whoever created the pod: it asked, and gets nothing.
         warnings: Vec<String>,
     },
 }
 
-/// What a pod gets.
+/// A pod's grants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Granted {
     /// One for each container that gets a role.
     pub containers: Vec<ContainerGrant>,
     /// The others, where there is something to say about them.
     pub left_alone: Vec<LeftAlone>,
-    /// What whoever created the pod should know.
+    /// Warnings for whoever created the pod.
     pub warnings: Vec<String>,
 }
 
@@ -61,7 +61,7 @@ pub struct Granted {
 pub struct LeftAlone {
     /// Its index in the request.
     pub container: usize,
-    /// Why.
+    /// The reason, in one sentence.
     pub reason: Box<str>,
 }
 

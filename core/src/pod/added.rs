@@ -1,10 +1,10 @@
-//! Which variables an earlier review added, by container.
+//! The variables that an earlier review added, by container.
 
 use super::container::VARIABLES;
 use crate::GrantRecord;
 use std::collections::HashMap;
 
-/// Which variables a record says that the webhook added, made for many questions: a record and a pod are both sized by users.
+/// The variables that a record says the webhook added, made for many questions: a record and a pod are both sized by users.
 #[derive(Debug, Default)]
 pub struct AddedVariables<'a> {
     /// The index in `variables` by container.
@@ -14,7 +14,7 @@ pub struct AddedVariables<'a> {
 }
 
 impl<'a> AddedVariables<'a> {
-    /// What `record` says. A record that names any variable but [`VARIABLES`] does not make that one ours.
+    /// The variables that `record` names. A record that names any variable but [`VARIABLES`] does not make that one ours.
     pub fn of(record: Option<&'a GrantRecord<'_>>) -> Self {
         let mut added = Self::default();
         for (index, grant) in record.iter().flat_map(|record| &record.grants).enumerate() {
@@ -27,7 +27,7 @@ impl<'a> AddedVariables<'a> {
         added
     }
 
-    /// Whether this variable of this container was added.
+    /// True if this variable of this container was added.
     pub fn has(&self, container: &str, variable: &str) -> bool {
         let index = self.by_container.get(container);
         let variables = index.and_then(|index| self.variables.get(*index));

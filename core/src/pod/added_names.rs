@@ -15,13 +15,13 @@ pub const SOCKET_VOLUME: &str = "tokenscope-spiffe-workload-api";
 /// The volume with the token that the sidecar exchanges at tokenscope's own issuer. Only the sidecar mounts it.
 pub const SUBJECT_TOKEN_VOLUME: &str = "tokenscope-subject-token";
 
-/// Whether a volume of this name is one that the webhook adds for the sidecar alone.
+/// True if a volume of this name is one that the webhook adds for the sidecar alone.
 pub fn is_sidecar_volume(name: &str) -> bool {
     [SOCKET_VOLUME, SUBJECT_TOKEN_VOLUME].contains(&name)
 }
 
-/// Whether a volume of this name holds a token that the webhook adds: the name is `first`, or `first` with the hash of a further
-/// token's audience ([`crate::Audience::short_hash`]) behind it.
+/// True if a volume of this name holds a token that the webhook adds: the name is `first`, or `first` with the hash of a
+/// further token's audience ([`crate::Audience::short_hash`]) behind it.
 pub fn is_token_volume(name: &str, first: &str) -> bool {
     name.strip_prefix(first).is_some_and(|rest| {
         rest.is_empty()

@@ -37,11 +37,11 @@ pub struct Container<S> {
     pub name: S,
     /// Its environment.
     #[serde(default = "Option::default")]
-    pub env: Option<Environment<S>>,
-    /// Where more of its environment comes from.
+    pub env: Option<ContainerEnvironment<S>>,
+    /// The sources of more of its environment.
     #[serde(default = "Option::default")]
     pub env_from: Option<Vec<IgnoredAny>>,
-    /// What is mounted in it.
+    /// Its volume mounts.
     #[serde(default = "Option::default")]
     pub volume_mounts: Option<BoundedList<VolumeMount<S>, MOST_MOUNTS>>,
     /// Its image.
@@ -70,13 +70,13 @@ impl<S: AsRef<str>> Container<S> {
 
 /// The environment of a container: the last variable of each of the names in [`VARIABLES`].
 #[derive(Clone, Debug)]
-pub struct Environment<S> {
+pub struct ContainerEnvironment<S> {
     kept: Vec<EnvVar<S>>,
     count: usize,
 }
 
-impl<S> Environment<S> {
-    /// How many variables the list has, whatever their names.
+impl<S> ContainerEnvironment<S> {
+    /// The number of variables in the list, whatever their names.
     pub fn count(&self) -> usize {
         self.count
     }
@@ -91,18 +91,18 @@ pub struct EnvVar<S> {
     pub index: usize,
     /// Its value, where it is written out.
     pub value: Option<S>,
-    /// Where its value comes from, where it isn't.
+    /// The source of its value, where it isn't.
     pub value_from: Option<ValueFrom<S>>,
 }
 
 impl<S: AsRef<str>> EnvVar<S> {
-    /// Whether it has neither a value nor a source of one.
+    /// True if it has neither a value nor a source of one.
     pub fn is_empty(&self) -> bool {
         self.value_from.is_none() && self.value.as_ref().is_none_or(|value| value.as_ref().is_empty())
     }
 }
 
-/// Where a variable's value comes from.
+/// The source of a variable's value.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", bound(deserialize = "S: Deserialize<'de>"))]
 pub struct ValueFrom<S> {
@@ -130,11 +130,11 @@ struct WrittenVariable<'a, S> {
     value_from: Option<ValueFrom<S>>,
 }
 
-impl<'de, S: Deserialize<'de>> Deserialize<'de> for Environment<S> {
+impl<'de, S: Deserialize<'de>> Deserialize<'de> for ContainerEnvironment<S> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Read<S>(PhantomData<S>);
         impl<'de, S: Deserialize<'de>> Visitor<'de> for Read<S> {
-            type Value = Environment<S>;
+            type Value = ContainerEnvironment<S>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a sequence")
@@ -164,7 +164,7 @@ impl<'de, S: Deserialize<'de>> Deserialize<'de> for Environment<S> {
                         None => kept.push(variable),
                     }
                 }
-                Ok(Environment { kept, count })
+                Ok(ContainerEnvironment { kept, count })
             }
         }
         deserializer.deserialize_seq(Read(PhantomData))
@@ -177,31 +177,31 @@ impl<'de, S: Deserialize<'de>> Deserialize<'de> for Environment<S> {
 pub struct VolumeMount<S> {
     /// The volume's name.
     pub name: S,
-    /// Where it is mounted.
+    /// The path at which it is mounted.
     pub mount_path: S,
-    /// Whether it can't be written.
+    /// True if it can't be written.
     #[serde(default)]
     pub read_only: Option<bool>,
-    /// Which part of the volume.
+    /// The part of the volume that is mounted.
     #[serde(default)]
     pub sub_path: IsSet,
-    /// Which part of the volume, with variables of the container in it.
+    /// The part of the volume that is mounted, with variables of the container in it.
     #[serde(default)]
     pub sub_path_expr: IsSet,
-    /// How mounts below it spread.
+    /// The spreading of mounts below it.
     #[serde(default)]
     pub mount_propagation: IsSet,
-    /// Whether mounts below it can't be written either.
+    /// Set if mounts below it can't be written either.
     #[serde(default)]
     pub recursive_read_only: IsSet,
 }
 
-/// Whether a text is there and not empty. The text itself is not kept.
+/// True if a text is there and not empty. The text itself is not kept.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct IsSet(bool);
 
 impl IsSet {
-    /// Whether it is.
+    /// True if it is set.
     pub fn is_set(self) -> bool {
         self.0
     }

@@ -19,12 +19,12 @@ pub struct BoundedList<T, const MOST: usize> {
 }
 
 impl<T, const MOST: usize> BoundedList<T, MOST> {
-    /// How many items there are, the ones that were passed over too.
+    /// The number of items, those that were passed over too.
     pub fn count(&self) -> usize {
         self.count
     }
 
-    /// Whether some were passed over.
+    /// True if some were passed over.
     pub fn is_beyond(&self) -> bool {
         self.count > self.items.len()
     }
@@ -108,12 +108,12 @@ impl<S> PodLabels<S> {
         self.pairs
     }
 
-    /// Whether the pod has none at all.
+    /// True if the pod has none at all.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// Whether some were passed over.
+    /// True if some were passed over.
     pub fn is_beyond(&self) -> bool {
         self.count > MOST_LABELS
     }
@@ -161,12 +161,12 @@ impl<S> PodAnnotations<S> {
         self.pairs
     }
 
-    /// How many annotations the pod has, whatever their keys.
+    /// The number of the pod's annotations, whatever their keys.
     pub fn count(&self) -> usize {
         self.count
     }
 
-    /// Whether some that decisions read were passed over.
+    /// True if some that decisions read were passed over.
     pub fn is_beyond(&self) -> bool {
         self.relevant > MOST_ANNOTATIONS
     }

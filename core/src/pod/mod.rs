@@ -21,7 +21,7 @@ pub use added::AddedVariables;
 pub use added_names::{
     EKS_TOKEN_VOLUME, SIDECAR, SOCKET_VOLUME, SUBJECT_TOKEN_VOLUME, TOKEN_VOLUME, is_sidecar_volume, is_token_volume,
 };
-pub use container::{Container, EnvVar, Environment, FieldRef, IsSet, VARIABLES, ValueFrom, VolumeMount};
+pub use container::{Container, ContainerEnvironment, EnvVar, FieldRef, IsSet, VARIABLES, ValueFrom, VolumeMount};
 pub use list::{BoundedList, PodAnnotations, PodLabels};
 pub use owner::{Owner, OwnerReference};
 pub use text::Text;
@@ -58,7 +58,7 @@ pub struct Metadata<S> {
     /// Its name; absent where the API server is to generate one.
     #[serde(default)]
     pub name: Option<S>,
-    /// What the generated name begins with.
+    /// The beginning of the generated name.
     #[serde(default)]
     pub generate_name: Option<S>,
     /// Labels.
@@ -157,12 +157,12 @@ impl<S: AsRef<str>> Pod<S> {
         self.metadata.annotations.as_ref()?.pairs().value(key)
     }
 
-    /// What an earlier review of ours did, as far as the pod says.
+    /// The record of an earlier review of ours, as far as the pod has one.
     pub fn grant_record(&self) -> Option<GrantRecord<'_>> {
         GrantRecord::read(self.annotation(annotations::GRANT)?)
     }
 
-    /// Whether it can only run on Windows nodes: by `spec.os`, node selector or required node affinity.
+    /// True if it can only run on Windows nodes: by `spec.os`, node selector or required node affinity.
     pub fn needs_windows(&self) -> bool {
         if let Some(name) = self.spec.os.as_ref().and_then(|os| os.name.as_ref()) {
             return name.as_ref() == "windows";

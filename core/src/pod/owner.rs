@@ -18,7 +18,7 @@ pub struct OwnerReference<S> {
     pub name: S,
     /// UID.
     pub uid: S,
-    /// Whether it is the managing controller.
+    /// True if it is the managing controller.
     #[serde(default)]
     pub controller: Option<bool>,
 }

@@ -1,4 +1,4 @@
-//! Which volumes of a pod hold service account tokens, and which containers mount them.
+//! The volumes of a pod that hold service account tokens, and the containers that mount them.
 
 use std::collections::HashMap;
 

@@ -13,7 +13,7 @@ pub struct Volume<S> {
     /// Its sources, where it is a projected one.
     #[serde(default = "Option::default")]
     pub projected: Option<Projected<S>>,
-    /// What kind of folder, where it is an empty one.
+    /// The kind of folder, where it is an empty one.
     #[serde(default = "Option::default")]
     pub empty_dir: Option<EmptyDir<S>>,
     /// Its driver, where it is one of a CSI driver.
@@ -31,13 +31,13 @@ impl<S> Volume<S> {
         sources.map_or(&[], |sources| &sources.tokens)
     }
 
-    /// Whether tokens are projected into it and nothing else is.
+    /// True if tokens are projected into it and nothing else is.
     pub fn has_only_tokens(&self) -> bool {
         let sources = self.projected.as_ref().and_then(|projected| projected.sources.as_ref());
         sources.is_some_and(|sources| sources.count > 0 && sources.count == sources.tokens.len())
     }
 
-    /// Whether it has more sources than a review looks at.
+    /// True if it has more sources than a review looks at.
     pub fn is_beyond(&self) -> bool {
         let sources = self.projected.as_ref().and_then(|projected| projected.sources.as_ref());
         sources.is_some_and(|sources| sources.count > MOST_SOURCES)
@@ -59,7 +59,7 @@ pub struct EmptyDir<S> {
 pub struct Csi<S> {
     /// The driver's name.
     pub driver: S,
-    /// Whether it can't be written.
+    /// True if it can't be written.
     #[serde(default)]
     pub read_only: Option<bool>,
 }

@@ -1,4 +1,4 @@
-//! Whether a pod can only run on Windows nodes. Nothing of the rules about nodes is kept but the answer.
+//! Pods that can only run on Windows nodes. Nothing of the rules about nodes is kept but the answer.
 
 use super::text::Text;
 use serde::{
@@ -9,7 +9,7 @@ use std::{fmt, marker::PhantomData};
 
 const OS_LABELS: [&str; 2] = ["kubernetes.io/os", "beta.kubernetes.io/os"];
 
-/// Whether `spec.nodeSelector` demands Windows.
+/// True if `spec.nodeSelector` demands Windows.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct NodeLabels(pub(super) bool);
 
@@ -90,7 +90,7 @@ struct NodeSelectorRequirement<'a> {
 }
 
 impl Affinity {
-    /// Whether the rules that must hold demand Windows.
+    /// True if the rules that must hold demand Windows.
     pub(super) fn needs_windows(&self) -> bool {
         let required = self
             .node_affinity
@@ -143,7 +143,7 @@ struct Tally<T> {
 }
 
 impl<T> Tally<T> {
-    /// Whether there are items and all of them demand Windows.
+    /// True if there are items and all of them demand Windows.
     fn all(&self) -> bool {
         self.count > 0 && self.windows == self.count
     }

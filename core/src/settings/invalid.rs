@@ -3,7 +3,7 @@
 use crate::audience::{InvalidAudience, InvalidTokenExpiration};
 use crate::region::InvalidRegion;
 
-/// Why a setting can't be used.
+/// The reason why a setting can't be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSettings {
     /// Not one of the three words.

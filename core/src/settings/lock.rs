@@ -11,11 +11,11 @@ use super::InvalidSettings;
 /// The installation's lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lock {
-    /// What happens to a pod that holds a token which no policy grants it.
+    /// The fate of a pod that holds a token which no policy grants it.
     pub mode: LockMode,
     /// The audiences that are locked in every namespace.
     pub audiences: Vec<Audience>,
-    /// Whether the audiences that policies allow are locked too: those of a namespaced policy in its own namespace.
+    /// True if the audiences that policies allow are locked too: those of a namespaced policy in its own namespace.
     pub policy_audiences: bool,
     /// CSI drivers whose inline volumes the API server's own policies hold back like a token of a locked audience.
     pub csi_drivers: Vec<Box<str>>,
@@ -35,7 +35,7 @@ impl Default for Lock {
     }
 }
 
-/// What happens to a pod that holds a token of a locked audience which no policy grants it. Ordered from the weakest.
+/// The fate of a pod that holds a token of a locked audience which no policy grants it. Ordered from the weakest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LockMode {
     /// Nothing.
@@ -78,17 +78,17 @@ impl fmt::Display for LockMode {
 }
 
 impl Lock {
-    /// Whether the lock says anything about the pods of this namespace.
+    /// True if the lock says anything about the pods of this namespace.
     pub fn applies_to(&self, namespace: &str) -> bool {
         self.mode != LockMode::Off && !self.exempt_namespaces.iter().any(|exempt| **exempt == *namespace)
     }
 
-    /// Whether the audience is locked in every namespace.
+    /// True if the audience is locked in every namespace.
     pub fn locks(&self, audience: &str) -> bool {
         self.audiences.iter().any(|locked| locked.as_str() == audience)
     }
 
-    /// Whether the API server's own policies hold back inline volumes of this CSI driver.
+    /// True if the API server's own policies hold back inline volumes of this CSI driver.
     pub fn lists_driver(&self, driver: &str) -> bool {
         self.csi_drivers.iter().any(|listed| **listed == *driver)
     }

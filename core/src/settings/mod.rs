@@ -1,4 +1,4 @@
-//! What the installation decides for all: the chart's values, as far as they change a decision.
+//! The installation's settings for all: the chart's values, as far as they change a decision.
 
 mod invalid;
 mod lock;
@@ -20,11 +20,11 @@ pub use lock::{Lock, LockMode};
 /// The installation's settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Whether `eks.amazonaws.com/` annotations of service accounts count, and volume and path are EKS's own.
+    /// True if `eks.amazonaws.com/` annotations of service accounts count, and volume and path are EKS's own.
     pub eks_compatible: bool,
-    /// Whether a role needs a policy. `false` is for migrating: a pod that no policy selects gets the role it names.
+    /// True if a role needs a policy. `false` is for migrating: a pod that no policy selects gets the role it names.
     pub policy_required: bool,
-    /// What happens to a denied pod where its namespace doesn't say.
+    /// The fate of a denied pod where its namespace doesn't say.
     pub enforcement: Enforcement,
     /// The audience where neither workload nor policy names one.
     pub default_audience: Audience,
@@ -32,13 +32,13 @@ pub struct Settings {
     pub default_token_expiration: TokenExpiration,
     /// The region where the policy names none.
     pub default_region: Option<Region>,
-    /// Whether STS's regional endpoints are asked for where the policy doesn't say.
+    /// True if STS's regional endpoints are asked for where the policy doesn't say.
     pub sts_regional_endpoints: bool,
-    /// How the sidecar is added where tokens need one.
+    /// The sidecar that is added where tokens need one.
     pub sidecar: SidecarSettings,
-    /// Which tokens need a policy's grant.
+    /// The tokens that need a policy's grant.
     pub lock: Lock,
-    /// Which granted containers are kept from the node's metadata service.
+    /// The granted containers that are kept from the node's metadata service.
     pub instance_metadata: InstanceMetadata,
     /// The URL of tokenscope's own issuer, where the installation runs one.
     pub issuer: Option<Box<str>>,
@@ -76,7 +76,7 @@ impl Settings {
         }
     }
 
-    /// Whether the installation can give pods tokens of this source.
+    /// True if the installation can give pods tokens of this source.
     pub fn has_source(&self, source: TokenSource) -> bool {
         match source {
             TokenSource::ServiceAccount | TokenSource::Spiffe => true,
@@ -84,8 +84,9 @@ impl Settings {
         }
     }
 
-    /// Whether this is the exchange audience: that of the tokens which tokenscope's own issuer exchanges, which is its URL. Only the
-    /// webhook gives pods such a token, for their sidecar, so it is locked in every namespace and whatever the lock's mode.
+    /// True if this is the exchange audience: that of the tokens which tokenscope's own issuer exchanges, which is its URL.
+    /// Only the webhook gives pods such a token, for their sidecar, so it is locked in every namespace and whatever the
+    /// lock's mode.
     pub fn is_exchange_audience(&self, audience: &str) -> bool {
         self.issuer.as_deref() == Some(audience)
     }
@@ -96,14 +97,14 @@ impl Settings {
         named.find(|audience| self.is_exchange_audience(audience.as_str()))
     }
 
-    /// Whether pods of this namespace are left alone where others would be refused.
+    /// True if pods of this namespace are left alone where others would be refused.
     pub fn never_denies(&self, namespace: &str) -> bool {
         self.never_denied
             .iter()
             .any(|never_denied| **never_denied == *namespace)
     }
 
-    /// What happens to a denied pod of a namespace with these labels.
+    /// The fate of a denied pod of a namespace with these labels.
     ///
     /// The strictest of `tokenscope.io/enforce`, `/warn` and `/audit` that is `"true"`; where none is, the installation's
     /// own unless its label is `"false"`, then the next weaker one.
@@ -122,8 +123,8 @@ impl Settings {
     }
 }
 
-/// Which granted containers get `AWS_EC2_METADATA_DISABLED=true`, so that an SDK whose web identity fails can't fall back to the
-/// role of the node.
+/// The granted containers that get `AWS_EC2_METADATA_DISABLED=true`, so that an SDK whose web identity fails can't fall back
+/// to the role of the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum InstanceMetadata {
     /// All.
@@ -162,7 +163,7 @@ impl fmt::Display for InstanceMetadata {
     }
 }
 
-/// What happens to a pod that is denied. Ordered from the strictest.
+/// The fate of a pod that is denied. Ordered from the strictest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Enforcement {
     /// It is refused, with the reasons.

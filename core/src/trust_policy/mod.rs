@@ -14,11 +14,11 @@ pub use subjects::{MOST_TRUSTED_NAMESPACES, names_selected_namespaces};
 pub struct TrustPolicy {
     /// The document, ready to paste into IAM.
     pub document: Document,
-    /// Where the document allows more than the policy does, or may not fit.
+    /// The places where the document allows more than the policy does, or may not fit.
     pub notes: Vec<String>,
 }
 
-/// What a trust policy depends on beside the policy and the role.
+/// The context of a trust policy, beside the policy and the role.
 #[derive(Clone, Debug)]
 pub struct TrustContext<'a> {
     /// The issuer of the tokens, an https URL.

@@ -77,8 +77,8 @@ fn of_issuer(policy: &Policy, context: &TrustContext<'_>, notes: &mut Vec<String
     Some(subjects)
 }
 
-/// Whether a trust policy has to name the namespaces that a cluster policy selects: its subjects are those of tokenscope's own
-/// issuer and name no policy.
+/// True if a trust policy has to name the namespaces that a cluster policy selects: its subjects are those of tokenscope's
+/// own issuer and name no policy.
 pub fn names_selected_namespaces(policy: &Policy) -> bool {
     policy.token.source == TokenSource::Issuer
         && policy.token.subject_format == SubjectFormat::ServiceAccount

@@ -1,4 +1,4 @@
-//! What the AWS SDK is told.
+//! The settings of the AWS SDK.
 
 use super::{Placeholder, invalid, parse, parse_optional};
 use crate::messages;

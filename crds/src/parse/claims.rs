@@ -1,4 +1,4 @@
-//! What a token of tokenscope's issuer says about the pod.
+//! The claims of a token of tokenscope's issuer about the pod.
 
 use super::aws::sts_name;
 use super::{Placeholder, invalid, parse};

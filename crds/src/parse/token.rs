@@ -1,4 +1,4 @@
-//! What kind of token a policy's pods get.
+//! The kind of token that a policy's pods get.
 
 use super::{invalid, parse_optional};
 use crate::messages;
@@ -34,7 +34,7 @@ pub(super) fn token(token: &TokenSpec) -> Result<core::TokenSettings, InvalidPol
     })
 }
 
-/// Who signs tokens, in the rule's own words.
+/// The signer of tokens, in the rule's own words.
 pub(super) fn source(source: SourceSpec) -> core::TokenSource {
     match source {
         SourceSpec::ServiceAccount => core::TokenSource::ServiceAccount,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
+use kube::Client;
 use serde_json::{Value, json};
 use tokenscope_e2e::control_plane::{self, ControlPlane, ISSUER};
 use tokenscope_e2e::install::{self, install};
@@ -76,6 +77,24 @@ async fn demo(arguments: &Arguments) -> Result<()> {
         installed.objects().len()
     ));
 
+    show_policy(&tell, &control_plane).await?;
+    let client = control_plane.client().await?;
+    show_refusal(&tell, &client).await?;
+    show_injection(&tell, &client, arguments.verbose).await?;
+    let (sts, arn) = show_credentials(&tell, &control_plane, &client).await?;
+
+    if arguments.keep {
+        tell.step("Everything keeps running until Ctrl-C");
+        println!("  export KUBECONFIG={}", control_plane.kubeconfig().display());
+        println!("  kubectl get tokenscopepolicies --all-namespaces");
+        tokio::signal::ctrl_c().await?;
+    }
+    sts.stop().await;
+    println!("\nThe pod is {arn}");
+    Ok(())
+}
+
+async fn show_policy(tell: &DemoOutput, control_plane: &ControlPlane) -> Result<()> {
     tell.step("A policy: which pods of namespace shop may have which role");
     control_plane.create_namespace("shop", &[]).await?;
     control_plane.create_service_account("shop", "orders", &[]).await?;
@@ -92,36 +111,49 @@ async fn demo(arguments: &Arguments) -> Result<()> {
         "",
     )?;
     tell.done("the operator accepted it");
+    Ok(())
+}
 
+async fn show_refusal(tell: &DemoOutput, client: &Client) -> Result<()> {
     tell.step("A pod that asks for a role the policy doesn't allow");
     tell.quote(&format!(
         "metadata:\n  annotations:\n    tokenscope.io/role-arn: {FOREIGN_ROLE}"
     ));
-    let client = control_plane.client().await?;
-    let refusal = admission::rejects(&client, &pod("curious", FOREIGN_ROLE)).await?;
+    let refusal = admission::rejects(client, &pod("curious", FOREIGN_ROLE)).await?;
     tell.quote(&refusal);
     tell.done("refused, and whoever created it reads why");
+    Ok(())
+}
 
+async fn show_injection(tell: &DemoOutput, client: &Client, verbose: bool) -> Result<()> {
     tell.step("A pod that asks for the role the policy allows");
     tell.quote(&format!(
         "metadata:\n  annotations:\n    tokenscope.io/role-arn: {ROLE}"
     ));
     // The webhook learns of the policy by a watch, as the operator did.
     let pod = eventually(Duration::from_secs(10), "the pod is admitted", async || {
-        let answer = admission::create_pod(&client, &pod("orders-1", ROLE)).await?;
+        let answer = admission::create_pod(client, &pod("orders-1", ROLE)).await?;
         ensure!(answer.accepted(), "{}", answer.message());
         Ok(answer.body)
     })
     .await?;
     tell.quote(&injected(&pod));
-    if arguments.verbose {
+    if verbose {
         tell.quote(&serde_json::to_string_pretty(&pod)?);
     }
     tell.done("admitted, with a projected token volume and the variables that every AWS SDK reads");
+    Ok(())
+}
 
+/// Who the pod's SDK is for an STS, which goes on running.
+async fn show_credentials(
+    tell: &DemoOutput,
+    control_plane: &ControlPlane,
+    client: &Client,
+) -> Result<(Server, String)> {
     tell.step("Credentials for the pod's own token");
     let policy = get_json(
-        &client,
+        client,
         "/apis/tokenscope.io/v1alpha1/namespaces/shop/tokenscopepolicies/orders",
     )
     .await?;
@@ -130,7 +162,7 @@ async fn demo(arguments: &Arguments) -> Result<()> {
         "trust policy of {ROLE}, from the policy's status:\n{}",
         serde_json::to_string_pretty(&trust_policy)?
     ));
-    let sts = start_sts(&control_plane, trust_policy).await?;
+    let sts = start_sts(control_plane, trust_policy).await?;
     let container = control_plane.container("shop", "orders-1", "app").await?;
     let url = sts.url();
     let arn = tokio::task::block_in_place(|| container.python(WHO_AM_I, &[("AWS_ENDPOINT_URL_STS", &url)]))
@@ -141,16 +173,7 @@ async fn demo(arguments: &Arguments) -> Result<()> {
     tell.done(
         "the unmodified AWS SDK exchanged it: signature, issuer, audience, age and trust policy were checked as AWS checks them",
     );
-
-    if arguments.keep {
-        tell.step("Everything keeps running until Ctrl-C");
-        println!("  export KUBECONFIG={}", control_plane.kubeconfig().display());
-        println!("  kubectl get tokenscopepolicies --all-namespaces");
-        tokio::signal::ctrl_c().await?;
-    }
-    sts.stop().await;
-    println!("\nThe pod is {arn}");
-    Ok(())
+    Ok((sts, arn.to_owned()))
 }
 
 fn pod(name: &str, role: &str) -> Value {

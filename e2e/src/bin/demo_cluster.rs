@@ -92,6 +92,29 @@ fn demo(arguments: &Arguments) -> Result<()> {
     let aws = Aws::start(&node)?;
     tell.done("it has the issuer as an OIDC provider");
 
+    let role = show_policy(&tell, &node, &aws)?;
+    let log = show_use(&tell, &node, &aws, &role, arguments.verbose)?;
+    show_refusal(&tell, &node)?;
+
+    if arguments.keep {
+        tell.step("Everything keeps running until Ctrl-C");
+        println!(
+            "  cargo xtask cluster shell --name {CLUSTER} -- kubectl get tokenscopepolicies,pods --all-namespaces"
+        );
+        loop {
+            std::thread::park(); // Ctrl-C ends this process, and the cluster's guard the cluster
+        }
+    }
+    node.end()?;
+    println!(
+        "\nThe pod is {}",
+        log.lines().next().unwrap_or_default().trim_start_matches("caller: ")
+    );
+    Ok(())
+}
+
+/// The ARN of the role that the policy allows, which is made with the trust policy of the policy's status.
+fn show_policy(tell: &DemoOutput, node: &Node, aws: &Aws) -> Result<String> {
     tell.step("A policy: which pods of namespace shop may have which role");
     node.namespace("shop", "orders")?;
     tell.quote(POLICY);
@@ -108,14 +131,18 @@ fn demo(arguments: &Arguments) -> Result<()> {
     let role = format!("arn:aws:iam::{ACCOUNT}:role/shop/orders");
     let trust_policy = node.trust_policy("shop", "orders", &role)?;
     tell.quote(&format!("status.trustPolicies:\n{trust_policy}"));
-    aws.role(&node, "orders", "/shop/", &trust_policy, BUCKET)?;
+    aws.role(node, "orders", "/shop/", &trust_policy, BUCKET)?;
     tell.done("and the role, created through the IAM API with just that trust policy");
+    Ok(role)
+}
 
+/// The application's log once it has used S3.
+fn show_use(tell: &DemoOutput, node: &Node, aws: &Aws, role: &str, verbose: bool) -> Result<String> {
     tell.step("A Deployment whose pods ask for the role");
     tell.quote(&format!(
         "template:\n  metadata:\n    annotations:\n      tokenscope.io/role-arn: {role}"
     ));
-    node.apply(&[deployment("orders", &role)])?;
+    node.apply(&[deployment("orders", role)])?;
     let log = node.eventually(Duration::from_secs(60), "the pod has used S3", || {
         let log = node.kubectl_in("shop", &["logs", "deployment/orders", "--tail=10"])?;
         let round: Vec<&str> = log
@@ -128,16 +155,19 @@ fn demo(arguments: &Arguments) -> Result<()> {
     });
     let log = log.with_context(|| node.kubectl_in("shop", &["describe", "pods"]).unwrap_or_default())?;
     tell.quote(&format!("kubectl logs deployment/orders\n{log}"));
-    if arguments.verbose {
+    if verbose {
         tell.quote(&node.kubectl_in("shop", &["get", "pods", "--output=yaml"])?);
     }
-    let stored = aws.object(&node, BUCKET, "hello")?;
+    let stored = aws.object(node, BUCKET, "hello")?;
     ensure!(
         stored.contains(":assumed-role/orders/orders-"),
         "the bucket has {stored:?}"
     );
     tell.done("the unmodified AWS SDK exchanged the pod's token, and S3 took and gave an object");
+    Ok(log)
+}
 
+fn show_refusal(tell: &DemoOutput, node: &Node) -> Result<()> {
     tell.step("A Deployment whose pods ask for a role that the policy doesn't allow");
     let foreign = format!("arn:aws:iam::{ACCOUNT}:role/admin");
     tell.quote(&format!(
@@ -155,21 +185,6 @@ fn demo(arguments: &Arguments) -> Result<()> {
     let pods = node.kubectl_in("shop", &["get", "pods", "--selector=app=curious", "--output=name"])?;
     ensure!(pods.is_empty(), "it runs all the same: {pods}");
     tell.done("no pod was made, and the Deployment's status says why");
-
-    if arguments.keep {
-        tell.step("Everything keeps running until Ctrl-C");
-        println!(
-            "  cargo xtask cluster shell --name {CLUSTER} -- kubectl get tokenscopepolicies,pods --all-namespaces"
-        );
-        loop {
-            std::thread::park(); // Ctrl-C ends this process, and the cluster's guard the cluster
-        }
-    }
-    node.end()?;
-    println!(
-        "\nThe pod is {}",
-        log.lines().next().unwrap_or_default().trim_start_matches("caller: ")
-    );
     Ok(())
 }
 
@@ -223,24 +238,7 @@ impl Existing {
 
     fn show(&self, arguments: &Arguments, tell: &DemoOutput) -> Result<()> {
         tell.step("tokenscope: helm install tokenscope-crds, helm install tokenscope --wait");
-        let registry = format!("image.registry={}", arguments.registry);
-        for (release, options) in [
-            ("tokenscope-crds", [].as_slice()),
-            ("tokenscope", &["--set", &registry]),
-        ] {
-            let folder = chart(release).display().to_string();
-            let mut install = vec![
-                "install",
-                release,
-                &folder,
-                "--namespace",
-                NAMESPACE,
-                "--create-namespace",
-            ];
-            install.extend(["--wait", "--timeout=180s"]);
-            install.extend(options);
-            self.run(Tool::Helm, &install, "")?;
-        }
+        self.install(&arguments.registry)?;
         tell.quote(&self.kubectl(&["get", "pods", "--namespace", NAMESPACE], "")?);
         tell.done("installed and ready");
 
@@ -261,22 +259,36 @@ impl Existing {
         tell.quote(&format!("status.trustPolicies:\n{document}"));
         tell.done("ready, with the trust policy that the role needs");
 
+        self.show_pods(arguments, tell)
+    }
+
+    fn install(&self, registry: &str) -> Result<()> {
+        let registry = format!("image.registry={registry}");
+        for (release, options) in [
+            ("tokenscope-crds", [].as_slice()),
+            ("tokenscope", &["--set", &registry]),
+        ] {
+            let folder = chart(release).display().to_string();
+            let mut install = vec![
+                "install",
+                release,
+                &folder,
+                "--namespace",
+                NAMESPACE,
+                "--create-namespace",
+            ];
+            install.extend(["--wait", "--timeout=180s"]);
+            install.extend(options);
+            self.run(Tool::Helm, &install, "")?;
+        }
+        Ok(())
+    }
+
+    fn show_pods(&self, arguments: &Arguments, tell: &DemoOutput) -> Result<()> {
         tell.step("A pod that asks for the role, by a dry run");
-        let asking = |role: &str| {
-            let role = format!("arn:aws:iam::{ACCOUNT}:role/{role}");
-            let pod = json!({
-                "apiVersion": "v1", "kind": "Pod",
-                "metadata": {"name": "orders", "namespace": "shop", "annotations": {"tokenscope.io/role-arn": role}},
-                "spec": {"serviceAccountName": "orders", "containers": [{"name": "app", "image": "example.com/orders:1"}]},
-            });
-            self.kubectl(
-                &["create", "--dry-run=server", "--output=json", "--filename=-"],
-                &pod.to_string(),
-            )
-        };
         let started = Instant::now();
         let pod: Value = loop {
-            match asking("shop/orders") {
+            match self.ask("shop/orders") {
                 Ok(pod) => break serde_json::from_str(&pod)?,
                 // Each webhook learns of the policy by a watch of its own, a moment later.
                 Err(error) => ensure!(started.elapsed() < Duration::from_secs(30), "{error:#}"),
@@ -296,10 +308,24 @@ impl Existing {
         tell.done("injected");
 
         tell.step("A pod that asks for a role that the policy doesn't allow, by a dry run");
-        let refused = asking("admin").err().context("it was admitted")?;
+        let refused = self.ask("admin").err().context("it was admitted")?;
         tell.quote(&format!("{refused:#}"));
         tell.done("refused, with the reason");
         Ok(())
+    }
+
+    /// A pod that asks for a role, as it would come out of the API server.
+    fn ask(&self, role: &str) -> Result<String> {
+        let role = format!("arn:aws:iam::{ACCOUNT}:role/{role}");
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "orders", "namespace": "shop", "annotations": {"tokenscope.io/role-arn": role}},
+            "spec": {"serviceAccountName": "orders", "containers": [{"name": "app", "image": "example.com/orders:1"}]},
+        });
+        self.kubectl(
+            &["create", "--dry-run=server", "--output=json", "--filename=-"],
+            &pod.to_string(),
+        )
     }
 
     fn remove(&self) -> Result<()> {

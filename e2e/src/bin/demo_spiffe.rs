@@ -84,50 +84,9 @@ fn demo(arguments: &Arguments) -> Result<()> {
     node.install(&values)?;
     tell.done("installed and ready");
 
-    tell.step("A policy: which pods of namespace shop may have which role, with a token from SPIFFE");
-    node.namespace("shop", "orders")?; // which admits only what Pod Security "restricted" does
-    tell.quote(POLICY);
-    node.run("kubectl", &["apply", "--filename=-"], POLICY)?;
-    let role = format!("arn:aws:iam::{ACCOUNT}:role/shop/orders");
-    let trust_policy = node.trust_policy("shop", "orders", &role)?;
-    tell.quote(&format!("status.trustPolicies:\n{trust_policy}"));
-    aws.role(&node, "orders", "/shop/", &trust_policy, BUCKET)?;
-    tell.done("and the role, created through the IAM API with just that trust policy");
-
-    tell.step("A pod that asks for the role, before SPIRE has an entry for it");
-    node.eventually(Duration::from_secs(30), "the pod is admitted", || {
-        node.apply(&[pod(&role)])
-    })?;
-    let pod = node.get(&["pod", "orders", "--namespace=shop"])?;
-    tell.quote(&serde_json::to_string_pretty(if arguments.verbose {
-        &pod
-    } else {
-        &pod["spec"]["initContainers"]
-    })?);
-    let waits = node.eventually(Duration::from_secs(60), "the sidecar says why it waits", || {
-        let log = node.kubectl_in("shop", &["logs", "orders", "--container", SIDECAR])?;
-        let line = log.lines().find(|line| line.contains("no identity"));
-        Ok(line.with_context(|| log.clone())?.to_owned())
-    })?;
-    tell.quote(&format!("kubectl logs orders --container {SIDECAR}\n{waits}"));
-    tell.done("it got the sidecar, which waits for an identity, and the application waits for the sidecar");
-
-    tell.step("SPIRE's entry: only the sidecar of these pods is that identity");
-    let selectors = format!("k8s:ns:shop -selector k8s:sa:orders -selector k8s:container-name:{SIDECAR}");
-    tell.quote(&format!("spire-server entry create … -selector {selectors}"));
-    spire.entry("ns/shop/sa/orders", &selectors, 300)?;
-    let log = node.eventually(Duration::from_secs(60), "the pod has used S3", || {
-        let log = node.kubectl_in("shop", &["logs", "orders", "--tail=10"])?;
-        let found = log.lines().skip_while(|line| !line.starts_with("caller: "));
-        let round: Vec<&str> = found.take(2).collect();
-        ensure!(round.len() == 2, "its log: {log}");
-        Ok(round.join("\n"))
-    });
-    let log = log.with_context(|| node.kubectl_in("shop", &["describe", "pods"]).unwrap_or_default())?;
-    tell.quote(&format!("kubectl logs orders\n{log}"));
-    let stored = aws.object(&node, BUCKET, "hello")?;
-    ensure!(stored.contains(":assumed-role/orders/"), "the bucket has {stored:?}");
-    tell.done("the unmodified AWS SDK exchanged the JWT-SVID, and S3 took and gave an object");
+    let role = show_policy(&tell, &node, &aws)?;
+    show_waiting_pod(&tell, &node, &role, arguments.verbose)?;
+    let log = show_use(&tell, &node, &aws, &spire)?;
 
     if arguments.keep {
         tell.step("Everything keeps running until Ctrl-C");
@@ -142,6 +101,62 @@ fn demo(arguments: &Arguments) -> Result<()> {
     let caller = log.lines().next().unwrap_or_default().trim_start_matches("caller: ");
     println!("\nThe pod is {caller}");
     Ok(())
+}
+
+/// The ARN of the role that the policy allows, which is made with the trust policy of the policy's status.
+fn show_policy(tell: &DemoOutput, node: &Node, aws: &Aws) -> Result<String> {
+    tell.step("A policy: which pods of namespace shop may have which role, with a token from SPIFFE");
+    node.namespace("shop", "orders")?; // which admits only what Pod Security "restricted" does
+    tell.quote(POLICY);
+    node.run("kubectl", &["apply", "--filename=-"], POLICY)?;
+    let role = format!("arn:aws:iam::{ACCOUNT}:role/shop/orders");
+    let trust_policy = node.trust_policy("shop", "orders", &role)?;
+    tell.quote(&format!("status.trustPolicies:\n{trust_policy}"));
+    aws.role(node, "orders", "/shop/", &trust_policy, BUCKET)?;
+    tell.done("and the role, created through the IAM API with just that trust policy");
+    Ok(role)
+}
+
+fn show_waiting_pod(tell: &DemoOutput, node: &Node, role: &str, verbose: bool) -> Result<()> {
+    tell.step("A pod that asks for the role, before SPIRE has an entry for it");
+    node.eventually(Duration::from_secs(30), "the pod is admitted", || {
+        node.apply(&[pod(role)])
+    })?;
+    let pod = node.get(&["pod", "orders", "--namespace=shop"])?;
+    tell.quote(&serde_json::to_string_pretty(if verbose {
+        &pod
+    } else {
+        &pod["spec"]["initContainers"]
+    })?);
+    let waits = node.eventually(Duration::from_secs(60), "the sidecar says why it waits", || {
+        let log = node.kubectl_in("shop", &["logs", "orders", "--container", SIDECAR])?;
+        let line = log.lines().find(|line| line.contains("no identity"));
+        Ok(line.with_context(|| log.clone())?.to_owned())
+    })?;
+    tell.quote(&format!("kubectl logs orders --container {SIDECAR}\n{waits}"));
+    tell.done("it got the sidecar, which waits for an identity, and the application waits for the sidecar");
+    Ok(())
+}
+
+/// The application's log once it has used S3.
+fn show_use(tell: &DemoOutput, node: &Node, aws: &Aws, spire: &SpireCluster<'_>) -> Result<String> {
+    tell.step("SPIRE's entry: only the sidecar of these pods is that identity");
+    let selectors = format!("k8s:ns:shop -selector k8s:sa:orders -selector k8s:container-name:{SIDECAR}");
+    tell.quote(&format!("spire-server entry create … -selector {selectors}"));
+    spire.entry("ns/shop/sa/orders", &selectors, 300)?;
+    let log = node.eventually(Duration::from_secs(60), "the pod has used S3", || {
+        let log = node.kubectl_in("shop", &["logs", "orders", "--tail=10"])?;
+        let found = log.lines().skip_while(|line| !line.starts_with("caller: "));
+        let round: Vec<&str> = found.take(2).collect();
+        ensure!(round.len() == 2, "its log: {log}");
+        Ok(round.join("\n"))
+    });
+    let log = log.with_context(|| node.kubectl_in("shop", &["describe", "pods"]).unwrap_or_default())?;
+    tell.quote(&format!("kubectl logs orders\n{log}"));
+    let stored = aws.object(node, BUCKET, "hello")?;
+    ensure!(stored.contains(":assumed-role/orders/"), "the bucket has {stored:?}");
+    tell.done("the unmodified AWS SDK exchanged the JWT-SVID, and S3 took and gave an object");
+    Ok(log)
 }
 
 fn pod(role: &str) -> Value {

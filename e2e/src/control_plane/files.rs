@@ -47,6 +47,20 @@ pub(super) fn write_kubeconfig(file: &Path, folder: &Path, port: u16, user: &Val
     fs::write(file, config.to_string()).with_context(|| format!("can't write {}", file.display()))
 }
 
+pub(super) fn etcd_arguments(folder: &Path, port: u16, peer_port: u16) -> Vec<String> {
+    vec![
+        format!("--data-dir={}", folder.join("etcd").display()),
+        format!("--listen-client-urls=http://127.0.0.1:{port}"),
+        format!("--advertise-client-urls=http://127.0.0.1:{port}"),
+        format!("--listen-peer-urls=http://127.0.0.1:{peer_port}"),
+        format!("--initial-advertise-peer-urls=http://127.0.0.1:{peer_port}"),
+        format!("--initial-cluster=default=http://127.0.0.1:{peer_port}"),
+        "--unsafe-no-fsync".to_owned(),
+        "--quota-backend-bytes=8589934592".to_owned(), // 50,000 ServiceAccounts and pods fit
+        "--log-level=warn".to_owned(),
+    ]
+}
+
 pub(super) fn apiserver_arguments(folder: &Path, port: u16, etcd_port: u16, options: &Options) -> Result<Vec<String>> {
     let pki = folder.join("pki").display().to_string();
     let mut arguments = vec![

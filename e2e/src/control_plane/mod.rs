@@ -19,7 +19,7 @@ use serde_json::json;
 use tokenscope_xtask::tools::{Tool, resolve};
 
 use self::files::write_kubeconfig;
-use crate::process::{Process, Watchdog};
+use crate::process::{ServerProcess, Watchdog};
 use crate::{eventually, get_json, post};
 
 /// The issuer of the cluster's ServiceAccount tokens. AWS allows no port in an issuer, so this name stands for
@@ -53,8 +53,8 @@ impl Default for Options {
 /// A running control plane. Dropping it, or the end of this process in whatever way, ends everything and removes its folder.
 #[derive(Debug)]
 pub struct ControlPlane {
-    apiserver: Process,
-    etcd: Process,
+    apiserver: ServerProcess,
+    etcd: ServerProcess,
     port: u16,
     folder: PathBuf,
     watchdog: Arc<Watchdog>, // last: it removes the folder
@@ -77,12 +77,12 @@ impl ControlPlane {
     }
 
     /// The API server, for faults.
-    pub fn apiserver(&self) -> &Process {
+    pub fn apiserver(&self) -> &ServerProcess {
         &self.apiserver
     }
 
     /// Its store, for faults.
-    pub fn etcd(&self) -> &Process {
+    pub fn etcd(&self) -> &ServerProcess {
         &self.etcd
     }
 

@@ -10,9 +10,9 @@ use anyhow::{Context, Result, bail};
 use serde_json::json;
 use tokenscope_xtask::tools::{Tool, resolve};
 
-use super::files::{apiserver_arguments, write_pki};
+use super::files::{apiserver_arguments, etcd_arguments, write_pki};
 use super::{ControlPlane, NODE, Options};
-use crate::process::{Process, Start, Watchdog, free_port};
+use crate::process::{ServerProcess, Start, Watchdog, free_port};
 use crate::{eventually, get_json, post, put};
 
 /// How long starting may take on a busy machine; 4 to 6 s are usual.
@@ -38,41 +38,23 @@ impl ControlPlane {
             watchdog.keep_folder();
         }
 
-        let (etcd_port, peer_port, port) = (free_port()?, free_port()?, free_port()?);
-        let etcd = Process::start(
-            Start {
-                name: "etcd".to_owned(),
-                program: etcd,
-                arguments: vec![
-                    format!("--data-dir={}", folder.join("etcd").display()),
-                    format!("--listen-client-urls=http://127.0.0.1:{etcd_port}"),
-                    format!("--advertise-client-urls=http://127.0.0.1:{etcd_port}"),
-                    format!("--listen-peer-urls=http://127.0.0.1:{peer_port}"),
-                    format!("--initial-advertise-peer-urls=http://127.0.0.1:{peer_port}"),
-                    format!("--initial-cluster=default=http://127.0.0.1:{peer_port}"),
-                    "--unsafe-no-fsync".to_owned(),
-                    "--quota-backend-bytes=8589934592".to_owned(), // 50,000 ServiceAccounts and pods fit
-                    "--log-level=warn".to_owned(),
-                ],
-                environment: BTreeMap::new(),
-                logs: folder.join("logs"),
-                observe_port: None,
-            },
+        let (etcd_port, port) = (free_port()?, free_port()?);
+        let start = |name: &str, program, arguments| Start {
+            name: name.to_owned(),
+            program,
+            arguments,
+            environment: BTreeMap::new(),
+            logs: folder.join("logs"),
+            observe_port: None,
+        };
+        let etcd = ServerProcess::start(
+            start("etcd", etcd, etcd_arguments(&folder, etcd_port, free_port()?)),
             &watchdog,
         )?;
         write_pki(&folder, port)?;
         wait_for_port(&etcd, etcd_port).await?;
-        let apiserver = Process::start(
-            Start {
-                name: "kube-apiserver".to_owned(),
-                program: apiserver,
-                arguments: apiserver_arguments(&folder, port, etcd_port, &options)?,
-                environment: BTreeMap::new(),
-                logs: folder.join("logs"),
-                observe_port: None,
-            },
-            &watchdog,
-        )?;
+        let arguments = apiserver_arguments(&folder, port, etcd_port, &options)?;
+        let apiserver = ServerProcess::start(start("kube-apiserver", apiserver, arguments), &watchdog)?;
         let control_plane = Self {
             apiserver,
             etcd,
@@ -154,7 +136,7 @@ impl ControlPlane {
     }
 }
 
-async fn wait_for_port(process: &Process, port: u16) -> Result<()> {
+async fn wait_for_port(process: &ServerProcess, port: u16) -> Result<()> {
     eventually(START_DEADLINE, "etcd accepts connections", async || {
         if let Some(status) = process.exit_status()? {
             bail!("{} has ended with {status}:\n{}", process.name(), process.log_tail(30));

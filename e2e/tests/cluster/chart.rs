@@ -14,6 +14,37 @@ use crate::shared;
 fn helm_installs_upgrades_rolls_back_and_leaves_policies_when_it_uninstalls() -> Result<()> {
     let Some(shared) = shared()? else { return Ok(()) };
     let node = &shared.node;
+    remove_everything(node)?;
+    the_demo_leaves_nothing(node)?;
+
+    let started = Instant::now();
+    node.install(&Value::Null)?;
+    say(&format!(
+        "  helm install --wait of both charts: {:.1} s",
+        started.elapsed().as_secs_f64()
+    ));
+    assert_eq!(replicas(node)?, "2");
+    let said = helm_test(node)?;
+    assert!(said.contains("the webhook answers"), "{said}");
+    node.namespace("kept", "app")?;
+    shared.policy("kept", &["arn:aws:iam::000000000000:role/kept"])?;
+
+    values_are_changed_and_rolled_back(node)?;
+    a_second_release_is_refused(node)?;
+    uninstalling_leaves_policies(node)?;
+
+    let refused = demo(node).err().context("the demo removes what it didn't make")?;
+    assert!(format!("{refused:#}").contains("already"), "{refused:#}");
+
+    node.install(&Value::Null).context("it doesn't adopt what was left")?;
+    node.kubectl_in(
+        "kept",
+        &["wait", "--for=condition=Ready", "--timeout=60s", "tokenscopepolicy/app"],
+    )?;
+    Ok(())
+}
+
+fn remove_everything(node: &Node) -> Result<()> {
     node.helm(&["uninstall", "tokenscope", "--namespace", NAMESPACE], &Value::Null)?;
     node.helm(
         &["uninstall", "tokenscope-crds", "--namespace", NAMESPACE],
@@ -27,11 +58,18 @@ fn helm_installs_upgrades_rolls_back_and_leaves_policies_when_it_uninstalls() ->
         node.kubectl(&["delete", "crd", &format!("{plural}.tokenscope.io")])?;
     }
     node.kubectl(&["delete", "namespace", NAMESPACE, "--timeout=120s"])?;
+    Ok(())
+}
 
-    // As somebody's own cluster, in which nothing of ours is.
+/// The demo in somebody's own cluster.
+fn demo(node: &Node) -> Result<String> {
     let kubeconfig = format!("--kubeconfig={}", node.cluster().kubeconfig().display());
-    let demo = || node.run(env!("CARGO_BIN_EXE_demo_cluster"), &[&kubeconfig], "");
-    let shown = demo()?;
+    node.run(env!("CARGO_BIN_EXE_demo_cluster"), &[&kubeconfig], "")
+}
+
+/// As in somebody's own cluster, in which nothing of ours is.
+fn the_demo_leaves_nothing(node: &Node) -> Result<()> {
+    let shown = demo(node)?;
     assert!(
         shown.contains("AWS_WEB_IDENTITY_TOKEN_FILE") && shown.contains("refused, with the reason"),
         "{shown}"
@@ -44,37 +82,30 @@ fn helm_installs_upgrades_rolls_back_and_leaves_policies_when_it_uninstalls() ->
     let left =
         |line: &&str| line.contains("shop") || (line.contains("tokenscope") && !line.ends_with("/tokenscope-test"));
     assert_eq!(all.lines().find(left), None, "the demo left something");
+    Ok(())
+}
 
-    let started = Instant::now();
-    node.install(&Value::Null)?;
-    say(&format!(
-        "  helm install --wait of both charts: {:.1} s",
-        started.elapsed().as_secs_f64()
-    ));
-    let replicas = || -> Result<String> {
-        let path = "--output=jsonpath={.status.readyReplicas}";
-        node.kubectl_in(NAMESPACE, &["get", "deployment", "tokenscope-webhook", path])
-    };
-    assert_eq!(replicas()?, "2");
-    let test = || {
-        let arguments = [
-            "test",
-            "tokenscope",
-            "--namespace",
-            NAMESPACE,
-            "--logs",
-            "--timeout=120s",
-        ];
-        node.helm(&arguments, &Value::Null)
-    };
-    let said = test()?;
-    assert!(said.contains("the webhook answers"), "{said}");
-    node.namespace("kept", "app")?;
-    shared.policy("kept", &["arn:aws:iam::000000000000:role/kept"])?;
+fn replicas(node: &Node) -> Result<String> {
+    let path = "--output=jsonpath={.status.readyReplicas}";
+    node.kubectl_in(NAMESPACE, &["get", "deployment", "tokenscope-webhook", path])
+}
 
+fn helm_test(node: &Node) -> Result<String> {
+    let arguments = [
+        "test",
+        "tokenscope",
+        "--namespace",
+        NAMESPACE,
+        "--logs",
+        "--timeout=120s",
+    ];
+    node.helm(&arguments, &Value::Null)
+}
+
+fn values_are_changed_and_rolled_back(node: &Node) -> Result<()> {
     node.install(&json!({"webhook": {"replicas": 3}, "enforcement": "warn", "logging": {"level": "debug"}}))?;
-    assert_eq!(replicas()?, "3", "changed values are in force");
-    test()?;
+    assert_eq!(replicas(node)?, "3", "changed values are in force");
+    helm_test(node)?;
     let arguments = "--output=jsonpath={.spec.template.spec.containers[0].args}";
     let deployment = ["get", "deployment", "tokenscope-webhook", arguments];
     assert!(node.kubectl_in(NAMESPACE, &deployment)?.contains("--enforcement=warn"));
@@ -88,11 +119,13 @@ fn helm_installs_upgrades_rolls_back_and_leaves_policies_when_it_uninstalls() ->
             .contains("--enforcement=enforce")
     );
     node.eventually(Duration::from_secs(30), "there are two again", || {
-        let replicas = replicas()?;
+        let replicas = replicas(node)?;
         ensure!(replicas == "2", "{replicas}");
         Ok(())
-    })?;
+    })
+}
 
+fn a_second_release_is_refused(node: &Node) -> Result<()> {
     let other = chart("tokenscope").display().to_string();
     let second = node.try_run(
         "helm",
@@ -112,7 +145,10 @@ fn helm_installs_upgrades_rolls_back_and_leaves_policies_when_it_uninstalls() ->
         message.contains("tokenscope is already installed in this cluster, as release \"tokenscope\""),
         "{message}"
     );
+    Ok(())
+}
 
+fn uninstalling_leaves_policies(node: &Node) -> Result<()> {
     node.helm(
         &["uninstall", "tokenscope", "--namespace", NAMESPACE, "--wait"],
         &Value::Null,
@@ -129,15 +165,6 @@ fn helm_installs_upgrades_rolls_back_and_leaves_policies_when_it_uninstalls() ->
         "--output=name",
     ])?;
     assert!(!left.contains("tokenscope"), "left behind: {left}");
-
-    let refused = demo().err().context("the demo removes what it didn't make")?;
-    assert!(format!("{refused:#}").contains("already"), "{refused:#}");
-
-    node.install(&Value::Null).context("it doesn't adopt what was left")?;
-    node.kubectl_in(
-        "kept",
-        &["wait", "--for=condition=Ready", "--timeout=60s", "tokenscopepolicy/app"],
-    )?;
     Ok(())
 }
 

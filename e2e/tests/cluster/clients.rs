@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tokenscope_e2e::apply::documents;
 use tokenscope_e2e::helm::{NAMESPACE, chart, helm};
-use tokenscope_e2e::node::{Node, Server};
+use tokenscope_e2e::node::{Node, NodeServer};
 use tokenscope_e2e::pki::Authority;
 use tokenscope_e2e::probes::Sdk;
 
@@ -63,7 +63,7 @@ fn admission_configuration(node: &Node, authority: &Authority) -> Result<PathBuf
     Ok(file)
 }
 
-fn restart(node: &Node, apiserver: &Server) -> Result<()> {
+fn restart(node: &Node, apiserver: &NodeServer) -> Result<()> {
     node.kill("kube-apiserver")?;
     node.start_again(apiserver)?;
     node.eventually(Duration::from_secs(60), "the API server is back", || {

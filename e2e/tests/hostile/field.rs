@@ -14,7 +14,7 @@ use tokenscope_e2e::control_plane::{self, ControlPlane, client_of};
 use tokenscope_e2e::fixtures::{PROPAGATION, Shop, orders_may};
 use tokenscope_e2e::helm::NAMESPACE as RELEASE;
 use tokenscope_e2e::install::{Installed, Options, install};
-use tokenscope_e2e::process::Process;
+use tokenscope_e2e::process::ServerProcess;
 use tokenscope_e2e::{delete, eventually, get_json, post, put};
 use tokio::runtime::Handle;
 
@@ -116,7 +116,7 @@ impl Field {
     }
 
     /// The webhook, then the operator.
-    pub(crate) fn processes(&self) -> [&Process; 2] {
+    pub(crate) fn processes(&self) -> [&ServerProcess; 2] {
         [self.installed.webhook(0), self.installed.operator(0)]
     }
 

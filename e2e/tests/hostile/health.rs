@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokenscope_e2e::process::Process;
+use tokenscope_e2e::process::ServerProcess;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -113,6 +113,6 @@ async fn watch(field: Arc<Field>, number: usize, stop: CancellationToken) -> Hea
     }
 }
 
-fn log_length(process: &Process) -> u64 {
+fn log_length(process: &ServerProcess) -> u64 {
     std::fs::metadata(process.log_path()).map_or(0, |metadata| metadata.len())
 }

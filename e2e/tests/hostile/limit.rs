@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
-use tokenscope_e2e::process::Process;
+use tokenscope_e2e::process::ServerProcess;
 
 /// A limit in bytes, and the cgroup that enforces it.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ impl Limit {
     }
 
     /// Puts the process under the limit, as it is now started.
-    pub(crate) fn hold(&self, process: &Process) -> Result<()> {
+    pub(crate) fn hold(&self, process: &ServerProcess) -> Result<()> {
         let pid = process.pid()?.to_string();
         if let Some(cgroup) = &self.cgroup {
             fs::write(cgroup.join("cgroup.procs"), pid).context("can't put a process into its cgroup")?;
@@ -54,7 +54,7 @@ impl Drop for Limit {
 }
 
 /// From now on the process's peak is what it takes from now on.
-pub(crate) fn forget_peak(process: &Process) -> Result<()> {
+pub(crate) fn forget_peak(process: &ServerProcess) -> Result<()> {
     fs::write(format!("/proc/{}/clear_refs", process.pid()?), "5").context("can't reset the peak of resident memory")
 }
 

@@ -14,6 +14,8 @@ use crate::{OPERATOR, counts, of_replica_set, ready, unreviewed, when};
 /// A pod whose eviction was refused is tried again after half a minute; two of one namespace are ten seconds apart.
 const EVICTED: Duration = Duration::from_secs(60);
 
+const BUDGETS: &str = "/apis/policy/v1/namespaces/expiry/poddisruptionbudgets";
+
 #[tokio::test]
 async fn missed_pods_are_evicted_where_the_chart_allows_it_and_only_if_a_controller_makes_new_ones() {
     let environment = Environment::start(Options {
@@ -61,75 +63,10 @@ async fn when_a_policy_expires_exactly_its_running_pods_are_evicted_and_a_disrup
     let control_plane = &environment.control_plane;
     let _controllers = control_plane.start_controllers(&["disruption-controller"]).unwrap();
     let shop = Shop::open(control_plane, "expiry", &[]).await.unwrap();
-    let about = |app: &str, role: &str, on_expiry: &str| {
-        json!({
-            "subjects": [{"podSelector": {"matchLabels": {"app": app}}}],
-            "roles": {"default": role}, "onExpiry": on_expiry,
-        })
-    };
-    for (name, role, on_expiry) in [
-        ("ending", ORDERS, "Evict"),
-        ("keeping", CARTS, "Keep"),
-        ("lasting", ORDERS, "Evict"),
-    ] {
-        shop.policy(name, about(name, role, on_expiry)).await.unwrap();
-        when(&shop, name, |status| ready(status, "True", "UpToDate"))
-            .await
-            .unwrap();
-    }
+    policies_that_evict_keep_and_last(&shop).await;
+    pods_of_each_policy_run(&shop).await;
 
-    // A budget that no eviction of the pod `protected` keeps.
-    let budget = json!({
-        "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "protected"},
-        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"budget": "yes"}}},
-    });
-    let budgets = "/apis/policy/v1/namespaces/expiry/poddisruptionbudgets";
-    post(&shop.client, budgets, &budget).await.unwrap();
-    for (name, app) in [
-        ("ending", "ending"),
-        ("protected", "ending"),
-        ("keeping", "keeping"),
-        ("lasting", "lasting"),
-    ] {
-        let mut pod = of_replica_set(&shop, name);
-        pod["metadata"]["labels"] = json!({"app": app, "budget": if name == "protected" { "yes" } else { "no" }});
-        // Each has a controller of its own, so that none waits for another one's replacement.
-        pod["metadata"]["ownerReferences"][0]["uid"] = json!(format!("replica-set-of-{name}"));
-        runs(&shop, &pod).await;
-    }
-    let mut alone = shop.pod("alone");
-    alone["metadata"]["labels"] = json!({"app": "ending"});
-    runs(&shop, &alone).await;
-    eventually(PROPAGATION, "the budget counts its pod", async || {
-        let status = get_json(&shop.client, &format!("{budgets}/protected")).await?["status"].take();
-        ensure!(
-            status["currentHealthy"] == 1 && status["disruptionsAllowed"] == 0,
-            "{status}"
-        );
-        Ok(())
-    })
-    .await
-    .unwrap();
-    when(&shop, "ending", |status| counts(status, [3, 3, 0, 0]))
-        .await
-        .unwrap();
-
-    // They expire while the pods run, and not before.
-    let end = Timestamp::now() + SignedDuration::from_secs(6);
-    for name in ["ending", "keeping"] {
-        let path = format!("{}/namespaces/expiry/tokenscopepolicies/{name}", crate::POLICIES);
-        merge(&shop.client, &path, &json!({"spec": {"expiresAt": end.to_string()}}))
-            .await
-            .unwrap();
-    }
-    while Timestamp::now() < end {
-        assert_eq!(
-            evictions(&environment),
-            Vec::<(String, i64)>::new(),
-            "before the policy's end"
-        );
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    the_policies_expire_and_not_before(&environment, &shop).await;
     eventually(
         EVICTED,
         "the pod is evicted, and the other one's eviction is refused",
@@ -148,7 +85,7 @@ async fn when_a_policy_expires_exactly_its_running_pods_are_evicted_and_a_disrup
     }
 
     // Without the budget it goes too. Nobody else was ever asked for.
-    delete(&shop.client, &format!("{budgets}/protected")).await.unwrap();
+    delete(&shop.client, &format!("{BUDGETS}/protected")).await.unwrap();
     eventually(EVICTED, "the protected pod is evicted", async || {
         ensure!(is_going(&shop, "protected").await, "it is not");
         Ok(())
@@ -162,6 +99,81 @@ async fn when_a_policy_expires_exactly_its_running_pods_are_evicted_and_a_disrup
         assert!(["ending", "protected"].contains(&pod.as_str()), "{pod}");
     }
     assert_eq!(control_plane.forbidden().unwrap(), Vec::<String>::new());
+}
+
+/// A policy that evicts the pods of `ending` once it has expired, one that keeps its own, and one that doesn't expire.
+async fn policies_that_evict_keep_and_last(shop: &Shop<'_>) {
+    let about = |app: &str, role: &str, on_expiry: &str| {
+        json!({
+            "subjects": [{"podSelector": {"matchLabels": {"app": app}}}],
+            "roles": {"default": role}, "onExpiry": on_expiry,
+        })
+    };
+    for (name, role, on_expiry) in [
+        ("ending", ORDERS, "Evict"),
+        ("keeping", CARTS, "Keep"),
+        ("lasting", ORDERS, "Evict"),
+    ] {
+        shop.policy(name, about(name, role, on_expiry)).await.unwrap();
+        when(shop, name, |status| ready(status, "True", "UpToDate"))
+            .await
+            .unwrap();
+    }
+}
+
+/// A pod for each policy, one beside it that a budget protects from eviction, and one without a controller.
+async fn pods_of_each_policy_run(shop: &Shop<'_>) {
+    let budget = json!({
+        "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "protected"},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"budget": "yes"}}},
+    });
+    post(&shop.client, BUDGETS, &budget).await.unwrap();
+    for (name, app) in [
+        ("ending", "ending"),
+        ("protected", "ending"),
+        ("keeping", "keeping"),
+        ("lasting", "lasting"),
+    ] {
+        let mut pod = of_replica_set(shop, name);
+        pod["metadata"]["labels"] = json!({"app": app, "budget": if name == "protected" { "yes" } else { "no" }});
+        // Each has a controller of its own, so that none waits for another one's replacement.
+        pod["metadata"]["ownerReferences"][0]["uid"] = json!(format!("replica-set-of-{name}"));
+        runs(shop, &pod).await;
+    }
+    let mut alone = shop.pod("alone");
+    alone["metadata"]["labels"] = json!({"app": "ending"});
+    runs(shop, &alone).await;
+    eventually(PROPAGATION, "the budget counts its pod", async || {
+        let status = get_json(&shop.client, &format!("{BUDGETS}/protected")).await?["status"].take();
+        ensure!(
+            status["currentHealthy"] == 1 && status["disruptionsAllowed"] == 0,
+            "{status}"
+        );
+        Ok(())
+    })
+    .await
+    .unwrap();
+    when(shop, "ending", |status| counts(status, [3, 3, 0, 0]))
+        .await
+        .unwrap();
+}
+
+async fn the_policies_expire_and_not_before(environment: &Environment, shop: &Shop<'_>) {
+    let end = Timestamp::now() + SignedDuration::from_secs(6);
+    for name in ["ending", "keeping"] {
+        let path = format!("{}/namespaces/expiry/tokenscopepolicies/{name}", crate::POLICIES);
+        merge(&shop.client, &path, &json!({"spec": {"expiresAt": end.to_string()}}))
+            .await
+            .unwrap();
+    }
+    while Timestamp::now() < end {
+        assert_eq!(
+            evictions(environment),
+            Vec::<(String, i64)>::new(),
+            "before the policy's end"
+        );
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 /// Creates a pod that is granted its role, and says of it what a kubelet says: it is on a node, runs and is ready.

@@ -40,51 +40,6 @@ async fn sidecars_that_another_webhook_adds_get_their_own_edits_and_nothing_is_d
     shop.granted(&of_account("alone-of-account")).await.unwrap();
     shop.granted(&labelled("alone-by-default")).await.unwrap();
 
-    let injected = |pod: &Value, role: &str| -> Result<()> {
-        ensure!(reviewed(pod) == Some("granted"), "not granted: {pod}");
-        let volumes = pod["spec"]["volumes"].as_array().cloned().unwrap_or_default();
-        let ours = volumes.iter().filter(|volume| volume["name"] == VOLUME).count();
-        ensure!(ours == 1, "{ours} volumes of ours: {volumes:?}");
-        let expected = environment(pod, "app");
-        for container in ["app", "mesh", "proxy"] {
-            let environment = environment(pod, container);
-            ensure!(
-                environment == expected,
-                "{container}: {environment:?} and not {expected:?}"
-            );
-            let mut names: Vec<_> = environment.iter().map(|(name, _)| name).collect();
-            names.sort();
-            names.dedup();
-            ensure!(
-                names.len() == environment.len(),
-                "a variable is there twice: {environment:?}"
-            );
-            ensure!(
-                variable(pod, container, "AWS_ROLE_ARN").as_deref() == Some(role),
-                "{pod}"
-            );
-            let file = variable(pod, container, "AWS_WEB_IDENTITY_TOKEN_FILE");
-            ensure!(file.as_deref() == Some(&format!("{MOUNT}/token")), "{pod}");
-            ensure!(mounted_at(pod, container, VOLUME) == Some(MOUNT), "{pod}");
-            let mounts = container_of(pod, container)["volumeMounts"]
-                .as_array()
-                .cloned()
-                .unwrap_or_default();
-            let ours = mounts.iter().filter(|mount| mount["name"] == VOLUME).count();
-            ensure!(ours == 1, "mounted {ours} times: {mounts:?}");
-        }
-        let record: Value = serde_json::from_str(annotation(pod, "tokenscope.io/grant").unwrap_or_default())?;
-        let grants = record["grants"].as_array().cloned().unwrap_or_default();
-        let mut containers: Vec<String> = grants
-            .iter()
-            .flat_map(|grant| grant["containers"].as_array().cloned().unwrap_or_default())
-            .map(|name| name.as_str().unwrap_or_default().to_owned())
-            .collect();
-        containers.sort();
-        ensure!(containers == ["app", "mesh", "proxy"], "the record is {record}");
-        Ok(())
-    };
-
     let mut specs = Vec::new();
     for order in [Order::After, Order::Before] {
         let second = SecondWebhook::start(shop.control_plane, order, "sidecars", add_sidecars)
@@ -109,6 +64,58 @@ async fn sidecars_that_another_webhook_adds_get_their_own_edits_and_nothing_is_d
     }
     assert_eq!(specs[0], specs[1], "the order of the webhooks doesn't matter");
     within_rights(&shop);
+}
+
+/// The pod has one volume of ours, all its containers have the same edits, once each, and the record names them.
+fn injected(pod: &Value, role: &str) -> Result<()> {
+    ensure!(reviewed(pod) == Some("granted"), "not granted: {pod}");
+    let volumes = pod["spec"]["volumes"].as_array().cloned().unwrap_or_default();
+    let ours = volumes.iter().filter(|volume| volume["name"] == VOLUME).count();
+    ensure!(ours == 1, "{ours} volumes of ours: {volumes:?}");
+    for container in ["app", "mesh", "proxy"] {
+        edited_once(pod, container, role)?;
+    }
+    let record: Value = serde_json::from_str(annotation(pod, "tokenscope.io/grant").unwrap_or_default())?;
+    let grants = record["grants"].as_array().cloned().unwrap_or_default();
+    let mut containers: Vec<String> = grants
+        .iter()
+        .flat_map(|grant| grant["containers"].as_array().cloned().unwrap_or_default())
+        .map(|name| name.as_str().unwrap_or_default().to_owned())
+        .collect();
+    containers.sort();
+    ensure!(containers == ["app", "mesh", "proxy"], "the record is {record}");
+    Ok(())
+}
+
+/// The container has the same variables as the first one, each once, and its token at one place.
+fn edited_once(pod: &Value, container: &str, role: &str) -> Result<()> {
+    let expected = environment(pod, "app");
+    let environment = environment(pod, container);
+    ensure!(
+        environment == expected,
+        "{container}: {environment:?} and not {expected:?}"
+    );
+    let mut names: Vec<_> = environment.iter().map(|(name, _)| name).collect();
+    names.sort();
+    names.dedup();
+    ensure!(
+        names.len() == environment.len(),
+        "a variable is there twice: {environment:?}"
+    );
+    ensure!(
+        variable(pod, container, "AWS_ROLE_ARN").as_deref() == Some(role),
+        "{pod}"
+    );
+    let file = variable(pod, container, "AWS_WEB_IDENTITY_TOKEN_FILE");
+    ensure!(file.as_deref() == Some(&format!("{MOUNT}/token")), "{pod}");
+    ensure!(mounted_at(pod, container, VOLUME) == Some(MOUNT), "{pod}");
+    let mounts = container_of(pod, container)["volumeMounts"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    let ours = mounts.iter().filter(|mount| mount["name"] == VOLUME).count();
+    ensure!(ours == 1, "mounted {ours} times: {mounts:?}");
+    Ok(())
 }
 
 #[tokio::test]

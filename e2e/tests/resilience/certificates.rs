@@ -39,54 +39,10 @@ async fn under_a_load_of_creates_certificates_are_rotated_and_webhooks_replaced_
     let client = &shop.client;
     let load = Load::start(control_plane, &pod).await.unwrap();
 
-    // The serving certificate alone.
-    let (authority, serving) = (
-        secret(client, AUTHORITY).await.unwrap(),
-        secret(client, SERVING).await.unwrap(),
-    );
-    annotate(client, SERVING, "tokenscope.io/rotate").await.unwrap();
-    let renewed = rotated(client, installed, &serving).await.unwrap();
-    assert_eq!(renewed.trusted, serving.trusted, "the authority stays");
-    assert_eq!(secret(client, AUTHORITY).await.unwrap(), authority);
+    let serving = secret(client, SERVING).await.unwrap();
+    let renewed = rotate_the_serving_certificate(client, installed, &serving).await;
     load.goes_on().await;
-
-    // The authority, and with it the serving certificate.
-    annotate(client, AUTHORITY, "tokenscope.io/rotate").await.unwrap();
-    let both = eventually(Duration::from_secs(30), "both authorities are trusted", async || {
-        let now = secret(client, AUTHORITY).await?;
-        ensure!(now.certificate != authority.certificate, "the authority is the same");
-        ensure!(
-            now.trusted.matches("BEGIN CERTIFICATE").count() == 2,
-            "trusted is {}",
-            now.trusted
-        );
-        Ok(now)
-    })
-    .await
-    .unwrap();
-    assert!(both.trusted.contains(authority.certificate.trim()) && both.trusted.contains(both.certificate.trim()));
-    let renewed = rotated(client, installed, &renewed).await.unwrap();
-    eventually(
-        Duration::from_secs(30),
-        "only the new authority is trusted",
-        async || {
-            let now = secret(client, AUTHORITY).await?;
-            ensure!(
-                now.trusted.trim() == both.certificate.trim(),
-                "trusted is {}",
-                now.trusted
-            );
-            for bundle in bundles(client).await? {
-                ensure!(
-                    BASE64_STANDARD.decode(bundle)? == now.trusted.as_bytes(),
-                    "the caBundle is another"
-                );
-            }
-            Ok(())
-        },
-    )
-    .await
-    .unwrap();
+    let renewed = rotate_the_authority(client, installed, &renewed).await;
     assert_ne!(renewed.certificate, serving.certificate);
     load.goes_on().await;
 
@@ -110,7 +66,69 @@ async fn under_a_load_of_creates_certificates_are_rotated_and_webhooks_replaced_
     );
     println!("{created} pods were created meanwhile");
 
-    // A leaked authority can't wait for that.
+    distrust_the_authority(client).await;
+    shop.granted(&shop.asking("after-the-leak", ORDERS)).await.unwrap();
+    scenario.holds(&[]);
+}
+
+/// The serving certificate alone.
+async fn rotate_the_serving_certificate(
+    client: &Client,
+    installed: &Installed,
+    serving: &Certificates,
+) -> Certificates {
+    let authority = secret(client, AUTHORITY).await.unwrap();
+    annotate(client, SERVING, "tokenscope.io/rotate").await.unwrap();
+    let renewed = rotated(client, installed, serving).await.unwrap();
+    assert_eq!(renewed.trusted, serving.trusted, "the authority stays");
+    assert_eq!(secret(client, AUTHORITY).await.unwrap(), authority);
+    renewed
+}
+
+/// The authority, and with it the serving certificate.
+async fn rotate_the_authority(client: &Client, installed: &Installed, serving: &Certificates) -> Certificates {
+    let authority = secret(client, AUTHORITY).await.unwrap();
+    annotate(client, AUTHORITY, "tokenscope.io/rotate").await.unwrap();
+    let both = eventually(Duration::from_secs(30), "both authorities are trusted", async || {
+        let now = secret(client, AUTHORITY).await?;
+        ensure!(now.certificate != authority.certificate, "the authority is the same");
+        ensure!(
+            now.trusted.matches("BEGIN CERTIFICATE").count() == 2,
+            "trusted is {}",
+            now.trusted
+        );
+        Ok(now)
+    })
+    .await
+    .unwrap();
+    assert!(both.trusted.contains(authority.certificate.trim()) && both.trusted.contains(both.certificate.trim()));
+    let renewed = rotated(client, installed, serving).await.unwrap();
+    eventually(
+        Duration::from_secs(30),
+        "only the new authority is trusted",
+        async || {
+            let now = secret(client, AUTHORITY).await?;
+            ensure!(
+                now.trusted.trim() == both.certificate.trim(),
+                "trusted is {}",
+                now.trusted
+            );
+            for bundle in bundles(client).await? {
+                ensure!(
+                    BASE64_STANDARD.decode(bundle)? == now.trusted.as_bytes(),
+                    "the caBundle is another"
+                );
+            }
+            Ok(())
+        },
+    )
+    .await
+    .unwrap();
+    renewed
+}
+
+/// A leaked authority can't wait for that.
+async fn distrust_the_authority(client: &Client) {
     let leaked = secret(client, AUTHORITY).await.unwrap();
     annotate(client, AUTHORITY, "tokenscope.io/distrust").await.unwrap();
     eventually(Duration::from_secs(30), "only a new authority is trusted", async || {
@@ -123,8 +141,6 @@ async fn under_a_load_of_creates_certificates_are_rotated_and_webhooks_replaced_
     })
     .await
     .unwrap();
-    shop.granted(&shop.asking("after-the-leak", ORDERS)).await.unwrap();
-    scenario.holds(&[]);
 }
 
 /// Creates pods (dry runs, which call webhooks and the guard like any other) until it is told to stop.

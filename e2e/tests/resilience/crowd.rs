@@ -26,6 +26,47 @@ async fn just_created_accounts_are_never_missed_and_nothing_is_asked_beyond_the_
     .await;
     let control_plane = &scenario.control_plane;
     let shop = Shop::open(control_plane, "crowd", &[]).await.unwrap();
+    apply_policies(&shop).await;
+    let lists_before = requests_of_webhook(&scenario, "list", None);
+
+    two_hundred_accounts_with_a_pod_each_are_granted(&scenario).await;
+    accounts_of_new_namespaces_are_granted(&shop).await;
+    many_pods_of_a_new_account_are_a_handful_of_requests(&scenario, &shop).await;
+    many_reviews_at_one_moment_share_a_request(&scenario).await;
+
+    // What the programs do less often: a refusal, whose Event goes to the pod's owner, and a pod that was missed.
+    let owner = replica_set(&shop).await;
+    a_refusal_is_an_event_on_the_owner(&shop, &owner).await;
+    let missed = miss_a_pod(&scenario, &shop, owner).await;
+    let lists_of_start = requests_of_webhook(&scenario, "list", None);
+    the_missed_pod_has_an_event(&shop).await;
+    assert_eq!(
+        lists_of_start, lists_before,
+        "the webhook lists nothing after its start"
+    );
+    let token = control_plane
+        .pod_token("crowd", "known", "sts.amazonaws.com", 3600)
+        .await
+        .unwrap();
+    scenario.installed.wait_ready(control_plane).await.unwrap();
+    the_missed_pod_is_evicted(&shop, &missed).await;
+    the_serving_certificate_is_rotated(&shop).await;
+    scenario.holds(&[token]);
+
+    // A watch is written down when it ends.
+    for process in scenario.installed.processes() {
+        process.kill().unwrap();
+    }
+    eventually(SOON, "the audit log shows what the chart grants", async || {
+        rights(&scenario)
+    })
+    .await
+    .unwrap();
+}
+
+/// Policies for accounts that are known and for those that are still to come; returns once both webhook and watches know them.
+async fn apply_policies(shop: &Shop<'_>) {
+    let control_plane = shop.control_plane;
     let spec = json!({"subjects": [{"serviceAccounts": ["fresh-*"]}], "roles": {"allowed": [ORDERS]}});
     shop.policy("fresh", spec).await.unwrap();
     let spec = json!({
@@ -58,12 +99,13 @@ async fn just_created_accounts_are_never_missed_and_nothing_is_asked_beyond_the_
         .await
         .unwrap();
     known.granted(&of("known-team", "known", "fresh")).await.unwrap();
-    let lists_before = requests_of_webhook(&scenario, "list", None);
+}
 
-    // 200 ServiceAccounts, and at once a pod of each.
+/// 200 ServiceAccounts, and at once a pod of each.
+async fn two_hundred_accounts_with_a_pod_each_are_granted(scenario: &Scenario) {
     let mut tasks = Vec::new();
     for task in 0..4 {
-        let client = control_plane.client().await.unwrap();
+        let client = scenario.control_plane.client().await.unwrap();
         tasks.push(tokio::spawn(async move {
             let mut missed = Vec::new();
             for number in 0..50 {
@@ -87,8 +129,10 @@ async fn just_created_accounts_are_never_missed_and_nothing_is_asked_beyond_the_
         missed.extend(task.await.unwrap());
     }
     assert!(missed.is_empty(), "{} of 200 were missed: {}", missed.len(), missed[0]);
+}
 
-    // The same in namespaces that are just as new.
+/// The same in namespaces that are just as new.
+async fn accounts_of_new_namespaces_are_granted(shop: &Shop<'_>) {
     let client = &shop.client;
     for number in 0..20 {
         let name = format!("fresh-{number}");
@@ -105,8 +149,11 @@ async fn just_created_accounts_are_never_missed_and_nothing_is_asked_beyond_the_
             "namespace {name}: {pod}"
         );
     }
+}
 
-    // 50 pods at once of one such account are at most a handful of live requests.
+/// 50 pods at once of one such account are at most a handful of live requests.
+async fn many_pods_of_a_new_account_are_a_handful_of_requests(scenario: &Scenario, shop: &Shop<'_>) {
+    let client = &shop.client;
     let account = json!({"metadata": {"name": "fresh-many", "annotations": {"tokenscope.io/role-arn": ORDERS}}});
     post(client, "/api/v1/namespaces/crowd/serviceaccounts", &account)
         .await
@@ -124,15 +171,12 @@ async fn just_created_accounts_are_never_missed_and_nothing_is_asked_beyond_the_
         let answer = pod.await.unwrap();
         assert_eq!(reviewed(&answer.body), Some("granted"), "{}", answer.body);
     }
-    let asked = requests_of_webhook(&scenario, "get", Some("fresh-many"));
+    let asked = requests_of_webhook(scenario, "get", Some("fresh-many"));
     assert!(asked <= 5, "{asked} requests for one ServiceAccount");
+}
 
-    many_reviews_at_one_moment_share_a_request(&scenario).await;
-
-    // What the programs do less often: a refusal, whose Event goes to the pod's owner, and a pod that was missed.
-    let mut refused = of("crowd", "refused", "fresh-many");
-    refused["metadata"]["annotations"] = json!({"tokenscope.io/role-arn": ADMIN});
-    // An Event is about an owner that exists.
+/// A ReplicaSet, since an Event is about an owner that exists; as a reference of pods to their owner.
+async fn replica_set(shop: &Shop<'_>) -> Value {
     let replica_set = json!({
         "apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": "orders-7d9", "namespace": "crowd"},
         "spec": {"replicas": 0, "selector": {"matchLabels": {"app": "none"}}, "template": {
@@ -141,10 +185,15 @@ async fn just_created_accounts_are_never_missed_and_nothing_is_asked_beyond_the_
     let replica_set = post(&shop.client, "/apis/apps/v1/namespaces/crowd/replicasets", &replica_set)
         .await
         .unwrap();
-    let owner = json!([{
+    json!([{
         "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "orders-7d9", "controller": true,
         "uid": replica_set["metadata"]["uid"],
-    }]);
+    }])
+}
+
+async fn a_refusal_is_an_event_on_the_owner(shop: &Shop<'_>, owner: &Value) {
+    let mut refused = of("crowd", "refused", "fresh-many");
+    refused["metadata"]["annotations"] = json!({"tokenscope.io/role-arn": ADMIN});
     refused["metadata"]["ownerReferences"] = owner.clone();
     shop.refused(&refused, "fresh does not allow").await.unwrap();
     eventually(SOON, "there is an Event on the pod's owner", async || {
@@ -154,17 +203,24 @@ async fn just_created_accounts_are_never_missed_and_nothing_is_asked_beyond_the_
     })
     .await
     .unwrap();
-    let policy = policy_when(&shop, "by-default", SOON, |_| Ok(())).await.unwrap();
-    until_after(&shop, &policy["status"]["generationObservedAt"]).await;
+}
+
+/// A pod that is created while the webhook is away, once the policy is older than it; the webhook is back then.
+async fn miss_a_pod(scenario: &Scenario, shop: &Shop<'_>, owner: Value) -> Value {
+    let policy = policy_when(shop, "by-default", SOON, |_| Ok(())).await.unwrap();
+    until_after(shop, &policy["status"]["generationObservedAt"]).await;
     scenario.installed.webhook(0).kill().unwrap();
     let mut pod = shop.pod("missed");
     // Labels of a running pod may be anybody's, so only what a policy gives its service account makes it evictable.
     pod["spec"]["serviceAccountName"] = json!("by-default");
     pod["metadata"]["ownerReferences"] = owner;
-    let missed = accepts(client, &pod).await.unwrap();
-    runs(&shop, "missed").await;
+    let missed = accepts(&shop.client, &pod).await.unwrap();
+    runs(shop, "missed").await;
     scenario.installed.webhook(0).restart().unwrap();
-    let lists_of_start = requests_of_webhook(&scenario, "list", None);
+    missed
+}
+
+async fn the_missed_pod_has_an_event(shop: &Shop<'_>) {
     eventually(SOON, "there is an Event on the missed pod", async || {
         let events = shop.events_about("Pod", "missed").await?;
         ensure!(
@@ -175,18 +231,12 @@ async fn just_created_accounts_are_never_missed_and_nothing_is_asked_beyond_the_
     })
     .await
     .unwrap();
+}
 
-    assert_eq!(
-        lists_of_start, lists_before,
-        "the webhook lists nothing after its start"
-    );
-    let token = control_plane
-        .pod_token("crowd", "known", "sts.amazonaws.com", 3600)
-        .await
-        .unwrap();
-    scenario.installed.wait_ready(control_plane).await.unwrap();
-    // Once pods are reviewed again, it is evicted, for its controller to make another.
-    until_after(&shop, &missed["metadata"]["creationTimestamp"]).await;
+/// Once pods are reviewed again, it is evicted, for its controller to make another.
+async fn the_missed_pod_is_evicted(shop: &Shop<'_>, missed: &Value) {
+    let client = &shop.client;
+    until_after(shop, &missed["metadata"]["creationTimestamp"]).await;
     accepts(client, &of("crowd", "reviewed", "fresh-known")).await.unwrap();
     eventually(SOON, "the missed pod is evicted", async || {
         let pod = get_json(client, &shop.path("pods/missed")).await;
@@ -199,7 +249,11 @@ async fn just_created_accounts_are_never_missed_and_nothing_is_asked_beyond_the_
     })
     .await
     .unwrap();
-    // A certificate is made anew.
+}
+
+/// A certificate is made anew.
+async fn the_serving_certificate_is_rotated(shop: &Shop<'_>) {
+    let client = &shop.client;
     let change = json!({"metadata": {"annotations": {"tokenscope.io/rotate": "now"}}});
     merge(client, SERVING_SECRET, &change).await.unwrap();
     eventually(SOON, "the serving certificate is rotated", async || {
@@ -209,17 +263,6 @@ async fn just_created_accounts_are_never_missed_and_nothing_is_asked_beyond_the_
             "not yet"
         );
         Ok(())
-    })
-    .await
-    .unwrap();
-    scenario.holds(&[token]);
-
-    // A watch is written down when it ends.
-    for process in scenario.installed.processes() {
-        process.kill().unwrap();
-    }
-    eventually(SOON, "the audit log shows what the chart grants", async || {
-        rights(&scenario)
     })
     .await
     .unwrap();

@@ -23,14 +23,27 @@ async fn a_malformed_policy_never_stops_the_others_and_says_what_is_wrong_with_i
         ..Options::default()
     })
     .await;
-    let (control_plane, installed) = (&scenario.control_plane, &scenario.installed);
+    let control_plane = &scenario.control_plane;
     let broken = Shop::open(control_plane, "broken", &[]).await.unwrap();
     let sound = Shop::open(control_plane, "sound", &[]).await.unwrap();
     sound.policy("before", orders_may(&[ORDERS])).await.unwrap();
     sound.granted(&sound.asking("before", ORDERS)).await.unwrap();
     let client = &broken.client;
 
-    // A definition without any rule, and without a status of its own, so that a status can be malformed as well.
+    let names = store_malformed(client).await;
+    good_ones_are_honoured(&broken, &sound).await;
+    each_says_what_is_wrong(&broken, &sound, &names).await;
+
+    upgrade_with_unseen_ones(&scenario, client).await;
+    good_ones_are_honoured_after_the_upgrade(&broken, &sound).await;
+    the_unseen_ones_say_what_is_wrong(&broken, &names).await;
+    a_repaired_one_is_honoured(&broken).await;
+    scenario.holds(&[]);
+}
+
+/// Stores every malformed policy under a definition without any rule, and without a status of its own, so that a status can be
+/// malformed as well. Returns their names.
+async fn store_malformed(client: &Client) -> Vec<&'static str> {
     loosen(client, false).await.unwrap();
     let mut names = Vec::new();
     for (name, rest) in malformed() {
@@ -47,18 +60,24 @@ async fn a_malformed_policy_never_stops_the_others_and_says_what_is_wrong_with_i
         "spec": {"namespaceSelector": "all of them", "subjects": [{}], "roles": {"allowed": [ORDERS]}},
     });
     post(client, CLUSTER_POLICIES, &everywhere).await.unwrap();
+    names
+}
 
-    // Good ones beside and after them are read and honoured.
+/// Good ones beside and after them are read and honoured.
+async fn good_ones_are_honoured(broken: &Shop<'_>, sound: &Shop<'_>) {
     broken.policy("good", orders_may(&[ORDERS])).await.unwrap();
     broken.granted(&broken.asking("good", ORDERS)).await.unwrap();
     sound.policy("after", orders_may(&[CARTS])).await.unwrap();
     sound.granted(&sound.asking("after", CARTS)).await.unwrap();
+}
 
-    // With a status to write to, each says what is wrong with it.
+/// With a status to write to, each says what is wrong with it.
+async fn each_says_what_is_wrong(broken: &Shop<'_>, sound: &Shop<'_>, names: &[&str]) {
+    let client = &broken.client;
     loosen(client, true).await.unwrap();
-    policy_when(&broken, "good", SOON, is_ready).await.unwrap();
-    for name in &names {
-        policy_when(&broken, name, SOON, not_accepted).await.unwrap();
+    policy_when(broken, "good", SOON, is_ready).await.unwrap();
+    for name in names {
+        policy_when(broken, name, SOON, not_accepted).await.unwrap();
     }
     eventually(SOON, "the cluster's policy is not accepted", async || {
         let policy = get_json(client, &format!("{CLUSTER_POLICIES}/everywhere")).await?;
@@ -83,9 +102,12 @@ async fn a_malformed_policy_never_stops_the_others_and_says_what_is_wrong_with_i
         .await
         .unwrap();
     assert!(!said.contains("broken/"), "{said}");
+}
 
-    // The strict definition is back and the malformed policies are still stored, some of which nobody has seen yet: as after
-    // an upgrade. Who starts anew reads them in its first list.
+/// The strict definition is back and the malformed policies are still stored, some of which nobody has seen yet: as after an
+/// upgrade. Who starts anew reads them in its first list.
+async fn upgrade_with_unseen_ones(scenario: &Scenario, client: &Client) {
+    let (control_plane, installed) = (&scenario.control_plane, &scenario.installed);
     for process in installed.processes() {
         process.kill().unwrap();
     }
@@ -112,8 +134,11 @@ async fn a_malformed_policy_never_stops_the_others_and_says_what_is_wrong_with_i
         process.restart().unwrap();
     }
     installed.wait_ready(control_plane).await.unwrap();
+}
+
+async fn good_ones_are_honoured_after_the_upgrade(broken: &Shop<'_>, sound: &Shop<'_>) {
     sound.policy("strict", orders_may(&[ADMIN])).await.unwrap();
-    policy_when(&sound, "strict", Duration::from_secs(30), is_ready)
+    policy_when(sound, "strict", Duration::from_secs(30), is_ready)
         .await
         .unwrap();
     sound.granted(&sound.asking("strict", ADMIN)).await.unwrap();
@@ -123,11 +148,14 @@ async fn a_malformed_policy_never_stops_the_others_and_says_what_is_wrong_with_i
         .refused(&broken.asking("refused-strict", ADMIN), "can't be used")
         .await
         .unwrap();
+}
+
+/// In their status, or in an Event: where a rule of the schema can't even be evaluated, the API server lets nobody write a status.
+async fn the_unseen_ones_say_what_is_wrong(broken: &Shop<'_>, names: &[&str]) {
+    let client = &broken.client;
     let (mut unwritable, mut inapplicable) = (Vec::new(), Vec::new());
-    for name in &names {
+    for name in names {
         let name = format!("unseen-{name}");
-        // Where a rule of the schema can't even be evaluated, the API server lets nobody write a status: then an Event tells
-        // of it.
         let status = json!({"status": {"matchedPods": 0}});
         if merge(client, &format!("{POLICIES}/{name}/status?dryRun=All"), &status)
             .await
@@ -136,7 +164,7 @@ async fn a_malformed_policy_never_stops_the_others_and_says_what_is_wrong_with_i
             if apply_status(client, &name, &status).await.is_err() {
                 inapplicable.push(name.clone());
             }
-            policy_when(&broken, &name, SOON, not_accepted).await.unwrap();
+            policy_when(broken, &name, SOON, not_accepted).await.unwrap();
         } else {
             eventually(SOON, format!("the operator tells of {name}"), async || {
                 let events = broken.events_about("TokenScopePolicy", &name).await?;
@@ -159,12 +187,14 @@ async fn a_malformed_policy_never_stops_the_others_and_says_what_is_wrong_with_i
         names.len()
     );
     assert!(!inapplicable.is_empty());
-    // One of them is repaired.
+}
+
+async fn a_repaired_one_is_honoured(broken: &Shop<'_>) {
+    let client = &broken.client;
     let repair = json!({"spec": {"roles": {"allowed": [ADMIN]}}});
     merge(client, &format!("{POLICIES}/bad-role"), &repair).await.unwrap();
-    policy_when(&broken, "bad-role", SOON, is_ready).await.unwrap();
+    policy_when(broken, "bad-role", SOON, is_ready).await.unwrap();
     broken.granted(&broken.asking("repaired", ADMIN)).await.unwrap();
-    scenario.holds(&[]);
 }
 
 /// A dry run of writing a status by server-side apply.

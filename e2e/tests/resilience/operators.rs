@@ -30,11 +30,41 @@ async fn another_operator_takes_over_and_all_go_on_when_the_api_server_was_away(
     shop.policy("first", orders_may(&[ORDERS])).await.unwrap();
     policy_when(&shop, "first", SOON, is_ready).await.unwrap();
 
-    // The leader crashes: its Lease must run out first.
     let leader = holder(&shop.client).await.unwrap();
+    let successor = the_leader_crashes(&scenario, &shop, leader).await;
+    the_next_one_is_terminated(&scenario, &shop, successor, leader).await;
+    scenario.holds(&[]);
+
+    // The API server goes away and comes back: nobody ends, and what changes afterwards is seen by all watches.
+    let pids = || -> Vec<u32> { installed.processes().map(|process| process.pid().unwrap()).collect() };
+    control_plane.apiserver().kill().unwrap();
+    let before = pids();
+    control_plane.apiserver().restart().unwrap();
+    is_back(control_plane, installed).await;
+    let since = jiff::Timestamp::now();
+    a_new_policy_is_seen(&shop).await;
+    service_accounts_are_seen(&shop).await;
+    the_namespaces_new_label_is_seen(&shop).await;
+    assert_eq!(before, pids());
+
+    // While it starts, an API server knows no roles yet and refuses what is allowed.
+    let refused = control_plane
+        .audit_events(|event| {
+            let at = event["requestReceivedTimestamp"].as_str().unwrap_or_default();
+            event["annotations"]["authorization.k8s.io/decision"] == "forbid"
+                && at.parse::<jiff::Timestamp>().is_ok_and(|at| at > since)
+        })
+        .unwrap();
+    assert!(refused.is_empty(), "{refused:?}");
+    scenario.holds_but_for_rights(&[]);
+}
+
+/// Its Lease must run out first. Returns the operator that holds it then.
+async fn the_leader_crashes(scenario: &Scenario, shop: &Shop<'_>, leader: usize) -> usize {
+    let installed = &scenario.installed;
     installed.operator(leader).kill().unwrap();
     shop.policy("second", orders_may(&[CARTS])).await.unwrap();
-    policy_when(&shop, "second", LEASE + SOON, is_ready).await.unwrap();
+    policy_when(shop, "second", LEASE + SOON, is_ready).await.unwrap();
     let successor = holder(&shop.client).await.unwrap();
     assert_ne!(successor, leader);
     installed.operator(leader).restart().unwrap();
@@ -43,8 +73,12 @@ async fn another_operator_takes_over_and_all_go_on_when_the_api_server_was_away(
         .wait_ready(Duration::from_secs(60))
         .await
         .unwrap();
+    successor
+}
 
-    // The next one is terminated: it gives its Lease back, and nobody waits.
+/// It gives its Lease back, and nobody waits.
+async fn the_next_one_is_terminated(scenario: &Scenario, shop: &Shop<'_>, successor: usize, leader: usize) {
+    let installed = &scenario.installed;
     let status = installed
         .operator(successor)
         .terminate(Duration::from_secs(20))
@@ -61,30 +95,28 @@ async fn another_operator_takes_over_and_all_go_on_when_the_api_server_was_away(
     let waited = terminated.elapsed();
     assert!(waited < LEASE * 2 / 3, "the Lease was not given back: {waited:?}");
     shop.policy("third", orders_may(&[CARTS])).await.unwrap();
-    policy_when(&shop, "third", SOON, is_ready).await.unwrap();
+    policy_when(shop, "third", SOON, is_ready).await.unwrap();
     installed.operator(successor).restart().unwrap();
     installed
         .operator(successor)
         .wait_ready(Duration::from_secs(60))
         .await
         .unwrap();
-    scenario.holds(&[]);
+}
 
-    // The API server goes away and comes back: nobody ends, and what changes afterwards is seen by all watches.
-    control_plane.apiserver().kill().unwrap();
-    let pids: Vec<u32> = installed.processes().map(|process| process.pid().unwrap()).collect();
-    control_plane.apiserver().restart().unwrap();
-    is_back(control_plane, installed).await;
-    let since = jiff::Timestamp::now();
+async fn a_new_policy_is_seen(shop: &Shop<'_>) {
     shop.policy("fourth", orders_may(&["arn:aws:iam::111122223333:role/new"]))
         .await
         .unwrap();
-    policy_when(&shop, "fourth", SOON, is_ready).await.unwrap();
+    policy_when(shop, "fourth", SOON, is_ready).await.unwrap();
     shop.granted(&shop.asking("fourth", "arn:aws:iam::111122223333:role/new"))
         .await
         .unwrap();
-    // A new ServiceAccount, a changed one, and a changed namespace.
-    control_plane
+}
+
+/// A new one, and a changed one.
+async fn service_accounts_are_seen(shop: &Shop<'_>) {
+    shop.control_plane
         .create_service_account("shop", "late", &[("tokenscope.io/role-arn", ORDERS)])
         .await
         .unwrap();
@@ -110,6 +142,9 @@ async fn another_operator_takes_over_and_all_go_on_when_the_api_server_was_away(
     })
     .await
     .unwrap();
+}
+
+async fn the_namespaces_new_label_is_seen(shop: &Shop<'_>) {
     let change = json!({"metadata": {"labels": {"tokenscope.io/warn": "true"}}});
     tokenscope_e2e::merge(&shop.client, "/api/v1/namespaces/shop", &change)
         .await
@@ -129,19 +164,6 @@ async fn another_operator_takes_over_and_all_go_on_when_the_api_server_was_away(
     })
     .await
     .unwrap();
-    let now: Vec<u32> = installed.processes().map(|process| process.pid().unwrap()).collect();
-    assert_eq!(pids, now);
-
-    // While it starts, an API server knows no roles yet and refuses what is allowed.
-    let refused = control_plane
-        .audit_events(|event| {
-            let at = event["requestReceivedTimestamp"].as_str().unwrap_or_default();
-            event["annotations"]["authorization.k8s.io/decision"] == "forbid"
-                && at.parse::<jiff::Timestamp>().is_ok_and(|at| at > since)
-        })
-        .unwrap();
-    assert!(refused.is_empty(), "{refused:?}");
-    scenario.holds_but_for_rights(&[]);
 }
 
 /// The number of the operator that holds the Lease.

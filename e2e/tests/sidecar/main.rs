@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokenscope_e2e::eventually;
-use tokenscope_e2e::process::{Process, Start, Watchdog};
+use tokenscope_e2e::process::{ServerProcess, Start, Watchdog};
 use tokenscope_e2e::sidecar::{FILE, Sidecar};
 use tokenscope_e2e::workload_api::{Agent, Answer};
 use tokenscope_sidecar::config::{Config, Invocation, invocation};
@@ -79,7 +79,7 @@ impl Lab {
         }
     }
 
-    fn process(&self, program: &str, arguments: &[&str], variables: &[(String, String)]) -> Process {
+    fn process(&self, program: &str, arguments: &[&str], variables: &[(String, String)]) -> ServerProcess {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let start = Start {
             name: format!("{program}-{}", NUMBER.fetch_add(1, Ordering::Relaxed)),
@@ -92,11 +92,11 @@ impl Lab {
             logs: self.folder.clone(),
             observe_port: None,
         };
-        Process::start(start, &self.watchdog).unwrap()
+        ServerProcess::start(start, &self.watchdog).unwrap()
     }
 }
 
-async fn ends(process: &Process) -> ExitStatus {
+async fn ends(process: &ServerProcess) -> ExitStatus {
     eventually(PATIENCE, "the process ends", async || {
         process.exit_status()?.with_context(|| process.log_tail(10))
     })

@@ -10,11 +10,11 @@ use super::Update;
 /// An object.
 #[derive(Debug)]
 pub(super) struct GroupEntry<V> {
-    /// What is kept of it; nothing where it did not fit.
+    /// The part of it that is kept; nothing where it did not fit.
     pub(super) value: Option<V>,
-    /// What it takes, or would take.
+    /// The memory that it takes, or would take.
     pub(super) bytes: u32,
-    /// Whether the list that runs, if one does, has named it.
+    /// True if the list that runs, if one does, has named it.
     pub(super) listed: bool,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct Group<V> {
     entries: HashMap<Box<str>, GroupEntry<V>>,
     /// How many of them are known by name only.
     names: usize,
-    /// Whether there are objects of which not even the name is known.
+    /// True if there are objects of which not even the name is known.
     leaves_out: bool,
     /// The same, as far as the list that runs has come.
     leaves_out_in_list: bool,
@@ -62,17 +62,17 @@ impl<V> Group<V> {
         self.entries.iter().map(|(name, entry)| (&**name, entry))
     }
 
-    /// How many objects are kept.
+    /// The number of objects that are kept.
     pub(super) fn kept(&self) -> usize {
         self.entries.len() - self.names
     }
 
-    /// Why not all objects are kept, if they aren't.
+    /// The reason why not all objects are kept, if they aren't.
     pub(super) fn exceeded(&self) -> Option<Exceeded> {
         self.exceeded.filter(|_| self.leaves_out || self.names > 0)
     }
 
-    /// Whether there are objects of which not even the name is known, so that only a list can tell.
+    /// True if there are objects of which not even the name is known, so that only a list can tell.
     pub(super) fn leaves_out(&self) -> bool {
         self.leaves_out
     }

@@ -28,9 +28,9 @@ pub struct Store<V> {
     kind: &'static str,
     shares: Shares,
     namespaces: HashMap<Box<str>, Group<V>>,
-    /// Whether a list runs.
+    /// True if a list runs.
     listing: bool,
-    /// Whether a list was whole once.
+    /// True if a list was whole once.
     synced: bool,
     wants_list: bool,
 }
@@ -42,7 +42,7 @@ pub struct Update<V> {
     pub namespace: Box<str>,
     /// Its name.
     pub name: Box<str>,
-    /// What was kept of it before.
+    /// The part of it that was kept before.
     pub before: Option<V>,
 }
 
@@ -59,12 +59,12 @@ impl<V> Store<V> {
         }
     }
 
-    /// What is kept of an object.
+    /// The part of an object that is kept.
     pub fn value(&self, namespace: &str, name: &str) -> Option<&V> {
         self.entry(namespace, name)?.value.as_ref()
     }
 
-    /// Whether an object is known, if only by its name.
+    /// True if an object is known, if only by its name.
     pub fn contains(&self, namespace: &str, name: &str) -> bool {
         self.entry(namespace, name).is_some()
     }
@@ -80,17 +80,17 @@ impl<V> Store<V> {
         self.namespaces.keys().map(|name| &**name)
     }
 
-    /// How many objects are kept.
+    /// The number of objects that are kept.
     pub fn len(&self) -> usize {
         self.namespaces.values().map(Group::kept).sum()
     }
 
-    /// Whether no object is kept.
+    /// True if no object is kept.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Why not all objects of a namespace are kept, if they aren't.
+    /// The reason why not all objects of a namespace are kept, if they aren't.
     pub fn exceeded(&self, namespace: &str) -> Option<Exceeded> {
         self.namespaces.get(namespace)?.exceeded()
     }
@@ -101,17 +101,17 @@ impl<V> Store<V> {
         namespaces.filter_map(|(name, group)| Some((&**name, group.exceeded()?)))
     }
 
-    /// Whether a list runs: until it ends, what is here is neither the old state nor the new one.
+    /// True if a list runs: until it ends, what is here is neither the old state nor the new one.
     pub fn is_listing(&self) -> bool {
         self.listing
     }
 
-    /// Whether a list was whole once, so that what is not here does not exist or did not fit.
+    /// True if a list was whole once, so that what is not here does not exist or did not fit.
     pub fn is_synced(&self) -> bool {
         self.synced
     }
 
-    /// Whether something that was left out may fit now, so that a new list would bring it back.
+    /// True if something that was left out may fit now, so that a new list would bring it back.
     pub fn wants_list(&self) -> bool {
         self.wants_list || self.shares.await_list()
     }

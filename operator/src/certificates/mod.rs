@@ -10,7 +10,7 @@ mod tests;
 pub(crate) use plan::{CertificateStep, RotationSettings};
 pub(crate) use secrets::{Names, Secrets, ServingNames, TrustBundles};
 
-use crate::{FIELD_MANAGER, leader::Leader, metrics::Metrics, versions};
+use crate::{FIELD_MANAGER, leader::Leader, metrics::OperatorMetrics, versions};
 use futures::{StreamExt as _, stream::select_all};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
@@ -35,24 +35,24 @@ const STEPS: usize = 16;
 pub(crate) struct Certificates {
     /// For the Secrets.
     pub(crate) client: Client,
-    /// Where they are.
+    /// Their namespace.
     pub(crate) namespace: String,
-    /// What they are called.
+    /// Their names.
     pub(crate) names: Names,
-    /// How long things live.
+    /// The lifetimes.
     pub(crate) settings: RotationSettings,
-    /// Whether this process writes.
+    /// The leadership: the one process that has it writes.
     pub(crate) leader: Leader,
-    /// What the API servers are told to trust; none before the first look.
+    /// The bundles that the API servers are told to trust; none before the first look.
     pub(crate) bundles: sync::watch::Receiver<Option<TrustBundles>>,
-    /// What they should be told; none as long as there is nothing.
+    /// The bundle that they should be told; none as long as there is nothing.
     pub(crate) wanted_bundle: sync::watch::Sender<Option<Vec<u8>>>,
     /// Open once there is an authority and a certificate by it.
     pub(crate) gate: Gate,
     /// That the loop lives.
     pub(crate) heartbeat: Heartbeat,
-    /// What is counted.
-    pub(crate) metrics: Arc<Metrics>,
+    /// The metrics.
+    pub(crate) metrics: Arc<OperatorMetrics>,
 }
 
 /// The Secrets as far as they were read: none counts as missing before it was looked for.

@@ -1,4 +1,4 @@
-//! Which step the certificates need next: a state machine over public facts, without keys, clock or network.
+//! The next step of the certificates: a state machine over public facts, without keys, clock or network.
 //!
 //! A rotation of the certificate authority goes: a new one signs from now on and is trusted beside the old one → the API
 //! servers' configuration shows that they trust it, and they get time to notice → the serving certificates are signed by it
@@ -15,7 +15,7 @@ pub(crate) const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(5);
 /// How long nothing is looked at without an event: a machine may have slept, or its clock been set.
 const POLL: SignedDuration = SignedDuration::from_mins(1);
 
-/// How long certificates live, and how long others get to notice a change.
+/// The lifetimes of certificates, and the time that others get to notice a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RotationSettings {
     authority_lifetime: SignedDuration,
@@ -58,7 +58,7 @@ fn validity(made: Timestamp, not_after: Timestamp) -> Validity {
     }
 }
 
-/// When a certificate of ours was made: [`CLOCK_SKEW`] after its life begins.
+/// The time when a certificate of ours was made: [`CLOCK_SKEW`] after its life begins.
 pub(crate) fn made(validity: Validity) -> Timestamp {
     validity.not_before + CLOCK_SKEW
 }
@@ -69,24 +69,24 @@ fn due(validity: Validity) -> Timestamp {
     made + made.duration_until(validity.not_after) * 2 / 3
 }
 
-/// What there is.
+/// The state of the certificates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CertificateState {
     /// The certificate authority that signs, or why none can.
     pub(crate) authority: Result<Validity, IssueReason>,
     /// The names that it may sign for.
     pub(crate) constraint: Constraint,
-    /// Whether somebody asked for a new one.
+    /// True if somebody asked for a new one.
     pub(crate) authority_requested: bool,
-    /// Whether somebody asked that no older one be trusted any more, at once.
+    /// True if somebody asked that no older one be trusted any more, at once.
     pub(crate) distrust_requested: bool,
     /// The certificates in the trust bundle.
     pub(crate) bundle: Bundle,
     /// The serving Secrets, in the order of their names.
     pub(crate) serving: Vec<ServingSecretState>,
-    /// Since when the API servers have been known to trust the authority; noted during a rotation only.
+    /// The time since which the API servers have been known to trust the authority; noted during a rotation only.
     pub(crate) trusted_since: Option<Timestamp>,
-    /// Whether the API servers trust the authority now.
+    /// The API servers' trust in the authority now.
     pub(crate) trust: Trust,
 }
 
@@ -118,9 +118,9 @@ pub(crate) enum Bundle {
 pub(crate) struct ServingSecretState {
     /// The certificate, or why it can't be used.
     pub(crate) certificate: Result<ServingState, IssueReason>,
-    /// Whether somebody asked for a new one.
+    /// True if somebody asked for a new one.
     pub(crate) requested: bool,
-    /// Whether the Secret has the authority's trust bundle.
+    /// True if the Secret has the authority's trust bundle.
     pub(crate) bundle_is_copied: bool,
 }
 
@@ -129,13 +129,13 @@ pub(crate) struct ServingSecretState {
 pub(crate) struct ServingState {
     /// Its life.
     pub(crate) validity: Validity,
-    /// Whether the present authority signed it, not an older one.
+    /// True if the present authority signed it, not an older one.
     pub(crate) by_authority: bool,
-    /// Whether it names exactly what it should.
+    /// True if it names exactly what it should.
     pub(crate) names_fit: bool,
 }
 
-/// What the API servers are told to trust.
+/// The authority that the API servers are told to trust.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trust {
     /// They are not told to call any webhook, so there is nobody to wait for.
@@ -146,7 +146,7 @@ pub(crate) enum Trust {
     Confirmed,
 }
 
-/// Why a certificate is made.
+/// The reason why a certificate is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum IssueReason {
     /// There is none.
@@ -207,7 +207,7 @@ impl fmt::Display for IssueReason {
     }
 }
 
-/// What to do.
+/// The next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CertificateStep {
     /// Make a certificate authority, which signs from now on, and trust it beside those that were trusted.

@@ -5,7 +5,7 @@ use super::{
         Bundle, CertificateState, CertificateStep, Constraint, IssueReason, RotationSettings, ServingSecretState,
         ServingState, Trust,
     },
-    x509::{Authority, IssuedPair, NotMade, create_authority, signed_by},
+    x509::{IssuedPair, NotMade, SigningAuthority, create_authority, signed_by},
 };
 use jiff::Timestamp;
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
@@ -33,7 +33,7 @@ const KEY: &str = "tls.key";
 /// How many authorities a bundle has at most: a webhook configuration is sent to every API server whole.
 const MOST_TRUSTED: usize = 4;
 
-/// What the Secrets are called, and what the serving certificates are for.
+/// The names of the Secrets, and the hosts of the serving certificates.
 #[derive(Clone, Debug)]
 pub(crate) struct Names {
     /// The Secret of the certificate authority.
@@ -80,7 +80,7 @@ pub(crate) enum Write {
 }
 
 impl Secrets {
-    /// What there is.
+    /// The state of the certificates.
     pub(crate) fn state(&self, bundles: &TrustBundles, names: &Names, now: Timestamp) -> CertificateState {
         let authority = self.signing_authority(now);
         let (trusted, readable) = Certificate::all_in(data(self.authority.as_ref(), BUNDLE));
@@ -119,7 +119,7 @@ impl Secrets {
         }
     }
 
-    /// What webhook clients are to trust: PEM. None as long as there is no authority that could sign.
+    /// The bundle that webhook clients are to trust: PEM. None as long as there is no authority that could sign.
     pub(crate) fn bundle(&self, now: Timestamp) -> Option<Vec<u8>> {
         let authority = self.signing_authority(now).ok()?;
         let (trusted, _) = Certificate::all_in(data(self.authority.as_ref(), BUNDLE));
@@ -127,7 +127,7 @@ impl Secrets {
         is_in.then(|| data(self.authority.as_ref(), BUNDLE).to_vec())
     }
 
-    /// When the authority and the first of the serving certificates end, as far as they can be used.
+    /// The times when the authority and the first of the serving certificates end, as far as they can be used.
     pub(crate) fn ends(&self, now: Timestamp) -> (Option<Timestamp>, Option<Timestamp>) {
         let authority = self.signing_authority(now).ok();
         let serving = self
@@ -150,11 +150,7 @@ impl Secrets {
         now: Timestamp,
     ) -> Result<Option<Write>, NotMade> {
         let mut authority = present(self.authority.as_ref(), &names.authority_secret);
-        let serving = |at: usize| {
-            let names = names.serving.get(at)?;
-            Some((names, present(self.served(at), &names.secret)))
-        };
-        let write = match step {
+        match step {
             CertificateStep::Wait(_) => return Ok(None),
             CertificateStep::CreateAuthority(reason) => {
                 let pair = create_authority(&names.hosts(), settings.authority_validity(now))?;
@@ -163,53 +159,60 @@ impl Secrets {
                     _ => self.known_authorities(bundles, now),
                 };
                 replace_authority(&mut authority, pair, &known);
-                Write::Authority(authority)
             }
             CertificateStep::RepairBundle => {
                 let own = String::from_utf8_lossy(data(self.authority.as_ref(), CERTIFICATE)).into_owned();
                 let (known, _) = Certificate::all_in(data(self.authority.as_ref(), BUNDLE));
                 set(&mut authority, BUNDLE, bundle(&own, &valid(known, now)));
-                Write::Authority(authority)
             }
             CertificateStep::NoteTrust => {
                 annotations(&mut authority).insert(TRUSTED_SINCE.into(), now.to_string());
-                Write::Authority(authority)
             }
             CertificateStep::DropOthers => {
                 let own = data(self.authority.as_ref(), CERTIFICATE).to_vec();
                 set(&mut authority, BUNDLE, own);
                 annotations(&mut authority).remove(TRUSTED_SINCE);
-                Write::Authority(authority)
             }
-            CertificateStep::SignServing(at, _) => {
-                // `next_step` asks for it only where the authority can sign; if it ended since, the next round heals it.
-                let (Ok(signer), Some((names, mut serving))) = (self.signing_authority(now), serving(at)) else {
-                    return Ok(None);
-                };
-                let pair = signer.sign(&names.hosts, settings.serving_validity(now, signer.validity()))?;
-                set(&mut serving, CERTIFICATE, pair.certificate);
-                set(&mut serving, KEY, pair.key);
-                set(&mut serving, BUNDLE, data(self.authority.as_ref(), BUNDLE).to_vec());
-                obey(&mut serving, ROTATE, ROTATED);
-                Write::Serving(at, serving)
-            }
-            CertificateStep::CopyBundle(at) => {
-                let Some((_, mut serving)) = serving(at) else {
-                    return Ok(None);
-                };
-                set(&mut serving, BUNDLE, data(self.authority.as_ref(), BUNDLE).to_vec());
-                Write::Serving(at, serving)
-            }
-        };
-        Ok(Some(write))
+            CertificateStep::SignServing(at, _) => return self.sign_serving(at, names, settings, now),
+            CertificateStep::CopyBundle(at) => return Ok(self.copy_bundle(at, names)),
+        }
+        Ok(Some(Write::Authority(authority)))
     }
 
-    fn signing_authority(&self, now: Timestamp) -> Result<Authority, IssueReason> {
+    /// A new serving certificate. `next_step` asks for it only where the authority can sign; if that ended since, there is no
+    /// write, and the next round heals it.
+    fn sign_serving(
+        &self,
+        at: usize,
+        names: &Names,
+        settings: &RotationSettings,
+        now: Timestamp,
+    ) -> Result<Option<Write>, NotMade> {
+        let (Ok(signer), Some(names)) = (self.signing_authority(now), names.serving.get(at)) else {
+            return Ok(None);
+        };
+        let pair = signer.sign(&names.hosts, settings.serving_validity(now, signer.validity()))?;
+        let mut serving = present(self.served(at), &names.secret);
+        set(&mut serving, CERTIFICATE, pair.certificate);
+        set(&mut serving, KEY, pair.key);
+        set(&mut serving, BUNDLE, data(self.authority.as_ref(), BUNDLE).to_vec());
+        obey(&mut serving, ROTATE, ROTATED);
+        Ok(Some(Write::Serving(at, serving)))
+    }
+
+    /// The authority's bundle beside a serving certificate.
+    fn copy_bundle(&self, at: usize, names: &Names) -> Option<Write> {
+        let mut serving = present(self.served(at), &names.serving.get(at)?.secret);
+        set(&mut serving, BUNDLE, data(self.authority.as_ref(), BUNDLE).to_vec());
+        Some(Write::Serving(at, serving))
+    }
+
+    fn signing_authority(&self, now: Timestamp) -> Result<SigningAuthority, IssueReason> {
         let secret = self.authority.as_ref();
         if data(secret, CERTIFICATE).is_empty() && data(secret, KEY).is_empty() {
             return Err(IssueReason::Missing);
         }
-        Authority::read(data(secret, CERTIFICATE), data(secret, KEY), now)
+        SigningAuthority::read(data(secret, CERTIFICATE), data(secret, KEY), now)
     }
 
     fn served(&self, at: usize) -> Option<&Secret> {
@@ -241,7 +244,7 @@ impl Secrets {
 
 fn serving(
     secret: Option<&Secret>,
-    authority: Option<&Authority>,
+    authority: Option<&SigningAuthority>,
     trusted: &[Certificate],
     names: &ServingNames,
     now: Timestamp,
@@ -258,7 +261,7 @@ fn serving(
     })
 }
 
-fn trusted_by_all(authority: &Authority, bundles: &[Vec<u8>]) -> bool {
+fn trusted_by_all(authority: &SigningAuthority, bundles: &[Vec<u8>]) -> bool {
     bundles.iter().all(|bundle| {
         let (certificates, readable) = Certificate::all_in(bundle);
         readable && certificates.iter().any(|certificate| authority.is(certificate))
@@ -297,7 +300,7 @@ fn bundle(authority: &str, others: &[Certificate]) -> String {
     pem
 }
 
-/// Whether the annotation `wish` has a value that `done` doesn't repeat.
+/// True if the annotation `wish` has a value that `done` doesn't repeat.
 fn requested(secret: Option<&Secret>, wish: &str, done: &str) -> bool {
     let wanted = annotation(secret, wish).filter(|value| !value.is_empty());
     wanted.is_some() && wanted != annotation(secret, done)

@@ -29,7 +29,7 @@ pub(crate) struct IssuedPair {
 }
 
 /// A certificate authority that can sign.
-pub(crate) struct Authority {
+pub(crate) struct SigningAuthority {
     certificate: Arc<Certificate>,
     issuer: Issuer<'static, KeyPair>,
 }
@@ -51,7 +51,7 @@ pub(crate) fn create_authority(hosts: &[String], validity: Validity) -> Result<I
     })
 }
 
-impl Authority {
+impl SigningAuthority {
     /// Reads one from PEM; it must be able to sign at `now`.
     pub(crate) fn read(certificate: &[u8], key: &[u8], now: Timestamp) -> Result<Self, IssueReason> {
         let certificate = CertificatePair::parse(certificate, key, now)?.certificate().clone();
@@ -68,7 +68,7 @@ impl Authority {
         self.certificate.validity
     }
 
-    /// How the names that it may sign for stand to these.
+    /// The relation of the names that it may sign for to these.
     pub(crate) fn constraint(&self, hosts: &[String]) -> Constraint {
         let wanted: BTreeSet<String> = hosts.iter().cloned().collect();
         match &self.certificate.permitted_names {
@@ -78,12 +78,12 @@ impl Authority {
         }
     }
 
-    /// Whether this is its certificate.
+    /// True if this is its certificate.
     pub(crate) fn is(&self, certificate: &Certificate) -> bool {
         *self.certificate == *certificate
     }
 
-    /// Whether it signed a certificate that an API server would accept for one of the certificate's own names.
+    /// True if it signed a certificate that an API server would accept for one of the certificate's own names.
     pub(crate) fn signed(&self, certificate: &Certificate, now: Timestamp) -> bool {
         signed_by(&self.certificate, certificate, now)
     }
@@ -112,7 +112,7 @@ impl Authority {
     }
 }
 
-/// Whether an authority signed a certificate that an API server would accept for one of the certificate's own names.
+/// True if an authority signed a certificate that an API server would accept for one of the certificate's own names.
 pub(crate) fn signed_by(authority: &Certificate, certificate: &Certificate, now: Timestamp) -> bool {
     let mut roots = RootCertStore::empty();
     if roots.add(authority.der().clone()).is_err() {

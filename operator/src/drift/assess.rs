@@ -17,20 +17,20 @@ use tokenscope_index::{CsiDrivers, PodContext};
 pub(crate) struct Assessor<'a> {
     /// The pod's namespace and service account.
     pub(crate) context: PodContext<'a>,
-    /// Since when the service account has its annotations; none if it has none that matters.
+    /// The time since which the service account has its annotations; none if it has none that matters.
     pub(crate) annotated_since: Option<Timestamp>,
     /// All policies.
     pub(crate) policies: &'a PolicySet,
     /// The installation's settings.
     pub(crate) settings: &'a Settings,
-    /// Which pods have an identity of SPIFFE.
+    /// The pods that have an identity of SPIFFE.
     pub(crate) spiffe_ids: &'a SpiffeIds,
-    /// Which CSI drivers get tokens.
+    /// The CSI drivers that get tokens.
     pub(crate) csi_drivers: &'a CsiDrivers,
 }
 
 impl Assessor<'_> {
-    /// What a pod should get.
+    /// The decision about a pod.
     pub(crate) fn decide(&self, pod: &KeptPod, now: Timestamp) -> Decision {
         self.decide_with(pod.facts(), now)
     }
@@ -138,7 +138,7 @@ impl Assessor<'_> {
         }
     }
 
-    /// Whether new pods get another sidecar than this one for tokens of a source.
+    /// True if new pods get another sidecar than this one for tokens of a source.
     fn has_another_sidecar(&self, image: &str, source: TokenSource) -> bool {
         match source {
             // It is there for another container's tokens.
@@ -148,7 +148,7 @@ impl Assessor<'_> {
         }
     }
 
-    /// Whether a pod without any grant should have got one when it was created.
+    /// True if a pod without any grant should have got one when it was created.
     fn should_have_been_injected(
         &self,
         pod: &KeptPod,
@@ -165,7 +165,7 @@ impl Assessor<'_> {
         self.was_in_force(pod, policy, effective_since)
     }
 
-    /// Whether all that gives the pod a role now did so when it was created.
+    /// True if all that gives the pod a role now did so when it was created.
     fn was_in_force(
         &self,
         pod: &KeptPod,
@@ -180,7 +180,7 @@ impl Assessor<'_> {
         annotated_before && policy.is_none_or(|name| pod.created >= effective_since(name) && in_force_then(name))
     }
 
-    /// Whether it should have had a grant also without its labels and annotations, which may be others than at admission.
+    /// True if it should have had a grant also without its labels and annotations, which may be others than at admission.
     ///
     /// A policy that selects pods by their labels says nothing for certain.
     fn lacks_for_certain(
@@ -242,7 +242,7 @@ impl Assessor<'_> {
     }
 }
 
-/// Whether the record of a pod says that it has this grant, as far as it tells.
+/// True if the record of a pod says that it has this grant, as far as it tells.
 fn has(pod: &KeptPod, granted: &Granted) -> bool {
     let Some(record) = &pod.record else {
         return false;

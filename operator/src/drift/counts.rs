@@ -2,10 +2,10 @@
 
 use super::PodState;
 
-/// How many pods stand how to a policy, or to all.
+/// The numbers of pods in each relation to a policy, or to all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PodCounts {
-    /// To which it grants something now.
+    /// Those to which it grants something now.
     pub(crate) matched: i64,
     /// That have it.
     pub(crate) injected: i64,
@@ -13,7 +13,7 @@ pub(crate) struct PodCounts {
     pub(crate) missed: i64,
     /// That a restart would change; also pods to which it no longer grants what they have.
     pub(crate) outdated: i64,
-    /// Whose tokens come from SPIFFE, and to which nothing gives an identity.
+    /// Those whose tokens come from SPIFFE, and to which nothing gives an identity.
     pub(crate) without_spiffe_id: i64,
 }
 

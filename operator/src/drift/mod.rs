@@ -1,4 +1,4 @@
-//! Whether a running pod has what the policies give it now.
+//! The difference between what a running pod has and what the policies give it now.
 
 mod assess;
 mod counts;
@@ -12,7 +12,7 @@ pub(crate) use pod::KeptPod;
 
 use tokenscope_core::PolicyName;
 
-/// How a pod stands to what it should have.
+/// A pod's state beside what it should have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum PodState {
     /// It has it.
@@ -23,21 +23,21 @@ pub(crate) enum PodState {
     Missed,
 }
 
-/// What was found about a pod.
+/// The assessment of a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Assessment {
-    /// How it stands; none where it has and should have nothing.
+    /// Its state; none where it has and should have nothing.
     pub(crate) state: Option<PodState>,
-    /// For which policies it counts.
+    /// The policies for which it counts.
     pub(crate) shares: Box<[PolicyShare]>,
-    /// Whether a missed pod should have had its credentials whatever its labels and annotations say, so that another one in
+    /// True if a missed pod should have had its credentials whatever its labels and annotations say, so that another one in
     /// its place gets them: whoever may patch a pod must not make the operator evict it.
     pub(crate) lacks_for_certain: bool,
-    /// Whether its tokens come from SPIFFE and nothing gives it an identity.
+    /// True if its tokens come from SPIFFE and nothing gives it an identity.
     pub(crate) without_spiffe_id: bool,
     /// The policy with `onExpiry: Evict` that gave it what it has, is no longer in force, and has no other in its place.
     pub(crate) expired: Option<PolicyName>,
-    /// Whether it holds a token of a locked audience that no policy grants it.
+    /// True if it holds a token of a locked audience that no policy grants it.
     pub(crate) holds_ungranted_token: bool,
 }
 
@@ -46,8 +46,8 @@ pub(crate) struct Assessment {
 pub(crate) struct PolicyShare {
     /// The policy.
     pub(crate) policy: PolicyName,
-    /// How the pod stands to it.
+    /// The pod's state for it.
     pub(crate) state: PodState,
-    /// Whether the policy grants the pod something now; otherwise it did once.
+    /// True if the policy grants the pod something now; otherwise it did once.
     pub(crate) grants: bool,
 }

@@ -10,15 +10,15 @@ use tokenscope_core::{
     bounds::Beyond, pod::OwnerReference,
 };
 
-/// What is kept of a pod.
+/// The part of a pod that is kept.
 #[derive(Clone, Debug)]
 pub(crate) struct KeptPod {
     pub(crate) name: Box<str>,
     pub(crate) uid: Box<str>,
     pub(crate) created: Timestamp,
-    /// Whether it runs or is about to: not finished, not on its way out, and not a mirror pod.
+    /// True if it runs or is about to: not finished, not on its way out, and not a mirror pod.
     pub(crate) running: bool,
-    /// Whether the kubelet says that it is ready.
+    /// True if the kubelet says that it is ready.
     pub(crate) ready: bool,
     pub(crate) service_account: Box<str>,
     /// The labels that decide: those at admission where the record has them, otherwise the present ones.
@@ -38,21 +38,21 @@ pub(crate) struct KeptPod {
     pub(crate) owner: Option<Box<OwnerReference<Box<str>>>>,
 }
 
-/// What the webhook noted on the pod.
+/// The webhook's record on the pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
-    /// What was granted.
+    /// The decision that was recorded.
     pub(crate) decision: RecordedDecision,
-    /// Who granted it.
+    /// The policies that granted it.
     pub(crate) policies: Box<[PolicyName]>,
-    /// Whether a sidecar was added.
+    /// True if a sidecar was added.
     pub(crate) sidecar: bool,
-    /// Whether only the webhook can have written it: the pod bears the mark, and the record says what the decision read.
+    /// True if only the webhook can have written it: the pod bears the mark, and the record says what the decision read.
     /// Records of versions before 0.2 can be written by whoever may patch the pod.
     pub(crate) is_proven: bool,
 }
 
-/// What a record tells of a decision, as far as it can be compared with a decision of now.
+/// A record's account of a decision, as far as it can be compared with a decision of now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RecordedDecision {
     /// All that was decided.
@@ -91,17 +91,17 @@ impl KeptPod {
         self.token_volumes.iter().map(KeptVolume::borrowed).collect()
     }
 
-    /// Whether it has any such volume.
+    /// True if it has any such volume.
     pub(crate) fn has_token_volumes(&self) -> bool {
         !self.token_volumes.is_empty()
     }
 
-    /// Whether it names a role itself, so that it had to be reviewed.
+    /// True if it names a role itself, so that it had to be reviewed.
     pub(crate) fn asks(&self) -> bool {
         asks_itself(&self.annotations)
     }
 
-    /// What the webhook made of it, if it saw it.
+    /// The webhook's mark, if it saw the pod.
     pub(crate) fn mark(&self) -> Option<Mark> {
         self.mark
     }
@@ -111,7 +111,7 @@ impl KeptPod {
         self.owner.as_deref().filter(|owner| owner.controller == Some(true))
     }
 
-    /// Whether nothing is different that an assessment depends on.
+    /// True if nothing is different that an assessment depends on.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.uid == other.uid
             && self.running == other.running

@@ -1,4 +1,4 @@
-//! What was found about each pod, and what is counted of it.
+//! The assessment of each pod, and the counts of all.
 
 use super::{Finding, PodKey};
 use crate::drift::{Assessment, PodCounts};
@@ -18,12 +18,12 @@ pub(super) struct Assessments {
 }
 
 impl Assessments {
-    /// How the pods stand to a policy.
+    /// The counts of pods for a policy.
     pub(super) fn counts(&self, policy: &PolicyName) -> PodCounts {
         self.counts.get(policy).copied().unwrap_or_default()
     }
 
-    /// How all pods stand.
+    /// The counts of all pods.
     pub(super) fn totals(&self) -> PodCounts {
         self.totals
     }

@@ -21,7 +21,7 @@ use tokenscope_index::{KeptAnnotations, NamespaceLabels, PodObject, Update};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct AnnotatedAccount {
     pub(super) annotations: KeptAnnotations,
-    /// Since when it has them, at the latest.
+    /// The time since which it has them, at the latest.
     pub(super) since: Timestamp,
 }
 
@@ -103,7 +103,7 @@ impl Index {
     }
 }
 
-/// Whether the operator looks at no pod of a namespace: the control plane's and our own.
+/// True if the operator looks at no pod of a namespace: the control plane's and our own.
 fn is_left_alone(namespace: &str, own_namespace: &str) -> bool {
     namespace == "kube-system" || namespace == own_namespace
 }
@@ -126,7 +126,7 @@ fn annotated(metadata: &ObjectMeta) -> Option<AnnotatedAccount> {
     })
 }
 
-/// Whether whoever the entry is about wrote an annotation that can change a decision (metav1.FieldsV1).
+/// True if whoever the entry is about wrote an annotation that can change a decision (metav1.FieldsV1).
 fn owns_relevant_annotation(entry: &ManagedFieldsEntry) -> bool {
     let fields = entry
         .fields_v1
@@ -139,7 +139,7 @@ fn owns_relevant_annotation(entry: &ManagedFieldsEntry) -> bool {
     keys.into_iter().any(annotations::is_relevant)
 }
 
-/// When an object was created.
+/// The time when an object was created.
 pub(super) fn created(metadata: &ObjectMeta) -> Timestamp {
     metadata
         .creation_timestamp

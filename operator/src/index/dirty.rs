@@ -1,4 +1,4 @@
-//! What has to be looked at again, and the order in which that is done.
+//! The objects that have to be looked at again, and the order in which that is done.
 
 use super::{Index, PodKey};
 use jiff::Timestamp;
@@ -10,7 +10,7 @@ use tokenscope_core::PolicyName;
 const MOST_PODS: usize = 250;
 const MOST_POLICIES: usize = 64;
 
-/// What has to be looked at again.
+/// The objects that have to be looked at again.
 #[derive(Default)]
 pub(super) struct Dirty {
     pub(super) everywhere: bool,

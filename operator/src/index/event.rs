@@ -1,4 +1,4 @@
-//! What the index is told.
+//! The events that the index is told.
 
 use crate::{drift::KeptPod, issuer::Issuer, spiffe_ids::SpiffeIdEvent};
 use k8s_openapi::api::{

@@ -1,4 +1,4 @@
-//! What is known about a policy, for its status.
+//! The facts about a policy, for its status.
 
 use super::{Index, Installation, policies::PolicyObject};
 use crate::{drift::PodCounts, issuer::Issuer};
@@ -20,28 +20,28 @@ pub(crate) struct PolicyInfo<'a> {
     pub(crate) facts: Result<PolicyFacts<'a>, String>,
 }
 
-/// What is known about a policy.
+/// The facts about a policy.
 #[derive(Debug)]
 pub(crate) struct PolicyFacts<'a> {
     /// Its metadata.generation.
     pub(crate) generation: Option<i64>,
-    /// Since when it says what it says.
+    /// The time since which it says what it says.
     pub(crate) effective_since: Timestamp,
-    /// What it says, or why it says nothing.
+    /// Its statement, or the reason why it has none.
     pub(crate) policy: Result<&'a Policy, &'a InvalidPolicy>,
-    /// What of it is beyond a boundary of its namespace.
+    /// The part of it that is beyond a boundary of its namespace.
     pub(crate) outside: Option<OutsideBoundary>,
-    /// Why its context keys have no room beside those of older policies.
+    /// The reason why its context keys have no room beside those of older policies.
     pub(crate) without_context_room: Option<&'a NoContextRoom>,
-    /// How the pods stand to it.
+    /// The counts of pods for it.
     pub(crate) counts: PodCounts,
     /// Those that give some of the same pods another default role.
     pub(crate) conflicts: Vec<&'a Policy>,
-    /// Whether it could be compared with all policies that it may be in conflict with.
+    /// True if it could be compared with all policies that it may be in conflict with.
     pub(crate) compared: bool,
     /// The cluster's issuer.
     pub(crate) issuer: &'a Issuer,
-    /// Whether the installation can give pods tokens of the policy's source.
+    /// True if the installation can give pods tokens of the policy's source.
     pub(crate) has_source: bool,
     /// The SPIFFE provider's.
     pub(crate) spiffe_issuer: Option<&'a str>,
@@ -53,9 +53,9 @@ pub(crate) struct PolicyFacts<'a> {
     pub(crate) namespaces: Vec<&'a str>,
     /// The audience where the policy names none.
     pub(crate) default_audience: &'a Audience,
-    /// Whether the installation lets the operator evict pods of expired policies.
+    /// True if the installation lets the operator evict pods of expired policies.
     pub(crate) evicts_expired: bool,
-    /// What the lock says about the pods of its namespace; none for a cluster policy.
+    /// The lock's account of the pods of its namespace; none for a cluster policy.
     pub(crate) tokens: Option<NamespaceTokens<'a>>,
     /// The CSI drivers that get tokens of an audience that is locked everywhere.
     pub(crate) csi_drivers: Vec<&'a str>,
@@ -69,7 +69,7 @@ pub(crate) struct NamespaceTokens<'a> {
 }
 
 impl Index {
-    /// What is known about a policy, if there is one of this name.
+    /// The facts about a policy, if there is one of this name.
     pub(crate) fn policy_info(&self, name: &PolicyName) -> Option<PolicyInfo<'_>> {
         let object = self.objects.get(name)?;
         let exceeded = name.namespace().and_then(|namespace| self.share_exceeded(namespace));

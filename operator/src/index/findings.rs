@@ -4,7 +4,7 @@ use crate::drift::KeptPod;
 use jiff::Timestamp;
 use tokenscope_core::{Decision, PolicyName};
 
-/// What is wrong with a pod.
+/// The fault of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
     /// It runs without what it should have.
@@ -16,24 +16,24 @@ pub(crate) enum Cause {
 /// A pod to which something is to be done.
 #[derive(Clone, Debug)]
 pub(crate) struct Finding {
-    /// What is wrong.
+    /// The fault.
     pub(crate) cause: Cause,
-    /// Since when that is known.
+    /// The time since which that is known.
     pub(crate) since: Timestamp,
-    /// Which pod of that name.
+    /// The UID of the pod.
     pub(crate) uid: Box<str>,
     /// The UID of the controller that would make another one.
     pub(crate) controller: Option<Box<str>>,
-    /// Whether that is certain by what nobody can change on a running pod.
+    /// True if that is certain by what nobody can change on a running pod.
     pub(crate) evictable: bool,
 }
 
 /// The pods of one controller.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Siblings {
-    /// How many of those that run, or are about to, are not ready.
+    /// The number of those that run, or are about to, and are not ready.
     pub(crate) unready: usize,
-    /// When the youngest ready one was created.
+    /// The time when the youngest ready one was created.
     pub(crate) youngest_ready: Option<Timestamp>,
 }
 
@@ -48,16 +48,16 @@ impl Siblings {
     }
 }
 
-/// What is told about a missed pod.
+/// The report about a missed pod.
 #[derive(Clone, Debug)]
-pub(crate) struct Report {
+pub(crate) struct MissedPodReport {
     /// The pod.
     pub(crate) pod: KeptPod,
-    /// What is wrong, for whoever reads it.
+    /// The fault, for whoever reads it.
     pub(crate) message: String,
 }
 
-/// What is wrong with a missed pod that would get this now.
+/// The fault of a missed pod that would get this now.
 pub(super) fn missed_message(decision: &Decision) -> String {
     match decision {
         Decision::Granted(granted) => {

@@ -19,7 +19,7 @@ mod shared;
 
 pub(crate) use event::IndexEvent;
 pub(crate) use facts::PolicyFacts;
-pub(crate) use findings::{Cause, Finding, Report, Siblings};
+pub(crate) use findings::{Cause, Finding, MissedPodReport, Siblings};
 pub(crate) use shared::SharedIndex;
 
 use crate::{
@@ -43,14 +43,14 @@ use tokenscope_index::{CsiDrivers, NamespaceLabels, PolicyIndex, Store};
 /// A pod's namespace and name.
 pub(crate) type PodKey = (Box<str>, Box<str>);
 
-/// What the installation decides.
+/// The settings of the installation.
 #[derive(Clone, Debug)]
 pub(crate) struct Installation {
     /// For all pods.
     pub(crate) settings: Settings,
     /// The operator's own namespace.
     pub(crate) own_namespace: Box<str>,
-    /// Whether pods of expired policies are evicted where the policies ask for it.
+    /// True if pods of expired policies are evicted where the policies ask for it.
     pub(crate) evicts_expired: bool,
     /// The issuer of the SPIFFE provider's tokens.
     pub(crate) spiffe_issuer: Option<String>,
@@ -58,7 +58,7 @@ pub(crate) struct Installation {
     pub(crate) cluster_name: Option<ClusterName>,
 }
 
-/// What is known and what follows.
+/// The cluster as it is known, and what follows from it.
 pub(crate) struct Index {
     installation: Installation,
     issuer: Option<Issuer>,
@@ -84,12 +84,12 @@ impl Index {
         Self::with_share(installation, spiffe_ids, SHARE)
     }
 
-    /// Whether it matters which tokens pods and CSI drivers hold: not where the lock is off.
+    /// True if it matters which tokens pods and CSI drivers hold: not where the lock is off.
     pub(crate) fn needs_csi_drivers(&self) -> bool {
         self.installation.settings.lock.mode != LockMode::Off
     }
 
-    /// What is not known yet; none once all lists were whole once and the issuer was asked for.
+    /// The first list that is not known yet; none once all lists were whole once and the issuer was asked for.
     pub(crate) fn waits_for(&self) -> Option<&'static str> {
         let drivers_are_known = !self.needs_csi_drivers() || self.csi_drivers.is_synced();
         let lists = [
@@ -126,12 +126,12 @@ impl Index {
         }
     }
 
-    /// Whether anything has to be assessed again at `now`.
+    /// True if anything has to be assessed again at `now`.
     pub(crate) fn is_dirty(&self, now: Timestamp) -> bool {
         self.dirty.has_pods_or_policies() || self.next_change.is_some_and(|at| at <= now)
     }
 
-    /// When a policy's expiry or schedule changes something next.
+    /// The time when a policy's expiry or schedule changes something next.
     pub(crate) fn next_change(&self) -> Option<Timestamp> {
         self.next_change
     }

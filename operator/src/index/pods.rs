@@ -1,6 +1,6 @@
-//! What follows for each pod.
+//! The consequences for each pod.
 
-use super::{Cause, Finding, Index, PodKey, Report, Siblings, findings::missed_message};
+use super::{Cause, Finding, Index, MissedPodReport, PodKey, Siblings, findings::missed_message};
 use crate::drift::{Assessment, Assessor, KeptPod, PodState};
 use jiff::Timestamp;
 use std::collections::{BTreeSet, HashMap};
@@ -33,17 +33,17 @@ impl Index {
         }
     }
 
-    /// What there is to tell about a missed pod.
-    pub(crate) fn report(&self, (namespace, name): &PodKey, now: Timestamp) -> Option<Report> {
+    /// The report about a missed pod.
+    pub(crate) fn report(&self, (namespace, name): &PodKey, now: Timestamp) -> Option<MissedPodReport> {
         let pod = self.pods.value(namespace, name)?;
         let decision = self.decide(namespace, pod, now)?;
-        Some(Report {
+        Some(MissedPodReport {
             pod: pod.clone(),
             message: missed_message(&decision),
         })
     }
 
-    /// What a pod should get.
+    /// The decision about a pod.
     pub(super) fn decide(&self, namespace: &str, pod: &KeptPod, now: Timestamp) -> Option<Decision> {
         self.with_assessor(namespace, pod, |assessor| assessor.decide(pod, now))
     }
@@ -75,7 +75,7 @@ impl Index {
         self.dirty.statuses.extend(own);
     }
 
-    /// Whether a pod is ready.
+    /// True if a pod is ready.
     pub(crate) fn is_ready(&self, (namespace, name): &PodKey) -> bool {
         self.pods.value(namespace, name).is_some_and(|pod| pod.ready)
     }

@@ -18,22 +18,22 @@ pub(super) struct PolicyObject {
     created: Timestamp,
     /// When this process first saw this generation.
     seen: Timestamp,
-    /// What it says; none where its namespace's share left no room for it.
+    /// Its statement; none where its namespace's share left no room for it.
     pub(super) policy: Option<Result<Arc<Policy>, InvalidPolicy>>,
     pub(super) status: PolicyStatus,
     pub(super) next_change: Option<Timestamp>,
     pub(super) conflicts: BTreeSet<PolicyName>,
-    /// Whether it could be compared with all policies that it may be in conflict with.
+    /// True if it could be compared with all policies that it may be in conflict with.
     pub(super) compared: bool,
 }
 
 impl PolicyObject {
-    /// What it says, if that makes sense.
+    /// Its statement, if that makes sense.
     pub(super) fn policy(&self) -> Option<&Policy> {
         self.policy.as_ref()?.as_deref().ok()
     }
 
-    /// Since when it says what it says.
+    /// The time since which it says what it says.
     pub(super) fn effective_since(&self) -> Timestamp {
         if self.generation.is_none_or(|generation| generation <= 1) {
             return self.created;
@@ -45,7 +45,7 @@ impl PolicyObject {
         }
     }
 
-    /// Whether its status says that there is nothing to do.
+    /// True if its status says that there is nothing to do.
     pub(super) fn is_ready(&self) -> bool {
         let mut conditions = self.status.conditions.iter();
         conditions.any(|present| present.type_ == ConditionType::Ready.as_str() && present.status == "True")
@@ -204,7 +204,7 @@ impl Index {
         self.objects.get(name)?.policy()
     }
 
-    /// Since when a policy says what it says.
+    /// The time since which a policy says what it says.
     pub(super) fn effective_since(&self, name: &PolicyName) -> Timestamp {
         let object = self.objects.get(name);
         object.map_or(Timestamp::MAX, PolicyObject::effective_since)

@@ -1,4 +1,4 @@
-//! How much is kept of each namespace.
+//! The bound on what is kept of each namespace.
 
 use super::{Assessments, Dirty, Index, Installation};
 use crate::spiffe_ids::SpiffeIds;
@@ -8,7 +8,7 @@ use std::{
 };
 use tokenscope_index::{CsiDrivers, Exceeded, MOST_LABELS, PolicyIndex, Room, Share, ShareExceeded, Shares, Store};
 
-/// How many bytes are kept of one namespace: its pods, service accounts and policies.
+/// The bytes that are kept of one namespace at most: its pods, service accounts and policies.
 ///
 /// A pod takes about a thousand, so these are some 24,000 pods, where Kubernetes is made for 3,000 in a namespace
 /// (sig-scalability, thresholds). With 10,000 policies and 50,000 pods elsewhere the operator takes 128 MiB; with one
@@ -81,7 +81,7 @@ impl Index {
         labels.is_some_and(|labels| labels.too_many)
     }
 
-    /// Why nothing in a namespace is assessed, for whoever reads its policies' status.
+    /// The reason why nothing in a namespace is assessed, for whoever reads its policies' status.
     pub(super) fn share_exceeded(&self, namespace: &str) -> Option<String> {
         if !self.over_share.contains(namespace) {
             return None;
@@ -116,7 +116,8 @@ impl Index {
         self.over_share.len()
     }
 
-    /// Whether a namespace that took more than its share has room again for what was not kept, so that lists are to be read anew.
+    /// True if a namespace that took more than its share has room again for what was not kept, so that lists are to be read
+    /// anew.
     pub(crate) fn wants_lists(&self) -> bool {
         self.pods.wants_list() || self.service_accounts.wants_list() || self.policies.store(false).wants_list()
     }

@@ -1,8 +1,8 @@
-//! What is told about pods that run without what they should have: Warning Events on them and their owners.
+//! Reports about pods that run without what they should have: Warning Events on them and their owners.
 
 use crate::{
     events::{EventReason, Notice},
-    index::Report,
+    index::MissedPodReport,
 };
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -15,7 +15,7 @@ pub(super) const SETTLED: SignedDuration = SignedDuration::from_secs(2);
 /// How many owners are remembered, so that each is told once, not once a pod.
 const REMEMBERED: usize = 4096;
 
-/// Which pods were told of.
+/// The pods that were told of.
 #[derive(Default)]
 pub(super) struct ReportedPods {
     told: HashSet<Box<str>>,
@@ -23,7 +23,7 @@ pub(super) struct ReportedPods {
 }
 
 impl ReportedPods {
-    /// Whether the pod of this UID was told of.
+    /// True if the pod of this UID was told of.
     pub(super) fn is_told(&self, uid: &str) -> bool {
         self.told.contains(uid)
     }
@@ -33,7 +33,7 @@ impl ReportedPods {
         self.told.insert(uid.into());
     }
 
-    /// Whether an owner of this UID is told of for the first time, which is noted.
+    /// True if an owner of this UID is told of for the first time, which is noted.
     pub(super) fn is_new_owner(&mut self, uid: &str) -> bool {
         if self.told_owners.len() >= REMEMBERED {
             self.told_owners.clear();
@@ -47,9 +47,9 @@ impl ReportedPods {
     }
 }
 
-/// What is told about a missed pod: on itself, and on its owner if `with_owner`.
-pub(super) fn notices(namespace: &str, report: &Report, with_owner: bool) -> Vec<Notice> {
-    let Report { pod, message } = report;
+/// The Events about a missed pod: on itself, and on its owner if `with_owner`.
+pub(super) fn notices(namespace: &str, report: &MissedPodReport, with_owner: bool) -> Vec<Notice> {
+    let MissedPodReport { pod, message } = report;
     let itself = OwnerReference {
         api_version: "v1".into(),
         kind: "Pod".into(),

@@ -1,4 +1,4 @@
-//! What is done to pods: missed ones are told of, and missed and expired ones evicted where the installation allows it.
+//! The work on pods: missed ones are told of, and missed and expired ones evicted where the installation allows it.
 
 mod missed;
 
@@ -7,7 +7,7 @@ use crate::{
     eviction::{self, Pace},
     index::{Cause, Finding, Index, PodKey, SharedIndex},
     leader::Leader,
-    metrics::{Metrics, WriteOutcome},
+    metrics::{OperatorMetrics, WriteOutcome},
     probe::{self, Evidence, Probe},
 };
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
@@ -31,23 +31,23 @@ const MOST_REQUESTS: usize = 16;
 pub(crate) struct PodController {
     /// For evictions.
     pub(crate) client: Client,
-    /// Whether this process writes.
+    /// The leadership: the one process that has it writes.
     pub(crate) leader: Leader,
-    /// What is known.
+    /// The index of what is known.
     pub(crate) index: SharedIndex,
     /// Takes Events about missed pods.
     pub(crate) events: EventSender,
-    /// Which pods are evicted.
+    /// The pods that are evicted.
     pub(crate) evictions: Evictions,
     /// Asks the webhook whether it works.
     pub(crate) probe: Probe,
     /// That the task lives.
     pub(crate) heartbeat: Heartbeat,
-    /// What is counted.
-    pub(crate) metrics: Arc<Metrics>,
+    /// The metrics.
+    pub(crate) metrics: Arc<OperatorMetrics>,
 }
 
-/// Which pods the installation lets the operator evict.
+/// The pods that the installation lets the operator evict.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Evictions {
     /// Those that run without what they should have.

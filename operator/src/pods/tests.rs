@@ -67,7 +67,7 @@ fn controller(index: Index) -> (PodController, EventWriter) {
     let (_, claim) = watch::channel(Claim::default());
     let (_, bundles) = watch::channel(None);
     let gates = Gates::default();
-    let metrics = Arc::new(Metrics::default());
+    let metrics = Arc::new(OperatorMetrics::default());
     let client = Client::try_from(Config::new("http://127.0.0.1:9".parse().unwrap())).unwrap();
     let leader = Leader::new(claim);
     let (sender, notices) = events::queue(client.clone(), leader.clone(), "operator-0", metrics.clone());

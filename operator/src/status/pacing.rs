@@ -1,4 +1,4 @@
-//! When what of a policy's status may be written.
+//! The pace at which a policy's status may be written.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use tokenscope_core::PolicyName;
@@ -23,7 +23,7 @@ pub(super) struct Pacing {
 }
 
 impl Pacing {
-    /// When something that is held back may be written.
+    /// The time when something that is held back may be written.
     pub(super) fn next(&self) -> Option<Instant> {
         self.held_back.values().min().copied()
     }
@@ -38,12 +38,12 @@ impl Pacing {
         due
     }
 
-    /// Whether a policy is written or held back, so that it is looked at again in any case.
+    /// True if a policy is written or held back, so that it is looked at again in any case.
     pub(super) fn is_waiting(&self, name: &PolicyName) -> bool {
         self.in_flight.contains(name) || self.held_back.contains_key(name)
     }
 
-    /// Whether a write may begin now, which is noted; otherwise it is held back.
+    /// True if a write may begin now, which is noted; otherwise it is held back.
     pub(super) fn may_begin(
         &mut self,
         name: &PolicyName,
@@ -88,7 +88,7 @@ impl Pacing {
     }
 }
 
-/// Whether two statuses differ in counts only, which may wait a little.
+/// True if two statuses differ in counts only, which may wait a little.
 fn says_the_same(one: &PolicyStatus, other: &PolicyStatus) -> bool {
     let reasons = |status: &PolicyStatus| -> Vec<(String, String)> {
         let conditions = status.conditions.iter();

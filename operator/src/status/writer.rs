@@ -5,7 +5,7 @@ use crate::{
     events::{EventReason, EventSender, Notice},
     index::SharedIndex,
     leader::Leader,
-    metrics::{Metrics, WriteOutcome},
+    metrics::{OperatorMetrics, WriteOutcome},
 };
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use jiff::Timestamp;
@@ -29,16 +29,16 @@ const TICK: Duration = Duration::from_secs(10);
 pub(crate) struct StatusWriter {
     /// For the writes.
     pub(crate) client: Client,
-    /// Whether this process writes.
+    /// The leadership: the one process that has it writes.
     pub(crate) leader: Leader,
-    /// What is known.
+    /// The index of what is known.
     pub(crate) index: SharedIndex,
     /// Takes Events about statuses that can't be written.
     pub(crate) events: EventSender,
     /// That the task lives.
     pub(crate) heartbeat: Heartbeat,
-    /// What is counted.
-    pub(crate) metrics: Arc<Metrics>,
+    /// The metrics.
+    pub(crate) metrics: Arc<OperatorMetrics>,
 }
 
 /// A write that has ended.

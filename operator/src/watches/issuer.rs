@@ -1,4 +1,4 @@
-//! Which issuer the cluster's ServiceAccount tokens name: what the API server publishes, unless a flag says otherwise.
+//! The issuer that the cluster's ServiceAccount tokens name: what the API server publishes, unless a flag says otherwise.
 
 use crate::{index::IndexEvent, issuer::Issuer};
 use kube::Client;

@@ -15,7 +15,7 @@ use tokenscope_platform::{Process, telemetry};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-/// How many events wait at most; beyond, watches wait.
+/// The most events that wait; beyond, watches wait.
 pub(crate) const QUEUE: usize = 1024;
 
 /// Follows everything that the index is made of; gives both ends of the queue that it comes by. While `wants_lists` is true,

@@ -20,7 +20,7 @@ pub struct CertificatePair {
     certificate: Arc<Certificate>,
 }
 
-/// Why a certificate and key can't be used. No text repeats anything of the key.
+/// The reason why a certificate and key can't be used. No text repeats anything of the key.
 #[derive(Debug, thiserror::Error)]
 pub enum UnusablePair {
     /// The certificates are not PEM.

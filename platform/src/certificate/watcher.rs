@@ -23,15 +23,15 @@ const TICK: Duration = Duration::from_secs(5);
 /// Shows what the serving Secret has.
 #[derive(Debug)]
 pub struct CertificateWatcher {
-    /// Where the Secret is.
+    /// The Secrets of its namespace.
     pub secrets: Api<Secret>,
     /// The Secret's name.
     pub name: String,
-    /// What the listener shows.
+    /// The certificate that the listener shows.
     pub certificate: Arc<ServingCertificate>,
     /// Open while the certificate that is shown is valid.
     pub gate: Gate,
-    /// When it expires, in seconds since the Unix epoch; 0 while there is none.
+    /// The time when it expires, in seconds since the Unix epoch; 0 while there is none.
     pub expires: Gauge,
     /// The time.
     pub clock: fn() -> Timestamp,

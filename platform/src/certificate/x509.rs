@@ -13,7 +13,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::nom;
 use x509_parser::time::ASN1Time;
 
-/// From when until when a certificate is valid, both inclusive (RFC 5280, 4.1.2.5).
+/// The time in which a certificate is valid, both ends inclusive (RFC 5280, 4.1.2.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Validity {
     /// The first moment.
@@ -23,7 +23,7 @@ pub struct Validity {
 }
 
 impl Validity {
-    /// Whether a certificate is valid at `now`.
+    /// True if a certificate is valid at `now`.
     pub fn covers(self, now: Timestamp) -> bool {
         self.not_before <= now && now <= self.not_after
     }
@@ -33,7 +33,7 @@ impl Validity {
 #[derive(Clone, Debug)]
 pub struct Certificate {
     der: CertificateDer<'static>,
-    /// When it is valid.
+    /// The time in which it is valid.
     pub validity: Validity,
     /// The DNS names that it is good for.
     pub dns_names: Vec<String>,
@@ -41,7 +41,7 @@ pub struct Certificate {
     pub addresses: Vec<IpAddr>,
     /// Its serial number, in hexadecimal bytes with colons.
     pub serial: String,
-    /// Whether it is the certificate of an authority.
+    /// True if it is the certificate of an authority.
     pub is_authority: bool,
     /// The DNS names and single IP addresses that an authority may sign for (RFC 5280, 4.2.1.10); none if it may sign for any.
     pub permitted_names: Option<BTreeSet<String>>,

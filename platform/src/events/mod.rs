@@ -30,7 +30,7 @@ pub const MOST_MESSAGE_BYTES: usize = 1024;
 /// Where the API has Events about objects without a namespace.
 const OF_THE_CLUSTER: &str = "default";
 
-/// What an Event says.
+/// The content of an Event.
 #[derive(Clone, Debug)]
 pub struct Notice {
     /// The Event's name. The API server refuses to have one twice, so processes that agree on it write it once. Without a name
@@ -53,22 +53,22 @@ impl Notice {
     }
 }
 
-/// How many notices wait and are written, and how fast.
+/// Bounds on the notices that wait and are written.
 #[derive(Clone, Copy, Debug)]
 pub struct EventLimits {
-    /// How many notices may wait in all.
+    /// The most notices that may wait in all.
     pub waiting: usize,
-    /// How many notices of one namespace may wait.
+    /// The most notices of one namespace that may wait.
     pub waiting_of_a_namespace: usize,
     /// The same about the same object is written once in this time; zero where names tell.
     pub repeat: Duration,
-    /// How many different notices of one namespace are written in [`Self::repeat`], for so many are remembered.
+    /// The most different notices of one namespace that are written in [`Self::repeat`], for so many are remembered.
     pub remembered_of_a_namespace: usize,
     /// Of how many namespaces something is remembered.
     pub namespaces: usize,
     /// Between two Events, whatever they are about.
     pub pause: Duration,
-    /// How long the API server has to say whether an object exists, and again to take an Event.
+    /// The time that the API server has to say whether an object exists, and again to take an Event.
     pub deadline: Duration,
 }
 
@@ -87,7 +87,7 @@ pub enum EventOutcome {
     NoObject,
 }
 
-/// Who writes, and under which conditions.
+/// The writer, and the conditions under which it writes.
 pub struct EventSource {
     /// For the API server.
     pub client: Client,
@@ -95,7 +95,7 @@ pub struct EventSource {
     pub component: &'static str,
     /// The process's own name.
     pub instance: String,
-    /// Whether this process writes: a notice whose turn comes while it does not is dropped, since another process has it too.
+    /// True if this process writes: a notice whose turn comes while it does not is dropped, since another process has it too.
     pub is_leader: Box<dyn Fn() -> bool + Send + Sync>,
     /// The time.
     pub clock: fn() -> Timestamp,
@@ -149,7 +149,7 @@ impl EventSender {
         let _ = self.wake.try_send(());
     }
 
-    /// Whether there is room for so many more; it is counted where there is not.
+    /// True if there is room for so many more; it is counted where there is not.
     pub fn has_room_for(&self, notices: usize) -> bool {
         let has_room = lock(&self.queue).has_room_for(notices);
         if !has_room {

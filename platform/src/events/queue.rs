@@ -49,7 +49,7 @@ impl Queue {
         }
     }
 
-    /// Whether so many more may wait.
+    /// True if so many more may wait.
     pub(super) fn has_room_for(&self, notices: usize) -> bool {
         self.waiting + notices <= self.limits.waiting
     }

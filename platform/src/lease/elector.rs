@@ -43,7 +43,7 @@ impl Elector {
         }
     }
 
-    /// What stands in the Lease while this process holds it: the process's name and a random part.
+    /// The holder in the Lease while this process holds it: the process's name and a random part.
     pub fn identity(&self) -> &str {
         &self.identity
     }

@@ -21,17 +21,17 @@ use crate::telemetry;
 
 pub use elector::Elector;
 
-/// Whether this process may write.
+/// The claim of this process to write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Claim {
-    /// Until when no other process takes the Lease; none if this process does not hold it.
+    /// The time until which no other process takes the Lease; none if this process does not hold it.
     ///
     /// It ends a third of the Lease's duration before others may take over, so that a write begun within it can end in time.
     pub held_until: Option<Instant>,
 }
 
 impl Claim {
-    /// Whether a write may begin at `now`. To be asked before each write.
+    /// True if a write may begin at `now`. To be asked before each write.
     pub fn is_held(&self, now: Instant) -> bool {
         self.held_until.is_some_and(|until| now < until)
     }

@@ -142,31 +142,8 @@ where
     E: Into<BoxError>,
 {
     let mut signals = Signals::new().map_err(Error::Signals)?;
-    let (stop, end) = (CancellationToken::new(), CancellationToken::new());
-    let observed = Observed {
-        gates: Gates::default(),
-        freshness: Freshness::new(common.watch_age_limit),
-        registry: Registry::new(),
-        stop: stop.clone(),
-    };
-    let (gates, freshness, registry) = (
-        observed.gates.clone(),
-        observed.freshness.clone(),
-        observed.registry.clone(),
-    );
-    registry.register_collector(freshness.clone());
-    let observe = health::start(common.observe, observed, end.clone())?;
-    let process = Process {
-        common,
-        stop,
-        tracker: TaskTracker::new(),
-        gates,
-        registry,
-        freshness,
-        observe,
-        failure: Arc::default(),
-        last: FinalTasks::default(),
-    };
+    let end = CancellationToken::new();
+    let process = observed_process(common, &end)?;
 
     let mut work = pin!(body(process.clone()));
     let ended = tokio::select! {
@@ -187,20 +164,55 @@ where
         process.tracker.wait().await;
         ended.map_err(|error| Error::Body(error.into()))
     };
+    let stop_timeout = process.common.stop_timeout;
     let outcome = tokio::select! {
-        outcome = timeout(process.common.stop_timeout, rest) => outcome.unwrap_or(Err(Error::Unfinished(process.common.stop_timeout))),
+        outcome = timeout(stop_timeout, rest) => outcome.unwrap_or(Err(Error::Unfinished(stop_timeout))),
         _ = signals.next() => Err(Error::Impatient),
     };
 
-    process.last.stop.cancel();
-    process.last.tracker.close();
-    if timeout(RELEASE_TIMEOUT, process.last.tracker.wait()).await.is_err() {
-        tracing::warn!("the lease was not given back in time");
-    }
+    finish(&process).await;
     end.cancel();
     // A failed task is why the rest ended too, so it goes first.
     match process.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
         Some(failure) => Err(failure),
         None => outcome,
+    }
+}
+
+/// The process before any work, with `/livez`, `/readyz` and `/metrics` answering until `end`.
+fn observed_process(common: CommonArgs, end: &CancellationToken) -> Result<Process, Error> {
+    let stop = CancellationToken::new();
+    let observed = Observed {
+        gates: Gates::default(),
+        freshness: Freshness::new(common.watch_age_limit),
+        registry: Registry::new(),
+        stop: stop.clone(),
+    };
+    let (gates, freshness, registry) = (
+        observed.gates.clone(),
+        observed.freshness.clone(),
+        observed.registry.clone(),
+    );
+    registry.register_collector(freshness.clone());
+    let observe = health::start(common.observe, observed, end.clone())?;
+    Ok(Process {
+        common,
+        stop,
+        tracker: TaskTracker::new(),
+        gates,
+        registry,
+        freshness,
+        observe,
+        failure: Arc::default(),
+        last: FinalTasks::default(),
+    })
+}
+
+/// Runs the tasks that come after all work: the Lease is given back.
+async fn finish(process: &Process) {
+    process.last.stop.cancel();
+    process.last.tracker.close();
+    if timeout(RELEASE_TIMEOUT, process.last.tracker.wait()).await.is_err() {
+        tracing::warn!("the lease was not given back in time");
     }
 }

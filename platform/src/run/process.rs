@@ -1,4 +1,4 @@
-//! What a process's body works with: its stop, its tasks, and what is seen of it.
+//! The process as its body sees it: its stop, its tasks, and what is seen of it.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +14,7 @@ use crate::health::Gates;
 use crate::lease::{self, Claim, Elector};
 use crate::metrics::Registry;
 
-/// What a process's body works with; clones are handles to the same process.
+/// The process as its body sees it; clones are handles to the same process.
 #[derive(Clone, Debug)]
 pub struct Process {
     /// The common flags.
@@ -23,19 +23,19 @@ pub struct Process {
     pub stop: CancellationToken,
     /// Every task in it may finish after `stop`, within `--stop-timeout`. [`Process::spawn`] also watches over the task.
     pub tracker: TaskTracker,
-    /// What the process waits for before it is ready.
+    /// The gates that the process waits for before it is ready.
     pub gates: Gates,
-    /// What it counts.
+    /// Its metrics.
     pub registry: Registry,
-    /// How old the last word of each watch is; give it to [`crate::client::connect`].
+    /// The age of each watch's last word; give it to [`crate::client::connect`].
     pub freshness: Freshness,
-    /// Where `/livez`, `/readyz` and `/metrics` are served.
+    /// The address of `/livez`, `/readyz` and `/metrics`.
     pub observe: SocketAddr,
     pub(super) failure: Arc<Mutex<Option<Error>>>,
     pub(super) last: FinalTasks,
 }
 
-/// What outlives the tracked tasks.
+/// The tasks that outlive the tracked ones.
 #[derive(Clone, Debug, Default)]
 pub(super) struct FinalTasks {
     pub(super) stop: CancellationToken,

@@ -27,10 +27,10 @@ use super::{Limits, Peer, Protocol};
 /// How long an idle connection that gives way has to say so: a client whose request crosses that word would see it fail.
 const GOODBYE: Duration = Duration::from_millis(100);
 
-/// What a connection needs besides its bytes.
+/// The context of a connection besides its bytes.
 pub(super) struct ConnectionContext {
     pub(super) place: ConnectionSlot,
-    /// Who connected.
+    /// The peer that connected.
     pub(super) peer: Option<Peer>,
     pub(super) limits: Limits,
     /// A permit for each connection that has given its place away and still says goodbye.

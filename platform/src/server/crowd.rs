@@ -1,4 +1,4 @@
-//! Which connection gives way when all slots are taken.
+//! The connection that gives way when all slots are taken.
 //!
 //! The rule is that of a segmented LRU cache. Newcomers, which have finished no request yet, share one half of the slots, and
 //! those that have finished one the other: a flood of new connections only displaces newcomers, and clients that hold many
@@ -20,7 +20,7 @@ use crate::metrics::Registry;
 /// How long a handshake or a request is spared: honest ones take some milliseconds.
 const UNDER_WAY: Duration = Duration::from_secs(1);
 
-/// What a listener counts; a clone counts into the same numbers.
+/// The metrics of a listener; a clone counts into the same numbers.
 #[derive(Clone, Debug, Default)]
 pub struct ConnectionMetrics {
     open: Gauge,
@@ -66,7 +66,7 @@ pub(super) struct ConnectionSlot {
 #[derive(Clone, Debug)]
 pub struct GiveWay(pub CancellationToken);
 
-/// What a connection does. Times are in milliseconds after the listener began.
+/// The activity of a connection. Times are in milliseconds after the listener began.
 #[derive(Clone, Debug)]
 pub(super) struct Activity(Arc<ActivityCounters>);
 
@@ -132,7 +132,7 @@ impl ConnectionSlot {
         &self.member
     }
 
-    /// What makes the connection give way, for its requests.
+    /// The signal that makes the connection give way, for its requests.
     pub(super) fn give_way(&self) -> GiveWay {
         GiveWay(self.member.eviction().clone())
     }
@@ -173,12 +173,12 @@ impl Activity {
         }
     }
 
-    /// Whether it has not finished any request yet.
+    /// True if it has not finished any request yet.
     pub(super) fn is_newcomer(&self) -> bool {
         self.0.finished.load(Ordering::Relaxed) == 0
     }
 
-    /// Whether a request runs.
+    /// True if a request runs.
     pub(super) fn is_busy(&self) -> bool {
         self.0.running.iter().any(|running| running.load(Ordering::Relaxed) > 0)
     }
@@ -189,7 +189,7 @@ impl Activity {
         self.0.running[(turn + 1) % 2].load(Ordering::Relaxed) > 0
     }
 
-    /// Whether a handshake or a request runs that has had little time yet.
+    /// True if a handshake or a request runs that has had little time yet.
     fn is_under_way(&self) -> bool {
         (self.is_newcomer() || self.is_busy()) && self.still_for() < UNDER_WAY
     }

@@ -27,25 +27,25 @@ pub use crowd::{ConnectionMetrics, GiveWay};
 /// How many connections that give way may say goodbye at a time. Beyond it they are cut at once.
 const MOST_LINGERING: usize = 64;
 
-/// How much one listener takes on, and how long anything may last.
+/// The most that one listener takes on, and the longest that anything may last.
 ///
 /// How long a handler may take is the router's matter too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Connections at a time, handshakes included. For a further one the one that has been idle the longest gives way.
     pub connections: usize,
-    /// How long a TLS handshake may take.
+    /// The longest that a TLS handshake may take.
     pub handshake: Duration,
-    /// How long after the handshake the first request's headers may take.
+    /// The longest that the first request's headers may take after the handshake.
     pub header: Duration,
-    /// How long a request may take until its answer was written: beyond, it is stuck in a body that does not come or an answer
-    /// that is not taken, and its connection is cut, between one and two times this.
+    /// The longest that a request may take until its answer was written: beyond, it is stuck in a body that does not come or
+    /// an answer that is not taken, and its connection is cut, between one and two times this.
     pub request: Duration,
-    /// How long a connection may stay without a request.
+    /// The longest that a connection may stay without a request.
     pub idle: Duration,
     /// Requests at a time on one HTTP/2 connection.
     pub streams: u32,
-    /// How long running requests have to finish once the listener stops.
+    /// The time that running requests have to finish once the listener stops.
     pub drain: Duration,
 }
 
@@ -70,7 +70,7 @@ impl Default for Limits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Peer(pub IpAddr);
 
-/// What the two sides speak on a connection.
+/// The protocol of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
     Http1,

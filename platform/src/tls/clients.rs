@@ -1,4 +1,4 @@
-//! Who may connect to a listener that asks its clients for a certificate.
+//! The clients that may connect to a listener that asks for a certificate.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ pub struct Clients {
 #[derive(Debug)]
 struct Trusted(Arc<dyn ClientCertVerifier>);
 
-/// Why the authorities of client certificates can't be used.
+/// The reason why the authorities of client certificates can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientsError {
     /// The file can't be read.
@@ -126,7 +126,7 @@ fn trusted(file: &Path, pem: &[u8]) -> Result<Trusted, ClientsError> {
         .map_err(|error| ClientsError::Empty(file.to_owned(), error))
 }
 
-/// Whether the certificate's common name or one of its alternative names is among these.
+/// True if the certificate's common name or one of its alternative names is among these.
 fn is_named(certificate: &CertificateDer<'_>, names: &[String]) -> bool {
     let Ok((_, certificate)) = x509_parser::parse_x509_certificate(certificate) else {
         return false;

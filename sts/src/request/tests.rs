@@ -68,120 +68,9 @@ fn action_and_version_must_be_ones_that_sts_has() {
 
 #[test]
 fn every_parameter_outside_its_bounds_is_refused_in_the_words_of_aws() {
-    let constraint = |value: &str, member: &str, rule: &str| {
-        format!("1 validation error detected: {value} at '{member}' failed to satisfy constraint: Member must {rule}")
-    };
-    let long_name = "n".repeat(65);
-    let long_policy = format!("{{\"x\":\"{}\"}}", "y".repeat(2048));
-    let cases = [
-        ("RoleArn", "", constraint("Value null", "roleArn", "not be null")),
-        (
-            "RoleArn",
-            "short",
-            constraint("Value 'short'", "roleArn", "have length greater than or equal to 20"),
-        ),
-        (
-            "RoleArn",
-            "arn:aws:s3:::a-bucket-name",
-            "Request ARN is invalid".to_owned(),
-        ),
-        (
-            "RoleSessionName",
-            "",
-            constraint("Value null", "roleSessionName", "not be null"),
-        ),
-        (
-            "RoleSessionName",
-            "n",
-            constraint("Value 'n'", "roleSessionName", "have length greater than or equal to 2"),
-        ),
-        (
-            "RoleSessionName",
-            &long_name,
-            constraint(
-                &format!("Value '{long_name}'"),
-                "roleSessionName",
-                "have length less than or equal to 64",
-            ),
-        ),
-        (
-            "RoleSessionName",
-            "a:b",
-            constraint(
-                "Value 'a:b'",
-                "roleSessionName",
-                r"satisfy regular expression pattern: [\w+=,.@-]*",
-            ),
-        ),
-        (
-            "WebIdentityToken",
-            "",
-            constraint("Value", "webIdentityToken", "not be null"),
-        ),
-        (
-            "WebIdentityToken",
-            "abc",
-            constraint("Value", "webIdentityToken", "have length greater than or equal to 4"),
-        ),
-        (
-            "WebIdentityToken",
-            &"t".repeat(20_001),
-            constraint("Value", "webIdentityToken", "have length less than or equal to 20000"),
-        ),
-        (
-            "ProviderId",
-            "graph.facebook.com",
-            "ProviderId must not be specified for OpenID Connect ID tokens".to_owned(),
-        ),
-        (
-            "DurationSeconds",
-            "899",
-            constraint(
-                "Value '899'",
-                "durationSeconds",
-                "have value greater than or equal to 900",
-            ),
-        ),
-        (
-            "DurationSeconds",
-            "43201",
-            constraint(
-                "Value '43201'",
-                "durationSeconds",
-                "have value less than or equal to 43200",
-            ),
-        ),
-        (
-            "MinimumSessionTokenSize",
-            "4097",
-            constraint(
-                "Value '4097'",
-                "minimumSessionTokenSize",
-                "have value less than or equal to 4096",
-            ),
-        ),
-        (
-            "Policy",
-            &long_policy,
-            constraint(
-                &format!("Value '{long_policy}'"),
-                "policy",
-                "have length less than or equal to 2048",
-            ),
-        ),
-        (
-            "PolicyArns.member.1.arn",
-            "short",
-            constraint(
-                "Value 'short'",
-                "policyArns.1.member.arn",
-                "have length greater than or equal to 20",
-            ),
-        ),
-    ];
-    for (name, value, message) in cases {
+    for (name, value, message) in names_and_tokens().into_iter().chain(numbers_and_policies()) {
         assert_eq!(
-            assume(&[(name, value)]).err(),
+            assume(&[(name, &value)]).err(),
             Some(AwsError::validation(message)),
             "{name}={value}"
         );
@@ -194,6 +83,132 @@ fn every_parameter_outside_its_bounds_is_refused_in_the_words_of_aws() {
         "{both}"
     );
     assert!(both.message.contains("; Value '1' at 'durationSeconds'"), "{both}");
+}
+
+fn constraint(value: &str, member: &str, rule: &str) -> String {
+    format!("1 validation error detected: {value} at '{member}' failed to satisfy constraint: Member must {rule}")
+}
+
+/// A parameter, its value, and the message about it.
+fn names_and_tokens() -> Vec<(&'static str, String, String)> {
+    let long_name = "n".repeat(65);
+    vec![
+        (
+            "RoleArn",
+            String::new(),
+            constraint("Value null", "roleArn", "not be null"),
+        ),
+        (
+            "RoleArn",
+            "short".to_owned(),
+            constraint("Value 'short'", "roleArn", "have length greater than or equal to 20"),
+        ),
+        (
+            "RoleArn",
+            "arn:aws:s3:::a-bucket-name".to_owned(),
+            "Request ARN is invalid".to_owned(),
+        ),
+        (
+            "RoleSessionName",
+            String::new(),
+            constraint("Value null", "roleSessionName", "not be null"),
+        ),
+        (
+            "RoleSessionName",
+            "n".to_owned(),
+            constraint("Value 'n'", "roleSessionName", "have length greater than or equal to 2"),
+        ),
+        (
+            "RoleSessionName",
+            long_name.clone(),
+            constraint(
+                &format!("Value '{long_name}'"),
+                "roleSessionName",
+                "have length less than or equal to 64",
+            ),
+        ),
+        (
+            "RoleSessionName",
+            "a:b".to_owned(),
+            constraint(
+                "Value 'a:b'",
+                "roleSessionName",
+                r"satisfy regular expression pattern: [\w+=,.@-]*",
+            ),
+        ),
+        (
+            "WebIdentityToken",
+            String::new(),
+            constraint("Value", "webIdentityToken", "not be null"),
+        ),
+        (
+            "WebIdentityToken",
+            "abc".to_owned(),
+            constraint("Value", "webIdentityToken", "have length greater than or equal to 4"),
+        ),
+        (
+            "WebIdentityToken",
+            "t".repeat(20_001),
+            constraint("Value", "webIdentityToken", "have length less than or equal to 20000"),
+        ),
+    ]
+}
+
+/// A parameter, its value, and the message about it.
+fn numbers_and_policies() -> Vec<(&'static str, String, String)> {
+    let long_policy = format!("{{\"x\":\"{}\"}}", "y".repeat(2048));
+    vec![
+        (
+            "ProviderId",
+            "graph.facebook.com".to_owned(),
+            "ProviderId must not be specified for OpenID Connect ID tokens".to_owned(),
+        ),
+        (
+            "DurationSeconds",
+            "899".to_owned(),
+            constraint(
+                "Value '899'",
+                "durationSeconds",
+                "have value greater than or equal to 900",
+            ),
+        ),
+        (
+            "DurationSeconds",
+            "43201".to_owned(),
+            constraint(
+                "Value '43201'",
+                "durationSeconds",
+                "have value less than or equal to 43200",
+            ),
+        ),
+        (
+            "MinimumSessionTokenSize",
+            "4097".to_owned(),
+            constraint(
+                "Value '4097'",
+                "minimumSessionTokenSize",
+                "have value less than or equal to 4096",
+            ),
+        ),
+        (
+            "Policy",
+            long_policy.clone(),
+            constraint(
+                &format!("Value '{long_policy}'"),
+                "policy",
+                "have length less than or equal to 2048",
+            ),
+        ),
+        (
+            "PolicyArns.member.1.arn",
+            "short".to_owned(),
+            constraint(
+                "Value 'short'",
+                "policyArns.1.member.arn",
+                "have length greater than or equal to 20",
+            ),
+        ),
+    ]
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! How much the cache keeps.
+//! Bounds on what the cache keeps.
 
 use tokenscope_index::Share;
 

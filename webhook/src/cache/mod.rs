@@ -1,4 +1,4 @@
-//! What the watches have told of namespaces, service accounts and policies.
+//! The namespaces, service accounts and policies that the watches have told of.
 //!
 //! Reviews only read it. No lock is held across an await, and nothing is ever listed because of a review. All that is kept is
 //! bounded ([`CacheBounds`]): each namespace has a share, and where it needs more, only its own pods suffer. A service account that
@@ -24,7 +24,7 @@ use tokenscope_platform::Process;
 
 pub use bounds::CacheBounds;
 
-/// What the watches have told so far.
+/// The objects that the watches have told of so far.
 #[derive(Debug)]
 pub struct Cache {
     namespaces: RwLock<Store<NamespaceLabels>>,
@@ -77,21 +77,21 @@ impl Cache {
         self.policies.load_full()
     }
 
-    /// Why pods of a namespace can't be judged, if they can't: its policies or labels, or the cluster's policies, are more
-    /// than is kept. Nothing where policies and boundaries were not listed yet.
+    /// The reason why pods of a namespace can't be judged, if they can't: its policies or labels, or the cluster's policies,
+    /// are more than is kept. Nothing where policies and boundaries were not listed yet.
     pub fn over_share(&self, namespace: &str) -> Option<ShareExceeded> {
         let too_many_labels = self.kept_labels(namespace).is_some_and(|kept| kept.too_many);
         over_share(namespace, too_many_labels, &*self.policies()?)
     }
 
-    /// Why not all service accounts of a namespace are kept, if they aren't.
+    /// The reason why not all service accounts of a namespace are kept, if they aren't.
     pub fn service_accounts_over_share(&self, namespace: &str) -> Option<ShareExceeded> {
         let exceeded = read_lock(&self.service_accounts).exceeded(namespace)?;
         Some(ShareExceeded::service_accounts(namespace, exceeded))
     }
 
-    /// How many namespaces have more service accounts, policies or labels than are kept of one. All namespaces' labels count
-    /// as one more, and so do the cluster's policies.
+    /// The number of namespaces that have more service accounts, policies or labels than are kept of one. All namespaces'
+    /// labels count as one more, and so do the cluster's policies.
     pub fn namespaces_over_share(&self) -> usize {
         let (namespaces, accounts) = (read_lock(&self.namespaces), read_lock(&self.service_accounts));
         let policies = self.policies();
@@ -158,7 +158,7 @@ impl Cache {
         }
     }
 
-    /// How many things of each kind there are.
+    /// The number of objects of each kind.
     pub fn sizes(&self) -> [(&'static str, usize); 3] {
         [
             ("namespaces", read_lock(&self.namespaces).len()),
@@ -193,7 +193,7 @@ impl Cache {
     }
 }
 
-/// Why pods of a namespace can't be judged, if they can't.
+/// The reason why pods of a namespace can't be judged, if they can't.
 pub(crate) fn over_share(namespace: &str, too_many_labels: bool, policies: &Policies) -> Option<ShareExceeded> {
     let labels = too_many_labels.then(|| ShareExceeded::labels(namespace, MOST_LABELS));
     labels.or_else(|| policies.share_exceeded(namespace))

@@ -1,4 +1,4 @@
-//! What a pod carries that bears our names, and what of it is ours.
+//! The parts of a pod that bear our names, and those of them that are ours.
 //!
 //! The names are ours in every pod that gets something. What bears one is ours if a record says that an earlier review of ours was
 //! there and it can be from us, or if it is exactly what we would write, whoever wrote it. A record can be forged: it makes
@@ -14,7 +14,7 @@ use super::context::{Context, Slot};
 use super::desired::Desired;
 use super::whole::Whole;
 
-/// What has our names.
+/// The parts of a pod that have our names.
 #[derive(Debug, Default)]
 pub(super) struct Actual<'a> {
     /// Volumes of the names of token volumes.
@@ -35,12 +35,12 @@ pub(super) struct PresentVolume<'a> {
     /// Its index among the volumes.
     pub(super) index: usize,
     pub(super) name: &'a str,
-    /// Whether it is exactly what should be there.
+    /// True if it is exactly what should be there.
     pub(super) is_equal: bool,
     pub(super) ownership: Ownership,
 }
 
-/// Whose a thing of our name is.
+/// The owner of a thing of our name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ownership {
     /// Ours, to be made what it should be, or to be removed.
@@ -57,7 +57,7 @@ pub(super) enum Ownership {
 pub(super) struct PresentSidecar {
     /// Its index among the init containers.
     pub(super) index: usize,
-    /// Whether it is exactly what should be there.
+    /// True if it is exactly what should be there.
     pub(super) is_equal: bool,
     pub(super) is_ours: bool,
 }
@@ -130,12 +130,12 @@ impl<'a> Actual<'a> {
         self.token_volumes.push(present);
     }
 
-    /// Whether a mount of a token volume may be changed: an earlier review made it, as far as the record says.
+    /// True if a mount of a token volume may be changed: an earlier review made it, as far as the record says.
     pub(super) fn owns_mount(&self, context: &Context<'_>, mount: &VolumeMount<Text<'_>>) -> bool {
         context.record.is_some() && !self.foreign.contains(&*mount.name)
     }
 
-    /// Whether a mount stays because its container brings the pair of variables that goes with it.
+    /// True if a mount stays because its container brings the pair of variables that goes with it.
     pub(super) fn keeps_mount(
         &self,
         context: &Context<'a>,
@@ -185,12 +185,12 @@ fn mounted_sidecar_volumes<'a>(context: &Context<'a>) -> HashSet<&'a str> {
         .collect()
 }
 
-/// Whether the container gets nothing and brings the whole pair.
+/// True if the container gets nothing and brings the whole pair.
 fn is_user<'a>(context: &Context<'a>, desired: &Desired<'_>, index: usize, slot: &Slot<'a>) -> bool {
     desired.equipment(index).is_none() && context.brings_the_pair(slot.container)
 }
 
-/// Whether a record says that the volume is ours, and it can be.
+/// True if a record says that the volume is ours, and it can be.
 fn is_recorded(context: &Context<'_>, volume: &Volume<Text<'_>>) -> bool {
     context.record.is_some_and(|record| {
         if is_sidecar_volume(&volume.name) {
@@ -201,7 +201,7 @@ fn is_recorded(context: &Context<'_>, volume: &Volume<Text<'_>>) -> bool {
     })
 }
 
-/// Whether a volume can be a token volume of ours: a tmpfs, or projected, and service account tokens are all there is in it.
+/// True if a volume can be a token volume of ours: a tmpfs, or projected, and service account tokens are all there is in it.
 fn can_hold_tokens(volume: &Volume<Text<'_>>) -> bool {
     let medium = volume.empty_dir.as_ref().and_then(|folder| folder.medium.as_ref());
     medium.is_some_and(|medium| **medium == *"Memory") || volume.has_only_tokens()

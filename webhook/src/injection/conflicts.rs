@@ -1,4 +1,4 @@
-//! What stands where ours must go, and what to do about it.
+//! The obstacles where ours must go, and the remedies.
 
 use tokenscope_core::pod::{SIDECAR, is_sidecar_volume};
 
@@ -36,8 +36,8 @@ pub(super) fn of_grant(context: &Context<'_>, desired: &Desired<'_>, actual: &Ac
     conflicts.0
 }
 
-/// Where the pod bears a name of the sidecar's. In a reviewed pod these names are ours: an identity that a SPIFFE provider gives
-/// to a container of this name must not go to somebody else's.
+/// The names of the sidecar's that the pod bears. In a reviewed pod these names are ours: an identity that a SPIFFE provider
+/// gives to a container of this name must not go to somebody else's.
 pub(super) fn of_names(context: &Context<'_>, actual: &Actual<'_>) -> Vec<String> {
     let mut conflicts = InjectionConflicts::default();
     let mut foreign = actual.sidecar_volumes.iter();

@@ -8,14 +8,15 @@ use super::paths::is_within;
 use super::pieces::{DesiredMount, ROLE_ARN, TOKEN_FILE};
 use super::place::TokenPlace;
 
-/// What a review has at hand.
+/// The material of a review.
 #[derive(Clone, Copy, Debug)]
 pub struct Reviewed<'a> {
     /// The pod.
     pub pod: &'a Pod<Text<'a>>,
     /// The whole review, of which `pod` was read.
     pub text: &'a str,
-    /// What an earlier review of ours did, as far as the pod says. It proves nothing: whoever creates a pod can write it.
+    /// The record of an earlier review of ours, as far as the pod says. It proves nothing: whoever creates a pod can write
+    /// it.
     pub record: Option<&'a GrantRecord<'a>>,
     /// The request that the pod gave, which was decided about.
     pub request: &'a Request<'a>,
@@ -33,9 +34,9 @@ pub(super) struct Context<'a> {
     pub(super) settings: &'a Settings,
     /// The containers of the request, in its order.
     pub(super) containers: Vec<Slot<'a>>,
-    /// Where tokens go.
+    /// The place of tokens.
     pub(super) place: TokenPlace,
-    /// Whether the pod needs Windows.
+    /// True if the pod needs Windows.
     pub(super) windows: bool,
     /// The variables that the record says are ours.
     added: AddedVariables<'a>,
@@ -74,7 +75,7 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Whether an earlier review added this variable.
+    /// True if an earlier review added this variable.
     pub(super) fn has_added(&self, container: &Container<Text<'a>>, variable: &str) -> bool {
         self.added.has(&container.name, variable)
     }
@@ -84,20 +85,20 @@ impl<'a> Context<'a> {
         container.variable(name).filter(|_| !self.has_added(container, name))
     }
 
-    /// Whether the container's own variable says that its token is where ours are.
+    /// True if the container's own variable says that its token is where ours are.
     pub(super) fn has_own_file_in_place(&self, file: &EnvVar<Text<'a>>) -> bool {
         let value = file.value.as_ref().filter(|_| file.value_from.is_none());
         value.is_some_and(|path| is_within(path, self.place.folder, self.windows))
     }
 
-    /// Whether the container has a role and our token's path of its own: it was equipped by somebody before, as the EKS webhook
-    /// does it, or it is a copy of a container that we equipped.
+    /// True if the container has a role and our token's path of its own: it was equipped by somebody before, as the EKS
+    /// webhook does it, or it is a copy of a container that we equipped.
     pub(super) fn brings_the_pair(&self, container: &Container<Text<'a>>) -> bool {
         let file = self.own(container, TOKEN_FILE);
         file.is_some_and(|file| self.has_own_file_in_place(file)) && self.own(container, ROLE_ARN).is_some()
     }
 
-    /// Whether this is exactly how one of our token volumes is mounted.
+    /// True if this is exactly how one of our token volumes is mounted.
     pub(super) fn is_token_mount(&self, mount: &VolumeMount<Text<'a>>) -> bool {
         let exact = DesiredMount {
             volume: &mount.name,
@@ -106,7 +107,7 @@ impl<'a> Context<'a> {
         self.place.is_token_volume(&mount.name) && exact.is_written(mount)
     }
 
-    /// Whether the API server's own policies look for the mark on this pod.
+    /// True if the API server's own policies look for the mark on this pod.
     pub(super) fn needs_mark(&self) -> bool {
         let lock = &self.settings.lock;
         let by_driver = || {

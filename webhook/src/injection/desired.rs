@@ -1,4 +1,4 @@
-//! What a pod should carry after a decision.
+//! The parts that a pod should carry after a decision.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,8 @@ use super::pieces::{
 };
 use super::sidecar::SidecarContainer;
 
-/// What the granted containers get, and what they need for it. The default is what a pod without a grant should carry: nothing.
+/// The injection of the granted containers, and what they need for it. The default is what a pod without a grant should
+/// carry: nothing.
 #[derive(Debug, Default)]
 pub(super) struct Desired<'a> {
     /// One for each granted container, in the pod's order.
@@ -21,13 +22,13 @@ pub(super) struct Desired<'a> {
     pub(super) tokens: Vec<DesiredToken<'a>>,
     /// The tokens' volumes, in the order of the tokens, and the one that is the sidecar's alone.
     pub(super) volumes: Vec<DesiredVolume<'a>>,
-    /// Who keeps the tokens, where the kubelet doesn't.
+    /// The sidecar that keeps the tokens, where the kubelet doesn't.
     pub(super) sidecar: Option<SidecarContainer<'a>>,
-    /// Whether a role session name had to be left out.
+    /// True if a role session name had to be left out.
     omits_session_name: bool,
 }
 
-/// What one container gets.
+/// The injection of one container.
 #[derive(Debug)]
 pub(super) struct ContainerInjection<'a> {
     /// Its index among the request's containers.
@@ -55,7 +56,7 @@ impl<'a> Desired<'a> {
         desired
     }
 
-    /// What the container with this index gets, if it gets anything.
+    /// The injection of the container with this index, if it gets anything.
     pub(super) fn equipment(&self, container: usize) -> Option<&ContainerInjection<'a>> {
         let found = self
             .containers
@@ -72,7 +73,7 @@ impl<'a> Desired<'a> {
         })
     }
 
-    /// What should be in the volume of this name.
+    /// The content that the volume of this name should have.
     pub(super) fn volume(&self, name: &str) -> Option<&DesiredVolume<'a>> {
         self.volumes.iter().find(|volume| volume.name == name)
     }
@@ -194,7 +195,7 @@ fn warn_about_other_credentials(container: &Container<Text<'_>>, warnings: &mut 
     }
 }
 
-/// Whether STS takes the pod's name as a role session name: 2 to 64 characters, and all that a pod's name can have are
+/// True if STS takes the pod's name as a role session name: 2 to 64 characters, and all that a pod's name can have are
 /// allowed there. A generated name never has more than 63.
 fn pod_name_fits(context: &Context<'_>) -> bool {
     let name = context.pod.metadata.name.as_ref().filter(|name| !name.is_empty());

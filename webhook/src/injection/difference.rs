@@ -1,4 +1,4 @@
-//! From what a pod carries of ours to what it should carry.
+//! The way from what a pod carries of ours to what it should carry.
 //!
 //! Nothing is touched but what [`super::actual`] says is ours. Indices of one list change only by the operations on that list, and
 //! all changes inside of init containers come before the sidecar's own, which moves them.

@@ -7,14 +7,14 @@ pub(super) trait DesiredItem: Json {
     /// What an item of the list is read as.
     type Present;
 
-    /// Whether the item stands where this one must stand: it has the same name, for instance.
+    /// True if the item stands where this one must stand: it has the same name, for instance.
     fn is_in_place_of(&self, present: &Self::Present) -> bool;
 
-    /// Whether the item is exactly this one.
+    /// True if the item is exactly this one.
     fn is(&self, present: &Self::Present) -> bool;
 }
 
-/// Where items that are missing are added.
+/// The place where missing items are added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Order {
     /// Before all others, and there they must stay. Such a list wants one item at most.
@@ -25,14 +25,14 @@ pub(super) enum Order {
     Last,
 }
 
-/// Where the difference of one list of the pod is written.
+/// The writer of the difference of one list of the pod.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ListDifference<'p> {
-    /// Where it is.
+    /// Its place in the pod.
     pub(super) path: Pointer<'p>,
-    /// Whether the pod has it: a list that is null is none.
+    /// True if the pod has it: a list that is null is none.
     pub(super) exists: bool,
-    /// Where items are added.
+    /// The place where items are added.
     pub(super) order: Order,
 }
 

@@ -1,4 +1,4 @@
-//! What a review puts into a pod: what the pod should carry, what it carries, and the difference as a patch.
+//! The injection of a review into a pod: what the pod should carry, what it carries, and the difference as a patch.
 //!
 //! [`desired`] says what a decision gives the pod. [`actual`] finds what bears our names, and says what of it is ours.
 //! [`conflicts`] are what is not, where ours must go. [`difference`] writes the patch from one to the other, with [`record`] for the
@@ -30,20 +30,20 @@ use desired::Desired;
 
 pub use context::Reviewed;
 
-/// What a review comes to, and how the pod changes.
+/// The result of a review, and the changes of the pod.
 #[derive(Debug)]
 pub struct Injection {
-    /// What is decided about the pod.
+    /// The verdict about the pod.
     pub verdict: Verdict,
     /// The patch's text; `None` where nothing changes.
     pub patch: Option<String>,
-    /// What whoever creates the pod should know.
+    /// Warnings for whoever creates the pod.
     pub warnings: Vec<String>,
     /// The names of token volumes that hold only what was decided just now, or go: the lock has no business with them.
     pub settled_volumes: Vec<Cow<'static, str>>,
 }
 
-/// What is decided about a pod, once its own volumes and mounts were looked at too.
+/// The verdict about a pod, once its own volumes and mounts were looked at too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It gets no credentials, and nobody asked for any.

@@ -3,8 +3,8 @@
 //! What a link inside an image points to is not known here, but for one that nearly every image has: `/var/run` is `/run` (Filesystem
 //! Hierarchy Standard 3.0, section 5.13). A path under `/proc` leads back to the root too, and container runtimes refuse to mount there.
 
-/// Whether `path` is `folder` or something in it, however its slashes are written. A `path` with `..` in it may be read in two
-/// ways, with its links followed before or after; it is in the folder if one of them is.
+/// True if `path` is `folder` or something in it, however its slashes are written. A `path` with `..` in it may be read in
+/// two ways, with its links followed before or after; it is in the folder if one of them is.
 pub(super) fn is_within(path: &str, folder: &str, windows: bool) -> bool {
     let folder = without_link(folder.split('/').filter(|part| !part.is_empty()), windows);
     let separator = |character: char| character == '/' || (windows && character == '\\');
@@ -127,7 +127,7 @@ mod tests {
         }
     }
 
-    /// Whether a relative path ends above where it begins.
+    /// True if a relative path ends above where it begins.
     fn leaves(tail: &str) -> bool {
         let parts = std::path::Path::new(FOLDER).join(tail.trim_start_matches('/'));
         let mut straight = std::path::PathBuf::from("/");

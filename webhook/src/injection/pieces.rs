@@ -46,7 +46,7 @@ pub(super) struct DesiredVolume<'a> {
     pub(super) content: Content<'a>,
 }
 
-/// What is in a volume of ours.
+/// The content of a volume of ours.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Content<'a> {
     /// A token that the kubelet keeps.
@@ -56,7 +56,7 @@ pub(super) enum Content<'a> {
         /// How long it is valid.
         expiration: TokenExpiration,
     },
-    /// What the sidecar writes: a tmpfs, so that no token reaches a disk.
+    /// The files of the sidecar: a tmpfs, so that no token reaches a disk.
     Memory,
     /// The socket of the SPIFFE Workload API.
     Socket(&'a WorkloadApi),
@@ -102,7 +102,7 @@ pub(super) struct DesiredMount<'a> {
 }
 
 impl DesiredMount<'_> {
-    /// Whether `present` is exactly this.
+    /// True if `present` is exactly this.
     pub(super) fn is_written(&self, present: &VolumeMount<Text<'_>>) -> bool {
         *present.name == *self.volume
             && *present.mount_path == *self.path
@@ -148,7 +148,7 @@ pub(super) struct DesiredVariable<'a> {
     pub(super) value: VariableValue<'a>,
 }
 
-/// What a variable of ours holds.
+/// The value of a variable of ours.
 #[derive(Clone, Debug)]
 pub(super) enum VariableValue<'a> {
     /// This text, which the kubelet takes as it is.

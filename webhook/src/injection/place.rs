@@ -1,4 +1,4 @@
-//! Where tokens are in a pod: the names of their volumes, and the folder in which a container finds its own.
+//! The place of tokens in a pod: the names of their volumes, and the folder in which a container finds its own.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ use tokenscope_core::{Audience, Settings};
 pub(super) struct TokenPlace {
     /// The volume of a pod's first audience.
     first: &'static str,
-    /// Where a container's token volume is mounted.
+    /// The folder where a container's token volume is mounted.
     pub(super) folder: &'static str,
 }
 
@@ -39,12 +39,12 @@ impl TokenPlace {
         Cow::Owned([self.first, "-", &audience.short_hash()].concat())
     }
 
-    /// Whether it is the name of one of these volumes.
+    /// True if it is the name of one of these volumes.
     pub(super) fn is_token_volume(self, name: &str) -> bool {
         is_token_volume(name, self.first)
     }
 
-    /// Where the sidecar has a volume, to write all of them: the first one where its containers have it, too.
+    /// The folder where the sidecar has a volume, to write all of them: the first one where its containers have it, too.
     pub(super) fn sidecar_folder(self, volume: &str) -> Cow<'static, str> {
         match volume.strip_prefix(self.first) {
             None | Some("") => Cow::Borrowed(self.folder),

@@ -59,7 +59,7 @@ fn names(equipment: &ContainerInjection<'_>) -> impl Iterator<Item = &'static st
     equipment.variables.iter().map(|variable| variable.name)
 }
 
-/// Whether a pod bears a mark already, or the annotation that was the mark before version 0.2.
+/// True if a pod bears a mark already, or the annotation that was the mark before version 0.2.
 pub(super) fn is_marked(context: &Context<'_>) -> bool {
     let label = context.pod.metadata.labels.pairs().value(annotations::REVIEWED);
     label

@@ -93,7 +93,7 @@ impl<'a> SidecarContainer<'a> {
         })
     }
 
-    /// Why it can't run in this pod, a sentence each.
+    /// The reasons why it can't run in this pod, a sentence each.
     pub(super) fn obstacles(&self, context: &Context<'_>) -> Vec<String> {
         let mut obstacles = Vec::new();
         if context.windows {

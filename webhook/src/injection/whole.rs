@@ -48,13 +48,13 @@ impl<'a> Whole<'a> {
         json::from_str::<WholeReview<'_>>(review).map_or_else(|_| Self::default(), |review| review.request.object.spec)
     }
 
-    /// Whether the volume with this index is exactly `wanted`.
+    /// True if the volume with this index is exactly `wanted`.
     pub(super) fn is_volume(&self, index: usize, wanted: &DesiredVolume<'_>) -> bool {
         let present = self.volumes.as_ref().and_then(|volumes| volumes.get(index));
         present.is_some_and(|present| is_equal(*present, wanted, volume_without_defaults))
     }
 
-    /// Whether the init container with this index is exactly `wanted`.
+    /// True if the init container with this index is exactly `wanted`.
     pub(super) fn is_init_container(&self, index: usize, wanted: &SidecarContainer<'_>) -> bool {
         let present = self
             .init_containers
@@ -64,7 +64,7 @@ impl<'a> Whole<'a> {
     }
 }
 
-/// Whether what is written is `wanted`, but for what the API server itself adds between two reviews.
+/// True if what is written is `wanted`, but for what the API server itself adds between two reviews.
 fn is_equal(present: Raw<'_>, wanted: &dyn Json, without_defaults: fn(&mut Map<String, Value>)) -> bool {
     let mut text = String::with_capacity(2048);
     wanted.write(&mut text);

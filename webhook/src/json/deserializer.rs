@@ -134,7 +134,7 @@ impl<'a, 'b> Items<'a, 'b> {
         }
     }
 
-    /// Whether another one follows; then it begins here.
+    /// True if another one follows; then it begins here.
     #[inline]
     fn goes_on(&mut self, close: u8, expected: &'static str) -> Result<bool, Error> {
         let first = std::mem::replace(&mut self.first, false);

@@ -1,11 +1,11 @@
-//! Why a text can't be read.
+//! The reason why a text can't be read.
 
 use serde::de;
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use tokenscope_core::text::up_to;
 
-/// Why a text can't be read.
+/// The reason why a text can't be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} at byte {at}")]
 pub struct Error {

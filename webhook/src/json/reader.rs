@@ -11,7 +11,7 @@ const DEEPEST: u8 = 127;
 /// A text, and how far it is read.
 pub(super) struct Reader<'a> {
     pub(super) text: &'a str,
-    /// Where the next byte is read.
+    /// The place of the next byte.
     pub(super) at: usize,
     depth: u8,
 }

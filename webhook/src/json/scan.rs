@@ -1,4 +1,4 @@
-//! Where strings, objects and lists end, many bytes at a time.
+//! The ends of strings, objects and lists, many bytes at a time.
 
 use wide::u8x16;
 

@@ -1,4 +1,4 @@
-//! How often the API server may be asked, by source, so that whoever asks for much keeps nobody else from asking.
+//! Bounds on how often the API server is asked, by source, so that whoever asks for much keeps nobody else from asking.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How many lookups run at a time in all. The API server answers one in milliseconds.
+/// The most lookups that run at a time in all. The API server answers one in milliseconds.
 pub(super) const MOST_AT_A_TIME: usize = 64;
-/// How many of one source run at a time.
+/// The most of one source that run at a time.
 pub(super) const MOST_OF_A_SOURCE: usize = 8;
-/// How many of one source begin each second, on average.
+/// The number of one source that begin each second, on average.
 pub(super) const PER_SECOND: f64 = 20.0;
-/// How many may begin at once after a rest: a namespace is often made with many service accounts and pods in one go.
+/// The most that may begin at once after a rest: a namespace is often made with many service accounts and pods in one go.
 pub(super) const BURST: f64 = 40.0;
 /// How many sources are known at a time. Each is a namespace that exists.
 const MOST_SOURCES: usize = 1024;
-/// How long it is remembered that something does not exist.
+/// The time for which it is remembered that something does not exist.
 pub(super) const MISSING_FOR: Duration = Duration::from_secs(1);
 /// How many such things are remembered.
 const MOST_MISSING: usize = 1024;
@@ -39,7 +39,7 @@ impl Bucket {
 }
 
 impl Rates {
-    /// Whether one more may begin now; if so, it counts.
+    /// True if one more may begin now; if so, it counts.
     pub(super) fn admit(&mut self, source: &str, now: Instant) -> bool {
         if let Some(bucket) = self.0.get_mut(source) {
             let tokens = bucket.tokens(now);
@@ -65,7 +65,7 @@ impl Rates {
     }
 }
 
-/// What was found not to exist, for a moment.
+/// The objects that were found not to exist, for a moment.
 #[derive(Debug)]
 pub(super) struct MissingObjects<K>(HashMap<K, Instant>);
 

@@ -1,4 +1,4 @@
-//! What is around a pod: from the cache, or asked for once where the cache does not have it.
+//! The surroundings of a pod: from the cache, or asked for once where the cache does not have it.
 //!
 //! A service account and its pod are often created in the same instant, and the pod's review may overtake the watch. And of a
 //! namespace with too many service accounts the cache does not keep all.
@@ -19,7 +19,7 @@ use tokenscope_platform::telemetry::chain;
 use tokio::time::Instant;
 
 use crate::cache::{self, Cache};
-use crate::metrics::{Lookup, Metrics};
+use crate::metrics::{Lookup, WebhookMetrics};
 use crate::names::{is_label, is_subdomain};
 
 use limits::{MOST_AT_A_TIME, MOST_OF_A_SOURCE, MissingObjects, PER_SECOND, Rates};
@@ -29,7 +29,7 @@ const DEADLINE: Duration = Duration::from_millis(800);
 /// The source of all questions that are not of a namespace that the cache knows: whoever invents names shares one.
 const UNKNOWN_NAMESPACES: &str = "";
 
-/// What is around a pod.
+/// The surroundings of a pod.
 #[derive(Clone, Debug)]
 pub struct AdmissionContext {
     /// Its namespace's labels.
@@ -39,11 +39,11 @@ pub struct AdmissionContext {
     pub annotations: Option<KeptAnnotations>,
     /// The policies.
     pub policies: Arc<Policies>,
-    /// Why the pod can't be judged by all this, if it can't: its namespace needs more than is kept of one.
+    /// The reason why the pod can't be judged by all this, if it can't: its namespace needs more than is kept of one.
     pub over_share: Option<ShareExceeded>,
 }
 
-/// Why what is around a pod is not known.
+/// The reason why the surroundings of a pod are not known.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{what} is not in the cache, and {why}")]
 pub struct LookupError {
@@ -69,7 +69,7 @@ enum Why {
 pub struct LiveLookups {
     cache: Arc<Cache>,
     client: Client,
-    metrics: Metrics,
+    metrics: WebhookMetrics,
     state: Mutex<LookupState>,
 }
 
@@ -97,7 +97,7 @@ enum LookupKey {
 
 impl LiveLookups {
     /// Looks into `cache` first and asks with `client` then.
-    pub fn new(cache: Arc<Cache>, client: Client, metrics: Metrics) -> Arc<Self> {
+    pub fn new(cache: Arc<Cache>, client: Client, metrics: WebhookMetrics) -> Arc<Self> {
         Arc::new(Self {
             cache,
             client,
@@ -106,7 +106,7 @@ impl LiveLookups {
         })
     }
 
-    /// What is around a pod of this namespace and service account.
+    /// The surroundings of a pod of this namespace and service account.
     pub async fn around(
         self: &Arc<Self>,
         namespace: &str,
@@ -251,7 +251,7 @@ impl LiveLookups {
 }
 
 impl LookupState {
-    /// Whether a lookup may begin now; if so, it counts.
+    /// True if a lookup may begin now; if so, it counts.
     fn admit(&mut self, source: &str, now: Instant) -> bool {
         let of_source = self.running.values().filter(|running| *running.source == *source);
         self.running.len() < MOST_AT_A_TIME && of_source.count() < MOST_OF_A_SOURCE && self.rates.admit(source, now)
@@ -259,7 +259,7 @@ impl LookupState {
 }
 
 impl LookupKey {
-    /// Whether Kubernetes allows the name at all.
+    /// True if Kubernetes allows the name at all.
     fn can_exist(&self) -> bool {
         match self {
             Self::Namespace(name) => is_label(name),

@@ -1,4 +1,4 @@
-//! What can be written into a patch.
+//! The values that can be written into a patch.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;

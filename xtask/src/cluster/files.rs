@@ -40,18 +40,8 @@ pub(super) fn write(state: &Path, kind: Kind, hierarchies: &str, cni: &Path) -> 
     let conf = state.join("conf");
     let state = state.to_str().context("the state folder's path is UTF-8")?;
     let cni = cni.to_str().context("the path of the CNI plugins is UTF-8")?;
-    let kind = match kind {
-        Kind::Unified => "unified",
-        Kind::Hybrid => "hybrid",
-    };
     fs::write(conf.join("hierarchies"), hierarchies)?;
-    fs::write(
-        conf.join("node"),
-        format!(
-            "KIND={kind}\nNODE={NODE}\nNODE_IP={NODE_IP}\nPOD_RANGE={POD_RANGE}\nSERVICE_RANGE={SERVICE_RANGE}\n\
-             ISSUER={ISSUER}\nCNI={cni}\n"
-        ),
-    )?;
+    fs::write(conf.join("node"), node(kind, cni))?;
     for user in [
         "admin",
         "kube-controller-manager",
@@ -59,38 +49,57 @@ pub(super) fn write(state: &Path, kind: Kind, hierarchies: &str, cni: &Path) -> 
         "kube-proxy",
         "kubelet",
     ] {
-        fs::write(
-            conf.join(format!("{user}.kubeconfig")),
-            format!(
-                "apiVersion: v1
+        fs::write(conf.join(format!("{user}.kubeconfig")), kubeconfig(state, user))?;
+    }
+    // Nothing outside is asked: what the cluster's DNS server doesn't know doesn't exist.
+    fs::write(conf.join("resolv.conf"), "")?;
+    fs::write(conf.join("cni/10-pods.conflist"), pod_network(state))?;
+    fs::write(conf.join("containerd.toml"), containerd(state, cni))?;
+    fs::write(conf.join("kubelet.yaml"), kubelet(state))?;
+    fs::write(conf.join("kube-proxy.yaml"), kube_proxy(state))?;
+    Ok(())
+}
+
+/// The variables of the node's script.
+fn node(kind: Kind, cni: &str) -> String {
+    let kind = match kind {
+        Kind::Unified => "unified",
+        Kind::Hybrid => "hybrid",
+    };
+    format!(
+        "KIND={kind}\nNODE={NODE}\nNODE_IP={NODE_IP}\nPOD_RANGE={POD_RANGE}\nSERVICE_RANGE={SERVICE_RANGE}\n\
+         ISSUER={ISSUER}\nCNI={cni}\n"
+    )
+}
+
+fn kubeconfig(state: &str, user: &str) -> String {
+    format!(
+        "apiVersion: v1
 kind: Config
 clusters: [{{name: cluster, cluster: {{server: 'https://{NODE_IP}:6443', certificate-authority: {state}/pki/ca.crt}}}}]
 users: [{{name: user, user: {{client-certificate: {state}/pki/{user}.crt, client-key: {state}/pki/{user}.key}}}}]
 contexts: [{{name: context, context: {{cluster: cluster, user: user}}}}]
 current-context: context
 "
-            ),
-        )?;
-    }
-    // Nothing outside is asked: what the cluster's DNS server doesn't know doesn't exist.
-    fs::write(conf.join("resolv.conf"), "")?;
-    // ptp: a pod is one end of a cable whose other end is the node. No bridge, and so no bridge netfilter.
-    fs::write(
-        conf.join("cni/10-pods.conflist"),
-        format!(
-            r#"{{"cniVersion": "1.0.0", "name": "pods", "plugins": [
+    )
+}
+
+/// ptp: a pod is one end of a cable whose other end is the node. No bridge, and so no bridge netfilter.
+fn pod_network(state: &str) -> String {
+    format!(
+        r#"{{"cniVersion": "1.0.0", "name": "pods", "plugins": [
   {{"type": "ptp", "ipMasq": false, "ipam": {{"type": "host-local", "dataDir": "{state}/data/cni",
     "ranges": [[{{"subnet": "{POD_RANGE}"}}]], "routes": [{{"dst": "0.0.0.0/0"}}]}}}},
   {{"type": "portmap", "capabilities": {{"portMappings": true}}}}
 ]}}
 "#
-        ),
-    )?;
-    // restrict_oom_score_adj: without the right to lower a process's score (in a container) no sandbox would start.
-    fs::write(
-        conf.join("containerd.toml"),
-        format!(
-            "version = 3
+    )
+}
+
+/// `restrict_oom_score_adj`: without the right to lower a process's score (in a container) no sandbox would start.
+fn containerd(state: &str, cni: &str) -> String {
+    format!(
+        "version = 3
 root = '{state}/data/containerd'
 state = '/run/containerd'
 [grpc]
@@ -115,14 +124,14 @@ runtime_type = 'io.containerd.runc.v2'
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
 SystemdCgroup = false
 "
-        ),
-    )?;
-    // failCgroupV1: since 1.35 a kubelet refuses cgroup v1 unless told. enforceNodeAllocatable: the servers aren't pods.
-    // syncFrequency: how soon a changed Secret is seen in a pod.
-    fs::write(
-        conf.join("kubelet.yaml"),
-        format!(
-            "apiVersion: kubelet.config.k8s.io/v1beta1
+    )
+}
+
+/// `failCgroupV1`: since 1.35 a kubelet refuses cgroup v1 unless told. `enforceNodeAllocatable`: the servers aren't pods.
+/// `syncFrequency`: how soon a changed Secret is seen in a pod.
+fn kubelet(state: &str) -> String {
+    format!(
+        "apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 cgroupDriver: cgroupfs
 failCgroupV1: false
@@ -143,22 +152,20 @@ enforceNodeAllocatable: []
 syncFrequency: 2s
 volumePluginDir: {state}/data/plugins
 "
-        ),
-    )?;
-    // Zeros: kernels before the settings were per network namespace would have them changed for the whole machine.
-    fs::write(
-        conf.join("kube-proxy.yaml"),
-        format!(
-            "apiVersion: kubeproxy.config.k8s.io/v1alpha1
+    )
+}
+
+/// Zeros: kernels before the settings were per network namespace would have them changed for the whole machine.
+fn kube_proxy(state: &str) -> String {
+    format!(
+        "apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration
 mode: nftables
 clusterCIDR: {POD_RANGE}
 clientConnection: {{kubeconfig: {state}/conf/kube-proxy.kubeconfig}}
 conntrack: {{maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}}
 "
-        ),
-    )?;
-    Ok(())
+    )
 }
 
 /// A certificate to make: its file's name, its subject, and the names it serves under.

@@ -114,33 +114,59 @@ impl Cluster {
     /// What is left of an earlier start that was interrupted is removed first. Fails if it runs already, without root's
     /// rights, and when it isn't ready within [two minutes](READY_DEADLINE); it is then left as it is, to be looked at.
     pub fn up(&self) -> Result<()> {
-        let Prepared {
-            cni,
-            programs,
-            archives,
-        } = prepare()?;
+        let prepared = prepare()?;
 
         let started = Instant::now();
-        if self.folder.exists() {
-            let _held = self.lock()?;
-            if self.status()?.is_some_and(|status| status.ready) {
-                bail!("the cluster {:?} runs already", self.name);
-            }
-            say("  removing what an interrupted start left");
-            self.remove()?;
-        }
+        self.remove_interrupted()?;
         self.make_folder()?;
         let _lock = self.lock()?;
 
         let step = Step::start("certificates and configuration", None);
+        self.write_files(&prepared)?;
+        step.done("");
+
+        let step = Step::start("etcd and kube-apiserver", None);
+        let first = self.spawn()?;
+        self.wait(&first, started, &step, "kube-apiserver", |cluster| {
+            cluster.is_marked("kube-apiserver")
+        })?;
+        step.done("");
+
+        let step = Step::start("node", None);
+        self.apply(files::COREDNS)?;
+        self.wait(&first, started, &step, "kubelet", Self::node_is_ready)?;
+        step.done("");
+
+        let step = Step::start("CoreDNS", None);
+        self.wait(&first, started, &step, "kubelet", Self::dns_is_available)?;
+        step.done("");
+        fs::write(self.folder.join("marks/ready"), "")?;
+        Ok(())
+    }
+
+    /// Removes what an interrupted start left. Fails if the cluster runs.
+    fn remove_interrupted(&self) -> Result<()> {
+        if !self.folder.exists() {
+            return Ok(());
+        }
+        let _held = self.lock()?;
+        if self.status()?.is_some_and(|status| status.ready) {
+            bail!("the cluster {:?} runs already", self.name);
+        }
+        say("  removing what an interrupted start left");
+        self.remove()
+    }
+
+    /// Writes all that the servers read, and makes the cgroups that they will be in.
+    fn write_files(&self, prepared: &Prepared) -> Result<()> {
         let (kind, hierarchies) = cgroups::hierarchies()?;
         let lines: String = hierarchies.iter().map(cgroups::Hierarchy::line).collect();
-        files::write(&self.folder, kind, &lines, &cni)?;
+        files::write(&self.folder, kind, &lines, &prepared.cni)?;
         fs::write(self.folder.join("node.sh"), NODE_SCRIPT)?;
-        for (name, program) in &programs {
+        for (name, program) in &prepared.programs {
             symlink(program, self.folder.join("bin").join(name))?;
         }
-        for archive in &archives {
+        for archive in &prepared.archives {
             let name = archive.file_name().context("an archive has a name")?;
             symlink(archive, self.folder.join("images").join(name))?;
         }
@@ -154,47 +180,23 @@ impl Cluster {
         };
         self.write_list("join-starter", &cgroups, outermost)?;
         self.write_list("join", &cgroups, inside)?;
-        cgroups::make(kind, &hierarchies, &cgroups, &base()?.join("handed-down"))?;
-        step.done("");
+        cgroups::make(kind, &hierarchies, &cgroups, &base()?.join("handed-down"))
+    }
 
-        let step = Step::start("etcd and kube-apiserver", None);
-        let first = self.spawn()?;
-        self.wait(&first, started, &step, "kube-apiserver", |cluster| {
-            cluster.is_marked("kube-apiserver")
-        })?;
-        step.done("");
-
-        let step = Step::start("node", None);
-        self.apply(files::COREDNS)?;
+    fn node_is_ready(&self) -> bool {
         let ready = r"jsonpath={.status.conditions[?(@.type=='Ready')].status}";
-        self.wait(&first, started, &step, "kubelet", |cluster| {
-            cluster.is_marked("images")
-                && cluster.kubectl_says(&["get", "node", files::NODE, "-o", ready], "True")
-                && cluster.kubectl_says(
-                    &["get", "serviceaccount", "default", "-o", "name"],
-                    "serviceaccount/default",
-                )
-        })?;
-        step.done("");
-
-        let step = Step::start("CoreDNS", None);
-        let available = "jsonpath={.status.availableReplicas}";
-        self.wait(&first, started, &step, "kubelet", |cluster| {
-            cluster.kubectl_says(
-                &[
-                    "get",
-                    "deployment",
-                    "coredns",
-                    "--namespace=kube-system",
-                    "-o",
-                    available,
-                ],
-                "1",
+        self.is_marked("images")
+            && self.kubectl_says(&["get", "node", files::NODE, "-o", ready], "True")
+            && self.kubectl_says(
+                &["get", "serviceaccount", "default", "-o", "name"],
+                "serviceaccount/default",
             )
-        })?;
-        step.done("");
-        fs::write(self.folder.join("marks/ready"), "")?;
-        Ok(())
+    }
+
+    fn dns_is_available(&self) -> bool {
+        let available = "jsonpath={.status.availableReplicas}";
+        let deployment = ["get", "deployment", "coredns", "--namespace=kube-system", "-o"];
+        self.kubectl_says(&[&deployment[..], &[available]].concat(), "1")
     }
 
     /// Ends it and removes every trace of it. Returns whether there was one.

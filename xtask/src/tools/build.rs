@@ -27,46 +27,15 @@ pub(super) fn build_go(tool: Tool, folder: &Path, version: &str) -> Result<()> {
     let sources = root().join("tools").join(source);
     let sources = sources.parent().context("a go.mod is in a folder")?;
     let partial = beside(folder, &format!("{program}.partial"));
-    let mut flags = String::from("-s -w");
-    let mut needs_c = "0";
-    match tool {
-        Tool::KubeApiserver
-        | Tool::Kubectl
-        | Tool::KubeControllerManager
-        | Tool::KubeScheduler
-        | Tool::Kubelet
-        | Tool::KubeProxy => {
-            let (major, minor) = minor(version).with_context(|| format!("{version} is no version"))?;
-            let variable = "k8s.io/component-base/version";
-            flags = format!(
-                "{flags} -X {variable}.gitVersion=v{version} -X {variable}.gitMajor={major} -X {variable}.gitMinor={minor}"
-            );
-        }
-        Tool::Helm => flags = format!("{flags} -X {module}/internal/version.version=v{version}"),
-        Tool::Containerd | Tool::Ctr | Tool::ContainerdShim => {
-            flags = format!("{flags} -X {module}/version.Version=v{version}");
-        }
-        Tool::VersityGateway => flags = format!("{flags} -X main.Version=v{version}"),
-        Tool::CertManager => flags = format!("{flags} -X {module}/pkg/util.AppVersion=v{version}"),
-        Tool::SpireServer | Tool::SpireAgent | Tool::SpireOidcDiscoveryProvider => {
-            // Static, so that each is the only file of its image. The server's SQLite is C; the others are compiled the
-            // same way, because what they share is then compiled once.
-            flags = format!(
-                "{flags} -linkmode=external -extldflags=-static -X {module}/pkg/common/version.gittag={version}"
-            );
-            needs_c = "1";
-        }
-        Tool::Etcd | Tool::CoreDns | Tool::Boto3 => {} // carry their version in their source
-    }
     let mut command = Command::new("go");
     command
         .current_dir(sources)
-        .env("CGO_ENABLED", needs_c)
+        .env("CGO_ENABLED", if needs_c(tool) { "1" } else { "0" })
         .env_remove("GOOS") // a program for this machine, whatever else is being built
         .env_remove("GOARCH")
         .env_remove("GOWORK")
         .args(["build", "-v", "-trimpath", "-mod=readonly", "-buildvcs=false"])
-        .arg(format!("-ldflags={flags}"))
+        .arg(format!("-ldflags=-s -w{}", linker_flags(tool, module, version)?))
         .arg(format!("-tags={}", tool.tags()))
         .arg("-o")
         .arg(&partial)
@@ -88,6 +57,42 @@ pub(super) fn build_go(tool: Tool, folder: &Path, version: &str) -> Result<()> {
     }
     fs::rename(&partial, folder.join(program))?;
     Ok(())
+}
+
+/// The linker's flags that put the version into a program that doesn't carry it in its source, with a space before each.
+fn linker_flags(tool: Tool, module: &str, version: &str) -> Result<String> {
+    Ok(match tool {
+        Tool::KubeApiserver
+        | Tool::Kubectl
+        | Tool::KubeControllerManager
+        | Tool::KubeScheduler
+        | Tool::Kubelet
+        | Tool::KubeProxy => {
+            let (major, minor) = minor(version).with_context(|| format!("{version} is no version"))?;
+            let variable = "k8s.io/component-base/version";
+            format!(
+                " -X {variable}.gitVersion=v{version} -X {variable}.gitMajor={major} -X {variable}.gitMinor={minor}"
+            )
+        }
+        Tool::Helm => format!(" -X {module}/internal/version.version=v{version}"),
+        Tool::Containerd | Tool::Ctr | Tool::ContainerdShim => format!(" -X {module}/version.Version=v{version}"),
+        Tool::VersityGateway => format!(" -X main.Version=v{version}"),
+        Tool::CertManager => format!(" -X {module}/pkg/util.AppVersion=v{version}"),
+        // Static, so that each is the only file of its image.
+        Tool::SpireServer | Tool::SpireAgent | Tool::SpireOidcDiscoveryProvider => {
+            format!(" -linkmode=external -extldflags=-static -X {module}/pkg/common/version.gittag={version}")
+        }
+        Tool::Etcd | Tool::CoreDns | Tool::Boto3 => String::new(),
+    })
+}
+
+/// True if C is compiled. The SQLite of SPIRE's server is C; its other programs are compiled the same way, because what
+/// they share is then compiled once.
+fn needs_c(tool: Tool) -> bool {
+    matches!(
+        tool,
+        Tool::SpireServer | Tool::SpireAgent | Tool::SpireOidcDiscoveryProvider
+    )
 }
 
 /// The folder where Go keeps the sources of a module.

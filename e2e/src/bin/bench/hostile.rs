@@ -7,12 +7,12 @@ use serde_json::json;
 use tokenscope_e2e::control_plane::ControlPlane;
 use tokenscope_e2e::install::Installed;
 use tokenscope_e2e::post;
-use tokenscope_e2e::process::Process;
+use tokenscope_e2e::process::ServerProcess;
 use tokenscope_e2e::shapes::{SHAPES, review};
 use tokio::task::JoinSet;
 
 use crate::SHOP;
-use crate::load::{self, Connection, Server};
+use crate::load::{self, Connection, TlsServer};
 use crate::report::{Hostile, MemoryUse};
 use crate::reviews::Recorded;
 use crate::via_apiserver::{api_server, namespace_of};
@@ -55,7 +55,7 @@ pub(crate) async fn creates(control_plane: &ControlPlane, namespace: &str) -> Re
 pub(crate) async fn measure(
     control_plane: &ControlPlane,
     installed: &Installed,
-    server: &Server,
+    server: &TlsServer,
     without: &[Duration],
 ) -> Result<Vec<Hostile>> {
     let honest = Recorded::read(10)?;
@@ -130,7 +130,7 @@ async fn start(installed: &Installed, when: &'static str) -> Result<MemoryUse> {
 }
 
 /// A fresh process has nothing left over from other reviews, and an honest one has warmed it.
-async fn peak_of_the_first(installed: &Installed, server: &Server, honest: &[u8], body: &[u8]) -> Result<u64> {
+async fn peak_of_the_first(installed: &Installed, server: &TlsServer, honest: &[u8], body: &[u8]) -> Result<u64> {
     let webhook = installed.webhook(0);
     webhook.restart()?;
     webhook.wait_ready(READY).await?;
@@ -142,7 +142,7 @@ async fn peak_of_the_first(installed: &Installed, server: &Server, honest: &[u8]
     Ok(webhook.memory()?.peak.saturating_sub(before))
 }
 
-async fn processor_time(installed: &Installed, server: &Server, body: &[u8]) -> Result<Duration> {
+async fn processor_time(installed: &Installed, server: &TlsServer, body: &[u8]) -> Result<Duration> {
     let webhook = installed.webhook(0);
     let request = request(server, body);
     let mut connection = Connection::open(server).await?;
@@ -156,7 +156,7 @@ async fn processor_time(installed: &Installed, server: &Server, body: &[u8]) -> 
     Ok(webhook.processor_time()?.saturating_sub(before) / reviews)
 }
 
-fn request(server: &Server, body: &[u8]) -> std::sync::Arc<[u8]> {
+fn request(server: &TlsServer, body: &[u8]) -> std::sync::Arc<[u8]> {
     load::post(&server.address.to_string(), "/mutate?timeout=2s", body)
 }
 
@@ -167,7 +167,7 @@ async fn exchange(connection: &mut Connection, request: &[u8]) -> Result<u16> {
     Ok(status)
 }
 
-fn forget_peak(process: &Process) -> Result<()> {
+fn forget_peak(process: &ServerProcess) -> Result<()> {
     std::fs::write(format!("/proc/{}/clear_refs", process.pid()?), "5")
         .context("can't reset the peak of resident memory")
 }

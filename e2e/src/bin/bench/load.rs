@@ -31,7 +31,7 @@ const MOST_REQUESTS: usize = 200_000;
 
 /// A server that takes requests over TLS.
 #[derive(Clone)]
-pub(crate) struct Server {
+pub(crate) struct TlsServer {
     /// Where it listens.
     pub(crate) address: SocketAddr,
     /// The name that its certificate must have.
@@ -82,7 +82,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) async fn open(server: &Server) -> Result<Self> {
+    pub(crate) async fn open(server: &TlsServer) -> Result<Self> {
         let tcp = TcpStream::connect(server.address)
             .await
             .with_context(|| format!("can't connect to {}", server.address))?;
@@ -187,7 +187,7 @@ pub(crate) struct Contender {
 impl Contender {
     /// Opens the connections, and takes the first answer for the one that every other must equal, once `check` likes it.
     pub(crate) async fn connect(
-        server: &Server,
+        server: &TlsServer,
         connections: usize,
         request: &Arc<[u8]>,
         check: impl Fn(&[u8]) -> Result<()>,

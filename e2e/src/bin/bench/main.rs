@@ -23,7 +23,7 @@ use tokenscope_e2e::install::{self, Installed, install};
 use tokenscope_xtask::progress::{Step, say};
 
 use crate::budgets::budgets;
-use crate::report::{MemoryUse, Report};
+use crate::report::{MemoryUse, Report, Reviews};
 use crate::reviews::{Contestant, Recorded};
 use crate::setup::{Baseline, contestants, create_service_accounts, variants};
 use crate::via_apiserver::{Variant, namespace_of, ordinary_pod};
@@ -184,47 +184,11 @@ async fn measure(arguments: &Webhook) -> Result<Report> {
         "tokenscope.io/role-arn"
     };
 
-    let step = Step::start("starting a real API server", None);
-    let options = control_plane::Options {
-        audit: false,
-        ..control_plane::Options::default()
-    };
-    let control_plane = ControlPlane::start(options).await?;
-    control_plane.create_namespace(SHOP, &[]).await?;
-    control_plane
-        .create_service_account(SHOP, ORDERS, &[(annotation, ROLE)])
-        .await?;
-    step.done("");
+    let control_plane = start_control_plane(annotation).await?;
     create_service_accounts(&control_plane, arguments.service_accounts as usize, annotation).await?;
-
-    let without = if arguments.through_apiserver {
-        let step = Step::start("creating pods of hostile shapes without tokenscope", None);
-        let without = hostile::creates(&control_plane, SHOP).await?;
-        step.done("");
-        without
-    } else {
-        Vec::new()
-    };
-
+    let without = hostile_without_tokenscope(arguments, &control_plane).await?;
     let constant = Baseline::start(&control_plane).await?;
-    let step = Step::start("starting tokenscope", None);
-    let mut values = arguments.values.clone();
-    // The lock leaves what it is compared with alone; the guard does by the label of those namespaces.
-    if values["lock"]["exemptNamespaces"].is_null() {
-        values["lock"]["exemptNamespaces"] = COMPARED.map(namespace_of).as_slice().into();
-    }
-    if arguments.peer.is_some() {
-        values["eksCompatible"] = json!(true);
-    }
-    let installed = install(
-        &control_plane,
-        install::Options {
-            values,
-            ..install::Options::default()
-        },
-    )
-    .await?;
-    step.done("");
+    let installed = install_tokenscope(arguments, &control_plane).await?;
     let mut report = Report {
         service_accounts: arguments.service_accounts as usize,
         ..Report::default()
@@ -235,39 +199,9 @@ async fn measure(arguments: &Webhook) -> Result<Report> {
 
     control_plane.apply_yaml(POLICY).await?;
     let contestants = contestants(arguments, &control_plane, &constant, &installed).await?;
-    if let Some(peer) = &arguments.peer {
-        say(&format!(
-            "  the peer at {peer} has to know ServiceAccount {SHOP}/{ORDERS}; its kubeconfig could be"
-        ));
-        say(&format!("    {}", control_plane.kubeconfig().display()));
-    }
     let first = recorded.first().context("at least one number of containers")?;
-    for contestant in &contestants {
-        let deadline = if contestant.is_peer() {
-            PEER_DEADLINE
-        } else {
-            Duration::from_secs(30)
-        };
-        let what = format!("{} answers with credentials", contestant.name());
-        eventually(deadline, what, async || contestant.try_once(first).await).await?;
-    }
-
-    let lines = recorded.len() * arguments.connections.len();
-    let length = Duration::from_secs(arguments.seconds);
-    let expected = length.as_secs() as usize * lines * contestants.len();
-    let step = Step::start("sending reviews", Some(&format!("about {expected} s")));
-    for recorded in &recorded {
-        for &connections in &arguments.connections {
-            step.detail(&format!(
-                "{} containers, {connections} connections",
-                recorded.containers
-            ));
-            let measured =
-                tokio::task::block_in_place(|| reviews::measure(&contestants, recorded, connections.into(), length))?;
-            report.reviews.extend(measured);
-        }
-    }
-    step.done("");
+    wait_for_all(arguments, &control_plane, &contestants, first).await?;
+    report.reviews = send_reviews(arguments, &recorded, &contestants)?;
     report.memory.push(memory("after the reviews", &installed)?);
 
     if arguments.through_apiserver {
@@ -281,19 +215,123 @@ async fn measure(arguments: &Webhook) -> Result<Report> {
             &mut report,
         )
         .await?;
-        let step = Step::start("creating and reviewing pods of hostile shapes", None);
-        let ours = contestants.iter().find(|contestant| contestant.is_tokenscope());
-        let ours = ours.context("tokenscope is measured")?.server();
-        report.hostile = hostile::measure(&control_plane, &installed, ours, &without).await?;
-        step.done("");
-        let step = Step::start("starting beside a hostile namespace", None);
-        report
-            .memory
-            .extend(hostile::memory_beside_a_crowd(&control_plane, &installed).await?);
-        step.done("");
+        hostile_with_tokenscope(&control_plane, &installed, &contestants, &without, &mut report).await?;
     }
     report.budgets = budgets(&report);
     Ok(report)
+}
+
+async fn start_control_plane(annotation: &str) -> Result<ControlPlane> {
+    let step = Step::start("starting a real API server", None);
+    let options = control_plane::Options {
+        audit: false,
+        ..control_plane::Options::default()
+    };
+    let control_plane = ControlPlane::start(options).await?;
+    control_plane.create_namespace(SHOP, &[]).await?;
+    control_plane
+        .create_service_account(SHOP, ORDERS, &[(annotation, ROLE)])
+        .await?;
+    step.done("");
+    Ok(control_plane)
+}
+
+/// The creates of hostile pods that tokenscope's are compared with.
+async fn hostile_without_tokenscope(arguments: &Webhook, control_plane: &ControlPlane) -> Result<Vec<Duration>> {
+    if !arguments.through_apiserver {
+        return Ok(Vec::new());
+    }
+    let step = Step::start("creating pods of hostile shapes without tokenscope", None);
+    let without = hostile::creates(control_plane, SHOP).await?;
+    step.done("");
+    Ok(without)
+}
+
+async fn install_tokenscope(arguments: &Webhook, control_plane: &ControlPlane) -> Result<Installed> {
+    let step = Step::start("starting tokenscope", None);
+    let mut values = arguments.values.clone();
+    // The lock leaves what it is compared with alone; the guard does by the label of those namespaces.
+    if values["lock"]["exemptNamespaces"].is_null() {
+        values["lock"]["exemptNamespaces"] = COMPARED.map(namespace_of).as_slice().into();
+    }
+    if arguments.peer.is_some() {
+        values["eksCompatible"] = json!(true);
+    }
+    let options = install::Options {
+        values,
+        ..install::Options::default()
+    };
+    let installed = install(control_plane, options).await?;
+    step.done("");
+    Ok(installed)
+}
+
+/// Waits until each server answers with credentials.
+async fn wait_for_all(
+    arguments: &Webhook,
+    control_plane: &ControlPlane,
+    contestants: &[Contestant<'_>],
+    recorded: &Recorded,
+) -> Result<()> {
+    if let Some(peer) = &arguments.peer {
+        say(&format!(
+            "  the peer at {peer} has to know ServiceAccount {SHOP}/{ORDERS}; its kubeconfig could be"
+        ));
+        say(&format!("    {}", control_plane.kubeconfig().display()));
+    }
+    for contestant in contestants {
+        let deadline = if contestant.is_peer() {
+            PEER_DEADLINE
+        } else {
+            Duration::from_secs(30)
+        };
+        let what = format!("{} answers with credentials", contestant.name());
+        eventually(deadline, what, async || contestant.try_once(recorded).await).await?;
+    }
+    Ok(())
+}
+
+/// Sends every recorded review over every number of connections.
+fn send_reviews(arguments: &Webhook, recorded: &[Recorded], contestants: &[Contestant<'_>]) -> Result<Vec<Reviews>> {
+    let lines = recorded.len() * arguments.connections.len();
+    let length = Duration::from_secs(arguments.seconds);
+    let expected = length.as_secs() as usize * lines * contestants.len();
+    let step = Step::start("sending reviews", Some(&format!("about {expected} s")));
+    let mut reviews = Vec::new();
+    for recorded in recorded {
+        for &connections in &arguments.connections {
+            step.detail(&format!(
+                "{} containers, {connections} connections",
+                recorded.containers
+            ));
+            let measured =
+                tokio::task::block_in_place(|| reviews::measure(contestants, recorded, connections.into(), length))?;
+            reviews.extend(measured);
+        }
+    }
+    step.done("");
+    Ok(reviews)
+}
+
+/// Reviews and creates of pods of hostile shapes.
+async fn hostile_with_tokenscope(
+    control_plane: &ControlPlane,
+    installed: &Installed,
+    contestants: &[Contestant<'_>],
+    without: &[Duration],
+    report: &mut Report,
+) -> Result<()> {
+    let step = Step::start("creating and reviewing pods of hostile shapes", None);
+    let ours = contestants.iter().find(|contestant| contestant.is_tokenscope());
+    let ours = ours.context("tokenscope is measured")?.server();
+    report.hostile = hostile::measure(control_plane, installed, ours, without).await?;
+    step.done("");
+    let step = Step::start("starting beside a hostile namespace", None);
+    report
+        .memory
+        .extend(hostile::memory_beside_a_crowd(control_plane, installed).await?);
+    step.done("");
+    Ok(())
 }
 
 /// Creates of pods that get credentials, and of ordinary ones.

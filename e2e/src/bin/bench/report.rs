@@ -154,18 +154,20 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            service_accounts,
-            reviews,
-            memory,
-            through_apiserver,
-            hostile,
-            budgets,
-        } = self;
-        writeln!(
-            f,
-            "Reviews over TLS, HTTP/1.1 with connections kept open; ratio: of the constant answer's reviews/s"
-        )?;
+        f.write_str(&self.reviews_table())?;
+        f.write_str(&self.memory_table())?;
+        if !self.through_apiserver.is_empty() {
+            f.write_str(&self.creates_table())?;
+        }
+        if !self.hostile.is_empty() {
+            f.write_str(&self.hostile_table())?;
+        }
+        f.write_str(&self.budgets_table())
+    }
+}
+
+impl Report {
+    fn reviews_table(&self) -> String {
         let mut rows = vec![row([
             "CONTAINERS",
             "kB",
@@ -178,8 +180,8 @@ impl fmt::Display for Report {
             "CPU µs/REVIEW",
             "LOAD'S CPU µs",
         ])];
-        for line in reviews {
-            rows.push(vec![
+        rows.extend(self.reviews.iter().map(|line| {
+            vec![
                 line.containers.to_string(),
                 format!("{:.1}", line.review_bytes as f64 / 1e3),
                 line.connections.to_string(),
@@ -190,107 +192,104 @@ impl fmt::Display for Report {
                 format!("{:.0}", line.p99_us),
                 optional(line.processor_us),
                 optional(line.load_processor_us),
-            ]);
-        }
-        f.write_str(&table(&rows, &[3]))?;
+            ]
+        }));
+        format!(
+            "Reviews over TLS, HTTP/1.1 with connections kept open; ratio: of the constant answer's reviews/s\n{}",
+            table(&rows, &[3])
+        )
+    }
 
-        writeln!(
-            f,
-            "\nMemory of tokenscope-webhook at {service_accounts} annotated ServiceAccounts"
-        )?;
+    fn memory_table(&self) -> String {
+        let megabytes = |bytes: u64| format!("{:.1}", bytes as f64 / 1e6);
         let mut rows = vec![row(["WHEN", "RSS MB", "ITS OWN", "PEAK MB"])];
-        for line in memory {
-            let megabytes = |bytes: u64| format!("{:.1}", bytes as f64 / 1e6);
-            rows.push(vec![
+        rows.extend(self.memory.iter().map(|line| {
+            vec![
                 line.when.to_owned(),
                 megabytes(line.resident),
                 megabytes(line.anonymous),
                 megabytes(line.peak),
-            ]);
-        }
-        f.write_str(&table(&rows, &[0]))?;
+            ]
+        }));
+        format!(
+            "\nMemory of tokenscope-webhook at {} annotated ServiceAccounts\n{}",
+            self.service_accounts,
+            table(&rows, &[0])
+        )
+    }
 
-        if !through_apiserver.is_empty() {
-            writeln!(
-                f,
-                "\nCreates of pods through the API server (dry run, one connection); ratio: of what the constant answer adds"
-            )?;
-            let mut rows = vec![row([
-                "POD",
-                "WEBHOOK",
-                "CREATES",
-                "p50 µs",
-                "p99 µs",
-                "ADDED µs",
-                "RATIO",
-            ])];
-            for line in through_apiserver {
-                rows.push(vec![
-                    line.pod.to_owned(),
-                    line.webhook.to_owned(),
-                    line.count.to_string(),
-                    format!("{:.0}", line.p50_us),
-                    format!("{:.0}", line.p99_us),
-                    format!("{:.0}", line.added_us),
-                    line.ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}")),
-                ]);
-            }
-            f.write_str(&table(&rows, &[0, 1]))?;
-        }
+    fn creates_table(&self) -> String {
+        let mut rows = vec![row([
+            "POD",
+            "WEBHOOK",
+            "CREATES",
+            "p50 µs",
+            "p99 µs",
+            "ADDED µs",
+            "RATIO",
+        ])];
+        rows.extend(self.through_apiserver.iter().map(|line| {
+            vec![
+                line.pod.to_owned(),
+                line.webhook.to_owned(),
+                line.count.to_string(),
+                format!("{:.0}", line.p50_us),
+                format!("{:.0}", line.p99_us),
+                format!("{:.0}", line.added_us),
+                line.ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}")),
+            ]
+        }));
+        format!(
+            "\nCreates of pods through the API server (dry run, one connection); ratio: of what the constant answer adds\n{}",
+            table(&rows, &[0, 1])
+        )
+    }
 
-        if !hostile.is_empty() {
-            writeln!(
-                f,
-                "\nPods of hostile shapes; ratios: of an honest review's CPU for as many bytes, of the review's bytes, and of the API \
-                 server's CPU before tokenscope was installed"
-            )?;
-            let mut rows = vec![row([
-                "SHAPE",
-                "kB",
-                "CPU µs",
-                "RATIO",
-                "PEAK kB",
-                "RATIO",
-                "API SERVER'S CPU µs",
-                "CONSTANT",
-                "WITHOUT",
-                "RATIO",
-            ])];
-            for line in hostile {
-                rows.push(vec![
-                    line.shape.to_owned(),
-                    format!("{:.0}", line.review_bytes as f64 / 1e3),
-                    format!("{:.0}", line.processor_us),
-                    format!("{:.2}", line.processor_ratio),
-                    format!("{:.0}", line.peak as f64 / 1e3),
-                    format!("{:.2}", line.peak_ratio),
-                    format!("{:.0}", line.apiserver_us),
-                    format!("{:.0}", line.constant_us),
-                    format!("{:.0}", line.without_us),
-                    format!("{:.2}", line.apiserver_ratio),
-                ]);
-            }
-            f.write_str(&table(&rows, &[0]))?;
-        }
+    fn hostile_table(&self) -> String {
+        let mut rows = vec![row([
+            "SHAPE",
+            "kB",
+            "CPU µs",
+            "RATIO",
+            "PEAK kB",
+            "RATIO",
+            "API SERVER'S CPU µs",
+            "CONSTANT",
+            "WITHOUT",
+            "RATIO",
+        ])];
+        rows.extend(self.hostile.iter().map(|line| {
+            vec![
+                line.shape.to_owned(),
+                format!("{:.0}", line.review_bytes as f64 / 1e3),
+                format!("{:.0}", line.processor_us),
+                format!("{:.2}", line.processor_ratio),
+                format!("{:.0}", line.peak as f64 / 1e3),
+                format!("{:.2}", line.peak_ratio),
+                format!("{:.0}", line.apiserver_us),
+                format!("{:.0}", line.constant_us),
+                format!("{:.0}", line.without_us),
+                format!("{:.2}", line.apiserver_ratio),
+            ]
+        }));
+        format!(
+            "\nPods of hostile shapes; ratios: of an honest review's CPU for as many bytes, of the review's bytes, and of the API \
+             server's CPU before tokenscope was installed\n{}",
+            table(&rows, &[0])
+        )
+    }
 
-        writeln!(f, "\nBudgets")?;
+    fn budgets_table(&self) -> String {
         let mut rows = vec![row(["", "WHAT", "MEASURED", "AIM"])];
-        for Budget {
-            what,
-            measured,
-            limit,
-            at_least,
-            pass,
-        } in budgets
-        {
-            rows.push(vec![
-                (if *pass { "pass" } else { "MISS" }).to_owned(),
-                what.clone(),
-                format!("{measured:.2}"),
-                format!("{} {limit:.2}", if *at_least { "≥" } else { "≤" }),
-            ]);
-        }
-        f.write_str(&table(&rows, &[0, 1]))
+        rows.extend(self.budgets.iter().map(|budget| {
+            vec![
+                (if budget.pass { "pass" } else { "MISS" }).to_owned(),
+                budget.what.clone(),
+                format!("{:.2}", budget.measured),
+                format!("{} {:.2}", if budget.at_least { "≥" } else { "≤" }, budget.limit),
+            ]
+        }));
+        format!("\nBudgets\n{}", table(&rows, &[0, 1]))
     }
 }
 

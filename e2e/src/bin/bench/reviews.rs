@@ -7,11 +7,11 @@ use anyhow::{Context, Result, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
-use tokenscope_e2e::process::Process;
+use tokenscope_e2e::process::ServerProcess;
 use tokenscope_xtask::root;
 
 use crate::baseline;
-use crate::load::{self, Connection, Contender, Server};
+use crate::load::{self, Connection, Contender, TlsServer};
 use crate::report::Reviews;
 
 /// How long one server has its turn.
@@ -113,15 +113,15 @@ enum Kind {
 /// A server that is measured.
 pub(crate) struct Contestant<'a> {
     kind: Kind,
-    server: Server,
+    server: TlsServer,
     path: String,
     /// Its process, where it is one of ours.
-    process: Option<&'a Process>,
+    process: Option<&'a ServerProcess>,
 }
 
 impl<'a> Contestant<'a> {
     /// The webhook that always says the same.
-    pub(crate) fn constant(server: Server, process: &'a Process) -> Self {
+    pub(crate) fn constant(server: TlsServer, process: &'a ServerProcess) -> Self {
         Self {
             kind: Kind::Constant,
             server,
@@ -131,7 +131,7 @@ impl<'a> Contestant<'a> {
     }
 
     /// Ours.
-    pub(crate) fn tokenscope(server: Server, process: &'a Process) -> Self {
+    pub(crate) fn tokenscope(server: TlsServer, process: &'a ServerProcess) -> Self {
         Self {
             kind: Kind::Tokenscope,
             server,
@@ -141,7 +141,7 @@ impl<'a> Contestant<'a> {
     }
 
     /// Somebody else's.
-    pub(crate) fn peer(server: Server, path: &str) -> Self {
+    pub(crate) fn peer(server: TlsServer, path: &str) -> Self {
         Self {
             kind: Kind::Peer,
             server,
@@ -151,7 +151,7 @@ impl<'a> Contestant<'a> {
     }
 
     /// Where it listens.
-    pub(crate) fn server(&self) -> &Server {
+    pub(crate) fn server(&self) -> &TlsServer {
         &self.server
     }
 
@@ -246,7 +246,7 @@ fn rounds(
             let used = || {
                 contestant
                     .process
-                    .map(Process::processor_time)
+                    .map(ServerProcess::processor_time)
                     .transpose()
                     .map(Option::unwrap_or_default)
             };

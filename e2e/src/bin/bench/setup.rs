@@ -14,13 +14,13 @@ use tokenscope_e2e::control_plane::ControlPlane;
 use tokenscope_e2e::helm::NAMESPACE;
 use tokenscope_e2e::install::Installed;
 use tokenscope_e2e::pki::Authority;
-use tokenscope_e2e::process::{Process, Start, Watchdog, free_port};
+use tokenscope_e2e::process::{ServerProcess, Start, Watchdog, free_port};
 use tokenscope_e2e::{eventually, get_json};
 use tokenscope_xtask::progress::Step;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::load::{self, Server};
+use crate::load::{self, TlsServer};
 use crate::reviews::{Contestant, Recorded};
 use crate::via_apiserver::Variant;
 use crate::{ORDERS, ROLE, SHOP, Webhook, baseline};
@@ -92,7 +92,7 @@ pub(crate) async fn create_service_accounts(
 
 /// The webhook that always says the same, in a process of its own.
 pub(crate) struct Baseline {
-    pub(crate) process: Process,
+    pub(crate) process: ServerProcess,
     pub(crate) port: u16,
     authority: String,
     /// Where it finds the patch of its other answer.
@@ -125,7 +125,7 @@ impl Baseline {
             logs: control_plane.folder().join("logs"),
             observe_port: None,
         };
-        let process = Process::start(start, &watchdog)?;
+        let process = ServerProcess::start(start, &watchdog)?;
         eventually(Duration::from_secs(10), "the constant webhook listens", async || {
             ensure!(
                 process.exit_status()?.is_none(),
@@ -155,8 +155,8 @@ pub(crate) async fn contestants<'a>(
     constant: &'a Baseline,
     installed: &'a Installed,
 ) -> Result<Vec<Contestant<'a>>> {
-    let server = |port: u16, authorities: &[u8]| -> Result<Server> {
-        Ok(Server {
+    let server = |port: u16, authorities: &[u8]| -> Result<TlsServer> {
+        Ok(TlsServer {
             address: ([127, 0, 0, 1], port).into(),
             name: "127.0.0.1".try_into()?,
             config: load::client_config(authorities, None)?,

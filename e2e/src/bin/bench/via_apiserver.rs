@@ -15,7 +15,7 @@ use tokenscope_e2e::admission::try_pod;
 use tokenscope_e2e::control_plane::ControlPlane;
 use tokenscope_e2e::{eventually, get_json, post};
 
-use crate::load::{self, Connection, Server};
+use crate::load::{self, Connection, TlsServer};
 use crate::report::Creates;
 
 /// How many creates come one after the other before the next webhook has its turn.
@@ -242,7 +242,7 @@ async fn wait_until_called(control_plane: &ControlPlane, variant: &Variant, pod:
 }
 
 /// The API server, as the administrator of the kubeconfig reaches it.
-pub(crate) fn api_server(control_plane: &ControlPlane) -> Result<Server> {
+pub(crate) fn api_server(control_plane: &ControlPlane) -> Result<TlsServer> {
     let kubeconfig: Value = serde_json::from_slice(&fs::read(control_plane.kubeconfig())?)?;
     let user = &kubeconfig["users"][0]["user"];
     let file = |name: &str| -> Result<Vec<u8>> {
@@ -252,7 +252,7 @@ pub(crate) fn api_server(control_plane: &ControlPlane) -> Result<Server> {
         Ok(fs::read(path)?)
     };
     let (certificate, key) = (file("client-certificate")?, file("client-key")?);
-    Ok(Server {
+    Ok(TlsServer {
         address: SocketAddr::from(([127, 0, 0, 1], control_plane.port())),
         name: "localhost".try_into()?,
         config: load::client_config(control_plane.ca()?.as_bytes(), Some((&certificate, &key)))?,

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tokenscope_e2e::admission::{create, create_pod, try_pod};
 use tokenscope_e2e::control_plane::client_of;
-use tokenscope_e2e::fixtures::{ORDERS, PROPAGATION, with_annotations};
+use tokenscope_e2e::fixtures::{ORDERS, PROPAGATION, Shop, with_annotations};
 use tokenscope_e2e::{eventually, get_json};
 
 use super::{LOCKED, refused, shop_and_editor, token};
@@ -73,6 +73,31 @@ async fn an_editor_gets_no_token_by_a_controller_and_its_events_say_why() {
         "cronjob-controller",
     ];
     let _controllers = shop.control_plane.start_controllers(&names).unwrap();
+    for (group, kind, plural, spec) in workloads(&shop) {
+        let object = json!({"apiVersion": format!("{group}/v1"), "kind": kind, "metadata": {"name": kind.to_lowercase()}, "spec": spec});
+        let answer = create(
+            &editor,
+            &format!("/apis/{group}/v1/namespaces/by-controller/{plural}"),
+            &object,
+        )
+        .await
+        .unwrap();
+        assert!(answer.accepted(), "{}", answer.message());
+    }
+    // The CronJob's first job comes with the next full minute.
+    eventually(
+        Duration::from_secs(100),
+        "each controller was refused and says so",
+        async || each_controller_says_so(&shop).await,
+    )
+    .await
+    .unwrap();
+    let pods = get_json(&shop.client, &shop.path("pods")).await.unwrap();
+    assert_eq!(pods["items"], json!([]));
+}
+
+/// One object of each controller: its group, kind and plural, and a spec whose pods have a locked token.
+fn workloads(shop: &Shop<'_>) -> Vec<(&'static str, &'static str, &'static str, Value)> {
     let spec = |restart: &str| {
         let mut spec = with_token(shop.pod("x"), LOCKED)["spec"].take();
         spec["restartPolicy"] = json!(restart);
@@ -84,7 +109,7 @@ async fn an_editor_gets_no_token_by_a_controller_and_its_events_say_why() {
     let mut everywhere = template("Always");
     // No kubelet takes the taint of a new node away.
     everywhere["spec"]["tolerations"] = json!([{"operator": "Exists"}]);
-    let objects = [
+    vec![
         (
             "apps",
             "DaemonSet",
@@ -116,57 +141,39 @@ async fn an_editor_gets_no_token_by_a_controller_and_its_events_say_why() {
             "cronjobs",
             json!({"schedule": "* * * * *", "jobTemplate": {"spec": job}}),
         ),
-    ];
-    for (group, kind, plural, spec) in objects {
-        let object = json!({"apiVersion": format!("{group}/v1"), "kind": kind, "metadata": {"name": kind.to_lowercase()}, "spec": spec});
-        let answer = create(
-            &editor,
-            &format!("/apis/{group}/v1/namespaces/by-controller/{plural}"),
-            &object,
-        )
-        .await
-        .unwrap();
-        assert!(answer.accepted(), "{}", answer.message());
+    ]
+}
+
+/// Each controller's Event says that its pod was refused.
+async fn each_controller_says_so(shop: &Shop<'_>) -> Result<()> {
+    let events = get_json(&shop.client, &shop.path("events")).await?;
+    let failed: Vec<_> = events["items"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|event| event["reason"] == "FailedCreate")
+        .collect();
+    for owner in [
+        "deployment-",
+        "replicaset",
+        "statefulset",
+        "daemonset",
+        "job",
+        "cronjob-",
+    ] {
+        let of_owner = |event: &&&Value| {
+            event["involvedObject"]["name"]
+                .as_str()
+                .is_some_and(|name| name.starts_with(owner))
+        };
+        let event = failed
+            .iter()
+            .find(of_owner)
+            .with_context(|| format!("no Event of {owner}: {failed:?}"))?;
+        let message = event["message"].as_str().unwrap_or_default();
+        ensure!(message.contains(LOCKED), "{message}");
     }
-    // The CronJob's first job comes with the next full minute.
-    eventually(
-        Duration::from_secs(100),
-        "each controller was refused and says so",
-        async || {
-            let events = get_json(&shop.client, &shop.path("events")).await?;
-            let failed: Vec<_> = events["items"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter(|event| event["reason"] == "FailedCreate")
-                .collect();
-            for owner in [
-                "deployment-",
-                "replicaset",
-                "statefulset",
-                "daemonset",
-                "job",
-                "cronjob-",
-            ] {
-                let of_owner = |event: &&&Value| {
-                    event["involvedObject"]["name"]
-                        .as_str()
-                        .is_some_and(|name| name.starts_with(owner))
-                };
-                let event = failed
-                    .iter()
-                    .find(of_owner)
-                    .with_context(|| format!("no Event of {owner}: {failed:?}"))?;
-                let message = event["message"].as_str().unwrap_or_default();
-                ensure!(message.contains(LOCKED), "{message}");
-            }
-            Ok(())
-        },
-    )
-    .await
-    .unwrap();
-    let pods = get_json(&shop.client, &shop.path("pods")).await.unwrap();
-    assert_eq!(pods["items"], json!([]));
+    Ok(())
 }
 
 #[tokio::test]

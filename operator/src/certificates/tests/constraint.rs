@@ -1,6 +1,6 @@
 //! The names that an authority may sign for.
 
-use super::super::x509::{Authority, create_authority};
+use super::super::x509::{SigningAuthority, create_authority};
 use super::*;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use tokenscope_platform::certificate::CertificatePair;
@@ -27,14 +27,14 @@ fn another_name_makes_another_authority_and_certificate() {
 #[test]
 fn an_authority_is_constrained_to_the_names_of_the_serving_certificate() {
     let world = World::settled();
-    let authority = Authority::read(
+    let authority = SigningAuthority::read(
         world.data("authority", "tls.crt"),
         world.data("authority", "tls.key"),
         world.now,
     );
     let authority = authority.unwrap();
     let service = "tokenscope-webhook.tokenscope-system.svc";
-    let accepts = |authority: &Authority, hosts: &[&str]| {
+    let accepts = |authority: &SigningAuthority, hosts: &[&str]| {
         let hosts: Vec<String> = hosts.iter().map(|&host| host.into()).collect();
         let validity = world.settings.serving_validity(world.now, authority.validity());
         let pair = authority.sign(&hosts, validity).unwrap();
@@ -50,7 +50,7 @@ fn an_authority_is_constrained_to_the_names_of_the_serving_certificate() {
     );
 
     let pair = create_authority(&[service.into()], world.settings.authority_validity(world.now)).unwrap();
-    let named = Authority::read(pair.certificate.as_bytes(), pair.key.as_bytes(), world.now).unwrap();
+    let named = SigningAuthority::read(pair.certificate.as_bytes(), pair.key.as_bytes(), world.now).unwrap();
     assert!(accepts(&named, &[service]) && !accepts(&named, &["127.0.0.1"]));
 }
 

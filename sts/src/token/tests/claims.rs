@@ -9,182 +9,121 @@ use super::*;
 
 #[test]
 fn every_claim_rule_has_its_code_and_text() {
-    let many_tags: Map<String, Value> = (0..51).map(|n| (format!("k{n}"), json!(["v"]))).collect();
-    let tags = |tags: Value| json!({ (TAGS): tags });
-    for (changes, code, text) in [
-        (
-            json!({"sub": null}),
-            "InvalidIdentityToken",
-            "Missing a required claim: sub",
-        ),
-        (
-            json!({"aud": null}),
-            "InvalidIdentityToken",
-            "Missing a required claim: aud",
-        ),
-        (
-            json!({"aud": []}),
-            "InvalidIdentityToken",
-            "Missing a required claim: aud",
-        ),
-        (
-            json!({"iat": null}),
-            "InvalidIdentityToken",
-            "Missing a required claim: iat",
-        ),
-        (
-            json!({"exp": null}),
-            "InvalidIdentityToken",
-            "Missing a required claim: exp",
-        ),
-        (json!({"aud": 7}), "InvalidIdentityToken", "Invalid claim aud"),
-        (json!({"exp": 1.8e9}), "InvalidIdentityToken", "Invalid claim exp"),
-        (
-            json!({"iat": "1800000000"}),
-            "InvalidIdentityToken",
-            "Invalid claim iat",
-        ),
-        (
-            json!({"exp": NOW - 301}),
-            "ExpiredTokenException",
-            "Token expired: current date/time 1800000000 must be before the expiration date/time 1799999699",
-        ),
-        (
-            json!({"iat": NOW + 301}),
-            "InvalidIdentityToken",
-            "Token was issued in the future",
-        ),
-        (
-            json!({"nbf": NOW + 301}),
-            "InvalidIdentityToken",
-            "Token is not valid yet",
-        ),
-        (
-            json!({"iat": NOW - 86_401}),
-            "ExpiredTokenException",
-            "Token too old: 86401",
-        ),
-        (json!({"iat": i64::MIN}), "ExpiredTokenException", "Token too old: "),
-        (
-            json!({"aud": "other"}),
-            "InvalidIdentityToken",
-            "Incorrect token audience",
-        ),
-        (
-            json!({"azp": "other"}),
-            "InvalidIdentityToken",
-            "Incorrect token audience",
-        ),
-        (
-            json!({"aud": ["sts.amazonaws.com", "b"]}),
-            "InvalidIdentityToken",
-            "Token audience contains more than one audience while authorized party is not present",
-        ),
-        (
-            json!({"sub": "short"}),
-            "InvalidIdentityToken",
-            "The sub claim must have 6 to 255 characters",
-        ),
-        (
-            json!({"sub": "s".repeat(256)}),
-            "InvalidIdentityToken",
-            "The sub claim must have 6 to 255 characters",
-        ),
-        (
-            tags(json!({"principal_tags": []})),
-            "InvalidIdentityToken",
-            "Invalid claim https://aws.amazon.com/tags: principal_tags must be an object",
-        ),
-        (
-            tags(json!({"principal_tags": {"a": "v"}})),
-            "InvalidIdentityToken",
-            "the value of a must be a list of exactly one string",
-        ),
-        (
-            tags(json!({"principal_tags": {"a": ["v", "w"]}})),
-            "InvalidIdentityToken",
-            "the value of a must be a list of exactly one string",
-        ),
-        (
-            tags(json!({"principal_tags": {"a": ["1"], "A": ["2"]}})),
-            "InvalidIdentityToken",
-            "Duplicate tag keys found",
-        ),
-        (
-            tags(json!({"principal_tags": {"aws:a": ["1"]}})),
-            "InvalidIdentityToken",
-            "must not begin with aws:",
-        ),
-        (
-            tags(json!({"principal_tags": {"a": ["AWS:1"]}})),
-            "InvalidIdentityToken",
-            "must not begin with aws:",
-        ),
-        (
-            tags(json!({"principal_tags": {"a#": ["1"]}})),
-            "InvalidIdentityToken",
-            "the key `a#` must match",
-        ),
-        (
-            tags(json!({"principal_tags": {"": ["1"]}})),
-            "InvalidIdentityToken",
-            "the key `` must match",
-        ),
-        (
-            tags(json!({"principal_tags": {"a": ["v".repeat(257)]}})),
-            "InvalidIdentityToken",
-            "the value of a must match",
-        ),
-        (
-            tags(json!({"principal_tags": {"k".repeat(129): ["v"]}})),
-            "InvalidIdentityToken",
-            "must match",
-        ),
-        (
-            tags(json!({"principal_tags": many_tags})),
-            "InvalidIdentityToken",
-            "more than 50 tags",
-        ),
-        (
-            tags(json!({"principal_tags": {"a": ["1"]}, "transitive_tag_keys": ["b"]})),
-            "InvalidIdentityToken",
-            "the transitive tag key b is not among the tags",
-        ),
-        (
-            tags(json!({"principal_tags": {"a": ["1"]}, "transitive_tag_keys": "a"})),
-            "InvalidIdentityToken",
-            "transitive_tag_keys must be a list",
-        ),
-        (
-            json!({ (format!("{FLAT_TAG}a")): ["1"] }),
-            "InvalidIdentityToken",
-            "the value of a must be a string",
-        ),
-        (
-            json!({ (format!("{FLAT_TAG}a")): "1", (TAGS): {} }),
-            "InvalidIdentityToken",
-            "nested and flattened",
-        ),
-        (
-            json!({ (SOURCE_IDENTITY): "a:b" }),
-            "InvalidIdentityToken",
-            "https://aws.amazon.com/source_identity: must match",
-        ),
-        (
-            json!({ (SOURCE_IDENTITY): "x" }),
-            "InvalidIdentityToken",
-            "https://aws.amazon.com/source_identity: must match",
-        ),
-        (
-            json!({ (SOURCE_IDENTITY): ["admin"] }),
-            "InvalidIdentityToken",
-            "must be a string",
-        ),
-    ] {
+    let invalid = invalid_claims().into_iter().chain(invalid_session_claims());
+    let invalid = invalid.map(|(changes, text)| (changes, "InvalidIdentityToken", text));
+    let expired = expired_claims().into_iter();
+    let expired = expired.map(|(changes, text)| (changes, "ExpiredTokenException", text));
+    for (changes, code, text) in invalid.chain(expired) {
         let error = check(&changes).unwrap_err();
         assert_eq!((error.status, error.code), (400, code), "{changes}: {error}");
         assert!(error.message.contains(text), "{changes}: {error}");
     }
+}
+
+/// Changes of the claims that every token has.
+fn invalid_claims() -> Vec<(Value, &'static str)> {
+    vec![
+        (json!({"sub": null}), "Missing a required claim: sub"),
+        (json!({"aud": null}), "Missing a required claim: aud"),
+        (json!({"aud": []}), "Missing a required claim: aud"),
+        (json!({"iat": null}), "Missing a required claim: iat"),
+        (json!({"exp": null}), "Missing a required claim: exp"),
+        (json!({"aud": 7}), "Invalid claim aud"),
+        (json!({"exp": 1.8e9}), "Invalid claim exp"),
+        (json!({"iat": "1800000000"}), "Invalid claim iat"),
+        (json!({"iat": NOW + 301}), "Token was issued in the future"),
+        (json!({"nbf": NOW + 301}), "Token is not valid yet"),
+        (json!({"aud": "other"}), "Incorrect token audience"),
+        (json!({"azp": "other"}), "Incorrect token audience"),
+        (
+            json!({"aud": ["sts.amazonaws.com", "b"]}),
+            "Token audience contains more than one audience while authorized party is not present",
+        ),
+        (json!({"sub": "short"}), "The sub claim must have 6 to 255 characters"),
+        (
+            json!({"sub": "s".repeat(256)}),
+            "The sub claim must have 6 to 255 characters",
+        ),
+    ]
+}
+
+/// Changes of tags and of the source identity.
+fn invalid_session_claims() -> Vec<(Value, &'static str)> {
+    let many_tags: Map<String, Value> = (0..51).map(|n| (format!("k{n}"), json!(["v"]))).collect();
+    let tags = |tags: Value| json!({ (TAGS): tags });
+    vec![
+        (
+            tags(json!({"principal_tags": []})),
+            "Invalid claim https://aws.amazon.com/tags: principal_tags must be an object",
+        ),
+        (
+            tags(json!({"principal_tags": {"a": "v"}})),
+            "the value of a must be a list of exactly one string",
+        ),
+        (
+            tags(json!({"principal_tags": {"a": ["v", "w"]}})),
+            "the value of a must be a list of exactly one string",
+        ),
+        (
+            tags(json!({"principal_tags": {"a": ["1"], "A": ["2"]}})),
+            "Duplicate tag keys found",
+        ),
+        (
+            tags(json!({"principal_tags": {"aws:a": ["1"]}})),
+            "must not begin with aws:",
+        ),
+        (
+            tags(json!({"principal_tags": {"a": ["AWS:1"]}})),
+            "must not begin with aws:",
+        ),
+        (
+            tags(json!({"principal_tags": {"a#": ["1"]}})),
+            "the key `a#` must match",
+        ),
+        (tags(json!({"principal_tags": {"": ["1"]}})), "the key `` must match"),
+        (
+            tags(json!({"principal_tags": {"a": ["v".repeat(257)]}})),
+            "the value of a must match",
+        ),
+        (tags(json!({"principal_tags": {"k".repeat(129): ["v"]}})), "must match"),
+        (tags(json!({"principal_tags": many_tags})), "more than 50 tags"),
+        (
+            tags(json!({"principal_tags": {"a": ["1"]}, "transitive_tag_keys": ["b"]})),
+            "the transitive tag key b is not among the tags",
+        ),
+        (
+            tags(json!({"principal_tags": {"a": ["1"]}, "transitive_tag_keys": "a"})),
+            "transitive_tag_keys must be a list",
+        ),
+        (
+            json!({ (format!("{FLAT_TAG}a")): ["1"] }),
+            "the value of a must be a string",
+        ),
+        (
+            json!({ (format!("{FLAT_TAG}a")): "1", (TAGS): {} }),
+            "nested and flattened",
+        ),
+        (
+            json!({ (SOURCE_IDENTITY): "a:b" }),
+            "https://aws.amazon.com/source_identity: must match",
+        ),
+        (
+            json!({ (SOURCE_IDENTITY): "x" }),
+            "https://aws.amazon.com/source_identity: must match",
+        ),
+        (json!({ (SOURCE_IDENTITY): ["admin"] }), "must be a string"),
+    ]
+}
+
+fn expired_claims() -> Vec<(Value, &'static str)> {
+    vec![
+        (
+            json!({"exp": NOW - 301}),
+            "Token expired: current date/time 1800000000 must be before the expiration date/time 1799999699",
+        ),
+        (json!({"iat": NOW - 86_401}), "Token too old: 86401"),
+        (json!({"iat": i64::MIN}), "Token too old: "),
+    ]
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use tokenscope_e2e::eventually;
-use tokenscope_e2e::process::{Process, Start};
+use tokenscope_e2e::process::{ServerProcess, Start};
 use tokenscope_e2e::sidecar::{FILE, Reader};
 use tokenscope_e2e::spire::Spire;
 use tokio::task::JoinHandle;
@@ -89,7 +89,7 @@ impl Contestant {
     /// Starts it, and a workload that reads its file.
     pub(super) async fn keep(&self, spire: &Spire) -> Result<Running> {
         let file = self.directory.join(FILE);
-        let process = Process::start(
+        let process = ServerProcess::start(
             Start {
                 name: self.name.to_owned(),
                 program: self.program.clone(),
@@ -120,7 +120,7 @@ impl Contestant {
 
 /// A program that keeps a token.
 pub(super) struct Running {
-    process: Process,
+    process: ServerProcess,
     reader: Reader,
     waits: u64,
     wake_ups: JoinHandle<Result<u64>>,

@@ -122,21 +122,8 @@ async fn measure(arguments: &Arguments, sidecar: &Path) -> Result<Report> {
         contestants.push(Contestant::spiffe_helper(&spire, program)?);
     }
 
-    // Turns, so that whatever else the machine does falls on all of them.
     let step = Step::start("starting each many times", None);
-    let mut answers = Vec::new();
-    let mut starts: Vec<Vec<f64>> = contestants.iter().map(|_| Vec::new()).collect();
-    for _ in 0..STARTS {
-        // With a connection of its own, as a program that has just started.
-        let client = Client::new(spire.socket(), DEADLINE);
-        let asked = Instant::now();
-        client.jwt_svids(AUDIENCE, "").await?;
-        answers.push(asked.elapsed().as_secs_f64() * 1e3);
-        for (contestant, times) in contestants.iter().zip(&mut starts) {
-            times.push(contestant.start_once()?);
-        }
-    }
-    let agent_ms = median(answers);
+    let (agent_ms, starts) = measure_starts(&spire, &contestants).await?;
     step.done("");
 
     let step = Step::start(
@@ -153,40 +140,57 @@ async fn measure(arguments: &Arguments, sidecar: &Path) -> Result<Report> {
     }
     step.done("");
 
-    let mut budgets = Vec::new();
-    if let Some(ours) = measured.first() {
-        budgets.push(Budget::at_most(
-            "MB of the program".to_owned(),
-            ours.size as f64 / 1e6,
-            2.0,
-        ));
-        budgets.push(Budget::at_most(
-            "MiB resident after the refreshes".to_owned(),
-            ours.resident as f64 / f64::from(1 << 20),
-            3.0,
-        ));
-        budgets.push(Budget::at_most(
-            "wake-ups for each refresh".to_owned(),
-            ours.wake_ups,
-            1.5, // the keys are followed, too, and change by themselves now and then
-        ));
-        budgets.push(Budget::at_most(
-            "ms from start to token beyond the agent's answer".to_owned(),
-            ours.start_ms,
-            50.0,
-        ));
-        budgets.push(Budget::at_most(
-            "torn and expired reads".to_owned(),
-            (ours.torn + ours.expired) as f64,
-            0.0,
-        ));
-    }
     Ok(Report {
         life: arguments.life,
         agent_ms,
+        budgets: measured.first().map(budgets).unwrap_or_default(),
         contestants: measured,
-        budgets,
     })
+}
+
+/// Milliseconds: the agent's own answer, the median, and those of each contestant's starts. They take turns, so that whatever
+/// else the machine does falls on all of them.
+async fn measure_starts(spire: &Spire, contestants: &[Contestant]) -> Result<(f64, Vec<Vec<f64>>)> {
+    let mut answers = Vec::new();
+    let mut starts: Vec<Vec<f64>> = contestants.iter().map(|_| Vec::new()).collect();
+    for _ in 0..STARTS {
+        // With a connection of its own, as a program that has just started.
+        let client = Client::new(spire.socket(), DEADLINE);
+        let asked = Instant::now();
+        client.jwt_svids(AUDIENCE, "").await?;
+        answers.push(asked.elapsed().as_secs_f64() * 1e3);
+        for (contestant, times) in contestants.iter().zip(&mut starts) {
+            times.push(contestant.start_once()?);
+        }
+    }
+    Ok((median(answers), starts))
+}
+
+/// The sidecar's aims.
+fn budgets(ours: &Measured) -> Vec<Budget> {
+    vec![
+        Budget::at_most("MB of the program".to_owned(), ours.size as f64 / 1e6, 2.0),
+        Budget::at_most(
+            "MiB resident after the refreshes".to_owned(),
+            ours.resident as f64 / f64::from(1 << 20),
+            3.0,
+        ),
+        Budget::at_most(
+            "wake-ups for each refresh".to_owned(),
+            ours.wake_ups,
+            1.5, // the keys are followed, too, and change by themselves now and then
+        ),
+        Budget::at_most(
+            "ms from start to token beyond the agent's answer".to_owned(),
+            ours.start_ms,
+            50.0,
+        ),
+        Budget::at_most(
+            "torn and expired reads".to_owned(),
+            (ours.torn + ours.expired) as f64,
+            0.0,
+        ),
+    ]
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

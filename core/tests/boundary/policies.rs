@@ -1,82 +1,10 @@
-//! Boundaries: the most that policies of a namespace may grant.
+//! Policies inside and outside of boundaries.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail as tests do")]
-
-use jiff::Timestamp;
-use proptest::prelude::*;
 use std::sync::Arc;
 use tokenscope_core::*;
 use tokenscope_fixtures::policy;
 
-const ROLES: &str = "arn:aws:iam::111122223333:role/";
-
-fn role(name: &str) -> RolePattern {
-    format!("{ROLES}{name}").parse().unwrap()
-}
-
-fn boundary(name: &str) -> Boundary {
-    Boundary {
-        name: name.into(),
-        namespace_selector: Selector::default(),
-        roles: vec![role("shop/*")],
-        audiences: Vec::new(),
-        max_expiration: None,
-        sources: Vec::new(),
-        claims: None,
-    }
-}
-
-fn inside(name: &str) -> Policy {
-    Policy {
-        roles: Roles {
-            allowed: vec![role("shop/orders")],
-            default: None,
-        },
-        ..policy(name)
-    }
-}
-
-/// What becomes of a pod of namespace shop, whose label team is core, that asks for a role.
-fn decided(policies: &PolicySet, name: &str, settings: &Settings) -> Decision {
-    let pairs = |pairs: &[(&'static str, &'static str)]| -> Pairs<&'static str> { pairs.iter().copied().collect() };
-    let wanted = format!("{ROLES}{name}");
-    let annotations = [(annotations::ROLE_ARN, &*wanted)].into_iter().collect();
-    let request = Request {
-        namespace: "shop",
-        namespace_labels: pairs(&[("team", "core")]),
-        service_account: "orders",
-        service_account_annotations: Pairs::default(),
-        pod: PodFacts {
-            annotations,
-            containers: vec![ContainerFacts {
-                name: "app",
-                own_role: OwnRole::Absent,
-                own_token_file: false,
-            }],
-            ..PodFacts::default()
-        },
-    };
-    decide(&request, policies, settings, Timestamp::UNIX_EPOCH)
-}
-
-fn set(policies: impl IntoIterator<Item = Policy>, boundaries: impl IntoIterator<Item = Boundary>) -> PolicySet {
-    let mut set: PolicySet = policies.into_iter().collect();
-    for boundary in boundaries {
-        set.insert_boundary(Arc::new(boundary));
-    }
-    set
-}
-
-fn is_granted(set: &PolicySet) -> bool {
-    matches!(decided(set, "shop/orders", &Settings::default()), Decision::Granted(_))
-}
-
-fn refused(set: &PolicySet) -> String {
-    match decided(set, "shop/orders", &Settings::default()) {
-        Decision::Denied(denied) => denied.to_string(),
-        other => panic!("{other:?}"),
-    }
-}
+use super::{ROLES, boundary, decided, inside, is_granted, refused, role, set};
 
 #[test]
 fn a_policy_inside_its_boundary_grants_as_without_one() {
@@ -250,99 +178,6 @@ fn claims_are_inside_only_with_exactly_the_template_of_the_boundary() {
 }
 
 #[test]
-fn where_no_policy_is_required_one_beyond_its_boundary_still_keeps_the_pod_from_any_role() {
-    let settings = Settings {
-        policy_required: false,
-        ..Settings::default()
-    };
-    let mut wide = inside("orders");
-    wide.roles.allowed.push(role("*"));
-    let set = set([wide], [boundary("core")]);
-
-    for name in ["shop/orders", "admin"] {
-        assert!(matches!(decided(&set, name, &settings), Decision::Denied(_)), "{name}");
-    }
-}
-
-#[test]
-fn where_no_policy_is_required_a_role_without_one_must_be_inside_every_boundary_of_its_namespace() {
-    let settings = Settings {
-        policy_required: false,
-        ..Settings::default()
-    };
-    let of = |boundaries: Vec<Boundary>, name: &str| decided(&set([], boundaries), name, &settings);
-    let refused = |boundaries: Vec<Boundary>, name: &str| match of(boundaries, name) {
-        Decision::Denied(denied) => denied.to_string(),
-        other => panic!("{other:?}"),
-    };
-    let is_granted = |boundaries| matches!(of(boundaries, "shop/orders"), Decision::Granted(_));
-    let changed = |change: fn(&mut Boundary)| {
-        let mut boundary = boundary("narrow");
-        change(&mut boundary);
-        vec![self::boundary("core"), boundary]
-    };
-
-    assert!(matches!(of(Vec::new(), "admin"), Decision::Granted(_)));
-    assert!(is_granted(vec![boundary("core")]));
-    assert_eq!(
-        refused(vec![boundary("core")], "admin"),
-        "no policy selects the pod, and without one it may not have arn:aws:iam::111122223333:role/admin: TokenScopeBoundary core does not allow the role to be arn:aws:iam::111122223333:role/admin: it allows arn:aws:iam::111122223333:role/shop/*"
-    );
-    for (boundaries, what) in [
-        (changed(|narrow| narrow.roles = vec![role("shop/carts")]), "the role"),
-        (
-            changed(|narrow| narrow.audiences = vec!["other".parse().unwrap()]),
-            "the audience to be sts.amazonaws.com: it allows other",
-        ),
-        (
-            changed(|narrow| narrow.max_expiration = Some(TokenExpiration::from_seconds(3599).unwrap())),
-            "the token's seconds to be 3600: it allows at most 3599",
-        ),
-        (
-            changed(|narrow| narrow.sources = vec![TokenSource::Issuer]),
-            "the token's source to be ServiceAccount: it allows Issuer",
-        ),
-    ] {
-        let why = refused(boundaries, "shop/orders");
-        assert!(
-            why.contains("TokenScopeBoundary narrow does not allow ") && why.contains(what),
-            "{why}"
-        );
-    }
-    assert!(is_granted(changed(|narrow| {
-        narrow.audiences = vec![Audience::sts()];
-        narrow.max_expiration = Some(TokenExpiration::from_seconds(3600).unwrap());
-        narrow.sources = vec![TokenSource::ServiceAccount];
-    })));
-    let of_others = Requirement {
-        key: "team".into(),
-        operator: SelectorOperator::In(vec!["web".into()]),
-    };
-    let elsewhere = Boundary {
-        roles: vec![role("none")],
-        namespace_selector: Selector(vec![of_others]),
-        ..boundary("elsewhere")
-    };
-    assert!(is_granted(vec![elsewhere]));
-}
-
-#[test]
-fn where_no_policy_is_required_a_boundary_that_can_not_be_used_refuses_every_role_without_one() {
-    let settings = Settings {
-        policy_required: false,
-        ..Settings::default()
-    };
-    let mut set = set([], []);
-    set.insert_invalid_boundary("core", "spec.roles: Required value");
-
-    let Decision::Denied(denied) = decided(&set, "shop/orders", &settings) else {
-        panic!("granted");
-    };
-    let why = denied.to_string();
-    assert!(why.contains("TokenScopeBoundary core can't be used"), "{why}");
-}
-
-#[test]
 fn a_policy_with_source_issuer_is_refused_until_the_installation_has_an_issuer() {
     let mut issued = inside("orders");
     issued.token.source = TokenSource::Issuer;
@@ -360,58 +195,6 @@ fn a_policy_with_source_issuer_is_refused_until_the_installation_has_an_issuer()
         }
         other => panic!("{other:?}"),
     }
-}
-
-/// Every text of up to five of these characters.
-fn texts() -> Vec<String> {
-    let mut all = vec![String::new()];
-    let mut last = all.clone();
-    for _ in 0..5 {
-        last = last
-            .iter()
-            .flat_map(|text| ["a", "b", "/"].map(|c| format!("{text}{c}")))
-            .collect();
-        all.extend(last.iter().cloned());
-    }
-    all
-}
-
-proptest! {
-    #[test]
-    fn a_pattern_that_is_inside_another_allows_nothing_that_the_other_does_not(
-        wide in "([ab*]{1,4}/)?[ab*]{1,4}",
-        narrow in "([ab*]{1,4}/)?[ab*]{1,4}",
-    ) {
-        let (wide, narrow) = (role(&wide), role(&narrow));
-        if wide.contains(&narrow) {
-            for text in texts() {
-                if let Ok(role) = format!("{ROLES}{text}").parse::<RoleArn>() {
-                    prop_assert!(!narrow.matches(&role) || wide.matches(&role), "{} {} {}", wide, narrow, role);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_pattern_is_inside_itself_and_inside_what_has_a_star_for_any_part_of_it(
-        pattern in "[ab*/]{1,8}[ab]", from in 0usize..9, to in 0usize..9,
-    ) {
-        let (from, to) = (from.min(to).min(pattern.len() - 1), from.max(to).min(pattern.len() - 1));
-        let wider = format!("{}*{}", &pattern[..from], &pattern[to..]);
-        if let (Ok(pattern), Ok(wider)) = (
-            format!("{ROLES}{pattern}").parse::<RolePattern>(),
-            format!("{ROLES}{wider}").parse::<RolePattern>(),
-        ) {
-            prop_assert!(pattern.contains(&pattern) && wider.contains(&pattern), "{} {}", wider, pattern);
-        }
-    }
-}
-
-#[test]
-fn a_pattern_of_another_account_is_outside() {
-    let other: RolePattern = "arn:aws:iam::999922223333:role/shop/x".parse().unwrap();
-    assert!(!role("*").contains(&other));
-    assert!(role("*").contains(&role("shop/*")) && !role("shop/*").contains(&role("shop*")));
 }
 
 #[test]

@@ -5,23 +5,23 @@
 //! webhook is reached by an address instead of a Service, and the programs listen on ports of their own and authenticate
 //! by a kubeconfig with the token of the chart's ServiceAccount.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::{Duration, SystemTime};
+mod programs;
 
-use anyhow::{Context, Result, bail, ensure};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
 use kube::Client;
 use serde_json::{Value, json};
-use tokenscope_xtask::progress::say;
-use tokenscope_xtask::root;
 
+pub(crate) use self::programs::own_programs;
+use self::programs::run;
 use crate::admission::try_pod;
-use crate::control_plane::{ControlPlane, NODE};
+use crate::control_plane::ControlPlane;
 use crate::forward::Forward;
 use crate::helm::{NAMESPACE, chart, template_of};
 use crate::issuer::authority;
-use crate::process::{Process, Start, free_port};
+use crate::process::{ServerProcess, free_port};
 use crate::{eventually, get_json};
 
 /// How long the programs may take to become ready on a busy machine.
@@ -77,9 +77,9 @@ impl Default for Options {
 /// An installed and running tokenscope. Dropping it ends its programs; what is in the cluster stays.
 #[derive(Debug)]
 pub struct Installed {
-    webhooks: Vec<Process>,
-    operators: Vec<Process>,
-    issuers: Vec<(Process, u16)>,
+    webhooks: Vec<ServerProcess>,
+    operators: Vec<ServerProcess>,
+    issuers: Vec<(ServerProcess, u16)>,
     webhook_ports: Vec<u16>,
     port: u16,
     objects: Vec<Value>,
@@ -169,7 +169,7 @@ impl Installed {
     ///
     /// # Panics
     /// If fewer were asked for.
-    pub fn webhook(&self, number: usize) -> &Process {
+    pub fn webhook(&self, number: usize) -> &ServerProcess {
         &self.webhooks[number]
     }
 
@@ -177,7 +177,7 @@ impl Installed {
     ///
     /// # Panics
     /// If fewer were asked for.
-    pub fn operator(&self, number: usize) -> &Process {
+    pub fn operator(&self, number: usize) -> &ServerProcess {
         &self.operators[number]
     }
 
@@ -185,13 +185,13 @@ impl Installed {
     ///
     /// # Panics
     /// If fewer were asked for.
-    pub fn issuer(&self, number: usize) -> (&Process, u16) {
+    pub fn issuer(&self, number: usize) -> (&ServerProcess, u16) {
         let (process, port) = &self.issuers[number];
         (process, *port)
     }
 
     /// Every program of it.
-    pub fn processes(&self) -> impl Iterator<Item = &Process> {
+    pub fn processes(&self) -> impl Iterator<Item = &ServerProcess> {
         let issuers = self.issuers.iter().map(|(process, _)| process);
         self.webhooks.iter().chain(&self.operators).chain(issuers)
     }
@@ -261,19 +261,6 @@ async fn made_authority(client: &Client) -> Result<String> {
     .await
 }
 
-/// The folder of the programs that Cargo built beside this one.
-pub(crate) fn own_programs() -> Result<PathBuf> {
-    let own = std::env::current_exe()?;
-    let folder = own.parent().context("a program is in a folder")?;
-    // A test program is in target/debug/deps, a binary of this crate in target/debug.
-    Ok(if folder.ends_with("deps") {
-        folder.parent().unwrap_or(folder)
-    } else {
-        folder
-    }
-    .to_owned())
-}
-
 /// Outside a cluster there is no Service; the certificate is checked in the same way, so it is for the address as well.
 fn reach_by_address(object: &mut Value, port: u16) {
     if object["kind"] == "Certificate" && object["spec"]["dnsNames"].is_array() {
@@ -292,195 +279,5 @@ fn reach_by_address(object: &mut Value, port: u16) {
             reached["caBundle"] = bundle.clone();
         }
         webhook["clientConfig"] = reached;
-    }
-}
-
-/// Starts the program of a Deployment, as often as asked for; each with the port it serves on, `only_port` if it is alone.
-async fn run(
-    control_plane: &ControlPlane,
-    objects: &[Value],
-    programs: &Path,
-    name: &str,
-    only_port: u16,
-    options: &Options,
-) -> Result<Vec<(Process, u16)>> {
-    let deployment = objects
-        .iter()
-        .find(|object| object["kind"] == "Deployment" && object["metadata"]["name"] == name);
-    let pod = &deployment.with_context(|| format!("the chart has no Deployment {name}"))?["spec"]["template"]["spec"];
-    let account = pod["serviceAccountName"]
-        .as_str()
-        .context("the Deployment names its ServiceAccount")?;
-    let container = &pod["containers"][0];
-    let program = programs.join(name);
-    ensure!(
-        program.exists(),
-        "{} is missing: build the programs first (cargo build --workspace --bins), or run `cargo xtask test`",
-        program.display()
-    );
-    if options.programs.is_none() {
-        warn_if_old(&program)?;
-    }
-    let kubeconfig = control_plane.config_as(NAMESPACE, account).await?;
-    let none = Vec::new();
-    let (count, more) = match name {
-        "tokenscope-webhook" => (options.webhooks, &options.webhook_arguments),
-        "tokenscope-issuer" => (options.issuers, &none),
-        _ => (options.operators, &options.operator_arguments),
-    };
-    let is_alone = name == "tokenscope-webhook" && count == 1 && options.service.is_none();
-    let mut processes = Vec::new();
-    for number in 0..count {
-        let (port, observe) = (if is_alone { only_port } else { free_port()? }, free_port()?);
-        let mut own = vec![
-            format!("--observe=127.0.0.1:{observe}"),
-            format!("--kubeconfig={}", kubeconfig.display()),
-        ];
-        match name {
-            "tokenscope-operator" => {
-                own.push("--extra-serving-name=127.0.0.1".to_owned());
-                if knows(&program, "--webhook-address")? {
-                    own.push(format!("--webhook-address=127.0.0.1:{only_port}"));
-                }
-            }
-            _ => own.push(format!("--listen=127.0.0.1:{port}")),
-        }
-        if options.issuers > 0 && knows(&program, "--issuer-ca-file")? {
-            own.push(format!(
-                "--issuer-ca-file={}",
-                issuer_authority(control_plane).display()
-            ));
-        }
-        let instance = format!("{}{name}-{number}", options.prefix);
-        let environment = environment(container, &instance)?;
-        let start = Start {
-            name: instance,
-            program: program.clone(),
-            arguments: arguments(container, &environment, own.iter().chain(more)),
-            environment,
-            logs: control_plane.folder().join("logs"),
-            observe_port: Some(observe),
-        };
-        processes.push((Process::start(start, control_plane.watchdog())?, port));
-    }
-    Ok(processes)
-}
-
-/// Whether a program has a flag: that of an earlier release may not.
-fn knows(program: &Path, flag: &str) -> Result<bool> {
-    let output = Command::new(program).arg("--help").output()?;
-    Ok(String::from_utf8_lossy(&output.stdout).contains(flag))
-}
-
-/// The container's environment, with what the downward API would say.
-fn environment(container: &Value, instance: &str) -> Result<BTreeMap<String, String>> {
-    let mut environment = BTreeMap::new();
-    for entry in container["env"].as_array().into_iter().flatten() {
-        let name = entry["name"].as_str().context("a variable has a name")?;
-        let value = match (
-            entry["value"].as_str(),
-            entry["valueFrom"]["fieldRef"]["fieldPath"].as_str(),
-        ) {
-            (Some(value), _) => value,
-            (None, Some("metadata.namespace")) => NAMESPACE,
-            (None, Some("metadata.name")) => instance,
-            (None, Some("spec.nodeName")) => NODE,
-            (None, Some("status.podIP" | "status.hostIP")) => "127.0.0.1",
-            _ => bail!("the harness can't give {name} its value: {entry}"),
-        };
-        environment.insert(name.to_owned(), value.to_owned());
-    }
-    Ok(environment)
-}
-
-/// The container's arguments, `$(VARIABLE)` expanded, with `own` in place of those of the same flag.
-fn arguments<'a>(
-    container: &Value,
-    environment: &BTreeMap<String, String>,
-    own: impl Iterator<Item = &'a String> + Clone,
-) -> Vec<String> {
-    let flag = |argument: &str| argument.split_once('=').map_or(argument, |(flag, _)| flag).to_owned();
-    let mut arguments = Vec::new();
-    for argument in container["args"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-    {
-        let expanded = environment.iter().fold(argument.to_owned(), |text, (name, value)| {
-            text.replace(&format!("$({name})"), value)
-        });
-        if !own.clone().any(|own| flag(own) == flag(&expanded)) {
-            arguments.push(expanded);
-        }
-    }
-    arguments.extend(own.cloned());
-    arguments
-}
-
-/// Cargo builds programs for `cargo test` only in their own package, so here they may be older than their source.
-fn warn_if_old(program: &Path) -> Result<()> {
-    let built = program.metadata()?.modified()?;
-    let name = program.file_name().unwrap_or_default().to_string_lossy();
-    let own = name.strip_prefix("tokenscope-").unwrap_or_default();
-    for folder in ["core", "crds", "platform", "index", own] {
-        if let Some(newer) = newer_source(&root().join(folder).join("src"), built)? {
-            say(&format!(
-                "warning: {} is older than {}; `cargo build --workspace --bins` builds it",
-                program.display(),
-                newer.display()
-            ));
-            return Ok(());
-        }
-    }
-    Ok(())
-}
-
-fn newer_source(folder: &Path, built: SystemTime) -> Result<Option<PathBuf>> {
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        let newer = if entry.file_type()?.is_dir() {
-            newer_source(&entry.path(), built)?
-        } else {
-            (entry.metadata()?.modified()? > built).then(|| entry.path())
-        };
-        if newer.is_some() {
-            return Ok(newer);
-        }
-    }
-    Ok(None)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn own_arguments_stand_in_place_of_the_charts() {
-        let container = json!({
-            "args": ["--listen=0.0.0.0:8443", "--drain=20", "--name=$(POD)"],
-            "env": [
-                {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-                {"name": "TOKENSCOPE_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
-            ],
-        });
-        let environment = environment(&container, "tokenscope-webhook-0").unwrap();
-        assert_eq!(environment["TOKENSCOPE_NAMESPACE"], NAMESPACE);
-        let own = ["--listen=127.0.0.1:1".to_owned(), "--extra=2".to_owned()];
-        assert_eq!(
-            arguments(&container, &environment, own.iter()),
-            [
-                "--drain=20",
-                "--name=tokenscope-webhook-0",
-                "--listen=127.0.0.1:1",
-                "--extra=2"
-            ]
-        );
-    }
-
-    #[test]
-    fn a_variable_that_the_harness_does_not_know_is_an_error() {
-        let container = json!({"env": [{"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}]});
-        assert!(environment(&container, "any").unwrap_err().to_string().contains("KEY"));
     }
 }

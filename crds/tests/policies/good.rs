@@ -1,0 +1,95 @@
+//! Specs that are right.
+
+/// Specs that are right, as YAML.
+pub(crate) const GOOD: &[(&str, &str)] = &[
+    (
+        "the smallest: a default role",
+        "roles: {default: 'arn:aws:iam::111122223333:role/orders'}",
+    ),
+    (
+        "no default",
+        "roles: {allowed: ['arn:aws:iam::111122223333:role/shop/*', 'arn:aws-us-gov:iam::111122223333:role/a/b/*-reader']}",
+    ),
+    (
+        "everything at once, as the documentation has it",
+        r#"
+description: orders may read its bucket
+subjects:
+- serviceAccounts: [orders, "orders-*"]
+  podSelector:
+    matchLabels: {app: orders, example.com/team: ""}
+    matchExpressions:
+    - {key: tier, operator: In, values: [web, batch]}
+    - {key: canary, operator: DoesNotExist}
+- {}
+roles:
+  allowed: ["arn:aws:iam::111122223333:role/shop/*"]
+  default: arn:aws:iam::111122223333:role/shop/orders
+audiences: {allowed: [sts.amazonaws.com, "https://example.com/x?y"], default: sts.amazonaws.com}
+token: {source: Issuer, subjectFormat: Policy, expirationSeconds: 600, algorithm: ES384}
+claims:
+  principalTags: {Team: "${pod.labels['example.com/team']}", Namespace: "a ${namespace}/${namespace.labels['x']}", Ä: ä}
+  transitiveTagKeys: [Team]
+  sourceIdentity: "${namespace}.${serviceAccount}"
+  context: {team: "${pod.labels['example.com/team']}", Stage_2: "a constant, (1)"}
+aws: {region: eu-central-1, sts: {endpoints: Regional}, roleSessionName: "${pod.name}"}
+containers: {include: ["app", "worker-*"], exclude: ["*-proxy"]}
+disabled: true
+fallback: true
+expiresAt: "2027-01-01T00:00:00+01:00"
+activeSchedule: {cron: "0 8 * * 1-5", duration: 10h, timeZone: Europe/Berlin}
+"#,
+    ),
+    (
+        "a default among patterns with characters that are special in regular expressions",
+        "roles: {allowed: ['arn:aws:iam::111122223333:role/a.b+(c)[d]^$|\\?{2}/*'], default: 'arn:aws:iam::111122223333:role/a.b+(c)[d]^$|\\?{2}/r'}",
+    ),
+    (
+        "a star in the middle, several stars, and one that takes slashes",
+        "roles: {allowed: ['arn:aws:iam::111122223333:role/*/x-*-y'], default: 'arn:aws:iam::111122223333:role/a/b/x-1-y'}",
+    ),
+    (
+        "cron with lists, steps, ranges and names",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, activeSchedule: {cron: '*/15 0,6-18/2 1,15 jan-MAR MON-Fri', duration: 1h30m}}",
+    ),
+    (
+        "cron's last day, nearest weekday and n-th weekday",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, activeSchedule: {cron: '0 0 L,15W * 5#2,3L', duration: 744h}}",
+    ),
+    (
+        "a session name without variables",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, aws: {roleSessionName: orders@shop}}",
+    ),
+    (
+        "a session name of other variables",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, aws: {roleSessionName: \"${namespace}-${pod.labels['app.kubernetes.io/name']}\"}}",
+    ),
+    (
+        "an empty tag value",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, token: {source: Issuer}, claims: {principalTags: {Empty: ''}}}",
+    ),
+    (
+        "the SPIFFE source",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, token: {source: SPIFFE, expirationSeconds: 3600}}",
+    ),
+    (
+        "a SPIFFE identity",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, token: {source: SPIFFE, spiffe: {spiffeId: 'spiffe://example.org/ns/shop/sa/orders', hint: 'für AWS', trustDomain: example.org}}}",
+    ),
+    (
+        "a subject of the service account, whoever signs",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, token: {subjectFormat: ServiceAccount}}",
+    ),
+    (
+        "the global endpoint of STS",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, aws: {sts: {endpoints: Global}}}",
+    ),
+    (
+        "settings of STS that say nothing",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, aws: {sts: {}}}",
+    ),
+    (
+        "a SPIFFE ID with dots and all that may be in it",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, token: {source: SPIFFE, spiffe: {spiffeId: 'spiffe://a_b-1.example/...a/A-z_0.9'}}}",
+    ),
+];

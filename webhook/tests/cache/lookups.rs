@@ -1,0 +1,115 @@
+//! The bounds of lookups.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use serde_json::json;
+use tokenscope_index::Share;
+use tokenscope_webhook::cache::CacheBounds;
+
+use super::{Asked, account, all, namespace, none};
+
+#[tokio::test]
+async fn a_name_that_does_not_exist_is_not_asked_for_again_at_once() {
+    let asked = Asked::new(&CacheBounds::default(), none);
+    asked.cache.apply_namespace(namespace("shop"));
+    for _ in 0..50 {
+        let known = asked.around("shop", "missing").await.unwrap();
+        assert!(known.annotations.is_none());
+    }
+    assert_eq!(asked.requests(), 1);
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    asked.around("shop", "missing").await.unwrap();
+    assert_eq!(asked.requests(), 2);
+}
+
+#[tokio::test]
+async fn names_that_kubernetes_does_not_allow_are_never_asked_for() {
+    let asked = Asked::new(&CacheBounds::default(), all);
+    asked.cache.apply_namespace(namespace("shop"));
+    let long = "a".repeat(254);
+    for name in ["", "..", "A", "a/b", "a?b", "ä", &long] {
+        let known = asked.around("shop", name).await.unwrap();
+        assert!(known.annotations.is_none(), "{name:?}");
+    }
+    let long_namespace = "n".repeat(1 << 20);
+    for name in ["", "..", "a.b", &long_namespace] {
+        let why = asked.around(name, "orders").await.unwrap_err().to_string();
+        assert!(why.contains("knows none of that name") && why.len() < 1024, "{why}");
+    }
+    assert_eq!(asked.requests(), 0);
+}
+
+#[tokio::test]
+async fn a_namespace_that_asks_for_much_fails_alone() {
+    let asked = Asked::new(&CacheBounds::default(), all);
+    asked.cache.apply_namespace(namespace("noisy"));
+    asked.cache.apply_namespace(namespace("shop"));
+    let mut unknown = 0;
+    for burst in 0..20 {
+        let names: Vec<_> = (0..20).map(|number| format!("account-{burst}-{number}")).collect();
+        let around = futures::future::join_all(names.iter().map(|name| asked.around("noisy", name)));
+        let (answers, other) = futures::join!(around, asked.around("shop", "orders"));
+        assert!(other.is_ok(), "{other:?}");
+        for answer in answers.into_iter().filter_map(Result::err) {
+            assert!(
+                answer.to_string().contains("at most 20 such things a second"),
+                "{answer}"
+            );
+            unknown += 1;
+        }
+    }
+    assert!(asked.at_a_time.load(Ordering::Relaxed) <= 9);
+    // The burst, what its seconds allow, and the other namespace's.
+    assert!((30..100).contains(&asked.requests()), "{}", asked.requests());
+    assert!(unknown > 300, "{unknown}");
+    assert!(asked.shows(&format!(
+        "tokenscope_webhook_live_lookups_total{{result=\"limited\"}} {unknown}"
+    )));
+}
+
+#[tokio::test]
+async fn whoever_invents_namespaces_takes_nothing_from_those_that_exist() {
+    let asked = Asked::new(&CacheBounds::default(), |path| path.contains("/shop/"));
+    asked.cache.apply_namespace(namespace("shop"));
+    let names: Vec<_> = (0..500).map(|number| format!("invented-{number}")).collect();
+    let around = futures::future::join_all(names.iter().map(|name| asked.around(name, "orders")));
+    let (invented, real) = futures::join!(around, asked.around("shop", "orders"));
+    assert!(real.unwrap().annotations.is_some());
+    assert!(invented.iter().all(Result::is_err));
+    assert!(asked.requests() <= 10, "{}", asked.requests());
+}
+
+#[tokio::test]
+async fn over_the_share_and_the_rate_the_reason_is_the_share() {
+    let bounds = CacheBounds {
+        service_accounts: Share {
+            objects: 1,
+            bytes: usize::MAX,
+        },
+        ..CacheBounds::default()
+    };
+    let asked = Asked::new(&bounds, all);
+    asked.cache.apply_namespace(namespace("crowd"));
+    for number in 0..200 {
+        asked
+            .cache
+            .apply_service_account(account("crowd", &format!("account-{number}"), &json!({})));
+    }
+    let names: Vec<_> = (0..200).map(|number| format!("account-{number}")).collect();
+    let around = futures::future::join_all(names.iter().map(|name| asked.around("crowd", name))).await;
+    let (refused, known): (Vec<_>, Vec<_>) = around
+        .into_iter()
+        .map(Result::unwrap)
+        .partition(|known| known.over_share.is_some());
+    assert!(known.iter().all(|known| known.annotations.is_some()) && known.len() >= 8);
+    assert!(refused.len() > 150);
+    for known in refused {
+        let why = known.over_share.unwrap().to_string();
+        assert!(
+            why.contains("service accounts of namespace crowd take more than"),
+            "{why}"
+        );
+        assert!(known.annotations.is_none());
+    }
+}

@@ -1,0 +1,137 @@
+//! Bodies and answers, and the bytes that they hold.
+
+use std::convert::Infallible;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::http::StatusCode;
+use serde_json::json;
+use tokenscope_webhook::budget::MOST_BODY_BYTES;
+
+use super::{Harness, nothing};
+use crate::fixtures::{ReviewFixture, ReviewedPod, app, asking, plain};
+
+#[tokio::test]
+async fn a_large_pod_is_read_and_one_that_is_too_large_is_not() {
+    let harness = Harness::knowing(nothing);
+    let with_note = |bytes: usize| {
+        let mut pod = asking(app());
+        pod["metadata"]["annotations"]["note"] = json!("n".repeat(bytes));
+        ReviewFixture::new().request(&pod).to_string()
+    };
+    let (status, body) = harness.post(with_note(3 << 20)).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(body.contains("\"allowed\":true") && body.len() < 8192);
+
+    let (status, body) = harness.post(with_note(MOST_BODY_BYTES)).await;
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert!(body.contains("more than 8 MiB"), "{body}");
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_not_waited_for() {
+    let harness = Harness::knowing(nothing);
+    let stuck = Body::from_stream(futures::stream::pending::<Result<Vec<u8>, Infallible>>());
+    let began = Instant::now();
+    let (status, body) = harness.post(stuck).await;
+    assert_eq!(status, StatusCode::GATEWAY_TIMEOUT);
+    assert!(body.contains("no verdict within 1.8 s"), "{body}");
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn bodies_count_as_they_arrive_and_not_as_they_are_announced() {
+    let harness = Harness::knowing(nothing);
+    // None of them says how long it is, so each may become 8 MiB.
+    let slow: Vec<_> = (0..100).map(|_| harness.stuck("/mutate", 1)).collect();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let began = Instant::now();
+    assert_eq!(harness.review(&plain(app())).await["allowed"], true);
+    assert!(began.elapsed() < Duration::from_millis(100), "{:?}", began.elapsed());
+    assert!(harness.bytes_in_flight("mutate", "small") <= 100 * (8 << 10));
+    drop(slow);
+}
+
+#[tokio::test]
+async fn large_bodies_at_a_time_are_bounded_and_keep_no_small_one_out() {
+    let harness = Harness::knowing(nothing);
+    let large: Vec<_> = (0..6).map(|_| harness.stuck("/mutate", 7 << 20)).collect();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(harness.bytes_in_flight("mutate", "large") <= 32 << 20);
+    let began = Instant::now();
+    assert_eq!(harness.review(&plain(app())).await["allowed"], true);
+    assert!(began.elapsed() < Duration::from_millis(100), "{:?}", began.elapsed());
+
+    let mut answers = Vec::new();
+    for task in large {
+        answers.push(task.await.unwrap());
+    }
+    let shed = answers
+        .iter()
+        .filter(|&&status| status == StatusCode::SERVICE_UNAVAILABLE)
+        .count();
+    assert_eq!(shed, 2, "{answers:?}");
+    assert_eq!(harness.reviews("shed"), 2);
+    assert_eq!(harness.metric("tokenscope_webhook_shed_total{cause=\"bytes\"}"), 2);
+    assert_eq!(harness.bytes_in_flight("mutate", "large"), 0);
+}
+
+#[tokio::test]
+async fn a_slow_body_gives_way_to_one_that_needs_its_memory() {
+    let harness = Harness::knowing(nothing);
+    let slow: Vec<_> = (0..4).map(|_| harness.stuck("/mutate", 8 << 20)).collect();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let mut pod = asking(app());
+    pod["metadata"]["annotations"]["note"] = json!("n".repeat(1 << 20));
+    let began = Instant::now();
+    assert_eq!(harness.review(&pod).await["allowed"], true);
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    let mut answers = Vec::new();
+    for task in slow {
+        answers.push(task.await.unwrap());
+    }
+    answers.sort_unstable();
+    assert_eq!(answers[0], StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(answers[1..], [StatusCode::GATEWAY_TIMEOUT; 3]);
+    assert_eq!(harness.metric("tokenscope_webhook_shed_total{cause=\"slow\"}"), 1);
+}
+
+#[tokio::test]
+async fn an_answer_counts_until_it_was_written() {
+    let harness = Harness::knowing(nothing);
+    let request = ReviewFixture::new().request(&asking(app())).to_string();
+    let response = harness.respond("/mutate", request).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    assert!(harness.bytes_in_flight("mutate", "small") > 0);
+    drop(response);
+    assert_eq!(harness.bytes_in_flight("mutate", "small"), 0);
+}
+
+#[tokio::test]
+async fn a_mark_that_a_pod_brings_is_removed_also_while_reviews_crowd() {
+    let harness = Harness::knowing(nothing);
+    let crowd: Vec<_> = (0..300).map(|_| harness.stuck("/mutate", 70 << 10)).collect();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let mut pod = plain(app());
+    pod["metadata"]["labels"]["tokenscope.io/reviewed"] = json!("granted");
+    pod["metadata"]["annotations"]["note"] = json!("n".repeat(200 << 10));
+    let (status, body) = harness
+        .post_to("/strip-mark", ReviewFixture::new().request(&pod).to_string())
+        .await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+    let patched = ReviewedPod::of_body(&body, &pod).pod;
+    assert_eq!(patched["metadata"]["labels"].get("tokenscope.io/reviewed"), None);
+
+    pod["metadata"]["labels"] = json!({});
+    harness
+        .post_to("/strip-mark", ReviewFixture::new().request(&pod).to_string())
+        .await;
+    assert_eq!(harness.post_to("/strip-mark", "{}").await.0, StatusCode::BAD_REQUEST);
+    let stuck = harness.stuck("/strip-mark", 1).await.unwrap();
+    assert_eq!(stuck, StatusCode::GATEWAY_TIMEOUT);
+    for (outcome, count) in [("removed", 1), ("absent", 1), ("failed", 2), ("shed", 0)] {
+        let line = format!("tokenscope_webhook_strip_mark_total{{outcome=\"{outcome}\"}}");
+        assert_eq!(harness.metric(&line), count, "{outcome}");
+    }
+    drop(crowd);
+}
