@@ -13,6 +13,7 @@ use tokenscope_platform::lease::Elector;
 use tokenscope_platform::tls::{self, ServingCertificate};
 use tokenscope_platform::{ConnectionMetrics, Limits, Process, client};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::args::{AudienceOfApiServer, PortNotAllowed, ServeArgs};
 use crate::audit::AuditLog;
@@ -20,6 +21,7 @@ use crate::bodies::Bodies;
 use crate::buckets::Buckets;
 use crate::cluster_index::ClusterIndex;
 use crate::cluster_keys::ClusterKeys;
+use crate::events::events;
 use crate::exchange::Exchange;
 use crate::key_keeper::{self, KeyKeeper};
 use crate::key_source::{KeySource, SecretKeys};
@@ -27,6 +29,7 @@ use crate::metrics::IssuerMetrics;
 use crate::rotation::InvalidRotation;
 use crate::router::{IssuerService, router};
 use crate::signers::CurrentSigners;
+use crate::token_review::TokenReviews;
 use crate::watches;
 use crate::work::SignatureThreads;
 
@@ -91,7 +94,7 @@ pub async fn run(arguments: ServeArgs, process: Process) -> Result<(), RunError>
     let signers = keep_keys(&arguments, &client, &process, &metrics)?;
     let certificate = ServingCertificate::empty();
     let watcher = CertificateWatcher {
-        secrets: Api::namespaced(client, &common.namespace),
+        secrets: Api::namespaced(client.clone(), &common.namespace),
         name: arguments.serving_secret.clone(),
         certificate: certificate.clone(),
         gate: process.gates.gate("certificate"),
@@ -101,7 +104,12 @@ pub async fn run(arguments: ServeArgs, process: Process) -> Result<(), RunError>
     process.spawn("certificate", watcher.run(process.stop.clone()));
 
     let now = Instant::now();
+    let (events, writer) = events(client.clone(), &common.pod_name, Timestamp::now, metrics.clone());
+    // Without a stop of its own: what waits is written once the last exchange has ended.
+    process.spawn("events", writer.run(CancellationToken::new()));
     let app = router(IssuerService {
+        reviews: arguments.token_review.then(|| TokenReviews::new(client, audience)),
+        events,
         audience: audience.into(),
         exchange: Arc::new(Exchange {
             issuer: url.clone(),
@@ -187,6 +195,7 @@ fn keep_keys(
         claim: process.hold_lease(elector),
         settings: arguments.rotation()?,
         issuer: arguments.url.url()?,
+        x5c: arguments.keys.x5c,
         signers: signers.clone(),
         gate: process.gates.gate("keys"),
         metrics: metrics.clone(),
