@@ -23,9 +23,11 @@ pub async fn publish(arguments: PublishArgs) -> anyhow::Result<()> {
         Published::Issuer => {
             let source = key_source(&arguments.common, &arguments.keys).await?;
             let keys = source.read(Timestamp::now()).await?;
-            let published = |key: &RingKey| match arguments.keys.x5c {
-                true => key.key().certified(),
-                false => Ok(key.key().public().clone()),
+            let published = |key: &RingKey| {
+                if arguments.keys.x5c {
+                    return key.key().certified();
+                }
+                Ok(key.key().public().clone())
             };
             let published: Vec<PublicJwk> = keys.ring.keys().iter().map(published).collect::<Result<_, _>>()?;
             Publication::of(&needed()?, &published)?
