@@ -1,6 +1,7 @@
 //! Policies whose default roles contradict each other.
 //!
-//! Two policies of one level are in conflict if some pod can match both and they assign it different roles. Names of service
+//! Two policies of one level are in conflict if some pod can match both and they assign it different roles, or one role with tokens of
+//! tokenscope's issuer that say different things. Names of service
 //! accounts are compared by an index: exact names are sorted, and two names with `*` are compared by what stands before the
 //! first and after the last `*`. So nothing is compared with everything, and what a policy's author can still make expensive
 //! has a budget.
@@ -32,7 +33,8 @@ pub struct DefaultConflicts<'a> {
 /// The policies in conflict with one.
 #[derive(Clone, Debug, Default)]
 pub struct Conflicts<'a> {
-    /// Policies that assign a different default role to pods that the policy is about too, by name: at most 16.
+    /// Policies that assign a different default role, or the same with another token, to pods that the policy is about too, by
+    /// name: at most 16.
     pub with: Vec<&'a Arc<Policy>>,
     /// True if there are no others. Otherwise the budget did not suffice to compare the policy with all others.
     pub complete: bool,
@@ -48,7 +50,8 @@ impl<'a> DefaultConflicts<'a> {
         }
     }
 
-    /// The policies that assign a different default role to pods that `policy` is about too, on the same level.
+    /// The policies that assign a different default role, or the same with another token, to pods that `policy` is about too, on the
+    /// same level.
     ///
     /// Whether two label selectors can meet is answered from the selectors alone, so a pair that no pod of today meets counts.
     pub fn of(&mut self, policy: &Policy) -> Conflicts<'a> {
@@ -271,12 +274,12 @@ impl Search<'_, '_> {
         Some(())
     }
 
-    /// True if it is another policy, with another default, that was not found yet.
+    /// True if it is another policy, with another default or other tokens, that was not found yet.
     fn can_conflict(&self, policy: usize) -> bool {
         self.level.policies.get(policy).is_some_and(|other| {
-            other.roles.default.as_ref() != Some(self.default)
-                && !self.found.contains(&policy)
+            !self.found.contains(&policy)
                 && other.name != self.policy.name
+                && (other.roles.default.as_ref() != Some(self.default) || !other.tokens_agree_with(self.policy))
         })
     }
 

@@ -321,6 +321,22 @@ impl Policy {
         Standing::Candidate
     }
 
+    /// True if AWS can't tell which of two policies that assign one role gave a token. Only tokens
+    /// of tokenscope's own issuer say more than whose they are.
+    pub fn tokens_agree_with(&self, other: &Self) -> bool {
+        if [self, other]
+            .iter()
+            .all(|policy| policy.token.source != TokenSource::Issuer)
+        {
+            return true;
+        }
+        self.token == other.token
+            // The other format's subject names the policy.
+            && self.token.subject_format == SubjectFormat::ServiceAccount
+            && self.claims == other.claims
+            && self.audiences.default == other.audiences.default
+    }
+
     /// The time after `now` when its standing in time may change next.
     pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
         let expiry = self.expires_at.filter(|&expires_at| expires_at > now);

@@ -218,6 +218,34 @@ pub enum Refusal {
         /// The other one.
         other: Box<str>,
     },
+    /// Two containers would get different tokens of one audience from tokenscope's own issuer.
+    #[error(
+        "{one_policy} grants container {one} and {other_policy} grants container {other} a token of tokenscope's issuer for audience {audience}, and a pod has one such token, which names its policy: let one policy grant both, or give one of them another audience"
+    )]
+    DifferentClaims {
+        /// The first container.
+        one: Box<str>,
+        /// Who grants its token.
+        one_policy: PolicyName,
+        /// The other container.
+        other: Box<str>,
+        /// Who grants that one's.
+        other_policy: PolicyName,
+        /// The audience of both.
+        audience: Audience,
+    },
+    /// Two policies of one level assign one role, with tokens that say different things.
+    #[error(
+        "{one} and {other} assign {role} as default role to this pod with different tokens: name it with annotation tokenscope.io/role-arn, let both policies have the same token, claims and audiences.default, or remove one roles.default"
+    )]
+    ConflictingTokens {
+        /// The first policy by name.
+        one: PolicyName,
+        /// The first policy by name whose tokens say something else.
+        other: PolicyName,
+        /// The role of both.
+        role: RoleArn,
+    },
     /// Two policies of one level assign different roles.
     #[error(
         "{one} and {other} assign different default roles to this pod, {one_role} and {other_role}: name one with annotation tokenscope.io/role-arn, or change a policy"

@@ -142,21 +142,34 @@ fn of_many_conflicts_some_are_named_and_it_is_said_that_there_are_more() {
 
 fn any_policies() -> impl Strategy<Value = Vec<Policy>> {
     let names = prop::collection::vec("[ab*]{1,3}", 0..3);
-    let policy = (prop::collection::vec(names, 0..3), 0..3usize, any::<bool>());
+    let source = prop::sample::select(vec![
+        TokenSource::ServiceAccount,
+        TokenSource::Spiffe,
+        TokenSource::Issuer,
+    ]);
+    let policy = (prop::collection::vec(names, 0..3), 0..3usize, any::<bool>(), source);
     prop::collection::vec(policy, 0..8).prop_map(|policies| {
         let policies = policies.into_iter().enumerate();
         policies
-            .map(|(index, (subjects, role, cluster))| {
+            .map(|(index, (subjects, role, cluster, source))| {
                 let name = format!("p{index}");
                 let name = if cluster {
                     PolicyName::cluster(&name)
                 } else {
                     PolicyName::namespaced("shop", &name)
                 };
-                assigning(name, &format!("r{role}"), subjects)
+                let mut policy = assigning(name, &format!("r{role}"), subjects);
+                policy.token.source = source;
+                policy
             })
             .collect()
     })
+}
+
+/// Whether they assign different roles, or one role with tokens of different kinds of which one is the issuer's.
+fn contradict(one: &Policy, other: &Policy) -> bool {
+    let (source, others) = (one.token.source, other.token.source);
+    one.roles.default != other.roles.default || (source == TokenSource::Issuer) != (others == TokenSource::Issuer)
 }
 
 /// All texts of up to four letters that a policy of [`any_policies`] can tell apart.
@@ -184,7 +197,8 @@ proptest! {
             let matches = |policy: &Policy, name: &str| policy.subjects.iter().any(|subject| subject.matches_service_account(name));
             let mut expected: Vec<_> = policies
                 .iter()
-                .filter(|other| other.name.is_cluster() == one.name.is_cluster() && other.roles.default != one.roles.default)
+                .filter(|other| other.name != one.name && other.name.is_cluster() == one.name.is_cluster())
+                .filter(|other| contradict(one, other))
                 .filter(|other| names.iter().any(|name| matches(one, name) && matches(other, name)))
                 .map(|other| other.name.clone())
                 .collect();

@@ -42,6 +42,8 @@ pub enum Reason {
     Invalid,
     /// Not accepted: this version has no such token source.
     SourceNotAvailable,
+    /// Not accepted: it names the audience of tokenscope's own issuer.
+    ExchangeAudience,
     /// Not accepted: beyond the boundary of its namespace.
     OutsideBoundary,
     /// Not accepted: its context keys and those of older policies are more than AWS takes.
@@ -80,6 +82,7 @@ impl Reason {
         Self::Valid,
         Self::Invalid,
         Self::SourceNotAvailable,
+        Self::ExchangeAudience,
         Self::OutsideBoundary,
         Self::TooManyContextKeys,
         Self::InForce,
@@ -103,6 +106,7 @@ impl Reason {
             Self::Valid => "Valid",
             Self::Invalid => "Invalid",
             Self::SourceNotAvailable => "SourceNotAvailable",
+            Self::ExchangeAudience => "ExchangeAudience",
             Self::OutsideBoundary => "OutsideBoundary",
             Self::TooManyContextKeys => "TooManyContextKeys",
             Self::InForce => "InForce",
@@ -127,6 +131,7 @@ impl Reason {
             Self::Valid
             | Self::Invalid
             | Self::SourceNotAvailable
+            | Self::ExchangeAudience
             | Self::OutsideBoundary
             | Self::TooManyContextKeys => ConditionType::Accepted,
             Self::InForce | Self::Unusable | Self::Disabled | Self::Expired | Self::OutsideSchedule => {
@@ -161,6 +166,9 @@ impl Reason {
             Self::SourceNotAvailable => {
                 "The policy's token.source is not available in this version. Pods that it selects are refused."
             }
+            Self::ExchangeAudience => {
+                "The policy's audiences have the URL of tokenscope's own issuer, whose tokens no workload gets, so it grants nothing; the message names the audience. Remove it."
+            }
             Self::OutsideBoundary => {
                 "The policy is not provably inside a TokenScopeBoundary that selects its namespace, so it grants nothing; the message names the boundary and the field. Narrow the policy, or have the boundary widened."
             }
@@ -183,7 +191,7 @@ impl Reason {
             }
             Self::NotAccepted => "The policy is not accepted; the condition Accepted says what to change.",
             Self::Conflict => {
-                "Another policy gives a pod that both select another default role, so such a pod is refused; the message names the policy. Change one of them, or name the role on the pod."
+                "Another policy gives a pod that both select another default role, or the same with a token of tokenscope's issuer that says something else, so such a pod is refused; the message names the policy. Change one of them, or name the role on the pod."
             }
             Self::NoSpiffeIdentity => {
                 "The policy's tokens come from SPIFFE, spire-controller-manager is in the cluster, and pods match no ClusterSPIFFEID, so that they wait for an identity; write a ClusterSPIFFEID that selects them."

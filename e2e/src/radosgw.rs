@@ -6,7 +6,7 @@
 //!
 //! It differs from AWS (16.2, and the tests allow for it): a policy variable such as `${aws:PrincipalTag/team}` is taken as
 //! the whole value of a condition only, and refused within one and in `Resource`. It takes the first key of a JWKS only,
-//! and from `x5c` only, which ours has not: [`crate::token_maker`] adds it. Policies may have no spaces. ARNs have no account. What is wrong with a token isn't said: every
+//! and from `x5c` only, which our issuer publishes by its flag `--x5c`. Policies may have no spaces. ARNs have no account. What is wrong with a token isn't said: every
 //! refusal is a 403, so a test has to show that the same token is accepted without the fault. Neither `exp` nor `iat`, nor
 //! a single audience, is demanded, and a source identity is ignored.
 //!

@@ -11,11 +11,11 @@ use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
-use rcgen::{CertificateParams, KeyPair, PublicKeyData as _};
+use rcgen::{KeyPair, PublicKeyData as _};
 use secrecy::ExposeSecret as _;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokenscope_core::Algorithm;
 use tokenscope_issuer::claims::{Issuance, payload};
 use tokenscope_issuer::grant::TokenGrant;
@@ -31,9 +31,9 @@ use crate::pki::Authority;
 /// What is served as the key set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeySet {
-    /// The issuer's own, byte for byte.
-    AsServed,
-    /// The same with a member `x5c` in each key, a certificate of that key.
+    /// What the issuer serves without the flag `--x5c`.
+    Plain,
+    /// What it serves with that flag.
     WithCertificates,
 }
 
@@ -54,10 +54,9 @@ impl TokenMaker {
         let url: IssuerUrl = format!("https://{}", listener.local_addr()?).parse()?;
         let keys = algorithms.iter().map(|algorithm| SigningKey::generate(*algorithm));
         let ring = KeyRing::of_signing_keys(keys.collect::<Result<Vec<_>, _>>()?, Timestamp::now())?;
-        let signers = Signers::new(ring, &url);
-        let keys = match key_set {
-            KeySet::AsServed => signers.keys.text.clone(),
-            KeySet::WithCertificates => with_certificates(&signers)?.into(),
+        let signers = match key_set {
+            KeySet::Plain => Signers::new(ring, &url),
+            KeySet::WithCertificates => Signers::certified(ring, &url)?,
         };
         let json = [(CONTENT_TYPE, "application/json")];
         let app = Router::new()
@@ -65,7 +64,7 @@ impl TokenMaker {
                 &url.discovery_path(),
                 get((json.clone(), signers.discovery.text.clone())),
             )
-            .route(&url.keys_path(), get((json, keys)));
+            .route(&url.keys_path(), get((json, signers.keys.text.clone())));
         let authority = Authority::new("issuer")?;
         let server = spawn(listener, app, &authority)?;
         Ok(Self {
@@ -130,17 +129,6 @@ fn spawn(listener: TcpListener, app: Router, authority: &Authority) -> Result<Dr
         runtime.block_on(serve(listener, config, app, limits, metrics, stopped));
     });
     Ok(stop.drop_guard())
-}
-
-/// The key set with a certificate of each key.
-fn with_certificates(signers: &Signers) -> Result<String> {
-    let mut set: Value = serde_json::from_slice(&signers.keys.text)?;
-    let published = set["keys"].as_array_mut().context("a key set has keys")?;
-    for (jwk, key) in published.iter_mut().zip(signers.ring().keys()) {
-        let certificate = CertificateParams::default().self_signed(&pair_of(key.key())?)?;
-        jwk["x5c"] = json!([STANDARD.encode(certificate.der())]);
-    }
-    Ok(set.to_string())
 }
 
 fn pair_of(key: &SigningKey) -> Result<KeyPair> {

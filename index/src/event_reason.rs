@@ -1,10 +1,12 @@
-//! The reasons of the Events that webhook and operator write.
+//! The reasons of the Events that webhook, operator and issuer write.
 
 /// The reason of an Event: a word to search for, `kubectl get events --field-selector reason=…`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventReason {
     /// A pod was refused, or not given what it asked for; on the object that creates it.
     CredentialsRefused,
+    /// A running pod asked tokenscope's issuer for a token and got none; on the pod.
+    TokenRefused,
     /// A pod runs without the credentials that it should have; on the pod and the object that created it.
     CredentialsMissed,
     /// The status of a policy can't be written; on the policy.
@@ -15,8 +17,9 @@ pub enum EventReason {
 
 impl EventReason {
     /// All of them.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::CredentialsRefused,
+        Self::TokenRefused,
         Self::CredentialsMissed,
         Self::StatusNotWritten,
         Self::WebhookConfigurationMissing,
@@ -26,6 +29,7 @@ impl EventReason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::CredentialsRefused => "CredentialsRefused",
+            Self::TokenRefused => "TokenRefused",
             Self::CredentialsMissed => "CredentialsMissed",
             Self::StatusNotWritten => "StatusNotWritten",
             Self::WebhookConfigurationMissing => "WebhookConfigurationMissing",

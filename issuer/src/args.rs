@@ -95,6 +95,10 @@ pub struct KeysArgs {
     #[command(flatten)]
     pub secret: KeysSecretArgs,
 
+    /// Whether keys are published with a certificate of themselves (x5c), for relying parties that read nothing else, such as Ceph's radosgw
+    #[arg(long, env = "TOKENSCOPE_X5C", value_name = "BOOL", default_value_t = false, action = clap::ArgAction::Set)]
+    pub x5c: bool,
+
     /// A file with the keys in place of the Secret: its entry keyring.json, or private keys in PEM (PKCS #8)
     #[arg(long, env = "TOKENSCOPE_KEYS_FILE", value_name = "PATH")]
     pub keys_file: Option<PathBuf>,
@@ -149,6 +153,10 @@ pub struct ServeArgs {
         value_delimiter = ','
     )]
     pub api_audiences: Vec<String>,
+
+    /// Whether the API server is asked about each pod's token too (TokenReview), which costs it a request for each exchange
+    #[arg(long, env = "TOKENSCOPE_TOKEN_REVIEW", value_name = "BOOL", default_value_t = false, action = clap::ArgAction::Set)]
+    pub token_review: bool,
 
     /// The name of this cluster before the subjects of its tokens, where several clusters have one issuer
     #[arg(long, env = "TOKENSCOPE_CLUSTER_NAME", value_name = "NAME")]

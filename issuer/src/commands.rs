@@ -13,7 +13,7 @@ use crate::cluster_keys;
 use crate::key_source::{KeySource, SecretKeys};
 use crate::keys::{PublicJwk, SigningKey};
 use crate::publish::Publication;
-use crate::rotation::{KeyStanding, RingError};
+use crate::rotation::{KeyStanding, RingError, RingKey};
 
 /// Writes discovery and keys as files.
 pub async fn publish(arguments: PublishArgs) -> anyhow::Result<()> {
@@ -23,7 +23,13 @@ pub async fn publish(arguments: PublishArgs) -> anyhow::Result<()> {
         Published::Issuer => {
             let source = key_source(&arguments.common, &arguments.keys).await?;
             let keys = source.read(Timestamp::now()).await?;
-            let published: Vec<PublicJwk> = keys.ring.keys().iter().map(|key| key.key().public().clone()).collect();
+            let published = |key: &RingKey| {
+                if arguments.keys.x5c {
+                    return key.key().certified();
+                }
+                Ok(key.key().public().clone())
+            };
+            let published: Vec<PublicJwk> = keys.ring.keys().iter().map(published).collect::<Result<_, _>>()?;
             Publication::of(&needed()?, &published)?
         }
         Published::Cluster => {

@@ -44,18 +44,6 @@ pub enum NotGranted {
         /// What is granted, separated by commas.
         granted: String,
     },
-    /// Two containers are granted different tokens of one audience.
-    #[error(
-        "{one} and {other} grant containers of this pod different tokens for the audience {audience}: a pod has one"
-    )]
-    Ambiguous {
-        /// The audience.
-        audience: Audience,
-        /// One policy.
-        one: PolicyName,
-        /// The other.
-        other: PolicyName,
-    },
     /// A token names its policy by the UID too.
     #[error("the UID of {0} is not known: try again")]
     NoPolicyUid(PolicyName),
@@ -118,8 +106,8 @@ fn decision(
     decide(&around.request(facts), &context.policies, settings, now)
 }
 
-/// The one grant of a token for `audience`. All containers to which one is granted share the token, so their grants must demand
-/// the same of it.
+/// The one grant of a token for `audience`. All containers to which one is granted share the token: a decision grants no two that
+/// demand different things of it.
 fn granted<'a>(decision: &'a Decision, audience: &Audience) -> Result<(&'a Grant, &'a TokenClaims), NotGranted> {
     let granted = match decision {
         Decision::Granted(granted) => granted,
@@ -144,12 +132,5 @@ fn granted<'a>(decision: &'a Decision, audience: &Audience) -> Result<(&'a Grant
             granted: audiences.join(", "),
         });
     };
-    match wanted.find(|(other, others)| (other.expiration, *others) != (grant.expiration, claims)) {
-        None => Ok((grant, claims)),
-        Some((_, others)) => Err(NotGranted::Ambiguous {
-            audience: audience.clone(),
-            one: claims.policy.clone(),
-            other: others.policy.clone(),
-        }),
-    }
+    Ok((grant, claims))
 }

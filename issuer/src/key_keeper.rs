@@ -40,6 +40,8 @@ pub struct KeyKeeper {
     pub settings: KeyRotationSettings,
     /// The issuer.
     pub issuer: IssuerUrl,
+    /// Whether keys are published with certificates.
+    pub x5c: bool,
     /// What requests sign with.
     pub signers: CurrentSigners,
     /// Open while there are keys.
@@ -191,8 +193,18 @@ impl KeyKeeper {
         let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.metrics.keys.set(count(keys.ring.keys().len()));
         self.metrics.key_alarms.set(count(alarms.len()));
-        self.signers
-            .store(Some(Arc::new(Signers::new(keys.ring.clone(), &self.issuer))));
+        self.signers.store(Some(Arc::new(self.signers_of(&keys.ring))));
+    }
+
+    fn signers_of(&self, ring: &KeyRing) -> Signers {
+        if self.x5c {
+            match Signers::certified(ring.clone(), &self.issuer) {
+                Ok(signers) => return signers,
+                // Those that read the keys themselves must not go without.
+                Err(error) => tracing::error!(error = chain(&error), "the keys are published without certificates"),
+            }
+        }
+        Signers::new(ring.clone(), &self.issuer)
     }
 
     fn leads(&self) -> bool {

@@ -4,7 +4,8 @@
 //! [`keys`] make what goes out, [`rotation`] says which key signs, [`issuer_url`] and [`discovery`] what relying parties read.
 //!
 //! The rest: [`cluster_index`] and [`cluster_keys`] keep what the cluster says, [`exchange`] brings all together, and [`router`] serves
-//! it within the bounds of [`bodies`], [`buckets`] and [`work`], and writes it into the [`audit`] log. [`key_keeper`] rotates the keys of a [`key_source`], and [`publish`] writes
+//! it within the bounds of [`bodies`], [`buckets`] and [`work`], writes it into the [`audit`] log and, where a pod was refused, an Event ([`events`]).
+//! [`token_review`] asks the API server about each token, where that is wanted. [`key_keeper`] rotates the keys of a [`key_source`], and [`publish`] writes
 //! what is published as files.
 
 pub mod args;
@@ -17,6 +18,7 @@ pub mod cluster_keys;
 pub mod commands;
 pub mod decision;
 pub mod discovery;
+pub mod events;
 pub mod exchange;
 pub mod exchange_request;
 pub mod grant;
@@ -33,5 +35,6 @@ pub mod router;
 pub mod run;
 pub mod signers;
 pub mod subject_token;
+pub mod token_review;
 pub mod watches;
 pub mod work;

@@ -11,6 +11,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
+use tokenscope_platform::events::EventOutcome;
 use tokenscope_platform::metrics::{OutcomeLabel, Registry, SECONDS_50_MICROS_TO_100_MILLIS};
 
 use crate::cluster_index::ClusterIndex;
@@ -69,6 +70,7 @@ impl ExchangeOutcome {
 pub struct IssuerMetrics {
     exchanges: [Counter; ExchangeOutcome::ALL.len()],
     duration: Histogram,
+    events: Family<OutcomeLabel, Counter>,
     /// How many refused exchanges have no line in the audit log.
     pub audit_suppressed: Counter,
     /// How many keys are published.
@@ -94,6 +96,7 @@ impl IssuerMetrics {
             exchanges: ExchangeOutcome::ALL
                 .map(|(_, outcome)| exchanges.get_or_create_owned(&OutcomeLabel { outcome })),
             duration: Histogram::new(SECONDS_50_MICROS_TO_100_MILLIS),
+            events: Family::default(),
             audit_suppressed: Counter::default(),
             keys: Gauge::default(),
             key_alarms: Gauge::default(),
@@ -104,6 +107,11 @@ impl IssuerMetrics {
             "issuer_exchange_duration_seconds",
             "How long exchanges took, from the request's headers to the whole answer",
             this.duration.clone(),
+        );
+        registry.register(
+            "issuer_events",
+            "Events about refused exchanges by what became of them",
+            this.events.clone(),
         );
         registry.register(
             "issuer_audit_suppressed",
@@ -132,6 +140,18 @@ impl IssuerMetrics {
     /// Shows how much is known, whenever somebody looks.
     pub fn show_sizes(registry: &Registry, index: &Arc<ClusterIndex>) {
         registry.register_collector(IndexSizes(index.clone()));
+    }
+
+    /// An Event about a refused exchange.
+    pub fn event(&self, outcome: EventOutcome) {
+        let outcome = match outcome {
+            EventOutcome::Written => "written",
+            EventOutcome::Known => "known",
+            EventOutcome::Failed => "failed",
+            EventOutcome::Dropped => "dropped",
+            EventOutcome::NoObject => "gone",
+        };
+        self.events.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
     /// An exchange came to its end.

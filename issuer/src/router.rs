@@ -21,12 +21,14 @@ use crate::bodies::{Bodies, BodyRefused};
 use crate::buckets::Buckets;
 use crate::cluster_keys::{ClusterKeys, KnownCluster, LEAST_GAP};
 use crate::decision::NotGranted;
+use crate::events::RefusalEvents;
 use crate::exchange::{Exchange, ExchangeError, Issued};
 use crate::exchange_request::ExchangeRequest;
 use crate::metrics::{ExchangeOutcome, IssuerMetrics};
 use crate::oauth::{OAuthError, OAuthErrorCode, token_body};
 use crate::signers::{CurrentSigners, ServedDocument, Signers};
 use crate::subject_token::{Caller, Expected, InvalidSubjectToken, SubjectToken};
+use crate::token_review::{NotConfirmed, TokenReviews};
 use crate::work::{NotDone, SignatureThreads};
 
 /// How long an exchange may take, its body and all waiting included.
@@ -54,6 +56,10 @@ pub struct IssuerService {
     pub threads: SignatureThreads,
     /// Where it is written who got a token and who did not.
     pub audit: AuditLog,
+    /// Asks the API server about each token, where that is wanted.
+    pub reviews: Option<TokenReviews>,
+    /// Tells the pods' authors of refusals.
+    pub events: RefusalEvents,
     /// What is counted.
     pub metrics: IssuerMetrics,
     /// The time.
@@ -115,6 +121,8 @@ enum Failure {
     #[error(transparent)]
     Exchange(#[from] ExchangeError),
     #[error(transparent)]
+    Review(#[from] NotConfirmed),
+    #[error(transparent)]
     NotDone(#[from] NotDone),
     #[error("no answer within {} s", DEADLINE.as_secs())]
     Late,
@@ -130,9 +138,12 @@ impl Failure {
                 ExchangeOutcome::InvalidRequest
             }
             Self::Body(BodyRefused::Full | BodyRefused::Slow) | Self::NotDone(NotDone::Queue) => ExchangeOutcome::Shed,
-            Self::Exchange(ExchangeError::Subject(_)) => ExchangeOutcome::InvalidSubject,
+            Self::Exchange(ExchangeError::Subject(_)) | Self::Review(NotConfirmed::Refused) => {
+                ExchangeOutcome::InvalidSubject
+            }
             Self::Exchange(ExchangeError::NoPod(..) | ExchangeError::PodEnded(..)) => ExchangeOutcome::NoPod,
             Self::NoClusterKeys
+            | Self::Review(NotConfirmed::Full | NotConfirmed::Late | NotConfirmed::Asking(_))
             | Self::Exchange(
                 ExchangeError::Stale
                 | ExchangeError::PodNotYet(..)
@@ -157,10 +168,14 @@ impl Failure {
             Self::ContentType | Self::Body(BodyRefused::TooLarge | BodyRefused::Broken) => {
                 OAuthErrorCode::InvalidRequest
             }
+            Self::Review(NotConfirmed::Refused) => OAuthErrorCode::InvalidGrant,
             Self::NotDone(NotDone::Panic) => OAuthErrorCode::ServerError,
-            Self::Source | Self::Body(_) | Self::NoClusterKeys | Self::NotDone(NotDone::Queue) | Self::Late => {
-                OAuthErrorCode::TemporarilyUnavailable
-            }
+            Self::Source
+            | Self::Body(_)
+            | Self::NoClusterKeys
+            | Self::Review(_)
+            | Self::NotDone(NotDone::Queue)
+            | Self::Late => OAuthErrorCode::TemporarilyUnavailable,
         };
         OAuthError::new(code, self.to_string())
     }
@@ -191,6 +206,7 @@ async fn token(State(issuer): State<Arc<IssuerService>>, peer: Option<Extension<
         Err(failure) => {
             issuer.audit.refused(&audit, outcome, peer, || chain(failure));
             let answer = failure.answer();
+            issuer.tell(&audit, outcome, &answer.description);
             (answer.code.status(), answer.body())
         }
     };
@@ -225,12 +241,22 @@ impl IssuerService {
         audit.caller = Some(caller.clone());
         self.exchange.admit(&caller, Instant::now())?;
         audit.within_limits = true;
+        if let Some(reviews) = &self.reviews {
+            reviews.confirm(&request.subject_token, &caller).await?;
+        }
         let (exchange, audience, expires_in) = (self.exchange.clone(), request.audience, request.expires_in);
         let now = (self.clock)();
         let issued = self
             .threads
             .run(move || exchange.issue(&caller, &audience, expires_in, now));
         Ok(issued.await??)
+    }
+
+    fn tell(&self, audit: &AuditRecord, outcome: ExchangeOutcome, reason: &str) {
+        if let Some(caller) = audit.caller.as_ref().filter(|_| audit.within_limits) {
+            let (audience, index) = (audit.audience.as_ref(), &self.exchange.index);
+            self.events.report(outcome, caller, audience, index, reason);
+        }
     }
 
     /// The caller that a subject token proves. One key that is not known makes the cluster be asked for its keys again.

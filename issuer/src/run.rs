@@ -14,6 +14,7 @@ use tokenscope_platform::lease::Elector;
 use tokenscope_platform::tls::{self, ServingCertificate};
 use tokenscope_platform::{ConnectionMetrics, Limits, Process, client};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::args::{AudienceOfApiServer, PortNotAllowed, ServeArgs};
 use crate::audit::AuditLog;
@@ -21,6 +22,7 @@ use crate::bodies::Bodies;
 use crate::buckets::Buckets;
 use crate::cluster_index::ClusterIndex;
 use crate::cluster_keys::ClusterKeys;
+use crate::events::{RefusalEvents, events};
 use crate::exchange::Exchange;
 use crate::key_keeper::{self, KeyKeeper};
 use crate::key_source::{KeySource, SecretKeys};
@@ -28,6 +30,7 @@ use crate::metrics::IssuerMetrics;
 use crate::rotation::InvalidRotation;
 use crate::router::{IssuerService, router};
 use crate::signers::CurrentSigners;
+use crate::token_review::TokenReviews;
 use crate::watches;
 use crate::work::SignatureThreads;
 
@@ -89,10 +92,13 @@ pub async fn run(arguments: ServeArgs, process: Process) -> Result<(), RunError>
     ));
     keep_cluster_keys(&cluster, &process);
     let signers = keep_keys(&arguments, &client, &process, &metrics)?;
-    let certificate = keep_certificate(&arguments, client, &process, &metrics);
+    let certificate = keep_certificate(&arguments, client.clone(), &process, &metrics);
 
     let now = Instant::now();
+    let events = write_events(&arguments, client.clone(), &process, &metrics);
     let app = router(IssuerService {
+        reviews: arguments.token_review.then(|| TokenReviews::new(client, audience)),
+        events,
         audience: audience.into(),
         exchange: Arc::new(Exchange {
             issuer: url.clone(),
@@ -167,6 +173,14 @@ fn keep_certificate(
     certificate
 }
 
+/// Starts the writer of Events. It has no stop of its own: what waits is written once the last exchange has ended.
+fn write_events(arguments: &ServeArgs, client: Client, process: &Process, metrics: &IssuerMetrics) -> RefusalEvents {
+    let pod_name = &arguments.common.pod_name;
+    let (events, writer) = events(client, pod_name, Timestamp::now, metrics.clone());
+    process.spawn("events", writer.run(CancellationToken::new()));
+    events
+}
+
 fn keep_cluster_keys(cluster: &Arc<ClusterKeys>, process: &Process) {
     let gate = process.gates.gate("cluster keys");
     let (cluster, stop) = (cluster.clone(), process.stop.clone());
@@ -206,6 +220,7 @@ fn keep_keys(
         claim: process.hold_lease(elector),
         settings: arguments.rotation()?,
         issuer: arguments.url.url()?,
+        x5c: arguments.keys.x5c,
         signers: signers.clone(),
         gate: process.gates.gate("keys"),
         metrics: metrics.clone(),

@@ -11,7 +11,7 @@ use tokenscope_core::Algorithm;
 
 use crate::discovery;
 use crate::issuer_url::IssuerUrl;
-use crate::keys::SigningKey;
+use crate::keys::{KeyError, PublicJwk, SigningKey};
 use crate::rotation::KeyRing;
 
 /// A document that is served, and its entity tag.
@@ -41,7 +41,22 @@ pub type CurrentSigners = Arc<ArcSwapOption<Signers>>;
 impl Signers {
     /// Writes the documents of a ring.
     pub fn new(ring: KeyRing, issuer: &IssuerUrl) -> Self {
-        let published: Vec<_> = ring.keys().iter().map(|key| key.key().public()).collect();
+        let published: Vec<_> = ring.keys().iter().map(|key| key.key().public()).cloned().collect();
+        Self::publishing(&published, ring, issuer)
+    }
+
+    /// The same with a certificate of each key.
+    pub fn certified(ring: KeyRing, issuer: &IssuerUrl) -> Result<Self, KeyError> {
+        let published: Vec<_> = ring
+            .keys()
+            .iter()
+            .map(|key| key.key().certified())
+            .collect::<Result<_, _>>()?;
+        Ok(Self::publishing(&published, ring, issuer))
+    }
+
+    fn publishing(published: &[PublicJwk], ring: KeyRing, issuer: &IssuerUrl) -> Self {
+        let published: Vec<_> = published.iter().collect();
         let (discovery, keys) = discovery::documents(issuer.as_str(), &published);
         Self {
             ring,

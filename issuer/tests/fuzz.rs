@@ -73,14 +73,14 @@ fn changed(seeds: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
 
 fn fuzz(seeds: Vec<Vec<u8>>, mut check: impl FnMut(&[u8])) {
     let mut one = |input: &[u8]| {
-        let began = Instant::now();
-        check(input);
-        assert!(
-            began.elapsed() < SLOWEST,
-            "{:?} for {:?}",
-            began.elapsed(),
-            String::from_utf8_lossy(input)
-        );
+        let mut once = || {
+            let began = Instant::now();
+            check(input);
+            began.elapsed()
+        };
+        // A busy machine disturbs some of the measurements.
+        let took = (0..3).map(|_| once()).find(|took| *took < SLOWEST);
+        assert!(took.is_some(), "slow three times: {:?}", String::from_utf8_lossy(input));
     };
     for seed in &seeds {
         one(seed);

@@ -97,6 +97,7 @@ fn replica(source: KeySource, leads: bool, stop: &CancellationToken) -> CurrentS
         claim,
         settings: KeyRotationSettings::new(algorithms, hour, 48 * hour, hour).unwrap(),
         issuer: "https://issuer.example.com".parse().unwrap(),
+        x5c: false,
         signers: signers.clone(),
         gate: Gates::default().gate("keys"),
         metrics: IssuerMetrics::new(&Registry::new()),

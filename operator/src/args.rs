@@ -1,7 +1,7 @@
 //! The operator's flags. Each is also an environment variable: `--ca-secret` is `TOKENSCOPE_CA_SECRET`.
 
 use crate::{
-    certificates::{Names, RotationSettings, ServingNames},
+    certificates::{Names, RotationSettings, Trusting},
     probe::ClientCertificate,
 };
 use clap::ArgAction::Set;
@@ -67,9 +67,18 @@ pub struct OperatorArguments {
     )]
     pub serving_secret: String,
 
-    /// The Service of the issuer, where there is one: it gets a serving certificate of the same authority
+    /// The Service of the issuer, where there is one: it gets a certificate authority and a serving certificate of its own
     #[arg(long, env = "TOKENSCOPE_ISSUER_SERVICE", value_name = "NAME")]
     pub issuer_service: Option<String>,
+
+    /// The Secret of the issuer's certificate authority
+    #[arg(
+        long,
+        env = "TOKENSCOPE_ISSUER_CA_SECRET",
+        value_name = "NAME",
+        default_value = "tokenscope-issuer-ca"
+    )]
+    pub issuer_ca_secret: String,
 
     /// The Secret of the issuer's serving certificate
     #[arg(
@@ -124,6 +133,10 @@ pub struct OperatorArguments {
     /// How many seconds a certificate authority lives; it is replaced after two thirds
     #[arg(long, env = "TOKENSCOPE_CA_LIFETIME", value_name = "SECONDS", default_value = "31536000", value_parser = seconds)]
     pub ca_lifetime: Duration,
+
+    /// How many seconds the issuer's certificate authority lives; it is replaced after two thirds. No pod may run longer than the last third
+    #[arg(long, env = "TOKENSCOPE_ISSUER_CA_LIFETIME", value_name = "SECONDS", default_value = "315360000", value_parser = seconds)]
+    pub issuer_ca_lifetime: Duration,
 
     /// How many seconds a serving certificate lives; it is replaced after two thirds
     #[arg(long, env = "TOKENSCOPE_SERVING_LIFETIME", value_name = "SECONDS", default_value = "2592000", value_parser = seconds)]
@@ -227,25 +240,34 @@ impl OperatorArguments {
         })
     }
 
-    /// The lifetimes of certificates.
+    /// The lifetimes of the webhook's certificates.
     pub(crate) fn certificate_settings(&self) -> RotationSettings {
         RotationSettings::new(self.ca_lifetime, self.serving_lifetime, self.rotation_overlap)
     }
 
-    /// The names of the Secrets, and the hosts of the serving certificates.
+    /// The lifetimes of the issuer's certificates.
+    pub(crate) fn issuer_certificate_settings(&self) -> RotationSettings {
+        RotationSettings::new(self.issuer_ca_lifetime, self.serving_lifetime, self.rotation_overlap)
+    }
+
+    /// The names of the webhook's Secrets, and the hosts of its certificate.
     pub(crate) fn certificate_names(&self) -> Names {
-        let issuer = self.issuer_service.as_ref();
-        let webhook = (&self.webhook_service, &self.serving_secret);
-        let served = std::iter::once(webhook).chain(issuer.map(|service| (service, &self.issuer_serving_secret)));
         Names {
+            trusting: Trusting::ApiServers,
             authority_secret: self.ca_secret.clone(),
-            serving: served
-                .map(|(service, secret)| ServingNames {
-                    secret: secret.clone(),
-                    hosts: self.hosts(service),
-                })
-                .collect(),
+            serving_secret: self.serving_secret.clone(),
+            hosts: self.hosts(&self.webhook_service),
         }
+    }
+
+    /// The same of the issuer, where there is one.
+    pub(crate) fn issuer_certificate_names(&self) -> Option<Names> {
+        Some(Names {
+            trusting: Trusting::Pods,
+            authority_secret: self.issuer_ca_secret.clone(),
+            serving_secret: self.issuer_serving_secret.clone(),
+            hosts: self.hosts(self.issuer_service.as_ref()?),
+        })
     }
 
     /// The names of a Service's certificate.

@@ -12,6 +12,7 @@ mod index;
 mod indexer;
 mod issuer;
 mod issuer_context;
+mod issuer_trust;
 mod leader;
 mod metrics;
 mod pods;
@@ -24,11 +25,12 @@ mod watches;
 pub use args::{CertificatesProvider, OperatorArguments};
 
 use ca_bundle::CaBundleController;
-use certificates::{Certificates, TrustBundles};
+use certificates::{Certificates, Names, RotationSettings, TrustBundles, Trusting};
 use events::EventSender;
 use index::{Index, IndexEvent, Installation, SharedIndex};
 use indexer::Indexer;
 use issuer_context::IssuerContext;
+use issuer_trust::IssuerTrust;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client};
 use leader::Leader;
@@ -39,7 +41,7 @@ use spiffe_ids::SpiffeIds;
 use status::StatusWriter;
 use std::{sync::Arc, time::Duration};
 use tokenscope_core::Settings;
-use tokenscope_index::audiences::{self, ApiAudience};
+use tokenscope_index::audiences::{self, ApiAudience, ApiIssuer};
 use tokenscope_platform::{
     Process, client,
     health::{Gate, Heartbeat},
@@ -64,6 +66,9 @@ pub enum Error {
     /// The lock would take every pod its token.
     #[error("the lock can't be set up")]
     Lock(#[from] ApiAudience),
+    /// The issuer would take every pod's own token.
+    #[error("the issuer can't be used")]
+    Issuer(#[from] ApiIssuer),
 }
 
 /// The operator's body: starts everything and waits for the stop.
@@ -71,6 +76,7 @@ pub async fn run(args: OperatorArguments, process: Process) -> Result<(), Error>
     let settings = args.settings();
     let config = client::configuration(&args.common).await?;
     audiences::check_locked(&config.auth_info, &settings.lock).await?;
+    audiences::check_issuer(&config.auth_info, args.issuer_url.as_deref()).await?;
     let client = client::connect(config, &process.freshness)?;
     let metrics = Arc::new(OperatorMetrics::register(&process.registry));
     let (certificates_gate, policies_gate) = (process.gates.gate("certificates"), process.gates.gate("policies"));
@@ -88,12 +94,20 @@ pub async fn run(args: OperatorArguments, process: Process) -> Result<(), Error>
         events,
         metrics,
     };
-    let bundles = common.keep_certificates(certificates_gate);
-    common.keep_policies(settings, bundles, policies_gate);
+    let trusted = common.keep_certificates(certificates_gate);
+    common.keep_policies(settings, trusted, policies_gate);
     process.spawn("events", writer.run(process.stop.clone()));
 
     process.stop.cancelled().await;
     Ok(())
+}
+
+/// Who trusts what.
+struct Trusted {
+    /// What the webhook configuration has.
+    bundles: watch::Receiver<Option<TrustBundles>>,
+    /// What new pods are told of the issuer, where this process makes its certificates.
+    issuer: Option<watch::Receiver<Option<Vec<u8>>>>,
 }
 
 /// What most tasks need.
@@ -107,8 +121,8 @@ struct Common<'a> {
 }
 
 impl Common<'_> {
-    /// Starts what keeps the certificates and the caBundle; gives what the webhook configuration has.
-    fn keep_certificates(&self, gate: Gate) -> watch::Receiver<Option<TrustBundles>> {
+    /// Starts what keeps the certificates and the caBundle.
+    fn keep_certificates(&self, gate: Gate) -> Trusted {
         let (args, stop) = (self.args, &self.process.stop);
         let (wanted_bundle, wanted) = watch::channel(None);
         let (found, bundles) = watch::channel(None);
@@ -126,25 +140,56 @@ impl Common<'_> {
         self.process
             .spawn("webhook configuration", controller.run(stop.clone()));
         if makes_certificates {
-            let certificates = Certificates {
-                client: self.client.clone(),
-                namespace: args.common.namespace.clone(),
-                names: args.certificate_names(),
-                settings: args.certificate_settings(),
-                leader: self.leader.clone(),
-                bundles: bundles.clone(),
-                wanted_bundle,
-                gate,
-                heartbeat: self.process.gates.heartbeat("certificates", HEARTBEAT),
-                metrics: self.metrics.clone(),
-            };
+            let (names, settings) = (args.certificate_names(), args.certificate_settings());
+            let certificates = self.certificates((names, settings), bundles.clone(), wanted_bundle, gate);
             self.process.spawn("certificates", certificates.run(stop.clone()));
         }
-        bundles
+        let issuer = args.issuer_certificate_names().filter(|_| makes_certificates);
+        Trusted {
+            bundles,
+            issuer: issuer.map(|names| self.keep_issuer_certificates(names)),
+        }
+    }
+
+    /// Starts what keeps the issuer's certificates; gives what new pods are told. Nobody can tell a pod anything later.
+    fn keep_issuer_certificates(&self, names: Names) -> watch::Receiver<Option<Vec<u8>>> {
+        let ((wanted, told), (_, bundles)) = (watch::channel(None), watch::channel(Some(None)));
+        let gate = self.process.gates.gate("issuer certificates");
+        let settings = self.args.issuer_certificate_settings();
+        let certificates = self.certificates((names, settings), bundles, wanted, gate);
+        let running = certificates.run(self.process.stop.clone());
+        self.process.spawn("issuer certificates", running);
+        told
+    }
+
+    /// What keeps an authority and a serving certificate.
+    fn certificates(
+        &self,
+        (names, settings): (Names, RotationSettings),
+        bundles: watch::Receiver<Option<TrustBundles>>,
+        wanted_bundle: watch::Sender<Option<Vec<u8>>>,
+        gate: Gate,
+    ) -> Certificates {
+        let task = match names.trusting {
+            Trusting::ApiServers => "certificates",
+            Trusting::Pods => "issuer certificates",
+        };
+        Certificates {
+            client: self.client.clone(),
+            namespace: self.args.common.namespace.clone(),
+            names,
+            settings,
+            leader: self.leader.clone(),
+            bundles,
+            wanted_bundle,
+            gate,
+            heartbeat: self.process.gates.heartbeat(task, HEARTBEAT),
+            metrics: self.metrics.clone(),
+        }
     }
 
     /// Starts the watches, the index of what they bring, and those who do what follows for policies and pods.
-    fn keep_policies(&self, settings: Settings, bundles: watch::Receiver<Option<TrustBundles>>, gate: Gate) {
+    fn keep_policies(&self, settings: Settings, trusted: Trusted, gate: Gate) {
         let index = self.index(settings);
         let (wants_lists, lists_are_wanted) = watch::channel(false);
         let received = self.watch_cluster(&lists_are_wanted, index.needs_csi_drivers());
@@ -152,7 +197,8 @@ impl Common<'_> {
         let index = SharedIndex::new(index);
         self.write_status(&index);
         self.write_issuer_context(&index);
-        self.control_pods(&index, bundles);
+        self.keep_issuer_trust(&index, trusted.issuer);
+        self.control_pods(&index, trusted.bundles);
         let indexer = Indexer {
             index,
             wants_lists,
@@ -219,6 +265,19 @@ impl Common<'_> {
             heartbeat: self.heartbeat("issuer context"),
         };
         self.process.spawn("issuer context", context.run(self.stop()));
+    }
+
+    fn keep_issuer_trust(&self, index: &SharedIndex, told: Option<watch::Receiver<Option<Vec<u8>>>>) {
+        let Some(told) = told else {
+            return;
+        };
+        let trust = IssuerTrust {
+            told,
+            index: index.clone(),
+            heartbeat: self.heartbeat("issuer trust"),
+            metrics: self.metrics.clone(),
+        };
+        self.process.spawn("issuer trust", trust.run(self.stop()));
     }
 
     fn control_pods(&self, index: &SharedIndex, bundles: watch::Receiver<Option<TrustBundles>>) {

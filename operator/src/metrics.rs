@@ -1,5 +1,6 @@
 //! The metrics of the operator. No label has more values than are written here.
 
+use crate::certificates::Trusting;
 use jiff::Timestamp;
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -31,6 +32,7 @@ pub(crate) struct OperatorMetrics {
     ungranted_token_pods: Gauge,
     locked_token_csi_drivers: Gauge,
     namespaces_over_share: Gauge,
+    other_issuer_ca_pods: Gauge,
 }
 
 /// A histogram whose buckets fit a cluster of any size.
@@ -105,7 +107,7 @@ impl OperatorMetrics {
         );
         registry.register(
             "operator_certificate_end_timestamp_seconds",
-            "When the certificate ends, in seconds since the Unix epoch; 0 if there is none",
+            "When the certificate (ca and serving of the webhook, issuer_ca and issuer_serving) ends, in seconds since the Unix epoch; 0 if there is none",
             self.certificate_ends.clone(),
         );
         registry.register(
@@ -161,6 +163,11 @@ impl OperatorMetrics {
             "Namespaces whose pods, service accounts and policies are larger together than what is kept of one namespace, so that nothing in them is judged",
             self.namespaces_over_share.clone(),
         );
+        registry.register(
+            "operator_pods_with_other_issuer_ca",
+            "Running pods whose sidecars know another certificate authority of tokenscope's issuer than the present one, since they were admitted before it",
+            self.other_issuer_ca_pods.clone(),
+        );
         registry.register("operator_events", "Events about missed pods", self.events.clone());
     }
 
@@ -189,6 +196,11 @@ impl OperatorMetrics {
         self.namespaces_over_share.set(gauge(namespaces));
     }
 
+    /// How many pods know another authority of the issuer than the present one.
+    pub(crate) fn pods_with_other_issuer_ca(&self, pods: usize) {
+        self.other_issuer_ca_pods.set(gauge(pods));
+    }
+
     /// A write of a status.
     pub(crate) fn status_write(&self, outcome: WriteOutcome) {
         self.status_writes.get_or_create(&outcome.label()).inc();
@@ -211,9 +223,13 @@ impl OperatorMetrics {
         self.events.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
-    /// Sets the times when the two certificates end.
-    pub(crate) fn certificate_ends(&self, authority: Option<Timestamp>, serving: Option<Timestamp>) {
-        for (certificate, end) in [("ca", authority), ("serving", serving)] {
+    /// Sets the times when an authority and its serving certificate end.
+    pub(crate) fn certificate_ends(&self, trusting: Trusting, ends: (Option<Timestamp>, Option<Timestamp>)) {
+        let (authority, serving) = match trusting {
+            Trusting::ApiServers => ("ca", "serving"),
+            Trusting::Pods => ("issuer_ca", "issuer_serving"),
+        };
+        for (certificate, end) in [(authority, ends.0), (serving, ends.1)] {
             let seconds = end.map_or(0, Timestamp::as_second);
             self.certificate_ends.get_or_create(&Which { certificate }).set(seconds);
         }

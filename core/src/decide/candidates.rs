@@ -97,7 +97,7 @@ impl<'a> Candidates<'a> {
         self.policies.is_empty() && self.barred.is_empty()
     }
 
-    /// The role of containers that nobody named one for: the nearest level's defaults, if they agree.
+    /// The role of containers that nobody named one for: the nearest level's defaults, if they and their tokens agree.
     pub(super) fn default_role(&self) -> Result<Option<&'a RoleArn>, Refusal> {
         let levels = [(false, false), (false, true), (true, false), (true, true)];
         for (fallback, cluster) in levels {
@@ -105,16 +105,22 @@ impl<'a> Candidates<'a> {
                 .policies
                 .iter()
                 .filter(|policy| policy.fallback == fallback && policy.name.is_cluster() == cluster)
-                .filter_map(|policy| Some((&policy.name, policy.roles.default.as_ref()?)));
+                .filter_map(|policy| Some((policy, policy.roles.default.as_ref()?)));
             let Some((one, one_role)) = defaults.next() else {
                 continue;
             };
-            return match defaults.find(|(_, role)| *role != one_role) {
+            let conflict = defaults.find(|(policy, role)| *role != one_role || !one.tokens_agree_with(policy));
+            return match conflict {
                 None => Ok(Some(one_role)),
+                Some((other, other_role)) if other_role == one_role => Err(Refusal::ConflictingTokens {
+                    one: one.name.clone(),
+                    other: other.name.clone(),
+                    role: one_role.clone(),
+                }),
                 Some((other, other_role)) => Err(Refusal::ConflictingDefaults {
-                    one: one.clone(),
+                    one: one.name.clone(),
                     one_role: one_role.clone(),
-                    other: other.clone(),
+                    other: other.name.clone(),
                     other_role: other_role.clone(),
                 }),
             };

@@ -5,7 +5,7 @@ mod checks;
 mod containers;
 
 use crate::{
-    ContainerGrant, Denied, PolicySet, Refusal, Request, Settings, TokenSource,
+    Audience, ContainerGrant, Denied, PolicySet, Refusal, Request, Settings, TokenClaims, TokenSource,
     annotation_request::{self, AnnotationRequest},
     arn::shortened,
     bounds::Beyond,
@@ -15,7 +15,7 @@ use crate::{
 use candidates::Candidates;
 use containers::{ContainerDecider, ContainerOutcomes};
 use jiff::Timestamp;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// The decision about a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,7 +116,8 @@ pub fn decide(request: &Request<'_>, policies: &PolicySet, settings: &Settings, 
     if asks.expiration.is_some() && outcome.containers.iter().any(from_spiffe) {
         outcome.warnings.push(SPIFFE_DECIDES.to_owned());
     }
-    if let Some(refusal) = different_tokens(request, &outcome.containers) {
+    let different = different_tokens(request, &outcome.containers);
+    if let Some(refusal) = different.or_else(|| different_claims(request, &outcome.containers)) {
         outcome.refusals.add(refusal);
     }
     decision(outcome, asks)
@@ -201,6 +202,26 @@ fn different_tokens(request: &Request<'_>, granted: &[ContainerGrant]) -> Option
         (one.grant.spiffe != other.grant.spiffe).then(|| Refusal::DifferentIdentities {
             one: name(one),
             other: name(other),
+        })
+    })
+}
+
+/// The issuer's tokens of one audience are one token, which says what one policy grants.
+fn different_claims(request: &Request<'_>, granted: &[ContainerGrant]) -> Option<Refusal> {
+    let name = |granted: &ContainerGrant| {
+        let container = request.pod.containers.get(granted.container);
+        shortened(container.map_or("", |container| container.name))
+    };
+    let mut first_of: HashMap<&Audience, (&ContainerGrant, &TokenClaims)> = HashMap::new();
+    granted.iter().find_map(|other| {
+        let claims = other.grant.claims.as_ref()?;
+        let (one, ones) = *first_of.entry(&other.grant.audience).or_insert((other, claims));
+        (ones != claims).then(|| Refusal::DifferentClaims {
+            one: name(one),
+            one_policy: ones.policy.clone(),
+            other: name(other),
+            other_policy: claims.policy.clone(),
+            audience: other.grant.audience.clone(),
         })
     })
 }

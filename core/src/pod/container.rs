@@ -9,7 +9,7 @@ use serde::{
 use std::{fmt, marker::PhantomData};
 
 /// The variables that decisions and edits look at: those that SDKs of AWS read, and those of our sidecar.
-pub const VARIABLES: [&str; 17] = [
+pub const VARIABLES: [&str; 18] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_DEFAULT_REGION",
     "AWS_EC2_METADATA_DISABLED",
@@ -21,6 +21,7 @@ pub const VARIABLES: [&str; 17] = [
     variables::SOCKET,
     variables::DIRECTORY,
     variables::HINT,
+    variables::ISSUER_CA,
     variables::JWT_BUNDLE,
     variables::JWT_SVIDS,
     variables::LOG_LEVEL,

@@ -160,9 +160,9 @@ async fn the_operator_can_write_its_two_secrets_and_no_token_of_a_service_accoun
         let answer = create(&operator, &path, &secret).await.unwrap();
         assert_eq!(answer.status, 403, "{}", answer.body);
         assert!(
-            answer
-                .message()
-                .contains("may write the Secrets tokenscope-ca, tokenscope-webhook-tls and, with an issuer"),
+            answer.message().contains(
+                "may write the Secrets tokenscope-ca, tokenscope-webhook-tls and, with an issuer, tokenscope-issuer-ca"
+            ),
             "{}",
             answer.message()
         );

@@ -71,6 +71,43 @@ async fn another_teams_tag_is_not_to_be_had_by_a_patch_and_the_role_of_another_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_is_refused_bears_an_event_that_says_why() {
+    let environment = SHARED.environment().await;
+    let tenant = Tenant::open(environment, "told").await;
+    let client = &tenant.shop.client;
+    let (_, port) = environment.installed.issuer(0);
+    let subject = tenant.pod("orders-1").await.unwrap();
+    exchanged(port, client, &subject).await.unwrap();
+    let mut disabled = policy();
+    disabled["disabled"] = json!(true);
+    tenant.shop.policy("orders", disabled).await.unwrap();
+
+    let authorities = authority(client).await.unwrap();
+    eventually(
+        PROPAGATION,
+        "a disabled policy ends exchanges, and an Event says so",
+        async || {
+            let (status, answer) = exchange(port, &authorities, &subject, STS).await?;
+            anyhow::ensure!(status == 400, "{status} {answer}");
+            let events = get_json(client, &tenant.shop.path("events")).await?;
+            let mut events = events["items"].as_array().context("a list")?.iter();
+            let event = events
+                .find(|event| event["reason"] == "TokenRefused")
+                .context("no Event yet")?;
+            anyhow::ensure!(event["involvedObject"]["name"] == "orders-1", "{event}");
+            let message = event["message"].as_str().unwrap_or_default();
+            anyhow::ensure!(
+                message.contains("TokenScopePolicy told/orders is disabled"),
+                "{message}"
+            );
+            Ok(())
+        },
+    )
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tokens_that_prove_no_running_pod_of_this_cluster_are_refused() {
     let environment = SHARED.environment().await;
     let tenant = Tenant::open(environment, "refused").await;

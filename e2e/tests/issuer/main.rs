@@ -3,10 +3,12 @@
 //!
 //! - [`exchanges`]: who gets a token, and what AWS would say of it;
 //! - [`sidecars`]: the sidecar as admission wrote it into the pod, which exchanges by itself;
-//! - [`rights`]: what the issuer and its neighbours may and may not do.
+//! - [`rights`]: what the issuer and its neighbours may and may not do;
+//! - [`certificate`]: a new authority of the issuer's certificate, which running pods don't know.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
+mod certificate;
 mod exchanges;
 mod rights;
 mod sidecars;
@@ -34,9 +36,12 @@ static SHARED: Shared = Shared::new(options);
 
 fn options() -> Options {
     Options {
-        values: json!({"issuer": {"enabled": true, "url": URL}}),
+        values: json!({"issuer": {"enabled": true, "url": URL, "tokenReview": true, "keys": {"x5c": true}}}),
         issuers: 1,
-        operator_arguments: vec![format!("--extra-serving-name={HOST}")],
+        operator_arguments: vec![
+            format!("--extra-serving-name={HOST}"),
+            "--rotation-overlap=2".to_owned(),
+        ],
         ..Options::default()
     }
 }

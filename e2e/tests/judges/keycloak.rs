@@ -33,7 +33,7 @@ impl RelyingParty {
     }
 
     async fn start() -> anyhow::Result<Self> {
-        let issuer = TokenMaker::start(&ALGORITHMS, KeySet::AsServed)?;
+        let issuer = TokenMaker::start(&ALGORITHMS, KeySet::Plain)?;
         let keycloak = Keycloak::start(issuer.authority()).await?;
         let alias = keycloak.trust_issuer(issuer.url(), &issuer.jwks_url()).await?;
         keycloak.add_client(CLIENT, &alias, SUBJECT).await?;

@@ -21,7 +21,7 @@ struct Store {
     radosgw: Radosgw,
     issuers: Vec<(Algorithm, TokenMaker)>,
     /// One of RS256 whose key set is ours as it is served.
-    as_served: TokenMaker,
+    plain: TokenMaker,
 }
 
 /// The tenants. Each has one object, below its name, and the object's tag `team` is its name too.
@@ -71,8 +71,8 @@ impl Store {
             }
             issuers.push((algorithm, issuer));
         }
-        let as_served = TokenMaker::start(&[Algorithm::RS256], KeySet::AsServed)?;
-        let host = radosgw.trust_issuer(as_served.url(), AUDIENCE)?;
+        let plain = TokenMaker::start(&[Algorithm::RS256], KeySet::Plain)?;
+        let host = radosgw.trust_issuer(plain.url(), AUDIENCE)?;
         radosgw.add_role(
             ROLE_OF_KEY_SET,
             &trust_policy(host, ALL_ACTIONS, None),
@@ -91,7 +91,7 @@ impl Store {
         Ok(Self {
             radosgw,
             issuers,
-            as_served,
+            plain,
         })
     }
 
@@ -233,9 +233,9 @@ async fn radosgw_gives_nothing_to_a_session_without_the_tag_or_with_a_tag_of_nob
 }
 
 #[tokio::test]
-async fn radosgw_finds_no_key_in_our_key_set_without_the_certificates_that_this_test_adds() {
+async fn radosgw_finds_no_key_in_our_key_set_where_the_flag_x5c_is_off() {
     let store = Store::shared().await;
-    let token = store.as_served.token(&tagged(Algorithm::RS256, "a")).unwrap();
+    let token = store.plain.token(&tagged(Algorithm::RS256, "a")).unwrap();
     let refusal = store.radosgw.assume(ROLE_OF_KEY_SET, &token).unwrap().unwrap_err();
     assert_eq!(refusal.status, 403, "{refusal:?}");
     let log = store.radosgw.log_tail(500);

@@ -2,7 +2,7 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 
 /// How many RSA and how many EC keys AWS takes of an issuer (IAM User Guide, "Create an OpenID Connect (OIDC) identity provider
@@ -22,6 +22,9 @@ pub struct PublicJwk {
     alg: &'static str,
     #[serde(flatten)]
     pub(super) material: Material,
+    /// A certificate of the key in base64, for those who read keys from nothing else (RFC 7517 §4.7).
+    #[serde(rename = "x5c", skip_serializing_if = "Option::is_none")]
+    certificate: Option<[Box<str>; 1]>,
 }
 
 /// What the key is made of, in unpadded base64url.
@@ -69,6 +72,15 @@ impl PublicJwk {
             usage: "sig",
             alg: material.algorithm(),
             material,
+            certificate: None,
+        }
+    }
+
+    /// The same with a certificate of the key, in DER.
+    pub(super) fn certified(self, certificate: &[u8]) -> Self {
+        Self {
+            certificate: Some([STANDARD.encode(certificate).into()]),
+            ..self
         }
     }
 

@@ -3,6 +3,7 @@
 //! A key's identifier is the thumbprint of RFC 7638, so it is made of the key and no two keys ever have one. A key has exactly one
 //! algorithm, by its kind: RSA with SHA-256, and each curve with its own hash.
 
+mod certificate;
 mod jwk;
 mod signing;
 mod verification;

@@ -16,8 +16,8 @@ use rustls_pki_types::pem::PemObject as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokenscope_core::Algorithm;
 
-use super::algorithm_name;
 use super::jwk::PublicJwk;
+use super::{algorithm_name, certificate};
 
 /// Why a key can't be made, read or used. No text repeats anything of the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -131,6 +131,11 @@ impl SigningKey {
     /// What is published of it.
     pub fn public(&self) -> &PublicJwk {
         &self.public
+    }
+
+    /// The same with a certificate of the key (`x5c`).
+    pub fn certified(&self) -> Result<PublicJwk, KeyError> {
+        certificate::certified(self)
     }
 
     /// The key's identifier.

@@ -7,6 +7,7 @@
     reason = "helpers of tests may fail as tests do"
 )]
 
+mod events;
 mod setup;
 mod token_claims;
 #[path = "../world/mod.rs"]

@@ -20,6 +20,7 @@ use tokenscope_issuer::bodies::Bodies;
 use tokenscope_issuer::buckets::Buckets;
 use tokenscope_issuer::cluster_index::ClusterIndex;
 use tokenscope_issuer::cluster_keys::ClusterKeys;
+use tokenscope_issuer::events::events;
 use tokenscope_issuer::exchange::Exchange;
 use tokenscope_issuer::exchange_request::GRANT_TYPE;
 use tokenscope_issuer::keys::{self, SigningKey};
@@ -29,6 +30,7 @@ use tokenscope_issuer::rotation::KeyRing;
 use tokenscope_issuer::router::{IssuerService, router};
 use tokenscope_issuer::signers::{CurrentSigners, Signers};
 use tokenscope_issuer::work::SignatureThreads;
+use tokenscope_platform::events::EventWriter;
 use tokenscope_platform::freshness::Freshness;
 use tokenscope_platform::metrics::Registry;
 use tower::ServiceExt as _;
@@ -101,6 +103,8 @@ pub(crate) struct Setup {
     pub(crate) signers: CurrentSigners,
     pub(crate) registry: Registry,
     pub(crate) asked: Arc<AtomicUsize>,
+    /// What would be written of refusals.
+    pub(crate) told: EventWriter,
     pub(crate) app: Router,
 }
 
@@ -146,6 +150,12 @@ impl Setup {
             namespaces: Buckets::new(60, 1, now),
         };
         let metrics = IssuerMetrics::new(&registry);
+        let (events, told) = events(
+            api_server(&cluster, &asked),
+            "issuer-0",
+            Timestamp::now,
+            metrics.clone(),
+        );
         let app = router(IssuerService {
             exchange: Arc::new(exchange),
             audience: EXCHANGE.into(),
@@ -155,6 +165,8 @@ impl Setup {
             bodies: Bodies::default(),
             threads: SignatureThreads::new(2),
             audit: AuditLog::new(metrics.audit_suppressed.clone(), now),
+            reviews: None,
+            events,
             metrics,
             clock: || Timestamp::from_second(NOW).unwrap(),
         });
@@ -164,6 +176,7 @@ impl Setup {
             signers,
             registry,
             asked,
+            told,
             app,
         };
         this.put_namespace(&json!({}));

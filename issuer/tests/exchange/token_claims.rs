@@ -226,7 +226,8 @@ async fn containers_whose_policies_demand_different_tokens_of_one_audience_get_n
     let (error, description) = setup.refused().await;
     assert_eq!(error, "unauthorized_client");
     assert!(
-        description.contains("shop/orders") && description.contains("shop/side grant containers of this pod different"),
+        description.contains("shop/orders grants container app")
+            && description.contains("shop/side grants container side a token"),
         "{description}"
     );
 }

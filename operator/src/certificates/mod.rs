@@ -1,6 +1,7 @@
-//! The certificate authority and the serving certificates of webhook and issuer, kept alive in a Secret each.
+//! The certificate authority and the webhook's serving certificate, kept alive in two Secrets.
 
 mod plan;
+mod secret;
 mod secrets;
 mod x509;
 
@@ -8,10 +9,10 @@ mod x509;
 mod tests;
 
 pub(crate) use plan::{CertificateStep, RotationSettings};
-pub(crate) use secrets::{Names, Secrets, ServingNames, TrustBundles};
+pub(crate) use secrets::{Names, Secrets, TrustBundles, Trusting};
 
 use crate::{FIELD_MANAGER, leader::Leader, metrics::OperatorMetrics, versions};
-use futures::{StreamExt as _, stream::select_all};
+use futures::StreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client, api::PostParams, runtime::watcher};
@@ -33,7 +34,7 @@ const STEPS: usize = 16;
 
 /// The loop that takes step after step.
 pub(crate) struct Certificates {
-    /// For the Secrets.
+    /// For the two Secrets.
     pub(crate) client: Client,
     /// Their namespace.
     pub(crate) namespace: String,
@@ -43,7 +44,7 @@ pub(crate) struct Certificates {
     pub(crate) settings: RotationSettings,
     /// The leadership: the one process that has it writes.
     pub(crate) leader: Leader,
-    /// The bundles that the API servers are told to trust; none before the first look.
+    /// The bundles that the API servers are told to trust; none before the first look. Where pods trust the authority, there is no configuration.
     pub(crate) bundles: sync::watch::Receiver<Option<TrustBundles>>,
     /// The bundle that they should be told; none as long as there is nothing.
     pub(crate) wanted_bundle: sync::watch::Sender<Option<Vec<u8>>>,
@@ -55,11 +56,11 @@ pub(crate) struct Certificates {
     pub(crate) metrics: Arc<OperatorMetrics>,
 }
 
-/// The Secrets as far as they were read: none counts as missing before it was looked for.
+/// The Secrets as far as they were read: neither counts as missing before it was looked for.
 #[derive(Default)]
 struct SeenSecrets {
     authority: bool,
-    serving: Vec<bool>,
+    serving: bool,
     secrets: Secrets,
 }
 
@@ -68,18 +69,8 @@ impl Certificates {
     pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), Infallible> {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
         let mut authority = pin!(watch::object(api.clone(), &self.names.authority_secret));
-        let mut serving = select_all(self.names.serving.iter().enumerate().map(|(at, names)| {
-            let found = watch::object(api.clone(), &names.secret);
-            found.map(move |found| (at, found)).boxed()
-        }));
-        let mut seen = SeenSecrets {
-            serving: vec![false; self.names.serving.len()],
-            secrets: Secrets {
-                serving: vec![None; self.names.serving.len()],
-                ..Secrets::default()
-            },
-            ..SeenSecrets::default()
-        };
+        let mut serving = pin!(watch::object(api.clone(), &self.names.serving_secret));
+        let mut seen = SeenSecrets::default();
         let mut pause = RETRY;
         loop {
             tokio::select! {
@@ -87,35 +78,25 @@ impl Certificates {
                 Some(found) = authority.next() => match found {
                     Ok(found) => {
                         seen.authority = true;
-                        versions::keep_newer(&mut seen.secrets.authority, found);
+                        seen.secrets.take_authority(found);
                     }
                     Err(error) => unreadable(&self.names.authority_secret, &error),
                 },
-                Some((at, found)) = serving.next() => self.saw_serving(&mut seen, at, found),
+                Some(found) = serving.next() => match found {
+                    Ok(found) => {
+                        seen.serving = true;
+                        versions::keep_newer(&mut seen.secrets.serving, found);
+                    }
+                    Err(error) => unreadable(&self.names.serving_secret, &error),
+                },
                 // It fails only when its sender has ended, which is when the process does.
                 Ok(()) = self.bundles.changed() => {}
                 () = self.leader.change() => {}
                 () = tokio::time::sleep(pause) => {}
             }
             self.heartbeat.touch();
-            if seen.authority && seen.serving.iter().all(|seen| *seen) {
+            if seen.authority && seen.serving {
                 pause = self.settle(&api, &mut seen.secrets).await;
-            }
-        }
-    }
-
-    fn saw_serving(&self, seen: &mut SeenSecrets, at: usize, found: Result<Option<Secret>, watcher::Error>) {
-        let (Some(is_seen), Some(place)) = (seen.serving.get_mut(at), seen.secrets.serving.get_mut(at)) else {
-            return;
-        };
-        match found {
-            Ok(found) => {
-                *is_seen = true;
-                versions::keep_newer(place, found);
-            }
-            Err(error) => {
-                let secret = self.names.serving.get(at).map_or("", |names| &names.secret);
-                unreadable(secret, &error);
             }
         }
     }
@@ -127,7 +108,7 @@ impl Certificates {
             let bundles = self.bundles.borrow_and_update().clone();
             let state = secrets.state(bundles.as_ref().unwrap_or(&None), &self.names, now);
             self.publish(secrets, now);
-            if state.authority.is_ok() && state.serving.iter().all(|secret| secret.certificate.is_ok()) {
+            if state.authority.is_ok() && state.serving.is_ok() {
                 self.gate.open();
             }
             // Nobody knows whom to wait for before the configuration was looked for.
@@ -146,15 +127,13 @@ impl Certificates {
                     return RETRY;
                 }
             };
-            let secret = match &write {
-                Write::Authority(secret) | Write::Serving(_, secret) => secret,
+            let (place, secret) = match write {
+                Write::Authority(secret) => (&mut secrets.authority, secret),
+                Write::Serving(secret) => (&mut secrets.serving, secret),
             };
-            match put(api, secret).await {
+            match put(api, &secret).await {
                 Ok(written) => {
-                    match write {
-                        Write::Authority(_) => secrets.authority = Some(written),
-                        Write::Serving(at, _) => secrets.put_serving(at, Some(written)),
-                    }
+                    *place = Some(written);
                     if let Some(label) = step.label() {
                         self.metrics.certificate_step(label);
                     }
@@ -172,8 +151,7 @@ impl Certificates {
     }
 
     fn publish(&self, secrets: &Secrets, now: Timestamp) {
-        let (authority, serving) = secrets.ends(now);
-        self.metrics.certificate_ends(authority, serving);
+        self.metrics.certificate_ends(self.names.trusting, secrets.ends(now));
         let bundle = secrets.bundle(now);
         self.wanted_bundle.send_if_modified(|wanted| {
             // What was right before is better than nothing while the authority is healed.
@@ -206,12 +184,12 @@ fn log(step: CertificateStep) {
     match step {
         CertificateStep::CreateAuthority(reason) => tracing::info!(%reason, "made a new certificate authority"),
         CertificateStep::RepairBundle => tracing::warn!("repaired the trust bundle of the certificate authority"),
-        CertificateStep::SignServing(_, reason) => tracing::info!(%reason, "made a new serving certificate"),
+        CertificateStep::SignServing(reason) => tracing::info!(%reason, "made a new serving certificate"),
         CertificateStep::NoteTrust => {
             tracing::info!("the API server's configuration trusts the new certificate authority");
         }
         CertificateStep::DropOthers => tracing::info!("older certificate authorities are no longer trusted"),
-        CertificateStep::CopyBundle(_) => tracing::info!("copied the trust bundle to a serving Secret"),
+        CertificateStep::CopyBundle => tracing::info!("copied the trust bundle to the serving Secret"),
         CertificateStep::Wait(_) => {}
     }
 }

@@ -1,9 +1,12 @@
 //! The next step of the certificates: a state machine over public facts, without keys, clock or network.
 //!
 //! A rotation of the certificate authority goes: a new one signs from now on and is trusted beside the old one → the API
-//! servers' configuration shows that they trust it, and they get time to notice → the serving certificates are signed by it
+//! servers' configuration shows that they trust it, and they get time to notice → the serving certificate is signed by it
 //! → webhooks get time to take that up → the old one is no longer trusted. At no moment does a webhook show a certificate
 //! that an API server doesn't trust; only where somebody asks that the old one be distrusted at once, there is such a moment.
+//!
+//! The issuer's authority goes the same way, with pods in place of API servers. They can't be told of a new one, so nobody is waited
+//! for: the old one vouches for the new one, and the serving certificate comes with that (ADR 19).
 
 use jiff::{SignedDuration, Timestamp};
 use std::{fmt, time::Duration};
@@ -82,8 +85,14 @@ pub(crate) struct CertificateState {
     pub(crate) distrust_requested: bool,
     /// The certificates in the trust bundle.
     pub(crate) bundle: Bundle,
-    /// The serving Secrets, in the order of their names.
-    pub(crate) serving: Vec<ServingSecretState>,
+    /// The serving certificate, or why it can't be used.
+    pub(crate) serving: Result<ServingState, IssueReason>,
+    /// True if somebody asked for a new one.
+    pub(crate) serving_requested: bool,
+    /// True if the serving Secret has the same trust bundle.
+    pub(crate) bundle_is_copied: bool,
+    /// True if the serving certificate comes with those by which older authorities vouch for the present one.
+    pub(crate) chain_is_whole: bool,
     /// The time since which the API servers have been known to trust the authority; noted during a rotation only.
     pub(crate) trusted_since: Option<Timestamp>,
     /// The API servers' trust in the authority now.
@@ -111,17 +120,6 @@ pub(crate) enum Bundle {
         /// How many.
         others: usize,
     },
-}
-
-/// The Secret of a serving certificate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ServingSecretState {
-    /// The certificate, or why it can't be used.
-    pub(crate) certificate: Result<ServingState, IssueReason>,
-    /// True if somebody asked for a new one.
-    pub(crate) requested: bool,
-    /// True if the Secret has the authority's trust bundle.
-    pub(crate) bundle_is_copied: bool,
 }
 
 /// A serving certificate that the bundle's authorities vouch for.
@@ -169,6 +167,8 @@ pub(crate) enum IssueReason {
     OtherNames,
     /// An older authority signed it.
     NewAuthority,
+    /// It came without those by which older authorities vouch for the present one.
+    ChainBroken,
 }
 
 impl IssueReason {
@@ -185,6 +185,7 @@ impl IssueReason {
             Self::Distrusted => "the annotation tokenscope.io/distrust asked that no older one be trusted",
             Self::OtherNames => "it was for other names than it should be",
             Self::NewAuthority => "an older authority had signed it",
+            Self::ChainBroken => "the certificates by which older authorities vouch for the present one were missing",
         }
     }
 }
@@ -214,14 +215,14 @@ pub(crate) enum CertificateStep {
     CreateAuthority(IssueReason),
     /// Take out of the bundle what can't be read or has expired, and put the authority in.
     RepairBundle,
-    /// Sign the serving certificate of this place in the names.
-    SignServing(usize, IssueReason),
+    /// Sign a serving certificate.
+    SignServing(IssueReason),
     /// Note that the API servers trust the authority.
     NoteTrust,
     /// Trust the authority only.
     DropOthers,
-    /// Write the bundle into the serving Secret of this place in the names.
-    CopyBundle(usize),
+    /// Write the bundle into the serving Secret.
+    CopyBundle,
     /// Nothing until then, or until something changes.
     Wait(Timestamp),
 }
@@ -232,10 +233,10 @@ impl CertificateStep {
         match self {
             Self::CreateAuthority(_) => Some("create_ca"),
             Self::RepairBundle => Some("repair_bundle"),
-            Self::SignServing(..) => Some("sign_serving"),
+            Self::SignServing(_) => Some("sign_serving"),
             Self::NoteTrust => Some("note_trust"),
             Self::DropOthers => Some("drop_old_ca"),
-            Self::CopyBundle(_) => Some("copy_bundle"),
+            Self::CopyBundle => Some("copy_bundle"),
             Self::Wait(_) => None,
         }
     }
@@ -254,78 +255,64 @@ pub(crate) fn next_step(state: &CertificateState, now: Timestamp, settings: &Rot
     let Bundle::Sound { others } = state.bundle else {
         return CertificateStep::RepairBundle;
     };
-    let mut serving = Vec::new();
-    for (at, secret) in state.serving.iter().enumerate() {
-        match secret.certificate {
-            Ok(certificate) => serving.push(certificate),
-            // Nobody can be served with it as it is, so nothing is gained by waiting.
-            Err(_) if state.constraint == Constraint::TooNarrow => {
-                return CertificateStep::CreateAuthority(IssueReason::OtherNames);
-            }
-            Err(reason) => return CertificateStep::SignServing(at, reason),
+    let serving = match state.serving {
+        Ok(serving) => serving,
+        // Nobody can be served with it as it is, so nothing is gained by waiting.
+        Err(_) if state.constraint == Constraint::TooNarrow => {
+            return CertificateStep::CreateAuthority(IssueReason::OtherNames);
         }
-    }
-    if let Some(at) = state.serving.iter().position(|secret| !secret.bundle_is_copied) {
-        return CertificateStep::CopyBundle(at);
+        Err(reason) => return CertificateStep::SignServing(reason),
+    };
+    if !state.bundle_is_copied {
+        return CertificateStep::CopyBundle;
     }
     let poll = now + POLL;
 
-    if let Some(at) = serving.iter().position(|certificate| !certificate.by_authority) {
-        return take_up(at, state, now, settings);
+    if !serving.by_authority {
+        return take_up(state, now, settings);
     }
-    let mut serving_due = Timestamp::MAX;
-    for (at, certificate) in serving.iter().enumerate() {
-        if state.serving.get(at).is_some_and(|secret| secret.requested) {
-            return CertificateStep::SignServing(at, IssueReason::Requested);
-        }
-        if !certificate.names_fit && state.constraint != Constraint::TooNarrow {
-            return CertificateStep::SignServing(at, IssueReason::OtherNames);
-        }
-        // One that ends with its authority is no better when made anew.
-        if certificate.validity.not_after < authority.not_after {
-            serving_due = serving_due.min(due(certificate.validity));
-            if now >= due(certificate.validity) {
-                return CertificateStep::SignServing(at, IssueReason::Due);
-            }
-        }
+    if state.serving_requested {
+        return CertificateStep::SignServing(IssueReason::Requested);
+    }
+    if !state.chain_is_whole {
+        return CertificateStep::SignServing(IssueReason::ChainBroken);
+    }
+    if !serving.names_fit && state.constraint != Constraint::TooNarrow {
+        return CertificateStep::SignServing(IssueReason::OtherNames);
+    }
+    // One that ends with its authority is no better when made anew.
+    let serving_due = (serving.validity.not_after < authority.not_after).then(|| due(serving.validity));
+    if serving_due.is_some_and(|due| now >= due) {
+        return CertificateStep::SignServing(IssueReason::Due);
     }
     if others > 0 {
-        let latest = serving.iter().map(|certificate| made(certificate.validity)).max();
-        let taken_up = latest.unwrap_or(now) + settings.overlap;
+        let taken_up = made(serving.validity) + settings.overlap;
         return if now >= taken_up {
             CertificateStep::DropOthers
         } else {
             CertificateStep::Wait(poll.min(taken_up))
         };
     }
-    let next = poll.min(due(authority)).min(serving_due);
-    rotation_step(state, authority, now).unwrap_or(CertificateStep::Wait(next))
-}
-
-/// The beginning of the authority's rotation, if it is time for it.
-fn rotation_step(state: &CertificateState, authority: Validity, now: Timestamp) -> Option<CertificateStep> {
     // A rotation begins only after the one before has ended.
-    let reason = if state.authority_requested {
-        IssueReason::Requested
-    } else if state.constraint != Constraint::Exact {
-        IssueReason::OtherNames
-    } else if now >= due(authority) {
-        IssueReason::Due
-    } else {
-        return None;
-    };
-    Some(CertificateStep::CreateAuthority(reason))
+    if state.authority_requested {
+        return CertificateStep::CreateAuthority(IssueReason::Requested);
+    }
+    if state.constraint != Constraint::Exact {
+        return CertificateStep::CreateAuthority(IssueReason::OtherNames);
+    }
+    if now >= due(authority) {
+        return CertificateStep::CreateAuthority(IssueReason::Due);
+    }
+    CertificateStep::Wait(poll.min(due(authority)).min(serving_due.unwrap_or(Timestamp::MAX)))
 }
 
-/// A new authority signs once everybody has trusted it for the overlap: first the certificate of this place.
-fn take_up(at: usize, state: &CertificateState, now: Timestamp, settings: &RotationSettings) -> CertificateStep {
+/// A new authority signs once everybody has trusted it for the overlap.
+fn take_up(state: &CertificateState, now: Timestamp, settings: &RotationSettings) -> CertificateStep {
     let poll = now + POLL;
     match (state.trust, state.trusted_since) {
         (Trust::NotYet, _) => CertificateStep::Wait(poll),
         (_, None) => CertificateStep::NoteTrust,
-        (_, Some(since)) if now >= since + settings.overlap => {
-            CertificateStep::SignServing(at, IssueReason::NewAuthority)
-        }
+        (_, Some(since)) if now >= since + settings.overlap => CertificateStep::SignServing(IssueReason::NewAuthority),
         (_, Some(since)) => CertificateStep::Wait(poll.min(since + settings.overlap)),
     }
 }

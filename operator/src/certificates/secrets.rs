@@ -1,18 +1,14 @@
-//! From the Secrets to the state of the certificates, and from a step to the Secrets as they should be.
+//! From the two Secrets to the state of the certificates, and from a step to the Secrets as they should be.
 
 use super::{
-    plan::{
-        Bundle, CertificateState, CertificateStep, Constraint, IssueReason, RotationSettings, ServingSecretState,
-        ServingState, Trust,
-    },
-    x509::{IssuedPair, NotMade, SigningAuthority, create_authority, signed_by},
+    plan::{Bundle, CertificateState, CertificateStep, Constraint, IssueReason, RotationSettings, ServingState, Trust},
+    secret::{annotation, annotations, data, obey, present, requested, set},
+    x509::{NewAuthority, NotMade, SigningAuthority, create_authority, signed_by},
 };
+use crate::versions;
 use jiff::Timestamp;
-use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use std::{collections::BTreeSet, iter, sync::Arc};
 use tokenscope_platform::certificate::{Certificate, CertificatePair};
 
 /// Annotation of either Secret: any new value asks for a new certificate.
@@ -29,43 +25,45 @@ pub(crate) const TRUSTED_SINCE: &str = "tokenscope.io/trusted-since";
 const BUNDLE: &str = "ca.crt";
 const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
+/// In the authority's Secret: the certificates by which older authorities vouch for younger ones, the youngest first.
+const CROSS: &str = "cross.crt";
 
 /// How many authorities a bundle has at most: a webhook configuration is sent to every API server whole.
 const MOST_TRUSTED: usize = 4;
+/// How many older authorities lead to the present one at most: each adds half a kilobyte to every handshake.
+const MOST_CROSSES: u8 = 3;
 
-/// The names of the Secrets, and the hosts of the serving certificates.
-#[derive(Clone, Debug)]
-pub(crate) struct Names {
-    /// The Secret of the certificate authority.
-    pub(crate) authority_secret: String,
-    /// Those of the serving certificates: the webhook's first.
-    pub(crate) serving: Vec<ServingNames>,
+/// Who trusts the authority, and what becomes of them when there is a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trusting {
+    /// API servers, which are told of a new authority.
+    ApiServers,
+    /// Pods, which were told at admission and trust no other as long as they run: the authority before vouches for a new one.
+    Pods,
 }
 
-/// One serving certificate.
+/// What the Secrets and the serving certificate are called.
 #[derive(Clone, Debug)]
-pub(crate) struct ServingNames {
-    /// Its Secret.
-    pub(crate) secret: String,
-    /// The DNS names and IP addresses that it is for.
+pub(crate) struct Names {
+    /// Who trusts the authority.
+    pub(crate) trusting: Trusting,
+    /// The Secret of the certificate authority.
+    pub(crate) authority_secret: String,
+    /// The Secret of the serving certificate.
+    pub(crate) serving_secret: String,
+    /// The DNS names and IP addresses that the serving certificate is for.
     pub(crate) hosts: Vec<String>,
 }
 
-impl Names {
-    /// All that the authority may sign for.
-    fn hosts(&self) -> Vec<String> {
-        let all = self.serving.iter().flat_map(|names| names.hosts.iter().cloned());
-        all.collect::<BTreeSet<_>>().into_iter().collect()
-    }
-}
-
-/// The Secrets as they are in the cluster. It has no `Debug`: keys are in it.
+/// The two Secrets as they are in the cluster. It has no `Debug`: keys are in it.
 #[derive(Clone, Default)]
 pub(crate) struct Secrets {
     /// The certificate authority.
     pub(crate) authority: Option<Secret>,
-    /// The serving certificates, in the order of their names.
-    pub(crate) serving: Vec<Option<Secret>>,
+    /// The serving certificate.
+    pub(crate) serving: Option<Secret>,
+    /// The certificate authority as it was before somebody deleted it.
+    pub(crate) deleted_authority: Option<Secret>,
 }
 
 /// The trust bundles of a webhook configuration, one a webhook; `None` where there is no configuration.
@@ -75,12 +73,12 @@ pub(crate) type TrustBundles = Option<Vec<Vec<u8>>>;
 pub(crate) enum Write {
     /// The authority's.
     Authority(Secret),
-    /// That of the serving certificate of this place in the names.
-    Serving(usize, Secret),
+    /// The serving certificate's.
+    Serving(Secret),
 }
 
 impl Secrets {
-    /// The state of the certificates.
+    /// What there is.
     pub(crate) fn state(&self, bundles: &TrustBundles, names: &Names, now: Timestamp) -> CertificateState {
         let authority = self.signing_authority(now);
         let (trusted, readable) = Certificate::all_in(data(self.authority.as_ref(), BUNDLE));
@@ -97,16 +95,10 @@ impl Secrets {
                 (Some(bundles), Ok(authority)) if trusted_by_all(authority, bundles) => Trust::Confirmed,
                 _ => Trust::NotYet,
             },
-            serving: (names.serving.iter().enumerate())
-                .map(|(at, names)| ServingSecretState {
-                    certificate: serving(self.served(at), authority.as_ref().ok(), &trusted, names, now),
-                    requested: requested(self.served(at), ROTATE, ROTATED),
-                    bundle_is_copied: data(self.authority.as_ref(), BUNDLE) == data(self.served(at), BUNDLE),
-                })
-                .collect(),
+            serving: self.serving(authority.as_ref().ok(), &trusted, names, now),
             constraint: authority
                 .as_ref()
-                .map_or(Constraint::Exact, |authority| authority.constraint(&names.hosts())),
+                .map_or(Constraint::Exact, |authority| authority.constraint(&names.hosts)),
             authority: authority.map(|authority| authority.validity()),
             authority_requested: requested(self.authority.as_ref(), ROTATE, ROTATED),
             distrust_requested: requested(self.authority.as_ref(), DISTRUST, DISTRUSTED),
@@ -115,11 +107,22 @@ impl Secrets {
             } else {
                 Bundle::Damaged
             },
+            chain_is_whole: self.leads_to_older(now),
+            serving_requested: requested(self.serving.as_ref(), ROTATE, ROTATED),
+            bundle_is_copied: data(self.authority.as_ref(), BUNDLE) == data(self.serving.as_ref(), BUNDLE),
             trusted_since: annotation(self.authority.as_ref(), TRUSTED_SINCE).and_then(|at| at.parse().ok()),
         }
     }
 
-    /// The bundle that webhook clients are to trust: PEM. None as long as there is no authority that could sign.
+    /// Takes what a watch brought of the authority.
+    pub(crate) fn take_authority(&mut self, found: Option<Secret>) {
+        if found.is_none() && self.authority.is_some() {
+            self.deleted_authority = self.authority.take();
+        }
+        versions::keep_newer(&mut self.authority, found);
+    }
+
+    /// What webhook clients are to trust: PEM. None as long as there is no authority that could sign.
     pub(crate) fn bundle(&self, now: Timestamp) -> Option<Vec<u8>> {
         let authority = self.signing_authority(now).ok()?;
         let (trusted, _) = Certificate::all_in(data(self.authority.as_ref(), BUNDLE));
@@ -127,16 +130,13 @@ impl Secrets {
         is_in.then(|| data(self.authority.as_ref(), BUNDLE).to_vec())
     }
 
-    /// The times when the authority and the first of the serving certificates end, as far as they can be used.
+    /// When the authority and the serving certificate end, as far as they can be used.
     pub(crate) fn ends(&self, now: Timestamp) -> (Option<Timestamp>, Option<Timestamp>) {
         let authority = self.signing_authority(now).ok();
-        let serving = self
-            .serving
-            .iter()
-            .flat_map(|secret| read_serving(secret.as_ref(), now));
+        let serving = read_serving(self.serving.as_ref(), now).ok();
         (
             authority.map(|authority| authority.validity().not_after),
-            serving.map(|serving| serving.validity.not_after).min(),
+            serving.map(|serving| serving.validity.not_after),
         )
     }
 
@@ -150,61 +150,120 @@ impl Secrets {
         now: Timestamp,
     ) -> Result<Option<Write>, NotMade> {
         let mut authority = present(self.authority.as_ref(), &names.authority_secret);
-        match step {
+        let mut serving = present(self.serving.as_ref(), &names.serving_secret);
+        let write = match step {
             CertificateStep::Wait(_) => return Ok(None),
             CertificateStep::CreateAuthority(reason) => {
-                let pair = create_authority(&names.hosts(), settings.authority_validity(now))?;
+                if let (IssueReason::Missing, Some(deleted)) = (reason, self.restorable(names, now)) {
+                    return Ok(Some(Write::Authority(deleted)));
+                }
                 let known = match reason {
                     IssueReason::Distrusted => Vec::new(),
                     _ => self.known_authorities(bundles, now),
                 };
-                replace_authority(&mut authority, pair, &known);
+                let new = self.create_authority(reason, names, settings, now)?;
+                replace_authority(&mut authority, new, &known, &self.crosses(now));
+                Write::Authority(authority)
             }
             CertificateStep::RepairBundle => {
                 let own = String::from_utf8_lossy(data(self.authority.as_ref(), CERTIFICATE)).into_owned();
                 let (known, _) = Certificate::all_in(data(self.authority.as_ref(), BUNDLE));
                 set(&mut authority, BUNDLE, bundle(&own, &valid(known, now)));
+                Write::Authority(authority)
             }
             CertificateStep::NoteTrust => {
                 annotations(&mut authority).insert(TRUSTED_SINCE.into(), now.to_string());
+                Write::Authority(authority)
             }
             CertificateStep::DropOthers => {
                 let own = data(self.authority.as_ref(), CERTIFICATE).to_vec();
                 set(&mut authority, BUNDLE, own);
                 annotations(&mut authority).remove(TRUSTED_SINCE);
+                Write::Authority(authority)
             }
-            CertificateStep::SignServing(at, _) => return self.sign_serving(at, names, settings, now),
-            CertificateStep::CopyBundle(at) => return Ok(self.copy_bundle(at, names)),
-        }
-        Ok(Some(Write::Authority(authority)))
+            CertificateStep::SignServing(_) => {
+                let Some(serving) = self.sign(serving, names, settings, now)? else {
+                    return Ok(None);
+                };
+                Write::Serving(serving)
+            }
+            CertificateStep::CopyBundle => {
+                set(&mut serving, BUNDLE, data(self.authority.as_ref(), BUNDLE).to_vec());
+                Write::Serving(serving)
+            }
+        };
+        Ok(Some(write))
     }
 
-    /// A new serving certificate. `next_step` asks for it only where the authority can sign; if that ended since, there is no
-    /// write, and the next round heals it.
-    fn sign_serving(
+    /// The serving Secret with a new certificate, and those that lead from it to older authorities. `next_step` asks for it only
+    /// where the authority can sign; if it ended since, the next round heals it.
+    fn sign(
         &self,
-        at: usize,
+        mut serving: Secret,
         names: &Names,
         settings: &RotationSettings,
         now: Timestamp,
-    ) -> Result<Option<Write>, NotMade> {
-        let (Ok(signer), Some(names)) = (self.signing_authority(now), names.serving.get(at)) else {
+    ) -> Result<Option<Secret>, NotMade> {
+        let Ok(signer) = self.signing_authority(now) else {
             return Ok(None);
         };
         let pair = signer.sign(&names.hosts, settings.serving_validity(now, signer.validity()))?;
-        let mut serving = present(self.served(at), &names.secret);
-        set(&mut serving, CERTIFICATE, pair.certificate);
+        let crosses = self.crosses(now);
+        let chain = iter::once(pair.certificate).chain(crosses.iter().map(Certificate::pem));
+        set(&mut serving, CERTIFICATE, chain.collect::<String>());
         set(&mut serving, KEY, pair.key);
         set(&mut serving, BUNDLE, data(self.authority.as_ref(), BUNDLE).to_vec());
         obey(&mut serving, ROTATE, ROTATED);
-        Ok(Some(Write::Serving(at, serving)))
+        Ok(Some(serving))
     }
 
-    /// The authority's bundle beside a serving certificate.
-    fn copy_bundle(&self, at: usize, names: &Names) -> Option<Write> {
-        let mut serving = present(self.served(at), &names.serving.get(at)?.secret);
-        set(&mut serving, BUNDLE, data(self.authority.as_ref(), BUNDLE).to_vec());
-        Some(Write::Serving(at, serving))
+    fn create_authority(
+        &self,
+        reason: IssueReason,
+        names: &Names,
+        settings: &RotationSettings,
+        now: Timestamp,
+    ) -> Result<NewAuthority, NotMade> {
+        let validity = settings.authority_validity(now);
+        match names.trusting {
+            Trusting::ApiServers => create_authority("tokenscope webhook CA", &names.hosts, validity, 0, None),
+            Trusting::Pods => {
+                // Whoever has a leaked key must not vouch for anybody any more.
+                let former = self
+                    .signing_authority(now)
+                    .ok()
+                    .filter(|_| reason != IssueReason::Distrusted);
+                let name = "tokenscope issuer CA";
+                create_authority(name, &names.hosts, validity, MOST_CROSSES, former.as_ref())
+            }
+        }
+    }
+
+    /// The authority that was deleted, to be written again: pods go on trusting it, and nobody else could vouch for a new one.
+    fn restorable(&self, names: &Names, now: Timestamp) -> Option<Secret> {
+        let mut deleted = self.deleted_authority.clone()?;
+        let is_sound =
+            || SigningAuthority::read(data(Some(&deleted), CERTIFICATE), data(Some(&deleted), KEY), now).is_ok();
+        if names.trusting != Trusting::Pods || !is_sound() {
+            return None;
+        }
+        deleted.metadata = ObjectMeta {
+            annotations: deleted.metadata.annotations.take(),
+            ..present(None, &names.authority_secret).metadata
+        };
+        Some(deleted)
+    }
+
+    /// The certificates by which older authorities vouch for the present one, as far as they are valid.
+    fn crosses(&self, now: Timestamp) -> Vec<Certificate> {
+        let (crosses, _) = Certificate::all_in(data(self.authority.as_ref(), CROSS));
+        valid(crosses, now)
+    }
+
+    /// Whether the serving certificate comes with all of them.
+    fn leads_to_older(&self, now: Timestamp) -> bool {
+        let (served, _) = Certificate::all_in(data(self.serving.as_ref(), CERTIFICATE));
+        self.crosses(now).iter().all(|cross| served.contains(cross))
     }
 
     fn signing_authority(&self, now: Timestamp) -> Result<SigningAuthority, IssueReason> {
@@ -215,50 +274,39 @@ impl Secrets {
         SigningAuthority::read(data(secret, CERTIFICATE), data(secret, KEY), now)
     }
 
-    fn served(&self, at: usize) -> Option<&Secret> {
-        self.serving.get(at)?.as_ref()
-    }
-
-    /// Puts a Secret to its place.
-    pub(crate) fn put_serving(&mut self, at: usize, secret: Option<Secret>) {
-        if self.serving.len() <= at {
-            self.serving.resize(at + 1, None);
+    fn serving(
+        &self,
+        authority: Option<&SigningAuthority>,
+        trusted: &[Certificate],
+        names: &Names,
+        now: Timestamp,
+    ) -> Result<ServingState, IssueReason> {
+        let serving = read_serving(self.serving.as_ref(), now)?;
+        let by_authority = authority.is_some_and(|authority| authority.signed(&serving, now));
+        if !by_authority && !trusted.iter().any(|other| signed_by(other, &serving, now)) {
+            return Err(IssueReason::NotTrusted);
         }
-        if let Some(place) = self.serving.get_mut(at) {
-            *place = secret;
-        }
+        Ok(ServingState {
+            validity: serving.validity,
+            by_authority,
+            names_fit: serving.names() == names.hosts.iter().cloned().collect::<BTreeSet<_>>(),
+        })
     }
 
     /// Whatever may have signed the serving certificate that webhooks show at the moment.
     fn known_authorities(&self, bundles: &TrustBundles, now: Timestamp) -> Vec<Certificate> {
-        let own = [CERTIFICATE, BUNDLE].map(|key| data(self.authority.as_ref(), key));
-        let served = self.serving.iter().map(|secret| data(secret.as_ref(), BUNDLE));
-        let in_secrets = own.into_iter().chain(served);
+        let own = [
+            (&self.authority, CERTIFICATE),
+            (&self.authority, BUNDLE),
+            (&self.serving, BUNDLE),
+        ];
+        let in_secrets = own.into_iter().map(|(secret, key)| data(secret.as_ref(), key));
         let in_configuration = bundles.iter().flatten().map(Vec::as_slice);
         let known = in_secrets
             .chain(in_configuration)
             .flat_map(|pem| Certificate::all_in(pem).0);
         valid(known.collect(), now)
     }
-}
-
-fn serving(
-    secret: Option<&Secret>,
-    authority: Option<&SigningAuthority>,
-    trusted: &[Certificate],
-    names: &ServingNames,
-    now: Timestamp,
-) -> Result<ServingState, IssueReason> {
-    let serving = read_serving(secret, now)?;
-    let by_authority = authority.is_some_and(|authority| authority.signed(&serving, now));
-    if !by_authority && !trusted.iter().any(|other| signed_by(other, &serving, now)) {
-        return Err(IssueReason::NotTrusted);
-    }
-    Ok(ServingState {
-        validity: serving.validity,
-        by_authority,
-        names_fit: serving.names() == names.hosts.iter().cloned().collect::<BTreeSet<_>>(),
-    })
 }
 
 fn trusted_by_all(authority: &SigningAuthority, bundles: &[Vec<u8>]) -> bool {
@@ -300,59 +348,21 @@ fn bundle(authority: &str, others: &[Certificate]) -> String {
     pem
 }
 
-/// True if the annotation `wish` has a value that `done` doesn't repeat.
-fn requested(secret: Option<&Secret>, wish: &str, done: &str) -> bool {
-    let wanted = annotation(secret, wish).filter(|value| !value.is_empty());
-    wanted.is_some() && wanted != annotation(secret, done)
-}
-
-/// Makes this pair the authority, beside those that are known.
-fn replace_authority(authority: &mut Secret, pair: IssuedPair, known: &[Certificate]) {
+/// Makes this the authority, beside those that are known. Where the one before vouches for it, so do those that vouched for that
+/// one by `crosses`.
+fn replace_authority(authority: &mut Secret, new: NewAuthority, known: &[Certificate], crosses: &[Certificate]) {
+    let NewAuthority { pair, cross } = new;
+    if let Some(cross) = cross {
+        let older = crosses.iter().map(Certificate::pem);
+        let all = iter::once(cross).chain(older).take(MOST_CROSSES.into());
+        set(authority, CROSS, all.collect::<String>());
+    } else if let Some(data) = &mut authority.data {
+        data.remove(CROSS);
+    }
     set(authority, BUNDLE, bundle(&pair.certificate, known));
     set(authority, CERTIFICATE, pair.certificate);
     set(authority, KEY, pair.key);
     annotations(authority).remove(TRUSTED_SINCE);
     obey(authority, ROTATE, ROTATED);
     obey(authority, DISTRUST, DISTRUSTED);
-}
-
-fn obey(secret: &mut Secret, wish: &str, done: &str) {
-    let annotations = annotations(secret);
-    if let Some(wanted) = annotations.get(wish).cloned() {
-        annotations.insert(done.into(), wanted);
-    }
-}
-
-fn present(secret: Option<&Secret>, name: &str) -> Secret {
-    secret.cloned().unwrap_or_else(|| Secret {
-        metadata: ObjectMeta {
-            name: Some(name.into()),
-            labels: Some(BTreeMap::from([
-                ("app.kubernetes.io/part-of".into(), "tokenscope".into()),
-                ("app.kubernetes.io/managed-by".into(), "tokenscope-operator".into()),
-            ])),
-            ..ObjectMeta::default()
-        },
-        type_: Some("kubernetes.io/tls".into()),
-        ..Secret::default()
-    })
-}
-
-fn data<'a>(secret: Option<&'a Secret>, key: &str) -> &'a [u8] {
-    secret
-        .and_then(|secret| secret.data.as_ref()?.get(key))
-        .map_or(&[], |value| &value.0)
-}
-
-fn set(secret: &mut Secret, key: &str, value: impl Into<Vec<u8>>) {
-    let data = secret.data.get_or_insert_default();
-    data.insert(key.into(), ByteString(value.into()));
-}
-
-fn annotation<'a>(secret: Option<&'a Secret>, key: &str) -> Option<&'a str> {
-    secret?.metadata.annotations.as_ref()?.get(key).map(String::as_str)
-}
-
-fn annotations(secret: &mut Secret) -> &mut BTreeMap<String, String> {
-    secret.metadata.annotations.get_or_insert_default()
 }

@@ -34,20 +34,46 @@ pub(crate) struct SigningAuthority {
     issuer: Issuer<'static, KeyPair>,
 }
 
+/// A certificate authority that was made.
+pub(crate) struct NewAuthority {
+    /// Its own certificate and key.
+    pub(crate) pair: IssuedPair,
+    /// The same name and key, certified by the authority before: whoever trusts that one, trusts this one by it.
+    pub(crate) cross: Option<String>,
+}
+
 /// Makes a certificate authority: ECDSA P-256, for serving certificates of these DNS names and IP addresses only. Whoever
 /// takes its key can't pose as anybody else towards those who trust it.
-pub(crate) fn create_authority(hosts: &[String], validity: Validity) -> Result<IssuedPair, NotMade> {
+///
+/// `former` vouches for it until it ends itself. `depth` is how many authorities may stand between it and a serving certificate.
+pub(crate) fn create_authority(
+    name: &str,
+    hosts: &[String],
+    validity: Validity,
+    depth: u8,
+    former: Option<&SigningAuthority>,
+) -> Result<NewAuthority, NotMade> {
     let mut params = CertificateParams::default();
     // Each has a name of its own, so that a verifier never has to guess which of several signed.
-    params.distinguished_name = common_name(&format!("tokenscope webhook CA {}", made(validity)));
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.distinguished_name = common_name(&format!("{name} {}", made(validity)));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(depth));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.name_constraints = Some(name_constraints(hosts));
     set_validity(&mut params, validity);
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-    Ok(IssuedPair {
-        certificate: params.self_signed(&key)?.pem(),
-        key: key.serialize_pem(),
+    let certificate = params.self_signed(&key)?.pem();
+    let cross = former.map(|former| {
+        let not_after = validity.not_after.min(former.validity().not_after);
+        set_validity(&mut params, Validity { not_after, ..validity });
+        params.use_authority_key_identifier_extension = true;
+        params.signed_by(&key, &former.issuer)
+    });
+    Ok(NewAuthority {
+        pair: IssuedPair {
+            certificate,
+            key: key.serialize_pem(),
+        },
+        cross: cross.transpose()?.map(|cross| cross.pem()),
     })
 }
 
@@ -98,7 +124,7 @@ impl SigningAuthority {
             });
         }
         // A common name has at most 64 characters (RFC 5280, ub-common-name) and says nothing that the names don't.
-        params.distinguished_name = common_name("tokenscope");
+        params.distinguished_name = common_name("tokenscope webhook");
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];

@@ -4,6 +4,7 @@
 //! for each list of the pod and of its volumes, so the facts of a request are made for each question.
 
 use super::volumes::KeptVolume;
+use crate::issuer_trust::IssuerAuthority;
 use jiff::Timestamp;
 use tokenscope_core::{
     ContainerFacts, Fingerprint, OwnRole, Pairs, PodFacts, PolicyName, TokenVolume, annotations::Mark, asks_itself,
@@ -35,6 +36,8 @@ pub(crate) struct KeptPod {
     pub(crate) record: Option<Record>,
     /// The image of the sidecar that the webhook added.
     pub(crate) sidecar: Option<Box<str>>,
+    /// The authority of the issuer that this sidecar was told of.
+    pub(crate) issuer_authority: Option<IssuerAuthority>,
     pub(crate) owner: Option<Box<OwnerReference<Box<str>>>>,
 }
 

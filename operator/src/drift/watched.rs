@@ -4,6 +4,7 @@ use super::{
     pod::{KeptPod, Record, RecordedDecision},
     volumes::KeptVolume,
 };
+use crate::issuer_trust::IssuerAuthority;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::Deserialize;
@@ -13,6 +14,7 @@ use tokenscope_core::{
     annotations::{self, Mark},
     bounds::Beyond,
     pod,
+    sidecar::variables::ISSUER_CA,
 };
 use tokenscope_index::{DEFAULT_SERVICE_ACCOUNT, FromPodJson, PodObject, pod_identity};
 
@@ -103,7 +105,11 @@ impl FromPodJson for KeptPod {
         let containers = containers(&whole, record.as_ref());
         let is_proven = has_label(&whole) && record.as_ref().is_some_and(|record| record.labels.is_some());
         let token_volumes = KeptVolume::all_of(&whole, record.as_ref().filter(|_| is_proven));
-        let sidecar = sidecar(&whole).filter(|_| record.as_ref().is_some_and(|record| record.sidecar));
+        let added = sidecar(&whole).filter(|_| record.as_ref().is_some_and(|record| record.sidecar));
+        let sidecar = added.map(|added| added.image.clone().unwrap_or_default());
+        let issuer_authority = added
+            .and_then(|added| added.variable(ISSUER_CA)?.value.as_deref())
+            .and_then(IssuerAuthority::first_of);
         let (labels, annotations) = what_decides(&whole, record.as_ref());
         let record = record.as_ref().map(|record| read(record, is_proven));
         let service_account = whole.spec.service_account_name.filter(|name| !name.is_empty());
@@ -123,6 +129,7 @@ impl FromPodJson for KeptPod {
             mark,
             record,
             sidecar,
+            issuer_authority,
             owner: owner.into_main().map(Box::new),
         };
         PodObject::new(metadata, kept)
@@ -210,10 +217,9 @@ fn read(record: &GrantRecord<'_>, is_proven: bool) -> Record {
     }
 }
 
-fn sidecar(pod: &pod::Pod<Box<str>>) -> Option<Box<str>> {
+fn sidecar(pod: &pod::Pod<Box<str>>) -> Option<&pod::Container<Box<str>>> {
     let mut init_containers = pod.spec.init_containers.iter().flatten();
-    let sidecar = init_containers.find(|container| *container.name == *pod::SIDECAR)?;
-    Some(sidecar.image.clone().unwrap_or_default())
+    init_containers.find(|container| *container.name == *pod::SIDECAR)
 }
 
 #[cfg(test)]

@@ -31,6 +31,8 @@ pub(crate) struct PolicyFacts<'a> {
     pub(crate) policy: Result<&'a Policy, &'a InvalidPolicy>,
     /// The part of it that is beyond a boundary of its namespace.
     pub(crate) outside: Option<OutsideBoundary>,
+    /// The issuer's own exchange audience, where the policy names it.
+    pub(crate) exchange_audience: Option<&'a Audience>,
     /// The reason why its context keys have no room beside those of older policies.
     pub(crate) without_context_room: Option<&'a NoContextRoom>,
     /// The counts of pods for it.
@@ -108,6 +110,7 @@ impl Index {
             generation: object.generation,
             effective_since: object.effective_since(),
             policy,
+            exchange_audience: policy.ok().and_then(|policy| settings.exchange_audience_of(policy)),
             outside: policy.ok().and_then(|policy| self.outside_boundary(policy)),
             without_context_room: policy
                 .ok()

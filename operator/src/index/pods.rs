@@ -2,6 +2,7 @@
 
 use super::{Cause, Finding, Index, MissedPodReport, PodKey, Siblings, findings::missed_message};
 use crate::drift::{Assessment, Assessor, KeptPod, PodState};
+use crate::issuer_trust::IssuerAuthority;
 use jiff::Timestamp;
 use std::collections::{BTreeSet, HashMap};
 use tokenscope_core::{Decision, PolicyName};
@@ -66,6 +67,13 @@ impl Index {
             spiffe_ids: &self.spiffe_ids,
             csi_drivers: &self.csi_drivers,
         }))
+    }
+
+    /// How many running pods were told of another authority of the issuer than this one. The cost is linear in all pods.
+    pub(crate) fn pods_with_other_issuer_authority(&self, present: IssuerAuthority) -> usize {
+        let pods = self.pods.namespaces().flat_map(|namespace| self.pods.iter(namespace));
+        let is_other = |pod: &KeptPod| pod.issuer_authority.is_some_and(|known| known != present);
+        pods.filter(|(_, pod)| pod.running && is_other(pod)).count()
     }
 
     /// Has the status of a namespace's own policies looked at again.

@@ -134,6 +134,12 @@ fn accepted(facts: &PolicyFacts<'_>) -> (Reason, String) {
                 policy.token.source.as_str()
             ),
         ),
+        Ok(_) if let Some(audience) = facts.exchange_audience => (
+            Reason::ExchangeAudience,
+            format!(
+                "spec.audiences has {audience}, which is the URL of tokenscope's own issuer: tokens of this audience are for the issuer alone, so the policy grants nothing. Remove it; name the party that the tokens are for, such as sts.amazonaws.com"
+            ),
+        ),
         Ok(_) if let Some(why) = &facts.outside => (Reason::OutsideBoundary, why.to_string()),
         Ok(_) if let Some(why) = facts.without_context_room => (Reason::TooManyContextKeys, why.to_string()),
         Ok(_) => (Reason::Valid, "the policy makes sense".into()),
@@ -244,7 +250,15 @@ fn conflict(facts: &PolicyFacts<'_>) -> String {
     };
     let name = |policy: &Policy| -> PolicyName { policy.name.clone() };
     let shown = facts.conflicts.iter().take(MOST);
-    let others: Vec<String> = shown.map(|other| format!("{} {}", name(other), role(other))).collect();
+    let is_same = |other: &Policy| {
+        facts
+            .policy
+            .is_ok_and(|policy| policy.roles.default == other.roles.default)
+    };
+    let other_token = |other: &Policy| if is_same(other) { " with another token" } else { "" };
+    let others: Vec<String> = shown
+        .map(|other| format!("{} {}{}", name(other), role(other), other_token(other)))
+        .collect();
     let more = match facts.conflicts.len().saturating_sub(MOST) {
         0 => String::new(),
         more => format!(" {}", and_more(more)),

@@ -66,7 +66,8 @@ pub(super) fn trust_policies(facts: &PolicyFacts<'_>) -> (Vec<TrustPolicyStatus>
         return (Vec::new(), None);
     };
     // A policy that is not accepted grants nothing, so AWS has nothing to trust.
-    if policy.subjects.is_empty() || facts.outside.is_some() || facts.without_context_room.is_some() {
+    let accepted = facts.exchange_audience.is_none() && facts.outside.is_none() && facts.without_context_room.is_none();
+    if policy.subjects.is_empty() || !accepted {
         return (Vec::new(), None);
     }
     let allowed = policy

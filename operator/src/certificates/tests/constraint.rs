@@ -9,18 +9,18 @@ use tokenscope_platform::certificate::CertificatePair;
 fn another_name_makes_another_authority_and_certificate() {
     let mut world = World::settled();
     world.pass(HOUR);
-    world.names.serving[0].hosts.push("webhook.example".into());
+    world.names.hosts.push("webhook.example".into());
     world.pass(HOUR);
     let rotation = [
         CertificateStep::CreateAuthority(IssueReason::OtherNames),
-        CertificateStep::CopyBundle(0),
+        CertificateStep::CopyBundle,
         CertificateStep::NoteTrust,
-        CertificateStep::SignServing(0, IssueReason::NewAuthority),
+        CertificateStep::SignServing(IssueReason::NewAuthority),
         CertificateStep::DropOthers,
-        CertificateStep::CopyBundle(0),
+        CertificateStep::CopyBundle,
     ];
     assert_eq!(world.steps, rotation, "the old authority may not sign for it");
-    let serving = world.state().serving[0].certificate.unwrap();
+    let serving = world.state().serving.unwrap();
     assert!(serving.names_fit && serving.by_authority);
 }
 
@@ -49,7 +49,10 @@ fn an_authority_is_constrained_to_the_names_of_the_serving_certificate() {
         "none of its names may be another one"
     );
 
-    let pair = create_authority(&[service.into()], world.settings.authority_validity(world.now)).unwrap();
+    let validity = world.settings.authority_validity(world.now);
+    let pair = create_authority("CA", &[service.into()], validity, 0, None)
+        .unwrap()
+        .pair;
     let named = SigningAuthority::read(pair.certificate.as_bytes(), pair.key.as_bytes(), world.now).unwrap();
     assert!(accepts(&named, &[service]) && !accepts(&named, &["127.0.0.1"]));
 }
@@ -68,14 +71,14 @@ fn an_authority_without_a_constraint_is_replaced_by_a_rotation_with_its_overlap(
         world.damage("authority", field, pem.as_bytes());
     }
     world.damage("authority", "tls.key", key.serialize_pem().as_bytes());
-    world.secrets.serving = vec![None];
+    world.secrets.serving = None;
     world.shown = None;
     world.steps.clear();
     world.settle();
     let (old, _) = Certificate::all_in(pem.as_bytes());
     assert_eq!(
         world.steps[0],
-        CertificateStep::SignServing(0, IssueReason::Missing),
+        CertificateStep::SignServing(IssueReason::Missing),
         "it serves meanwhile"
     );
     assert_eq!(

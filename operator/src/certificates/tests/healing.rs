@@ -10,25 +10,18 @@ fn an_empty_cluster_gets_an_authority_and_a_certificate_at_once() {
         world.steps,
         [
             CertificateStep::CreateAuthority(IssueReason::Missing),
-            CertificateStep::SignServing(0, IssueReason::Missing)
+            CertificateStep::SignServing(IssueReason::Missing)
         ]
     );
 
     let state = world.state();
     assert_eq!(state.trust, Trust::Confirmed);
-    let serving = state.serving[0].certificate.unwrap();
+    let serving = state.serving.unwrap();
     assert!(serving.by_authority && serving.names_fit);
     assert_eq!(serving.validity.not_after, world.now + 30 * DAY);
     assert_eq!(state.authority.unwrap().not_after, world.now + 365 * DAY);
     assert_eq!(world.data("serving", "ca.crt"), world.data("authority", "tls.crt"));
-    assert!(
-        world
-            .serving()
-            .unwrap()
-            .names()
-            .iter()
-            .eq(&world.names.serving[0].hosts)
-    );
+    assert!(world.serving().unwrap().names().iter().eq(&world.names.hosts));
 }
 
 #[test]
@@ -60,9 +53,9 @@ fn two_deleted_secrets_are_made_anew_and_what_webhooks_still_show_stays_trusted(
 fn a_deleted_serving_certificate_is_signed_again_by_the_same_authority() {
     let mut world = World::settled();
     let authorities = world.authorities();
-    world.secrets.serving = vec![None];
+    world.secrets.serving = None;
     world.settle();
-    assert_eq!(world.steps, [CertificateStep::SignServing(0, IssueReason::Missing)]);
+    assert_eq!(world.steps, [CertificateStep::SignServing(IssueReason::Missing)]);
     assert_eq!(world.authorities(), authorities);
 }
 
@@ -113,21 +106,21 @@ fn whatever_is_damaged_is_healed() {
             "serving",
             "tls.key",
             b"?",
-            CertificateStep::SignServing(0, IssueReason::Unreadable),
+            CertificateStep::SignServing(IssueReason::Unreadable),
         ),
         (
             "serving",
             "tls.crt",
             b"",
-            CertificateStep::SignServing(0, IssueReason::Unreadable),
+            CertificateStep::SignServing(IssueReason::Unreadable),
         ),
         (
             "serving",
             "tls.crt",
             &other_certificate,
-            CertificateStep::SignServing(0, IssueReason::KeyMismatch),
+            CertificateStep::SignServing(IssueReason::KeyMismatch),
         ),
-        ("serving", "ca.crt", b"", CertificateStep::CopyBundle(0)),
+        ("serving", "ca.crt", b"", CertificateStep::CopyBundle),
     ];
     for (which, key, value, first) in cases {
         let mut world = World::settled();
@@ -137,10 +130,7 @@ fn whatever_is_damaged_is_healed() {
         assert_eq!(world.steps.first(), Some(&first), "{which} {key}");
         world.pass(HOUR);
         assert_eq!(world.authorities().len(), 1, "{which} {key}");
-        assert!(
-            world.state().serving[0].certificate.unwrap().by_authority,
-            "{which} {key}"
-        );
+        assert!(world.state().serving.unwrap().by_authority, "{which} {key}");
     }
 }
 
@@ -151,7 +141,7 @@ fn a_pair_of_another_authority_is_not_served() {
     world.damage("serving", "tls.crt", other.data("serving", "tls.crt"));
     world.damage("serving", "tls.key", other.data("serving", "tls.key"));
     world.settle();
-    assert_eq!(world.steps, [CertificateStep::SignServing(0, IssueReason::NotTrusted)]);
+    assert_eq!(world.steps, [CertificateStep::SignServing(IssueReason::NotTrusted)]);
 }
 
 #[test]

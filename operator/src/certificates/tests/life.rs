@@ -16,7 +16,7 @@ fn certificates_are_replaced_at_two_thirds_of_their_life_for_years_and_always_tr
     world.pass(19 * DAY);
     assert_eq!(world.steps, []);
     world.pass(2 * DAY);
-    assert_eq!(world.steps, [CertificateStep::SignServing(0, IssueReason::Due)]);
+    assert_eq!(world.steps, [CertificateStep::SignServing(IssueReason::Due)]);
 
     world.pass(221 * DAY);
     assert_eq!(world.authorities(), first, "two thirds of a year are not over");
@@ -24,11 +24,11 @@ fn certificates_are_replaced_at_two_thirds_of_their_life_for_years_and_always_tr
     world.pass(3 * DAY);
     let rotation = [
         CertificateStep::CreateAuthority(IssueReason::Due),
-        CertificateStep::CopyBundle(0),
+        CertificateStep::CopyBundle,
         CertificateStep::NoteTrust,
-        CertificateStep::SignServing(0, IssueReason::NewAuthority),
+        CertificateStep::SignServing(IssueReason::NewAuthority),
         CertificateStep::DropOthers,
-        CertificateStep::CopyBundle(0),
+        CertificateStep::CopyBundle,
     ];
     let began = world
         .steps
@@ -51,7 +51,7 @@ fn a_rotation_waits_until_the_configuration_trusts_and_then_twice_for_the_overla
         world.steps,
         [
             CertificateStep::CreateAuthority(IssueReason::Requested),
-            CertificateStep::CopyBundle(0)
+            CertificateStep::CopyBundle
         ]
     );
     assert_eq!(world.authorities()[1], old[0], "the old one is still trusted");
@@ -66,13 +66,13 @@ fn a_rotation_waits_until_the_configuration_trusts_and_then_twice_for_the_overla
     world.pass(SignedDuration::from_secs(10));
     assert_eq!(
         world.steps[1..],
-        [CertificateStep::SignServing(0, IssueReason::NewAuthority)]
+        [CertificateStep::SignServing(IssueReason::NewAuthority)]
     );
     assert_eq!(world.authorities().len(), 2, "webhooks need a moment to take it up");
     world.pass(OVERLAP);
     assert_eq!(
         world.steps[2..],
-        [CertificateStep::DropOthers, CertificateStep::CopyBundle(0)]
+        [CertificateStep::DropOthers, CertificateStep::CopyBundle]
     );
     assert!(!world.authorities().contains(&old[0]));
 }
@@ -82,7 +82,7 @@ fn a_rotation_is_asked_for_once_by_each_new_value() {
     let mut world = World::settled();
     world.annotate("serving", "a");
     world.pass(HOUR);
-    assert_eq!(world.steps, [CertificateStep::SignServing(0, IssueReason::Requested)]);
+    assert_eq!(world.steps, [CertificateStep::SignServing(IssueReason::Requested)]);
     let annotations = world.secret("serving").metadata.annotations.clone().unwrap();
     assert_eq!(annotations[ROTATED], "a");
 
@@ -121,7 +121,7 @@ fn a_distrusted_authority_is_gone_at_once_even_in_the_middle_of_a_rotation() {
             world.steps,
             [
                 CertificateStep::CreateAuthority(IssueReason::Distrusted),
-                CertificateStep::SignServing(0, IssueReason::NotTrusted)
+                CertificateStep::SignServing(IssueReason::NotTrusted)
             ]
         );
         assert_eq!(world.authorities().len(), 1);
@@ -145,7 +145,7 @@ fn a_serving_certificate_does_not_outlive_its_authority() {
     world.settle();
     let state = world.state();
     assert_eq!(
-        state.serving[0].certificate.unwrap().validity.not_after,
+        state.serving.unwrap().validity.not_after,
         state.authority.unwrap().not_after
     );
     world.pass(5 * HOUR);

@@ -2,12 +2,12 @@
 
 mod constraint;
 mod healing;
+mod issuer;
 mod life;
-mod several;
 
 use super::{
     plan::{CertificateState, CertificateStep, Constraint, IssueReason, RotationSettings, Trust, next_step},
-    secrets::{DISTRUST, Names, ROTATE, ROTATED, Secrets, ServingNames, Write},
+    secrets::{DISTRUST, Names, ROTATE, ROTATED, Secrets, Trusting, Write},
     x509::signed_by,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -41,11 +41,10 @@ impl World {
             bundles: Some(vec![Vec::new(), Vec::new()]),
             bundles_are_kept: true,
             names: Names {
+                trusting: Trusting::ApiServers,
                 authority_secret: "tokenscope-ca".into(),
-                serving: vec![ServingNames {
-                    secret: "tokenscope-webhook-tls".into(),
-                    hosts: vec!["127.0.0.1".into(), "tokenscope-webhook.tokenscope-system.svc".into()],
-                }],
+                serving_secret: "tokenscope-webhook-tls".into(),
+                hosts: vec!["127.0.0.1".into(), "tokenscope-webhook.tokenscope-system.svc".into()],
             },
             settings: RotationSettings::new(
                 Duration::from_secs(365 * 86400),
@@ -88,7 +87,7 @@ impl World {
                 .unwrap();
             match write.expect("a step that is no wait writes") {
                 Write::Authority(secret) => self.secrets.authority = Some(secret),
-                Write::Serving(at, secret) => self.secrets.put_serving(at, Some(secret)),
+                Write::Serving(secret) => self.secrets.serving = Some(secret),
             }
         }
         panic!("no end of steps: {:?}", self.steps);
@@ -133,7 +132,7 @@ impl World {
         let secret = if which == "authority" {
             &self.secrets.authority
         } else {
-            self.secrets.serving.first().unwrap_or(&None)
+            &self.secrets.serving
         };
         secret
             .as_ref()
@@ -159,7 +158,7 @@ impl World {
         let secret = if which == "authority" {
             &mut self.secrets.authority
         } else {
-            &mut self.secrets.serving[0]
+            &mut self.secrets.serving
         };
         secret.as_mut().unwrap()
     }

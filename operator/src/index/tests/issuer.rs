@@ -137,3 +137,79 @@ fn a_pod_with_the_issuers_sidecar_is_up_to_date_and_one_with_another_outdated() 
     let message = test.ready_message(&policy);
     assert!(message.contains("another sidecar than new ones get"), "{message}");
 }
+
+#[test]
+fn a_policy_that_names_the_issuers_own_audience_is_not_accepted_and_the_field_and_value_are_named() {
+    for audiences in [
+        json!({"allowed": ["sts.amazonaws.com", OWN_ISSUER]}),
+        json!({"default": OWN_ISSUER}),
+    ] {
+        for source in ["ServiceAccount", "SPIFFE", "Issuer"] {
+            let mut test = with_issuer();
+            let mut spec = default_role(ROLE);
+            spec["token"] = json!({"source": source});
+            spec["audiences"] = audiences.clone();
+            let policy = test.policy("orders", &spec);
+            assert_eq!(test.reasons(&policy), ["ExchangeAudience", "Unusable", "NotAccepted"]);
+            let status = test.status(&policy);
+            assert_eq!(status.trust_policies, []);
+            let message = &status.conditions[0].message;
+            assert!(
+                message.starts_with("spec.audiences has https://tokens.example.com, which is the URL"),
+                "{message}"
+            );
+            assert!(message.contains("Remove it"), "{message}");
+        }
+    }
+    let mut test = Test::new();
+    let mut spec = default_role(ROLE);
+    spec["audiences"] = json!({"default": OWN_ISSUER});
+    let policy = test.policy("orders", &spec);
+    assert_eq!(
+        test.reasons(&policy)[0],
+        "Valid",
+        "without an issuer it is an audience as any other"
+    );
+}
+
+#[test]
+fn two_policies_with_one_default_role_and_different_tokens_show_the_conflict_on_both() {
+    let mut test = with_issuer();
+    let plain = test.policy("a", &from_issuer(&json!({})));
+    let tagged = test.policy("b", &from_issuer(&json!({"principalTags": {"tenant": "b"}})));
+    for policy in [&plain, &tagged] {
+        assert_eq!(test.reasons(policy), ["Valid", "InForce", "Conflict"]);
+        let message = test.ready_message(policy);
+        assert!(message.contains(&format!("{ROLE} with another token")), "{message}");
+    }
+    test.policy_object("b", 2, &from_issuer(&json!({})));
+    assert_eq!(test.reasons(&plain)[2], "UpToDate");
+    assert_eq!(test.reasons(&tagged)[2], "UpToDate");
+}
+
+#[test]
+fn running_pods_that_were_told_of_another_authority_of_the_issuer_are_counted() {
+    let mut test = with_issuer();
+    test.policy("orders", &from_issuer(&json!({})));
+    let pem = |body: &str| format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n");
+    let image: String = Settings::default().sidecar.issuer_image.into();
+    let mut told = |name: &str, phase: &str, authorities: String| {
+        test.injected_pod_with(name, at("07:00"), Some(&image));
+        let mut object = test.last.clone();
+        object["spec"]["initContainers"][0]["env"] = json!([{"name": "TOKENSCOPE_ISSUER_CA", "value": authorities}]);
+        object["status"] = json!({"phase": phase});
+        object["metadata"]["resourceVersion"] = json!("999");
+        test.apply(IndexEvent::Pod(Event::Apply(serde_json::from_value(object).unwrap())));
+    };
+    told("new", "Running", pem("bmV3"));
+    told("between", "Running", pem("bmV3") + &pem("b2xk"));
+    told("old", "Running", pem("b2xk"));
+    told("ended", "Succeeded", pem("b2xk"));
+    test.injected_pod("of-another-source", at("07:00"));
+    let count = |test: &Test, body: &str| {
+        let present = crate::issuer_trust::IssuerAuthority::first_of(&pem(body)).unwrap();
+        test.index.pods_with_other_issuer_authority(present)
+    };
+    assert_eq!(count(&test, "bmV3"), 1);
+    assert_eq!(count(&test, "b2xk"), 2);
+}

@@ -1,0 +1,89 @@
+//! Warning Events about refused exchanges, on the pods that asked: their authors see no answer of the issuer.
+//!
+//! Only a pod that proved itself, that the watch knows by that UID and that kept within its limits gets one. Each namespace has its
+//! own bound, and the same about the same pod is written once in five minutes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Client;
+use tokenscope_core::Audience;
+use tokenscope_index::EventReason;
+use tokenscope_platform::events::{self, EventLimits, EventSender, EventSource, EventWriter, Notice};
+
+use crate::cluster_index::ClusterIndex;
+use crate::metrics::{ExchangeOutcome, IssuerMetrics};
+use crate::subject_token::Caller;
+
+/// A notice takes less than 4 KiB. A sidecar tries again and again.
+const LIMITS: EventLimits = EventLimits {
+    waiting: 512,
+    waiting_of_a_namespace: 16,
+    repeat: Duration::from_secs(300),
+    remembered_of_a_namespace: 64,
+    namespaces: 1024,
+    pause: Duration::from_millis(50),
+    deadline: Duration::from_secs(2),
+};
+
+/// Takes refusals without ever waiting. A clone feeds the same queue.
+#[derive(Clone, Debug)]
+pub struct RefusalEvents(EventSender);
+
+/// Both ends of the queue.
+pub fn events(
+    client: Client,
+    instance: &str,
+    clock: fn() -> Timestamp,
+    metrics: IssuerMetrics,
+) -> (RefusalEvents, EventWriter) {
+    let source = EventSource {
+        client,
+        component: "tokenscope-issuer",
+        instance: instance.to_owned(),
+        // An exchange has one issuer.
+        is_leader: Box::new(|| true),
+        clock,
+        count: Arc::new(move |outcome| metrics.event(outcome)),
+    };
+    let (sender, writer) = events::queue(source, LIMITS);
+    (RefusalEvents(sender), writer)
+}
+
+impl RefusalEvents {
+    /// Has an Event written on the caller's pod, if somebody who may change it or a policy could act on it, and the pod is there.
+    pub fn report(
+        &self,
+        outcome: ExchangeOutcome,
+        caller: &Caller,
+        audience: Option<&Audience>,
+        index: &ClusterIndex,
+        reason: &str,
+    ) {
+        if !matches!(outcome, ExchangeOutcome::NotGranted | ExchangeOutcome::InvalidClaims) {
+            return;
+        }
+        let pod = index.pod(&caller.namespace, &caller.pod);
+        if pod.is_none_or(|pod| pod.uid != caller.pod_uid) {
+            return;
+        }
+        let audience = audience.map_or("", Audience::as_str);
+        self.0.send(Notice {
+            name: None,
+            about: ObjectReference {
+                api_version: Some("v1".to_owned()),
+                kind: Some("Pod".to_owned()),
+                name: Some(caller.pod.to_string()),
+                uid: Some(caller.pod_uid.to_string()),
+                namespace: Some(caller.namespace.to_string()),
+                ..ObjectReference::default()
+            },
+            // The watch knows it.
+            verified_as: None,
+            reason: EventReason::TokenRefused.as_str(),
+            message: format!("tokenscope's issuer gave no token for the audience {audience}: {reason}"),
+        });
+    }
+}

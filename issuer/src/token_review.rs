@@ -1,0 +1,100 @@
+//! The API server's word on a subject token, where an installation wants it for each exchange (`--token-review`).
+//!
+//! The cluster's keys prove who made a token. The API server knows also at once that the pod or the service account is gone, and
+//! another authenticator than its own keys. It is asked only about tokens that were verified already, within the limits of their
+//! pods, so strangers can't make it work.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
+use kube::api::PostParams;
+use kube::{Api, Client};
+use tokio::sync::Semaphore;
+use tokio::time::{error::Elapsed, timeout};
+
+use crate::subject_token::Caller;
+
+/// How long one answer may take.
+const DEADLINE: Duration = Duration::from_secs(2);
+/// How many questions wait for an answer at a time.
+const MOST_AT_A_TIME: usize = 64;
+/// How the API server names the pod that a token is bound to (Kubernetes, `pkg/serviceaccount`).
+const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
+
+/// Asks the API server.
+#[derive(Debug)]
+pub struct TokenReviews {
+    reviews: Api<TokenReview>,
+    audience: Box<str>,
+    room: Semaphore,
+}
+
+/// Why a token is not confirmed. No text repeats the token or what the API server says of it.
+#[derive(Debug, thiserror::Error)]
+pub enum NotConfirmed {
+    /// The API server does not take the token, or takes it for somebody else's.
+    #[error("the API server does not take the subject token any more")]
+    Refused,
+    /// Too many are asked about.
+    #[error("too many tokens wait for the API server's word: try again later")]
+    Full,
+    /// No answer in time.
+    #[error("the API server has not said whether it takes the subject token: try again later")]
+    Late,
+    /// No answer.
+    #[error("the API server can't be asked about the subject token: try again later")]
+    Asking(#[source] Box<kube::Error>),
+}
+
+impl From<Elapsed> for NotConfirmed {
+    fn from(_: Elapsed) -> Self {
+        Self::Late
+    }
+}
+
+impl TokenReviews {
+    /// Asks about tokens of this audience.
+    pub fn new(client: Client, audience: &str) -> Self {
+        Self {
+            reviews: Api::all(client),
+            audience: audience.into(),
+            room: Semaphore::new(MOST_AT_A_TIME),
+        }
+    }
+
+    /// Whether the API server takes the token now, for this audience and as this caller's.
+    pub async fn confirm(&self, token: &str, caller: &Caller) -> Result<(), NotConfirmed> {
+        let _room = self.room.try_acquire().map_err(|_| NotConfirmed::Full)?;
+        let review = TokenReview {
+            spec: TokenReviewSpec {
+                audiences: Some(vec![self.audience.to_string()]),
+                token: Some(token.to_owned()),
+            },
+            ..TokenReview::default()
+        };
+        let parameters = PostParams::default();
+        let answer = timeout(DEADLINE, self.reviews.create(&parameters, &review)).await?;
+        let status = answer
+            .map_err(|error| NotConfirmed::Asking(Box::new(error)))?
+            .status
+            .unwrap_or_default();
+        let is_for_us = status
+            .audiences
+            .iter()
+            .flatten()
+            .any(|audience| **audience == *self.audience);
+        let is_the_caller = status.user.is_some_and(|user| is_of(&user, caller));
+        let is_confirmed = status.authenticated == Some(true) && is_for_us && is_the_caller;
+        is_confirmed.then_some(()).ok_or(NotConfirmed::Refused)
+    }
+}
+
+fn is_of(user: &UserInfo, caller: &Caller) -> bool {
+    let name = format!("system:serviceaccount:{}:{}", caller.namespace, caller.service_account);
+    let none = BTreeMap::new();
+    let pod = user.extra.as_ref().unwrap_or(&none).get(POD_UID);
+    user.username.as_deref() == Some(&*name)
+        && user.uid.as_deref() == Some(&*caller.service_account_uid)
+        && pod.is_some_and(|uids| matches!(&**uids, [uid] if **uid == *caller.pod_uid))
+}
