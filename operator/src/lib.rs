@@ -141,7 +141,7 @@ impl Common<'_> {
             .spawn("webhook configuration", controller.run(stop.clone()));
         if makes_certificates {
             let (names, settings) = (args.certificate_names(), args.certificate_settings());
-            let certificates = self.certificates((names, settings), bundles.clone(), wanted_bundle, gate);
+            let certificates = self.certificates(names, settings, bundles.clone(), wanted_bundle, gate);
             self.process.spawn("certificates", certificates.run(stop.clone()));
         }
         let issuer = args.issuer_certificate_names().filter(|_| makes_certificates);
@@ -156,7 +156,7 @@ impl Common<'_> {
         let ((wanted, told), (_, bundles)) = (watch::channel(None), watch::channel(Some(None)));
         let gate = self.process.gates.gate("issuer certificates");
         let settings = self.args.issuer_certificate_settings();
-        let certificates = self.certificates((names, settings), bundles, wanted, gate);
+        let certificates = self.certificates(names, settings, bundles, wanted, gate);
         let running = certificates.run(self.process.stop.clone());
         self.process.spawn("issuer certificates", running);
         told
@@ -165,7 +165,8 @@ impl Common<'_> {
     /// What keeps an authority and a serving certificate.
     fn certificates(
         &self,
-        (names, settings): (Names, RotationSettings),
+        names: Names,
+        settings: RotationSettings,
         bundles: watch::Receiver<Option<TrustBundles>>,
         wanted_bundle: watch::Sender<Option<Vec<u8>>>,
         gate: Gate,

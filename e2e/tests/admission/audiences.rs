@@ -15,7 +15,12 @@ const OWN: &str = "sts.amazonaws.com";
 const PROGRAMS: [&str; 2] = ["tokenscope-operator-0", "tokenscope-webhook-0"];
 
 async fn control_plane() -> ControlPlane {
-    let arguments = vec![format!("--api-audiences={OWN}")];
+    control_plane_of(OWN).await
+}
+
+/// An API server with this audience of its own.
+async fn control_plane_of(audience: &str) -> ControlPlane {
+    let arguments = vec![format!("--api-audiences={audience}")];
     ControlPlane::start(Options {
         arguments,
         ..Options::default()
@@ -45,6 +50,25 @@ async fn an_audience_of_the_api_server_can_not_be_locked_and_both_programs_say_s
                 "{mode}, {program}: {said}"
             );
         }
+    }
+}
+
+#[tokio::test]
+async fn an_issuer_whose_url_is_an_audience_of_the_api_server_is_refused_by_both_programs() {
+    const URL: &str = "https://tokens.example.com";
+    let control_plane = control_plane_of(URL).await;
+    let options = install::Options {
+        values: json!({"issuer": {"enabled": true, "url": URL}}),
+        ..install::Options::default()
+    };
+    install(&control_plane, options).await.unwrap_err();
+    for program in PROGRAMS {
+        let log = control_plane.folder().join(format!("logs/{program}.log"));
+        let said = std::fs::read_to_string(&log).unwrap();
+        assert!(
+            said.contains(&format!("--issuer-url: {URL} is an audience of the API server itself")),
+            "{program}: {said}"
+        );
     }
 }
 

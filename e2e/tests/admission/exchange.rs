@@ -154,6 +154,13 @@ async fn a_deployment_gets_no_pod_with_a_token_for_the_issuer_and_its_event_says
 async fn a_token_request_for_the_issuer_is_refused_to_everybody() {
     let shop = shop("exchange-request", &[]).await;
     let editor = editor(&shop).await;
+    eventually(PROPAGATION, "the API server has read its policies", async || {
+        let answer = token(&shop.client, &shop.namespace, "orders", &[ISSUER]).await;
+        ensure!(!answer.accepted(), "{}", answer.status);
+        Ok(())
+    })
+    .await
+    .unwrap();
     for client in [&editor, &shop.client] {
         for audiences in [&[ISSUER][..], &["vault", ISSUER]] {
             let answer = token(client, &shop.namespace, "orders", audiences).await;

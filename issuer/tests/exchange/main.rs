@@ -8,6 +8,7 @@
 )]
 
 mod events;
+mod reviews;
 mod setup;
 mod token_claims;
 #[path = "../world/mod.rs"]

@@ -29,6 +29,7 @@ use tokenscope_issuer::oauth::TOKEN_TYPE;
 use tokenscope_issuer::rotation::KeyRing;
 use tokenscope_issuer::router::{IssuerService, router};
 use tokenscope_issuer::signers::{CurrentSigners, Signers};
+use tokenscope_issuer::token_review::TokenReviews;
 use tokenscope_issuer::work::SignatureThreads;
 use tokenscope_platform::events::EventWriter;
 use tokenscope_platform::freshness::Freshness;
@@ -116,32 +117,41 @@ impl Setup {
 
     /// The same in a cluster with a name.
     pub(crate) async fn of_cluster(name: Option<ClusterName>) -> Self {
+        Self::asking(name, None).await
+    }
+
+    /// The same where the API server is asked about each token too.
+    pub(crate) async fn with_reviews(reviews: TokenReviews) -> Self {
+        Self::asking(None, Some(reviews)).await
+    }
+
+    async fn asking(name: Option<ClusterName>, reviews: Option<TokenReviews>) -> Self {
         let cluster = Cluster::new(Algorithm::ES256);
         let asked = Arc::new(AtomicUsize::new(0));
         let keys = ClusterKeys::new(api_server(&cluster, &asked), None, Some(EXCHANGE.into()));
         keys.refresh(Duration::ZERO).await.unwrap();
-        Self::with(cluster, asked, keys, name)
+        Self::with(cluster, asked, keys, name, reviews)
     }
 
-    fn with(cluster: Cluster, asked: Arc<AtomicUsize>, keys: ClusterKeys, cluster_name: Option<ClusterName>) -> Self {
+    fn with(
+        cluster: Cluster,
+        asked: Arc<AtomicUsize>,
+        keys: ClusterKeys,
+        cluster_name: Option<ClusterName>,
+        reviews: Option<TokenReviews>,
+    ) -> Self {
         let index = Arc::new(ClusterIndex::default());
         for cluster in [false, true] {
             index.apply_policy(cluster, Event::Init);
             index.apply_policy(cluster, Event::InitDone);
         }
-        let ring = KeyRing::of_signing_keys([SigningKey::generate(Algorithm::ES256).unwrap()], Timestamp::UNIX_EPOCH);
-        let issuer = URL.parse().unwrap();
-        let signers = CurrentSigners::default();
-        signers.store(Some(Arc::new(Signers::new(ring.unwrap(), &issuer))));
+        let (issuer, signers) = (URL.parse().unwrap(), signers());
         let registry = Registry::new();
         let now = Instant::now();
         let exchange = Exchange {
             issuer,
             most_lifetime: 3600,
-            settings: Settings {
-                issuer: Some(URL.into()),
-                ..Settings::default()
-            },
+            settings: settings(),
             cluster_name,
             index: index.clone(),
             freshness: Freshness::new(Duration::from_secs(300)),
@@ -165,7 +175,7 @@ impl Setup {
             bodies: Bodies::default(),
             threads: SignatureThreads::new(2),
             audit: AuditLog::new(metrics.audit_suppressed.clone(), now),
-            reviews: None,
+            reviews,
             events,
             metrics,
             clock: || Timestamp::from_second(NOW).unwrap(),
@@ -247,6 +257,22 @@ impl Setup {
         assert!(body.get("access_token").is_none());
         let text = |name: &str| body[name].as_str().unwrap().to_owned();
         (text("error"), text("error_description"))
+    }
+}
+
+/// One key that signs.
+fn signers() -> CurrentSigners {
+    let key = SigningKey::generate(Algorithm::ES256).unwrap();
+    let ring = KeyRing::of_signing_keys([key], Timestamp::UNIX_EPOCH).unwrap();
+    let signers = CurrentSigners::default();
+    signers.store(Some(Arc::new(Signers::new(ring, &URL.parse().unwrap()))));
+    signers
+}
+
+fn settings() -> Settings {
+    Settings {
+        issuer: Some(URL.into()),
+        ..Settings::default()
     }
 }
 

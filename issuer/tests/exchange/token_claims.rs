@@ -231,3 +231,12 @@ async fn containers_whose_policies_demand_different_tokens_of_one_audience_get_n
         "{description}"
     );
 }
+
+#[tokio::test]
+async fn a_token_of_the_issuer_itself_is_exchanged_for_nothing() {
+    let setup = Setup::new().await;
+    let (_, body) = setup.exchange(&setup.subject(), "sts.amazonaws.com").await;
+    let issued = body["access_token"].as_str().unwrap();
+    let (error, description) = setup.refused_for(issued, "sts.amazonaws.com").await;
+    assert_eq!(error, "invalid_grant", "{description}");
+}

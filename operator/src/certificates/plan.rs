@@ -293,17 +293,22 @@ pub(crate) fn next_step(state: &CertificateState, now: Timestamp, settings: &Rot
             CertificateStep::Wait(poll.min(taken_up))
         };
     }
-    // A rotation begins only after the one before has ended.
-    if state.authority_requested {
-        return CertificateStep::CreateAuthority(IssueReason::Requested);
-    }
-    if state.constraint != Constraint::Exact {
-        return CertificateStep::CreateAuthority(IssueReason::OtherNames);
-    }
-    if now >= due(authority) {
-        return CertificateStep::CreateAuthority(IssueReason::Due);
-    }
-    CertificateStep::Wait(poll.min(due(authority)).min(serving_due.unwrap_or(Timestamp::MAX)))
+    let next = poll.min(due(authority)).min(serving_due.unwrap_or(Timestamp::MAX));
+    rotation_step(state, authority, now).unwrap_or(CertificateStep::Wait(next))
+}
+
+/// The beginning of the authority's rotation, if it is time for it. It begins only after the one before has ended.
+fn rotation_step(state: &CertificateState, authority: Validity, now: Timestamp) -> Option<CertificateStep> {
+    let reason = if state.authority_requested {
+        IssueReason::Requested
+    } else if state.constraint != Constraint::Exact {
+        IssueReason::OtherNames
+    } else if now >= due(authority) {
+        IssueReason::Due
+    } else {
+        return None;
+    };
+    Some(CertificateStep::CreateAuthority(reason))
 }
 
 /// A new authority signs once everybody has trusted it for the overlap.

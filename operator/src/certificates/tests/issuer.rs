@@ -198,3 +198,31 @@ fn whoever_has_the_authority_can_pose_as_the_issuer_and_as_nobody_else() {
             .is_some_and(|names| names.iter().eq([SERVICE]))
     );
 }
+
+#[test]
+fn a_certificate_of_the_webhooks_authority_from_an_older_version_serves_until_the_overlap_is_over() {
+    let mut older = World::new();
+    older.names.serving_secret = "tokenscope-issuer-tls".into();
+    older.names.hosts = vec![SERVICE.into()];
+    older.settle();
+    let pod = Pod::admitted(&older);
+
+    let mut world = world();
+    world.secrets = Secrets {
+        serving: older.secrets.serving.clone(),
+        ..Secrets::default()
+    };
+    world.settle();
+    assert_eq!(
+        world.steps[..2],
+        [
+            CertificateStep::CreateAuthority(IssueReason::Missing),
+            CertificateStep::CopyBundle,
+        ]
+    );
+    assert!(pod.trusts(&world) && Pod::admitted(&world).trusts(&world));
+    let between = Pod::admitted(&world);
+    world.pass(HOUR);
+    assert!(between.trusts(&world) && !pod.trusts(&world));
+    assert_eq!(world.authorities().len(), 1);
+}
