@@ -92,7 +92,9 @@ pub fn process(config: Config) -> ExitCode {
             };
             run(config, SystemClock, stop).await
         });
-        runtime.shutdown_background(); // a name that is still looked up keeps nobody
+        // A name that is still looked up keeps nobody waiting.
+        #[cfg(feature = "issuer")]
+        runtime.shutdown_background();
         result
     });
     match result {
