@@ -7,7 +7,7 @@ use std::{fmt, io};
 use tonic::{Code, Status};
 
 #[cfg(feature = "issuer")]
-use crate::exchange::ExchangeError;
+use crate::exchange::NotExchanged;
 use crate::retry::Kind;
 use crate::token::InvalidToken;
 
@@ -16,14 +16,14 @@ const LONGEST_MESSAGE: usize = 300;
 
 /// Whom tokens come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Provider {
+pub enum TokenProvider {
     /// The SPIFFE agent of the node.
     Agent,
     /// tokenscope's own issuer.
     Issuer,
 }
 
-impl fmt::Display for Provider {
+impl fmt::Display for TokenProvider {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::Agent => "the SPIFFE agent",
@@ -54,10 +54,10 @@ pub enum FetchError {
     ConnectionLost,
     /// The answer has not come yet.
     #[error("{0} has not answered yet{hint}", hint = match .0 {
-        Provider::Agent => ": it attests this pod, or waits for its server",
-        Provider::Issuer => "",
+        TokenProvider::Agent => ": it attests this pod, or waits for its server",
+        TokenProvider::Issuer => "",
     })]
-    Waiting(Provider),
+    Waiting(TokenProvider),
     /// The agent did not answer within the deadline.
     #[error("the SPIFFE agent gave no answer in {0} s: it hangs, or its server is slow or down")]
     Deadline(u64),
@@ -104,25 +104,25 @@ pub enum FetchError {
     InvalidToken(InvalidToken),
     /// The token is for somebody else.
     #[error("{0} gave a token for another audience than was asked for")]
-    OtherAudience(Provider),
+    OtherAudience(TokenProvider),
     /// It is of no use.
     #[error(
         "{provider} gave a token that ended {seconds} s ago: is the clock of this node or of {server} wrong?",
         server = match .provider {
-            Provider::Agent => "the SPIFFE server",
-            Provider::Issuer => "the issuer",
+            TokenProvider::Agent => "the SPIFFE server",
+            TokenProvider::Issuer => "the issuer",
         }
     )]
     Expired {
         /// Who gave it.
-        provider: Provider,
+        provider: TokenProvider,
         /// How long ago.
         seconds: i64,
     },
     /// The exchange at the issuer brought none.
     #[cfg(feature = "issuer")]
     #[error(transparent)]
-    Exchange(#[from] ExchangeError),
+    Exchange(#[from] NotExchanged),
     /// The disk is full, or so.
     #[error("can't write {file}: {reason}")]
     Write {

@@ -184,7 +184,7 @@ impl FileHealth {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fetch_error::Provider;
+    use crate::fetch_error::TokenProvider;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -241,7 +241,7 @@ mod tests {
 
         assert!(health.failed("token", &no("a"), at(1)));
         assert!(!health.failed("token", &no("b"), at(2)));
-        assert!(health.failed("token", &FetchError::Waiting(Provider::Agent), at(3)));
+        assert!(health.failed("token", &FetchError::Waiting(TokenProvider::Agent), at(3)));
         assert!(health.failed("token", &no("c"), at(4)));
         let refused = |message: &str| FetchError::Rejected {
             code: "INVALID_ARGUMENT",

@@ -11,7 +11,7 @@ use super::options::{
     DIRECTORY, HINT, JWT_BUNDLE, JWT_SVID, LOG_LEVEL, OBSERVE, OF_ISSUER, OF_SPIFFE, ONCE, OptionSpec, SOCKET,
     SPIFFE_ID, TRUST_DOMAIN, X509_SVID,
 };
-use super::{Config, ConfigError, Source, TokenFile, WorkloadApi};
+use super::{Config, ConfigError, SourceSettings, TokenFile, WorkloadApiSettings};
 use crate::log::{self, Log};
 use crate::selection::SvidSelection;
 
@@ -126,7 +126,7 @@ pub(super) fn config<E: Fn(&str) -> Option<String>>(given: &Given<E>) -> Result<
 }
 
 /// Whom tokens come from, and their files.
-fn source<E: Fn(&str) -> Option<String>>(given: &Given<E>) -> Result<(Source, Vec<TokenFile>), ConfigError> {
+fn source<E: Fn(&str) -> Option<String>>(given: &Given<E>) -> Result<(SourceSettings, Vec<TokenFile>), ConfigError> {
     match (given.first_of(&OF_SPIFFE), given.first_of(&OF_ISSUER)) {
         (Some(spiffe), Some(issuer)) => Err(ConfigError::TwoSources { spiffe, issuer }),
         #[cfg(feature = "issuer")]
@@ -137,11 +137,13 @@ fn source<E: Fn(&str) -> Option<String>>(given: &Given<E>) -> Result<(Source, Ve
     }
 }
 
-fn workload_api<E: Fn(&str) -> Option<String>>(given: &Given<E>) -> Result<(Source, Vec<TokenFile>), ConfigError> {
+fn workload_api<E: Fn(&str) -> Option<String>>(
+    given: &Given<E>,
+) -> Result<(SourceSettings, Vec<TokenFile>), ConfigError> {
     let socket = given.parsed(&SOCKET, socket)?.ok_or(ConfigError::Missing(
         "where is the SPIFFE Workload API? Give --socket or SPIFFE_ENDPOINT_SOCKET, such as unix:///spiffe-workload-api/spire-agent.sock",
     ))?;
-    let agent = WorkloadApi {
+    let agent = WorkloadApiSettings {
         socket,
         wanted: SvidSelection {
             spiffe_id: given.parsed(&SPIFFE_ID, from_str)?,
@@ -151,7 +153,7 @@ fn workload_api<E: Fn(&str) -> Option<String>>(given: &Given<E>) -> Result<(Sour
         x509_svid: given.switch(&X509_SVID)?,
         jwt_bundle: given.switch(&JWT_BUNDLE)?,
     };
-    Ok((Source::WorkloadApi(agent), given.files(&JWT_SVID)?))
+    Ok((SourceSettings::WorkloadApi(agent), given.files(&JWT_SVID)?))
 }
 
 /// Whether the webhook wrote the environment.

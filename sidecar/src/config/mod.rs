@@ -43,7 +43,7 @@ pub struct Config {
     /// The tokens.
     pub tokens: Vec<TokenFile>,
     /// Whom they come from.
-    pub source: Source,
+    pub source: SourceSettings,
     /// Whether to end when all is written once.
     pub once: bool,
     /// Where to serve `/livez`, `/readyz` and `/metrics`.
@@ -56,9 +56,9 @@ pub struct Config {
 
 /// Whom tokens come from.
 #[derive(Clone, Debug)]
-pub enum Source {
+pub enum SourceSettings {
     /// A SPIFFE agent.
-    WorkloadApi(WorkloadApi),
+    WorkloadApi(WorkloadApiSettings),
     /// tokenscope's own issuer.
     #[cfg(feature = "issuer")]
     Issuer(IssuerSettings),
@@ -66,7 +66,7 @@ pub enum Source {
 
 /// The SPIFFE agent, and what it is asked for beside tokens.
 #[derive(Clone, Debug)]
-pub struct WorkloadApi {
+pub struct WorkloadApiSettings {
     /// The agent's socket.
     pub socket: PathBuf,
     /// The tokens of which identity.
@@ -97,11 +97,11 @@ pub struct SharedToken {
 
 impl Config {
     /// The SPIFFE agent, if tokens come from there.
-    pub fn workload_api(&self) -> Option<&WorkloadApi> {
+    pub fn workload_api(&self) -> Option<&WorkloadApiSettings> {
         match &self.source {
-            Source::WorkloadApi(agent) => Some(agent),
+            SourceSettings::WorkloadApi(agent) => Some(agent),
             #[cfg(feature = "issuer")]
-            Source::Issuer(_) => None,
+            SourceSettings::Issuer(_) => None,
         }
     }
 

@@ -8,7 +8,7 @@ use crate::token::InvalidToken;
 
 /// Why an exchange brought no token. No part of a token is in it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ExchangeError {
+pub enum NotExchanged {
     /// The pod's own token can't be had.
     #[error("can't read the pod's own token {path}: {reason}")]
     SubjectToken {
@@ -82,7 +82,7 @@ pub enum ExchangeError {
     InvalidToken(InvalidToken),
 }
 
-impl ExchangeError {
+impl NotExchanged {
     /// Its name in metrics.
     pub fn label(&self) -> &'static str {
         match self {

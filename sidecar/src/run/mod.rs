@@ -28,7 +28,7 @@ use crate::health::Health;
 use crate::log::Level;
 use bundles::keep_bundles;
 use shared::Sidecar;
-use source::TokenSource;
+use source::TokenClient;
 use tokens::keep_token;
 use x509_svid::keep_x509;
 
@@ -118,7 +118,7 @@ pub async fn run<C: Clock>(config: Config, clock: C, stop: impl Future<Output = 
         source,
     })?;
     let sidecar = Arc::new(Sidecar {
-        source: TokenSource::new(&config.source)?,
+        source: TokenClient::new(&config.source)?,
         health: Arc::new(Health::new(directory.clone(), config.kept())),
         clock: Arc::new(clock),
         bundles: watch::Sender::new(JwtBundles::default()),

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Notify, watch};
 
 use super::Error;
-use super::source::TokenSource;
+use super::source::TokenClient;
 use crate::bundle::JwtBundles;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub(super) struct Sidecar<C> {
     pub(super) config: Config,
     pub(super) directory: Directory,
-    pub(super) source: TokenSource,
+    pub(super) source: TokenClient,
     pub(super) health: Arc<Health>,
     pub(super) clock: Arc<C>,
     /// The keys as the agent has last stated them.
