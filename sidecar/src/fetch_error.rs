@@ -1,4 +1,4 @@
-//! Why there is no new token, in words for a person who looks at a pod that doesn't start.
+//! The reasons why there is no new token, in words for a person who looks at a pod that doesn't start.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::token::InvalidToken;
 /// The longest part of a message of the agent that is passed on, in characters.
 const LONGEST_MESSAGE: usize = 300;
 
-/// Whom tokens come from.
+/// The source of a token, for messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenProvider {
     /// The SPIFFE agent of the node.
@@ -32,7 +32,7 @@ impl fmt::Display for TokenProvider {
     }
 }
 
-/// Why there is no new token.
+/// The reason why there is no new token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FetchError {
     /// The socket's file is not there.
@@ -46,7 +46,7 @@ pub enum FetchError {
     Connect {
         /// The socket.
         socket: PathBuf,
-        /// What the system says.
+        /// The system's words.
         reason: String,
     },
     /// The agent went away during the call.
@@ -91,9 +91,9 @@ pub enum FetchError {
     /// Identities came, and not the wanted one.
     #[error("of the {count} identities that this pod has, none has {wanted}")]
     NoneMatches {
-        /// How many came.
+        /// The number of identities that came.
         count: usize,
-        /// What is wanted: `the hint "aws"`.
+        /// The wish: `the hint "aws"`.
         wanted: String,
     },
     /// The answer misses what it must have.
@@ -114,9 +114,9 @@ pub enum FetchError {
         }
     )]
     Expired {
-        /// Who gave it.
+        /// The source of the token.
         provider: TokenProvider,
-        /// How long ago.
+        /// The seconds since its end.
         seconds: i64,
     },
     /// The exchange at the issuer brought none.
@@ -128,7 +128,7 @@ pub enum FetchError {
     Write {
         /// The file's name.
         file: String,
-        /// What the system says.
+        /// The system's words.
         reason: String,
     },
 }
@@ -157,7 +157,7 @@ impl FetchError {
         }
     }
 
-    /// Whether asking again can help.
+    /// The kind of failure, which says if asking again can help.
     pub fn kind(&self) -> Kind {
         match self {
             Self::Rejected { .. } => Kind::Rejected,
@@ -167,7 +167,7 @@ impl FetchError {
         }
     }
 
-    /// How long whoever gives tokens asks to wait.
+    /// The wait that the source of tokens asks for.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             #[cfg(feature = "issuer")]
@@ -176,7 +176,7 @@ impl FetchError {
         }
     }
 
-    /// Why a socket can't be connected to.
+    /// The error of a connection that did not come about.
     pub fn connecting(socket: &Path, error: &io::Error) -> Self {
         let socket = socket.to_owned();
         match error.kind() {
@@ -189,7 +189,7 @@ impl FetchError {
         }
     }
 
-    /// What a gRPC status means here (SPIFFE Workload Endpoint, section 6, and what SPIRE's agent does).
+    /// The meaning of a gRPC status (SPIFFE Workload Endpoint, section 6, and SPIRE's agent as it is).
     pub fn of_status(status: &Status) -> Self {
         let message = shown(status.message());
         match status.code() {

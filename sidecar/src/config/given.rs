@@ -20,7 +20,7 @@ const LONGEST_NAME: usize = 200;
 /// The longest path of a UNIX domain socket, in bytes.
 const LONGEST_SOCKET: usize = 107;
 
-/// Where values come from.
+/// The flags and the environment.
 pub(super) struct Given<E> {
     /// The flags and their values, in their order.
     pub(super) given: Vec<(&'static str, String)>,
@@ -125,7 +125,7 @@ pub(super) fn config<E: Fn(&str) -> Option<String>>(given: &Given<E>) -> Result<
     Ok(config)
 }
 
-/// Whom tokens come from, and their files.
+/// The source of the tokens, and their files.
 fn source<E: Fn(&str) -> Option<String>>(given: &Given<E>) -> Result<(SourceSettings, Vec<TokenFile>), ConfigError> {
     match (given.first_of(&OF_SPIFFE), given.first_of(&OF_ISSUER)) {
         (Some(spiffe), Some(issuer)) => Err(ConfigError::TwoSources { spiffe, issuer }),
@@ -156,7 +156,7 @@ fn workload_api<E: Fn(&str) -> Option<String>>(
     Ok((SourceSettings::WorkloadApi(agent), given.files(&JWT_SVID)?))
 }
 
-/// Whether the webhook wrote the environment.
+/// True if the webhook wrote the environment.
 pub(super) fn injected(environment: impl Fn(&str) -> Option<String>) -> Result<bool, ConfigError> {
     match environment(INJECTED).as_deref() {
         None | Some("" | "false") => Ok(false),

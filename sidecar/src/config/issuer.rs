@@ -1,4 +1,4 @@
-//! What is given about tokenscope's issuer.
+//! The values that are about tokenscope's issuer.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! What the issuer answered (RFC 8693 §2.2, RFC 6749 §5.2).
+//! The issuer's answers (RFC 8693 §2.2, RFC 6749 §5.2).
 
 use std::time::Duration;
 

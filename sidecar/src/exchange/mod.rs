@@ -35,11 +35,11 @@ pub use endpoint::{Endpoint, InvalidEndpoint};
 pub use error::NotExchanged;
 use error::shown;
 
-/// How long an exchange may take, connecting included. The issuer gives itself 3 s.
+/// The longest exchange, connecting included. The issuer gives itself 3 s.
 pub const DEADLINE: Duration = Duration::from_secs(10);
-/// How long the connection may take, without TLS.
+/// The longest wait for the connection, without TLS.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
-/// How long a connection that has served may take to end.
+/// The longest wait for the end of a connection that has served.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 /// The most of an answer's head, in bytes.
 const LARGEST_HEAD: usize = 16 << 10;
@@ -53,12 +53,12 @@ const LONGEST_REASON: usize = 300;
 const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const TOKEN_TYPE: &str = "urn:ietf:params:oauth:token-type:jwt";
 
-/// What is known of the issuer.
+/// The issuer, and what is asked of it.
 #[derive(Clone, Debug)]
 pub struct IssuerSettings {
-    /// Where tokens are exchanged.
+    /// The address of the exchange.
     pub endpoint: Endpoint,
-    /// Who vouches for its certificate.
+    /// The authorities of its certificate.
     pub authorities: Arc<RootCertStore>,
     /// The file with the pod's own token. The kubelet replaces it, so it is read for each exchange.
     pub subject_token: PathBuf,

@@ -32,10 +32,10 @@ use source::TokenClient;
 use tokens::keep_token;
 use x509_svid::keep_x509;
 
-/// How many names are looked up at a time, each on a thread of its own.
+/// The most names that are looked up at a time, each on a thread of its own.
 const LOOKUPS: usize = 2;
 
-/// Why the sidecar can't run.
+/// The reason why the sidecar can't run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The directory for the files.
@@ -43,7 +43,7 @@ pub enum Error {
     Directory {
         /// Its path.
         path: PathBuf,
-        /// What the system says.
+        /// The system's words.
         source: io::Error,
     },
     /// Somebody else runs the program of the container.
@@ -54,7 +54,7 @@ pub enum Error {
     Observe {
         /// The address.
         address: SocketAddr,
-        /// What the system says.
+        /// The system's words.
         source: io::Error,
     },
     /// Signals and timers.

@@ -1,4 +1,4 @@
-//! Whom tokens come from.
+//! The source of tokens: the one place that knows of more than one.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::fetch_error::{FetchError, TokenProvider};
 use crate::token::Token;
 use crate::workload_api::{Client, DEADLINE};
 
-/// Whom tokens come from.
+/// A client of the source of tokens.
 pub(super) enum TokenClient {
     WorkloadApi(Arc<SpiffeAgent>),
     #[cfg(feature = "issuer")]
@@ -58,7 +58,7 @@ impl TokenClient {
         }
     }
 
-    /// Who it is, for messages.
+    /// Its name in messages.
     pub(super) fn provider(&self) -> TokenProvider {
         match self {
             Self::WorkloadApi(_) => TokenProvider::Agent,
