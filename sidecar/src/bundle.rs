@@ -37,7 +37,7 @@ impl JwtBundles {
         })
     }
 
-    /// Whether the key that signed a token is among them. None if that can't be said: the token names no key, or its trust
+    /// True if the key that signed a token is among them. None if that can't be said: the token names no key, or its trust
     /// domain is not among them.
     pub fn have_key_of(&self, token: &Token) -> Option<bool> {
         let ids = self.key_ids.get(token.trust_domain_id())?;

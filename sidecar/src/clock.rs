@@ -15,7 +15,7 @@ use rustix::time::{
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
-/// Why waiting has ended.
+/// The reason why waiting has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Woken {
     /// The time has come.
@@ -26,7 +26,7 @@ pub enum Woken {
 
 /// A clock that can be waited on.
 pub trait Clock: Send + Sync + 'static {
-    /// What time it is.
+    /// The time of day.
     fn now(&self) -> Timestamp;
 
     /// Waits for a time; over at once if it has passed.

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 /// The file that a process locks to be the only one. Who else mounts the volume may not open it.
 const LOCK: &str = ".lock";
 
-/// How the names of unfinished files end.
+/// The end of the names of unfinished files.
 const UNFINISHED: &str = ".partial";
 
-/// Who may read a file.
+/// The users that may read a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readers {
     /// All: 0644, as a kubelet writes the tokens of a pod whose user it does not know. The volume's mounts say who sees it.
@@ -105,7 +105,7 @@ impl Directory {
     }
 }
 
-/// Where a file is written before it takes its place. Each has a name of its own: another process that writes into the
+/// The place of a file before it takes its own. Each has a name of its own: another process that writes into the
 /// same folder, such as one that is to run once, can't touch an unfinished file.
 fn unfinished(folder: &Path, name: &str) -> PathBuf {
     let random = RandomState::new().hash_one(std::process::id());

@@ -1,4 +1,4 @@
-//! Why there is no new token, in words for a person who looks at a pod that doesn't start.
+//! The reasons why there is no new token, in words for a person who looks at a pod that doesn't start.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,23 +7,23 @@ use std::{fmt, io};
 use tonic::{Code, Status};
 
 #[cfg(feature = "issuer")]
-use crate::exchange::ExchangeError;
+use crate::exchange::NotExchanged;
 use crate::retry::Kind;
 use crate::token::InvalidToken;
 
 /// The longest part of a message of the agent that is passed on, in characters.
 const LONGEST_MESSAGE: usize = 300;
 
-/// Whom tokens come from.
+/// The source of a token, for messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Provider {
+pub enum TokenProvider {
     /// The SPIFFE agent of the node.
     Agent,
     /// tokenscope's own issuer.
     Issuer,
 }
 
-impl fmt::Display for Provider {
+impl fmt::Display for TokenProvider {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::Agent => "the SPIFFE agent",
@@ -32,7 +32,7 @@ impl fmt::Display for Provider {
     }
 }
 
-/// Why there is no new token.
+/// The reason why there is no new token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FetchError {
     /// The socket's file is not there.
@@ -46,7 +46,7 @@ pub enum FetchError {
     Connect {
         /// The socket.
         socket: PathBuf,
-        /// What the system says.
+        /// The system's words.
         reason: String,
     },
     /// The agent went away during the call.
@@ -54,10 +54,10 @@ pub enum FetchError {
     ConnectionLost,
     /// The answer has not come yet.
     #[error("{0} has not answered yet{hint}", hint = match .0 {
-        Provider::Agent => ": it attests this pod, or waits for its server",
-        Provider::Issuer => "",
+        TokenProvider::Agent => ": it attests this pod, or waits for its server",
+        TokenProvider::Issuer => "",
     })]
-    Waiting(Provider),
+    Waiting(TokenProvider),
     /// The agent did not answer within the deadline.
     #[error("the SPIFFE agent gave no answer in {0} s: it hangs, or its server is slow or down")]
     Deadline(u64),
@@ -91,9 +91,9 @@ pub enum FetchError {
     /// Identities came, and not the wanted one.
     #[error("of the {count} identities that this pod has, none has {wanted}")]
     NoneMatches {
-        /// How many came.
+        /// The number of identities that came.
         count: usize,
-        /// What is wanted: `the hint "aws"`.
+        /// The wish: `the hint "aws"`.
         wanted: String,
     },
     /// The answer misses what it must have.
@@ -104,31 +104,31 @@ pub enum FetchError {
     InvalidToken(InvalidToken),
     /// The token is for somebody else.
     #[error("{0} gave a token for another audience than was asked for")]
-    OtherAudience(Provider),
+    OtherAudience(TokenProvider),
     /// It is of no use.
     #[error(
         "{provider} gave a token that ended {seconds} s ago: is the clock of this node or of {server} wrong?",
         server = match .provider {
-            Provider::Agent => "the SPIFFE server",
-            Provider::Issuer => "the issuer",
+            TokenProvider::Agent => "the SPIFFE server",
+            TokenProvider::Issuer => "the issuer",
         }
     )]
     Expired {
-        /// Who gave it.
-        provider: Provider,
-        /// How long ago.
+        /// The source of the token.
+        provider: TokenProvider,
+        /// The seconds since its end.
         seconds: i64,
     },
     /// The exchange at the issuer brought none.
     #[cfg(feature = "issuer")]
     #[error(transparent)]
-    Exchange(#[from] ExchangeError),
+    Exchange(#[from] NotExchanged),
     /// The disk is full, or so.
     #[error("can't write {file}: {reason}")]
     Write {
         /// The file's name.
         file: String,
-        /// What the system says.
+        /// The system's words.
         reason: String,
     },
 }
@@ -157,7 +157,7 @@ impl FetchError {
         }
     }
 
-    /// Whether asking again can help.
+    /// The kind of failure, which says if asking again can help.
     pub fn kind(&self) -> Kind {
         match self {
             Self::Rejected { .. } => Kind::Rejected,
@@ -167,7 +167,7 @@ impl FetchError {
         }
     }
 
-    /// How long whoever gives tokens asks to wait.
+    /// The wait that the source of tokens asks for.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             #[cfg(feature = "issuer")]
@@ -176,7 +176,7 @@ impl FetchError {
         }
     }
 
-    /// Why a socket can't be connected to.
+    /// The error of a connection that did not come about.
     pub fn connecting(socket: &Path, error: &io::Error) -> Self {
         let socket = socket.to_owned();
         match error.kind() {
@@ -189,7 +189,7 @@ impl FetchError {
         }
     }
 
-    /// What a gRPC status means here (SPIFFE Workload Endpoint, section 6, and what SPIRE's agent does).
+    /// The meaning of a gRPC status (SPIFFE Workload Endpoint, section 6, and SPIRE's agent as it is).
     pub fn of_status(status: &Status) -> Self {
         let message = shown(status.message());
         match status.code() {

@@ -1,4 +1,4 @@
-//! What is known of each file: whether it is valid now, and if not, why.
+//! The state of each file: valid now, or the reason why not.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,21 +13,21 @@ use crate::retry::Kind;
 /// The file in the directory that holds, while there is trouble, why: the probe is another process and reads it there.
 pub const REASON_FILE: &str = ".reason";
 
-/// What is known of all files.
+/// The state of all files.
 #[derive(Debug)]
 pub struct Health {
     directory: Directory,
     files: Mutex<BTreeMap<String, FileHealth>>,
 }
 
-/// What is known of one file.
+/// The state of one file.
 #[derive(Clone, Debug, Default)]
 struct FileHealth {
-    /// Until when its content is valid; a bundle of keys has no end.
+    /// The end of its content's validity; a bundle of keys has none.
     expires_at: Option<Timestamp>,
     last_success: Option<Timestamp>,
     refreshes: u64,
-    /// Why it has not been renewed, and since when.
+    /// The reason why it was not renewed, and the time of the first such failure.
     trouble: Option<(FetchError, Timestamp)>,
     failures: BTreeMap<&'static str, u64>,
 }
@@ -43,7 +43,7 @@ impl Health {
         }
     }
 
-    /// Whether this process has written a file.
+    /// True once this process has written a file.
     pub fn was_written(&self, file: &str) -> bool {
         self.files()
             .get(file)
@@ -184,7 +184,7 @@ impl FileHealth {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fetch_error::Provider;
+    use crate::fetch_error::TokenProvider;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -241,7 +241,7 @@ mod tests {
 
         assert!(health.failed("token", &no("a"), at(1)));
         assert!(!health.failed("token", &no("b"), at(2)));
-        assert!(health.failed("token", &FetchError::Waiting(Provider::Agent), at(3)));
+        assert!(health.failed("token", &FetchError::Waiting(TokenProvider::Agent), at(3)));
         assert!(health.failed("token", &no("c"), at(4)));
         let refused = |message: &str| FetchError::Rejected {
             code: "INVALID_ARGUMENT",

@@ -7,8 +7,8 @@
 //! - [`selection`]: which of several identities is wanted; [`bundle`] and [`x509`]: what else can be written.
 //!
 //! At the edges:
-//! - [`workload_api`]: asks the SPIFFE agent; `exchange`, of the feature `issuer`: asks tokenscope's issuer; [`directory`]: replaces files whole; [`clock`]: waits, and notices when the
-//!   clock is set;
+//! - [`workload_api`]: asks the SPIFFE agent; `exchange`, of the feature `issuer`: asks tokenscope's issuer;
+//! - [`directory`]: replaces files whole; [`clock`]: waits, and notices when the clock is set;
 //! - [`health`]: what is known of each file; [`ready`]: the probe; [`observe`]: the same over HTTP; [`log`].
 //!
 //! [`run`] puts them together.

@@ -7,7 +7,7 @@ use std::io::Write as _;
 
 use jiff::Timestamp;
 
-/// How much an event matters, the most important first.
+/// The importance of an event, the greatest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// For [`Log::level`]: nothing is written.
@@ -16,13 +16,13 @@ pub enum Level {
     Error,
     /// Something failed that is tried again.
     Warn,
-    /// What happens once or rarely.
+    /// Something happened that happens once or rarely.
     Info,
     /// Each step.
     Debug,
 }
 
-/// Where events go that matter enough.
+/// The log of events that matter enough.
 #[derive(Clone, Copy, Debug)]
 pub struct Log {
     /// The least important level that is written.

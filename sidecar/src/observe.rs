@@ -16,11 +16,11 @@ use tokio::time::timeout;
 use crate::clock::Clock;
 use crate::health::Health;
 
-/// How many requests are answered at a time; others wait.
+/// The most requests that are answered at a time; others wait.
 const MOST_CONNECTIONS: usize = 8;
-/// How long one may take.
+/// The longest time that one may take.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// How long a request may be, in bytes.
+/// The longest request, in bytes.
 const LONGEST_REQUEST: usize = 8192;
 
 /// Listens. Fails if the address is taken, or is none of this pod's.

@@ -1,4 +1,4 @@
-//! The probe `tokenscope-sidecar ready`: whether every file is there and valid now. It looks at the files themselves, as a
+//! The probe `tokenscope-sidecar ready`: every file must be there and valid now. It looks at the files themselves, as a
 //! workload does.
 
 use std::process::ExitCode;

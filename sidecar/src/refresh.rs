@@ -1,4 +1,4 @@
-//! When to ask for the next token.
+//! The time of the next question for a token.
 //!
 //! SPIRE's agent answers from its cache until half of a token's life, give or take a tenth of that half, is over. Who asks at
 //! half of the life gets the same token back every second time; from 55 % on it is a new one.
@@ -9,7 +9,7 @@ use crate::token::Token;
 
 /// From which part of a token's life on a new one is asked for.
 const REFRESH_FROM: f64 = 0.55;
-/// Over which further part the asking is spread, so that pods that started together don't ask together.
+/// The further part over which the asking is spread, so that pods that started together don't ask together.
 const REFRESH_SPREAD: f64 = 0.10;
 /// The longest wait, whatever a token says: AWS takes none that is older than a day.
 const LONGEST: SignedDuration = SignedDuration::from_hours(12);
@@ -23,7 +23,7 @@ const AGAIN: (SignedDuration, SignedDuration) = (SignedDuration::from_secs(1), S
 pub struct CachedToken {
     /// The token.
     pub token: Token,
-    /// From when on a new one is wanted.
+    /// The time from which a new one is wanted.
     pub due: Timestamp,
 }
 
@@ -49,7 +49,7 @@ impl CachedToken {
         Self::new(token, now, draw)
     }
 
-    /// When to ask next, after an answer at `now`.
+    /// The time of the next question, after an answer at `now`.
     ///
     /// A token that should have been replaced by that answer, and was not, is asked for again soon, but not so often that the
     /// agent suffers: each question makes it attest the pod. So is one whose key was `withdrawn`.

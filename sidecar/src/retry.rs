@@ -1,4 +1,4 @@
-//! How long to wait after a failure.
+//! The wait after a failure.
 
 use std::time::Duration;
 
@@ -18,16 +18,16 @@ const REJECTED: (Duration, Duration) = (Duration::from_secs(60), Duration::from_
 /// The longest wait that is granted to whoever asks for one.
 const LONGEST_ASKED: Duration = Duration::from_secs(60);
 
-/// Whether asking again can help.
+/// The kind of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// It may: the agent restarts, the entry isn't there yet, the disk is full just now.
+    /// Asking again may help: the agent restarts, the entry isn't there yet, the disk is full just now.
     Passing,
-    /// It can't, unless somebody changes something elsewhere: the question itself is wrong, or a policy says no.
+    /// Asking again can't help, unless somebody changes something elsewhere: the question itself is wrong, or a policy says no.
     Rejected,
 }
 
-/// How long to wait after the `failures`-th failure in a row, counted from 1.
+/// The wait after the `failures`-th failure in a row, counted from 1.
 ///
 /// `left` is how long the token in the file is still valid, if it is. `draw`, from 0 to 1, chooses between nothing and the
 /// bound ("full jitter"), so that pods which failed together don't ask together.

@@ -1,10 +1,10 @@
-//! Which of the identities that a workload has is wanted.
+//! The choice among the identities that a workload has.
 
 use tokenscope_core::{Hint, SpiffeId, TrustDomain};
 
 use crate::fetch_error::FetchError;
 
-/// What the wanted identity has; nothing stated means the first one.
+/// The marks of the wanted identity; nothing stated means the first one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SvidSelection {
     /// Exactly this SPIFFE ID.

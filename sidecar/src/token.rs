@@ -1,4 +1,4 @@
-//! What a token says of itself: a JWT-SVID, or one of tokenscope's issuer. Nothing is verified: the agent is trusted by its socket, the
+//! A token's own words: those of a JWT-SVID, or of one of tokenscope's issuer. Nothing is verified: the agent is trusted by its socket, the
 //! issuer by its certificate, and AWS verifies.
 
 use std::fmt;
@@ -11,7 +11,7 @@ use serde_json::Value;
 /// The longest token that is taken, in bytes: AssumeRoleWithWebIdentity takes 20,000 characters.
 const LONGEST: usize = 20_000;
 
-/// What a JWT-SVID may be signed with (SPIFFE JWT-SVID, section 2.1).
+/// The algorithms of a JWT-SVID (SPIFFE JWT-SVID, section 2.1).
 const ALGORITHMS: [&str; 9] = [
     "RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512",
 ];
@@ -20,15 +20,15 @@ const ALGORITHMS: [&str; 9] = [
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token {
     text: Box<str>,
-    /// Which key signed it.
+    /// The key that signed it.
     pub key_id: Option<Box<str>>,
     /// The SPIFFE ID, or what the issuer's policy says.
     pub subject: Box<str>,
-    /// Whom it is for.
+    /// The audiences.
     pub audiences: Vec<Box<str>>,
-    /// When it was signed, if it says so.
+    /// The time of its signature, if it says so.
     pub issued_at: Option<Timestamp>,
-    /// From when on nobody takes it.
+    /// The time from which nobody takes it.
     pub expires_at: Timestamp,
 }
 
@@ -104,7 +104,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Why a text is no token. It never holds any part of the text.
+/// The reason why a text is no token. It never holds any part of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidToken {
     /// AWS would not take it.

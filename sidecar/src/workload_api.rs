@@ -26,11 +26,11 @@ use tonic_prost::ProstCodec;
 use crate::fetch_error::FetchError;
 use crate::selection::Identity;
 
-/// How long an answer may take. SPIRE's agent may attest for 30 s and then wait for its server for 30 s, and only then gives
+/// The longest wait for an answer. SPIRE's agent may attest for 30 s and then wait for its server for 30 s, and only then gives
 /// the token that it still has; who hangs up earlier never gets it.
 pub const DEADLINE: Duration = Duration::from_secs(75);
 
-/// How long connecting may take.
+/// The longest wait for a connection.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The largest answer, in bytes: gRPC's usual bound.
@@ -39,7 +39,7 @@ const LARGEST_MESSAGE: usize = 4 << 20;
 /// Asks for JWT-SVIDs.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct JwtSvidRequest {
-    /// Whom the token is for.
+    /// The token's audience.
     #[prost(string, repeated, tag = "1")]
     pub audience: Vec<String>,
     /// Only of this SPIFFE ID; empty means all that the workload has.
@@ -65,7 +65,7 @@ pub struct JwtSvid {
     /// The token.
     #[prost(string, tag = "2")]
     pub svid: String,
-    /// What tells it from the workload's other identities.
+    /// The mark that tells it from the workload's other identities.
     #[prost(string, tag = "3")]
     pub hint: String,
 }
@@ -110,7 +110,7 @@ pub struct X509Svid {
     /// The authorities of its trust domain, DER, one after another.
     #[prost(bytes = "vec", tag = "4")]
     pub bundle: Vec<u8>,
-    /// What tells it from the workload's other identities.
+    /// The mark that tells it from the workload's other identities.
     #[prost(string, tag = "5")]
     pub hint: String,
 }

@@ -26,7 +26,7 @@ pub fn key_to_pem(der: &[u8]) -> Option<String> {
     rest.is_empty().then(|| to_pem("PRIVATE KEY", key.whole))
 }
 
-/// Until when the first of some concatenated DER certificates is valid (RFC 5280, section 4.1). None if it is none.
+/// The end of validity of the first of some concatenated DER certificates (RFC 5280, section 4.1). None if it is none.
 pub fn valid_until(der: &[u8]) -> Option<Timestamp> {
     let (certificate, _) = element(der, SEQUENCE)?;
     let (signed_part, _) = element(certificate.content, SEQUENCE)?;

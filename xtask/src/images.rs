@@ -23,7 +23,7 @@ pub struct ProgramImage {
     features: Option<&'static str>,
 }
 
-/// All images. The program of the sidecar is in two: a client for TLS is most of the one that needs it.
+/// All images. The program of the sidecar is in two: a client for TLS is half of the one that needs it.
 pub const IMAGES: [ProgramImage; 5] = [
     of_program("tokenscope-issuer"),
     of_program("tokenscope-operator"),

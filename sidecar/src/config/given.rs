@@ -11,7 +11,7 @@ use super::options::{
     DIRECTORY, HINT, JWT_BUNDLE, JWT_SVID, LOG_LEVEL, OBSERVE, OF_ISSUER, OF_SPIFFE, ONCE, OptionSpec, SOCKET,
     SPIFFE_ID, TRUST_DOMAIN, X509_SVID,
 };
-use super::{Config, ConfigError, Source, TokenFile, WorkloadApi};
+use super::{Config, ConfigError, SourceSettings, TokenFile, WorkloadApiSettings};
 use crate::log::{self, Log};
 use crate::selection::SvidSelection;
 
@@ -20,7 +20,7 @@ const LONGEST_NAME: usize = 200;
 /// The longest path of a UNIX domain socket, in bytes.
 const LONGEST_SOCKET: usize = 107;
 
-/// Where values come from.
+/// The flags and the environment.
 pub(super) struct Given<E> {
     /// The flags and their values, in their order.
     pub(super) given: Vec<(&'static str, String)>,
@@ -125,8 +125,8 @@ pub(super) fn config<E: Fn(&str) -> Option<String>>(given: &Given<E>) -> Result<
     Ok(config)
 }
 
-/// Whom tokens come from, and their files.
-fn source<E: Fn(&str) -> Option<String>>(given: &Given<E>) -> Result<(Source, Vec<TokenFile>), ConfigError> {
+/// The source of the tokens, and their files.
+fn source<E: Fn(&str) -> Option<String>>(given: &Given<E>) -> Result<(SourceSettings, Vec<TokenFile>), ConfigError> {
     match (given.first_of(&OF_SPIFFE), given.first_of(&OF_ISSUER)) {
         (Some(spiffe), Some(issuer)) => Err(ConfigError::TwoSources { spiffe, issuer }),
         #[cfg(feature = "issuer")]
@@ -137,11 +137,13 @@ fn source<E: Fn(&str) -> Option<String>>(given: &Given<E>) -> Result<(Source, Ve
     }
 }
 
-fn workload_api<E: Fn(&str) -> Option<String>>(given: &Given<E>) -> Result<(Source, Vec<TokenFile>), ConfigError> {
+fn workload_api<E: Fn(&str) -> Option<String>>(
+    given: &Given<E>,
+) -> Result<(SourceSettings, Vec<TokenFile>), ConfigError> {
     let socket = given.parsed(&SOCKET, socket)?.ok_or(ConfigError::Missing(
         "where is the SPIFFE Workload API? Give --socket or SPIFFE_ENDPOINT_SOCKET, such as unix:///spiffe-workload-api/spire-agent.sock",
     ))?;
-    let agent = WorkloadApi {
+    let agent = WorkloadApiSettings {
         socket,
         wanted: SvidSelection {
             spiffe_id: given.parsed(&SPIFFE_ID, from_str)?,
@@ -151,10 +153,10 @@ fn workload_api<E: Fn(&str) -> Option<String>>(given: &Given<E>) -> Result<(Sour
         x509_svid: given.switch(&X509_SVID)?,
         jwt_bundle: given.switch(&JWT_BUNDLE)?,
     };
-    Ok((Source::WorkloadApi(agent), given.files(&JWT_SVID)?))
+    Ok((SourceSettings::WorkloadApi(agent), given.files(&JWT_SVID)?))
 }
 
-/// Whether the webhook wrote the environment.
+/// True if the webhook wrote the environment.
 pub(super) fn injected(environment: impl Fn(&str) -> Option<String>) -> Result<bool, ConfigError> {
     match environment(INJECTED).as_deref() {
         None | Some("" | "false") => Ok(false),

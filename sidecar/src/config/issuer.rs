@@ -1,4 +1,4 @@
-//! What is given about tokenscope's issuer.
+//! The values that are about tokenscope's issuer.
 
 use std::path::PathBuf;
 
@@ -6,11 +6,13 @@ use tokenscope_core::TokenExpiration;
 
 use super::given::{Given, from_str};
 use super::options::{ISSUED_TOKEN, ISSUER, ISSUER_CA, SUBJECT_TOKEN, TOKEN_LIFETIME};
-use super::{ConfigError, Source, TokenFile};
+use super::{ConfigError, SourceSettings, TokenFile};
 use crate::exchange::{IssuerSettings, authorities};
 
 /// The issuer, and the files of its tokens.
-pub(super) fn source<E: Fn(&str) -> Option<String>>(given: &Given<E>) -> Result<(Source, Vec<TokenFile>), ConfigError> {
+pub(super) fn source<E: Fn(&str) -> Option<String>>(
+    given: &Given<E>,
+) -> Result<(SourceSettings, Vec<TokenFile>), ConfigError> {
     let tokens = given.files(&ISSUED_TOKEN)?;
     if tokens.is_empty() {
         return Err(ConfigError::Missing(
@@ -29,7 +31,7 @@ pub(super) fn source<E: Fn(&str) -> Option<String>>(given: &Given<E>) -> Result<
         ))?,
         lifetime: given.parsed(&TOKEN_LIFETIME, from_str::<TokenExpiration>)?,
     };
-    Ok((Source::Issuer(settings), tokens))
+    Ok((SourceSettings::Issuer(settings), tokens))
 }
 
 fn path(text: &str) -> Result<PathBuf, String> {

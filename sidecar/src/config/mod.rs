@@ -24,7 +24,7 @@ use crate::selection::SvidSelection;
 use given::{Given, config, injected};
 use options::{ISSUED_TOKEN, JWT_SVID, OPTIONS, help};
 
-/// What the process is to do.
+/// The task of the process.
 #[derive(Clone, Debug)]
 pub enum Invocation {
     /// Keep the files fresh.
@@ -38,27 +38,27 @@ pub enum Invocation {
 /// Everything that can be configured.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where the files are written.
+    /// The folder of the files.
     pub directory: PathBuf,
     /// The tokens.
     pub tokens: Vec<TokenFile>,
-    /// Whom they come from.
-    pub source: Source,
-    /// Whether to end when all is written once.
+    /// The source of the tokens.
+    pub source: SourceSettings,
+    /// Ends the process when all is written once.
     pub once: bool,
-    /// Where to serve `/livez`, `/readyz` and `/metrics`.
+    /// The address of `/livez`, `/readyz` and `/metrics`.
     pub observe: Option<SocketAddr>,
-    /// What to log.
+    /// The log, with its level.
     pub log: Log,
-    /// Whether the webhook put the process into a pod: then nobody but the container's own start may run it.
+    /// True if the webhook put the process into a pod: then nobody but the container's own start may run it.
     pub injected: bool,
 }
 
-/// Whom tokens come from.
+/// The source of tokens.
 #[derive(Clone, Debug)]
-pub enum Source {
+pub enum SourceSettings {
     /// A SPIFFE agent.
-    WorkloadApi(WorkloadApi),
+    WorkloadApi(WorkloadApiSettings),
     /// tokenscope's own issuer.
     #[cfg(feature = "issuer")]
     Issuer(IssuerSettings),
@@ -66,14 +66,14 @@ pub enum Source {
 
 /// The SPIFFE agent, and what it is asked for beside tokens.
 #[derive(Clone, Debug)]
-pub struct WorkloadApi {
+pub struct WorkloadApiSettings {
     /// The agent's socket.
     pub socket: PathBuf,
-    /// The tokens of which identity.
+    /// The identity whose tokens are wanted.
     pub wanted: SvidSelection,
-    /// Whether an X.509-SVID is written, too.
+    /// True if an X.509-SVID is written, too.
     pub x509_svid: bool,
-    /// Whether the keys that JWT-SVIDs are signed with are written, too.
+    /// True if the keys that JWT-SVIDs are signed with are written, too.
     pub jwt_bundle: bool,
 }
 
@@ -82,14 +82,14 @@ pub struct WorkloadApi {
 pub struct TokenFile {
     /// The file's name in the directory, or its absolute path.
     pub name: String,
-    /// Whom the token is for.
+    /// The token's audience.
     pub audience: Audience,
 }
 
 /// A token and all files that it is written to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SharedToken {
-    /// Whom the token is for.
+    /// The token's audience.
     pub audience: Audience,
     /// The files, at least one, each as [`TokenFile::name`] has it.
     pub files: Vec<String>,
@@ -97,11 +97,11 @@ pub struct SharedToken {
 
 impl Config {
     /// The SPIFFE agent, if tokens come from there.
-    pub fn workload_api(&self) -> Option<&WorkloadApi> {
+    pub fn workload_api(&self) -> Option<&WorkloadApiSettings> {
         match &self.source {
-            Source::WorkloadApi(agent) => Some(agent),
+            SourceSettings::WorkloadApi(agent) => Some(agent),
             #[cfg(feature = "issuer")]
-            Source::Issuer(_) => None,
+            SourceSettings::Issuer(_) => None,
         }
     }
 
@@ -189,12 +189,12 @@ pub enum ConfigError {
     Value {
         /// The flag or the variable.
         source_name: String,
-        /// What is wrong with which value, and what it should be.
+        /// The value, its mistake and the remedy.
         why: String,
     },
 }
 
-/// What the process is to do, by its arguments and its environment. An argument beats the variable; an empty variable is none.
+/// The task of the process, by its arguments and its environment. An argument beats the variable; an empty variable is none.
 pub fn invocation(
     arguments: impl IntoIterator<Item = OsString>,
     environment: impl Fn(&str) -> Option<String>,

@@ -8,7 +8,7 @@ use tokenscope_core::sidecar::{READY, variables};
 pub(super) struct OptionSpec {
     pub(super) flag: &'static str,
     pub(super) variable: &'static str,
-    /// What its value is, for the help; `None` for a switch.
+    /// Its value's name in the help; `None` for a switch.
     pub(super) value: Option<&'static str>,
     help: &'static str,
 }

@@ -324,7 +324,7 @@ mod of_the_issuer {
         let config = read_issuer(&[]).unwrap();
         assert_eq!(config.kept(), ["token", "/var/run/b/token"]);
         assert_eq!(config.folders().len(), 2);
-        let Source::Issuer(issuer) = &config.source else {
+        let SourceSettings::Issuer(issuer) = &config.source else {
             panic!("{config:?}");
         };
         assert_eq!(

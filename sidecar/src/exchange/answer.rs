@@ -1,4 +1,4 @@
-//! What the issuer answered (RFC 8693 §2.2, RFC 6749 §5.2).
+//! The issuer's answers (RFC 8693 §2.2, RFC 6749 §5.2).
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use http::{HeaderValue, StatusCode};
 use hyper::body::Bytes;
 use serde_json::Value;
 
-use super::error::{ExchangeError, shown};
+use super::error::{NotExchanged, shown};
 use crate::token::Token;
 
 /// The most of a sentence of the issuer that is passed on, in bytes.
@@ -25,18 +25,18 @@ pub(super) struct Answer {
 
 impl Answer {
     /// The token, or why there is none. `subject` is what was sent, and is not repeated.
-    pub(super) fn token(&self, subject: &str) -> Result<Token, ExchangeError> {
+    pub(super) fn token(&self, subject: &str) -> Result<Token, NotExchanged> {
         let body: Option<Value> = serde_json::from_slice(&self.body).ok();
         if self.status != StatusCode::OK {
             return Err(self.refusal(&body.unwrap_or_default(), subject));
         }
-        let body = body.ok_or(ExchangeError::Malformed("it is no JSON"))?;
+        let body = body.ok_or(NotExchanged::Malformed("it is no JSON"))?;
         let token = body["access_token"].as_str();
-        let token = token.ok_or(ExchangeError::Malformed("it has no access_token"))?;
-        Token::parse(token).map_err(ExchangeError::InvalidToken)
+        let token = token.ok_or(NotExchanged::Malformed("it has no access_token"))?;
+        Token::parse(token).map_err(NotExchanged::InvalidToken)
     }
 
-    fn refusal(&self, body: &Value, subject: &str) -> ExchangeError {
+    fn refusal(&self, body: &Value, subject: &str) -> NotExchanged {
         let status = self.status.as_u16();
         let sentence = |name: &str, most| shown(&without(body[name].as_str().unwrap_or_default(), subject), most);
         let code = sentence("error", LONGEST_CODE);
@@ -47,17 +47,17 @@ impl Answer {
             _ => description,
         };
         match self.status {
-            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => ExchangeError::Unavailable {
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => NotExchanged::Unavailable {
                 status,
                 description,
                 retry_after: self.retry_after.as_ref().and_then(seconds),
             },
             // Without the code of the standard it is the answer of a proxy, or of something else.
             StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if !code.is_empty() => {
-                ExchangeError::Refused { code, description }
+                NotExchanged::Refused { code, description }
             }
-            other if other.is_redirection() => ExchangeError::Redirect(status),
-            _ => ExchangeError::Status { status, description },
+            other if other.is_redirection() => NotExchanged::Redirect(status),
+            _ => NotExchanged::Status { status, description },
         }
     }
 }
@@ -83,7 +83,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
-    fn answered(status: u16, retry_after: Option<&'static str>, body: &str) -> Result<Token, ExchangeError> {
+    fn answered(status: u16, retry_after: Option<&'static str>, body: &str) -> Result<Token, NotExchanged> {
         let answer = Answer {
             status: StatusCode::from_u16(status).unwrap_or_default(),
             retry_after: retry_after.map(HeaderValue::from_static),
@@ -92,7 +92,7 @@ mod tests {
         answer.token("subject-token-header.subject-token-claims.subject-token-signature")
     }
 
-    fn error(status: u16, body: &Value) -> ExchangeError {
+    fn error(status: u16, body: &Value) -> NotExchanged {
         answered(status, None, &body.to_string()).unwrap_err()
     }
 
@@ -104,15 +104,15 @@ mod tests {
 
         assert_eq!(
             answered(200, None, "<html>"),
-            Err(ExchangeError::Malformed("it is no JSON"))
+            Err(NotExchanged::Malformed("it is no JSON"))
         );
         assert_eq!(
             error(200, &json!({"token": "x"})),
-            ExchangeError::Malformed("it has no access_token")
+            NotExchanged::Malformed("it has no access_token")
         );
         assert_eq!(
             error(200, &json!({"access_token": "opaque"})),
-            ExchangeError::InvalidToken(InvalidToken::Shape)
+            NotExchanged::InvalidToken(InvalidToken::Shape)
         );
     }
 
@@ -138,7 +138,7 @@ mod tests {
         ] {
             assert_eq!(error(status, &body).kind(), Kind::Passing, "{status} {body}");
         }
-        assert_eq!(error(302, &json!({})), ExchangeError::Redirect(302));
+        assert_eq!(error(302, &json!({})), NotExchanged::Redirect(302));
     }
 
     #[test]
@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn the_issuers_words_are_one_line_bounded_and_without_the_token_that_was_sent() {
         let words = |text: &str| match error(400, &json!({"error": "invalid_grant", "error_description": text})) {
-            ExchangeError::Refused { description, .. } => description,
+            NotExchanged::Refused { description, .. } => description,
             other => other.to_string(),
         };
 

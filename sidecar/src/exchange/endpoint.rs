@@ -1,4 +1,4 @@
-//! Where tokens are exchanged: an https URL, of which `/token` is a part.
+//! The address of the exchange: an https URL that ends with `/token`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +10,7 @@ use rustls::pki_types::ServerName;
 /// The longest URL, in bytes.
 const LONGEST: usize = 2048;
 
-/// Where tokens are exchanged.
+/// The address of the exchange.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// Host and port as the URL has them.
@@ -34,7 +34,7 @@ impl Endpoint {
         &self.host
     }
 
-    /// What must be in the certificate.
+    /// The name that must be in the certificate.
     pub fn name(&self) -> ServerName<'static> {
         self.name.clone()
     }
@@ -95,7 +95,7 @@ impl FromStr for Endpoint {
     }
 }
 
-/// Why a text is no URL of an issuer.
+/// The reason why a text is no URL of an issuer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not the URL of an issuer: {reason}")]
 pub struct InvalidEndpoint {

@@ -1,4 +1,4 @@
-//! Why the issuer gave no token, in words for a person who looks at a pod that doesn't start.
+//! The reasons why the issuer gave no token, in words for a person who looks at a pod that doesn't start.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,15 +6,15 @@ use std::time::Duration;
 use crate::retry::Kind;
 use crate::token::InvalidToken;
 
-/// Why an exchange brought no token. No part of a token is in it.
+/// The reason why an exchange brought no token. No part of a token is in it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ExchangeError {
+pub enum NotExchanged {
     /// The pod's own token can't be had.
     #[error("can't read the pod's own token {path}: {reason}")]
     SubjectToken {
         /// Its file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's words.
         reason: String,
     },
     /// It is none.
@@ -25,7 +25,7 @@ pub enum ExchangeError {
     Connect {
         /// Its URL.
         issuer: String,
-        /// What the system says.
+        /// The system's words.
         reason: String,
     },
     /// Nobody is there who is the issuer.
@@ -33,7 +33,7 @@ pub enum ExchangeError {
     Tls {
         /// Its URL.
         issuer: String,
-        /// What is wrong.
+        /// The mistake.
         reason: String,
     },
     /// The issuer went away during the exchange.
@@ -57,7 +57,7 @@ pub enum ExchangeError {
         status: u16,
         /// The issuer's own sentence.
         description: String,
-        /// How long it asks to wait.
+        /// The wait that it asks for.
         retry_after: Option<Duration>,
     },
     /// Another server stands in place of the issuer.
@@ -82,7 +82,7 @@ pub enum ExchangeError {
     InvalidToken(InvalidToken),
 }
 
-impl ExchangeError {
+impl NotExchanged {
     /// Its name in metrics.
     pub fn label(&self) -> &'static str {
         match self {
@@ -98,7 +98,7 @@ impl ExchangeError {
         }
     }
 
-    /// Whether asking again can help.
+    /// The kind of failure, which says if asking again can help.
     pub fn kind(&self) -> Kind {
         match self {
             Self::Refused { .. } => Kind::Rejected,
@@ -106,7 +106,7 @@ impl ExchangeError {
         }
     }
 
-    /// How long the issuer asks to wait.
+    /// The wait that the issuer asks for.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Unavailable { retry_after, .. } => *retry_after,
@@ -115,7 +115,7 @@ impl ExchangeError {
     }
 }
 
-/// What another program says, as one line of printable ASCII of at most `most` bytes, all else escaped.
+/// Another program's words as one line of printable ASCII of at most `most` bytes, all else escaped.
 pub(super) fn shown(text: &str, most: usize) -> String {
     let mut shown = String::new();
     for character in text.chars() {

@@ -32,14 +32,14 @@ use tokio_rustls::client::TlsStream;
 use crate::token::Token;
 use answer::Answer;
 pub use endpoint::{Endpoint, InvalidEndpoint};
-pub use error::ExchangeError;
+pub use error::NotExchanged;
 use error::shown;
 
-/// How long an exchange may take, connecting included. The issuer gives itself 3 s.
+/// The longest exchange, connecting included. The issuer gives itself 3 s.
 pub const DEADLINE: Duration = Duration::from_secs(10);
-/// How long the connection may take, without TLS.
+/// The longest wait for the connection, without TLS.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
-/// How long a connection that has served may take to end.
+/// The longest wait for the end of a connection that has served.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 /// The most of an answer's head, in bytes.
 const LARGEST_HEAD: usize = 16 << 10;
@@ -53,12 +53,12 @@ const LONGEST_REASON: usize = 300;
 const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const TOKEN_TYPE: &str = "urn:ietf:params:oauth:token-type:jwt";
 
-/// What is known of the issuer.
+/// The issuer, and what is asked of it.
 #[derive(Clone, Debug)]
 pub struct IssuerSettings {
-    /// Where tokens are exchanged.
+    /// The address of the exchange.
     pub endpoint: Endpoint,
-    /// Who vouches for its certificate.
+    /// The authorities of its certificate.
     pub authorities: Arc<RootCertStore>,
     /// The file with the pod's own token. The kubelet replaces it, so it is read for each exchange.
     pub subject_token: PathBuf,
@@ -105,26 +105,26 @@ impl Exchanger {
     }
 
     /// Exchanges the pod's own token for one of this audience.
-    pub async fn token(&self, audience: &Audience) -> Result<Token, ExchangeError> {
+    pub async fn token(&self, audience: &Audience) -> Result<Token, NotExchanged> {
         let subject = self.subject_token()?;
         let form = self.form(&subject, audience);
-        let late = || ExchangeError::Deadline(self.deadline.as_secs());
+        let late = || NotExchanged::Deadline(self.deadline.as_secs());
         let answer = timeout(self.deadline, self.ask(form)).await.map_err(|_| late())??;
         answer.token(&subject)
     }
 
     /// The pod's own token, as the kubelet has it now.
-    fn subject_token(&self) -> Result<String, ExchangeError> {
+    fn subject_token(&self) -> Result<String, NotExchanged> {
         let path = &self.settings.subject_token;
         let mut text = String::new();
         let read = File::open(path).and_then(|file| file.take(LONGEST_SUBJECT as u64 + 1).read_to_string(&mut text));
-        read.map_err(|error| ExchangeError::SubjectToken {
+        read.map_err(|error| NotExchanged::SubjectToken {
             path: path.clone(),
             reason: error.to_string(),
         })?;
         let length = text.trim_ascii_end().len();
         if length == 0 || text.len() > LONGEST_SUBJECT {
-            return Err(ExchangeError::SubjectTokenLength(path.clone()));
+            return Err(NotExchanged::SubjectTokenLength(path.clone()));
         }
         text.truncate(length);
         Ok(text)
@@ -143,12 +143,12 @@ impl Exchanger {
         form.finish()
     }
 
-    async fn ask(&self, form: String) -> Result<Answer, ExchangeError> {
+    async fn ask(&self, form: String) -> Result<Answer, NotExchanged> {
         let stream = self.connect().await?;
         let handshake = http1::Builder::new()
             .max_buf_size(LARGEST_HEAD)
             .handshake(TokioIo::new(stream));
-        let (sender, connection) = handshake.await.map_err(|_| ExchangeError::ConnectionLost)?;
+        let (sender, connection) = handshake.await.map_err(|_| NotExchanged::ConnectionLost)?;
         let mut connections = JoinSet::new(); // dropped, and so ended, with this call
         connections.spawn(connection);
         let answer = self.answer(sender, form).await;
@@ -157,9 +157,9 @@ impl Exchanger {
         answer
     }
 
-    async fn connect(&self) -> Result<TlsStream<TcpStream>, ExchangeError> {
+    async fn connect(&self) -> Result<TlsStream<TcpStream>, NotExchanged> {
         let endpoint = &self.settings.endpoint;
-        let no_connection = |reason| ExchangeError::Connect {
+        let no_connection = |reason| NotExchanged::Connect {
             issuer: endpoint.to_string(),
             reason,
         };
@@ -169,13 +169,13 @@ impl Exchanger {
             .map_err(|_| no_connection(format!("nothing came about in {} s", CONNECT_DEADLINE.as_secs())))?
             .map_err(|error| no_connection(error.to_string()))?;
         let handshake = self.connector.connect(endpoint.name(), stream).await;
-        handshake.map_err(|error| ExchangeError::Tls {
+        handshake.map_err(|error| NotExchanged::Tls {
             issuer: endpoint.to_string(),
             reason: shown(&error.to_string(), LONGEST_REASON),
         })
     }
 
-    async fn answer(&self, mut sender: SendRequest<Full<Bytes>>, form: String) -> Result<Answer, ExchangeError> {
+    async fn answer(&self, mut sender: SendRequest<Full<Bytes>>, form: String) -> Result<Answer, NotExchanged> {
         let endpoint = &self.settings.endpoint;
         let request = Request::post(endpoint.path())
             .header(HOST, endpoint.authority())
@@ -185,7 +185,7 @@ impl Exchanger {
             .header(CONNECTION, "close")
             .body(Full::new(Bytes::from(form)))
             // Path and authority were parsed as parts of a URL.
-            .map_err(|_| ExchangeError::Malformed("its URL makes no request"))?;
+            .map_err(|_| NotExchanged::Malformed("its URL makes no request"))?;
         let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
         let status = response.status();
         let retry_after = response.headers().get(RETRY_AFTER).cloned();
@@ -198,21 +198,21 @@ impl Exchanger {
     }
 }
 
-async fn body(response: Response<Incoming>) -> Result<Bytes, ExchangeError> {
+async fn body(response: Response<Incoming>) -> Result<Bytes, NotExchanged> {
     let body = Limited::new(response.into_body(), LARGEST_BODY).collect().await;
     match body {
         Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(ExchangeError::TooLong),
-        Err(_) => Err(ExchangeError::ConnectionLost),
+        Err(error) if error.is::<LengthLimitError>() => Err(NotExchanged::TooLong),
+        Err(_) => Err(NotExchanged::ConnectionLost),
     }
 }
 
-fn broken(error: &hyper::Error) -> ExchangeError {
+fn broken(error: &hyper::Error) -> NotExchanged {
     if error.is_parse_too_large() {
-        ExchangeError::TooLong
+        NotExchanged::TooLong
     } else if error.is_parse() {
-        ExchangeError::Malformed("it is no HTTP/1.1")
+        NotExchanged::Malformed("it is no HTTP/1.1")
     } else {
-        ExchangeError::ConnectionLost
+        NotExchanged::ConnectionLost
     }
 }

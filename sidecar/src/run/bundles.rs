@@ -7,7 +7,7 @@ use tokenscope_core::sidecar::JWT_BUNDLE_FILE;
 
 use super::Error;
 use super::shared::{Sidecar, later, random};
-use super::source::Agent;
+use super::source::SpiffeAgent;
 use crate::bundle::JwtBundles;
 use crate::clock::Clock;
 use crate::directory::Readers;
@@ -16,7 +16,7 @@ use crate::log::Level;
 use crate::retry;
 
 /// Follows the keys that tokens are signed with, and writes them if wanted. It ends only with `once`.
-pub(super) async fn keep_bundles<C: Clock>(sidecar: Arc<Sidecar<C>>, agent: Arc<Agent>) -> Result<(), Error> {
+pub(super) async fn keep_bundles<C: Clock>(sidecar: Arc<Sidecar<C>>, agent: Arc<SpiffeAgent>) -> Result<(), Error> {
     if !agent.settings.jwt_bundle {
         sidecar.first_token.notified().await; // before it, the agent would only say no once more
     }
@@ -39,7 +39,7 @@ pub(super) async fn keep_bundles<C: Clock>(sidecar: Arc<Sidecar<C>>, agent: Arc<
 
 impl<C: Clock> Sidecar<C> {
     /// Follows the stream of keys. Ends well only with `once`.
-    async fn follow_bundles(&self, agent: &Agent, failures: &mut u32) -> Result<(), FetchError> {
+    async fn follow_bundles(&self, agent: &SpiffeAgent, failures: &mut u32) -> Result<(), FetchError> {
         let mut stream = agent.client.jwt_bundles().await?;
         let mut first = true;
         loop {

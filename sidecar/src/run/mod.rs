@@ -28,14 +28,14 @@ use crate::health::Health;
 use crate::log::Level;
 use bundles::keep_bundles;
 use shared::Sidecar;
-use source::TokenSource;
+use source::TokenClient;
 use tokens::keep_token;
 use x509_svid::keep_x509;
 
-/// How many names are looked up at a time, each on a thread of its own.
+/// The most names that are looked up at a time, each on a thread of its own.
 const LOOKUPS: usize = 2;
 
-/// Why the sidecar can't run.
+/// The reason why the sidecar can't run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The directory for the files.
@@ -43,7 +43,7 @@ pub enum Error {
     Directory {
         /// Its path.
         path: PathBuf,
-        /// What the system says.
+        /// The system's words.
         source: io::Error,
     },
     /// Somebody else runs the program of the container.
@@ -54,7 +54,7 @@ pub enum Error {
     Observe {
         /// The address.
         address: SocketAddr,
-        /// What the system says.
+        /// The system's words.
         source: io::Error,
     },
     /// Signals and timers.
@@ -92,7 +92,9 @@ pub fn process(config: Config) -> ExitCode {
             };
             run(config, SystemClock, stop).await
         });
-        runtime.shutdown_background(); // a name that is still looked up keeps nobody
+        // A name that is still looked up keeps nobody waiting.
+        #[cfg(feature = "issuer")]
+        runtime.shutdown_background();
         result
     });
     match result {
@@ -116,7 +118,7 @@ pub async fn run<C: Clock>(config: Config, clock: C, stop: impl Future<Output = 
         source,
     })?;
     let sidecar = Arc::new(Sidecar {
-        source: TokenSource::new(&config.source)?,
+        source: TokenClient::new(&config.source)?,
         health: Arc::new(Health::new(directory.clone(), config.kept())),
         clock: Arc::new(clock),
         bundles: watch::Sender::new(JwtBundles::default()),

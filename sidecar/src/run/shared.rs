@@ -1,4 +1,4 @@
-//! What all tasks share: the source of tokens, the files, their health, and when to try again.
+//! The things that all tasks share: the source of tokens, the files, their health, and the time of the next try.
 
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Notify, watch};
 
 use super::Error;
-use super::source::TokenSource;
+use super::source::TokenClient;
 use crate::bundle::JwtBundles;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -22,11 +22,11 @@ use crate::retry::{self, Kind};
 /// After which time without an answer the probe is told that it is waited for.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// What all tasks share.
+/// The things that all tasks share.
 pub(super) struct Sidecar<C> {
     pub(super) config: Config,
     pub(super) directory: Directory,
-    pub(super) source: TokenSource,
+    pub(super) source: TokenClient,
     pub(super) health: Arc<Health>,
     pub(super) clock: Arc<C>,
     /// The keys as the agent has last stated them.
@@ -93,7 +93,7 @@ impl<C: Clock> Sidecar<C> {
         self.log(level, &trouble.to_string(), &fields);
     }
 
-    /// When to try again. Fails only with `once`, if trying again can't help.
+    /// The time of the next try. Fails only with `once`, if trying again can't help.
     pub(super) fn after_failure(
         &self,
         files: &[String],

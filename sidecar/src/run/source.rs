@@ -1,44 +1,44 @@
-//! Whom tokens come from.
+//! The source of tokens: the one place that knows of more than one.
 
 use std::sync::Arc;
 
 use tokenscope_core::Audience;
 
 use super::Error;
-use crate::config::{Source, WorkloadApi};
+use crate::config::{SourceSettings, WorkloadApiSettings};
 #[cfg(feature = "issuer")]
 use crate::exchange::{self, Exchanger};
-use crate::fetch_error::{FetchError, Provider};
+use crate::fetch_error::{FetchError, TokenProvider};
 use crate::token::Token;
 use crate::workload_api::{Client, DEADLINE};
 
-/// Whom tokens come from.
-pub(super) enum TokenSource {
-    WorkloadApi(Arc<Agent>),
+/// A client of the source of tokens.
+pub(super) enum TokenClient {
+    WorkloadApi(Arc<SpiffeAgent>),
     #[cfg(feature = "issuer")]
     Issuer(Exchanger),
 }
 
 /// The SPIFFE agent, and what is wanted of it.
-pub(super) struct Agent {
+pub(super) struct SpiffeAgent {
     pub(super) client: Client,
-    pub(super) settings: WorkloadApi,
+    pub(super) settings: WorkloadApiSettings,
 }
 
-impl TokenSource {
+impl TokenClient {
     /// Nobody is asked yet.
     #[cfg_attr(
         not(feature = "issuer"),
         expect(clippy::unnecessary_wraps, reason = "only the issuer's client can fail")
     )]
-    pub(super) fn new(source: &Source) -> Result<Self, Error> {
+    pub(super) fn new(source: &SourceSettings) -> Result<Self, Error> {
         match source {
-            Source::WorkloadApi(settings) => Ok(Self::WorkloadApi(Arc::new(Agent {
+            SourceSettings::WorkloadApi(settings) => Ok(Self::WorkloadApi(Arc::new(SpiffeAgent {
                 client: Client::new(settings.socket.clone(), DEADLINE),
                 settings: settings.clone(),
             }))),
             #[cfg(feature = "issuer")]
-            Source::Issuer(settings) => {
+            SourceSettings::Issuer(settings) => {
                 let exchanger = Exchanger::new(settings.clone(), exchange::DEADLINE);
                 exchanger.map(Self::Issuer).map_err(Error::Tls)
             }
@@ -50,7 +50,7 @@ impl TokenSource {
         not(feature = "issuer"),
         expect(clippy::unnecessary_wraps, reason = "without the issuer there is an agent always")
     )]
-    pub(super) fn agent(&self) -> Option<&Arc<Agent>> {
+    pub(super) fn agent(&self) -> Option<&Arc<SpiffeAgent>> {
         match self {
             Self::WorkloadApi(agent) => Some(agent),
             #[cfg(feature = "issuer")]
@@ -58,12 +58,12 @@ impl TokenSource {
         }
     }
 
-    /// Who it is, for messages.
-    pub(super) fn provider(&self) -> Provider {
+    /// Its name in messages.
+    pub(super) fn provider(&self) -> TokenProvider {
         match self {
-            Self::WorkloadApi(_) => Provider::Agent,
+            Self::WorkloadApi(_) => TokenProvider::Agent,
             #[cfg(feature = "issuer")]
-            Self::Issuer(_) => Provider::Issuer,
+            Self::Issuer(_) => TokenProvider::Issuer,
         }
     }
 
@@ -77,7 +77,7 @@ impl TokenSource {
     }
 }
 
-impl Agent {
+impl SpiffeAgent {
     async fn token(&self, audience: &Audience) -> Result<Token, FetchError> {
         let wanted = &self.settings.wanted;
         let id = wanted.spiffe_id.as_ref().map_or("", |id| id.as_str());

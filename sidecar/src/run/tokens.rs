@@ -60,7 +60,7 @@ pub(super) async fn keep_token<C: Clock>(sidecar: Arc<Sidecar<C>>, wanted: Share
     }
 }
 
-/// What is known of the key that the present token is signed with.
+/// The state of the key that the present token is signed with.
 #[derive(Default)]
 struct SigningKey {
     was_published: bool,

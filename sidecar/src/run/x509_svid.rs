@@ -7,15 +7,15 @@ use tokenscope_core::sidecar::{X509_BUNDLE_FILE, X509_KEY_FILE, X509_SVID_FILE};
 
 use super::Error;
 use super::shared::Sidecar;
-use super::source::Agent;
+use super::source::SpiffeAgent;
 use crate::clock::Clock;
 use crate::directory::Readers;
-use crate::fetch_error::{FetchError, Provider};
+use crate::fetch_error::{FetchError, TokenProvider};
 use crate::workload_api::X509SvidResponse;
 use crate::x509;
 
 /// Keeps the X.509-SVID fresh. It ends only with `once`.
-pub(super) async fn keep_x509<C: Clock>(sidecar: Arc<Sidecar<C>>, agent: Arc<Agent>) -> Result<(), Error> {
+pub(super) async fn keep_x509<C: Clock>(sidecar: Arc<Sidecar<C>>, agent: Arc<SpiffeAgent>) -> Result<(), Error> {
     let files = [X509_SVID_FILE.to_owned()];
     let mut expires_at = None;
     let mut failures = 0;
@@ -36,7 +36,7 @@ impl<C: Clock> Sidecar<C> {
     /// Follows the stream of X.509-SVIDs. Ends well only with `once`.
     async fn follow_x509(
         &self,
-        agent: &Agent,
+        agent: &SpiffeAgent,
         files: &[String],
         expires_at: &mut Option<Timestamp>,
         failures: &mut u32,
@@ -58,7 +58,7 @@ impl<C: Clock> Sidecar<C> {
     }
 
     /// Writes the wanted X.509-SVID; returns until when it is valid.
-    fn write_x509(&self, agent: &Agent, message: &X509SvidResponse) -> Result<Timestamp, FetchError> {
+    fn write_x509(&self, agent: &SpiffeAgent, message: &X509SvidResponse) -> Result<Timestamp, FetchError> {
         let svid = agent.settings.wanted.choose(&message.svids)?;
         let certificate = x509::certificates_to_pem(&svid.x509_svid);
         let certificate = certificate.ok_or(FetchError::Malformed("an X.509-SVID has no certificate"))?;
@@ -72,7 +72,7 @@ impl<C: Clock> Sidecar<C> {
         if end <= now {
             let seconds = now.duration_since(end).as_secs();
             return Err(FetchError::Expired {
-                provider: Provider::Agent,
+                provider: TokenProvider::Agent,
                 seconds,
             });
         }

@@ -9,7 +9,7 @@ use tokenscope_sidecar::config::{Config, Invocation, invocation};
 
 use super::server::TestIssuer;
 
-/// What two busy cores may take for anything.
+/// The longest time that two busy cores may take for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Folders that go away with the test, and the environment of its sidecar.
@@ -86,7 +86,7 @@ impl Lab {
         Running { lab: self, child }
     }
 
-    /// What the probe says if it is not ready.
+    /// The probe's words if it is not ready.
     pub(crate) fn not_ready(&self) -> Option<String> {
         let output = self.command().arg("ready").stderr(Stdio::piped()).output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
@@ -111,7 +111,7 @@ impl Drop for Lab {
 }
 
 impl Running<'_> {
-    /// What was logged. No part of any token is ever in it.
+    /// The log. No part of any token is ever in it.
     pub(crate) fn log(&self) -> String {
         let log = fs::read_to_string(self.lab.folder.join("log")).unwrap();
         assert!(!log.contains("eyJ"), "a token was logged: {log}");

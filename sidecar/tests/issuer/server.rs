@@ -18,7 +18,7 @@ use tokio_rustls::server::TlsStream;
 /// The form of a request that has come: names and values.
 pub(crate) type Form = Vec<(String, String)>;
 
-/// What becomes of a request.
+/// The answer to a request.
 pub(crate) enum Reply {
     /// This, and the connection is closed.
     Bytes(Vec<u8>),
@@ -72,7 +72,7 @@ pub(crate) fn value<'a>(form: &'a Form, name: &str) -> &'a str {
 /// A running issuer.
 pub(crate) struct TestIssuer {
     pub(crate) address: SocketAddr,
-    /// Who vouches for its certificate, PEM.
+    /// The authority of its certificate, PEM.
     pub(crate) authority: String,
     requests: Arc<Mutex<Vec<Form>>>,
 }
@@ -118,7 +118,7 @@ impl TestIssuer {
         format!("https://{}", self.address)
     }
 
-    /// What has come.
+    /// The requests that have come.
     pub(crate) fn requests(&self) -> Vec<Form> {
         self.requests.lock().unwrap().clone()
     }

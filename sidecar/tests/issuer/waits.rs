@@ -1,4 +1,4 @@
-//! How long is waited after which answer, by a clock that does not make anybody wait.
+//! The waits after each kind of answer, by a clock that does not make anybody wait.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
