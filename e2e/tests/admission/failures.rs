@@ -227,16 +227,7 @@ async fn nothing_gets_past_a_changed_configuration(door: Door, objects: Vec<Valu
         ("the entry is gone", Some(without_entry), refusals.without_the_entry),
         ("it is deleted", None, refusals.without_the_entry),
     ] {
-        match configuration {
-            Some(mut changed) => {
-                let now = get_json(&door.client, CONFIGURATION).await.unwrap();
-                changed["metadata"] = now["metadata"].clone();
-                put(&door.client, CONFIGURATION, &changed).await.unwrap();
-            }
-            None => {
-                delete(&door.client, CONFIGURATION).await.unwrap();
-            }
-        }
+        change_configuration(&door, configuration).await;
         door.stand_in.answers(refusals.reviews, Way::Works);
         let forged = with_label(shop.asking("forged", ORDERS), MARK, "granted");
         eventually(SOON, format!("{what}, and a forged mark is refused"), async || {
@@ -248,16 +239,7 @@ async fn nothing_gets_past_a_changed_configuration(door: Door, objects: Vec<Valu
         .unwrap();
         // Each entry of a configuration is known at the same moment, but an informer of policies may be a moment behind.
         tokio::time::sleep(Duration::from_secs(1)).await;
-        for (kind, pod) in needing_a_review(&shop, &strict) {
-            // Without a mark, a pod is reviewed by an entry that is still there and works.
-            for (mark, pod) in marks(&kind, &pod)
-                .into_iter()
-                .filter(|(mark, _)| mark.contains("label"))
-            {
-                let answer = try_pod(&door.client, &pod).await.unwrap();
-                assert!(!answer.accepted(), "{what}: {mark}: {}", answer.body["metadata"]);
-            }
-        }
+        no_marked_pod_is_admitted(&door, &shop, &strict, what).await;
         // The stand-in marks every pod; ours leaves alone what nothing concerns.
         door.stand_in.answers(Way::Allows, Way::Works);
         accepts(&door.client, &shop.pod(&format!("plain-{}", what.replace(' ', "-"))))
@@ -274,6 +256,33 @@ async fn nothing_gets_past_a_changed_configuration(door: Door, objects: Vec<Valu
     })
     .await
     .unwrap();
+}
+
+/// Puts the configuration in the place of the present one, or deletes that.
+async fn change_configuration(door: &Door, configuration: Option<Value>) {
+    match configuration {
+        Some(mut changed) => {
+            let now = get_json(&door.client, CONFIGURATION).await.unwrap();
+            changed["metadata"] = now["metadata"].clone();
+            put(&door.client, CONFIGURATION, &changed).await.unwrap();
+        }
+        None => {
+            delete(&door.client, CONFIGURATION).await.unwrap();
+        }
+    }
+}
+
+/// Without a mark, a pod is reviewed by an entry that is still there and works.
+async fn no_marked_pod_is_admitted(door: &Door, shop: &Shop<'_>, strict: &Shop<'_>, what: &str) {
+    for (kind, pod) in needing_a_review(shop, strict) {
+        for (mark, pod) in marks(&kind, &pod)
+            .into_iter()
+            .filter(|(mark, _)| mark.contains("label"))
+        {
+            let answer = try_pod(&door.client, &pod).await.unwrap();
+            assert!(!answer.accepted(), "{what}: {mark}: {}", answer.body["metadata"]);
+        }
+    }
 }
 
 #[tokio::test]
