@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::request;
 
-/// What the API server answered.
+/// The API server's answer.
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// The HTTP status.
@@ -29,7 +29,7 @@ impl Answer {
         }
     }
 
-    /// Whether the object was created.
+    /// True if the object was created.
     pub fn accepted(&self) -> bool {
         (200..300).contains(&self.status)
     }

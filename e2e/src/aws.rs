@@ -17,7 +17,7 @@ use crate::control_plane::ISSUER;
 use crate::node::Node;
 use crate::pki::{Authority, Identity};
 
-/// Where the stand-in and the published issuer are; RFC 5737.
+/// The address of the stand-in and of the published issuer; RFC 5737.
 pub const ADDRESS: &str = "198.51.100.10";
 
 /// The stand-in's only account.
@@ -114,7 +114,7 @@ impl Aws {
         self.answers(node, "s3", "list_buckets")
     }
 
-    /// What a container needs to find it: the two variables that every SDK knows.
+    /// The variables by which a container finds it: the two that every SDK knows.
     pub fn environment() -> Vec<Value> {
         vec![
             json!({"name": "AWS_ENDPOINT_URL_STS", "value": format!("http://{ADDRESS}:7078")}),

@@ -12,12 +12,12 @@ use tokenscope_xtask::tools::{Tool, resolve};
 use crate::control_plane::ControlPlane;
 use crate::get_json;
 
-/// What a process in a container would find. Its files are below [`root`](Self::root) instead of `/`.
+/// The surroundings that a process in a container would find. Its files are below [`root`](Self::root) instead of `/`.
 #[derive(Clone, Debug)]
 pub struct ContainerView {
     /// The variables, as the container sees them.
     pub environment: BTreeMap<String, String>,
-    /// Where the files are that the container sees below `/`.
+    /// The folder with the files that the container sees below `/`.
     pub root: PathBuf,
     mounts: Vec<String>,
 }
@@ -70,7 +70,7 @@ impl ControlPlane {
 }
 
 impl ContainerView {
-    /// Where a file is that the container sees at `path`.
+    /// The path of a file that the container sees at `path`.
     pub fn file(&self, path: &str) -> PathBuf {
         self.root.join(path.trim_start_matches('/'))
     }

@@ -22,7 +22,7 @@ pub const CARTS: &str = "arn:aws:iam::111122223333:role/shop/carts";
 /// A role that no policy of the tests allows.
 pub const ADMIN: &str = "arn:aws:iam::111122223333:role/admin";
 
-/// How long the webhook may take to learn of an object by its watches, and the operator to write a status.
+/// The time that the webhook may take to learn of an object by its watches, and the operator to write a status.
 pub const PROPAGATION: Duration = Duration::from_secs(20);
 
 /// Prints who the AWS SDK is with what it finds by itself.
@@ -30,7 +30,7 @@ pub const WHO_AM_I: &str = "import boto3; print(boto3.client('sts').get_caller_i
 
 /// A namespace with ServiceAccounts `default` and `orders`.
 pub struct Shop<'a> {
-    /// Where it is.
+    /// The control plane that it is in.
     pub control_plane: &'a ControlPlane,
     /// An administrator.
     pub client: Client,
@@ -274,7 +274,7 @@ pub fn variable(pod: &Value, container: &str, name: &str) -> Option<String> {
         .find_map(|(key, value)| (key == name).then_some(value))
 }
 
-/// Where a container mounts a volume.
+/// The path at which a container mounts a volume.
 pub fn mounted_at<'a>(pod: &'a Value, container: &str, volume: &str) -> Option<&'a str> {
     container_of(pod, container)["volumeMounts"]
         .as_array()
@@ -319,7 +319,7 @@ pub async fn sts(control_plane: &ControlPlane, audiences: &[&str], roles: &[(&st
     Ok(Server::start(config, SocketAddr::from(([127, 0, 0, 1], 0)), None).await?)
 }
 
-/// Who the unmodified AWS SDK is, run as if in a container: the ARN, or the SDK's error.
+/// The identity of the unmodified AWS SDK, run as if in a container: the ARN, or the SDK's error.
 ///
 /// It blocks its thread, so the test needs a runtime with several (`flavor = "multi_thread"`).
 pub async fn who_is(

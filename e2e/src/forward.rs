@@ -1,4 +1,4 @@
-//! What a Service does in a cluster: connections to one address go in turn to those of several servers that answer.
+//! A Service's work in a cluster: connections to one address go in turn to those of several servers that answer.
 
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

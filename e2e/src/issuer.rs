@@ -1,4 +1,4 @@
-//! What a sidecar, an SDK and AWS ask of a running issuer.
+//! The questions of a sidecar, an SDK and AWS to a running issuer.
 
 use std::time::Duration;
 

@@ -62,7 +62,7 @@ pub struct Keycloak {
     _watchdog: Arc<Watchdog>, // last: it removes the folder
 }
 
-/// Why a token was not accepted.
+/// The reason why a token was not accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
     /// The HTTP status.

@@ -23,7 +23,7 @@ const COMMAND_DEADLINE: &str = "300";
 /// `0` skips the tests that need a cluster, for whoever is in a hurry.
 const WANTED: &str = "TOKENSCOPE_CLUSTER_TESTS";
 
-/// Whether tests that need a cluster run here: says so if not.
+/// True if tests that need a cluster run here: says so if not.
 ///
 /// They run wherever there can be one, and are skipped elsewhere, or where `TOKENSCOPE_CLUSTER_TESTS=0` says so. With
 /// `CI=true` nothing is skipped: fails then with what is missing.
@@ -46,7 +46,7 @@ pub fn is_possible() -> Result<bool> {
     }
 }
 
-/// Whether `CI=true`: nothing may be left out then.
+/// True if `CI=true`: nothing may be left out then.
 pub fn is_ci() -> bool {
     std::env::var("CI").is_ok_and(|value| value == "true")
 }
@@ -276,7 +276,7 @@ impl Node {
         Ok(found)
     }
 
-    /// What each process of a program takes of memory.
+    /// The memory of each process of a program.
     pub fn memory_of(&self, program: &str) -> Result<Vec<Memory>> {
         let memory = |process: u32| Memory::of(process).ok();
         Ok(self.processes(program)?.into_iter().filter_map(memory).collect())
@@ -320,7 +320,7 @@ impl Node {
         self.serve(&format!("{}-again", server.name), &server.path, &arguments, &[])
     }
 
-    /// What a limit of the cgroup of a container's process says, for example `memory.max`; on cgroup v1, `controller` and
+    /// The value of a limit of the cgroup of a container's process, for example `memory.max`; on cgroup v1, `controller` and
     /// the file `v1` say where.
     pub fn limit(&self, process: u32, v2: &str, (controller, v1): (&str, &str)) -> Result<String> {
         let cgroups = fs::read_to_string(format!("/proc/{process}/cgroup"))?;
@@ -358,7 +358,7 @@ impl Node {
     }
 }
 
-/// How a server of the cluster is started.
+/// The command line of a server of the cluster.
 #[derive(Clone, Debug)]
 pub struct NodeServer {
     name: String,

@@ -1,4 +1,4 @@
-//! What the demos print: their steps, in colour on a terminal only.
+//! The output of the demos: their steps, in colour on a terminal only.
 
 use std::io::IsTerminal;
 use std::time::Instant;
@@ -24,7 +24,7 @@ impl DemoOutput {
         }
     }
 
-    /// What comes next.
+    /// Prints the title of the next step.
     pub fn step(&self, title: &str) {
         println!("\n{}", self.paint("1", title));
     }
@@ -36,7 +36,7 @@ impl DemoOutput {
         }
     }
 
-    /// What was reached, and how many seconds after the beginning.
+    /// Prints what was reached, and how many seconds after the beginning.
     pub fn done(&self, text: &str) {
         let seconds = self.started.elapsed().as_secs_f64();
         println!("  {} {text} ({seconds:.1} s)", self.paint("32", "✓"));

@@ -95,7 +95,7 @@ pub struct ServerProcess {
     child: Mutex<Option<Child>>,
 }
 
-/// What a process takes, in bytes.
+/// The memory of a process, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
     /// Resident just now.
@@ -125,10 +125,10 @@ impl Memory {
     }
 }
 
-/// How to start a [`ServerProcess`].
+/// The start of a [`ServerProcess`].
 #[derive(Debug)]
 pub struct Start {
-    /// What it is called in messages and what its log file is named after.
+    /// Its name in messages and that of its log file.
     pub name: String,
     /// The program's path.
     pub program: PathBuf,
@@ -179,7 +179,7 @@ impl ServerProcess {
         (&self.program, &self.arguments)
     }
 
-    /// Where it tells how it is: `http://127.0.0.1:PORT`.
+    /// The URL at which it tells how it is: `http://127.0.0.1:PORT`.
     pub fn observe_url(&self) -> Result<String> {
         Ok(format!("http://127.0.0.1:{}", self.port()?))
     }
@@ -219,7 +219,7 @@ impl ServerProcess {
             .id())
     }
 
-    /// How it ended, if it did.
+    /// The status with which it ended, if it did.
     pub fn exit_status(&self) -> Result<Option<ExitStatus>> {
         match guard(&self.child).as_mut() {
             Some(child) => Ok(child.try_wait()?),
@@ -273,7 +273,7 @@ impl ServerProcess {
         Ok(())
     }
 
-    /// What it takes of memory.
+    /// Its memory.
     pub fn memory(&self) -> Result<Memory> {
         Memory::of(self.pid()?)
     }

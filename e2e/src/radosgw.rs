@@ -146,7 +146,7 @@ impl Radosgw {
         Ok(radosgw)
     }
 
-    /// Where it serves STS, IAM and S3.
+    /// The URL at which it serves STS, IAM and S3.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
@@ -156,7 +156,7 @@ impl Radosgw {
         self.gateway.log_tail(lines)
     }
 
-    /// What its three processes take together.
+    /// The memory of its three processes together.
     pub fn memory(&self) -> Result<Memory> {
         let mut sum = Memory::default();
         for process in [&self.gateway, &self.store, &self.monitor] {

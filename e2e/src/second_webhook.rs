@@ -22,7 +22,7 @@ use crate::{delete, eventually};
 
 const CONFIGURATIONS: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
 
-/// When it is called.
+/// The order in which it is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// Before ours.
@@ -104,7 +104,7 @@ impl SecondWebhook {
         })
     }
 
-    /// How often it was called so far.
+    /// The number of calls so far.
     pub fn calls(&self) -> usize {
         self.calls.load(Ordering::Relaxed)
     }

@@ -7,7 +7,7 @@ use crate::fixtures::{ADMIN, ORDERS};
 /// A pod that is hostile by its shape.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
-    /// What it is called in tables.
+    /// Its name in tables.
     pub name: &'static str,
     /// Its text, for a namespace and a name. It is of ServiceAccount `orders`.
     pub pod: fn(&str, &str) -> String,

@@ -126,7 +126,7 @@ impl Sidecar {
         })
     }
 
-    /// Where the files are.
+    /// The folder with the files.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
@@ -194,12 +194,12 @@ pub struct Reader {
     thread: JoinHandle<Read>,
 }
 
-/// What a [`Reader`] saw.
+/// The reads of a [`Reader`].
 #[derive(Clone, Debug, Default)]
 pub struct Read {
-    /// How often it read.
+    /// The number of reads.
     pub reads: u64,
-    /// How many different tokens there were.
+    /// The number of different tokens.
     pub tokens: u64,
     /// Reads of a file that was absent, empty, partial or no token.
     pub torn: u64,
@@ -222,7 +222,7 @@ impl Reader {
         Self { stop, tokens, thread }
     }
 
-    /// How many different tokens there were until now.
+    /// The number of different tokens until now.
     pub fn tokens(&self) -> u64 {
         self.tokens.load(Ordering::Relaxed)
     }

@@ -29,10 +29,10 @@ pub const ISSUER: &str = "https://spire.tokenscope.test";
 /// What a process of SPIRE may take to be ready on a busy machine.
 const READY_DEADLINE: Duration = Duration::from_secs(120);
 
-/// How to start it.
+/// The options of a start.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// What JWT-SVIDs are signed with: `rsa-2048`, or `ec-p256` as SPIRE has it by default.
+    /// The type of key that JWT-SVIDs are signed with: `rsa-2048`, or `ec-p256` as SPIRE has it by default.
     pub jwt_key_type: &'static str,
 }
 
@@ -110,17 +110,17 @@ impl Spire {
         &self.folder
     }
 
-    /// What ends processes with the test.
+    /// The watchdog that ends processes with the test.
     pub fn watchdog(&self) -> &Arc<Watchdog> {
         &self.watchdog
     }
 
-    /// Where the issuer's host really is.
+    /// The address at which the issuer's host really is.
     pub fn discovery_address(&self) -> SocketAddr {
         self.discovery_address
     }
 
-    /// Who vouches for the discovery provider's certificate, PEM.
+    /// The authority of the discovery provider's certificate, PEM.
     pub fn authority(&self) -> &str {
         &self.authority
     }

@@ -24,7 +24,7 @@ use crate::probes::with_libraries;
 /// The trust domain.
 pub const TRUST_DOMAIN: &str = "example.test";
 
-/// Where SPIRE's tokens say that they are from, and where the discovery provider is.
+/// The issuer that SPIRE's tokens name, at which the discovery provider is.
 pub const ISSUER: &str = "https://spire-oidc.tokenscope.test";
 
 /// The discovery provider's address; RFC 5737, as the stand-in's.
@@ -217,8 +217,8 @@ impl<'a> SpireCluster<'a> {
     }
 }
 
-/// What tokenscope has to be told: whose tokens these are, and that the socket is in a folder of the node or, the default,
-/// in volumes of the CSI driver.
+/// The values that tokenscope has to be told: whose tokens these are, and that the socket is in a folder of the node or, the
+/// default, in volumes of the CSI driver.
 pub fn values(source: &str) -> Value {
     json!({"spiffe": {"issuer": ISSUER, "workloadApi": {"source": source}}})
 }

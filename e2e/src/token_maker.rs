@@ -28,7 +28,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::pki::Authority;
 
-/// What is served as the key set.
+/// The text that is served as the key set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeySet {
     /// What the issuer serves without the flag `--x5c`.
@@ -80,7 +80,7 @@ impl TokenMaker {
         self.url.as_str()
     }
 
-    /// Where the keys are.
+    /// The URL of the keys.
     pub fn jwks_url(&self) -> String {
         self.url.jwks_uri()
     }
@@ -96,7 +96,7 @@ impl TokenMaker {
         key.with_context(|| format!("no key signs with {}", algorithm_name(algorithm)))
     }
 
-    /// What the issuer signs for a grant now, with an ID that no other token has.
+    /// The token that the issuer signs for a grant now, with an ID that no other token has.
     pub fn token(&self, grant: &TokenGrant) -> Result<String> {
         static ISSUED: AtomicU64 = AtomicU64::new(0);
         let id = ISSUED.fetch_add(1, Ordering::Relaxed).to_string();

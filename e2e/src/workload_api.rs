@@ -29,7 +29,7 @@ use tokio::task::JoinSet;
 /// The SPIFFE ID of the workload.
 pub const SUBJECT: &str = "spiffe://example.test/app";
 
-/// What the agent answers to a question for tokens.
+/// The agent's answer to a question for tokens.
 #[derive(Clone, Debug)]
 pub enum Answer {
     /// These.
@@ -84,7 +84,7 @@ impl Agent {
         })
     }
 
-    /// How often tokens were asked for.
+    /// The number of questions for tokens.
     pub fn questions(&self) -> u32 {
         self.questions.load(Ordering::Relaxed)
     }

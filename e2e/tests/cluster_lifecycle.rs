@@ -153,6 +153,52 @@ struct Machine {
     state: BTreeSet<PathBuf>,
 }
 
+/// Settings of the kernel that servers of Kubernetes like to change.
+const SETTINGS: [&str; 8] = [
+    "vm/overcommit_memory",
+    "vm/panic_on_oom",
+    "kernel/panic",
+    "kernel/panic_on_oops",
+    "kernel/keys/root_maxkeys",
+    "kernel/keys/root_maxbytes",
+    "net/ipv4/ip_forward",
+    "net/netfilter/nf_conntrack_max",
+];
+
+/// Folders that servers of Kubernetes use where nobody tells them otherwise.
+const FOLDERS: [&str; 14] = [
+    "/etc/cni",
+    "/etc/kubernetes",
+    "/opt/cni",
+    "/opt/containerd",
+    "/run/containerd",
+    "/run/runc",
+    "/run/netns",
+    "/usr/libexec/kubernetes",
+    "/var/lib/cni",
+    "/var/lib/containerd",
+    "/var/lib/etcd",
+    "/var/lib/kubelet",
+    "/var/log/containers",
+    "/var/log/pods",
+];
+
+/// The number of processes in cgroups of these names, and their namespaces.
+fn processes_of(names: &[String]) -> Result<(usize, BTreeSet<PathBuf>)> {
+    let mut processes = 0;
+    let mut namespaces = BTreeSet::new();
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let cgroup = fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
+        if names.iter().any(|name| cgroup.contains(&format!("/{name}"))) {
+            processes += 1;
+            for kind in ["mnt", "net", "pid", "uts", "ipc", "cgroup"] {
+                namespaces.extend(fs::read_link(entry.path().join("ns").join(kind)));
+            }
+        }
+    }
+    Ok((processes, namespaces))
+}
+
 impl Machine {
     fn now(clusters: &[&str]) -> Result<Self> {
         let names: Vec<String> = clusters
@@ -163,17 +209,7 @@ impl Machine {
         count(Path::new("/sys/fs/cgroup"), &mut cgroups, &|name| {
             names.iter().any(|wanted| wanted == name) || name.starts_with("kubepods")
         });
-        let mut processes = 0;
-        let mut namespaces = BTreeSet::new();
-        for entry in fs::read_dir("/proc")?.flatten() {
-            let cgroup = fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
-            if names.iter().any(|name| cgroup.contains(&format!("/{name}"))) {
-                processes += 1;
-                for kind in ["mnt", "net", "pid", "uts", "ipc", "cgroup"] {
-                    namespaces.extend(fs::read_link(entry.path().join("ns").join(kind)));
-                }
-            }
-        }
+        let (processes, namespaces) = processes_of(&names)?;
         let own: BTreeSet<PathBuf> = ["mnt", "net", "pid", "uts", "ipc", "cgroup"]
             .iter()
             .flat_map(|kind| fs::read_link(Path::new("/proc/self/ns").join(kind)))
@@ -190,41 +226,17 @@ impl Machine {
                 |_| String::new(),
                 |output| String::from_utf8_lossy(&output.stdout).into_owned(),
             ),
-            settings: [
-                "vm/overcommit_memory",
-                "vm/panic_on_oom",
-                "kernel/panic",
-                "kernel/panic_on_oops",
-                "kernel/keys/root_maxkeys",
-                "kernel/keys/root_maxbytes",
-                "net/ipv4/ip_forward",
-                "net/netfilter/nf_conntrack_max",
-            ]
-            .into_iter()
-            .map(|name| {
-                let path = Path::new("/proc/sys").join(name);
-                (name, fs::read_to_string(path).unwrap_or_default())
-            })
-            .collect(),
-            folders: [
-                "/etc/cni",
-                "/etc/kubernetes",
-                "/opt/cni",
-                "/opt/containerd",
-                "/run/containerd",
-                "/run/runc",
-                "/run/netns",
-                "/usr/libexec/kubernetes",
-                "/var/lib/cni",
-                "/var/lib/containerd",
-                "/var/lib/etcd",
-                "/var/lib/kubelet",
-                "/var/log/containers",
-                "/var/log/pods",
-            ]
-            .into_iter()
-            .filter(|folder| Path::new(folder).exists())
-            .collect(),
+            settings: SETTINGS
+                .into_iter()
+                .map(|name| {
+                    let path = Path::new("/proc/sys").join(name);
+                    (name, fs::read_to_string(path).unwrap_or_default())
+                })
+                .collect(),
+            folders: FOLDERS
+                .into_iter()
+                .filter(|folder| Path::new(folder).exists())
+                .collect(),
             processes,
             cgroups,
             namespaces: namespaces.difference(&own).count() + kept,

@@ -4,7 +4,7 @@
 
 use anyhow::ensure;
 use serde_json::{Value, json};
-use tokenscope_e2e::admission::{create_pod, try_pod};
+use tokenscope_e2e::admission::{Answer, create_pod, try_pod};
 use tokenscope_e2e::control_plane::{self, ControlPlane};
 use tokenscope_e2e::fixtures::{ADMIN, CARTS, ORDERS, PROPAGATION, Shop, volume, with_annotations};
 use tokenscope_e2e::install::{Options, install};
@@ -51,24 +51,7 @@ async fn an_install_changes_and_refuses_nothing_that_does_not_ask() {
     let reviews_before = reviews(&installed.webhook(0).observe("/metrics").await.unwrap().1);
 
     for (pod, tried, created) in before {
-        let name = pod["metadata"]["name"].as_str().unwrap();
-        let stored = get_json(&shop.client, &shop.path(&format!("pods/{name}")))
-            .await
-            .unwrap();
-        assert_eq!(
-            stored["metadata"]["resourceVersion"], created.body["metadata"]["resourceVersion"],
-            "{name} was written to"
-        );
-
-        let mut anew = pod.clone();
-        anew["metadata"]["name"] = json!(format!("{name}-2"));
-        let created = create_pod(&shop.client, &anew).await.unwrap();
-        assert!(created.accepted(), "{name}: {}", created.message());
-        assert_eq!(created.warnings, tried.warnings, "{name}");
-        let (mut before, mut after) = (comparable(tried.body), comparable(created.body));
-        before["metadata"]["name"].take();
-        after["metadata"]["name"].take();
-        assert_eq!(after, before, "{name}");
+        is_as_before(&shop, &pod, tried, &created).await;
     }
 
     let asked = reviews(&installed.webhook(0).observe("/metrics").await.unwrap().1) - reviews_before;
@@ -80,7 +63,36 @@ async fn an_install_changes_and_refuses_nothing_that_does_not_ask() {
     let events = get_json(&shop.client, &shop.path("events")).await.unwrap();
     assert_eq!(events["items"], json!([]), "{events}");
 
-    // In the same namespace the first who asks is answered.
+    the_first_who_asks_is_answered(&shop, &owner).await;
+
+    // All that was done with no more rights than the chart gives.
+    assert_eq!(control_plane.forbidden().unwrap(), Vec::<String>::new());
+}
+
+/// The pod was not written to, and one like it is created as before the installation.
+async fn is_as_before(shop: &Shop<'_>, pod: &Value, tried: Answer, created: &Answer) {
+    let name = pod["metadata"]["name"].as_str().unwrap();
+    let stored = get_json(&shop.client, &shop.path(&format!("pods/{name}")))
+        .await
+        .unwrap();
+    assert_eq!(
+        stored["metadata"]["resourceVersion"], created.body["metadata"]["resourceVersion"],
+        "{name} was written to"
+    );
+
+    let mut anew = pod.clone();
+    anew["metadata"]["name"] = json!(format!("{name}-2"));
+    let created = create_pod(&shop.client, &anew).await.unwrap();
+    assert!(created.accepted(), "{name}: {}", created.message());
+    assert_eq!(created.warnings, tried.warnings, "{name}");
+    let (mut before, mut after) = (comparable(tried.body), comparable(created.body));
+    before["metadata"]["name"].take();
+    after["metadata"]["name"].take();
+    assert_eq!(after, before, "{name}");
+}
+
+/// In the same namespace the first who asks is answered.
+async fn the_first_who_asks_is_answered(shop: &Shop<'_>, owner: &Value) {
     shop.allow_orders().await.unwrap();
     let pod = shop.granted(&shop.asking("asking", ORDERS)).await.unwrap().body;
     assert!(volume(&pod, "tokenscope-aws-token").is_some());
@@ -102,32 +114,15 @@ async fn an_install_changes_and_refuses_nothing_that_does_not_ask() {
     })
     .await
     .unwrap();
-
-    // All that was done with no more rights than the chart gives.
-    assert_eq!(control_plane.forbidden().unwrap(), Vec::<String>::new());
 }
 
 /// Pods as clusters have them: plain, on EKS, with AWS variables of every kind, and some that are odd.
 fn workloads(shop: &Shop<'_>, owner: &Value) -> Vec<Value> {
-    let with_env = |name, env: Value| {
-        let mut pod = shop.pod(name);
-        pod["spec"]["containers"][0]["env"] = env;
-        pod
-    };
     let of = |name, account: &str| {
         let mut pod = shop.pod(name);
         pod["spec"]["serviceAccountName"] = json!(account);
         pod
     };
-    let mut injected_by_eks = of("injected-by-eks", "on-eks");
-    let token =
-        json!({"serviceAccountToken": {"audience": "sts.amazonaws.com", "expirationSeconds": 86400, "path": "token"}});
-    injected_by_eks["spec"]["volumes"] = json!([{"name": "aws-iam-token", "projected": {"sources": [token]}}]);
-    injected_by_eks["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "aws-iam-token", "mountPath": "/var/run/secrets/eks.amazonaws.com/serviceaccount", "readOnly": true}]);
-    injected_by_eks["spec"]["containers"][0]["env"] = json!([
-        {"name": "AWS_ROLE_ARN", "value": ORDERS},
-        {"name": "AWS_WEB_IDENTITY_TOKEN_FILE", "value": "/var/run/secrets/eks.amazonaws.com/serviceaccount/token"},
-    ]);
     let mut our_names = shop.pod("our-names");
     our_names["spec"]["volumes"] = json!([{"name": "tokenscope-aws-token", "emptyDir": {}}]);
     our_names["spec"]["containers"][0]["volumeMounts"] =
@@ -141,7 +136,7 @@ fn workloads(shop: &Shop<'_>, owner: &Value) -> Vec<Value> {
     let mut many = shop.pod("many");
     many["spec"]["initContainers"] = json!([{"name": "proxy", "image": "app", "restartPolicy": "Always"}]);
     many["spec"]["containers"] = json!([{"name": "a", "image": "app"}, {"name": "b", "image": "app"}]);
-    let all = [
+    let mut all = vec![
         shop.pod("plain"),
         bare,
         of("default", "default"),
@@ -160,36 +155,62 @@ fn workloads(shop: &Shop<'_>, owner: &Value) -> Vec<Value> {
                 ("tokenscope.io/token-expiration", "0"),
             ],
         ),
-        injected_by_eks,
-        with_env("role-only", json!([{"name": "AWS_ROLE_ARN", "value": CARTS}])),
-        with_env("bad-role", json!([{"name": "AWS_ROLE_ARN", "value": "nonsense"}])),
-        with_env(
+        injected_by_eks(shop),
+        our_names,
+        owned,
+        windows,
+        many,
+    ];
+    all.extend(with_variables(shop));
+    for pod in &mut all {
+        // Not under test, and its volume has a random name.
+        pod["spec"]["automountServiceAccountToken"] = json!(false);
+    }
+    all
+}
+
+/// Pods with AWS variables of every kind.
+fn with_variables(shop: &Shop<'_>) -> [Value; 6] {
+    [
+        ("role-only", json!([{"name": "AWS_ROLE_ARN", "value": CARTS}])),
+        ("bad-role", json!([{"name": "AWS_ROLE_ARN", "value": "nonsense"}])),
+        (
             "file-only",
             json!([{"name": "AWS_WEB_IDENTITY_TOKEN_FILE", "value": "/var/run/token"}]),
         ),
-        with_env("region", json!([{"name": "AWS_REGION", "value": "eu-central-1"}])),
-        with_env(
+        ("region", json!([{"name": "AWS_REGION", "value": "eu-central-1"}])),
+        (
             "keys",
             json!([
                 {"name": "AWS_ACCESS_KEY_ID", "valueFrom": {"secretKeyRef": {"name": "aws", "key": "id"}}},
                 {"name": "AWS_SECRET_ACCESS_KEY", "valueFrom": {"secretKeyRef": {"name": "aws", "key": "secret"}}},
             ]),
         ),
-        with_env(
+        (
             "indirect",
             json!([{"name": "AWS_ROLE_ARN", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]),
         ),
-        our_names,
-        owned,
-        windows,
-        many,
-    ];
-    // Not under test, and its volume has a random name.
-    all.map(|mut pod| {
-        pod["spec"]["automountServiceAccountToken"] = json!(false);
+    ]
+    .map(|(name, env)| {
+        let mut pod = shop.pod(name);
+        pod["spec"]["containers"][0]["env"] = env;
         pod
     })
-    .into()
+}
+
+/// A pod as the EKS webhook leaves it.
+fn injected_by_eks(shop: &Shop<'_>) -> Value {
+    let mut pod = shop.pod("injected-by-eks");
+    pod["spec"]["serviceAccountName"] = json!("on-eks");
+    let token =
+        json!({"serviceAccountToken": {"audience": "sts.amazonaws.com", "expirationSeconds": 86400, "path": "token"}});
+    pod["spec"]["volumes"] = json!([{"name": "aws-iam-token", "projected": {"sources": [token]}}]);
+    pod["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "aws-iam-token", "mountPath": "/var/run/secrets/eks.amazonaws.com/serviceaccount", "readOnly": true}]);
+    pod["spec"]["containers"][0]["env"] = json!([
+        {"name": "AWS_ROLE_ARN", "value": ORDERS},
+        {"name": "AWS_WEB_IDENTITY_TOKEN_FILE", "value": "/var/run/secrets/eks.amazonaws.com/serviceaccount/token"},
+    ]);
+    pod
 }
 
 /// How many reviews the webhook has counted, whatever their outcome.

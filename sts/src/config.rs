@@ -1,4 +1,4 @@
-//! What the stand-in knows of an AWS account: identity providers and roles, checked when they are added.
+//! The AWS account of the stand-in: identity providers and roles, checked when they are added.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
@@ -59,7 +59,7 @@ pub struct Role {
     pub max_session_duration: u32,
 }
 
-/// Why a provider, a role or an address was not accepted.
+/// The reason why a provider, a role or an address was not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StsConfigError {
     /// A field breaks a rule of IAM or of this stand-in.

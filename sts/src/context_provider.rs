@@ -39,7 +39,7 @@ enum SubjectType {
     Claim(String),
 }
 
-/// What STS sets in a session out of a token, and nobody can change there.
+/// The values that STS sets in a session out of a token, and nobody can change there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Propagated {
     pub(crate) subject: String,

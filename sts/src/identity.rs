@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::context_provider::Propagated;
 
-/// What a verified token says of its bearer. Trust policies are decided by it.
+/// A verified token's statement about its bearer. Trust policies are decided by it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct WebIdentity {
     pub(crate) subject: String,
@@ -24,6 +24,6 @@ pub(crate) struct WebIdentity {
     pub(crate) source_identity: Option<String>,
     /// All claims: a context provider may name any of them.
     pub(crate) claims: Map<String, Value>,
-    /// What the context provider of the identity provider made of the claims; none without one.
+    /// The result of the identity provider's context provider for the claims; none without one.
     pub(crate) propagated: Option<Propagated>,
 }

@@ -46,7 +46,7 @@ struct Remembered {
 }
 
 impl Remembered {
-    /// Whether the issuer is to be asked before `key_id` is looked up.
+    /// True if the issuer is to be asked before `key_id` is looked up.
     fn needs_fetch(&self, key_id: &str, now: Timestamp) -> bool {
         let Some(fetched) = self.fetched else { return true };
         let age = now.as_second() - fetched.as_second();

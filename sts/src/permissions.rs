@@ -1,4 +1,4 @@
-//! What a session may do: identity policies evaluated for one action on one resource.
+//! The permissions of a session: identity policies evaluated for one action on one resource.
 //!
 //! IAM User Guide, "Policy evaluation logic": a Deny wins, without an Allow nothing is allowed, a session policy allows
 //! nothing beyond the role's policies. Elements are those of identity policies ("IAM JSON policy elements reference"); keys
@@ -22,9 +22,9 @@ pub struct AssumedSession {
     pub arn: String,
     /// The role's ARN.
     pub role_arn: String,
-    /// When it was issued, in whole seconds: what `aws:TokenIssueTime` is in its requests.
+    /// The time when it was issued, in whole seconds: what `aws:TokenIssueTime` is in its requests.
     pub issued: Timestamp,
-    /// When it ends.
+    /// The time when it ends.
     pub expires: Timestamp,
     /// `aws:SourceIdentity`.
     pub source_identity: Option<String>,
@@ -50,7 +50,7 @@ pub enum PolicyDecision {
     ImplicitDeny,
 }
 
-/// Why nothing was decided.
+/// The reason why nothing was decided.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PolicyDecisionError {
     /// The credentials are no longer valid at that time.

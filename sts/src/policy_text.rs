@@ -16,7 +16,7 @@ enum TextPart {
     },
 }
 
-/// What a filled text is made of.
+/// A piece of a filled text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Symbol {
     Char(char),
@@ -109,7 +109,7 @@ impl TextPart {
     }
 }
 
-/// Whether a pattern without variables stands for `text`.
+/// True if a pattern without variables stands for `text`.
 pub(crate) fn like(pattern: &str, text: &str) -> bool {
     let symbols: Vec<_> = pattern
         .chars()
@@ -122,7 +122,7 @@ pub(crate) fn like(pattern: &str, text: &str) -> bool {
     matches(&symbols, text)
 }
 
-/// Whether the symbols stand for `text`, in at most the product of both lengths.
+/// True if the symbols stand for `text`, in at most the product of both lengths.
 pub(crate) fn matches(symbols: &[Symbol], text: &str) -> bool {
     let text: Vec<char> = text.chars().collect();
     let (mut p, mut t) = (0, 0);

@@ -14,7 +14,7 @@ const FAMILIES: &[&str] = &[
     "aws:transactioncontext/identityprovider/",
 ];
 
-/// What was set when the role was taken; nothing changes it afterwards.
+/// The values that were set when the role was taken; nothing changes it afterwards.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Principal {
     /// Session tags by key. Roles have no tags of their own here.

@@ -18,7 +18,7 @@ const NAME_PATTERN: &str = r"[\w+=,.@-]*";
 const ARN_PATTERN: &str = r"[\u0009\u000A\u000D\u0020-\u007E\u0085\u00A0-\uD7FF\uE000-\uFFFD\u10000-\u10FFFF]+";
 const POLICY_PATTERN: &str = r"[\u0009\u000A\u000D\u0020-\u00FF]+";
 
-/// What the caller wants.
+/// The action that the caller asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     AssumeRoleWithWebIdentity,
@@ -86,7 +86,7 @@ pub(crate) struct AssumeRequest {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SessionPolicies {
     pub(crate) inline: Option<Value>,
-    /// Whether there are managed ones besides. What they say is not known here.
+    /// True if there are managed ones besides. What they say is not known here.
     pub(crate) managed: bool,
 }
 

@@ -29,7 +29,7 @@ const HEAD_DEADLINE: Duration = Duration::from_secs(60);
 /// How long `stop` waits for requests in flight.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
-/// What a server shows to its callers when it speaks TLS.
+/// The certificate that a server shows to its callers when it speaks TLS.
 pub struct StsCertificate {
     /// The certificate and what chains it to its CA, PEM.
     pub certificate_pem: String,
@@ -37,7 +37,7 @@ pub struct StsCertificate {
     pub key_pem: String,
 }
 
-/// Why a server did not start.
+/// The reason why a server did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The configuration is refused.
@@ -117,7 +117,7 @@ impl Server {
         Ok(server)
     }
 
-    /// Where it listens.
+    /// The address at which it listens.
     pub fn addr(&self) -> SocketAddr {
         self.address
     }

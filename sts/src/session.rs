@@ -24,10 +24,10 @@ pub(crate) struct Session {
     pub(crate) access_key_id: String,
     pub(crate) secret_access_key: String,
     pub(crate) token: String,
-    /// What policies compare `aws:TokenIssueTime` with; whole seconds.
+    /// The time that policies compare `aws:TokenIssueTime` with; whole seconds.
     pub(crate) issued: Timestamp,
     pub(crate) expires: Timestamp,
-    /// Who holds them.
+    /// The holder of the credentials.
     pub(crate) principal: Principal,
     pub(crate) role_arn: String,
     /// `arn:<partition>:sts::<account>:assumed-role/<role>/<session>`

@@ -28,7 +28,7 @@ pub(crate) struct Signed<'a> {
     pub(crate) body: &'a [u8],
 }
 
-/// What the Authorization header claims.
+/// The claims of the Authorization header.
 pub(crate) struct Authorization {
     pub(crate) access_key_id: String,
     /// `<date>/<region>/<service>/aws4_request`

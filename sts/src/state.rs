@@ -1,4 +1,4 @@
-//! What the server answers: the two actions, and what is remembered between requests.
+//! The server's answers: the two actions, and what is remembered between requests.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -35,7 +35,7 @@ const FAMILIES: &[&str] = &[
 ];
 
 impl Facts {
-    /// What IAM knows when a role is to be taken (IAM User Guide, "IAM and AWS STS condition context keys": OIDC
+    /// The keys that IAM knows when a role is to be taken (IAM User Guide, "IAM and AWS STS condition context keys": OIDC
     /// federation and AWS STS; "AWS global condition context keys": aws:RequestTag, aws:TagKeys). That a trust policy sees
     /// the keys of a context provider is not yet seen by AWS.
     pub(crate) fn new(issuer: &str, identity: &WebIdentity, session_name: &str) -> Self {
@@ -55,7 +55,7 @@ impl Facts {
         facts
     }
 
-    /// What the token says: in the trust policy's request, and in those of the session.
+    /// The claims of the token: in the trust policy's request, and in those of the session.
     pub(crate) fn set_identity(&mut self, issuer: &str, identity: &WebIdentity) {
         let issuer = issuer.strip_prefix("https://").unwrap_or(issuer);
         let original = match identity.original_audiences.as_slice() {

@@ -1,4 +1,4 @@
-//! What goes over the wire: the XML of answers and of errors.
+//! The answers on the wire: the XML of answers and of errors.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -14,7 +14,7 @@ pub(crate) struct AwsError {
     pub(crate) status: u16,
     /// AWS's error code, e.g. `InvalidIdentityToken`.
     pub(crate) code: &'static str,
-    /// What the caller reads.
+    /// The text that the caller reads.
     pub(crate) message: String,
 }
 

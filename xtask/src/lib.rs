@@ -1,5 +1,5 @@
-//! What `cargo xtask` shares with the tests: where the real servers are, a cluster of them, images for it, earlier releases,
-//! and how a long step shows that it moves.
+//! The parts that `cargo xtask` shares with the tests: where the real servers are, a cluster of them, images for it, earlier
+//! releases, and how a long step shows that it moves.
 //!
 //! It stays light (clap, anyhow, serde_json, and tar and sha2 for images), so that the first command a newcomer types
 //! starts within seconds.

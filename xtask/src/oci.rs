@@ -24,7 +24,7 @@ pub const NON_ROOT: u32 = 65532;
 pub struct Image {
     /// With its tag: `localhost/tokenscope-webhook:0.1.0`.
     pub name: String,
-    /// What is started.
+    /// The command that is started.
     pub entrypoint: Vec<String>,
     /// Files and their places in the image. All can be read and executed by everybody.
     pub files: Vec<(PathBuf, String)>,
@@ -194,7 +194,7 @@ fn append(tar: &mut Builder<impl Write>, place: &str, content: &[u8], mode: u32)
     Ok(())
 }
 
-/// Whether a program asks for no dynamic linker: no `PT_INTERP` among the program headers of a 64-bit ELF file.
+/// True if a program asks for no dynamic linker: no `PT_INTERP` among the program headers of a 64-bit ELF file.
 fn is_static(program: &Path) -> Result<bool> {
     let content = fs::read(program).with_context(|| format!("can't read {}", program.display()))?;
     let number = |at: usize, size: usize| -> Option<usize> {

@@ -1,4 +1,4 @@
-//! What is made once and kept, by one process of those that want it.
+//! Things that are made once and kept, by one process of those that want it.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! How a step that takes long shows that it moves: the seconds tick on a terminal, and elsewhere (a CI log) a line comes
-//! every quarter of a minute. Everything goes to standard error, and past the test runner's capturing.
+//! The progress of a step that takes long: the seconds tick on a terminal, and elsewhere (a CI log) a line comes every
+//! quarter of a minute. Everything goes to standard error, and past the test runner's capturing.
 
 use std::io::{IsTerminal, Write};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -57,7 +57,7 @@ impl Step {
         }
     }
 
-    /// What the step is at just now; shown with the next tick.
+    /// The part that the step is at just now; shown with the next tick.
     pub fn detail(&self, text: &str) {
         if let Some(events) = &self.events {
             // The ticker lives as long as this sender.

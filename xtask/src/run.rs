@@ -11,7 +11,7 @@ use tokenscope_xtask::images;
 use tokenscope_xtask::progress::say;
 use tokenscope_xtask::tools::{Tool, resolve};
 
-/// How the project is compiled.
+/// The profile with which the project is compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Profile {
     /// Quickly.

@@ -1,4 +1,5 @@
-//! What the tests and the demo run beside a cluster: a web server that publishes its issuer, and a guard that ends it.
+//! The programs that the tests and the demo run beside a cluster: a web server that publishes its issuer, and a guard that
+//! ends it.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

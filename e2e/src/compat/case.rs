@@ -10,14 +10,14 @@ use super::pods::containers;
 /// A pod, the circumstances that it is admitted under, and what must come out.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Case {
-    /// What it is called.
+    /// Its name.
     pub name: String,
     /// The service account's annotations (`serviceAccount/…`) and the other webhook's flags (`handler/…`).
     #[serde(default)]
     pub webhook_state: BTreeMap<String, String>,
-    /// What is admitted.
+    /// The pod that is admitted.
     pub pod: Value,
-    /// What the other webhook makes of it.
+    /// The pod that the other webhook makes of it.
     pub expected_pod: Value,
 }
 
@@ -44,7 +44,7 @@ impl Case {
     }
 }
 
-/// Where each annotation of the service account stands in a case.
+/// The place of each annotation of the service account in a case.
 pub(super) const SERVICE_ACCOUNT_KEYS: [(&str, &str); 4] = [
     ("serviceAccount/roleArn", "role-arn"),
     ("serviceAccount/audience", "audience"),

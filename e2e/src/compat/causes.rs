@@ -1,4 +1,4 @@
-//! What in a case is the cause of a refusal.
+//! The cause of a refusal in a case.
 
 use serde_json::Value;
 use tokenscope_core::{RoleArn, TokenExpiration};

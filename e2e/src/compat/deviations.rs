@@ -16,7 +16,7 @@ use serde_json::Value;
 pub struct Deviation {
     /// A word for it.
     pub name: &'static str,
-    /// Why it is so.
+    /// The reason why it is so.
     pub reason: &'static str,
     pub(super) effect: Effect,
 }

@@ -1,10 +1,10 @@
-//! Where two pods differ.
+//! The places where two pods differ.
 
 use std::fmt::Write as _;
 
 use serde_json::Value;
 
-/// Where two pods differ, each place in a line.
+/// The places where two pods differ, each place in a line.
 pub(super) fn differences(expected: &Value, got: &Value) -> String {
     const MOST: usize = 12;
     let mut lines = Vec::new();

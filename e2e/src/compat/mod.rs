@@ -25,14 +25,14 @@ pub use outcome::{Outcome, Total};
 /// A file of cases.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Suite {
-    /// Where they come from.
+    /// Their source.
     #[serde(default)]
     pub source: String,
     /// The cases.
     pub cases: Vec<Case>,
 }
 
-/// What is added to every pod that gets credentials, apart from what the cases compare.
+/// The additions to every pod that gets credentials, apart from what the cases compare.
 pub const ON_EVERY_POD: &str = "each pod also carries the annotation tokenscope.io/grant and the label tokenscope.io/reviewed, which drift detection and the guard read";
 
 /// Where EKS's own webhook puts the token, and the name of the volume.

@@ -1,4 +1,4 @@
-//! What a control plane reads: certificates, kubeconfigs, and the API server's arguments.
+//! The files that a control plane reads: certificates, kubeconfigs, and the API server's arguments.
 
 use std::fs;
 use std::path::Path;

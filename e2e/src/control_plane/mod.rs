@@ -29,7 +29,7 @@ pub const ISSUER: &str = "https://oidc.tokenscope.test";
 /// The node that pods are bound to. No kubelet runs on it: the tests ask for tokens in its name.
 pub const NODE: &str = "node-1";
 
-/// What may be varied.
+/// The options of a control plane.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Writes the audit log that [`ControlPlane::forbidden`] and [`ControlPlane::audit_events`] read.

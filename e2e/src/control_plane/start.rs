@@ -1,4 +1,4 @@
-//! How a control plane starts, and what controllers would have made in it.
+//! The start of a control plane, and what controllers would have made in it.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -27,16 +27,16 @@ use crate::{eventually, get_json};
 /// How long the programs may take to become ready on a busy machine.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 
-/// What may be varied.
+/// The options of an installation.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Values for charts/tokenscope; `null` for its defaults.
     pub values: Value,
-    /// How many webhooks run. With more than one, the API server reaches them through a [`Forward`].
+    /// The number of webhooks that run. With more than one, the API server reaches them through a [`Forward`].
     pub webhooks: usize,
-    /// How many operators run.
+    /// The number of operators that run.
     pub operators: usize,
-    /// How many issuers run; the values must have one then. The operator makes their certificate.
+    /// The number of issuers that run; the values must have one then. The operator makes their certificate.
     pub issuers: usize,
     /// Arguments that replace or add to the chart's, such as `--drain=1`.
     pub webhook_arguments: Vec<String>,
@@ -46,12 +46,12 @@ pub struct Options {
     pub programs: Option<PathBuf>,
     /// The folder of the charts; the project's own if left out.
     pub charts: Option<PathBuf>,
-    /// What stands for the webhook's Service where the test decides who is behind it: the webhooks are added once they are
+    /// The stand-in for the webhook's Service where the test decides who is behind it: the webhooks are added once they are
     /// ready.
     pub service: Option<Forward>,
-    /// Whether this is an upgrade of (or the way back to) what is installed: the chart looks at the cluster.
+    /// True if this is an upgrade of (or the way back to) what is installed: the chart looks at the cluster.
     pub upgrade: bool,
-    /// What the processes' names begin with: two installations in one cluster differ in it.
+    /// The beginning of the processes' names: two installations in one cluster differ in it.
     pub prefix: &'static str,
 }
 
@@ -209,7 +209,7 @@ impl Installed {
         self.webhook_ports[number]
     }
 
-    /// What the chart rendered, as it was applied: to apply it again after a test has damaged something.
+    /// The objects that the chart rendered, as they were applied: to apply it again after a test has damaged something.
     pub fn objects(&self) -> &[Value] {
         &self.objects
     }

@@ -112,7 +112,7 @@ fn addresses(program: &Path, name: &str, port: u16, webhook_port: u16) -> Result
     Ok(flags)
 }
 
-/// Whether a program has a flag: that of an earlier release may not.
+/// True if a program has a flag: that of an earlier release may not.
 fn knows(program: &Path, flag: &str) -> Result<bool> {
     let output = Command::new(program).arg("--help").output()?;
     Ok(String::from_utf8_lossy(&output.stdout).contains(flag))

@@ -1,4 +1,4 @@
-//! What each probe's image is made of.
+//! The parts of each probe's image.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -66,8 +66,8 @@ impl Sdk {
         format!("localhost/tokenscope-probe-{}:1", self.name())
     }
 
-    /// What its image is made with: programs, and Debian's packages of them. The Rust and Go that this project is built with
-    /// are there.
+    /// The tools that its image is made with: programs, and Debian's packages of them. The Rust and Go that this project is
+    /// built with are there.
     pub fn toolchain(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Go | Self::Rust => &[],

@@ -117,11 +117,6 @@ async fn spent(control_plane: &ControlPlane, shape: &Shape) -> Duration {
 /// As much of everything that a pod's author sizes as the API server takes in some seconds: its own checks of many volumes or containers
 /// are quadratic, and of 40,000 take minutes without us.
 fn shapes(shop: &Shop<'_>, strict: &Shop<'_>) -> Vec<Shape> {
-    let keys = |count: usize, prefix: &str| -> Map<String, Value> {
-        (0..count)
-            .map(|number| (format!("{prefix}{number}"), json!("")))
-            .collect()
-    };
     // All of a pod's annotations together have at most 256 KiB.
     let annotated = |prefix: &str| {
         let mut pod = shop.pod("pod");
@@ -139,13 +134,6 @@ fn shapes(shop: &Shop<'_>, strict: &Shop<'_>) -> Vec<Shape> {
         pod["spec"]["volumes"] = (0..count).map(volume).collect();
         pod
     };
-    let source = |number: usize| json!({"serviceAccountToken": {"audience": format!("a{number}"), "path": format!("p{number}")}});
-    let empty = |number: usize| json!({"name": format!("v{number}"), "emptyDir": {}});
-    let projected =
-        |number: usize| json!({"name": format!("v{number}"), "projected": {"sources": [source(0), source(1)]}});
-    let sources =
-        |count: usize| json!({"name": "many", "projected": {"sources": (0..count).map(source).collect::<Vec<_>>()}});
-    let full = |number: usize| json!({"name": format!("v{number}"), "projected": {"sources": (0..32).map(source).collect::<Vec<_>>()}});
     let mut containers = shop.pod("pod");
     containers["spec"]["containers"] = (0..2_000)
         .map(|number| json!({"name": format!("c{number}"), "image": "i"}))
@@ -197,19 +185,51 @@ fn shapes(shop: &Shop<'_>, strict: &Shop<'_>) -> Vec<Shape> {
             impersonated_groups: 0,
         })
         .collect();
+    shapes.extend(token_requests());
+    shapes
+}
+
+fn keys(count: usize, prefix: &str) -> Map<String, Value> {
+    (0..count)
+        .map(|number| (format!("{prefix}{number}"), json!("")))
+        .collect()
+}
+
+fn source(number: usize) -> Value {
+    json!({"serviceAccountToken": {"audience": format!("a{number}"), "path": format!("p{number}")}})
+}
+
+fn empty(number: usize) -> Value {
+    json!({"name": format!("v{number}"), "emptyDir": {}})
+}
+
+fn projected(number: usize) -> Value {
+    json!({"name": format!("v{number}"), "projected": {"sources": [source(0), source(1)]}})
+}
+
+fn sources(count: usize) -> Value {
+    json!({"name": "many", "projected": {"sources": (0..count).map(source).collect::<Vec<_>>()}})
+}
+
+fn full(number: usize) -> Value {
+    json!({"name": format!("v{number}"), "projected": {"sources": (0..32).map(source).collect::<Vec<_>>()}})
+}
+
+/// Requests for tokens with much in them.
+fn token_requests() -> [Shape; 2] {
     let token = |audiences: Vec<String>| json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": audiences}});
     let path = "/api/v1/namespaces/shop/serviceaccounts/orders/token?dryRun=All".to_owned();
-    shapes.push(Shape {
+    let audiences = Shape {
         name: "audiences of a token",
         path: path.clone(),
         body: token((0..40_000).map(|number| format!("a{number}")).collect()),
         impersonated_groups: 0,
-    });
-    shapes.push(Shape {
+    };
+    let groups = Shape {
         name: "groups of who wants a token",
         path,
         body: token(vec!["sts.amazonaws.com".to_owned()]),
         impersonated_groups: 5_000,
-    });
-    shapes
+    };
+    [audiences, groups]
 }

@@ -1,23 +1,17 @@
 //! A webhook that fails in every way, and pods that bring marks: what needs a review and got none is never admitted.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
-use anyhow::ensure;
 use serde_json::{Value, json};
-use tokenscope_e2e::admission::{accepts, create_pod, try_pod};
+use tokenscope_e2e::admission::{accepts, create_pod};
 use tokenscope_e2e::fixtures::{ORDERS, Shop, with_annotations};
-use tokenscope_e2e::helm::{template, template_with};
-use tokenscope_e2e::{delete, eventually, get_json, put};
 
 use crate::stand_in::Way;
-use crate::{BEFORE_MUTATING_POLICIES, Door, MARK, SOON, opted_out, with_driver, with_label, with_token};
+use crate::{Door, MARK, opted_out, with_driver, with_label, with_token};
 
 const LOCKED: &str = "sts.amazonaws.com";
 
-const DRIVER: &str = "listed.csi.example.com";
-
-const CONFIGURATION: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/tokenscope";
+pub(crate) const DRIVER: &str = "listed.csi.example.com";
 
 const FAILURES: [Way; 15] = [
     Way::Allows,
@@ -159,123 +153,6 @@ async fn before_mutating_policies_a_mark_is_taken_away_by_the_webhook_and_refuse
     accepts(&door.client, &out.asking("asking", ORDERS)).await.unwrap();
 }
 
-/// What refuses a pod that asks and brings a mark, while the configuration's authority is wiped, and while the entry for forged
-/// marks is not in force.
-struct Refusals {
-    by_the_entry: &'static str,
-    without_the_entry: &'static str,
-    /// What the webhook answers to reviews meanwhile.
-    reviews: Way,
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn without_the_configuration_or_its_authority_no_pod_is_admitted_by_a_forged_mark() {
-    let values = json!({"lock": {"mode": "deny", "csiDrivers": [DRIVER]}});
-    let refusals = Refusals {
-        by_the_entry: "'tokenscope-guard'",
-        without_the_entry: "'tokenscope-guard'",
-        // A mark that was taken away leaves an honest pod, which a working webhook would review.
-        reviews: Way::Status(500),
-    };
-    nothing_gets_past_a_changed_configuration(
-        Door::open(&values).await,
-        template("tokenscope", &values).unwrap(),
-        refusals,
-    )
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_same_holds_before_mutating_policies() {
-    let values = json!({"lock": {"mode": "deny", "csiDrivers": [DRIVER]}});
-    let refusals = Refusals {
-        by_the_entry: "forged-marks.tokenscope.io",
-        without_the_entry: "'tokenscope-guard-marks'",
-        reviews: Way::Works,
-    };
-    let objects = template_with("tokenscope", &BEFORE_MUTATING_POLICIES, &values).unwrap();
-    nothing_gets_past_a_changed_configuration(Door::open_before_mutating_policies(&values).await, objects, refusals)
-        .await;
-}
-
-async fn nothing_gets_past_a_changed_configuration(door: Door, objects: Vec<Value>, refusals: Refusals) {
-    let shop = door.shop("shop", &[]).await;
-    let strict = door.shop("strict", &[("tokenscope.io/required", "true")]).await;
-    let healthy = get_json(&door.client, CONFIGURATION).await.unwrap();
-    let changed = |change: &dyn Fn(&mut Value)| {
-        let mut configuration = healthy.clone();
-        configuration["webhooks"]
-            .as_array_mut()
-            .unwrap()
-            .iter_mut()
-            .for_each(change);
-        configuration
-    };
-    let wiped = changed(&|entry| entry["clientConfig"]["caBundle"] = Value::Null);
-    let ignoring = changed(&|entry| entry["failurePolicy"] = json!("Ignore"));
-    let without_entry = {
-        let mut configuration = healthy.clone();
-        configuration["webhooks"]
-            .as_array_mut()
-            .unwrap()
-            .retain(|entry| entry["name"] != "forged-marks.tokenscope.io");
-        configuration
-    };
-    for (what, configuration, says) in [
-        ("its authority is wiped", Some(wiped), refusals.by_the_entry),
-        ("failures are ignored", Some(ignoring), refusals.without_the_entry),
-        ("the entry is gone", Some(without_entry), refusals.without_the_entry),
-        ("it is deleted", None, refusals.without_the_entry),
-    ] {
-        match configuration {
-            Some(mut changed) => {
-                let now = get_json(&door.client, CONFIGURATION).await.unwrap();
-                changed["metadata"] = now["metadata"].clone();
-                put(&door.client, CONFIGURATION, &changed).await.unwrap();
-            }
-            None => {
-                delete(&door.client, CONFIGURATION).await.unwrap();
-            }
-        }
-        door.stand_in.answers(refusals.reviews, Way::Works);
-        let forged = with_label(shop.asking("forged", ORDERS), MARK, "granted");
-        eventually(SOON, format!("{what}, and a forged mark is refused"), async || {
-            let message = try_pod(&door.client, &forged).await?.message().to_owned();
-            ensure!(message.contains(says), "{message}");
-            Ok(())
-        })
-        .await
-        .unwrap();
-        // Each entry of a configuration is known at the same moment, but an informer of policies may be a moment behind.
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        for (kind, pod) in needing_a_review(&shop, &strict) {
-            // Without a mark, a pod is reviewed by an entry that is still there and works.
-            for (mark, pod) in marks(&kind, &pod)
-                .into_iter()
-                .filter(|(mark, _)| mark.contains("label"))
-            {
-                let answer = try_pod(&door.client, &pod).await.unwrap();
-                assert!(!answer.accepted(), "{what}: {mark}: {}", answer.body["metadata"]);
-            }
-        }
-        // The stand-in marks every pod; ours leaves alone what nothing concerns.
-        door.stand_in.answers(Way::Allows, Way::Works);
-        accepts(&door.client, &shop.pod(&format!("plain-{}", what.replace(' ', "-"))))
-            .await
-            .unwrap();
-        door.stand_in.answers(Way::Works, Way::Works);
-    }
-    let unmarked = try_pod(&door.client, &shop.asking("asking", ORDERS)).await.unwrap();
-    assert!(unmarked.message().contains("'tokenscope-guard'"), "{}", unmarked.body);
-
-    door.apply(objects).await.unwrap();
-    eventually(SOON, "an honest pod is admitted again", async || {
-        accepts(&door.client, &shop.asking("honest", ORDERS)).await
-    })
-    .await
-    .unwrap();
-}
-
 #[tokio::test]
 async fn each_refusal_says_what_is_wrong_and_what_to_do_and_a_required_review_is_not_optional() {
     let door = Door::open(&json!({"lock": {"mode": "deny"}})).await;
@@ -329,7 +206,7 @@ async fn each_refusal_says_what_is_wrong_and_what_to_do_and_a_required_review_is
 }
 
 /// Pods that may not start without a review, with what each is.
-fn needing_a_review(shop: &Shop<'_>, strict: &Shop<'_>) -> Vec<(String, Value)> {
+pub(crate) fn needing_a_review(shop: &Shop<'_>, strict: &Shop<'_>) -> Vec<(String, Value)> {
     let many = |count: usize, make: &dyn Fn(usize) -> Value| (0..count).map(make).collect::<Vec<_>>();
     let mut many_annotations = shop.pod("pod");
     for number in 0..257 {
@@ -375,7 +252,7 @@ fn needing_a_review(shop: &Shop<'_>, strict: &Shop<'_>) -> Vec<(String, Value)> 
 }
 
 /// The pod without a mark, and with each that its author could write.
-fn marks(kind: &str, pod: &Value) -> Vec<(String, Value)> {
+pub(crate) fn marks(kind: &str, pod: &Value) -> Vec<(String, Value)> {
     let record = [
         ("tokenscope.io/grant", "{\"grants\":[],\"hash\":\"\"}"),
         (MARK, "granted"),

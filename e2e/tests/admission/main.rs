@@ -5,6 +5,7 @@
 //! - [`cert_manager`]: certificates that somebody else makes;
 //! - [`exchange`]: users with the role `edit`, and tokens for tokenscope's own issuer;
 //! - [`failures`]: a webhook that fails in every way, and pods that bring marks: nothing gets past the guard;
+//! - [`configuration`]: the same while somebody changes or deletes the webhook configuration;
 //! - [`lock`]: users with the role `edit`, and tokens of a locked audience;
 //! - [`record`]: users who may change running pods, and what admission wrote on them;
 //! - [`operator`]: what the operator could do with its rights, and others with the webhook configuration;
@@ -15,6 +16,7 @@
 
 mod audiences;
 mod cert_manager;
+mod configuration;
 mod cost;
 mod exchange;
 mod failures;

@@ -115,6 +115,23 @@ async fn an_upgrade_and_a_way_back_refuse_no_honest_pod_and_admit_no_forged_mark
         tasks.push(tokio::spawn(async move { load.run(&client, &pod, judge).await }));
     }
 
+    upgrade_and_go_back(&door, old, new).await;
+
+    load.over.store(true, Ordering::Relaxed);
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let mut wrong = load.wrong.lock().unwrap().clone();
+    wrong.dedup();
+    wrong.truncate(5);
+    assert_eq!(wrong, [""; 0]);
+    let created = load.created.load(Ordering::Relaxed);
+    assert!(created > 200, "only {created} pods were created");
+}
+
+/// An upgrade, a second one that ends the transition, and the way back, with both versions of the webhook behind the Service
+/// meanwhile.
+async fn upgrade_and_go_back(door: &Door, old: (Way, Way), new: (Way, Way)) {
     // New pods of the webhook come while old ones still answer.
     let objects = rendered(&door.control_plane).unwrap();
     assert_eq!(
@@ -154,17 +171,6 @@ async fn an_upgrade_and_a_way_back_refuse_no_honest_pod_and_admit_no_forged_mark
     // And back, as by `helm rollback`: for one release the webhook writes both marks.
     door.apply(documents(BEFORE).unwrap()).await.unwrap();
     tokio::time::sleep(STEP * 4).await;
-
-    load.over.store(true, Ordering::Relaxed);
-    for task in tasks {
-        task.await.unwrap();
-    }
-    let mut wrong = load.wrong.lock().unwrap().clone();
-    wrong.dedup();
-    wrong.truncate(5);
-    assert_eq!(wrong, [""; 0]);
-    let created = load.created.load(Ordering::Relaxed);
-    assert!(created > 200, "only {created} pods were created");
 }
 
 /// What is created all the time, and what must be true of it.

@@ -16,11 +16,7 @@ fn without_any_webhook_pods_that_ask_wait_and_start_by_themselves_and_all_others
     let Some(shared) = shared()? else { return Ok(()) };
     let node = &shared.node;
     let role = shared.workloads("waiting")?;
-    let scale = |replicas: &str| {
-        let replicas = format!("--replicas={replicas}");
-        node.kubectl_in(NAMESPACE, &["scale", "deployment/tokenscope-webhook", &replicas])
-    };
-    scale("0")?;
+    scale_webhook(node, "0")?;
     node.eventually(Duration::from_secs(60), "no webhook is left", || {
         let left = node.memory_of("tokenscope-webhook")?;
         ensure!(left.is_empty(), "{left:?}");
@@ -45,15 +41,26 @@ fn without_any_webhook_pods_that_ask_wait_and_start_by_themselves_and_all_others
     shared.others_run("waiting")?;
     shared.asking_says_why("waiting")?;
 
-    // From cold, and without us: a control plane that starts, nothing of ours and no DNS server, and a webhook configuration
-    // which says that pods need the webhook. Nothing makes pods meanwhile.
+    start_from_cold(node)?;
+    shared.asking_starts("waiting")
+}
+
+fn scale_webhook(node: &Node, replicas: &str) -> Result<()> {
+    let replicas = format!("--replicas={replicas}");
+    node.kubectl_in(NAMESPACE, &["scale", "deployment/tokenscope-webhook", &replicas])?;
+    Ok(())
+}
+
+/// From cold, and without us: a control plane that starts, nothing of ours and no DNS server, and a webhook configuration
+/// which says that pods need the webhook. Nothing makes pods meanwhile.
+fn start_from_cold(node: &Node) -> Result<()> {
     let servers = ["etcd", "kube-apiserver", "kube-scheduler", "kube-controller-manager"];
     let servers = servers.map(|name| node.server(name).map(|server| (name, server)));
     let servers = servers.into_iter().collect::<Result<Vec<_>>>()?;
     for makes_pods in ["kube-controller-manager", "kube-scheduler"] {
         node.kill(makes_pods)?;
     }
-    scale("2")?;
+    scale_webhook(node, "2")?;
     for namespace in [NAMESPACE, "kube-system"] {
         let all = ["delete", "pods", "--all", "--grace-period=1", "--timeout=120s"];
         node.kubectl_in(namespace, &all)?;
@@ -87,7 +94,7 @@ fn without_any_webhook_pods_that_ask_wait_and_start_by_themselves_and_all_others
         "  from cold until all is ready: {:.1} s",
         started.elapsed().as_secs_f64()
     ));
-    shared.asking_starts("waiting")
+    Ok(())
 }
 
 #[test]
@@ -223,52 +230,12 @@ impl Shared {
         // It is about certificates: on a busy machine a slow answer is none that failed.
         node.install(&json!({"webhook": {"timeoutSeconds": 10}}))?;
         let role = self.workloads("rotating")?;
-        // The chart's shortest overlap is a minute, twice; a cluster of one API server needs less.
-        let operator = node.get(&["deployment", "tokenscope-operator", "--namespace", NAMESPACE])?;
-        let arguments = operator["spec"]["template"]["spec"]["containers"][0]["args"].as_array();
-        let mut arguments = arguments.context("the operator has arguments")?.clone();
-        for argument in &mut arguments {
-            if argument
-                .as_str()
-                .is_some_and(|text| text.starts_with("--rotation-overlap="))
-            {
-                *argument = "--rotation-overlap=8".into();
-            }
-        }
-        let change = json!([{"op": "replace", "path": "/spec/template/spec/containers/0/args", "value": arguments}]);
-        let operator = "deployment/tokenscope-operator";
-        node.kubectl_in(
-            NAMESPACE,
-            &["patch", operator, "--type=json", "--patch", &change.to_string()],
-        )?;
-        node.kubectl_in(NAMESPACE, &["rollout", "status", operator, "--timeout=90s"])?;
+        shorten_overlap(node)?;
 
         node.apply(&[set("Deployment", "rotating", "many", &without_node(Some(&role)))])?;
-        let certificate = |secret: &str, file: &str| -> Result<String> {
-            let path = format!("--output=jsonpath={{.data.{}}}", file.replace('.', "\\."));
-            node.kubectl_in(NAMESPACE, &["get", "secret", secret, &path])
-        };
-        let leaf = certificate("tokenscope-webhook-tls", "tls.crt")?;
-        let authority = certificate("tokenscope-ca", "ca.crt")?;
+        let leaf = certificate(node, "tokenscope-webhook-tls", "tls.crt")?;
+        let authority = certificate(node, "tokenscope-ca", "ca.crt")?;
         let (reviewed, rejected) = reviews(node)?;
-        let up_and_down = || -> Result<()> {
-            for wanted in ["15", "0"] {
-                node.kubectl_in(
-                    "rotating",
-                    &["scale", "deployment/many", &format!("--replicas={wanted}")],
-                )?;
-                node.eventually(Duration::from_secs(60), &format!("there are {wanted} pods"), || {
-                    let path = "--output=jsonpath={.status.replicas}";
-                    let count = node.kubectl_in("rotating", &["get", "deployment", "many", path])?;
-                    ensure!(
-                        count == wanted || (count.is_empty() && wanted == "0"),
-                        "there are {count}"
-                    );
-                    Ok(())
-                })?;
-            }
-            Ok(())
-        };
         let rotate = |secret: &str| {
             node.kubectl_in(
                 NAMESPACE,
@@ -280,8 +247,8 @@ impl Shared {
             Duration::from_secs(120),
             "the serving certificate is another one",
             || {
-                up_and_down()?;
-                ensure!(certificate("tokenscope-webhook-tls", "tls.crt")? != leaf);
+                up_and_down(node)?;
+                ensure!(certificate(node, "tokenscope-webhook-tls", "tls.crt")? != leaf);
                 Ok(())
             },
         )?;
@@ -291,8 +258,8 @@ impl Shared {
             Duration::from_secs(240),
             "one authority is trusted, another one than before",
             || {
-                up_and_down()?;
-                let now = certificate("tokenscope-ca", "ca.crt")?;
+                up_and_down(node)?;
+                let now = certificate(node, "tokenscope-ca", "ca.crt")?;
                 ensure!(
                     now != authority && now.len() < authority.len() * 3 / 2,
                     "still the old one, or both"
@@ -301,7 +268,7 @@ impl Shared {
             },
         )?;
         for _ in 0..5 {
-            up_and_down()?;
+            up_and_down(node)?;
         }
         let (reviewed_then, rejected_then) = reviews(node)?;
         say(&format!(
@@ -315,6 +282,55 @@ impl Shared {
         node.kubectl(&["delete", "namespace", "rotating", "--wait=false"])?;
         Ok(())
     }
+}
+
+/// The chart's shortest overlap is a minute, twice; a cluster of one API server needs less.
+fn shorten_overlap(node: &Node) -> Result<()> {
+    let operator = node.get(&["deployment", "tokenscope-operator", "--namespace", NAMESPACE])?;
+    let arguments = operator["spec"]["template"]["spec"]["containers"][0]["args"].as_array();
+    let mut arguments = arguments.context("the operator has arguments")?.clone();
+    for argument in &mut arguments {
+        if argument
+            .as_str()
+            .is_some_and(|text| text.starts_with("--rotation-overlap="))
+        {
+            *argument = "--rotation-overlap=8".into();
+        }
+    }
+    let change = json!([{"op": "replace", "path": "/spec/template/spec/containers/0/args", "value": arguments}]);
+    let operator = "deployment/tokenscope-operator";
+    node.kubectl_in(
+        NAMESPACE,
+        &["patch", operator, "--type=json", "--patch", &change.to_string()],
+    )?;
+    node.kubectl_in(NAMESPACE, &["rollout", "status", operator, "--timeout=90s"])?;
+    Ok(())
+}
+
+/// A file of a Secret, in base64.
+fn certificate(node: &Node, secret: &str, file: &str) -> Result<String> {
+    let path = format!("--output=jsonpath={{.data.{}}}", file.replace('.', "\\."));
+    node.kubectl_in(NAMESPACE, &["get", "secret", secret, &path])
+}
+
+/// Scales the Deployment up and down, so that its pods are created anew.
+fn up_and_down(node: &Node) -> Result<()> {
+    for wanted in ["15", "0"] {
+        node.kubectl_in(
+            "rotating",
+            &["scale", "deployment/many", &format!("--replicas={wanted}")],
+        )?;
+        node.eventually(Duration::from_secs(60), &format!("there are {wanted} pods"), || {
+            let path = "--output=jsonpath={.status.replicas}";
+            let count = node.kubectl_in("rotating", &["get", "deployment", "many", path])?;
+            ensure!(
+                count == wanted || (count.is_empty() && wanted == "0"),
+                "there are {count}"
+            );
+            Ok(())
+        })?;
+    }
+    Ok(())
 }
 
 /// How many creates the API server has asked our webhook about, and how many it refused, for whatever reason.

@@ -13,7 +13,7 @@ use crate::attack::{Attack, Round};
 use crate::field::{Field, HOSTILE, REQUIRED};
 
 pub(crate) fn attacks() -> Vec<Attack> {
-    vec![
+    let mut attacks = vec![
         Attack::new(
             "C1",
             "many_containers_with_a_long_list_of_names_to_skip",
@@ -47,6 +47,26 @@ pub(crate) fn attacks() -> Vec<Attack> {
         Attack::new("T13", "pods_that_bring_the_mark_of_a_review", 2, |field, round| {
             Box::pin(forged_marks(field, round))
         }),
+        Attack::new(
+            "",
+            "keys_written_with_escapes_and_keys_that_stand_twice",
+            1,
+            |field, round| Box::pin(escaped_keys(field, round)),
+        ),
+        Attack::new("", "ephemeral_containers_by_the_thousand", 2, |field, round| {
+            Box::pin(ephemeral_containers(field, round))
+        }),
+        Attack::new("", "pods_that_come_and_go_with_generated_names", 4, |field, round| {
+            Box::pin(churn(field, round))
+        }),
+    ];
+    attacks.extend(shape_attacks());
+    attacks
+}
+
+/// Pods of one shape each.
+fn shape_attacks() -> Vec<Attack> {
+    vec![
         Attack::new("", "thousands_of_roles_for_single_containers", 2, |field, round| {
             Box::pin(shape(field, round, |name| {
                 let roles = shapes::map(2500, "tokenscope.io/role-arn.c", ORDERS);
@@ -77,18 +97,6 @@ pub(crate) fn attacks() -> Vec<Attack> {
                 let annotations = format!("{{\"tokenscope.io/role-arn\":\"{ADMIN}\",\"k\":\"{value}\"}}");
                 shapes::metadata(HOSTILE, name, "annotations", &annotations)
             }))
-        }),
-        Attack::new(
-            "",
-            "keys_written_with_escapes_and_keys_that_stand_twice",
-            1,
-            |field, round| Box::pin(escaped_keys(field, round)),
-        ),
-        Attack::new("", "ephemeral_containers_by_the_thousand", 2, |field, round| {
-            Box::pin(ephemeral_containers(field, round))
-        }),
-        Attack::new("", "pods_that_come_and_go_with_generated_names", 4, |field, round| {
-            Box::pin(churn(field, round))
         }),
     ]
 }

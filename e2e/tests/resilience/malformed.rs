@@ -220,11 +220,19 @@ fn policy(name: &str, rest: &Value) -> Value {
 
 /// Name, and spec and status.
 fn malformed() -> Vec<(&'static str, Value)> {
-    let with = |field: &str, value: Value| {
-        let mut spec = orders_may(&[ADMIN]);
-        spec[field] = value;
-        json!({"spec": spec})
-    };
+    let mut all = malformed_roles_and_subjects();
+    all.extend(malformed_rest());
+    all
+}
+
+/// A policy with this in a field of its spec.
+fn with(field: &str, value: Value) -> Value {
+    let mut spec = orders_may(&[ADMIN]);
+    spec[field] = value;
+    json!({"spec": spec})
+}
+
+fn malformed_roles_and_subjects() -> Vec<(&'static str, Value)> {
     vec![
         ("no-spec", json!({})),
         ("spec-is-null", json!({"spec": null})),
@@ -264,6 +272,11 @@ fn malformed() -> Vec<(&'static str, Value)> {
             "labels-are-numbers",
             with("subjects", json!([{"podSelector": {"matchLabels": {"a": 1}}}])),
         ),
+    ]
+}
+
+fn malformed_rest() -> Vec<(&'static str, Value)> {
+    vec![
         (
             "expiration-is-text",
             with("token", json!({"expirationSeconds": "an hour"})),

@@ -1,7 +1,7 @@
 //! Disks, signals and clocks that misbehave.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use jiff::{SignedDuration, Timestamp};
 use tokenscope_e2e::eventually;
+use tokenscope_e2e::process::ServerProcess;
 use tokenscope_e2e::sidecar::{FILE, program};
 use tokenscope_e2e::workload_api::{Answer, fresh, svid, token};
 use tokenscope_sidecar::clock::{Clock, Woken};
@@ -63,24 +64,8 @@ async fn a_full_disk_or_one_that_cannot_be_written_leaves_the_old_token_until_th
         } else {
             remount("ro");
         }
-        let refused = |log: &str| log.matches("\"reason\":\"write\"").count();
-        let before = refused(&process.log());
-        eventually(PATIENCE, format!("a write has failed: {fault}"), async || {
-            ensure!(refused(&process.log()) > before, "not yet");
-            Ok(())
-        })
-        .await
-        .unwrap();
+        a_write_fails_and_the_old_token_stays(&process, &inside, fault).await;
         let kept = content().unwrap();
-        assert_eq!(kept.split('.').count(), 3, "{fault}");
-        let names: Vec<_> = fs::read_dir(&inside)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        assert!(
-            names.iter().all(|name| !name.ends_with(".partial")),
-            "{fault}: {names:?}"
-        );
         if fault == "full" {
             fs::remove_file(&filler).unwrap();
         } else {
@@ -89,13 +74,37 @@ async fn a_full_disk_or_one_that_cannot_be_written_leaves_the_old_token_until_th
         last = changes(&kept, "a new token is written").await;
     }
     drop(last);
+    it_ends_where_it_can_never_write(&lab, &directory, &variables).await;
+}
 
+async fn a_write_fails_and_the_old_token_stays(process: &ServerProcess, inside: &Path, fault: &str) {
+    let refused = |log: &str| log.matches("\"reason\":\"write\"").count();
+    let before = refused(&process.log());
+    eventually(PATIENCE, format!("a write has failed: {fault}"), async || {
+        ensure!(refused(&process.log()) > before, "not yet");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let kept = fs::read_to_string(inside.join(FILE)).unwrap();
+    assert_eq!(kept.split('.').count(), 3, "{fault}");
+    let names: Vec<_> = fs::read_dir(inside)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert!(
+        names.iter().all(|name| !name.ends_with(".partial")),
+        "{fault}: {names:?}"
+    );
+}
+
+async fn it_ends_where_it_can_never_write(lab: &Lab, directory: &Path, variables: &[(String, String)]) {
     let script = format!(
         "mount -t tmpfs -o ro small '{0}' && exec '{1}'",
         directory.display(),
         program().unwrap().display()
     );
-    let process = lab.process("unshare", &["--mount", "sh", "-c", &script], &variables);
+    let process = lab.process("unshare", &["--mount", "sh", "-c", &script], variables);
     assert_eq!(ends(&process).await.code(), Some(1));
     let log = process.log();
     assert!(

@@ -8,20 +8,21 @@ use super::{
     ISSUER, Issuer, ROLE, START, Signer, assume, assume_form, config, element, error, exchange, post, role, start,
 };
 
+const DENIED: &str = "403 AccessDenied: Not authorized to perform sts:AssumeRoleWithWebIdentity";
+
 #[tokio::test]
-async fn every_refusal_has_the_status_code_and_text_of_aws() {
+async fn every_token_that_is_refused_has_the_status_code_and_text_of_aws() {
     let signer = Signer::new(Algorithm::ES384, "ec");
     let stranger = Signer::new(Algorithm::ES384, "ec");
     let issuer = Issuer::start("oidc.tokenscope.test", &[signer.jwk()]).await;
     let (server, _) = start(config(&issuer)).await;
-    let denied = "403 AccessDenied: Not authorized to perform sts:AssumeRoleWithWebIdentity";
     let tags = json!({"https://aws.amazon.com/tags": {"principal_tags": {"Team": ["blue"]}}});
     let source = json!({"https://aws.amazon.com/source_identity": "shop.orders"});
 
     for (token, expected) in [
         (
             signer.token(&json!({"sub": "system:serviceaccount:bank:orders"})),
-            denied,
+            DENIED,
         ),
         (
             signer.token(&tags),
@@ -62,17 +63,6 @@ async fn every_refusal_has_the_status_code_and_text_of_aws() {
     ] {
         assert_eq!(error(assume(&server, &token).await), expected);
     }
-    let token = signer.token(&json!({}));
-    for (form, expected) in [
-        (assume_form("arn:aws:iam::111122223333:role/nobody", &token, ""), denied.to_owned()),
-        (assume_form("arn:aws:iam::999922223333:role/shop/orders", &token, ""), format!("400 InvalidIdentityToken: No OpenIDConnect provider found in your account for {ISSUER}")),
-        (assume_form(ROLE, &token, "&DurationSeconds=3601"), "400 ValidationError: The requested DurationSeconds exceeds the MaxSessionDuration set for this role.".into()),
-        (assume_form(ROLE, &token, "&DurationSeconds=60"), "400 ValidationError: 1 validation error detected: Value '60' at 'durationSeconds' failed to satisfy constraint: Member must have value greater than or equal to 900".into()),
-        ("Action=GetFederationToken&Version=2011-06-15".into(), "400 InvalidAction: Could not find operation GetFederationToken for version 2011-06-15".into()),
-    ] {
-        assert_eq!(error(post(&server, "", &form).await), expected);
-    }
-
     // The same role, once it allows what the claims need.
     let actions = json!([
         "sts:AssumeRoleWithWebIdentity",
@@ -86,6 +76,23 @@ async fn every_refusal_has_the_status_code_and_text_of_aws() {
         (status, element(&body, "SourceIdentity").as_str()),
         (200, "shop.orders")
     );
+}
+
+#[tokio::test]
+async fn every_form_that_is_refused_has_the_status_code_and_text_of_aws() {
+    let signer = Signer::new(Algorithm::ES384, "ec");
+    let issuer = Issuer::start("oidc.tokenscope.test", &[signer.jwk()]).await;
+    let (server, _) = start(config(&issuer)).await;
+    let token = signer.token(&json!({}));
+    for (form, expected) in [
+        (assume_form("arn:aws:iam::111122223333:role/nobody", &token, ""), DENIED.to_owned()),
+        (assume_form("arn:aws:iam::999922223333:role/shop/orders", &token, ""), format!("400 InvalidIdentityToken: No OpenIDConnect provider found in your account for {ISSUER}")),
+        (assume_form(ROLE, &token, "&DurationSeconds=3601"), "400 ValidationError: The requested DurationSeconds exceeds the MaxSessionDuration set for this role.".into()),
+        (assume_form(ROLE, &token, "&DurationSeconds=60"), "400 ValidationError: 1 validation error detected: Value '60' at 'durationSeconds' failed to satisfy constraint: Member must have value greater than or equal to 900".into()),
+        ("Action=GetFederationToken&Version=2011-06-15".into(), "400 InvalidAction: Could not find operation GetFederationToken for version 2011-06-15".into()),
+    ] {
+        assert_eq!(error(post(&server, "", &form).await), expected);
+    }
 
     let query = assume_form(ROLE, &token, "");
     let get = format!("GET /?{query} HTTP/1.1\r\nhost: sts\r\nconnection: close\r\n\r\n");

@@ -16,7 +16,7 @@ use tokenscope_xtask::{cargo, root};
 use super::SYSTEM_TESTS;
 use super::selection::Selection;
 
-/// What a test program may run beside.
+/// The programs that a test program may run beside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Beside {
     /// Beside any other.
@@ -36,7 +36,7 @@ pub(super) struct Program {
     pub(super) command: Vec<PathBuf>,
     /// The package's folder, in which it runs.
     pub(super) folder: PathBuf,
-    /// What it may run beside.
+    /// The programs that it may run beside.
     pub(super) beside: Beside,
 }
 

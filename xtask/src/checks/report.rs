@@ -1,8 +1,8 @@
-//! What test programs print about their tests, as numbers.
+//! The numbers in what test programs print about their tests.
 
 use std::ops::AddAssign;
 
-/// How many passed and failed. A static check counts as one.
+/// The numbers of tests that passed and failed. A static check counts as one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Totals {
     pub(super) passed: usize,
@@ -16,7 +16,7 @@ impl AddAssign for Totals {
     }
 }
 
-/// What a program that has ended counts: what its summaries say, and one failure where they say nothing of how it ended.
+/// The totals of a program that has ended: what its summaries say, and one failure where they say nothing of how it ended.
 pub(super) fn totals_of(output: &str, succeeded: bool) -> Totals {
     let mut totals = Totals::default();
     let mut summaries = 0;
@@ -31,7 +31,7 @@ pub(super) fn totals_of(output: &str, succeeded: bool) -> Totals {
     totals
 }
 
-/// How many tests of a program that still runs have ended.
+/// The number of tests that have ended of a program that still runs.
 pub(super) fn ended_so_far(output: &str) -> usize {
     let ends = |line: &&str| line.ends_with(" ... ok") || line.ends_with(" ... FAILED");
     output.lines().filter(ends).count()

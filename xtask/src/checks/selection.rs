@@ -1,6 +1,6 @@
-//! Which checks and tests a command line selects, and in which order they run.
+//! The checks and tests that a command line selects, and their order.
 
-/// Which checks and tests to run.
+/// The checks and tests to run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
 pub(crate) struct Selection {
     /// Only tests whose name contains this, and no static checks
@@ -38,7 +38,7 @@ type Lane = &'static [Step];
 type Stage = &'static [Lane];
 
 impl Selection {
-    /// Whether the programs are also built as the images carry them: the hostile suite judges no times of unoptimised ones,
+    /// True if the programs are also built as the images carry them: the hostile suite judges no times of unoptimised ones,
     /// and the tests in a cluster run the images that are published.
     pub(super) fn optimises(&self) -> bool {
         self.nightly || (self.filter.is_none() && !self.unit)

@@ -20,7 +20,7 @@ const END_DEADLINE: Duration = Duration::from_secs(20);
 /// Where processes of the topmost cgroup are put if that isn't the machine's own (in a container) and they are in the way.
 const OTHERS: &str = "tokenscope-others";
 
-/// What the machine mounts.
+/// The kind of hierarchy that the machine mounts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// cgroup v2 alone.
@@ -86,7 +86,7 @@ fn parse(own: &str, mounts: &str) -> Vec<Hierarchy> {
 }
 
 impl Hierarchy {
-    /// Where a cluster's cgroup of this name is.
+    /// The folder of a cluster's cgroup of this name.
     pub(super) fn cgroup(&self, kind: Kind, name: &str) -> PathBuf {
         match kind {
             Kind::Unified => self.mount.join(name),
@@ -265,7 +265,7 @@ pub(super) fn end(cgroups: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
-/// Whether a process still runs: one that has ended and waits for its parent to look (a zombie) has no namespaces.
+/// True if a process still runs: one that has ended and waits for its parent to look (a zombie) has no namespaces.
 fn is_alive(process: u32) -> bool {
     fs::read_link(format!("/proc/{process}/ns/net")).is_ok()
 }

@@ -1,4 +1,4 @@
-//! What a cluster's servers read: certificates, configuration and kubeconfigs.
+//! The files that a cluster's servers read: certificates, configuration and kubeconfigs.
 //!
 //! The keys and certificates are made with the `openssl` program. It is there on practically every machine that has root
 //! and runc, needs 15 ms for a certificate, and keeps a cryptographic library out of `cargo xtask`, which has to be built
@@ -20,7 +20,7 @@ const POD_RANGE: &str = "10.88.0.0/16";
 const SERVICE_RANGE: &str = "10.96.0.0/16";
 const API_SERVICE_IP: &str = "10.96.0.1";
 const DNS_IP: &str = "10.96.0.10";
-/// Who signs the tokens of ServiceAccounts: a name that a test's own server stands for.
+/// The issuer of the tokens of ServiceAccounts: a name that a test's own server stands for.
 pub(super) const ISSUER: &str = "https://oidc.tokenscope.test";
 
 /// The sandbox image's name.

@@ -67,7 +67,7 @@ impl Cluster {
     }
 }
 
-/// Where clusters have their folders.
+/// The folder in which clusters have theirs.
 pub(super) fn base() -> Result<PathBuf> {
     Ok(PathBuf::from(format!("/tmp/tokenscope-clusters-{}", user()?)))
 }

@@ -1,4 +1,4 @@
-//! What the machine must have for a cluster: rights, programs, CNI plugins and images.
+//! The requirements of a cluster to the machine: rights, programs, CNI plugins and images.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -32,7 +32,7 @@ pub const FROM_DISTRIBUTION: [(&str, &str); 13] = [
 /// CNI plugins that the pods' network is made with; all in Debian's `containernetworking-plugins`.
 const CNI_PLUGINS: [&str; 4] = ["ptp", "host-local", "loopback", "portmap"];
 
-/// What a start uses.
+/// The programs and files that a start uses.
 pub(super) struct Prepared {
     pub(super) cni: PathBuf,
     pub(super) programs: Vec<(&'static str, PathBuf)>,
@@ -44,7 +44,7 @@ pub fn warm_up() -> Result<()> {
     prepare().map(|_| ())
 }
 
-/// Why no cluster can run here, if so: it takes root's rights and cgroups that can be made.
+/// The reason why no cluster can run here, if there is one: it takes root's rights and cgroups that can be made.
 pub fn obstacle() -> Option<String> {
     if let Err(error) = ensure_root("start a cluster") {
         return Some(error.to_string());

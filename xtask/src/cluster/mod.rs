@@ -54,14 +54,14 @@ pub struct Cluster {
     folder: PathBuf,
 }
 
-/// What a cluster is doing.
+/// The state of a cluster.
 #[derive(Clone, Debug)]
 pub struct Status {
-    /// Whether its start has ended well and its first process lives.
+    /// True if its start has ended well and its first process lives.
     pub ready: bool,
-    /// When its start began, by the machine's clock.
+    /// The time when its start began, by the machine's clock.
     pub started: SystemTime,
-    /// How many processes it has, those of pods too.
+    /// The number of its processes, those of pods too.
     pub processes: usize,
     /// The servers: name and process number.
     pub servers: Vec<(String, u32)>,
@@ -210,7 +210,7 @@ impl Cluster {
         Ok(true)
     }
 
-    /// What it is doing; `None` if there is no such cluster.
+    /// Its state; `None` if there is no such cluster.
     pub fn status(&self) -> Result<Option<Status>> {
         let Ok(started) = fs::metadata(self.folder.join("node.sh")).and_then(|file| file.modified()) else {
             return Ok(None);

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 /// The oldest Java that Keycloak runs on.
 const OLDEST_JAVA: u32 = 17;
 
-/// Where the parts of Ceph are.
+/// The folders of the parts of Ceph.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ceph {
     folder: PathBuf,

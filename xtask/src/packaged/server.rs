@@ -1,4 +1,4 @@
-//! Which servers come as packages, and the versions that `tools/` pins.
+//! The servers that come as packages, and the versions that `tools/` pins.
 
 use std::fs;
 use std::path::PathBuf;
@@ -60,7 +60,7 @@ impl Packaged {
         })
     }
 
-    /// What stands in that file.
+    /// The text of that file.
     pub(super) fn text(self) -> Result<String> {
         let file = self.file();
         fs::read_to_string(&file).with_context(|| format!("can't read {}", file.display()))

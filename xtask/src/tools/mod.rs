@@ -23,7 +23,7 @@ use self::find::{from_environment, from_path};
 pub use self::tool::Tool;
 use crate::once::make_once;
 
-/// Where a tool or a packaged server was found.
+/// The place where a tool or a packaged server was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// The environment variable of this name.
@@ -48,9 +48,9 @@ impl Origin {
 pub struct Resolved {
     /// Its usual name.
     pub name: &'static str,
-    /// What it says of itself, without a leading `v`.
+    /// The version that it says of itself, without a leading `v`.
     pub version: String,
-    /// Where it was found.
+    /// The place where it was found.
     pub origin: Origin,
     /// The program, or the folder of a packaged server.
     pub path: PathBuf,

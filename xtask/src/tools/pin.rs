@@ -1,4 +1,4 @@
-//! What is built of each tool, and from where.
+//! The package that is built of each tool, and its source.
 
 use std::fs;
 
@@ -7,13 +7,13 @@ use anyhow::{Context, Result};
 use super::tool::Tool;
 use crate::root;
 
-/// What is built, and from where.
+/// A package that is built, and its source.
 pub(super) struct Pin {
     /// The file under tools/ that pins the version.
     pub(super) source: &'static str,
     /// The name that the version stands behind in that file.
     pub(super) module: &'static str,
-    /// What Go builds.
+    /// The package that Go builds.
     pub(super) package: &'static str,
     /// The first part of the name of the folder in the cache.
     pub(super) folder_name: &'static str,

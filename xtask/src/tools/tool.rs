@@ -28,7 +28,7 @@ pub enum Tool {
     Containerd,
     /// Its client, which imports images.
     Ctr,
-    /// What containerd starts for each pod.
+    /// The program that containerd starts for each pod.
     ContainerdShim,
     /// The cluster's DNS server, which runs as a pod.
     CoreDns,
@@ -45,11 +45,11 @@ pub enum Tool {
 }
 
 impl Tool {
-    /// What an API server without a node, and its clients, need; in the order in which they are built: what is needed
-    /// first comes first.
+    /// The tools that an API server without a node, and its clients, need; in the order in which they are built: what is
+    /// needed first comes first.
     pub const BASIC: [Self; 5] = [Self::Etcd, Self::KubeApiserver, Self::Kubectl, Self::Helm, Self::Boto3];
 
-    /// What `cargo xtask cluster` runs.
+    /// The tools that `cargo xtask cluster` runs.
     pub const CLUSTER: [Self; 12] = [
         Self::Etcd,
         Self::KubeApiserver,
@@ -65,7 +65,7 @@ impl Tool {
         Self::CoreDns,
     ];
 
-    /// What gives SPIFFE identities.
+    /// The tools that give SPIFFE identities.
     pub const SPIRE: [Self; 3] = [Self::SpireServer, Self::SpireAgent, Self::SpireOidcDiscoveryProvider];
 
     /// Every tool.

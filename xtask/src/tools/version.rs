@@ -1,4 +1,4 @@
-//! What a program says of its version.
+//! The version that a program says of itself.
 
 use std::io::Read;
 use std::path::Path;
@@ -16,7 +16,7 @@ const VERSION_DEADLINE: Duration = Duration::from_secs(15);
 const OLDEST_KUBECTL: (u32, u32) = (1, 30);
 
 impl Tool {
-    /// Whether something on PATH of this version behaves like the pinned one.
+    /// True if something on PATH of this version behaves like the pinned one.
     pub(super) fn accepts(self, found: &str, pinned: &str) -> bool {
         match self {
             Self::Kubectl => minor(found).is_some_and(|version| version >= OLDEST_KUBECTL && version.0 == 1),

@@ -20,7 +20,7 @@ pub(crate) const ANSWER: &str = "/constant";
 /// The path of the constant answer with a constant patch: it shows what the API server takes to apply one.
 pub(crate) const PATCH: &str = "/constant-patch";
 
-/// How to run it.
+/// The options of its run.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Where to listen

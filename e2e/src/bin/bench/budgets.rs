@@ -1,8 +1,8 @@
-//! What is aimed at, as far as a run says something about it.
+//! The aims, as far as a run says something about it.
 
 use crate::report::{Budget, Report};
 
-/// What was aimed at, as far as this run says something about it.
+/// The aims, as far as this run says something about it.
 pub(crate) fn budgets(report: &Report) -> Vec<Budget> {
     let mut budgets = Vec::new();
     let load = |containers, connections| format!("{containers} containers, {connections} connections");

@@ -85,7 +85,8 @@ pub(crate) async fn measure(
     Ok(lines)
 }
 
-/// What a webhook takes when it starts, without and with a namespace beside whose ServiceAccounts have long annotations.
+/// The memory that a webhook takes when it starts, without and with a namespace beside whose ServiceAccounts have long
+/// annotations.
 pub(crate) async fn memory_beside_a_crowd(
     control_plane: &ControlPlane,
     installed: &Installed,

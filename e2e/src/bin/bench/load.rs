@@ -32,11 +32,11 @@ const MOST_REQUESTS: usize = 200_000;
 /// A server that takes requests over TLS.
 #[derive(Clone)]
 pub(crate) struct TlsServer {
-    /// Where it listens.
+    /// The address at which it listens.
     pub(crate) address: SocketAddr,
     /// The name that its certificate must have.
     pub(crate) name: ServerName<'static>,
-    /// Whom to trust, and who we are.
+    /// The authorities to trust, and our own certificate.
     pub(crate) config: Arc<ClientConfig>,
 }
 
@@ -152,7 +152,7 @@ fn answer(received: &[u8], joined: &mut Vec<u8>) -> Result<Option<(u16, Body)>> 
     bail!("an answer says neither how long it is nor that it comes in chunks:\n{head}")
 }
 
-/// Whether all chunks are there; then they are in `joined` (RFC 9112 section 7.1).
+/// True if all chunks are there; then they are in `joined` (RFC 9112 section 7.1).
 fn join_chunks(mut rest: &[u8], joined: &mut Vec<u8>) -> Result<bool> {
     joined.clear();
     loop {
@@ -212,7 +212,7 @@ impl Contender {
         })
     }
 
-    /// How long an answer's body is.
+    /// The length of an answer's body.
     pub(crate) fn answer_bytes(&self) -> usize {
         self.answer.len()
     }
@@ -266,13 +266,13 @@ impl Contender {
     }
 }
 
-/// What one round gave.
+/// The result of one round.
 pub(crate) struct Round {
     /// Nanoseconds, one an answer.
     pub(crate) latencies: Vec<u32>,
-    /// How long it lasted.
+    /// The time that it lasted.
     pub(crate) elapsed: Duration,
-    /// What this thread took of a processor; the kernel may not tell.
+    /// The processor time of this thread; the kernel may not tell.
     pub(crate) own_processor_time: Option<Duration>,
 }
 

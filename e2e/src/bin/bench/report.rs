@@ -1,4 +1,4 @@
-//! What was measured, as a table for people and as JSON for scripts.
+//! The measurements, as a table for people and as JSON for scripts.
 
 use std::fmt;
 
@@ -7,17 +7,17 @@ use serde::Serialize;
 /// Everything that one run measured.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Report {
-    /// How many ServiceAccounts there were.
+    /// The number of ServiceAccounts.
     pub(crate) service_accounts: usize,
     /// Reviews straight to the servers.
     pub(crate) reviews: Vec<Reviews>,
-    /// What our webhook takes of memory.
+    /// The memory that our webhook takes.
     pub(crate) memory: Vec<MemoryUse>,
     /// Creates of pods through the API server; empty if that was not asked for.
     pub(crate) through_apiserver: Vec<Creates>,
     /// Reviews and creates of pods of hostile shapes; empty if that was not asked for.
     pub(crate) hostile: Vec<Hostile>,
-    /// What was aimed at.
+    /// The aims.
     pub(crate) budgets: Vec<Budget>,
 }
 
@@ -64,13 +64,13 @@ pub(crate) struct MemoryUse {
 /// One shape of a pod, hostile but for the first, in reviews straight to the webhook and in creates.
 #[derive(Debug, Serialize)]
 pub(crate) struct Hostile {
-    /// What it has too much of.
+    /// The thing that it has too much of.
     pub(crate) shape: &'static str,
     /// Bytes of the review.
     pub(crate) review_bytes: usize,
     /// Microseconds of the webhook's processor time for a review.
     pub(crate) processor_us: f64,
-    /// Of what as many bytes cost in an honest review.
+    /// The ratio to what as many bytes cost in an honest review.
     pub(crate) processor_ratio: f64,
     /// Bytes of memory that the first such review takes beyond what was resident.
     pub(crate) peak: u64,
@@ -89,12 +89,12 @@ pub(crate) struct Hostile {
 /// Creates of pods under one webhook.
 #[derive(Debug, Serialize)]
 pub(crate) struct Creates {
-    /// Which pods.
+    /// The kind of pods.
     pub(crate) pod: &'static str,
     /// `no webhook`, `constant` (which lets the pod through as it is), `constant+patch` (which answers with the patch that
     /// tokenscope makes), `constant+patch+rules` (the same under tokenscope's own conditions), `tokenscope` or `peer`.
     pub(crate) webhook: &'static str,
-    /// How many.
+    /// Their number.
     pub(crate) count: usize,
     /// Microseconds that half of them took at most.
     pub(crate) p50_us: f64,
@@ -102,22 +102,22 @@ pub(crate) struct Creates {
     pub(crate) p99_us: f64,
     /// Microseconds that the webhook adds to the half.
     pub(crate) added_us: f64,
-    /// Of what the constant answer adds.
+    /// The ratio to what the constant answer adds.
     pub(crate) ratio: Option<f64>,
 }
 
 /// An aim, and whether it is reached.
 #[derive(Debug, Serialize)]
 pub(crate) struct Budget {
-    /// What it is about.
+    /// Its subject.
     pub(crate) what: String,
-    /// What was measured.
+    /// The value that was measured.
     pub(crate) measured: f64,
     /// The most, or with `at_least` the least, that it should be.
     pub(crate) limit: f64,
-    /// Whether more is better.
+    /// True if more is better.
     pub(crate) at_least: bool,
-    /// Whether the aim is reached.
+    /// True if the aim is reached.
     pub(crate) pass: bool,
 }
 
@@ -146,7 +146,7 @@ impl Budget {
 }
 
 impl Report {
-    /// Whether every aim is reached.
+    /// True if every aim is reached.
     pub(crate) fn passes(&self) -> bool {
         self.budgets.iter().all(|budget| budget.pass)
     }

@@ -22,7 +22,7 @@ const WARM_UP: Duration = Duration::from_millis(200);
 
 /// A recorded review.
 pub(crate) struct Recorded {
-    /// How many containers its pod has.
+    /// The number of its pod's containers.
     pub(crate) containers: usize,
     body: Vec<u8>,
     review: Value,
@@ -150,12 +150,12 @@ impl<'a> Contestant<'a> {
         }
     }
 
-    /// Where it listens.
+    /// The server that it is.
     pub(crate) fn server(&self) -> &TlsServer {
         &self.server
     }
 
-    /// What it is called in the report.
+    /// Its name in the report.
     pub(crate) fn name(&self) -> &'static str {
         match self.kind {
             Kind::Constant => "constant",

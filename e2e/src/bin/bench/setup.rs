@@ -1,4 +1,5 @@
-//! What is measured: the cluster's ServiceAccounts, the webhook that always says the same, and the namespaces of each webhook.
+//! The things that are measured: the cluster's ServiceAccounts, the webhook that always says the same, and the namespaces of
+//! each webhook.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! What a user feels: creates of pods through the API server, with one webhook after the other.
+//! The creates that a user feels: those of pods through the API server, with one webhook after the other.
 //!
 //! Each webhook has a namespace of its own, which is chosen by its configuration's namespaceSelector, so changing from one
 //! to the next needs no waiting.
@@ -32,11 +32,11 @@ const CONFIGURATIONS: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebh
 /// A webhook and its namespace.
 #[derive(Clone)]
 pub(crate) struct Variant {
-    /// What it is called in the report.
+    /// Its name in the report.
     pub(crate) name: &'static str,
     /// The namespace where it is called.
     pub(crate) namespace: String,
-    /// Whether pods come out with credentials.
+    /// True if pods come out with credentials.
     pub(crate) injects: bool,
 }
 

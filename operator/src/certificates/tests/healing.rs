@@ -61,6 +61,10 @@ fn a_deleted_serving_certificate_is_signed_again_by_the_same_authority() {
 
 #[test]
 fn whatever_is_damaged_is_healed() {
+    use IssueReason::{KeyMismatch, Unreadable};
+
+    let made_anew = CertificateStep::CreateAuthority;
+    let signed_anew = |reason| CertificateStep::SignServing(reason);
     let (other_key, other_certificate) = {
         let other = World::settled();
         (
@@ -70,30 +74,15 @@ fn whatever_is_damaged_is_healed() {
     };
     let foreign_authority = World::settled().data("authority", "tls.crt").to_vec();
     let cases: [(&str, &str, &[u8], CertificateStep); 11] = [
-        (
-            "authority",
-            "tls.key",
-            b"",
-            CertificateStep::CreateAuthority(IssueReason::Unreadable),
-        ),
+        ("authority", "tls.key", b"", made_anew(Unreadable)),
         (
             "authority",
             "tls.key",
             b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
-            CertificateStep::CreateAuthority(IssueReason::Unreadable),
+            made_anew(Unreadable),
         ),
-        (
-            "authority",
-            "tls.key",
-            &other_key,
-            CertificateStep::CreateAuthority(IssueReason::KeyMismatch),
-        ),
-        (
-            "authority",
-            "tls.crt",
-            b"\xff\x00",
-            CertificateStep::CreateAuthority(IssueReason::Unreadable),
-        ),
+        ("authority", "tls.key", &other_key, made_anew(KeyMismatch)),
+        ("authority", "tls.crt", b"\xff\x00", made_anew(Unreadable)),
         ("authority", "ca.crt", b"", CertificateStep::RepairBundle),
         (
             "authority",
@@ -102,24 +91,9 @@ fn whatever_is_damaged_is_healed() {
             CertificateStep::RepairBundle,
         ),
         ("authority", "ca.crt", &foreign_authority, CertificateStep::RepairBundle),
-        (
-            "serving",
-            "tls.key",
-            b"?",
-            CertificateStep::SignServing(IssueReason::Unreadable),
-        ),
-        (
-            "serving",
-            "tls.crt",
-            b"",
-            CertificateStep::SignServing(IssueReason::Unreadable),
-        ),
-        (
-            "serving",
-            "tls.crt",
-            &other_certificate,
-            CertificateStep::SignServing(IssueReason::KeyMismatch),
-        ),
+        ("serving", "tls.key", b"?", signed_anew(Unreadable)),
+        ("serving", "tls.crt", b"", signed_anew(Unreadable)),
+        ("serving", "tls.crt", &other_certificate, signed_anew(KeyMismatch)),
         ("serving", "ca.crt", b"", CertificateStep::CopyBundle),
     ];
     for (which, key, value, first) in cases {

@@ -1,4 +1,4 @@
-//! What the claims of a token must say.
+//! The rules about the claims of a token.
 
 use std::collections::BTreeMap;
 

@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// How often the start is measured.
 const STARTS: usize = 15;
 
-/// What can be varied.
+/// The options of a run.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// How many times each token is renewed; an hour of 5-minute tokens has about 22
