@@ -215,7 +215,7 @@ impl Starting<'_> {
     async fn server(&self, port: u16, key_type: &str) -> Result<ServerProcess> {
         let config = self.write("server.conf", server_config(&self.folder.display(), port, key_type))?;
         let program = &self.programs.server;
-        let server = self.run("spire-server", program, &["run", "-config", &config])?;
+        let server = self.start("spire-server", program, &["run", "-config", &config])?;
         let socket = self.server_socket();
         eventually(READY_DEADLINE, "the SPIRE server is ready", async || {
             command(program, &["healthcheck", "-socketPath", &socket])
@@ -232,7 +232,7 @@ impl Starting<'_> {
         let token = text.split_whitespace().nth(1).context("a join token was printed")?;
         let config = self.write("agent.conf", agent_config(&self.folder.display(), server_port))?;
         let program = &self.programs.agent;
-        let agent = self.run(
+        let agent = self.start(
             "spire-agent",
             program,
             &["run", "-config", &config, "-joinToken", token],
@@ -263,7 +263,7 @@ server_api {{ address = "unix://{socket}" poll_interval = "1s" }}
 "#
             ),
         )?;
-        let discovery = self.run("spire-discovery", &self.programs.discovery, &["-config", &config])?;
+        let discovery = self.start("spire-discovery", &self.programs.discovery, &["-config", &config])?;
         eventually(READY_DEADLINE, "the discovery provider listens", async || {
             Ok(tokio::net::TcpStream::connect(address).await?)
         })
@@ -276,7 +276,7 @@ server_api {{ address = "unix://{socket}" poll_interval = "1s" }}
         self.folder.join("server/api.sock").display().to_string()
     }
 
-    fn run(&self, name: &str, program: &Path, arguments: &[&str]) -> Result<ServerProcess> {
+    fn start(&self, name: &str, program: &Path, arguments: &[&str]) -> Result<ServerProcess> {
         let start = Start {
             name: name.to_owned(),
             program: program.to_owned(),
