@@ -30,7 +30,7 @@ const LIMITS: EventLimits = EventLimits {
 
 /// Takes refusals without ever waiting. A clone feeds the same queue.
 #[derive(Clone, Debug)]
-pub struct RefusalEvents(EventSender);
+pub struct ExchangeRefusalEvents(EventSender);
 
 /// Both ends of the queue.
 pub fn events(
@@ -38,7 +38,7 @@ pub fn events(
     instance: &str,
     clock: fn() -> Timestamp,
     metrics: IssuerMetrics,
-) -> (RefusalEvents, EventWriter) {
+) -> (ExchangeRefusalEvents, EventWriter) {
     let source = EventSource {
         client,
         component: "tokenscope-issuer",
@@ -49,10 +49,10 @@ pub fn events(
         count: Arc::new(move |outcome| metrics.event(outcome)),
     };
     let (sender, writer) = events::queue(source, LIMITS);
-    (RefusalEvents(sender), writer)
+    (ExchangeRefusalEvents(sender), writer)
 }
 
-impl RefusalEvents {
+impl ExchangeRefusalEvents {
     /// Has an Event written on the caller's pod, if somebody who may change it or a policy could act on it, and the pod is there.
     pub fn report(
         &self,

@@ -21,7 +21,7 @@ use crate::bodies::{Bodies, BodyRefused};
 use crate::buckets::Buckets;
 use crate::cluster_keys::{ClusterKeys, KnownCluster, LEAST_GAP};
 use crate::decision::NotGranted;
-use crate::events::RefusalEvents;
+use crate::events::ExchangeRefusalEvents;
 use crate::exchange::{Exchange, ExchangeError, Issued};
 use crate::exchange_request::ExchangeRequest;
 use crate::metrics::{ExchangeOutcome, IssuerMetrics};
@@ -59,7 +59,7 @@ pub struct IssuerService {
     /// Asks the API server about each token, where that is wanted.
     pub reviews: Option<TokenReviews>,
     /// Tells the pods' authors of refusals.
-    pub events: RefusalEvents,
+    pub events: ExchangeRefusalEvents,
     /// What is counted.
     pub metrics: IssuerMetrics,
     /// The time.

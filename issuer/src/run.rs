@@ -22,7 +22,7 @@ use crate::bodies::Bodies;
 use crate::buckets::Buckets;
 use crate::cluster_index::ClusterIndex;
 use crate::cluster_keys::ClusterKeys;
-use crate::events::{RefusalEvents, events};
+use crate::events::{ExchangeRefusalEvents, events};
 use crate::exchange::Exchange;
 use crate::key_keeper::{self, KeyKeeper};
 use crate::key_source::{KeySource, SecretKeys};
@@ -174,7 +174,12 @@ fn keep_certificate(
 }
 
 /// Starts the writer of Events. It has no stop of its own: what waits is written once the last exchange has ended.
-fn write_events(arguments: &ServeArgs, client: Client, process: &Process, metrics: &IssuerMetrics) -> RefusalEvents {
+fn write_events(
+    arguments: &ServeArgs,
+    client: Client,
+    process: &Process,
+    metrics: &IssuerMetrics,
+) -> ExchangeRefusalEvents {
     let pod_name = &arguments.common.pod_name;
     let (events, writer) = events(client, pod_name, Timestamp::now, metrics.clone());
     process.spawn("events", writer.run(CancellationToken::new()));

@@ -1,6 +1,5 @@
 //! The metrics of the operator. No label has more values than are written here.
 
-use crate::certificates::Trusting;
 use jiff::Timestamp;
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -223,16 +222,10 @@ impl OperatorMetrics {
         self.events.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
-    /// Sets the times when an authority and its serving certificate end.
-    pub(crate) fn certificate_ends(&self, trusting: Trusting, ends: (Option<Timestamp>, Option<Timestamp>)) {
-        let (authority, serving) = match trusting {
-            Trusting::ApiServers => ("ca", "serving"),
-            Trusting::Pods => ("issuer_ca", "issuer_serving"),
-        };
-        for (certificate, end) in [(authority, ends.0), (serving, ends.1)] {
-            let seconds = end.map_or(0, Timestamp::as_second);
-            self.certificate_ends.get_or_create(&Which { certificate }).set(seconds);
-        }
+    /// Sets the time when a certificate ends; `None` if there is none that can be used.
+    pub(crate) fn certificate_ends(&self, certificate: &'static str, end: Option<Timestamp>) {
+        let seconds = end.map_or(0, Timestamp::as_second);
+        self.certificate_ends.get_or_create(&Which { certificate }).set(seconds);
     }
 
     /// A step that was taken.

@@ -135,7 +135,8 @@ impl SigningKey {
 
     /// The same with a certificate of the key (`x5c`).
     pub fn certified(&self) -> Result<PublicJwk, KeyError> {
-        certificate::certified(self)
+        let certificate = certificate::of_key(&self.to_pem()?, self.kid()).ok_or(KeyError::Crypto)?;
+        Ok(self.public().clone().certified(&certificate))
     }
 
     /// The key's identifier.

@@ -151,7 +151,10 @@ impl Certificates {
     }
 
     fn publish(&self, secrets: &Secrets, now: Timestamp) {
-        self.metrics.certificate_ends(self.names.trusting, secrets.ends(now));
+        let (authority, serving) = secrets.ends(now);
+        let (authority_label, serving_label) = self.names.trusting.labels();
+        self.metrics.certificate_ends(authority_label, authority);
+        self.metrics.certificate_ends(serving_label, serving);
         let bundle = secrets.bundle(now);
         self.wanted_bundle.send_if_modified(|wanted| {
             // What was right before is better than nothing while the authority is healed.

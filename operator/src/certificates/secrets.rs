@@ -28,12 +28,12 @@ const KEY: &str = "tls.key";
 /// In the authority's Secret: the certificates by which older authorities vouch for younger ones, the youngest first.
 const CROSS: &str = "cross.crt";
 
-/// How many authorities a bundle has at most: a webhook configuration is sent to every API server whole.
+/// The most authorities of a bundle: a webhook configuration is sent to every API server whole.
 const MOST_TRUSTED: usize = 4;
-/// How many older authorities lead to the present one at most: each adds half a kilobyte to every handshake.
+/// The most older authorities that lead to the present one: each adds half a kilobyte to every handshake.
 const MOST_CROSSES: u8 = 3;
 
-/// Who trusts the authority, and what becomes of them when there is a new one.
+/// The clients that trust the authority, which decide the steps to a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trusting {
     /// API servers, which are told of a new authority.
@@ -42,10 +42,20 @@ pub(crate) enum Trusting {
     Pods,
 }
 
-/// What the Secrets and the serving certificate are called.
+impl Trusting {
+    /// The names of the authority and of its serving certificate in metrics.
+    pub(crate) fn labels(self) -> (&'static str, &'static str) {
+        match self {
+            Self::ApiServers => ("ca", "serving"),
+            Self::Pods => ("issuer_ca", "issuer_serving"),
+        }
+    }
+}
+
+/// The names of the Secrets and of the serving certificate.
 #[derive(Clone, Debug)]
 pub(crate) struct Names {
-    /// Who trusts the authority.
+    /// The clients that trust the authority.
     pub(crate) trusting: Trusting,
     /// The Secret of the certificate authority.
     pub(crate) authority_secret: String,

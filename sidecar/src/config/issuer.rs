@@ -16,18 +16,18 @@ pub(super) fn source<E: Fn(&str) -> Option<String>>(
     let tokens = given.files(&ISSUED_TOKEN)?;
     if tokens.is_empty() {
         return Err(ConfigError::Missing(
-            "which tokens of the issuer should be written? Give --issued-token token=sts.amazonaws.com or TOKENSCOPE_ISSUED_TOKENS",
+            "there is no token to ask the issuer for: give --issued-token token=sts.amazonaws.com or TOKENSCOPE_ISSUED_TOKENS",
         ));
     }
     let settings = IssuerSettings {
         endpoint: given.parsed(&ISSUER, from_str)?.ok_or(ConfigError::Missing(
-            "where is the issuer? Give --issuer or TOKENSCOPE_ISSUER, such as https://tokenscope-issuer.tokenscope-system.svc",
+            "there is no address of the issuer: give --issuer or TOKENSCOPE_ISSUER, such as https://tokenscope-issuer.tokenscope-system.svc",
         ))?,
         authorities: given.parsed(&ISSUER_CA, authorities)?.ok_or(ConfigError::Missing(
-            "who vouches for the issuer's certificate? Give --issuer-ca or TOKENSCOPE_ISSUER_CA, PEM",
+            "there are no authorities for the issuer's certificate: give --issuer-ca or TOKENSCOPE_ISSUER_CA, PEM",
         ))?,
         subject_token: given.parsed(&SUBJECT_TOKEN, path)?.ok_or(ConfigError::Missing(
-            "where is the pod's own token, which is exchanged? Give --subject-token or TOKENSCOPE_SUBJECT_TOKEN",
+            "there is no file of the pod's own token, which is exchanged: give --subject-token or TOKENSCOPE_SUBJECT_TOKEN",
         ))?,
         lifetime: given.parsed(&TOKEN_LIFETIME, from_str::<TokenExpiration>)?,
     };

@@ -8,6 +8,7 @@ mod issuer;
 mod options;
 #[cfg(test)]
 mod tests;
+mod whole;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -21,8 +22,9 @@ use tokenscope_core::sidecar::{JWT_BUNDLE_FILE, READY, X509_SVID_FILE};
 use crate::exchange::IssuerSettings;
 use crate::log::Log;
 use crate::selection::SvidSelection;
-use given::{Given, config, injected};
+use given::{Given, injected};
 use options::{ISSUED_TOKEN, JWT_SVID, OPTIONS, help};
+use whole::config;
 
 /// The task of the process.
 #[derive(Clone, Debug)]

@@ -152,7 +152,7 @@ fn each_mistake_names_its_place_the_value_and_what_it_should_be() {
             mistake(&["--socket", &format!("unix:///{}", "a".repeat(107))], ("", "")),
             "has 108 bytes",
         ),
-        (mistake(&[], ("TOKENSCOPE_JWT_SVIDS", " ")), "what should be written?"),
+        (mistake(&[], ("TOKENSCOPE_JWT_SVIDS", " ")), "there is nothing to write"),
         (
             mistake(&[], ("TOKENSCOPE_JWT_SVIDS", "token")),
             r#""token" should be FILE=AUDIENCE"#,

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::json::push_string;
-use tokenscope_core::pod::{Csi, SIDECAR, SOCKET_VOLUME, SUBJECT_TOKEN_VOLUME, Text};
+use tokenscope_core::pod::{Csi, SIDECAR, SOCKET_VOLUME, SUBJECT_TOKEN_VOLUME, Text, is_sidecar_volume};
 use tokenscope_core::sidecar::{
     PROGRAM, READY, SOCKET_FOLDER, SUBJECT_TOKEN_FOLDER, SidecarSettings, TOKEN_FILE, WorkloadApi, variables,
 };
@@ -205,7 +205,9 @@ fn own_workload_api<'a>(context: &Context<'a>) -> Option<&'a str> {
     let found = volumes.find(|volume| {
         // The driver refuses to mount it writable.
         let is_fit = |csi: &Csi<Text<'_>>| *csi.driver == **driver && csi.read_only == Some(true);
-        *volume.name != *SOCKET_VOLUME && volume.csi.as_ref().is_some_and(is_fit)
+        // What bears one of our names may be replaced or removed in this review.
+        let is_users = !is_sidecar_volume(&volume.name) && !context.place.is_token_volume(&volume.name);
+        is_users && volume.csi.as_ref().is_some_and(is_fit)
     });
     found.map(|volume| &*volume.name)
 }
