@@ -24,7 +24,7 @@ const PRIVATE_DOMAINS: [&str; 15] = [
 
 /// True if the host of an https URL may be one of the public internet: a name with a public domain, or a public address.
 ///
-/// Whether the name resolves and the host answers is not asked.
+/// Nobody is asked for the name or the host.
 pub fn is_public_url(url: &str) -> bool {
     let Some(rest) = url.strip_prefix("https://") else {
         return false;

@@ -54,7 +54,6 @@ impl<'a, 'b> ContainerDecider<'a, 'b> {
             return self.leave(index, "its pod's annotations leave it out");
         }
         match (container.own_role, container.own_token_file) {
-            (OwnRole::Absent, _) => {}
             // SDKs would take the role in place of the agent's, which whoever named no role here did not ask for.
             (OwnRole::Agent, _) if named.is_none() && !self.asks.names_role_itself() => {
                 return self.leave(
@@ -62,7 +61,7 @@ impl<'a, 'b> ContainerDecider<'a, 'b> {
                     "it takes its credentials from an agent (AWS_CONTAINER_CREDENTIALS_FULL_URI)",
                 );
             }
-            (OwnRole::Agent, _) => {}
+            (OwnRole::Absent | OwnRole::Agent, _) => {}
             (_, true) => return self.leave(index, "it brings its own role and token file"),
             (OwnRole::Indirect, false) => {
                 self.outcome.warnings.push(format!(

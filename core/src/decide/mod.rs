@@ -142,7 +142,7 @@ fn named_nothing(request: &Request<'_>, asks: &AnnotationRequest<'_>) -> Option<
     let asks_on_pod = asks.lists_on_pod || asks_itself(&request.pod.annotations);
     let listed = asks.only.iter().flatten().filter(|_| asks_on_pod);
     let named: BTreeSet<&str> = listed.chain(asks.container_roles.keys()).copied().collect();
-    if named.is_empty() || named.iter().any(|name| is_known(name)) {
+    if named.is_empty() || named.iter().any(is_known) {
         return None;
     }
     let named: Vec<_> = named.into_iter().map(shortened).collect();

@@ -100,7 +100,7 @@ fn f05_a_change_of_the_service_account_makes_older_pods_outdated_whichever_way_i
     let write = |annotations: Value, entries: Value| move |test: &mut Test| test.account_with(&annotations, &entries);
     let stripped = write(role.clone(), json!([]));
     let unowned = write(
-        role.clone(),
+        role,
         json!([{"manager": "a", "operation": "Apply", "time": at("02:00").to_string(), "fieldsV1": {"f:metadata": {"f:labels": {}}}}]),
     );
     for change in [&stripped as &Change, &unowned] {
