@@ -77,13 +77,10 @@ fn namespaces<'a>(
 ) -> Option<Vec<&'a str>> {
     let namespaces = match &policy.name {
         PolicyName::Namespaced { namespace, .. } => vec![&**namespace],
-        PolicyName::Cluster { .. } => match named_namespaces(policy) {
-            Some(named) => named,
-            None => {
-                notes.push(format!("the namespaces are those that namespaceSelector selects now: use the document again after a change{remedy}"));
-                context.namespaces.clone()
-            }
-        },
+        PolicyName::Cluster { .. } => named_namespaces(policy).unwrap_or_else(|| {
+            notes.push(format!("the namespaces are those that namespaceSelector selects now: use the document again after a change{remedy}"));
+            context.namespaces.clone()
+        }),
     };
     (1..=MOST_TRUSTED_NAMESPACES)
         .contains(&namespaces.len())
