@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use crate::annotations::{
     AUDIENCE, CONTAINER_ROLE_ARN, CONTAINERS, EKS_AUDIENCE, EKS_ROLE_ARN, EKS_SKIP_CONTAINERS,
-    EKS_STS_REGIONAL_ENDPOINTS, EKS_TOKEN_EXPIRATION, INJECT, InvalidAnnotation, InvalidFlag, InvalidValue, ROLE_ARN,
-    SKIP_CONTAINERS, TOKEN_EXPIRATION, most_bytes,
+    EKS_STS_REGIONAL_ENDPOINTS, EKS_TOKEN_EXPIRATION, EmptyList, INJECT, InvalidAnnotation, InvalidFlag, InvalidValue,
+    ROLE_ARN, SKIP_CONTAINERS, TOKEN_EXPIRATION, most_bytes,
 };
 use crate::arn::{RoleArn, shortened};
 use crate::audience::{Audience, TokenExpiration};
@@ -23,6 +23,8 @@ pub(crate) struct AnnotationRequest<'a> {
     pub(crate) audience: Option<Audience>,
     pub(crate) expiration: Option<TokenExpiration>,
     pub(crate) only: Option<HashSet<&'a str>>,
+    /// True if the pod itself has that list.
+    pub(crate) lists_on_pod: bool,
     pub(crate) skip: HashSet<&'a str>,
     pub(crate) sts_regional_endpoints: Option<bool>,
     /// Values that can't be parsed, of annotations that don't name a role: they matter once a role is asked for.
@@ -34,6 +36,8 @@ pub(crate) struct AnnotationRequest<'a> {
 pub(crate) struct NamedRole {
     pub(crate) role: RoleArn,
     pub(crate) place: &'static str,
+    /// True if EKS's annotation names it.
+    pub(crate) is_eks: bool,
 }
 
 impl<'a> AnnotationRequest<'a> {
@@ -71,12 +75,31 @@ impl<'a> AnnotationRequest<'a> {
         self.sts_regional_endpoints = self
             .parse::<Flag>(sources.eks_on_service_account(EKS_STS_REGIONAL_ENDPOINTS))
             .map(|Flag(value)| value);
-        self.only = sources.own(CONTAINERS).map(|found| names(found.value).collect());
-        self.skip = sources
-            .own(SKIP_CONTAINERS)
-            .or_else(|| sources.eks_on_pod(EKS_SKIP_CONTAINERS))
-            .map(|found| names(found.value).collect())
-            .unwrap_or_default();
+        self.only = sources.own(CONTAINERS).and_then(|found| self.list(&found));
+        self.lists_on_pod = sources.pod.found(CONTAINERS).is_some();
+        self.skip = match sources.own(SKIP_CONTAINERS) {
+            Some(found) => self.list(&found),
+            None => sources
+                .eks_on_pod(EKS_SKIP_CONTAINERS)
+                .map(|found| names(EKS_SKIP_CONTAINERS, found.value).collect()),
+        }
+        .unwrap_or_default();
+    }
+
+    /// A list of ours, which has at least one name.
+    fn list(&mut self, found: &Found<'a>) -> Option<HashSet<&'a str>> {
+        let listed: HashSet<&str> = names(found.key, found.value).collect();
+        if listed.is_empty() {
+            self.invalid
+                .push(InvalidAnnotation::new(found.key, found.place, EmptyList));
+            return None;
+        }
+        Some(listed)
+    }
+
+    /// True if an annotation of ours names the pod's role, and not only EKS's on its service account.
+    pub(crate) fn names_role_itself(&self) -> bool {
+        self.role.as_ref().is_some_and(|named| !named.is_eks)
     }
 
     /// True if a list leaves a container out.
@@ -114,7 +137,7 @@ pub(crate) fn beyond(request: &Request<'_>, settings: &Settings) -> Vec<Beyond> 
             let key = shortened(key);
             beyond.push(Beyond::Value { key, most });
         } else if let Some(key) = listing
-            && names(value).nth(MOST_LIST_ENTRIES).is_some()
+            && names(key, value).nth(MOST_LIST_ENTRIES).is_some()
         {
             beyond.push(Beyond::ListEntries { key });
         }
@@ -197,6 +220,7 @@ impl<'a> AnnotationSources<'a> {
             Ok(role) => Some(NamedRole {
                 role,
                 place: named.place,
+                is_eks: named.key == EKS_ROLE_ARN,
             }),
             Err(reason) => {
                 invalid.push(InvalidAnnotation::new(named.key, named.place, reason));
@@ -241,8 +265,11 @@ struct Found<'a> {
     place: &'static str,
 }
 
-fn names(list: &str) -> impl Iterator<Item = &str> {
-    list.split(',').map(str::trim).filter(|name| !name.is_empty())
+/// The names of a list. EKS's has commas between them, ours white space too.
+fn names<'a>(key: &str, list: &'a str) -> impl Iterator<Item = &'a str> {
+    let is_ours = key != EKS_SKIP_CONTAINERS;
+    let splits = move |c: char| c == ',' || (is_ours && c.is_whitespace());
+    list.split(splits).map(str::trim).filter(|name| !name.is_empty())
 }
 
 /// A boolean as the EKS webhook reads it (Go's `strconv.ParseBool`).

@@ -36,6 +36,8 @@ pub(crate) const EKS_ROLE_ARN: &str = "eks.amazonaws.com/role-arn";
 pub(crate) const EKS_AUDIENCE: &str = "eks.amazonaws.com/audience";
 pub(crate) const EKS_STS_REGIONAL_ENDPOINTS: &str = "eks.amazonaws.com/sts-regional-endpoints";
 pub(crate) const EKS_TOKEN_EXPIRATION: &str = "eks.amazonaws.com/token-expiration";
+/// The label that keeps EKS's webhook away from a pod, whatever its value (objectSelector of its manifest).
+pub(crate) const EKS_SKIP: &str = "eks.amazonaws.com/skip-pod-identity-webhook";
 pub(crate) const EKS_SKIP_CONTAINERS: &str = "eks.amazonaws.com/skip-containers";
 
 /// The annotation of a mirror pod, which only shows what a kubelet runs from a file.
@@ -146,7 +148,13 @@ pub(crate) enum InvalidValue {
     TokenExpiration(#[from] InvalidTokenExpiration),
     #[error(transparent)]
     Flag(#[from] InvalidFlag),
+    #[error(transparent)]
+    EmptyList(#[from] EmptyList),
 }
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it names no container: name one, or remove the annotation")]
+pub(crate) struct EmptyList;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} should be \"true\" or \"false\"")]

@@ -23,10 +23,12 @@ mod pattern;
 pub mod pod;
 mod policy;
 mod policy_set;
+mod public_url;
 mod refusal;
 mod region;
 mod request;
 mod schedule;
+mod session_name;
 mod settings;
 pub mod sidecar;
 mod spiffe;
@@ -50,17 +52,21 @@ pub use issuer_subject::{ClusterName, InvalidClusterName, MOST_SUBJECT, issuer_s
 pub use labels::{Pairs, Requirement, Selector, SelectorOperator};
 pub use pattern::{Glob, InvalidRolePattern, RolePattern};
 pub use policy::{
-    Algorithm, Audiences, AwsSettings, ContainerFilter, InvalidPolicy, OnExpiry, Policy, PolicyName, Roles, Standing,
-    SubjectFormat, TokenSettings, TokenSource,
+    Algorithm, Audiences, AwsSettings, ContainerFilter, InvalidPolicy, NO_DEFAULT_AUDIENCE, OnExpiry, Policy,
+    PolicyName, Roles, Standing, SubjectFormat, TokenSettings, TokenSource,
 };
 pub use policy_set::PolicySet;
+pub use public_url::is_public_url;
 pub use refusal::{Denied, Refusal};
 pub use region::{InvalidRegion, Region};
 pub use request::{ContainerFacts, HeldToken, OwnRole, PodFacts, Request, TokenVolume, asks_itself};
 pub use schedule::{InvalidSchedule, Schedule};
+pub use session_name::{MOST_SESSION_NAME, least_session_name};
 pub use settings::{Enforcement, InstanceMetadata, InvalidSettings, Settings};
 pub use spiffe::{Hint, InvalidSpiffe, Spiffe, SpiffeId, TrustDomain};
 pub use subject::Subject;
 pub use template::{InvalidTemplate, Template, Unrendered, Variable, Variables};
 pub use token_claims::TokenClaims;
-pub use trust_policy::{MOST_TRUSTED_NAMESPACES, TrustContext, TrustPolicy, names_selected_namespaces, trust_policy};
+pub use trust_policy::{
+    MOST_TRUSTED_NAMESPACES, TrustContext, TrustPolicy, names_selected_namespaces, never_grants, trust_policy,
+};

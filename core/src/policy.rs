@@ -166,7 +166,25 @@ pub struct Audiences {
     pub default: Option<Audience>,
 }
 
+/// Said of a policy whose pods would get tokens of an audience that it doesn't allow.
+pub const NO_DEFAULT_AUDIENCE: &str = "spec.audiences.default: is needed, since several audiences are allowed and the installation's default is none of them: name the one of pods that ask for none";
+
 impl Audiences {
+    /// The audience of a pod that asks for none, where the installation has this default: the policy's, or the only one that it
+    /// allows. None where several are allowed and the installation's is not among them.
+    pub fn or_default<'a>(&'a self, installation: &'a Audience) -> Option<&'a Audience> {
+        match (&self.default, self.allowed.as_slice()) {
+            (Some(default), _) => Some(default),
+            (None, [only]) => Some(only),
+            (None, allowed) => (allowed.is_empty() || allowed.contains(installation)).then_some(installation),
+        }
+    }
+
+    /// True if there is no such audience, so that the policy can't be accepted.
+    pub fn lacks_default(&self, installation: &Audience) -> bool {
+        self.or_default(installation).is_none()
+    }
+
     /// True if a workload may ask for `audience`.
     pub fn allow(&self, audience: &str) -> bool {
         self.allowed.is_empty() || self.allowed.iter().any(|allowed| allowed.as_str() == audience)

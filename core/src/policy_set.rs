@@ -155,6 +155,15 @@ impl PolicySet {
         Arc::make_mut(&mut self.boundaries).remove(name);
     }
 
+    /// The keys of the namespaces' labels by which boundaries select.
+    pub fn boundary_label_keys(&self) -> impl Iterator<Item = &str> {
+        let requirements = self.boundaries.values().flat_map(|entry| match entry {
+            BoundaryEntry::Valid(boundary) => boundary.namespace_selector.0.as_slice(),
+            BoundaryEntry::Invalid(_) => &[],
+        });
+        requirements.map(|requirement| &*requirement.key)
+    }
+
     /// The part of a policy that is beyond the boundaries of its namespace, which has these labels; such a policy grants
     /// nothing. Of several boundaries all count. A cluster policy has none.
     pub fn outside_boundary<S: AsRef<str>>(

@@ -117,6 +117,14 @@ pub enum Refusal {
         /// The role in the annotation.
         asked: RoleArn,
     },
+    /// The pod names containers that it does not have, and gets nothing.
+    #[error("annotations name the containers {named}, of which this pod has none: it has {containers}")]
+    UnknownContainers {
+        /// The first names.
+        named: Box<str>,
+        /// The first of the pod's containers.
+        containers: Box<str>,
+    },
     /// No policy is about the workload.
     #[error(
         "no policy selects service account {service_account} of namespace {namespace} with this pod's labels, so it may not have {role}: \

@@ -92,6 +92,8 @@ pub enum OwnRole<S> {
     Literal(S),
     /// It has one that comes from elsewhere (`valueFrom`, or with `$(…)` in it), so nobody can judge it here.
     Indirect,
+    /// It has none, but takes credentials from an agent by `AWS_CONTAINER_CREDENTIALS_FULL_URI` or `…_RELATIVE_URI`.
+    Agent,
 }
 
 impl<S: AsRef<str>> ContainerFacts<S> {
@@ -103,6 +105,7 @@ impl<S: AsRef<str>> ContainerFacts<S> {
                 OwnRole::Absent => OwnRole::Absent,
                 OwnRole::Literal(role) => OwnRole::Literal(text(role.as_ref())),
                 OwnRole::Indirect => OwnRole::Indirect,
+                OwnRole::Agent => OwnRole::Agent,
             },
             own_token_file: self.own_token_file,
         }

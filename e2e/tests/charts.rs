@@ -312,3 +312,40 @@ fn sets_of_values(name: &str) -> Result<Vec<(String, Value)>> {
     );
     Ok(sets)
 }
+
+#[test]
+fn f15_the_webhooks_pods_can_run_in_their_nodes_network_and_on_other_ports() -> Result<()> {
+    let webhook = json!({"hostNetwork": true, "port": 9443, "metricsPort": 9080});
+    let objects = template("tokenscope", &json!({"webhook": webhook}))?;
+    let deployment = |name: &str| {
+        let mut objects = objects.iter();
+        let found = objects.find(|object| object["kind"] == "Deployment" && object["metadata"]["name"] == name);
+        found.map(|object| object["spec"].clone()).context("no Deployment")
+    };
+    let spec = deployment("tokenscope-webhook")?;
+    let pod = &spec["template"]["spec"];
+    ensure!(
+        pod["hostNetwork"] == true && pod["dnsPolicy"] == "ClusterFirstWithHostNet",
+        "{pod}"
+    );
+    ensure!(spec["strategy"]["rollingUpdate"]["maxSurge"] == 0, "{spec}");
+    let text = pod.to_string();
+    for part in [
+        ":9443\"",
+        ":9080\"",
+        r#""containerPort":9443"#,
+        r#""containerPort":9080"#,
+    ] {
+        ensure!(text.contains(part), "no {part}: {text}");
+    }
+    let operator = deployment("tokenscope-operator")?;
+    ensure!(operator["template"]["spec"]["hostNetwork"].is_null(), "{operator}");
+
+    let objects = template("tokenscope", &json!({"webhook": {"dnsPolicy": "Default"}}))?;
+    let text = serde_json::to_string(&objects)?;
+    ensure!(
+        text.contains(r#""dnsPolicy":"Default""#) && !text.contains("hostNetwork"),
+        "{text}"
+    );
+    Ok(())
+}

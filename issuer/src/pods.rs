@@ -57,7 +57,7 @@ impl AdmittedPod {
         let containers = self.containers.iter().map(|container| {
             let role = match &container.own_role {
                 OwnRole::Literal(role) => role.len(),
-                OwnRole::Absent | OwnRole::Indirect => 0,
+                OwnRole::Absent | OwnRole::Indirect | OwnRole::Agent => 0,
             };
             size_of_val(container) + container.name.len() + role
         });

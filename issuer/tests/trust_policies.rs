@@ -87,6 +87,7 @@ fn trust(policy: &Policy, cluster: Option<&ClusterName>) -> Option<TrustPolicy> 
         default_audience: &Audience::sts(),
         cluster,
         namespaces: selected.map(|(name, _)| name).collect(),
+        now: Timestamp::from_second(NOW).unwrap(),
     };
     trust_policy(policy, &ORDERS.parse().unwrap(), &context)
 }

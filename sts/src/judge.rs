@@ -24,6 +24,6 @@ pub fn judge(provider: &Provider, role: &Role, claims: &Map<String, Value>, now:
         .map(|context| context.read(&identity.claims, &provider.url, &provider.arn))
         .transpose()
         .map_err(|error| error.to_string())?;
-    let facts = Facts::new(&provider.url, &identity, "session");
+    let facts = Facts::new(&provider.url, &identity, "session", now);
     authorize(&trust, &provider.arn, &identity, &facts).map_err(|error| error.to_string())
 }

@@ -214,7 +214,7 @@ impl AwsAccount {
             &role.trust,
             &provider.arn,
             &identity,
-            &Facts::new(issuer, &identity, &request.session_name),
+            &Facts::new(issuer, &identity, &request.session_name, now),
         )?;
         if request.duration > role.max_session_duration {
             let message = "The requested DurationSeconds exceeds the MaxSessionDuration set for this role.";

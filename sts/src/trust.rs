@@ -2,6 +2,7 @@
 //!
 //! What can't be decided is never ignored: an Allow with it doesn't hold and a Deny with it does.
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::condition::{Condition, Fact, Facts, all_hold, conditions, only_known, texts};
@@ -36,11 +37,12 @@ const FAMILIES: &[&str] = &[
 
 impl Facts {
     /// The keys that IAM knows when a role is to be taken (IAM User Guide, "IAM and AWS STS condition context keys": OIDC
-    /// federation and AWS STS; "AWS global condition context keys": aws:RequestTag, aws:TagKeys). That a trust policy sees
+    /// federation and AWS STS; "AWS global condition context keys": aws:CurrentTime, aws:RequestTag, aws:TagKeys). That a trust policy sees
     /// the keys of a context provider is not yet seen by AWS.
-    pub(crate) fn new(issuer: &str, identity: &WebIdentity, session_name: &str) -> Self {
+    pub(crate) fn new(issuer: &str, identity: &WebIdentity, session_name: &str, now: Timestamp) -> Self {
         let mut facts = Self::of_families(FAMILIES);
         facts.set_identity(issuer, identity);
+        facts.set("aws:CurrentTime", Fact::Time(now));
         let tag_keys: Vec<_> = identity.tags.keys().cloned().collect();
         facts.set("aws:TagKeys", Fact::many(&tag_keys));
         facts.set("sts:TransitiveTagKeys", Fact::many(&identity.transitive_tag_keys));

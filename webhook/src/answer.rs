@@ -191,8 +191,11 @@ impl Warnings {
     const CONTINUED: &'static str = "… ";
 
     /// A sentence that is too long goes on in the next warning.
+    ///
+    /// Control characters are escaped: the API server drops a warning that has any.
     pub(crate) fn add(&mut self, text: &str) {
-        let mut rest = text;
+        let text = printable(text);
+        let mut rest = &*text;
         let mut prefix = Self::PREFIX;
         while !rest.is_empty() && self.texts.len() < Self::MOST {
             let room = Self::MOST_BYTES - prefix.len();
@@ -232,5 +235,36 @@ impl Warnings {
             push_string(body, text);
         }
         body.push(']');
+    }
+}
+
+/// The text without control characters, which stand escaped in it.
+fn printable(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut printable = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if c.is_control() {
+            printable.extend(c.escape_default());
+        } else {
+            printable.push(c);
+        }
+    }
+    Cow::Owned(printable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f02_control_characters_of_a_warning_are_escaped() {
+        let mut warnings = Warnings::default();
+        warnings.add("container a\nb\u{7f}\u{85}c\u{1b}[31m");
+        assert_eq!(
+            warnings.texts,
+            ["tokenscope: container a\\nb\\u{7f}\\u{85}c\\u{1b}[31m"]
+        );
     }
 }

@@ -45,7 +45,6 @@ annotations:
 
 {{- /* Arguments that both processes take. Numbers go through int64: Helm holds them as floats, which print as 3.1536e+07. */ -}}
 {{- define "tokenscope.commonArguments" -}}
-- {{ printf "--observe=%s:8080" .Values.listenAddress | quote }}
 - {{ printf "--log-level=%s" .Values.logging.level | quote }}
 - --log-format={{ .Values.logging.format }}
 - --eks-compatible={{ .Values.eksCompatible }}
@@ -120,6 +119,12 @@ spec:
   {{- with $root.Values.priorityClassName }}
   priorityClassName: {{ . }}
   {{- end }}
+  {{- if $values.hostNetwork }}
+  hostNetwork: true
+  {{- end }}
+  {{- with $values.dnsPolicy | default (empty $values.hostNetwork | ternary "" "ClusterFirstWithHostNet") }}
+  dnsPolicy: {{ . }}
+  {{- end }}
   terminationGracePeriodSeconds: {{ .gracePeriod }}
   {{- with $root.Values.podSecurityContext }}
   securityContext:
@@ -135,6 +140,7 @@ spec:
     imagePullPolicy: {{ $root.Values.image.pullPolicy }}
     args:
     {{- .arguments | nindent 4 }}
+    - {{ printf "--observe=%s:%d" $root.Values.listenAddress (int64 ($values.metricsPort | default 8080)) | quote }}
     {{- include "tokenscope.commonArguments" $root | nindent 4 }}
     {{- range $values.extraArgs }}
     - {{ . | quote }}
@@ -150,7 +156,7 @@ spec:
     {{- with .ports }}
     {{- . | nindent 4 }}
     {{- end }}
-    - {name: metrics, containerPort: 8080, protocol: TCP}
+    - {name: metrics, containerPort: {{ int64 ($values.metricsPort | default 8080) }}, protocol: TCP}
     livenessProbe:
       httpGet: {path: /livez, port: metrics}
       periodSeconds: 10

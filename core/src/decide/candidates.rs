@@ -2,9 +2,10 @@
 
 use super::checks::{self, Against, RoleRequest};
 use crate::{
-    Grant, InstanceMetadata, NoContextRoom, OutsideBoundary, Policy, PolicyName, PolicySet, Refusal, Request, RoleArn,
-    SessionName, Settings, Spiffe, Standing, Template, TokenClaims, TokenSource, Variable, Variables,
-    annotation_request::AnnotationRequest, claims::fits_session_name, policy_set::BoundaryAgainst, refusal::Refusals,
+    Grant, InstanceMetadata, MOST_SESSION_NAME, NoContextRoom, OutsideBoundary, Policy, PolicyName, PolicySet, Refusal,
+    Request, RoleArn, SessionName, Settings, Spiffe, Standing, Template, TokenClaims, TokenSource, Variable, Variables,
+    annotation_request::AnnotationRequest, claims::fits_session_name, policy::NO_DEFAULT_AUDIENCE,
+    policy_set::BoundaryAgainst, refusal::Refusals,
 };
 use jiff::Timestamp;
 use std::{borrow::Cow, sync::Arc};
@@ -70,7 +71,14 @@ impl<'a> Candidates<'a> {
             );
             if standing == Standing::Candidate {
                 let against = policies.boundary_against(policy, &around).map(Bar::Boundary);
-                let bar = against.or_else(|| policies.without_context_room(policy).map(Bar::ContextKeys));
+                let bar = against
+                    .or_else(|| policies.without_context_room(policy).map(Bar::ContextKeys))
+                    .or_else(|| {
+                        policy
+                            .audiences
+                            .lacks_default(&settings.default_audience)
+                            .then_some(Bar::Audience)
+                    });
                 match bar {
                     None => candidates.push(policy),
                     Some(bar) => barred.push((policy, bar)),
@@ -95,6 +103,13 @@ impl<'a> Candidates<'a> {
     /// True if no policy in force is about the pod, also none that is kept from granting.
     pub(super) fn is_empty(&self) -> bool {
         self.policies.is_empty() && self.barred.is_empty()
+    }
+
+    /// True if no policy selects the pod, in whatever state. One that can't be used may select any.
+    fn nothing_selects(&self) -> bool {
+        let selects = |standing| matches!(standing, Standing::Disabled | Standing::Expired | Standing::Inactive);
+        let over = self.near_misses.iter().any(|(_, standing)| selects(*standing));
+        self.is_empty() && !over && self.unusable.is_empty()
     }
 
     /// The role of containers that nobody named one for: the nearest level's defaults, if they and their tokens agree.
@@ -130,7 +145,7 @@ impl<'a> Candidates<'a> {
 
     /// Each candidate's standing to a role. Containers that want the same role share the answer.
     pub(super) fn examine(&self, wanted: &RoleRequest<'_>, asks: &AnnotationRequest<'_>) -> Examined<'a> {
-        let needs_no_policy = self.is_empty() && !self.settings.policy_required;
+        let needs_no_policy = self.nothing_selects() && !self.settings.policy_required;
         let mut examined = Examined {
             without_policy: needs_no_policy.then(|| self.grant_without_policy(wanted, asks)),
             ..Examined::default()
@@ -175,7 +190,7 @@ impl<'a> Candidates<'a> {
             audience: asks
                 .audience
                 .clone()
-                .or_else(|| policy.audiences.default.clone())
+                .or_else(|| policy.audiences.or_default(&self.settings.default_audience).cloned())
                 .unwrap_or_else(|| self.settings.default_audience.clone()),
             source: policy.token.source,
             expiration: match policy.token.source {
@@ -243,6 +258,24 @@ impl<'a> Candidates<'a> {
         let text = template.render(self).ok()?;
         fits_session_name(&text).then(|| SessionName::Text(text.into()))
     }
+
+    /// The warning where that is so.
+    pub(super) fn session_name_warning(&self, policy: &Policy, grant: &Grant) -> Option<String> {
+        let template = policy
+            .aws
+            .role_session_name
+            .as_ref()
+            .filter(|_| grant.session_name.is_none())?;
+        let what = match template.render(self) {
+            Ok(text) if text.len() > MOST_SESSION_NAME || text.len() < 2 => format!("has {}", text.len()),
+            Ok(_) => "has others than letters, digits and =,.@_-".into(),
+            Err(_) => "names a label that is absent or too long".into(),
+        };
+        Some(format!(
+            "AWS_ROLE_SESSION_NAME is left out: STS takes 2 to 64 characters, and roleSessionName of {} {what} for this pod",
+            policy.name
+        ))
+    }
 }
 
 /// The reason why a policy grants nothing, whatever it is asked for.
@@ -251,6 +284,8 @@ enum Bar<'a> {
     Boundary(BoundaryAgainst<'a>),
     /// Its context keys have no room beside those of older policies.
     ContextKeys(&'a NoContextRoom),
+    /// A pod that names no audience would get a token of one that it doesn't allow.
+    Audience,
 }
 
 impl Bar<'_> {
@@ -265,12 +300,13 @@ impl Bar<'_> {
                 policy: name,
                 why: (*why).clone(),
             },
+            Self::Audience => Refusal::InvalidPolicy {
+                policy: name,
+                why: NO_DEFAULT_AUDIENCE.into(),
+            },
         })
     }
 }
-
-/// The most bytes of a role session name (AssumeRoleWithWebIdentity).
-const MOST_SESSION_NAME: usize = 64;
 
 impl Variables for Candidates<'_> {
     fn value(&self, variable: &Variable) -> Option<Cow<'_, str>> {

@@ -54,7 +54,14 @@ impl<'a, 'b> ContainerDecider<'a, 'b> {
             return self.leave(index, "its pod's annotations leave it out");
         }
         match (container.own_role, container.own_token_file) {
-            (OwnRole::Absent, _) => {}
+            // SDKs would take the role in place of the agent's, which whoever named no role here did not ask for.
+            (OwnRole::Agent, _) if named.is_none() && !self.asks.names_role_itself() => {
+                return self.leave(
+                    index,
+                    "it takes its credentials from an agent (AWS_CONTAINER_CREDENTIALS_FULL_URI)",
+                );
+            }
+            (OwnRole::Absent | OwnRole::Agent, _) => {}
             (_, true) => return self.leave(index, "it brings its own role and token file"),
             (OwnRole::Indirect, false) => {
                 self.outcome.warnings.push(format!(
@@ -130,7 +137,12 @@ impl<'a, 'b> ContainerDecider<'a, 'b> {
         if let Some(policy) = granting.next() {
             let others = granting.chain(examined.other_defaults.iter().copied());
             let reason = granted_reason(wanted, policy, others);
-            return self.equip(index, candidates.grant_by(policy, wanted, asks), reason);
+            let grant = candidates.grant_by(policy, wanted, asks);
+            let warning = candidates.session_name_warning(policy, &grant);
+            if let Some(warning) = warning.filter(|warning| !self.outcome.warnings.contains(warning)) {
+                self.outcome.warnings.push(warning);
+            }
+            return self.equip(index, grant, reason);
         }
         // Left out by every policy that would allow it, and not named itself: that is what the policies' authors meant.
         let is_left_out = |stand: &Stand<'_>| stand.allows_role() && !covers(stand.policy);

@@ -7,10 +7,12 @@ mod containers;
 use crate::{
     Audience, ContainerGrant, Denied, PolicySet, Refusal, Request, Settings, TokenClaims, TokenSource,
     annotation_request::{self, AnnotationRequest},
+    annotations,
     arn::shortened,
+    asks_itself,
     bounds::Beyond,
     refusal::Refusals,
-    text::and_more,
+    text::{and_more, some_of},
 };
 use candidates::Candidates;
 use containers::{ContainerDecider, ContainerOutcomes};
@@ -34,6 +36,9 @@ pub enum Untouched {
     /// It, its service account or its namespace said so.
     #[error("tokenscope.io/inject: \"false\" opts out")]
     OptedOut,
+    /// A label of the pod keeps EKS's webhook away, and this one where it takes EKS's annotations.
+    #[error("label eks.amazonaws.com/skip-pod-identity-webhook opts out")]
+    SkippedByLabel,
     /// It names no role and no policy assigns it one.
     #[error("it asks for no role and no policy assigns it one")]
     NothingAsked,
@@ -79,6 +84,9 @@ const MOST_WARNINGS: usize = 16;
 /// It takes time in proportion to the pod's bytes, and for each distinct role that a pod names once to the policies around it.
 pub fn decide(request: &Request<'_>, policies: &PolicySet, settings: &Settings, now: Timestamp) -> Decision {
     let beyond = annotation_request::beyond(request, settings);
+    if settings.eks_compatible && request.pod.labels.value(annotations::EKS_SKIP).is_some() {
+        return Decision::Untouched(Untouched::SkippedByLabel);
+    }
     match annotation_request::opted_out(request) {
         Ok(true) => return Decision::Untouched(Untouched::OptedOut),
         Ok(false) => {}
@@ -120,7 +128,30 @@ pub fn decide(request: &Request<'_>, policies: &PolicySet, settings: &Settings, 
     if let Some(refusal) = different.or_else(|| different_claims(request, &outcome.containers)) {
         outcome.refusals.add(refusal);
     }
+    if outcome.containers.is_empty()
+        && let Some(refusal) = named_nothing(request, &asks)
+    {
+        outcome.refusals.add(refusal);
+    }
     decision(outcome, asks)
+}
+
+/// The refusal of a pod that names containers, none of which it has: it asked by name, and would get nothing in silence.
+fn named_nothing(request: &Request<'_>, asks: &AnnotationRequest<'_>) -> Option<Refusal> {
+    let is_known = |name: &&str| request.pod.containers.iter().any(|container| container.name == *name);
+    let asks_on_pod = asks.lists_on_pod || asks_itself(&request.pod.annotations);
+    let listed = asks.only.iter().flatten().filter(|_| asks_on_pod);
+    let named: BTreeSet<&str> = listed.chain(asks.container_roles.keys()).copied().collect();
+    if named.is_empty() || named.iter().any(is_known) {
+        return None;
+    }
+    let named: Vec<_> = named.into_iter().map(shortened).collect();
+    let containers = request.pod.containers.iter();
+    let containers: Vec<_> = containers.map(|container| shortened(container.name)).collect();
+    Some(Refusal::UnknownContainers {
+        named: some_of(&named),
+        containers: some_of(&containers),
+    })
 }
 
 /// Said to a workload that asks a SPIFFE provider for a lifetime.

@@ -9,8 +9,10 @@ use serde::{
 use std::{fmt, marker::PhantomData};
 
 /// The variables that decisions and edits look at: those that SDKs of AWS read, and those of our sidecar.
-pub const VARIABLES: [&str; 18] = [
+pub const VARIABLES: [&str; 20] = [
     "AWS_ACCESS_KEY_ID",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
     "AWS_DEFAULT_REGION",
     "AWS_EC2_METADATA_DISABLED",
     "AWS_REGION",

@@ -65,9 +65,17 @@ impl<S: AsRef<str>> Pod<S> {
 impl<S: AsRef<str>> Container<S> {
     fn facts(&self, added: &AddedVariables<'_>) -> ContainerFacts<&str> {
         let own = |name: &str| self.variable(name).filter(|_| !added.has(self.name.as_ref(), name));
+        let agents = [
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+            "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+        ];
+        let without_role = match agents.into_iter().find_map(own) {
+            Some(_) => OwnRole::Agent,
+            None => OwnRole::Absent,
+        };
         ContainerFacts {
             name: self.name.as_ref(),
-            own_role: own("AWS_ROLE_ARN").map_or(OwnRole::Absent, |variable| match &variable.value {
+            own_role: own("AWS_ROLE_ARN").map_or(without_role, |variable| match &variable.value {
                 Some(value) if variable.value_from.is_none() && !value.as_ref().contains("$(") => {
                     OwnRole::Literal(value.as_ref())
                 }

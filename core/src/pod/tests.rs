@@ -307,3 +307,25 @@ fn a_projected_token_names_its_audience_its_lifetime_and_the_containers_that_mou
     );
     assert_eq!(driver.csi_driver, Some("secrets-store.csi.k8s.io"));
 }
+
+#[test]
+fn f11_a_variable_that_leads_to_an_agent_counts_where_the_container_names_no_role() {
+    use serde_json::json;
+    let own_role = |env: serde_json::Value| {
+        let pod: Pod<String> =
+            serde_json::from_value(json!({"spec": {"containers": [{"name": "app", "env": env}]}})).unwrap();
+        format!("{:?}", pod.facts(None).containers[0].own_role)
+    };
+    for name in [
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    ] {
+        assert_eq!(
+            own_role(json!([{"name": name, "value": "http://169.254.170.23/v1/credentials"}])),
+            "Agent"
+        );
+        assert_eq!(own_role(json!([{"name": name, "value": ""}])), "Absent");
+        let both = json!([{"name": name, "value": "x"}, {"name": "AWS_ROLE_ARN", "value": "r"}]);
+        assert_eq!(own_role(both), "Literal(\"r\")");
+    }
+}

@@ -1,6 +1,7 @@
 //! The conditions of a trust policy.
 
 use crate::{Policy, Template, Variable, Variables};
+use jiff::Timestamp;
 use serde::Serialize;
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -44,14 +45,18 @@ impl Comparand {
 
     /// A text of ours in which every `*` stands for any characters.
     pub(super) fn pattern(text: &str) -> Self {
-        let mut comparand = Self::default();
+        Self::default().then_pattern(text)
+    }
+
+    /// This one, and then a text in which every `*` stands for any characters.
+    pub(super) fn then_pattern(mut self, text: &str) -> Self {
         for (index, piece) in text.split('*').enumerate() {
             if index > 0 {
-                comparand.push_star();
+                self.push_star();
             }
-            comparand.push(piece);
+            self.push(piece);
         }
-        comparand
+        self
     }
 
     /// What is known of the values of a template in tokens that `policy` grants.
@@ -102,6 +107,11 @@ impl Conditions {
         }
         let operator = if like { "StringLike" } else { "StringEquals" };
         self.put(operator, key, kept);
+    }
+
+    /// That it is not yet this time.
+    pub(super) fn before(&mut self, time: Timestamp) {
+        self.put("DateLessThan", "aws:CurrentTime", vec![time.to_string()]);
     }
 
     /// That the token has the tags and the source identity which `policy` gives it, and no other tags.

@@ -1,10 +1,13 @@
 //! The IAM trust policy that lets exactly a policy's subjects assume a role.
 
 mod conditions;
+mod limits;
 mod subjects;
 
 use crate::{Audience, Claims, ClusterName, Policy, RoleArn, TokenSource};
 use conditions::{Conditions, Texts};
+use jiff::Timestamp;
+pub use limits::never_grants;
 use serde::Serialize;
 use std::collections::BTreeMap;
 pub use subjects::{MOST_TRUSTED_NAMESPACES, names_selected_namespaces};
@@ -27,9 +30,10 @@ pub struct TrustContext<'a> {
     pub default_audience: &'a Audience,
     /// The cluster's name before the subjects of tokenscope's own issuer.
     pub cluster: Option<&'a ClusterName>,
-    /// The namespaces that a cluster policy's selector selects now. They are read where the subjects of tokenscope's own issuer
-    /// name no policy.
+    /// The namespaces that a cluster policy's selector selects now. They are read where [`names_selected_namespaces`] says so.
     pub namespaces: Vec<&'a str>,
+    /// The present time: a policy that is over grants nothing more.
+    pub now: Timestamp,
 }
 
 /// An IAM policy document.
@@ -57,15 +61,19 @@ const MOST_BYTES: usize = 2048;
 /// The conditions are on `aud` and `sub`, since AWS offers no other claim of such a token as a condition key (AWS IAM user guide,
 /// "Available keys for AWS OIDC federation"), and on session tags and source identity where the policy has tokens carry them.
 ///
-/// None where no document is narrow enough: where the policy leaves to a SPIFFE provider which identity its workloads have,
-/// or where subjects of tokenscope's own issuer name no policy and the selected namespaces are none or too many to name.
+/// None where the policy never grants anything, and where no document is narrow enough: where the policy leaves to a SPIFFE
+/// provider which identity its workloads have, or where the selected namespaces are none or too many to name.
 pub fn trust_policy(policy: &Policy, role: &RoleArn, context: &TrustContext<'_>) -> Option<TrustPolicy> {
+    if never_grants(policy, context.now).is_some() {
+        return None;
+    }
     let provider = context.issuer.strip_prefix("https://").unwrap_or(context.issuer);
     let mut notes = Vec::new();
     let mut condition = Conditions::default();
-    let audiences = match (&policy.audiences.default, policy.audiences.allowed.as_slice()) {
-        (default, []) => vec![default.as_ref().unwrap_or(context.default_audience)],
-        (_, allowed) => allowed.iter().collect(),
+    let default = policy.audiences.or_default(context.default_audience)?;
+    let audiences = match policy.audiences.allowed.as_slice() {
+        [] => vec![default],
+        allowed => allowed.iter().collect(),
     };
     condition.equals(&format!("{provider}:aud"), audiences.iter().map(|text| text.as_str()));
     condition.add(&format!("{provider}:sub"), subjects::of(policy, context, &mut notes)?);
@@ -74,6 +82,7 @@ pub fn trust_policy(policy: &Policy, role: &RoleArn, context: &TrustContext<'_>)
         actions.extend(session_actions(&policy.claims).map(str::to_owned));
         condition.add_claims(policy);
     }
+    limits::limit(policy, &mut condition, &mut notes);
 
     let document = Document {
         version: "2012-10-17",

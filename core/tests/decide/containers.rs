@@ -36,15 +36,11 @@ fn lists_name_the_containers_that_get_a_role() {
         all.decided([policy("p")]),
         Decision::Untouched(Untouched::NoContainer { warnings: vec![] })
     );
-    let nobody = workload()
-        .with("tokenscope.io/role-arn.aap", ORDERS)
-        .decided([policy("p")]);
-    let Decision::Untouched(Untouched::NoContainer { warnings }) = nobody else {
-        panic!("{nobody:?}")
-    };
     assert_eq!(
-        warnings,
-        ["an annotation names container aap, which this pod does not have"],
+        workload()
+            .with("tokenscope.io/role-arn.aap", ORDERS)
+            .refused([policy("p")]),
+        "annotations name the containers aap, of which this pod has none: it has app",
         "it asked, and would otherwise not hear why it gets nothing"
     );
     let typo = three().with(annotations::SKIP_CONTAINERS, "aa").granted([policy("p")]);

@@ -129,6 +129,7 @@ fn trust_context(issuer: &str) -> TrustContext<'_> {
         default_audience: &STS,
         cluster: None,
         namespaces: Vec::new(),
+        now: now(),
     }
 }
 

@@ -127,6 +127,11 @@ fn audiences(audiences: &AudiencesSpec) -> Result<core::Audiences, InvalidPolicy
         Some(default) if !parsed.allowed.is_empty() && !parsed.allowed.contains(default) => {
             Err(invalid("spec.audiences.default", messages::DEFAULT_AUDIENCE))
         }
+        // The only one that is allowed is the default.
+        None if parsed.allowed.len() == 1 => Ok(core::Audiences {
+            default: parsed.allowed.first().cloned(),
+            ..parsed
+        }),
         _ => Ok(parsed),
     }
 }

@@ -30,10 +30,10 @@ async fn missed_pods_are_evicted_where_the_chart_allows_it_and_only_if_a_control
     when(&shop, "orders", |status| ready(status, "True", "UpToDate"))
         .await
         .unwrap();
-    unreviewed(&shop, &of_replica_set(&shop, "made-by-a-controller"))
+    unreviewed(&environment, &shop, &of_replica_set(&shop, "made-by-a-controller"))
         .await
         .unwrap();
-    unreviewed(&shop, &shop.pod("alone")).await.unwrap();
+    unreviewed(&environment, &shop, &shop.pod("alone")).await.unwrap();
 
     eventually(PROPAGATION, "the pod is evicted", async || {
         let gone = get_json(&shop.client, &shop.path("pods/made-by-a-controller")).await;

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use serde_json::{Value, json};
+use tokenscope_e2e::admission::create_pod;
 use tokenscope_e2e::control_plane::ISSUER;
 use tokenscope_e2e::fixtures::{CARTS, ORDERS, PROPAGATION, Shop, orders_may};
 use tokenscope_e2e::install::Options;
-use tokenscope_e2e::{Environment, delete, eventually, merge};
+use tokenscope_e2e::{Environment, delete, eventually, get_json, merge, post};
 
 use crate::{OPERATOR, SHARED, counts, message, of_replica_set, ready, reasons, unreviewed, when};
 
@@ -133,15 +134,19 @@ async fn a_conflict_shows_on_both_policies_before_a_pod_meets_it() {
 
 #[tokio::test]
 async fn a_missed_pod_has_an_event_and_its_owner_too_and_is_counted() {
-    let environment = SHARED.environment().await;
+    let environment = Environment::start(Options::default()).await.unwrap();
     let shop = Shop::open(&environment.control_plane, "missed", &[]).await.unwrap();
     let spec = json!({"subjects": [{"serviceAccounts": ["orders"]}], "roles": {"default": ORDERS}});
     shop.policy("orders", spec).await.unwrap();
     when(&shop, "orders", |status| ready(status, "True", "UpToDate"))
         .await
         .unwrap();
-    unreviewed(&shop, &of_replica_set(&shop, "missed-1")).await.unwrap();
-    unreviewed(&shop, &of_replica_set(&shop, "missed-2")).await.unwrap();
+    unreviewed(&environment, &shop, &of_replica_set(&shop, "missed-1"))
+        .await
+        .unwrap();
+    unreviewed(&environment, &shop, &of_replica_set(&shop, "missed-2"))
+        .await
+        .unwrap();
 
     let policy = when(&shop, "orders", |status| counts(status, [2, 0, 2, 0]))
         .await
@@ -183,6 +188,36 @@ async fn a_missed_pod_has_an_event_and_its_owner_too_and_is_counted() {
 }
 
 #[tokio::test]
+async fn f05_pods_that_run_when_a_label_selects_their_namespace_are_outdated_and_not_missed() {
+    let shop = Shop::open(&SHARED.environment().await.control_plane, "relabelled", &[])
+        .await
+        .unwrap();
+    let path = format!("{}/clustertokenscopepolicies", crate::POLICIES);
+    let policy = json!({
+        "apiVersion": "tokenscope.io/v1alpha1", "kind": "ClusterTokenScopePolicy", "metadata": {"name": "relabelled"},
+        "spec": {"namespaceSelector": {"matchLabels": {"relabelled": "yes"}}, "subjects": [{}], "roles": {"default": ORDERS}},
+    });
+    post(&shop.client, &path, &policy).await.unwrap();
+    create_pod(&shop.client, &shop.pod("before")).await.unwrap();
+    let label = json!({"metadata": {"labels": {"relabelled": "yes"}}});
+    merge(&shop.client, "/api/v1/namespaces/relabelled", &label)
+        .await
+        .unwrap();
+    let status = eventually(PROPAGATION, "the pod counts", async || {
+        let policy = get_json(&shop.client, &format!("{path}/relabelled")).await?;
+        ensure!(policy["status"]["matchedPods"] == 1, "{}", policy["status"]);
+        Ok(policy["status"].clone())
+    })
+    .await
+    .unwrap();
+    counts(&status, [1, 0, 0, 1]).unwrap();
+    assert_eq!(reasons(&status)[2], "OutdatedPods");
+    let document = status["trustPolicies"][0]["document"].as_str().unwrap();
+    assert!(document.contains("system:serviceaccount:relabelled:*"), "{document}");
+    delete(&shop.client, &format!("{path}/relabelled")).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_quiet_cluster_is_written_to_no_more() {
     let environment = Environment::start(Options {
         operators: 2,
@@ -203,7 +238,7 @@ async fn a_quiet_cluster_is_written_to_no_more() {
     .await
     .unwrap();
     shop.granted(&shop.pod("injected")).await.unwrap();
-    unreviewed(&shop, &shop.pod("missed")).await.unwrap();
+    unreviewed(&environment, &shop, &shop.pod("missed")).await.unwrap();
     when(&shop, "orders", |status| counts(status, [2, 1, 1, 0]))
         .await
         .unwrap();

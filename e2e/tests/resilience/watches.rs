@@ -90,6 +90,8 @@ async fn a_pod_with_a_forged_mark_is_no_sign_that_the_webhook_works_so_nothing_i
         pod
     };
     shop.granted(&of_account("before")).await.unwrap();
+    // Only what is older by the second is older for certain.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
     installed.webhook(0).kill().unwrap();
     for name in ["missed-1", "missed-2", "missed-3"] {
         let answer = create_pod(&shop.client, &of_account(name)).await.unwrap();

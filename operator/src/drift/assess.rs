@@ -1,7 +1,7 @@
 //! The comparison of what a pod has with what the policies give it now.
 
 use super::{
-    Assessment, PodState, PolicyShare,
+    Assessment, FactAges, PodState, PolicyShare,
     pod::{KeptPod, RecordedDecision},
 };
 use crate::spiffe_ids::SpiffeIds;
@@ -17,8 +17,8 @@ use tokenscope_index::{CsiDrivers, PodContext};
 pub(crate) struct Assessor<'a> {
     /// The pod's namespace and service account.
     pub(crate) context: PodContext<'a>,
-    /// The time since which the service account has its annotations; none if it has none that matters.
-    pub(crate) annotated_since: Option<Timestamp>,
+    /// Since when that is so.
+    pub(crate) ages: FactAges<'a>,
     /// All policies.
     pub(crate) policies: &'a PolicySet,
     /// The installation's settings.
@@ -82,10 +82,12 @@ impl Assessor<'_> {
                 ..Assessment::default()
             },
             // It had to be reviewed, and nobody did.
-            (Decision::Denied(_), None) if pod.asks() && pod.mark().is_none() => Assessment {
-                state: Some(PodState::Missed),
-                ..Assessment::default()
-            },
+            (Decision::Denied(_), None) if pod.asks() && pod.mark().is_none() && self.asked_when_created(pod) => {
+                Assessment {
+                    state: Some(PodState::Missed),
+                    ..Assessment::default()
+                }
+            }
             (Decision::Denied(_) | Decision::Untouched(_), None) => Assessment::default(),
         };
         Assessment { expired, ..assessment }
@@ -159,25 +161,10 @@ impl Assessor<'_> {
             // It was reviewed and refused, and runs because only warnings were asked for.
             Some(Mark::Refused) => return false,
             // It had to be reviewed whatever the policies said.
-            None if pod.asks() => return true,
+            None if pod.asks() => return self.asked_when_created(pod),
             _ => {}
         }
         self.was_in_force(pod, policy, effective_since)
-    }
-
-    /// True if all that gives the pod a role now did so when it was created.
-    fn was_in_force(
-        &self,
-        pod: &KeptPod,
-        policy: Option<&PolicyName>,
-        effective_since: impl Fn(&PolicyName) -> Timestamp,
-    ) -> bool {
-        let annotated_before = self.annotated_since.is_none_or(|since| pod.created >= since);
-        let in_force_then = |name: &PolicyName| {
-            self.policy(name)
-                .is_some_and(|policy| policy.standing_in_time(pod.created) == Standing::Candidate)
-        };
-        annotated_before && policy.is_none_or(|name| pod.created >= effective_since(name) && in_force_then(name))
     }
 
     /// True if it should have had a grant also without its labels and annotations, which may be others than at admission.
@@ -236,7 +223,7 @@ impl Assessor<'_> {
         !lock::ungranted(&request, self.policies, self.settings, now).is_empty()
     }
 
-    fn policy(&self, name: &PolicyName) -> Option<&Policy> {
+    pub(super) fn policy(&self, name: &PolicyName) -> Option<&Policy> {
         let mut policies = self.policies.about(self.context.namespace);
         policies.find(|policy| policy.name == *name).map(|policy| &**policy)
     }

@@ -1,11 +1,14 @@
 //! The difference between what a running pod has and what the policies give it now.
 
+mod age;
 mod assess;
 mod counts;
+mod late;
 mod pod;
 mod volumes;
 mod watched;
 
+pub(crate) use age::FactAges;
 pub(crate) use assess::Assessor;
 pub(crate) use counts::PodCounts;
 pub(crate) use pod::KeptPod;

@@ -27,6 +27,8 @@ pub(crate) struct KeptPod {
     /// The annotations that decide; likewise.
     pub(super) annotations: Pairs<Box<str>>,
     pub(super) annotation_count: usize,
+    /// Keys of these that were not written with the pod, or of which nothing tells that they were.
+    pub(super) late_keys: Box<[Box<str>]>,
     pub(super) containers: Box<[ContainerFacts<Box<str>>]>,
     /// The bounds of a review that it exceeds.
     pub(super) beyond: Box<[Beyond]>,
@@ -99,6 +101,16 @@ impl KeptPod {
         !self.token_volumes.is_empty()
     }
 
+    /// The keys of its annotations that decide.
+    pub(crate) fn annotation_keys(&self) -> impl Iterator<Item = &str> {
+        self.annotations.iter().map(|(key, _)| key)
+    }
+
+    /// True if a label or annotation may have been written after the pod was created.
+    pub(crate) fn came_late(&self, key: &str) -> bool {
+        self.late_keys.iter().any(|late| **late == *key)
+    }
+
     /// True if it names a role itself, so that it had to be reviewed.
     pub(crate) fn asks(&self) -> bool {
         asks_itself(&self.annotations)
@@ -120,6 +132,7 @@ impl KeptPod {
             && self.running == other.running
             && self.labels == other.labels
             && self.annotations == other.annotations
+            && self.late_keys == other.late_keys
             && self.mark == other.mark
             && self.record == other.record
             && self.sidecar == other.sidecar
@@ -137,7 +150,7 @@ impl KeptPod {
         let containers = self.containers.iter().map(|container| {
             let role = match &container.own_role {
                 OwnRole::Literal(role) => role.len(),
-                OwnRole::Absent | OwnRole::Indirect => 0,
+                OwnRole::Absent | OwnRole::Indirect | OwnRole::Agent => 0,
             };
             size_of_val(container) + container.name.len() + role
         });
@@ -149,6 +162,11 @@ impl KeptPod {
             + pairs_bytes(&self.annotations)
             + containers.sum::<usize>()
             + size_of_val(&*self.beyond)
+            + self
+                .late_keys
+                .iter()
+                .map(|key| size_of_val(key) + key.len())
+                .sum::<usize>()
             + self.token_volumes.iter().map(KeptVolume::bytes).sum::<usize>()
             + record
             + self.sidecar.as_ref().map_or(0, |image| image.len())

@@ -1,6 +1,7 @@
 //! From a pod's JSON to what is kept of it.
 
 use super::{
+    late::{WireManagedFields, late_keys},
     pod::{KeptPod, Record, RecordedDecision},
     volumes::KeptVolume,
 };
@@ -46,6 +47,8 @@ struct WireMetadata {
     labels: pod::PodLabels<Box<str>>,
     #[serde(default)]
     annotations: Option<pod::PodAnnotations<Box<str>>>,
+    #[serde(default)]
+    managed_fields: Option<Vec<WireManagedFields>>,
     #[serde(default, rename = "ownerReferences")]
     owner: pod::Owner<Box<str>>,
 }
@@ -85,6 +88,7 @@ impl FromPodJson for KeptPod {
             deletion_timestamp,
             labels,
             annotations,
+            managed_fields,
             owner,
         } = wire.metadata;
         let metadata = pod_identity(&name, &namespace, resource_version);
@@ -111,18 +115,30 @@ impl FromPodJson for KeptPod {
             .and_then(|added| added.variable(ISSUER_CA)?.value.as_deref())
             .and_then(IssuerAuthority::first_of);
         let (labels, annotations) = what_decides(&whole, record.as_ref());
+        let created = creation_timestamp.map_or(Timestamp::UNIX_EPOCH, |Time(at)| at);
+        let late_keys = match &record {
+            // What the record says was so at admission.
+            Some(record) if record.labels.is_some() => Box::default(),
+            _ => late_keys(
+                managed_fields.as_deref().unwrap_or_default(),
+                created,
+                labels.iter().map(|(key, _)| key),
+                annotations.iter().map(|(key, _)| key),
+            ),
+        };
         let record = record.as_ref().map(|record| read(record, is_proven));
         let service_account = whole.spec.service_account_name.filter(|name| !name.is_empty());
         let kept = Self {
             name,
             uid,
-            created: creation_timestamp.map_or(Timestamp::UNIX_EPOCH, |Time(at)| at),
+            created,
             running,
             ready: wire.status.is_ready(),
             service_account: service_account.unwrap_or_else(|| DEFAULT_SERVICE_ACCOUNT.into()),
             labels,
             annotations,
             annotation_count,
+            late_keys,
             containers,
             beyond,
             token_volumes,

@@ -1,6 +1,10 @@
 //! Events of namespaces, of pods and service accounts in them, and of what else pods depend on.
 
-use super::Index;
+use super::{
+    Index,
+    ages::{Ages, Keys},
+    policies::whole_seconds,
+};
 use crate::{drift::KeptPod, spiffe_ids::SpiffeIdEvent};
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -8,30 +12,41 @@ use k8s_openapi::{
         core::v1::{Namespace, ServiceAccount},
         storage::v1::CSIDriver,
     },
-    apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, Time},
+    apimachinery::pkg::apis::meta::v1::Time,
 };
 use kube::{
     core::{ObjectMeta, PartialObjectMeta},
     runtime::watcher::Event,
 };
-use tokenscope_core::{TokenSource, annotations};
-use tokenscope_index::{KeptAnnotations, NamespaceLabels, PodObject, Update};
+use std::collections::BTreeSet;
+use tokenscope_core::{Pairs, TokenSource, annotations};
+use tokenscope_index::{KeptAnnotations, LabelPairs, NamespaceLabels, PodObject, Store, Update};
 
 /// A service account with an annotation that can change a decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct AnnotatedAccount {
     pub(super) annotations: KeptAnnotations,
-    /// The time since which it has them, at the latest.
-    pub(super) since: Timestamp,
+    /// Of these, and of those that it had once.
+    pub(super) ages: Ages,
+}
+
+/// The part of a namespace that is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct KnownNamespace {
+    pub(super) labels: LabelPairs,
+    /// True if there are more than are kept.
+    pub(super) too_many: bool,
+    pub(super) ages: Ages,
 }
 
 impl Index {
     pub(super) fn apply_pod(&mut self, event: Event<PodObject<KeptPod>>) {
+        // The webhook is not asked about our own pods.
         let own = &*self.installation.own_namespace;
         let updates = self.pods.apply(event, |found| {
-            let is_left_alone = is_left_alone(found.namespace(), own);
+            let is_own = found.namespace() == own;
             let pod = found.kept;
-            (pod.running && !is_left_alone).then(|| {
+            (pod.running && !is_own).then(|| {
                 let bytes = pod.bytes();
                 (pod, bytes)
             })
@@ -53,11 +68,14 @@ impl Index {
         }
     }
 
-    pub(super) fn apply_namespace(&mut self, event: Event<PartialObjectMeta<Namespace>>) {
+    pub(super) fn apply_namespace(&mut self, event: Event<PartialObjectMeta<Namespace>>, now: Timestamp) {
+        let before = known(&self.namespaces, &event, |event| &event.metadata);
         let updates = self.namespaces.apply(event, |found| {
             let labels = NamespaceLabels::of(&found.metadata);
             let bytes = labels.bytes();
-            Some((labels, bytes))
+            let known = known_namespace(labels, &found.metadata, before.as_ref(), whole_seconds(now));
+            let bytes = bytes + known.ages.bytes();
+            Some((known, bytes))
         });
         for Update { name, before, .. } in updates {
             if self.namespaces.value("", &name) != before.as_ref() {
@@ -70,10 +88,11 @@ impl Index {
         }
     }
 
-    pub(super) fn apply_service_account(&mut self, event: Event<PartialObjectMeta<ServiceAccount>>) {
+    pub(super) fn apply_service_account(&mut self, event: Event<PartialObjectMeta<ServiceAccount>>, now: Timestamp) {
+        let before = known(&self.service_accounts, &event, |event| &event.metadata);
         let updates = self.service_accounts.apply(event, |found| {
-            let annotated = annotated(&found.metadata)?;
-            let bytes = annotated.annotations.bytes();
+            let annotated = annotated(&found.metadata, before.as_ref(), whole_seconds(now))?;
+            let bytes = annotated.annotations.bytes() + annotated.ages.bytes();
             Some((annotated, bytes))
         });
         for Update {
@@ -103,40 +122,60 @@ impl Index {
     }
 }
 
-/// True if the operator looks at no pod of a namespace: the control plane's and our own.
-fn is_left_alone(namespace: &str, own_namespace: &str) -> bool {
-    namespace == "kube-system" || namespace == own_namespace
+/// What is known of the object that an event puts in place.
+fn known<K, V: Clone>(store: &Store<V>, event: &Event<K>, metadata: impl Fn(&K) -> &ObjectMeta) -> Option<V> {
+    let (Event::Apply(object) | Event::InitApply(object)) = event else {
+        return None;
+    };
+    let metadata = metadata(object);
+    let namespace = metadata.namespace.as_deref().unwrap_or_default();
+    store.value(namespace, metadata.name.as_deref()?).cloned()
 }
 
-/// What matters of a service account, if anything does.
-fn annotated(metadata: &ObjectMeta) -> Option<AnnotatedAccount> {
-    let written = metadata
-        .managed_fields
-        .iter()
-        .flatten()
-        .filter(|entry| owns_relevant_annotation(entry));
-    let since = written
-        .filter_map(|entry| entry.time.as_ref())
-        .map(|Time(at)| *at)
-        .max();
+fn known_namespace(
+    NamespaceLabels { labels, too_many }: NamespaceLabels,
+    metadata: &ObjectMeta,
+    before: Option<&KnownNamespace>,
+    now: Timestamp,
+) -> KnownNamespace {
+    let ages = Ages::of(metadata, Keys::Labels, |key| labels.value(key).is_some(), now);
+    let ages = match before {
+        Some(before) => changed(ages, &before.ages, &before.labels.borrowed(), &labels.borrowed(), now),
+        None => ages,
+    };
+    KnownNamespace { labels, too_many, ages }
+}
+
+/// What matters of a service account, if anything does or did.
+fn annotated(metadata: &ObjectMeta, before: Option<&AnnotatedAccount>, now: Timestamp) -> Option<AnnotatedAccount> {
     let annotations = KeptAnnotations::of(metadata);
-    (!annotations.is_empty()).then(|| AnnotatedAccount {
-        annotations,
-        since: since.unwrap_or_else(|| created(metadata)),
-    })
+    if annotations.is_empty() && before.is_none() {
+        return None;
+    }
+    let ages = Ages::of(metadata, Keys::Annotations, annotations::is_relevant, now);
+    let ages = match before {
+        Some(before) => changed(
+            ages,
+            &before.ages,
+            &before.annotations.pairs().borrowed(),
+            &annotations.pairs().borrowed(),
+            now,
+        ),
+        None => ages,
+    };
+    Some(AnnotatedAccount { annotations, ages })
 }
 
-/// True if whoever the entry is about wrote an annotation that can change a decision (metav1.FieldsV1).
-fn owns_relevant_annotation(entry: &ManagedFieldsEntry) -> bool {
-    let fields = entry
-        .fields_v1
-        .as_ref()
-        .and_then(|fields| fields.0.get("f:metadata")?.get("f:annotations")?.as_object());
-    let keys = fields
-        .into_iter()
-        .flatten()
-        .filter_map(|(key, _)| key.strip_prefix("f:"));
-    keys.into_iter().any(annotations::is_relevant)
+fn changed(ages: Ages, known: &Ages, before: &Pairs<&str>, after: &Pairs<&str>, now: Timestamp) -> Ages {
+    let had: BTreeSet<&str> = before.iter().map(|(key, _)| key).collect();
+    let has: BTreeSet<&str> = after.iter().map(|(key, _)| key).collect();
+    ages.after(
+        known,
+        has.iter().copied(),
+        had.difference(&has).copied(),
+        |key| before.value(key) != after.value(key),
+        now,
+    )
 }
 
 /// The time when an object was created.

@@ -1,11 +1,11 @@
 //! The facts about a policy, for its status.
 
-use super::{Index, Installation, policies::PolicyObject};
+use super::{Index, Installation, contents::KnownNamespace, policies::PolicyObject};
 use crate::{drift::PodCounts, issuer::Issuer};
 use jiff::Timestamp;
 use tokenscope_core::{
     Audience, ClusterName, InvalidPolicy, MOST_TRUSTED_NAMESPACES, NoContextRoom, OutsideBoundary, Policy, PolicyName,
-    names_selected_namespaces,
+    annotations, names_selected_namespaces,
 };
 use tokenscope_crds::v1alpha1::PolicyStatus;
 
@@ -137,10 +137,15 @@ impl Index {
         if !names_selected_namespaces(policy) {
             return Vec::new();
         }
-        let selected = self
-            .namespaces
-            .iter("")
-            .filter(|(_, namespace)| policy.namespace_selector.matches(&namespace.labels.borrowed()));
+        // Of a namespace with too many labels not all are known; pods of the others get nothing.
+        let is_served = |name: &str, namespace: &KnownNamespace| {
+            !namespace.too_many
+                && name != &*self.installation.own_namespace
+                && namespace.labels.value(annotations::INJECT) != Some("false")
+        };
+        let selected = self.namespaces.iter("").filter(|(name, namespace)| {
+            is_served(name, namespace) && policy.namespace_selector.matches(&namespace.labels.borrowed())
+        });
         let names = selected.map(|(name, _)| name);
         names.take(MOST_TRUSTED_NAMESPACES + 1).collect()
     }

@@ -5,6 +5,7 @@
 //! assessed again. What follows for a policy is read by [`Index::take_dirty_status`] and [`Index::policy_info`], what follows
 //! for pods by [`Index::findings`].
 
+mod ages;
 mod assessments;
 mod conflicts;
 mod contents;
@@ -17,6 +18,7 @@ mod policies;
 mod share;
 mod shared;
 
+pub(crate) use ages::Ages;
 pub(crate) use event::IndexEvent;
 pub(crate) use facts::PolicyFacts;
 pub(crate) use findings::{Cause, Finding, MissedPodReport, Siblings};
@@ -28,7 +30,7 @@ use crate::{
     spiffe_ids::SpiffeIds,
 };
 use assessments::Assessments;
-use contents::AnnotatedAccount;
+use contents::{AnnotatedAccount, KnownNamespace};
 use dirty::Dirty;
 use jiff::Timestamp;
 use policies::PolicyObject;
@@ -38,7 +40,7 @@ use std::{
     sync::Arc,
 };
 use tokenscope_core::{ClusterName, ContextKeys, PolicyName, Settings, lock::LockMode};
-use tokenscope_index::{CsiDrivers, NamespaceLabels, PolicyIndex, Store};
+use tokenscope_index::{CsiDrivers, PolicyIndex, Store};
 
 /// A pod's namespace and name.
 pub(crate) type PodKey = (Box<str>, Box<str>);
@@ -64,10 +66,12 @@ pub(crate) struct Index {
     issuer: Option<Issuer>,
     spiffe_ids: SpiffeIds,
     csi_drivers: CsiDrivers,
-    namespaces: Store<NamespaceLabels>,
+    namespaces: Store<KnownNamespace>,
     service_accounts: Store<AnnotatedAccount>,
     pods: Store<KeptPod>,
     policies: PolicyIndex,
+    /// The time since which boundaries allow what they allow, at the latest.
+    boundaries_since: Timestamp,
     objects: BTreeMap<PolicyName, PolicyObject>,
     /// As they were when policies changed last.
     context_keys: Arc<ContextKeys>,
@@ -110,11 +114,11 @@ impl Index {
     pub(crate) fn apply(&mut self, event: IndexEvent, now: Timestamp) {
         match event {
             IndexEvent::Pod(event) => self.apply_pod(event),
-            IndexEvent::Namespace(event) => self.apply_namespace(event),
-            IndexEvent::ServiceAccount(event) => self.apply_service_account(event),
+            IndexEvent::Namespace(event) => self.apply_namespace(event, now),
+            IndexEvent::ServiceAccount(event) => self.apply_service_account(event, now),
             IndexEvent::Policy(event) => self.apply_policy(event, false, now),
             IndexEvent::ClusterPolicy(event) => self.apply_policy(event, true, now),
-            IndexEvent::Boundary(event) => self.apply_boundary(event),
+            IndexEvent::Boundary(event) => self.apply_boundary(event, now),
             IndexEvent::CsiDriver(event) => self.apply_csi_driver(event),
             IndexEvent::SpiffeId(event) => self.apply_spiffe_id(event),
             IndexEvent::Issuer(issuer) => {

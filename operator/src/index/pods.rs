@@ -1,7 +1,7 @@
 //! The consequences for each pod.
 
 use super::{Cause, Finding, Index, MissedPodReport, PodKey, Siblings, findings::missed_message};
-use crate::drift::{Assessment, Assessor, KeptPod, PodState};
+use crate::drift::{Assessment, Assessor, FactAges, KeptPod, PodState};
 use crate::issuer_trust::IssuerAuthority;
 use jiff::Timestamp;
 use std::collections::{BTreeSet, HashMap};
@@ -51,17 +51,21 @@ impl Index {
 
     /// Nothing as long as the namespace is not known.
     fn with_assessor<T>(&self, namespace: &str, pod: &KeptPod, ask: impl FnOnce(Assessor<'_>) -> T) -> Option<T> {
-        let labels = &self.namespaces.value("", namespace)?.labels;
+        let known = self.namespaces.value("", namespace)?;
         let account = self.service_accounts.value(namespace, &pod.service_account);
         let annotations = account.map(|account| account.annotations.pairs()).unwrap_or_default();
         Some(ask(Assessor {
             context: PodContext {
                 namespace,
-                namespace_labels: labels.borrowed(),
+                namespace_labels: known.labels.borrowed(),
                 service_account: &pod.service_account,
                 service_account_annotations: annotations.borrowed(),
             },
-            annotated_since: account.map(|account| account.since),
+            ages: FactAges {
+                namespace: &known.ages,
+                account: account.map(|account| &account.ages),
+                boundaries: self.boundaries_since,
+            },
             policies: self.policies.set(),
             settings: &self.installation.settings,
             spiffe_ids: &self.spiffe_ids,

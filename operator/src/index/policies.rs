@@ -1,6 +1,6 @@
 //! Events of policies, and what is known of each.
 
-use super::{Index, contents::created};
+use super::{Index, ages::latest, contents::created};
 use crate::versions::is_older;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -74,8 +74,9 @@ impl Index {
     }
 
     /// Every policy of a namespace may be inside or outside now.
-    pub(super) fn apply_boundary(&mut self, event: Event<DynamicObject>) {
+    pub(super) fn apply_boundary(&mut self, event: Event<DynamicObject>, now: Timestamp) {
         let begins = matches!(event, Event::Init);
+        self.boundaries_since = self.boundaries_since.max(boundary_since(&event, now));
         if let Some((boundary, why)) = self.policies.apply_boundary(event) {
             tracing::warn!(%boundary, %why, "a boundary can't be used, so policies of no namespace grant anything");
         }
@@ -211,6 +212,20 @@ impl Index {
     }
 }
 
+/// The time when an event of a boundary may have let policies grant more than before. A new boundary only takes away.
+fn boundary_since(event: &Event<DynamicObject>, now: Timestamp) -> Timestamp {
+    match event {
+        Event::Delete(_) => whole_seconds(now),
+        Event::Apply(object) | Event::InitApply(object)
+            if object.metadata.generation.is_some_and(|generation| generation > 1) =>
+        {
+            let entries = object.metadata.managed_fields.iter().flatten();
+            latest(entries).unwrap_or_else(|| whole_seconds(now))
+        }
+        Event::Init | Event::InitDone | Event::Apply(_) | Event::InitApply(_) => Timestamp::UNIX_EPOCH,
+    }
+}
+
 fn next_change(policy: Option<&Result<Arc<Policy>, InvalidPolicy>>, now: Timestamp) -> Option<Timestamp> {
     policy?.as_ref().ok()?.next_change(now)
 }
@@ -229,6 +244,6 @@ fn conditions_of(status: PolicyStatus) -> PolicyStatus {
 }
 
 /// As the API server keeps times.
-fn whole_seconds(at: Timestamp) -> Timestamp {
+pub(super) fn whole_seconds(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_second()).unwrap_or(at)
 }

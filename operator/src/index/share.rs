@@ -48,6 +48,7 @@ impl Index {
             service_accounts: Store::new("service accounts", of_namespace.clone()),
             pods: Store::new("pods", of_namespace.clone()),
             policies: PolicyIndex::new(of_namespace, of_cluster(), of_cluster()),
+            boundaries_since: jiff::Timestamp::UNIX_EPOCH,
             objects: BTreeMap::new(),
             context_keys: Arc::default(),
             over_share: BTreeSet::new(),

@@ -4,7 +4,10 @@ use super::trust;
 use crate::{drift::PodCounts, events::EventReason, index::PolicyFacts};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use tokenscope_core::{OnExpiry, Policy, PolicyName, RoleArn, Roles, Standing, TokenSource, text::and_more};
+use tokenscope_core::{
+    MOST_SESSION_NAME, NO_DEFAULT_AUDIENCE, OnExpiry, Policy, PolicyName, RoleArn, Roles, Standing, TokenSource,
+    least_session_name, text::and_more,
+};
 use tokenscope_crds::{
     conditions::{ConditionType, Reason, condition, upsert},
     v1alpha1::{MOST_NAMES, PolicyStatus},
@@ -19,7 +22,7 @@ pub(crate) fn status(previous: &PolicyStatus, facts: &PolicyFacts<'_>, now: Time
         outdated,
         ..
     } = facts.counts;
-    let (trust_policies, note) = trust::trust_policies(facts);
+    let (trust_policies, note) = trust::trust_policies(facts, now);
     let mut status = PolicyStatus {
         observed_generation: facts.generation,
         generation_observed_at: Some(Time(facts.effective_since)),
@@ -41,7 +44,10 @@ pub(crate) fn status(previous: &PolicyStatus, facts: &PolicyFacts<'_>, now: Time
     let (accepted, why) = accepted(facts);
     let (active, when) = active(facts, accepted, now);
     let (ready, mut what) = ready(facts, accepted, active);
-    for note in [note, tag_note(facts), eviction_note(facts)].into_iter().flatten() {
+    for note in [note, tag_note(facts), eviction_note(facts), session_name_note(facts)]
+        .into_iter()
+        .flatten()
+    {
         what.push_str(". ");
         what.push_str(&note);
     }
@@ -116,6 +122,15 @@ fn tag_note(facts: &PolicyFacts<'_>) -> Option<String> {
     })
 }
 
+/// That no pod gets the session name, where that is known beforehand.
+fn session_name_note(facts: &PolicyFacts<'_>) -> Option<String> {
+    let policy = facts.policy.ok()?;
+    let least = least_session_name(policy).filter(|least| *least > MOST_SESSION_NAME)?;
+    Some(format!(
+        "spec.aws.roleSessionName has {least} characters or more, and STS takes at most {MOST_SESSION_NAME}, so pods get none: shorten it"
+    ))
+}
+
 /// That `onExpiry: Evict` has no effect, where that is so.
 fn eviction_note(facts: &PolicyFacts<'_>) -> Option<String> {
     let asks = facts.policy.is_ok_and(|policy| policy.on_expiry == OnExpiry::Evict);
@@ -140,6 +155,9 @@ fn accepted(facts: &PolicyFacts<'_>) -> (Reason, String) {
                 "spec.audiences has {audience}, which is the URL of tokenscope's own issuer: tokens of this audience are for the issuer alone, so the policy grants nothing. Remove it; name the party that the tokens are for, such as sts.amazonaws.com"
             ),
         ),
+        Ok(policy) if policy.audiences.lacks_default(facts.default_audience) => {
+            (Reason::Invalid, NO_DEFAULT_AUDIENCE.into())
+        }
         Ok(_) if let Some(why) = &facts.outside => (Reason::OutsideBoundary, why.to_string()),
         Ok(_) if let Some(why) = facts.without_context_room => (Reason::TooManyContextKeys, why.to_string()),
         Ok(_) => (Reason::Valid, "the policy makes sense".into()),

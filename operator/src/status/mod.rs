@@ -1,6 +1,7 @@
 //! The status of policies: what it should be ([`build`]), and its writing ([`writer`]) when that is due ([`pacing`]).
 
 mod build;
+mod issuer_url;
 mod pacing;
 mod trust;
 mod update;

@@ -1,47 +1,19 @@
 //! The IAM trust policies in a policy's status.
 
-use crate::{index::PolicyFacts, issuer::Issuer};
+use super::issuer_url::issuer_url;
+use crate::index::PolicyFacts;
+use jiff::Timestamp;
 use std::collections::BTreeSet;
 use tokenscope_core::{
-    MOST_TRUSTED_NAMESPACES, Policy, RoleArn, TokenSource, TrustContext, names_selected_namespaces, trust_policy,
+    MOST_TRUSTED_NAMESPACES, Policy, RoleArn, TokenSource, TrustContext, names_selected_namespaces, never_grants,
+    trust_policy,
 };
 use tokenscope_crds::v1alpha1::{MOST_TRUST_POLICIES, TrustPolicyStatus};
 
-/// The issuer of a policy's tokens as AWS must know it, or what is to be said in place of trust policies.
-fn issuer<'a>(policy: &Policy, facts: &PolicyFacts<'a>) -> Result<&'a str, Option<String>> {
-    match policy.token.source {
-        TokenSource::Issuer => own_issuer(policy, facts).map_err(Some),
-        TokenSource::ServiceAccount => match facts.issuer {
-            Issuer::Known(issuer) if issuer.starts_with("https://") => Ok(issuer),
-            Issuer::Known(issuer) => Err(Some(format!(
-                "No trust policies: the cluster's issuer {issuer:?} is no https URL, so AWS can't trust it"
-            ))),
-            Issuer::Unknown => Err(Some(
-                "No trust policies yet: the API server has not said what its issuer is".into(),
-            )),
-        },
-        TokenSource::Spiffe if policy.token.spiffe.id.is_none() => Err(Some(
-            "No trust policies: spec.token.spiffe.spiffeId is left out, and to trust every SPIFFE ID of a trust domain would be too much".into(),
-        )),
-        TokenSource::Spiffe => match facts.spiffe_issuer {
-            Some(issuer) if issuer.starts_with("https://") => Ok(issuer),
-            Some(issuer) => Err(Some(format!(
-                "No trust policies: the SPIFFE provider's issuer {issuer:?} is no https URL, so AWS can't trust it"
-            ))),
-            None => Err(Some(
-                "No trust policies: the issuer of the SPIFFE provider's tokens is not known; the chart's value spiffe.issuer says it".into(),
-            )),
-        },
-    }
-}
-
-/// The URL of tokenscope's own issuer.
-fn own_issuer<'a>(policy: &Policy, facts: &PolicyFacts<'a>) -> Result<&'a str, String> {
-    let issuer = facts.own_issuer.ok_or_else(|| {
-        "No trust policies: the installation runs no issuer; the chart's values issuer.enabled and issuer.url say it".to_owned()
-    })?;
+/// The reason why no document can name the namespaces that a policy selects, if that is so.
+fn without_namespaces(policy: &Policy, facts: &PolicyFacts<'_>) -> Option<String> {
     if !names_selected_namespaces(policy) {
-        return Ok(issuer);
+        return None;
     }
     let why = match facts.namespaces.len() {
         0 => "spec.namespaceSelector selects no namespace now".to_owned(),
@@ -50,25 +22,39 @@ fn own_issuer<'a>(policy: &Policy, facts: &PolicyFacts<'a>) -> Result<&'a str, S
                 "spec.namespaceSelector selects more than {MOST_TRUSTED_NAMESPACES} namespaces, which a trust policy would have to name"
             )
         }
-        _ => return Ok(issuer),
+        _ => return None,
     };
-    Err(format!(
-        "No trust policies: {why}; with spec.token.subjectFormat: Policy none has to be named"
-    ))
+    let remedy = match policy.token.source {
+        TokenSource::Issuer => "with spec.token.subjectFormat: Policy none has to be named",
+        TokenSource::ServiceAccount | TokenSource::Spiffe => {
+            "select namespaces by kubernetes.io/metadata.name, or write a TokenScopePolicy in each"
+        }
+    };
+    Some(format!("No trust policies: {why}; {remedy}"))
 }
 
 /// Far more than IAM takes, and what the schema of the status does.
 const MOST_DOCUMENT_BYTES: usize = 65_536;
 
 /// One for each role that the policy names exactly, and what is to be said about those that are missing.
-pub(super) fn trust_policies(facts: &PolicyFacts<'_>) -> (Vec<TrustPolicyStatus>, Option<String>) {
+pub(super) fn trust_policies(facts: &PolicyFacts<'_>, now: Timestamp) -> (Vec<TrustPolicyStatus>, Option<String>) {
     let Ok(policy) = facts.policy else {
         return (Vec::new(), None);
     };
     // A policy that is not accepted grants nothing, so AWS has nothing to trust.
-    let accepted = facts.exchange_audience.is_none() && facts.outside.is_none() && facts.without_context_room.is_none();
-    if policy.subjects.is_empty() || !accepted {
+    let lacks_audience = policy.audiences.lacks_default(facts.default_audience);
+    let accepted = facts.exchange_audience.is_none()
+        && facts.outside.is_none()
+        && facts.without_context_room.is_none()
+        && !lacks_audience;
+    if !accepted || policy.subjects.is_empty() {
         return (Vec::new(), None);
+    }
+    if let Some(why) = never_grants(policy, now) {
+        return (
+            Vec::new(),
+            Some(format!("No trust policies: the policy grants nothing, since {why}")),
+        );
     }
     let allowed = policy
         .roles
@@ -79,15 +65,19 @@ pub(super) fn trust_policies(facts: &PolicyFacts<'_>) -> (Vec<TrustPolicyStatus>
     if roles.is_empty() {
         return (Vec::new(), None);
     }
-    let issuer = match issuer(policy, facts) {
+    let issuer = match issuer_url(policy.token.source, policy.token.spiffe.id.is_some(), facts) {
         Ok(issuer) => issuer,
-        Err(note) => return (Vec::new(), note),
+        Err(note) => return (Vec::new(), Some(note)),
     };
+    if let Some(note) = without_namespaces(policy, facts) {
+        return (Vec::new(), Some(note));
+    }
     let context = TrustContext {
         issuer,
         default_audience: facts.default_audience,
         cluster: facts.cluster,
         namespaces: facts.namespaces.clone(),
+        now,
     };
     let mut documents = Vec::new();
     for role in roles.iter().take(MOST_TRUST_POLICIES) {

@@ -32,7 +32,7 @@ fn statement(changes: &Value) -> Value {
 
 fn allowed(statements: &Value, identity: &WebIdentity) -> bool {
     let policy = IamTrustPolicy::parse(&json!({"Version": "2012-10-17", "Statement": statements})).unwrap();
-    let facts = Facts::new("https://a.test/Id", identity, "pod-1");
+    let facts = Facts::new("https://a.test/Id", identity, "pod-1", Timestamp::UNIX_EPOCH);
     match authorize(&policy, PROVIDER, identity, &facts) {
         Ok(()) => true,
         Err(error) => {

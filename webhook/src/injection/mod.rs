@@ -69,7 +69,10 @@ pub fn inject(reviewed: &Reviewed<'_>, decision: &Decision, refused: Option<Stri
     let context = Context::new(reviewed);
     // What nobody could look at may be what the pod asks by. A pod that opts out asks for nothing.
     if let Some(reason) = refused
-        && !matches!(decision, Decision::Untouched(Untouched::OptedOut))
+        && !matches!(
+            decision,
+            Decision::Untouched(Untouched::OptedOut | Untouched::SkippedByLabel)
+        )
     {
         return refuse(&context, vec![reason]);
     }

@@ -1,5 +1,6 @@
 //! What follows for policies and pods from what watches tell; no API server, no clock.
 
+mod cases;
 mod evictions;
 mod issuer;
 mod lock;
@@ -265,11 +266,20 @@ fn pod(namespace: &str, name: &str, created: Timestamp, annotations: &Value) -> 
     json!({
         "metadata": {
             "name": name, "namespace": namespace, "uid": format!("uid-{name}"), "creationTimestamp": created.to_string(),
-            "annotations": annotations,
+            "annotations": annotations, "managedFields": [made_by("kubectl-create", created, annotations)],
         },
         "spec": {"serviceAccountName": "orders", "containers": [{"name": "app"}]},
         "status": {"phase": "Running"},
     })
+}
+
+/// The managed fields of whoever made a pod with these annotations and the label `app`.
+fn made_by(manager: &str, at: Timestamp, annotations: &Value) -> Value {
+    let keys = annotations.as_object().into_iter().flatten();
+    let owned: serde_json::Map<_, _> = keys.map(|(key, _)| (format!("f:{key}"), json!({}))).collect();
+    json!({"manager": manager, "operation": "Update", "time": at.to_string(), "fieldsV1": {
+        "f:metadata": {"f:annotations": owned, "f:labels": {"f:app": {}}}, "f:spec": {"f:containers": {}},
+    }})
 }
 
 fn default_role(role: &str) -> Value {

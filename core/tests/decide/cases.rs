@@ -1,0 +1,216 @@
+//! Cases that people who do this job met elsewhere (e2e/tests/cases), decided here.
+
+use tokenscope_core::*;
+use tokenscope_fixtures::ORDERS;
+
+use super::{Workload, asking, container, granted, now, policy, workload};
+
+fn not_required() -> Settings {
+    Settings {
+        policy_required: false,
+        ..Settings::default()
+    }
+}
+
+fn audience(text: &str) -> Audience {
+    text.parse().unwrap()
+}
+
+fn with_audiences(allowed: &[&str], default: Option<&str>) -> Policy {
+    let mut policy = policy("p");
+    policy.audiences = Audiences {
+        allowed: allowed.iter().map(|text| audience(text)).collect(),
+        default: default.map(audience),
+    };
+    policy
+}
+
+#[test]
+fn f02_a_pod_that_names_only_containers_that_it_does_not_have_is_refused() {
+    for list in ["ap", "ap, sidecar", "ap\tb"] {
+        let refusal = asking(ORDERS)
+            .with(annotations::CONTAINERS, list)
+            .refused([policy("p")]);
+        assert!(refusal.contains("ap"), "{refusal}");
+        assert!(refusal.contains("this pod has none: it has app"), "{refusal}");
+    }
+    let refusal = workload()
+        .with("tokenscope.io/role-arn.ap", ORDERS)
+        .refused([policy("p")]);
+    assert!(refusal.contains("name the containers ap"), "{refusal}");
+    let by_default = super::assigning(ORDERS, policy("p"));
+    let refusal = workload().with(annotations::CONTAINERS, "ap").refused([by_default]);
+    assert!(refusal.contains("name the containers ap"), "{refusal}");
+}
+
+#[test]
+fn f02_a_name_that_is_unknown_beside_a_known_one_is_warned_of() {
+    let granted = asking(ORDERS)
+        .with(annotations::CONTAINERS, "app late")
+        .granted([policy("p")]);
+    assert_eq!(granted.containers.len(), 1);
+    assert!(
+        granted.warnings[0].contains("names container late"),
+        "{:?}",
+        granted.warnings
+    );
+}
+
+#[test]
+fn f02_lists_are_split_at_commas_and_white_space() {
+    for list in ["a,b", "a b", "a, b", " a\n b ,", "a\tb"] {
+        let workload = Workload {
+            containers: vec![container("a"), container("b"), container("c")],
+            ..asking(ORDERS)
+        };
+        let granted = workload.with(annotations::CONTAINERS, list).granted([policy("p")]);
+        assert_eq!(granted.containers.len(), 2, "{list:?}");
+    }
+}
+
+#[test]
+fn f02_an_empty_list_is_an_error() {
+    for key in [annotations::CONTAINERS, annotations::SKIP_CONTAINERS] {
+        for list in ["", " ", ",", " , "] {
+            let refusal = asking(ORDERS).with(key, list).refused([policy("p")]);
+            assert!(refusal.contains("it names no container"), "{key} {list:?}: {refusal}");
+        }
+    }
+}
+
+#[test]
+fn f03_the_only_audience_that_is_allowed_is_the_default() {
+    let granted = asking(ORDERS).granted([with_audiences(&["sts.amazonaws.com.cn"], None)]);
+    assert_eq!(granted.containers[0].grant.audience, audience("sts.amazonaws.com.cn"));
+}
+
+#[test]
+fn f03_of_several_audiences_the_default_must_be_one() {
+    let several = ["sts.amazonaws.com.cn", "other"];
+    let refusal = asking(ORDERS).refused([with_audiences(&several, None)]);
+    assert!(refusal.contains("spec.audiences.default: is needed"), "{refusal}");
+    let granted = asking(ORDERS).granted([with_audiences(&several, Some("other"))]);
+    assert_eq!(granted.containers[0].grant.audience, audience("other"));
+    let with_installations = ["sts.amazonaws.com", "other"];
+    let granted = asking(ORDERS).granted([with_audiences(&with_installations, None)]);
+    assert_eq!(granted.containers[0].grant.audience, Audience::sts());
+}
+
+#[test]
+fn f10_the_label_that_keeps_eks_away_keeps_this_webhook_away_in_eks_mode_only() {
+    for value in ["true", "", "false"] {
+        let skipped = Workload {
+            service_account: vec![("eks.amazonaws.com/role-arn", ORDERS)],
+            pod_labels: vec![("eks.amazonaws.com/skip-pod-identity-webhook", value)],
+            ..workload()
+        };
+        let decision = skipped.decided_with([policy("p")], &Settings::eks_compatible());
+        assert_eq!(decision, Decision::Untouched(Untouched::SkippedByLabel), "{value:?}");
+    }
+    let own = Workload {
+        pod_labels: vec![("eks.amazonaws.com/skip-pod-identity-webhook", "true")],
+        ..asking(ORDERS)
+    };
+    assert_eq!(own.granted([policy("p")]).containers.len(), 1);
+}
+
+#[test]
+fn f11_a_container_with_an_agents_credentials_keeps_them_unless_its_pod_asks_itself() {
+    let with = |service_account: &[(&'static str, &'static str)]| Workload {
+        service_account: service_account.to_vec(),
+        containers: vec![
+            ContainerFacts {
+                own_role: OwnRole::Agent,
+                ..container("own")
+            },
+            container("app"),
+        ],
+        ..workload()
+    };
+    let left_alone = |decision: Decision| {
+        let granted = granted(decision);
+        assert_eq!(super::roles(&granted), [(1, ORDERS)]);
+        assert!(granted.left_alone[0].reason.contains("from an agent"), "{granted:?}");
+    };
+    let eks = with(&[("eks.amazonaws.com/role-arn", ORDERS)]);
+    left_alone(eks.decided_with([policy("p")], &Settings::eks_compatible()));
+    left_alone(with(&[]).decided([super::assigning(ORDERS, policy("p"))]));
+    for asking in [
+        with(&[(annotations::ROLE_ARN, ORDERS)]),
+        with(&[]).with(annotations::ROLE_ARN, ORDERS),
+    ] {
+        assert_eq!(asking.granted([policy("p")]).containers.len(), 2);
+    }
+    let named = with(&[]).with("tokenscope.io/role-arn.own", ORDERS);
+    assert_eq!(super::roles(&named.granted([policy("p")])), [(0, ORDERS)]);
+}
+
+#[test]
+fn f12_a_session_name_that_is_too_long_is_left_out_with_a_warning() {
+    let mut long = policy("p");
+    long.aws.role_session_name = Some("${namespace}-${pod.labels['team']}-session".parse().unwrap());
+    let of = |team: &'static str| {
+        let workload = Workload {
+            pod_labels: vec![("team", team)],
+            ..asking(ORDERS)
+        };
+        workload.granted([long.clone()])
+    };
+    assert!(of("core").warnings.is_empty());
+    for team in ["a-team-with-a-name-that-takes-all-of-the-sixty-three-characters", ""] {
+        let granted = of(team);
+        assert_eq!(granted.containers[0].grant.session_name.is_none(), !team.is_empty());
+        let warned = granted
+            .warnings
+            .iter()
+            .any(|warning| warning.contains("AWS_ROLE_SESSION_NAME is left out"));
+        assert_eq!(warned, !team.is_empty(), "{:?}", granted.warnings);
+    }
+    let absent = asking(ORDERS).granted([long.clone()]);
+    assert!(
+        absent.warnings[0].contains("names a label that is absent"),
+        "{:?}",
+        absent.warnings
+    );
+    assert_eq!(least_session_name(&long), Some("shop--session".len()));
+}
+
+#[test]
+fn f14_a_policy_that_selects_the_pod_decides_in_whatever_state() {
+    let expired = |policy: &mut Policy| policy.expires_at = Some(now());
+    let inactive = |policy: &mut Policy| {
+        policy.active_schedule = Some(Schedule::parse("0 0 31 2 *", "1h", "UTC").unwrap());
+    };
+    let disabled = |policy: &mut Policy| policy.disabled = true;
+    let changes: [&dyn Fn(&mut Policy); 3] = [&expired, &inactive, &disabled];
+    for change in changes {
+        for cluster in [false, true] {
+            let mut over = policy("over");
+            change(&mut over);
+            if cluster {
+                over.name = PolicyName::cluster("over");
+            }
+            let decision = asking(super::ADMIN).decided_with([over], &not_required());
+            assert!(matches!(decision, Decision::Denied(_)), "{decision:?}");
+        }
+    }
+    let mut other = policy("other");
+    other.disabled = true;
+    other.subjects = vec![Subject {
+        service_accounts: vec![Glob::new("another")],
+        pod_selector: None,
+    }];
+    granted(asking(super::ADMIN).decided_with([other], &not_required()));
+}
+
+#[test]
+fn f14_a_policy_that_can_not_be_used_may_select_the_pod() {
+    let mut policies = PolicySet::default();
+    policies.insert_invalid(PolicyName::namespaced("shop", "bad"), "spec.subjects: nonsense");
+    let workload = asking(ORDERS);
+    let decision = decide(&workload.request(), &policies, &not_required(), now());
+    let Decision::Denied(denied) = decision else {
+        panic!("{decision:?}");
+    };
+    assert!(denied.to_string().contains("nonsense"), "{denied}");
+}
