@@ -17,7 +17,7 @@ use tokenscope_e2e::issuer::document;
 use tokenscope_e2e::{delete, put};
 use tokenscope_issuer::issuer_url::KEYS_PATH;
 use tokenscope_issuer::keys::{SigningKey, VerificationKeys, read};
-use tokenscope_issuer::rotation::{ENTRY, KeyRing, KeyRotationSettings, KeyStanding, RotationStep, next_step};
+use tokenscope_issuer::rotation::{ENTRY, KeyRing, KeyRotationSettings, KeyStanding, RingKey, RotationStep, next_step};
 
 use super::*;
 
@@ -319,7 +319,7 @@ async fn add_unwanted_signer(keys: &mut Keys) -> (String, Value) {
 fn assert_taken(step: &RotationStep, ring: &KeyRing) {
     let standing = |kid: &str| {
         let mut keys = ring.keys().iter();
-        keys.find(|key| key.kid() == kid).map(|key| key.standing())
+        keys.find(|key| key.kid() == kid).map(RingKey::standing)
     };
     let is_taken = match step {
         RotationStep::Publish(algorithm) => ring.published(*algorithm).is_some(),
