@@ -1,14 +1,19 @@
 //! The questions of a sidecar, an SDK and AWS to a running issuer.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use kube::Client;
-use serde_json::Value;
+use serde_json::{Value, json};
+use tokenscope_sts::{Provider, Role, Server, StsConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
+use crate::fixtures::ACCOUNT;
 use crate::get_json;
 use crate::helm::NAMESPACE;
 use crate::webhook_only::connect;
@@ -44,6 +49,55 @@ pub async fn exchange(port: u16, authorities: &str, subject: &str, audience: &st
 pub async fn document(port: u16, authorities: &str, path: &str) -> Result<(u16, Value)> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: issuer\r\nConnection: close\r\n\r\n");
     ask(port, authorities, &request).await
+}
+
+/// The stand-in for AWS STS with the issuer of this URL, which is on a port of 127.0.0.1, as an identity provider, and one role.
+pub async fn sts(url: &str, authorities: &str, port: u16, (role, trust_policy): (&str, &Value)) -> Result<Server> {
+    let host = url.trim_start_matches("https://").split('/').next().unwrap_or_default();
+    let config = StsConfig {
+        providers: vec![Provider {
+            url: url.to_owned(),
+            client_ids: vec!["sts.amazonaws.com".to_owned()],
+            account: ACCOUNT.to_owned(),
+            partition: "aws".to_owned(),
+            context_provider: None,
+        }],
+        roles: vec![Role {
+            arn: role.to_owned(),
+            trust_policy: trust_policy.clone(),
+            max_session_duration: 3600,
+        }],
+        issuer_trust_pem: authorities.to_owned(),
+        connect_to: BTreeMap::from([(host.to_owned(), SocketAddr::from(([127, 0, 0, 1], port)))]),
+    };
+    Ok(Server::start(config, SocketAddr::from(([127, 0, 0, 1], 0)), None).await?)
+}
+
+/// Adds to each statement of a trust policy that the token's session tag must have this value.
+pub fn tag_condition(trust_policy: &mut Value, tag: &str, value: &str) {
+    for statement in trust_policy["Statement"].as_array_mut().into_iter().flatten() {
+        statement["Condition"]["StringEquals"][format!("aws:RequestTag/{tag}")] = json!(value);
+    }
+}
+
+/// Assumes a role with a token, as an SDK does: the status and the answer.
+pub async fn assume(sts: &Server, role: &str, token: &str) -> Result<(u16, String)> {
+    let body = format!(
+        "Action=AssumeRoleWithWebIdentity&Version=2011-06-15&RoleArn={}&RoleSessionName=pod-1&WebIdentityToken={token}",
+        role.replace(':', "%3A").replace('/', "%2F")
+    );
+    let mut stream = TcpStream::connect(sts.addr()).await?;
+    let head = format!(
+        "POST / HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\
+         content-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n\r\n{body}",
+        sts.addr(),
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let status = answer.split(' ').nth(1).context("an answer has a status")?.parse()?;
+    Ok((status, answer))
 }
 
 async fn ask(port: u16, authorities: &str, request: &str) -> Result<(u16, Value)> {

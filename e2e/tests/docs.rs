@@ -7,8 +7,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use tokenscope_core::annotations;
 use tokenscope_e2e::{Environment, Shared, eventually, install};
+use tokenscope_issuer::issuer_url::IssuerUrl;
 use tokenscope_xtask::root;
 
 static SHARED: Shared = Shared::new(install::Options::default);
@@ -89,6 +91,7 @@ async fn every_example_is_accepted_by_a_real_api_server() {
             .await
             .unwrap();
     }
+    control_plane.apply_yaml(&gateway_kinds()).await.unwrap();
     let examples = examples();
     assert!(examples.len() >= 10, "only {} examples were found", examples.len());
     for (path, text) in examples {
@@ -99,6 +102,58 @@ async fn every_example_is_accepted_by_a_real_api_server() {
         .await
         .unwrap_or_else(|error| panic!("{}: {error:#}\n{text}", path.display()));
     }
+}
+
+/// The kinds of the Gateway API that an example has. They are no part of Kubernetes, and here they are known by name alone.
+fn gateway_kinds() -> String {
+    let kinds = [("HTTPRoute", "httproutes"), ("BackendTLSPolicy", "backendtlspolicies")];
+    let definition = |(kind, plural): (&str, &str)| {
+        let singular = kind.to_lowercase();
+        json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {
+                "name": format!("{plural}.gateway.networking.k8s.io"),
+                "annotations": {"api-approved.kubernetes.io": "unapproved, a stand-in for tests"},
+            },
+            "spec": {
+                "group": "gateway.networking.k8s.io", "scope": "Namespaced",
+                "names": {"kind": kind, "plural": plural, "singular": singular},
+                "versions": [{"name": "v1", "served": true, "storage": true, "schema": {
+                    "openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+                }}],
+            },
+        })
+        .to_string()
+    };
+    kinds.map(definition).join("\n---\n")
+}
+
+#[test]
+fn the_examples_publish_the_two_documents_of_the_issuer_and_nothing_else() {
+    let issuer: IssuerUrl = "https://tokens.example.com/cluster-1".parse().unwrap();
+    let public = BTreeSet::from([issuer.discovery_path(), issuer.keys_path()]);
+    let text = |name: &str| std::fs::read_to_string(root().join("examples").join(name)).unwrap();
+    let (ingress, gateway) = (text("issuer-ingress.yaml"), text("issuer-gateway.yaml"));
+    let ingress: Value = serde_saphyr::from_str(&ingress).unwrap();
+    let rules = ingress["spec"]["rules"].as_array().unwrap();
+    let paths = rules.iter().flat_map(|rule| rule["http"]["paths"].as_array().unwrap());
+    let published = paths.map(|path| {
+        assert_eq!(path["pathType"], "Exact");
+        path["path"].as_str().unwrap().to_owned()
+    });
+    assert_eq!(published.collect::<BTreeSet<_>>(), public);
+
+    let route: Value = serde_saphyr::from_str(gateway.split("---\n").next().unwrap()).unwrap();
+    let rules = route["spec"]["rules"].as_array().unwrap();
+    let matches = rules.iter().flat_map(|rule| rule["matches"].as_array().unwrap());
+    let published = matches.map(|found| {
+        assert_eq!(
+            (&found["path"]["type"], &found["method"]),
+            (&json!("Exact"), &json!("GET"))
+        );
+        found["path"]["value"].as_str().unwrap().to_owned()
+    });
+    assert_eq!(published.collect::<BTreeSet<_>>(), public);
 }
 
 #[test]

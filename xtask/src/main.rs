@@ -37,6 +37,9 @@ enum Command {
         /// In such a cluster, with tokens from real SPIRE (needs root)
         #[arg(long, conflicts_with = "cluster")]
         spiffe: bool,
+        /// With tokens of tokenscope's own issuer: two tenants isolated by tags
+        #[arg(long, conflicts_with_all = ["cluster", "spiffe"])]
+        issuer: bool,
         /// Leave everything running and print the kubeconfig; Ctrl-C ends it
         #[arg(long)]
         keep: bool,
@@ -99,6 +102,7 @@ fn main() -> ExitCode {
         Command::Demo {
             cluster,
             spiffe,
+            issuer,
             keep,
             verbose,
             kubeconfig,
@@ -111,9 +115,10 @@ fn main() -> ExitCode {
                 .map(|(flag, _)| (*flag).to_owned())
                 .chain(kubeconfig.map(|file| format!("--kubeconfig={}", file.display())))
                 .chain(registry.map(|registry| format!("--registry={registry}")));
-            let program = match (cluster, spiffe) {
-                (true, _) => "demo_cluster",
-                (_, true) => "demo_spiffe",
+            let program = match (cluster, spiffe, issuer) {
+                (true, ..) => "demo_cluster",
+                (_, true, _) => "demo_spiffe",
+                (.., true) => "demo_issuer",
                 _ => "demo",
             };
             run::program(program, run::Profile::Debug, flags.collect())

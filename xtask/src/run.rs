@@ -25,14 +25,20 @@ pub(crate) fn program(name: &str, profile: Profile, arguments: Vec<String>) -> R
     for tool in Tool::BASIC {
         resolve(tool)?;
     }
-    build(profile)?;
+    let of_images: &[&str] = match (profile, arguments.first().map(String::as_str)) {
+        (Profile::Debug, _) => &[],
+        (Profile::Dist, Some("issuer")) => &["tokenscope-webhook", "tokenscope-operator", "tokenscope-issuer"],
+        (Profile::Dist, _) => &["tokenscope-webhook", "tokenscope-operator"],
+    };
+    build(profile, of_images)?;
     let path = target(profile)?.join(name);
     let error = Command::new(&path).args(arguments).exec();
     Err(error).with_context(|| format!("can't run {}", path.display()))
 }
 
-/// Builds the programs of the workspace. Cargo shows its own progress.
-fn build(profile: Profile) -> Result<()> {
+/// Builds the programs of the workspace, and some as the images carry them, into [`target`] of [`Profile::Dist`]. Cargo shows its
+/// own progress.
+fn build(profile: Profile, of_images: &[&str]) -> Result<()> {
     let started = Instant::now();
     say(match profile {
         Profile::Debug => "  building tokenscope …",
@@ -48,21 +54,13 @@ fn build(profile: Profile) -> Result<()> {
     if !status.success() {
         bail!("cargo build ended with {status}");
     }
-    if profile == Profile::Dist {
-        programs_of_images()?;
+    for program in of_images {
+        images::compile(program, images::RELEASE_PROFILE)?;
     }
     say(&format!(
         "✓ tokenscope is built ({:.1} s)",
         started.elapsed().as_secs_f64()
     ));
-    Ok(())
-}
-
-/// Builds the webhook and the operator as the images carry them, into [`target`] of [`Profile::Dist`].
-fn programs_of_images() -> Result<()> {
-    for program in ["tokenscope-webhook", "tokenscope-operator"] {
-        images::compile(program, images::RELEASE_PROFILE)?;
-    }
     Ok(())
 }
 

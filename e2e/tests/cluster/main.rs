@@ -8,6 +8,7 @@ mod chart;
 mod clients;
 mod editors;
 mod faults;
+mod issuer;
 mod load;
 mod network_policy;
 mod sdks;

@@ -4,17 +4,23 @@
 //! - [`exchanges`]: who gets a token, and what AWS would say of it;
 //! - [`sidecars`]: the sidecar as admission wrote it into the pod, which exchanges by itself;
 //! - [`rights`]: what the issuer and its neighbours may and may not do;
+//! - [`rotation`]: keys that rotate under three replicas while the leader is killed at each step;
+//! - [`demo`]: the demo ends well;
 //! - [`certificate`]: a new authority of the issuer's certificate, which running pods don't know.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::unwrap_in_result,
+    clippy::panic,
+    reason = "helpers of tests may fail as tests do"
+)]
 
 mod certificate;
+mod demo;
 mod exchanges;
 mod rights;
+mod rotation;
 mod sidecars;
-
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
 use kube::Client;
@@ -23,9 +29,7 @@ use tokenscope_e2e::fixtures::{ACCOUNT, ORDERS, Shop};
 use tokenscope_e2e::install::Options;
 use tokenscope_e2e::issuer::{authority, exchange};
 use tokenscope_e2e::{Environment, Shared, eventually, get_json, post};
-use tokenscope_sts::{Provider, Role, Server, StsConfig};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokenscope_sts::Server;
 
 /// The issuer of the tests. AWS allows no port in an issuer, so the name stands for an address on 127.0.0.1.
 const URL: &str = "https://tokens.tokenscope.test/cluster-1";
@@ -113,23 +117,7 @@ async fn exchanged(port: u16, client: &Client, subject: &str) -> Result<String> 
 
 /// The stand-in for AWS STS with our issuer as an identity provider, and one role that allows tags and a source identity.
 async fn sts(authorities: String, issuer: u16, trust_policy: Value) -> Result<Server> {
-    let config = StsConfig {
-        providers: vec![Provider {
-            url: URL.to_owned(),
-            client_ids: vec![STS.to_owned()],
-            account: ACCOUNT.to_owned(),
-            partition: "aws".to_owned(),
-            context_provider: None,
-        }],
-        roles: vec![Role {
-            arn: ORDERS.to_owned(),
-            trust_policy,
-            max_session_duration: 3600,
-        }],
-        issuer_trust_pem: authorities,
-        connect_to: BTreeMap::from([(HOST.to_owned(), SocketAddr::from(([127, 0, 0, 1], issuer)))]),
-    };
-    Ok(Server::start(config, SocketAddr::from(([127, 0, 0, 1], 0)), None).await?)
+    tokenscope_e2e::issuer::sts(URL, &authorities, issuer, (ORDERS, &trust_policy)).await
 }
 
 /// Who may take the role: this subject with these tags.
@@ -151,20 +139,5 @@ fn trust_policy(subject: &str, team: &str) -> Value {
 
 /// Assumes the role with a token, as an SDK does: the status and the answer.
 async fn assume(sts: &Server, token: &str) -> Result<(u16, String)> {
-    let body = format!(
-        "Action=AssumeRoleWithWebIdentity&Version=2011-06-15&RoleArn={}&RoleSessionName=pod-1&WebIdentityToken={token}",
-        ORDERS.replace(':', "%3A").replace('/', "%2F")
-    );
-    let mut stream = TcpStream::connect(sts.addr()).await?;
-    let head = format!(
-        "POST / HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\
-         content-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n\r\n{body}",
-        sts.addr(),
-        body.len()
-    );
-    stream.write_all(head.as_bytes()).await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    let status = answer.split(' ').nth(1).context("an answer has a status")?.parse()?;
-    Ok((status, answer))
+    tokenscope_e2e::issuer::assume(sts, ORDERS, token).await
 }

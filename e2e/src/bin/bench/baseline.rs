@@ -20,6 +20,11 @@ pub(crate) const ANSWER: &str = "/constant";
 /// The path of the constant answer with a constant patch: it shows what the API server takes to apply one.
 pub(crate) const PATCH: &str = "/constant-patch";
 
+/// The path of an answer as long as one with a token, to a request that is read and not understood.
+pub(crate) const TOKEN: &str = "/constant-token";
+/// The length of an answer with a token of the bench's policies.
+const TOKEN_ANSWER: usize = 1400;
+
 /// The options of its run.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -48,6 +53,7 @@ pub(crate) fn serve(arguments: &Arguments) -> Result<()> {
     let router = Router::new()
         .route(ANSWER, post(async |body: Bytes| answer(&body, "")))
         .route(PATCH, post(async move |body: Bytes| answer(&body, &patch)))
+        .route(TOKEN, post(async |_: Bytes| token_answer()))
         .layer(DefaultBodyLimit::max(8 << 20));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(arguments.workers)
@@ -69,6 +75,10 @@ pub(crate) fn serve(arguments: &Arguments) -> Result<()> {
         .await;
         Ok(())
     })
+}
+
+fn token_answer() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], "x".repeat(TOKEN_ANSWER)).into_response()
 }
 
 /// The members of an answer with a patch.

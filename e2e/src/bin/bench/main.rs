@@ -3,6 +3,7 @@
 mod baseline;
 mod budgets;
 mod hostile;
+mod issuer;
 mod load;
 mod report;
 mod reviews;
@@ -61,6 +62,15 @@ enum Command {
     ///   cargo xtask bench sidecar --life 300 --refreshes 22 --check
     #[command(verbatim_doc_comment)]
     Sidecar(sidecar::Arguments),
+    /// Exchanges a second, memory of the issuer, and thousands of sidecars that ask it at once
+    ///
+    /// A constant answer of the same stack takes turns with it, so the ratio between them says what an exchange itself costs.
+    ///
+    /// Examples:
+    ///   cargo xtask bench issuer
+    ///   cargo xtask bench issuer --pods 50000 --policies 1000 --output json
+    #[command(verbatim_doc_comment)]
+    Issuer(issuer::Arguments),
     /// The webhook that always says the same
     #[command(hide = true)]
     Constant(baseline::Arguments),
@@ -148,6 +158,7 @@ fn main() -> ExitCode {
         Command::Constant(arguments) => baseline::serve(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Webhook(arguments) => bench(&arguments),
         Command::Sidecar(arguments) => sidecar::bench(&arguments),
+        Command::Issuer(arguments) => issuer::bench(&arguments),
     };
     result.unwrap_or_else(|error| {
         say(&format!("error: {error:#}"));

@@ -162,7 +162,7 @@ impl fmt::Display for Report {
         if !self.hostile.is_empty() {
             f.write_str(&self.hostile_table())?;
         }
-        f.write_str(&self.budgets_table())
+        f.write_str(&budgets_table(&self.budgets))
     }
 }
 
@@ -201,20 +201,10 @@ impl Report {
     }
 
     fn memory_table(&self) -> String {
-        let megabytes = |bytes: u64| format!("{:.1}", bytes as f64 / 1e6);
-        let mut rows = vec![row(["WHEN", "RSS MB", "ITS OWN", "PEAK MB"])];
-        rows.extend(self.memory.iter().map(|line| {
-            vec![
-                line.when.to_owned(),
-                megabytes(line.resident),
-                megabytes(line.anonymous),
-                megabytes(line.peak),
-            ]
-        }));
         format!(
             "\nMemory of tokenscope-webhook at {} annotated ServiceAccounts\n{}",
             self.service_accounts,
-            table(&rows, &[0])
+            table(&memory_rows(&self.memory), &[0])
         )
     }
 
@@ -278,31 +268,48 @@ impl Report {
             table(&rows, &[0])
         )
     }
+}
 
-    fn budgets_table(&self) -> String {
-        let mut rows = vec![row(["", "WHAT", "MEASURED", "AIM"])];
-        rows.extend(self.budgets.iter().map(|budget| {
-            vec![
-                (if budget.pass { "pass" } else { "MISS" }).to_owned(),
-                budget.what.clone(),
-                format!("{:.2}", budget.measured),
-                format!("{} {:.2}", if budget.at_least { "≥" } else { "≤" }, budget.limit),
-            ]
-        }));
-        format!("\nBudgets\n{}", table(&rows, &[0, 1]))
-    }
+/// The rows of a table of memory.
+pub(crate) fn memory_rows(lines: &[MemoryUse]) -> Vec<Vec<String>> {
+    let megabytes = |bytes: u64| format!("{:.1}", bytes as f64 / 1e6);
+    let mut rows = vec![row(["WHEN", "RSS MB", "ITS OWN", "PEAK MB"])];
+    rows.extend(lines.iter().map(|line| {
+        vec![
+            line.when.to_owned(),
+            megabytes(line.resident),
+            megabytes(line.anonymous),
+            megabytes(line.peak),
+        ]
+    }));
+    rows
+}
+
+/// The aims, and what was measured beside them.
+pub(crate) fn budgets_table(budgets: &[Budget]) -> String {
+    let mut rows = vec![row(["", "WHAT", "MEASURED", "AIM"])];
+    rows.extend(budgets.iter().map(|budget| {
+        vec![
+            (if budget.pass { "pass" } else { "MISS" }).to_owned(),
+            budget.what.clone(),
+            format!("{:.2}", budget.measured),
+            format!("{} {:.2}", if budget.at_least { "≥" } else { "≤" }, budget.limit),
+        ]
+    }));
+    format!("\nBudgets\n{}", table(&rows, &[0, 1]))
 }
 
 fn optional(microseconds: Option<f64>) -> String {
     microseconds.map_or_else(|| "-".to_owned(), |microseconds| format!("{microseconds:.1}"))
 }
 
-fn row<const N: usize>(titles: [&str; N]) -> Vec<String> {
+/// A row of titles.
+pub(crate) fn row<const N: usize>(titles: [&str; N]) -> Vec<String> {
     titles.map(str::to_owned).to_vec()
 }
 
 /// Columns line up; those of `texts` to the left and all others, numbers, to the right.
-fn table(rows: &[Vec<String>], texts: &[usize]) -> String {
+pub(crate) fn table(rows: &[Vec<String>], texts: &[usize]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
     let length = |text: &String| text.chars().count();
     let width = |column: usize| {

@@ -145,6 +145,15 @@ impl Baseline {
         })
     }
 
+    /// The server that it is.
+    pub(crate) fn server(&self) -> Result<TlsServer> {
+        Ok(TlsServer {
+            address: ([127, 0, 0, 1], self.port).into(),
+            name: "127.0.0.1".try_into()?,
+            config: load::client_config(self.authority.as_bytes(), None)?,
+        })
+    }
+
     fn url(&self, path: &str) -> String {
         format!("https://127.0.0.1:{}{path}", self.port)
     }
