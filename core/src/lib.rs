@@ -17,6 +17,7 @@ mod decide;
 mod fingerprint;
 mod grant;
 mod issuer_subject;
+pub mod known_keys;
 mod labels;
 pub mod lock;
 mod pattern;
@@ -58,7 +59,7 @@ pub use policy::{
 pub use policy_set::PolicySet;
 pub use public_url::is_public_url;
 pub use refusal::{Denied, Refusal};
-pub use region::{InvalidRegion, Region};
+pub use region::{InvalidRegion, Region, partition_of_region};
 pub use request::{ContainerFacts, HeldToken, OwnRole, PodFacts, Request, TokenVolume, asks_itself};
 pub use schedule::{InvalidSchedule, Schedule};
 pub use session_name::{MOST_SESSION_NAME, least_session_name};

@@ -115,7 +115,8 @@ impl Drop for Agent {
 
 /// A token with these times and key, and a signature that nobody made.
 pub fn token(audience: &str, key_id: &str, issued_at: Option<i64>, expires_at: i64) -> String {
-    let mut claims = json!({"sub": SUBJECT, "aud": [audience], "exp": expires_at});
+    let mut claims =
+        json!({"iss": "https://issuer.example.test", "sub": SUBJECT, "aud": [audience], "exp": expires_at});
     if let Some(issued_at) = issued_at {
         claims["iat"] = issued_at.into();
     }

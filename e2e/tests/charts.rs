@@ -349,3 +349,23 @@ fn f15_the_webhooks_pods_can_run_in_their_nodes_network_and_on_other_ports() -> 
     );
     Ok(())
 }
+
+/// The API server fills in what is left out, and tools that compare would show that as a change for ever.
+#[test]
+fn policies_leave_no_selector_out_that_the_api_server_would_fill_in() -> Result<()> {
+    for (file, values) in sets_of_values("tokenscope")? {
+        for object in template("tokenscope", &values)? {
+            let kind = object["kind"].as_str().unwrap_or_default();
+            if !["ValidatingAdmissionPolicy", "MutatingAdmissionPolicy"].contains(&kind) {
+                continue;
+            }
+            let constraints = &object["spec"]["matchConstraints"];
+            let name = &object["metadata"]["name"];
+            for field in ["namespaceSelector", "objectSelector"] {
+                ensure!(constraints[field].is_object(), "{name} has no {field} with {file}");
+            }
+            ensure!(constraints["matchPolicy"] == "Equivalent", "{name} with {file}");
+        }
+    }
+    Ok(())
+}

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use kube::core::ObjectMeta;
+use tokenscope_core::known_keys::{MOST_KEPT, MOST_KEY_BYTES, looks_like_ours};
 use tokenscope_core::pod::Text;
 use tokenscope_core::text::beyond;
 use tokenscope_core::{Pairs, annotations};
@@ -59,7 +60,7 @@ impl NamespaceLabels {
     }
 }
 
-/// A service account's annotations, as far as they can change a decision.
+/// A service account's annotations, as far as they can change a decision, and the keys of a few that look so.
 ///
 /// Kept as compact JSON, which takes little more than half of what a map would: clusters have 50,000 of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,10 +72,16 @@ impl KeptAnnotations {
         let Some(all) = &metadata.annotations else {
             return Self::default();
         };
-        let relevant: serde_json::Map<_, _> = annotations::OF_SERVICE_ACCOUNTS
+        let relevant = annotations::OF_SERVICE_ACCOUNTS
             .iter()
-            .filter_map(|&key| Some((key.to_owned(), bounded(key, all.get(key)?).into())))
-            .collect();
+            .filter_map(|&key| Some((key.to_owned(), bounded(key, all.get(key)?).into())));
+        // Of keys that somebody may have meant for one of these no value is kept: they are only warned of.
+        let is_meant = |key: &&String| {
+            let key = key.as_str();
+            key.len() <= MOST_KEY_BYTES && looks_like_ours(key) && !annotations::OF_SERVICE_ACCOUNTS.contains(&key)
+        };
+        let meant = all.keys().filter(is_meant).take(MOST_KEPT);
+        let relevant: serde_json::Map<_, _> = relevant.chain(meant.map(|key| (key.clone(), "".into()))).collect();
         if relevant.is_empty() {
             return Self::default();
         }
@@ -90,7 +97,7 @@ impl KeptAnnotations {
         serde_json::from_str(&self.0).unwrap_or_default()
     }
 
-    /// True if none can change a decision.
+    /// True if none can change a decision, and none looks so.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -81,7 +81,7 @@ mod tests {
     }
 
     fn without_iat(expires_at: i64) -> Token {
-        let claims = json!({"sub": "spiffe://a/b", "aud": ["x"], "exp": expires_at});
+        let claims = json!({"iss": "https://a", "sub": "spiffe://a/b", "aud": ["x"], "exp": expires_at});
         Token::parse(&token_with(&json!({"alg": "ES256"}), &claims)).unwrap()
     }
 

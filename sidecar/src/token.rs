@@ -36,7 +36,7 @@ impl Token {
     /// Reads header and claims of a JWS in compact form.
     ///
     /// Fails where the SPIFFE JWT-SVID standard has a validator refuse, signature apart: without `sub`, `aud` or `exp`, or
-    /// with another algorithm than it allows.
+    /// with another algorithm than it allows. Fails without `iss` too, which the standard leaves open and AWS does not.
     pub fn parse(text: &str) -> Result<Self, InvalidToken> {
         if text.len() > LONGEST {
             return Err(InvalidToken::TooLong { length: text.len() });
@@ -64,6 +64,9 @@ impl Token {
         };
         if audiences.is_empty() {
             return Err(InvalidToken::Claim("aud"));
+        }
+        if claims["iss"].as_str().is_none_or(str::is_empty) {
+            return Err(InvalidToken::Issuer);
         }
         let issued_at = match &claims["iat"] {
             Value::Null => None,
@@ -122,6 +125,11 @@ pub enum InvalidToken {
     /// None, or one that a JWT-SVID may not have.
     #[error("its alg is none that a JWT-SVID may have")]
     Algorithm,
+    /// Nobody is named as its issuer, so AWS can't find the keys.
+    #[error(
+        "it has no claim iss, and AWS takes no token without: set the issuer at the SPIFFE provider, in SPIRE as jwt_issuer"
+    )]
+    Issuer,
     /// Missing, or of another type.
     #[error("its claim {0} is missing or can't be read")]
     Claim(&'static str),
@@ -158,7 +166,7 @@ pub(crate) mod tests {
     pub(crate) fn token(key_id: &str, issued_at: i64, expires_at: i64) -> Token {
         let text = token_with(
             &json!({"alg": "ES256", "kid": key_id, "typ": "JWT"}),
-            &json!({"sub": "spiffe://example.org/app", "aud": ["sts.amazonaws.com"], "iat": issued_at, "exp": expires_at}),
+            &json!({"iss": "https://issuer.example.org", "sub": "spiffe://example.org/app", "aud": ["sts.amazonaws.com"], "iat": issued_at, "exp": expires_at}),
         );
         Token::parse(&text).unwrap()
     }
@@ -179,7 +187,7 @@ pub(crate) mod tests {
     fn one_audience_may_stand_alone_and_dates_may_have_fractions_and_exponents() {
         let text = token_with(
             &json!({"alg": "RS256"}),
-            &json!({"sub": "spiffe://a/b", "aud": "x", "iat": 1.7e9, "exp": 1_700_000_300.9}),
+            &json!({"iss": "https://a", "sub": "spiffe://a/b", "aud": "x", "iat": 1.7e9, "exp": 1_700_000_300.9}),
         );
         let token = Token::parse(&text).unwrap();
 
@@ -192,7 +200,7 @@ pub(crate) mod tests {
     #[test]
     fn what_is_missing_is_named() {
         let header = json!({"alg": "ES256"});
-        let claims = json!({"sub": "spiffe://a/b", "aud": ["x"], "exp": 1});
+        let claims = json!({"iss": "https://a", "sub": "spiffe://a/b", "aud": ["x"], "exp": 1});
         let without = |name: &str| {
             let mut claims = claims.clone();
             claims.as_object_mut().unwrap().remove(name);
@@ -213,9 +221,19 @@ pub(crate) mod tests {
         assert_eq!(with("sub", json!("")), Err(InvalidToken::Claim("sub")));
     }
 
+    /// SPIRE signs such tokens where its `jwt_issuer` is not set, and AWS refuses them.
+    #[test]
+    fn a_token_that_names_no_issuer_is_refused() {
+        for issuer in [json!(null), json!(""), json!(1), json!(["https://a"])] {
+            let claims = json!({"iss": issuer, "sub": "spiffe://a/b", "aud": ["x"], "exp": 1});
+            let text = token_with(&json!({"alg": "ES256"}), &claims);
+            assert_eq!(Token::parse(&text), Err(InvalidToken::Issuer), "{claims}");
+        }
+    }
+
     #[test]
     fn unsigned_tokens_and_those_with_a_shared_secret_are_refused() {
-        let claims = json!({"sub": "spiffe://a/b", "aud": ["x"], "exp": 1});
+        let claims = json!({"iss": "https://a", "sub": "spiffe://a/b", "aud": ["x"], "exp": 1});
         for algorithm in ["none", "HS256", ""] {
             let text = token_with(&json!({"alg": algorithm}), &claims);
             assert_eq!(Token::parse(&text), Err(InvalidToken::Algorithm), "{algorithm}");

@@ -1,6 +1,6 @@
 //! Containers, their variables and their mounts.
 
-use super::{list::BoundedList, text::Text};
+use super::{list::BoundedList, text::Text, windows::SecurityContext};
 use crate::{bounds::MOST_MOUNTS, sidecar::variables};
 use serde::{
     Deserialize, Deserializer,
@@ -9,15 +9,18 @@ use serde::{
 use std::{fmt, marker::PhantomData};
 
 /// The variables that decisions and edits look at: those that SDKs of AWS read, and those of our sidecar.
-pub const VARIABLES: [&str; 20] = [
+pub const VARIABLES: [&str; 23] = [
     "AWS_ACCESS_KEY_ID",
+    "AWS_CONFIG_FILE",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
     "AWS_DEFAULT_REGION",
     "AWS_EC2_METADATA_DISABLED",
+    "AWS_PROFILE",
     "AWS_REGION",
     "AWS_ROLE_ARN",
     "AWS_ROLE_SESSION_NAME",
+    "AWS_SHARED_CREDENTIALS_FILE",
     "AWS_STS_REGIONAL_ENDPOINTS",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
     variables::SOCKET,
@@ -53,6 +56,9 @@ pub struct Container<S> {
     /// `Always` makes an init container a native sidecar.
     #[serde(default = "Option::default")]
     pub restart_policy: Option<S>,
+    /// What it may do.
+    #[serde(default)]
+    pub(super) security_context: Option<SecurityContext>,
 }
 
 impl<S> Container<S> {

@@ -4,6 +4,7 @@ use super::text::Text;
 use crate::{
     Pairs, annotations,
     bounds::{MOST_ANNOTATIONS, MOST_LABELS},
+    known_keys::{MOST_KEPT, MOST_KEY_BYTES, looks_like_ours},
 };
 use serde::{
     Deserialize, Deserializer,
@@ -126,7 +127,7 @@ impl<'de, S: Deserialize<'de>> Deserialize<'de> for PodLabels<S> {
             kept_bytes: |_| Some(usize::MAX - 1),
             what: PhantomData,
         };
-        let (pairs, count, _) = deserializer.deserialize_any(read)?;
+        let (pairs, count, _, _) = deserializer.deserialize_any(read)?;
         Ok(Self { pairs, count })
     }
 }
@@ -138,6 +139,7 @@ pub struct PodAnnotations<S> {
     pairs: Pairs<S>,
     count: usize,
     relevant: usize,
+    without_effect: Vec<S>,
 }
 
 impl<S> Default for PodAnnotations<S> {
@@ -146,6 +148,7 @@ impl<S> Default for PodAnnotations<S> {
             pairs: Pairs::default(),
             count: 0,
             relevant: 0,
+            without_effect: Vec::new(),
         }
     }
 }
@@ -166,6 +169,11 @@ impl<S> PodAnnotations<S> {
         self.count
     }
 
+    /// The first few keys that look like ours and that no decision reads, to warn of.
+    pub fn without_effect(&self) -> &[S] {
+        &self.without_effect
+    }
+
     /// True if some that decisions read were passed over.
     pub fn is_beyond(&self) -> bool {
         self.relevant > MOST_ANNOTATIONS
@@ -179,12 +187,17 @@ impl<'de, S: Deserialize<'de>> Deserialize<'de> for PodAnnotations<S> {
             kept_bytes: annotations::most_bytes,
             what: PhantomData,
         };
-        let (pairs, count, relevant) = deserializer.deserialize_any(read)?;
-        Ok(Self { pairs, count, relevant })
+        let (pairs, count, relevant, without_effect) = deserializer.deserialize_any(read)?;
+        Ok(Self {
+            pairs,
+            count,
+            relevant,
+            without_effect,
+        })
     }
 }
 
-/// Reads a map of texts: the pairs that are kept, how many there are, and how many of them are wanted.
+/// Reads a map of texts: the pairs that are kept, how many there are, how many of them are wanted, and keys that look like ours.
 struct Read<S> {
     /// How many are kept.
     most: usize,
@@ -194,7 +207,7 @@ struct Read<S> {
 }
 
 impl<'de, S: Deserialize<'de>> Visitor<'de> for Read<S> {
-    type Value = (Pairs<S>, usize, usize);
+    type Value = (Pairs<S>, usize, usize, Vec<S>);
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a map of strings")
@@ -203,6 +216,7 @@ impl<'de, S: Deserialize<'de>> Visitor<'de> for Read<S> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut pairs = Vec::new();
         let (mut count, mut wanted) = (0, 0);
+        let mut without_effect = Vec::new();
         while let Some(key) = map.next_key::<Text<'de>>()? {
             count += 1;
             let kept_bytes = (self.kept_bytes)(&key);
@@ -210,18 +224,23 @@ impl<'de, S: Deserialize<'de>> Visitor<'de> for Read<S> {
             // What the webhook writes is never passed over, or a forged one could hide behind others.
             let is_ours = matches!(&*key, annotations::REVIEWED | annotations::GRANT);
             match kept_bytes.filter(|_| wanted <= self.most || is_ours) {
-                None => drop(map.next_value::<IgnoredAny>()?),
+                None => {
+                    map.next_value::<IgnoredAny>()?;
+                    if kept_bytes.is_none() && without_effect.len() < MOST_KEPT && looks_like_ours(&key) {
+                        without_effect.push(key.keep(MOST_KEY_BYTES)?);
+                    }
+                }
                 Some(most) => {
                     let value = map.next_value::<Text<'de>>()?;
                     pairs.push((key.keep(usize::MAX - 1)?, value.keep(most)?));
                 }
             }
         }
-        Ok((pairs.into_iter().collect(), count, wanted))
+        Ok((pairs.into_iter().collect(), count, wanted, without_effect))
     }
 
     // A null map is an empty one, as everywhere in Kubernetes.
     fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok((Pairs::default(), 0, 0))
+        Ok((Pairs::default(), 0, 0, Vec::new()))
     }
 }

@@ -32,7 +32,7 @@ use crate::{
     bounds::{MOST_CONTAINERS, MOST_VOLUMES},
 };
 use serde::Deserialize;
-use windows::{Affinity, NodeLabels};
+use windows::{Affinity, NodeLabels, SecurityContext};
 
 /// A list of containers.
 pub type Containers<S> = BoundedList<Container<S>, MOST_CONTAINERS>;
@@ -100,6 +100,9 @@ pub struct Spec<S> {
     /// Further rules about nodes.
     #[serde(default)]
     affinity: Option<Affinity>,
+    /// What all containers may do, unless they say otherwise.
+    #[serde(default)]
+    security_context: Option<SecurityContext>,
     /// Containers.
     #[serde(default)]
     pub containers: Option<Containers<S>>,
@@ -118,6 +121,7 @@ impl<S> Default for Spec<S> {
             os: None,
             node_labels: NodeLabels::default(),
             affinity: None,
+            security_context: None,
             containers: None,
             init_containers: None,
             volumes: None,
@@ -162,11 +166,15 @@ impl<S: AsRef<str>> Pod<S> {
         GrantRecord::read(self.annotation(annotations::GRANT)?)
     }
 
-    /// True if it can only run on Windows nodes: by `spec.os`, node selector or required node affinity.
+    /// True if it can only run on Windows nodes: by `spec.os`, node selector, required node affinity, or as HostProcess.
     pub fn needs_windows(&self) -> bool {
         if let Some(name) = self.spec.os.as_ref().and_then(|os| os.name.as_ref()) {
             return name.as_ref() == "windows";
         }
-        self.spec.node_labels.0 || self.spec.affinity.as_ref().is_some_and(Affinity::needs_windows)
+        let of_containers = self.all_containers().filter_map(|container| container.security_context);
+        let mut contexts = self.spec.security_context.into_iter().chain(of_containers);
+        self.spec.node_labels.0
+            || self.spec.affinity.as_ref().is_some_and(Affinity::needs_windows)
+            || contexts.any(SecurityContext::needs_windows)
     }
 }

@@ -39,8 +39,42 @@ fn windows_is_seen_in_all_three_places() {
     assert!(pod(r#"{"nodeSelector":{"kubernetes.io/os":"windows"}}"#).needs_windows());
     assert!(affinity(r#"["windows"]"#).needs_windows());
     assert!(!affinity(r#"["windows","linux"]"#).needs_windows());
+    assert!(!affinity("[]").needs_windows());
     assert!(!pod(r#"{"os":{"name":"linux"},"nodeSelector":{"kubernetes.io/os":"windows"}}"#).needs_windows());
     assert!(!pod("{}").needs_windows());
+}
+
+#[test]
+fn windows_is_seen_by_what_linux_does_not_have() {
+    let requirement = |requirement: &str| {
+        pod(&format!(
+            r#"{{"affinity":{{"nodeAffinity":{{"requiredDuringSchedulingIgnoredDuringExecution":{{"nodeSelectorTerms":[
+            {{"matchExpressions":[{requirement}]}}]}}}}}}}}"#
+        ))
+        .needs_windows()
+    };
+    assert!(requirement(
+        r#"{"key":"kubernetes.io/os","operator":"NotIn","values":["linux"]}"#
+    ));
+    assert!(requirement(
+        r#"{"key":"node.kubernetes.io/windows-build","operator":"Exists"}"#
+    ));
+    for other in [
+        r#"{"key":"kubernetes.io/os","operator":"NotIn","values":["windows"]}"#,
+        r#"{"key":"kubernetes.io/os","operator":"NotIn","values":["linux","windows"]}"#,
+        r#"{"key":"kubernetes.io/os","operator":"Exists"}"#,
+        r#"{"key":"kubernetes.io/arch","operator":"NotIn","values":["linux"]}"#,
+        r#"{"key":"node.kubernetes.io/windows-build","operator":"DoesNotExist"}"#,
+    ] {
+        assert!(!requirement(other), "{other}");
+    }
+    let host_process = r#""securityContext":{"windowsOptions":{"hostProcess":true}}"#;
+    assert!(pod(r#"{"nodeSelector":{"node.kubernetes.io/windows-build":"10.0.20348"}}"#).needs_windows());
+    assert!(pod(&format!("{{{host_process}}}")).needs_windows());
+    assert!(pod(&format!(r#"{{"containers":[{{"name":"app",{host_process}}}]}}"#)).needs_windows());
+    assert!(!pod(&format!(r#"{{"os":{{"name":"linux"}},{host_process}}}"#)).needs_windows());
+    assert!(!pod(r#"{"securityContext":{"windowsOptions":{"hostProcess":false}}}"#).needs_windows());
+    assert!(!pod(r#"{"securityContext":{"windowsOptions":null,"runAsUser":1}}"#).needs_windows());
 }
 
 #[test]

@@ -8,6 +8,8 @@ use serde::{
 use std::{fmt, marker::PhantomData};
 
 const OS_LABELS: [&str; 2] = ["kubernetes.io/os", "beta.kubernetes.io/os"];
+/// The label that kubelets put on Windows nodes alone.
+const BUILD_LABEL: &str = "node.kubernetes.io/windows-build";
 
 /// True if `spec.nodeSelector` demands Windows.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,6 +30,9 @@ impl<'de> Deserialize<'de> for NodeLabels {
                 while let Some(key) = map.next_key::<Text<'de>>()? {
                     if OS_LABELS.contains(&&*key) {
                         windows |= is_windows(&map.next_value::<Text<'de>>()?);
+                    } else if *key == *BUILD_LABEL {
+                        map.next_value::<IgnoredAny>()?;
+                        windows = true;
                     } else {
                         map.next_value::<IgnoredAny>()?;
                     }
@@ -76,17 +81,82 @@ struct Term {
 #[derive(Clone, Copy, Debug)]
 struct Expression;
 
-/// A value that an expression allows.
-#[derive(Clone, Copy, Debug)]
-struct RequirementValue;
-
 #[derive(Deserialize)]
 #[serde(bound(deserialize = "'de: 'a"))]
 struct NodeSelectorRequirement<'a> {
     key: Text<'a>,
     operator: Text<'a>,
     #[serde(default)]
-    values: Option<Tally<RequirementValue>>,
+    values: Option<OperatingSystems>,
+}
+
+impl NodeSelectorRequirement<'_> {
+    /// True if only Windows nodes fulfil it.
+    fn needs_windows(&self) -> bool {
+        let values = self.values.unwrap_or_default();
+        match &*self.operator {
+            "In" if OS_LABELS.contains(&&*self.key) => values.count > 0 && values.windows == values.count,
+            // There are no other systems.
+            "NotIn" if OS_LABELS.contains(&&*self.key) => values.linux > 0 && values.windows == 0,
+            "In" | "Exists" => *self.key == *BUILD_LABEL,
+            _ => false,
+        }
+    }
+}
+
+/// `securityContext` of a pod or a container.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct SecurityContext {
+    #[serde(default)]
+    windows_options: Option<WindowsOptions>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WindowsOptions {
+    #[serde(default)]
+    host_process: Option<bool>,
+}
+
+impl SecurityContext {
+    /// True if it makes a container a HostProcess container, which only Windows has.
+    pub(super) fn needs_windows(self) -> bool {
+        self.windows_options
+            .is_some_and(|options| options.host_process == Some(true))
+    }
+}
+
+/// How many values an expression has, and how many of them are these systems.
+#[derive(Clone, Copy, Debug, Default)]
+struct OperatingSystems {
+    count: usize,
+    windows: usize,
+    linux: usize,
+}
+
+impl<'de> Deserialize<'de> for OperatingSystems {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Read;
+        impl<'de> Visitor<'de> for Read {
+            type Value = OperatingSystems;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a sequence")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut systems = OperatingSystems::default();
+                while let Some(value) = list.next_element::<Text<'de>>()? {
+                    systems.count += 1;
+                    systems.windows += usize::from(is_windows(&value));
+                    systems.linux += usize::from(*value == *"linux");
+                }
+                Ok(systems)
+            }
+        }
+        deserializer.deserialize_seq(Read)
+    }
 }
 
 impl Affinity {
@@ -122,15 +192,7 @@ impl Item for Term {
 impl Item for Expression {
     fn next<'de, A: SeqAccess<'de>>(list: &mut A) -> Result<Option<bool>, A::Error> {
         let requirement = list.next_element::<NodeSelectorRequirement<'de>>()?;
-        Ok(requirement.map(|NodeSelectorRequirement { key, operator, values }| {
-            OS_LABELS.contains(&&*key) && *operator == *"In" && values.as_ref().is_some_and(Tally::all)
-        }))
-    }
-}
-
-impl Item for RequirementValue {
-    fn next<'de, A: SeqAccess<'de>>(list: &mut A) -> Result<Option<bool>, A::Error> {
-        Ok(list.next_element::<Text<'de>>()?.map(|value| is_windows(&value)))
+        Ok(requirement.map(|requirement| requirement.needs_windows()))
     }
 }
 

@@ -54,7 +54,7 @@ impl Reply {
 pub(crate) fn token(audience: &str, left: i64) -> String {
     let now = Timestamp::now().as_second();
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    let claims = json!({"sub": "system:serviceaccount:shop:orders", "aud": audience, "iat": now, "exp": now + left});
+    let claims = json!({"iss": "https://tokens.example.org", "sub": "system:serviceaccount:shop:orders", "aud": audience, "iat": now, "exp": now + left});
     let signature = URL_SAFE_NO_PAD.encode("signature");
     format!(
         "{}.{}.{signature}",
