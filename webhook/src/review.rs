@@ -6,8 +6,9 @@
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use tokenscope_core::known_keys;
 use tokenscope_core::lock::{self, LockMode, UngrantedToken};
-use tokenscope_core::pod::{OwnerReference, Pod, Text};
+use tokenscope_core::pod::{OwnerReference, Pod, PodAnnotations, Text};
 use tokenscope_core::{Enforcement, PolicySet, Request, Settings, decide};
 
 use crate::answer::{self, Audited, Warnings};
@@ -198,7 +199,13 @@ impl Review<'_> {
                 request.service_account
             ));
         }
-        for warning in &injection.warnings {
+        let annotations = self.pod.metadata.annotations.iter();
+        let unknown = annotations.flat_map(PodAnnotations::without_effect).map(|key| &**key);
+        for warning in injection
+            .warnings
+            .iter()
+            .chain(&known_keys::warnings(&request, unknown, settings))
+        {
             warnings.add(warning);
         }
         let (verdict, patch) = match refused_by_lock(&ungranted, &injection.verdict, &request, settings) {

@@ -11,6 +11,7 @@ use super::pieces::{
     ROLE_ARN, ROLE_SESSION_NAME, STS_REGIONAL_ENDPOINTS, TOKEN_FILE, VARIABLES, VariableValue, unexpanded,
 };
 use super::sidecar::SidecarContainer;
+use super::warnings;
 
 /// The injection of the granted containers, and what they need for it. The default is what a pod without a grant should
 /// carry: nothing.
@@ -166,32 +167,18 @@ impl<'a> Desired<'a> {
     }
 
     /// Says what whoever creates the pod should know.
-    pub(super) fn warn(&self, context: &Context<'_>, warnings: &mut Vec<String>) {
+    pub(super) fn warn(&self, context: &Context<'_>, warned: &mut Vec<String>) {
         for equipment in &self.containers {
             if let Some(slot) = context.containers.get(equipment.container) {
-                warn_about_other_credentials(slot.container, warnings);
+                warnings::of_container(slot.container, equipment.grant, warned);
             }
         }
         if self.omits_session_name {
-            warnings.push(format!(
+            warned.push(format!(
                 "AWS_ROLE_SESSION_NAME is left out: STS takes 2 to 64 characters, and the pod's name has {}",
                 context.pod.metadata.name.as_ref().map_or(0, |name| name.len())
             ));
         }
-    }
-}
-
-/// SDKs look at access keys in the environment before they look at a web identity token.
-fn warn_about_other_credentials(container: &Container<Text<'_>>, warnings: &mut Vec<String>) {
-    let name = &*container.name;
-    if container.variable("AWS_ACCESS_KEY_ID").is_some() {
-        warnings.push(format!(
-            "container {name} sets AWS_ACCESS_KEY_ID, which SDKs prefer to the granted role: remove it"
-        ));
-    } else if container.env_from.as_ref().is_some_and(|sources| !sources.is_empty()) {
-        warnings.push(format!(
-            "container {name} has envFrom: if that brings AWS_ACCESS_KEY_ID, SDKs prefer it to the granted role"
-        ));
     }
 }
 

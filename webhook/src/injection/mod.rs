@@ -15,6 +15,7 @@ mod pieces;
 mod place;
 mod record;
 mod sidecar;
+mod warnings;
 mod whole;
 
 use std::borrow::Cow;

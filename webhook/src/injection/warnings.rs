@@ -1,0 +1,73 @@
+//! What in a granted container keeps its SDK from the granted role, although nothing is wrong with the grant.
+
+use tokenscope_core::pod::{Container, Text};
+use tokenscope_core::{Grant, Region};
+
+use super::pieces::{DEFAULT_REGION, REGION};
+
+/// Adds what whoever creates the pod should know of a container.
+pub(super) fn of_container(container: &Container<Text<'_>>, grant: &Grant, warnings: &mut Vec<String>) {
+    other_credentials(container, warnings);
+    other_configuration(container, warnings);
+    region(container, grant, warnings);
+}
+
+/// SDKs look at access keys in the environment before they look at a web identity token.
+fn other_credentials(container: &Container<Text<'_>>, warnings: &mut Vec<String>) {
+    let name = &*container.name;
+    if container.variable("AWS_ACCESS_KEY_ID").is_some() {
+        warnings.push(format!(
+            "container {name} sets AWS_ACCESS_KEY_ID, which SDKs prefer to the granted role: remove it"
+        ));
+    } else if container.env_from.as_ref().is_some_and(|sources| !sources.is_empty()) {
+        warnings.push(format!(
+            "container {name} has envFrom: if that brings AWS_ACCESS_KEY_ID, SDKs prefer it to the granted role"
+        ));
+    }
+}
+
+/// Several SDKs look into the profile that is named before they look at a web identity token.
+fn other_configuration(container: &Container<Text<'_>>, warnings: &mut Vec<String>) {
+    let files = ["AWS_PROFILE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"];
+    let set: Vec<&str> = files
+        .into_iter()
+        .filter(|name| container.variable(name).is_some())
+        .collect();
+    if !set.is_empty() {
+        warnings.push(format!(
+            "container {} sets {}: SDKs may take credentials from there and not the granted role",
+            &*container.name,
+            set.join(" and ")
+        ));
+    }
+}
+
+/// STS of one partition knows no role of another one.
+fn region(container: &Container<Text<'_>>, grant: &Grant, warnings: &mut Vec<String>) {
+    let name = &*container.name;
+    let partition = grant.role.partition();
+    let mut own = [REGION, DEFAULT_REGION]
+        .into_iter()
+        .filter_map(|name| container.variable(name));
+    let region = match own.next() {
+        // One that comes from elsewhere is not known here.
+        Some(own) if own.value_from.is_some() => return,
+        Some(own) => own.value.as_deref(),
+        None => grant.region.as_ref().map(Region::as_str),
+    };
+    match region {
+        Some(region) if region.contains("$(") => {}
+        Some(region) => {
+            let of_region = tokenscope_core::partition_of_region(region);
+            if of_region.is_some_and(|of_region| of_region != partition) {
+                warnings.push(format!(
+                    "container {name} has region {region}, whose STS knows no role of partition {partition}: set a region of {partition}"
+                ));
+            }
+        }
+        None if partition != "aws" => warnings.push(format!(
+            "container {name} has no region, so SDKs ask sts.amazonaws.com, which knows no role of partition {partition}: set spec.aws.region"
+        )),
+        None => {}
+    }
+}
