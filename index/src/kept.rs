@@ -124,15 +124,17 @@ mod tests {
     }
 
     #[test]
-    fn only_annotations_that_can_change_a_decision_are_kept_and_kept_exactly() {
+    fn annotations_that_can_change_a_decision_are_kept_exactly_and_of_those_that_look_so_the_key() {
         let kept = KeptAnnotations::of(&metadata(json!({"annotations": {
             "tokenscope.io/role-arn": "a\"\u{0}ä", "eks.amazonaws.com/audience": "b", "note": "x",
-            "tokenscope.io/x": "x", "eks.amazonaws.com/x": "x", "tokenscope.io/grant": "x"}})));
+            "tokenscope.io/x": "x", "eks.amazonaws.com/x": "x", "other.io/x": "x"}})));
         let mut pairs: Vec<_> = kept.pairs().iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
         pairs.sort();
         let expected = [
             ("eks.amazonaws.com/audience", "b"),
+            ("eks.amazonaws.com/x", ""),
             ("tokenscope.io/role-arn", "a\"\u{0}ä"),
+            ("tokenscope.io/x", ""),
         ];
         assert_eq!(pairs, expected.map(|(k, v)| (k.to_owned(), v.to_owned())));
         assert_eq!(KeptAnnotations::of(&ObjectMeta::default()), KeptAnnotations::default());

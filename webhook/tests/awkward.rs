@@ -19,7 +19,7 @@ fn with_annotation(key: &str, value: &str) -> Value {
 }
 
 /// The warnings of a review of a container with these variables that is granted a role.
-fn warnings_of(environment: Value, role: &str, region: Option<&str>) -> String {
+fn warnings_of(environment: &Value, role: &str, region: Option<&str>) -> String {
     let fixture = ReviewFixture::with_policy(|policy| {
         policy.roles.allowed = vec![role.parse().unwrap()];
         policy.aws.region = region.map(|region| region.parse().unwrap());
@@ -37,7 +37,7 @@ fn an_unknown_key_of_ours_is_warned_of_and_the_nearest_is_named() {
     for key in [
         "tokenscope.io/rolearn",
         "Tokenscope.io/role-arn",
-        "tokenscope.io/role-arn-app",
+        "tokenscope.io/role-arn-of-app",
     ] {
         let reviewed = fixture.review(&with_annotation(key, ROLE));
         assert_eq!(reviewed.outcome(), ReviewOutcome::Untouched, "{key}");
@@ -48,7 +48,7 @@ fn an_unknown_key_of_ours_is_warned_of_and_the_nearest_is_named() {
         );
         assert_eq!(
             warnings.contains("tokenscope.io/role-arn may be meant"),
-            key != "tokenscope.io/role-arn-app",
+            key != "tokenscope.io/role-arn-of-app",
             "{warnings}"
         );
     }
@@ -116,37 +116,37 @@ fn a_namespace_label_with_another_value_than_true_or_false_is_warned_of() {
 #[test]
 fn a_profile_or_files_of_other_credentials_are_warned_of() {
     for name in ["AWS_PROFILE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"] {
-        let warnings = warnings_of(json!([{"name": name, "value": "x"}]), ROLE, None);
+        let warnings = warnings_of(&json!([{"name": name, "value": "x"}]), ROLE, None);
         assert!(warnings.contains(&format!("container app sets {name}")), "{warnings}");
-        assert_eq!(warnings_of(json!([{"name": name, "value": ""}]), ROLE, None), "");
+        assert_eq!(warnings_of(&json!([{"name": name, "value": ""}]), ROLE, None), "");
     }
     let from_elsewhere = json!([{"name": "AWS_PROFILE", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]);
-    assert!(warnings_of(from_elsewhere, ROLE, None).contains("AWS_PROFILE"));
+    assert!(warnings_of(&from_elsewhere, ROLE, None).contains("AWS_PROFILE"));
 }
 
 #[test]
 fn a_region_of_another_partition_than_the_roles_is_warned_of() {
     let none = json!([]);
-    let warnings = warnings_of(none.clone(), CHINESE_ROLE, Some("eu-central-1"));
+    let warnings = warnings_of(&none, CHINESE_ROLE, Some("eu-central-1"));
     assert!(
         warnings.contains("region eu-central-1, whose STS knows no role of partition aws-cn"),
         "{warnings}"
     );
-    let warnings = warnings_of(json!([{"name": "AWS_REGION", "value": "us-gov-west-1"}]), ROLE, None);
+    let warnings = warnings_of(&json!([{"name": "AWS_REGION", "value": "us-gov-west-1"}]), ROLE, None);
     assert!(warnings.contains("knows no role of partition aws"), "{warnings}");
-    let warnings = warnings_of(none.clone(), CHINESE_ROLE, None);
+    let warnings = warnings_of(&none, CHINESE_ROLE, None);
     assert!(warnings.contains("has no region"), "{warnings}");
 
-    assert_eq!(warnings_of(none.clone(), CHINESE_ROLE, Some("cn-north-1")), "");
-    assert_eq!(warnings_of(none.clone(), ROLE, Some("eu-central-1")), "");
+    assert_eq!(warnings_of(&none, CHINESE_ROLE, Some("cn-north-1")), "");
+    assert_eq!(warnings_of(&none, ROLE, Some("eu-central-1")), "");
     assert_eq!(
-        warnings_of(none.clone(), ROLE, Some("default")),
+        warnings_of(&none, ROLE, Some("default")),
         "",
         "stores of others have regions of their own"
     );
-    assert_eq!(warnings_of(none, ROLE, None), "");
+    assert_eq!(warnings_of(&none, ROLE, None), "");
     let by_reference = json!([{"name": "AWS_REGION", "value": "$(REGION)"}]);
-    assert_eq!(warnings_of(by_reference, CHINESE_ROLE, None), "");
+    assert_eq!(warnings_of(&by_reference, CHINESE_ROLE, None), "");
 }
 
 #[test]

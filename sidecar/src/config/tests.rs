@@ -134,11 +134,11 @@ fn each_mistake_names_its_place_the_value_and_what_it_should_be() {
         (mistake(&["--hint=a", "--hint=b"], ("", "")), "--hint is given twice"),
         (
             mistake(&[], ("TOKENSCOPE_DIRECTORY", "")),
-            "Give --directory or TOKENSCOPE_DIRECTORY",
+            "give --directory or TOKENSCOPE_DIRECTORY",
         ),
         (
             mistake(&[], ("SPIFFE_ENDPOINT_SOCKET", "")),
-            "Give --socket or SPIFFE_ENDPOINT_SOCKET",
+            "give --socket or SPIFFE_ENDPOINT_SOCKET",
         ),
         (
             mistake(&[], ("SPIFFE_ENDPOINT_SOCKET", "tcp://127.0.0.1:80")),
@@ -339,15 +339,15 @@ mod of_the_issuer {
     #[test]
     fn each_mistake_names_its_variable() {
         for (name, value, part) in [
-            ("TOKENSCOPE_ISSUED_TOKENS", "", "Give --issued-token"),
+            ("TOKENSCOPE_ISSUED_TOKENS", "", "give --issued-token"),
             ("TOKENSCOPE_ISSUED_TOKENS", "token", "should be FILE=AUDIENCE"),
-            ("TOKENSCOPE_ISSUER", "", "Give --issuer or"),
+            ("TOKENSCOPE_ISSUER", "", "give --issuer or"),
             (
                 "TOKENSCOPE_ISSUER",
                 "http://issuer.example",
                 "should begin with https://",
             ),
-            ("TOKENSCOPE_ISSUER_CA", "", "Give --issuer-ca or"),
+            ("TOKENSCOPE_ISSUER_CA", "", "give --issuer-ca or"),
             ("TOKENSCOPE_ISSUER_CA", "-----BEGIN CERTIFICATE-----\n", "no PEM"),
             ("TOKENSCOPE_ISSUER_CA", "none", "should have a certificate"),
             (
@@ -355,7 +355,7 @@ mod of_the_issuer {
                 "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
                 "can't be read",
             ),
-            ("TOKENSCOPE_SUBJECT_TOKEN", "", "Give --subject-token or"),
+            ("TOKENSCOPE_SUBJECT_TOKEN", "", "give --subject-token or"),
             ("TOKENSCOPE_SUBJECT_TOKEN", "token", "should be an absolute path"),
             ("TOKENSCOPE_TOKEN_LIFETIME", "60", "600"),
         ] {
