@@ -3,9 +3,9 @@
 //! What the process has seen change, it knows. Of what it sees for the first time, the object's own account of its writers tells
 //! (metav1.ManagedFieldsEntry); a key that none of them owns may have come at any time, so it counts from now.
 
-use super::contents::created;
+use super::times::{created, latest};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::core::ObjectMeta;
 use std::collections::BTreeMap;
 
@@ -137,12 +137,4 @@ impl Ages {
                 .map(|(key, at)| size_of_val(at) + key.len() + 32)
                 .sum::<usize>()
     }
-}
-
-/// The time of the last of these writes.
-pub(super) fn latest<'a>(entries: impl Iterator<Item = &'a ManagedFieldsEntry>) -> Option<Timestamp> {
-    entries
-        .filter_map(|entry| entry.time.as_ref())
-        .map(|Time(at)| *at)
-        .max()
 }

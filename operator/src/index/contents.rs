@@ -3,16 +3,13 @@
 use super::{
     Index,
     ages::{Ages, Keys},
-    policies::whole_seconds,
+    times::whole_seconds,
 };
 use crate::{drift::KeptPod, spiffe_ids::SpiffeIdEvent};
 use jiff::Timestamp;
-use k8s_openapi::{
-    api::{
-        core::v1::{Namespace, ServiceAccount},
-        storage::v1::CSIDriver,
-    },
-    apimachinery::pkg::apis::meta::v1::Time,
+use k8s_openapi::api::{
+    core::v1::{Namespace, ServiceAccount},
+    storage::v1::CSIDriver,
 };
 use kube::{
     core::{ObjectMeta, PartialObjectMeta},
@@ -176,12 +173,4 @@ fn changed(ages: Ages, known: &Ages, before: &Pairs<&str>, after: &Pairs<&str>, 
         |key| before.value(key) != after.value(key),
         now,
     )
-}
-
-/// The time when an object was created.
-pub(super) fn created(metadata: &ObjectMeta) -> Timestamp {
-    metadata
-        .creation_timestamp
-        .as_ref()
-        .map_or(Timestamp::UNIX_EPOCH, |Time(at)| *at)
 }

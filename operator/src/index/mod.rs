@@ -17,6 +17,7 @@ mod pods;
 mod policies;
 mod share;
 mod shared;
+mod times;
 
 pub(crate) use ages::Ages;
 pub(crate) use event::IndexEvent;

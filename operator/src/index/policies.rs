@@ -1,6 +1,9 @@
 //! Events of policies, and what is known of each.
 
-use super::{Index, ages::latest, contents::created};
+use super::{
+    Index,
+    times::{created, latest, whole_seconds},
+};
 use crate::versions::is_older;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -241,9 +244,4 @@ fn conditions_of(status: PolicyStatus) -> PolicyStatus {
         conditions: status.conditions,
         ..PolicyStatus::default()
     }
-}
-
-/// As the API server keeps times.
-pub(super) fn whole_seconds(at: Timestamp) -> Timestamp {
-    Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
