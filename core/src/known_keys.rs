@@ -11,6 +11,8 @@ use Place::{NamespaceLabel, PodAnnotation, PodLabel, ServiceAccountAnnotation};
 
 /// The most keys of one object that are kept only to be warned of.
 pub const MOST_KEPT: usize = 4;
+/// The most keys of one review for which a known one that may be meant is looked for.
+const MOST_EXAMINED: usize = 16;
 /// The most bytes that are kept of such a key.
 pub const MOST_KEY_BYTES: usize = 120;
 
@@ -92,7 +94,8 @@ pub fn warnings<'a>(
                 .map(with(ServiceAccountAnnotation)),
         )
         .chain(labels.iter().map(with(NamespaceLabel)));
-    let of_keys = keys.filter_map(|(key, place)| without_effect(key, place, settings));
+    let strange = keys.filter(|(key, place)| !has_effect(key, *place)).take(MOST_EXAMINED);
+    let of_keys = strange.filter_map(|(key, place)| without_effect(key, place, settings));
     let values = labels.iter().filter(|(key, value)| {
         let is_flag = [INJECT, REQUIRED, ENFORCE, WARN, AUDIT].contains(key);
         is_flag && !["true", "false"].contains(value)
@@ -104,9 +107,19 @@ pub fn warnings<'a>(
     of_values.chain(of_keys).take(2 * MOST_KEPT).collect()
 }
 
+/// True for a key that says something at this place, and for one that is somebody else's.
+fn has_effect(key: &str, place: Place) -> bool {
+    let is_known = || {
+        KNOWN
+            .iter()
+            .any(|(known, places)| *known == key && places.contains(&place))
+    };
+    !looks_like_ours(key) || (key.starts_with(CONTAINER_ROLE_ARN) && place == PodAnnotation) || is_known()
+}
+
 /// The warning of a key that says nothing at this place.
 fn without_effect(key: &str, place: Place, settings: &Settings) -> Option<String> {
-    if !looks_like_ours(key) || (key.starts_with(CONTAINER_ROLE_ARN) && place == PodAnnotation) {
+    if has_effect(key, place) {
         return None;
     }
     let known = KNOWN.into_iter().find(|(known, _)| *known == key);
@@ -125,9 +138,6 @@ fn without_effect(key: &str, place: Place, settings: &Settings) -> Option<String
         place.object()
     );
     if let Some((_, places)) = known {
-        if places.contains(&place) {
-            return None;
-        }
         let places: Vec<String> = places
             .iter()
             .map(|place| format!("{} of the {}", place.kind(), place.object()))

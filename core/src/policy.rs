@@ -173,10 +173,16 @@ impl Audiences {
     /// The audience of a pod that asks for none, where the installation has this default: the policy's, or the only one that it
     /// allows. None where several are allowed and the installation's is not among them.
     pub fn or_default<'a>(&'a self, installation: &'a Audience) -> Option<&'a Audience> {
+        let is_allowed = || self.allowed.is_empty() || self.allowed.contains(installation);
+        self.own_default().or_else(|| is_allowed().then_some(installation))
+    }
+
+    /// The audience of a pod that asks for none, as far as the policy says: its default, or the only one that it allows.
+    pub fn own_default(&self) -> Option<&Audience> {
         match (&self.default, self.allowed.as_slice()) {
             (Some(default), _) => Some(default),
             (None, [only]) => Some(only),
-            (None, allowed) => (allowed.is_empty() || allowed.contains(installation)).then_some(installation),
+            (None, _) => None,
         }
     }
 
@@ -352,7 +358,7 @@ impl Policy {
             // The other format's subject names the policy.
             && self.token.subject_format == SubjectFormat::ServiceAccount
             && self.claims == other.claims
-            && self.audiences.default == other.audiences.default
+            && self.audiences.own_default() == other.audiences.own_default()
     }
 
     /// The time after `now` when its standing in time may change next.

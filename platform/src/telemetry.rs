@@ -35,11 +35,12 @@ pub enum Error {
 
 /// Starts logs for the whole process, panics included; `level` is a `tracing` filter such as `info` or `info,kube=debug`.
 pub fn start(level: &str, format: Format) -> Result<(), Error> {
-    // kube logs each failed request as an error of its own; whoever made the request logs it too, and knows if it matters.
+    // kube logs each failed request as an error of its own; whoever made the request logs it too, and knows if it matters. And it warns
+    // of an answer that it can't read with the whole answer, in which tokens and keys can be.
     let filter = if level.contains("kube_client") {
         level.to_owned()
     } else {
-        format!("{level},kube_client::client::builder=off")
+        format!("{level},kube_client::client=error,kube_client::client::builder=off")
     };
     let filter = EnvFilter::try_new(filter).map_err(Error::Filter)?;
     let logs = tracing_subscriber::fmt()

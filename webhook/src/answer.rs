@@ -94,7 +94,7 @@ pub(crate) fn body(
     {
         body.push_str(",\"status\":{\"status\":\"Failure\",\"message\":");
         let message = format!("tokenscope: {}", reasons.join("; "));
-        push_string(&mut body, up_to(&message, MOST_MESSAGE_BYTES));
+        push_string(&mut body, up_to(&printable(&message), MOST_MESSAGE_BYTES));
         body.push_str(",\"reason\":\"Forbidden\",\"code\":403}");
     }
     warnings.write(&mut body);
@@ -154,7 +154,7 @@ fn audit(verdict: &Verdict, audited: &Audited<'_>, body: &mut String) {
         }
         push_string(body, key);
         body.push(':');
-        push_string(body, up_to(value, MOST_BYTES));
+        push_string(body, up_to(&printable(value), MOST_BYTES));
     }
     body.push('}');
 }
@@ -239,7 +239,7 @@ impl Warnings {
 }
 
 /// The text without control characters, which stand escaped in it.
-fn printable(text: &str) -> Cow<'_, str> {
+pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     if !text.chars().any(char::is_control) {
         return Cow::Borrowed(text);
     }

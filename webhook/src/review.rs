@@ -11,7 +11,7 @@ use tokenscope_core::lock::{self, LockMode, UngrantedToken};
 use tokenscope_core::pod::{OwnerReference, Pod, PodAnnotations, Text};
 use tokenscope_core::{Enforcement, PolicySet, Request, Settings, decide};
 
-use crate::answer::{self, Audited, Warnings};
+use crate::answer::{self, Audited, Warnings, printable};
 use crate::facts::{self, ReviewContext};
 use crate::injection::{self, Reviewed, Verdict};
 use crate::json;
@@ -256,7 +256,7 @@ impl Review<'_> {
                 uid: (*owner.uid).into(),
                 controller: owner.controller,
             },
-            message: format!("{what}: {}", reasons.join("; ")),
+            message: printable(&format!("{what}: {}", reasons.join("; "))).into_owned(),
         })
     }
 }

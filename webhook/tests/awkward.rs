@@ -167,3 +167,15 @@ fn a_pod_that_only_windows_can_run_gets_a_windows_path() {
         );
     }
 }
+
+#[test]
+fn a_refusal_repeats_no_control_character() {
+    let mut pod = asking(json!([{"name": "app"}]));
+    pod["metadata"]["annotations"]["tokenscope.io/role-arn"] = ROLE.into();
+    pod["metadata"]["annotations"]["tokenscope.io/containers"] = "\u{1b}]0;x\u{7}".into();
+    let reviewed = ReviewFixture::new().review(&pod);
+    assert_eq!(reviewed.outcome(), ReviewOutcome::Denied);
+    let message = reviewed.message();
+    assert!(message.contains("\\u{1b}]0;x\\u{7}"), "{message}");
+    assert!(!message.contains(char::is_control), "{message}");
+}

@@ -127,13 +127,22 @@ impl Certificates {
                     return RETRY;
                 }
             };
+            let is_restored = matches!(write, Write::RestoredAuthority(_));
             let (place, secret) = match write {
-                Write::Authority(secret) => (&mut secrets.authority, secret),
+                Write::Authority(secret) | Write::RestoredAuthority(secret) => (&mut secrets.authority, secret),
                 Write::Serving(secret) => (&mut secrets.serving, secret),
             };
             match put(api, &secret).await {
                 Ok(written) => {
                     *place = Some(written);
+                    if is_restored {
+                        self.metrics.certificate_step("restore_ca");
+                        tracing::warn!(
+                            secret = self.names.authority_secret,
+                            "wrote the deleted certificate authority again as it was, since pods trust no other: to replace a leaked one, annotate its Secret with tokenscope.io/distrust"
+                        );
+                        continue;
+                    }
                     if let Some(label) = step.label() {
                         self.metrics.certificate_step(label);
                     }

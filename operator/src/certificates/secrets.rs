@@ -83,6 +83,8 @@ pub(crate) type TrustBundles = Option<Vec<Vec<u8>>>;
 pub(crate) enum Write {
     /// The authority's.
     Authority(Secret),
+    /// The authority that was deleted, as it was.
+    RestoredAuthority(Secret),
     /// The serving certificate's.
     Serving(Secret),
 }
@@ -126,7 +128,9 @@ impl Secrets {
 
     /// Takes what a watch brought of the authority.
     pub(crate) fn take_authority(&mut self, found: Option<Secret>) {
-        if found.is_none() && self.authority.is_some() {
+        if found.is_some() {
+            self.deleted_authority = None;
+        } else if self.authority.is_some() {
             self.deleted_authority = self.authority.take();
         }
         versions::keep_newer(&mut self.authority, found);
@@ -165,7 +169,7 @@ impl Secrets {
             CertificateStep::Wait(_) => return Ok(None),
             CertificateStep::CreateAuthority(reason) => {
                 if let (IssueReason::Missing, Some(deleted)) = (reason, self.restorable(names, now)) {
-                    return Ok(Some(Write::Authority(deleted)));
+                    return Ok(Some(Write::RestoredAuthority(deleted)));
                 }
                 let known = match reason {
                     IssueReason::Distrusted => Vec::new(),
@@ -251,6 +255,9 @@ impl Secrets {
 
     /// The authority that was deleted, to be written again: pods go on trusting it, and nobody else could vouch for a new one.
     fn restorable(&self, names: &Names, now: Timestamp) -> Option<Secret> {
+        if self.authority.is_some() {
+            return None;
+        }
         let mut deleted = self.deleted_authority.clone()?;
         let is_sound =
             || SigningAuthority::read(data(Some(&deleted), CERTIFICATE), data(Some(&deleted), KEY), now).is_ok();

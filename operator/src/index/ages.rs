@@ -102,10 +102,11 @@ impl Ages {
             keys.clear();
         }
         for key in present {
+            // Whoever writes an object may write its managed fields as well, so they make nothing older that was seen to change.
             let at = if has_changed(key) {
-                self.since(key)
+                self.since(key).max(now)
             } else {
-                self.since(key).min(before.since(key))
+                before.since(key)
             };
             keys.insert(key.into(), at);
         }

@@ -38,5 +38,6 @@ fn path(text: &str) -> Result<PathBuf, String> {
     let is_absolute = text.starts_with('/');
     is_absolute
         .then(|| text.into())
-        .ok_or_else(|| format!("{text:?} should be an absolute path"))
+        // The value is not repeated: somebody may have given the token itself.
+        .ok_or_else(|| "the value should be an absolute path, such as /tokenscope-subject-token/token".to_owned())
 }

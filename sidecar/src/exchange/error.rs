@@ -36,6 +36,9 @@ pub enum NotExchanged {
         /// The mistake.
         reason: String,
     },
+    /// Nobody can vouch for the issuer any more.
+    #[error("the authorities of the issuer that this pod was told of have ended: create the pod anew")]
+    AuthoritiesEnded,
     /// The issuer went away during the exchange.
     #[error("the connection to the issuer broke: it has stopped or restarts")]
     ConnectionLost,
@@ -88,7 +91,7 @@ impl NotExchanged {
         match self {
             Self::SubjectToken { .. } | Self::SubjectTokenLength(_) => "subject_token",
             Self::Connect { .. } => "connect",
-            Self::Tls { .. } => "tls",
+            Self::Tls { .. } | Self::AuthoritiesEnded => "tls",
             Self::ConnectionLost => "connection_lost",
             Self::Deadline(_) => "deadline",
             Self::Refused { .. } => "rejected",
@@ -101,7 +104,7 @@ impl NotExchanged {
     /// The kind of failure, which says if asking again can help.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Refused { .. } => Kind::Rejected,
+            Self::Refused { .. } | Self::AuthoritiesEnded => Kind::Rejected,
             _ => Kind::Passing,
         }
     }

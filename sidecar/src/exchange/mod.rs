@@ -19,6 +19,8 @@ use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
@@ -30,6 +32,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::token::Token;
+use crate::x509;
 use answer::Answer;
 pub use endpoint::{Endpoint, InvalidEndpoint};
 pub use error::NotExchanged;
@@ -59,49 +62,85 @@ pub struct IssuerSettings {
     /// The address of the exchange.
     pub endpoint: Endpoint,
     /// The authorities of its certificate.
-    pub authorities: Arc<RootCertStore>,
+    pub authorities: Arc<[Authority]>,
     /// The file with the pod's own token. The kubelet replaces it, so it is read for each exchange.
     pub subject_token: PathBuf,
     /// The lifetime that is asked for; `None` leaves it to the issuer.
     pub lifetime: Option<TokenExpiration>,
 }
 
+/// An authority of the issuer's certificate. It vouches for nobody after its end, which rustls does not look at: a trust anchor has
+/// none there (RFC 5280 §6.1.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authority {
+    certificate: CertificateDer<'static>,
+    ends: Timestamp,
+}
+
 /// The authorities in a PEM text, of which there must be one.
-pub fn authorities(pem: &str) -> Result<Arc<RootCertStore>, String> {
-    let mut authorities = RootCertStore::empty();
+pub fn authorities(pem: &str) -> Result<Arc<[Authority]>, String> {
+    let mut authorities = Vec::new();
     for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
         let certificate = certificate.map_err(|error| format!("a certificate is no PEM: {error}"))?;
-        let added = authorities.add(certificate);
+        let added = RootCertStore::empty().add(certificate.clone());
         added.map_err(|error| format!("a certificate can't be read: {error}"))?;
+        let ends = x509::valid_until(&certificate).ok_or("the end of a certificate can't be read")?;
+        authorities.push(Authority { certificate, ends });
     }
     if authorities.is_empty() {
         return Err("it should have a certificate as PEM, which begins with -----BEGIN CERTIFICATE-----".to_owned());
     }
-    Ok(Arc::new(authorities))
+    Ok(authorities.into())
+}
+
+/// Those that have not ended.
+fn trusted(authorities: &[Authority], now: Timestamp) -> Result<RootCertStore, NotExchanged> {
+    let mut roots = RootCertStore::empty();
+    for authority in authorities.iter().filter(|authority| authority.ends > now) {
+        // Each could be added when it was read.
+        let _ = roots.add(authority.certificate.clone());
+    }
+    if roots.is_empty() {
+        return Err(NotExchanged::AuthoritiesEnded);
+    }
+    Ok(roots)
 }
 
 /// A client of one issuer.
 pub struct Exchanger {
     settings: IssuerSettings,
-    connector: TlsConnector,
+    provider: Arc<CryptoProvider>,
     deadline: Duration,
 }
 
 impl Exchanger {
     /// Nothing is connected to before the first exchange. `deadline` is how long one may take; see [`DEADLINE`].
-    pub fn new(settings: IssuerSettings, deadline: Duration) -> Result<Self, rustls::Error> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut tls = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_root_certificates(Arc::clone(&settings.authorities))
+    pub fn new(settings: IssuerSettings, deadline: Duration) -> Self {
+        Self {
+            settings,
+            provider: Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
+            deadline,
+        }
+    }
+
+    /// TLS that trusts the authorities of this moment.
+    fn connector(&self, now: Timestamp) -> Result<TlsConnector, NotExchanged> {
+        let roots = trusted(&self.settings.authorities, now)?;
+        let mut tls = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(|error| self.no_tls(&error))?
+            .with_root_certificates(roots)
             .with_no_client_auth();
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         tls.resumption = rustls::client::Resumption::disabled();
-        Ok(Self {
-            settings,
-            connector: TlsConnector::from(Arc::new(tls)),
-            deadline,
-        })
+        Ok(TlsConnector::from(Arc::new(tls)))
+    }
+
+    fn no_tls(&self, error: &dyn std::fmt::Display) -> NotExchanged {
+        NotExchanged::Tls {
+            issuer: self.settings.endpoint.to_string(),
+            reason: shown(&error.to_string(), LONGEST_REASON),
+        }
     }
 
     /// Exchanges the pod's own token for one of this audience.
@@ -158,6 +197,7 @@ impl Exchanger {
     }
 
     async fn connect(&self) -> Result<TlsStream<TcpStream>, NotExchanged> {
+        let connector = self.connector(Timestamp::now())?;
         let endpoint = &self.settings.endpoint;
         let no_connection = |reason| NotExchanged::Connect {
             issuer: endpoint.to_string(),
@@ -168,11 +208,8 @@ impl Exchanger {
             .await
             .map_err(|_| no_connection(format!("nothing came about in {} s", CONNECT_DEADLINE.as_secs())))?
             .map_err(|error| no_connection(error.to_string()))?;
-        let handshake = self.connector.connect(endpoint.name(), stream).await;
-        handshake.map_err(|error| NotExchanged::Tls {
-            issuer: endpoint.to_string(),
-            reason: shown(&error.to_string(), LONGEST_REASON),
-        })
+        let handshake = connector.connect(endpoint.name(), stream).await;
+        handshake.map_err(|error| self.no_tls(&error))
     }
 
     async fn answer(&self, mut sender: SendRequest<Full<Bytes>>, form: String) -> Result<Answer, NotExchanged> {
@@ -214,5 +251,31 @@ fn broken(error: &hyper::Error) -> NotExchanged {
         NotExchanged::Malformed("it is no HTTP/1.1")
     } else {
         NotExchanged::ConnectionLost
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, date_time_ymd};
+
+    #[test]
+    fn an_authority_that_has_ended_vouches_for_nobody() {
+        let pem = [2030, 2040].map(|year| {
+            let mut params = CertificateParams::default();
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            params.not_after = date_time_ymd(year, 1, 1);
+            params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem()
+        });
+        let authorities = authorities(&pem.concat()).unwrap();
+        for (day, valid) in [("2029-12-31", 2), ("2030-01-01", 1), ("2039-12-31", 1)] {
+            let now = format!("{day}T00:00:00Z").parse().unwrap();
+            assert_eq!(trusted(&authorities, now).unwrap().len(), valid, "{day}");
+        }
+        let after = "2040-01-01T00:00:00Z".parse().unwrap();
+        assert_eq!(
+            trusted(&authorities, after).unwrap_err(),
+            NotExchanged::AuthoritiesEnded
+        );
     }
 }

@@ -63,10 +63,6 @@ pub enum Error {
     /// With `--once`, an answer that will always be the same.
     #[error("{0}")]
     Rejected(FetchError),
-    /// The TLS library.
-    #[cfg(feature = "issuer")]
-    #[error("TLS can't be set up")]
-    Tls(#[source] rustls::Error),
     /// A mistake in this program.
     #[error("a task has ended")]
     Task(#[source] JoinError),
@@ -118,7 +114,7 @@ pub async fn run<C: Clock>(config: Config, clock: C, stop: impl Future<Output = 
         source,
     })?;
     let sidecar = Arc::new(Sidecar {
-        source: TokenClient::new(&config.source)?,
+        source: TokenClient::new(&config.source),
         health: Arc::new(Health::new(directory.clone(), config.kept())),
         clock: Arc::new(clock),
         bundles: watch::Sender::new(JwtBundles::default()),

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use tokenscope_core::Audience;
 
-use super::Error;
 use crate::config::{SourceSettings, WorkloadApiSettings};
 #[cfg(feature = "issuer")]
 use crate::exchange::{self, Exchanger};
@@ -27,21 +26,14 @@ pub(super) struct SpiffeAgent {
 
 impl TokenClient {
     /// Nobody is asked yet.
-    #[cfg_attr(
-        not(feature = "issuer"),
-        expect(clippy::unnecessary_wraps, reason = "only the issuer's client can fail")
-    )]
-    pub(super) fn new(source: &SourceSettings) -> Result<Self, Error> {
+    pub(super) fn new(source: &SourceSettings) -> Self {
         match source {
-            SourceSettings::WorkloadApi(settings) => Ok(Self::WorkloadApi(Arc::new(SpiffeAgent {
+            SourceSettings::WorkloadApi(settings) => Self::WorkloadApi(Arc::new(SpiffeAgent {
                 client: Client::new(settings.socket.clone(), DEADLINE),
                 settings: settings.clone(),
-            }))),
+            })),
             #[cfg(feature = "issuer")]
-            SourceSettings::Issuer(settings) => {
-                let exchanger = Exchanger::new(settings.clone(), exchange::DEADLINE);
-                exchanger.map(Self::Issuer).map_err(Error::Tls)
-            }
+            SourceSettings::Issuer(settings) => Self::Issuer(Exchanger::new(settings.clone(), exchange::DEADLINE)),
         }
     }
 

@@ -86,7 +86,7 @@ impl World {
                 .perform(step, &self.bundles, &self.names, &self.settings, self.now)
                 .unwrap();
             match write.expect("a step that is no wait writes") {
-                Write::Authority(secret) => self.secrets.authority = Some(secret),
+                Write::Authority(secret) | Write::RestoredAuthority(secret) => self.secrets.authority = Some(secret),
                 Write::Serving(secret) => self.secrets.serving = Some(secret),
             }
         }

@@ -85,7 +85,7 @@ pub(super) async fn measure(
             subject_token: files[number % files.len()].clone(),
             lifetime: None,
         };
-        tasks.spawn(until_token(Exchanger::new(settings, DEADLINE)?, number, started));
+        tasks.spawn(until_token(Exchanger::new(settings, DEADLINE), number, started));
     }
     process.restart()?;
     let mut times = Vec::new();
