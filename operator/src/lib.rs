@@ -141,7 +141,7 @@ impl Common<'_> {
             .spawn("webhook configuration", controller.run(stop.clone()));
         if makes_certificates {
             let (names, settings) = (args.certificate_names(), args.certificate_settings());
-            let certificates = self.certificates(names, settings, bundles.clone(), wanted_bundle, gate);
+            let certificates = self.certificates(names, settings, bundles.clone(), wanted_bundle, Some(gate));
             self.process.spawn("certificates", certificates.run(stop.clone()));
         }
         let issuer = args.issuer_certificate_names().filter(|_| makes_certificates);
@@ -154,9 +154,9 @@ impl Common<'_> {
     /// Starts what keeps the issuer's certificates; gives what new pods are told. Nobody can tell a pod anything later.
     fn keep_issuer_certificates(&self, names: Names) -> watch::Receiver<Option<Vec<u8>>> {
         let ((wanted, told), (_, bundles)) = (watch::channel(None), watch::channel(Some(None)));
-        let gate = self.process.gates.gate("issuer certificates");
         let settings = self.args.issuer_certificate_settings();
-        let certificates = self.certificates(names, settings, bundles, wanted, gate);
+        // Ready without them: where an upgrade turns the issuer on, the leader of before makes none, and goes only once this one is ready.
+        let certificates = self.certificates(names, settings, bundles, wanted, None);
         let running = certificates.run(self.process.stop.clone());
         self.process.spawn("issuer certificates", running);
         told
@@ -169,7 +169,7 @@ impl Common<'_> {
         settings: RotationSettings,
         bundles: watch::Receiver<Option<TrustBundles>>,
         wanted_bundle: watch::Sender<Option<Vec<u8>>>,
-        gate: Gate,
+        gate: Option<Gate>,
     ) -> Certificates {
         let task = match names.trusting {
             Trusting::ApiServers => "certificates",

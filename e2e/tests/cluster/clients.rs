@@ -146,7 +146,8 @@ fn a_missed_pod_is_replaced(shared: &Shared, role: &str) -> Result<()> {
     })])?;
     let ready = ["wait", "--for=condition=Ready", "--timeout=60s", "tokenscopepolicy/app"];
     node.kubectl_in(namespace, &ready)?;
-    node.kubectl(&["label", "namespace", namespace, "tokenscope.io/inject=false"])?;
+    // What a label of the namespace keeps away is not missed; what nobody reviewed is.
+    scale_webhook(node, 0)?;
     let mut template = asking(
         role,
         &json!({"containers": [Sdk::Go.staying("app", namespace, "missed", 2)]}),
@@ -166,10 +167,17 @@ fn a_missed_pod_is_replaced(shared: &Shared, role: &str) -> Result<()> {
         Ok(pods.lines().count())
     };
     ensure!(granted()? == 0, "the pod was reviewed, so it will not be missed");
-    node.kubectl(&["label", "namespace", namespace, "tokenscope.io/inject-"])?;
+    scale_webhook(node, 2)?;
     node.eventually(EVICTED, "the missed pod is evicted and another one is granted", || {
         let count = granted()?;
         ensure!(count == 1, "there are {count}");
         Ok(())
     })
+}
+
+fn scale_webhook(node: &Node, replicas: usize) -> Result<()> {
+    let deployment = "deployment/tokenscope-webhook";
+    node.kubectl_in(NAMESPACE, &["scale", deployment, &format!("--replicas={replicas}")])?;
+    node.kubectl_in(NAMESPACE, &["rollout", "status", deployment, "--timeout=90s"])?;
+    Ok(())
 }

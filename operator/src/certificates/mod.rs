@@ -48,8 +48,8 @@ pub(crate) struct Certificates {
     pub(crate) bundles: sync::watch::Receiver<Option<TrustBundles>>,
     /// The bundle that they should be told; none as long as there is nothing.
     pub(crate) wanted_bundle: sync::watch::Sender<Option<Vec<u8>>>,
-    /// Open once there is an authority and a certificate by it.
-    pub(crate) gate: Gate,
+    /// Open once there is an authority and a certificate by it, where the process is not ready before.
+    pub(crate) gate: Option<Gate>,
     /// That the loop lives.
     pub(crate) heartbeat: Heartbeat,
     /// The metrics.
@@ -108,8 +108,11 @@ impl Certificates {
             let bundles = self.bundles.borrow_and_update().clone();
             let state = secrets.state(bundles.as_ref().unwrap_or(&None), &self.names, now);
             self.publish(secrets, now);
-            if state.authority.is_ok() && state.serving.is_ok() {
-                self.gate.open();
+            if state.authority.is_ok()
+                && state.serving.is_ok()
+                && let Some(gate) = &self.gate
+            {
+                gate.open();
             }
             // Nobody knows whom to wait for before the configuration was looked for.
             let (Some(bundles), true) = (bundles, self.leader.is_leader()) else {
