@@ -80,11 +80,23 @@ impl Schedule {
         const CLOCK_CHANGE: SignedDuration = SignedDuration::from_hours(3);
         let civil = self.time_zone.to_datetime(now).checked_sub(CLOCK_CHANGE).ok()?;
         let mut civil = TimeZone::UTC.to_timestamp(civil).ok()?;
+        let mut first: Option<Timestamp> = None;
         loop {
-            civil = self.crontab.find_next(civil).ok()?.timestamp();
-            let opening = self.time_zone.to_timestamp(TimeZone::UTC.to_datetime(civil)).ok()?;
+            civil = match self.crontab.find_next(civil) {
+                Ok(next) => next.timestamp(),
+                Err(_) => return first,
+            };
+            let shown = TimeZone::UTC.to_datetime(civil);
+            // A time that the clocks skip opens its window after some that follow it by the clock.
+            if first.is_some_and(|first| self.time_zone.to_datetime(first) <= shown) {
+                return first;
+            }
+            let opening = self.time_zone.to_timestamp(shown).ok()?;
             if opening > now {
-                return Some(opening);
+                if self.time_zone.to_datetime(opening) == shown {
+                    return first.into_iter().chain([opening]).min();
+                }
+                first = first.into_iter().chain([opening]).min();
             }
         }
     }
@@ -191,6 +203,22 @@ mod tests {
         assert!(!schedule.is_active(at("2026-03-29T03:29:59+02:00")));
         assert!(schedule.is_active(at("2026-03-29T03:30:00+02:00")));
         assert!(!schedule.is_active(at("2026-03-29T04:30:00+02:00")));
+    }
+
+    #[test]
+    fn an_opening_after_the_gap_is_not_missed_for_a_skipped_one_that_happens_later() {
+        // 2026-03-29: at 01:00 the clocks go to 03:00, so 02:00 happens at 04:00.
+        let schedule = Schedule::parse("0 2-3 * * *", "30m", "Antarctica/Troll").unwrap();
+
+        assert_eq!(
+            schedule.next_opening(at("2026-03-29T00:30:00Z")),
+            Some(at("2026-03-29T01:00:00Z"))
+        );
+        assert!(schedule.is_active(at("2026-03-29T01:00:00Z")));
+        assert_eq!(
+            schedule.next_opening(at("2026-03-29T01:00:00Z")),
+            Some(at("2026-03-29T02:00:00Z"))
+        );
     }
 
     #[test]
