@@ -178,6 +178,13 @@ fn a_missed_pod_is_replaced(shared: &Shared, role: &str) -> Result<()> {
 fn scale_webhook(node: &Node, replicas: usize) -> Result<()> {
     let deployment = "deployment/tokenscope-webhook";
     node.kubectl_in(NAMESPACE, &["scale", deployment, &format!("--replicas={replicas}")])?;
-    node.kubectl_in(NAMESPACE, &["rollout", "status", deployment, "--timeout=90s"])?;
-    Ok(())
+    if replicas > 0 {
+        node.kubectl_in(NAMESPACE, &["rollout", "status", deployment, "--timeout=90s"])?;
+        return Ok(());
+    }
+    // Those that end answer until they have.
+    node.eventually(Duration::from_secs(60), "no webhook runs", || {
+        ensure!(node.processes("tokenscope-webhook")?.is_empty(), "one runs");
+        Ok(())
+    })
 }

@@ -13,8 +13,8 @@ use tokenscope_e2e::probes::Sdk;
 
 use crate::{Shared, asking, pod, shared};
 
-const HOST: &str = "tokens.tokenscope-test.svc";
-const URL: &str = "https://tokens.tokenscope-test.svc";
+const HOST: &str = "tokens.tokenscope.test";
+const URL: &str = "https://tokens.tokenscope.test";
 /// Where its public documents are; RFC 5737, as the stand-in's.
 const ADDRESS: &str = "198.51.100.30";
 const NAME: &str = "issued";
