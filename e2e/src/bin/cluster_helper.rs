@@ -16,7 +16,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokenscope_xtask::cluster::Cluster;
 
 /// What is published: the two documents that a verifier of tokens asks for.
-const DOCUMENTS: [&str; 2] = ["/.well-known/openid-configuration", "/openid/v1/jwks"];
+const DOCUMENTS: [&str; 3] = ["/.well-known/openid-configuration", "/openid/v1/jwks", "/keys"];
 
 /// How long a visitor may take.
 const VISIT: Duration = Duration::from_secs(10);
