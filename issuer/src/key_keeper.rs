@@ -145,7 +145,9 @@ impl KeyKeeper {
             ring,
             version: read.version,
         };
-        if is_changed && self.leads() {
+        // A Secret that is gone is made again by whoever knows its keys: who leads next may never have read it, and would make others.
+        let is_gone = keys.version.is_none() && !keys.ring.keys().is_empty();
+        if is_changed && (is_gone || self.leads()) {
             keys = secret.write(&keys).await?;
             tracing::warn!(
                 secret = secret.name,

@@ -1,6 +1,6 @@
 //! Where the keys are: one Secret that all replicas read and the leader writes, or a file that somebody else keeps.
 //!
-//! A Secret that was deleted is written again from memory by the leader. One that can't be read is never overwritten.
+//! A Secret that was deleted is written again from memory by the first replica that notices. One that can't be read is never overwritten.
 
 use std::path::PathBuf;
 use std::time::Duration;
