@@ -13,11 +13,9 @@
 
 mod policies;
 
+use std::cell::Cell;
 use std::fmt::Debug;
-use std::hash::{BuildHasher as _, RandomState};
-use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use kube::CustomResourceExt as _;
@@ -25,12 +23,12 @@ use kube::core::DynamicObject;
 use policies::{GOOD, bad, longest, too_long};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use proptest::test_runner::{RngAlgorithm, TestCaseResult, TestError, TestRng, TestRunner};
 use serde_json::{Map, Value, json};
 use tokenscope_core::annotations::ROLE_ARN;
 use tokenscope_core::{ContainerFacts, Decision, OwnRole, PodFacts, PolicySet, Request, Settings, Untouched, decide};
 use tokenscope_crds::read;
 use tokenscope_crds::v1alpha1::ClusterTokenScopePolicy;
+use tokenscope_fixtures::fuzz;
 
 const ROLE: &str = "arn:aws:iam::111122223333:role/r";
 
@@ -146,16 +144,10 @@ fn any_spec() -> impl Strategy<Value = Value> {
 
 /// The texts of policies in the corpus, and those of the tests beside.
 fn seeds() -> Vec<String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
-    let mut files: Vec<_> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|file| file.unwrap().path())
-        .collect();
-    files.sort();
-    assert!(!files.is_empty());
-    let files = files.into_iter().map(|file| std::fs::read_to_string(file).unwrap());
+    let files = fuzz::corpus_of_texts(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus"));
     let good = GOOD.iter().map(|(_, spec)| (*spec).to_owned());
     files
+        .into_iter()
         .chain(good)
         .chain(bad().map(|(_, spec, _)| (*spec).to_owned()))
         .collect()
@@ -242,32 +234,17 @@ fn check(spec: &Value) -> Result<bool, TestCaseError> {
     Ok(is_policy)
 }
 
-/// Checks inputs until the time is over. One that fails is made smaller before it is shown. At least one of so many is a policy.
+/// Checks inputs until the time is over. At least one of so many is a policy.
 fn fuzz<S: Strategy<Value: Debug>>(inputs: &S, one_of: u32, check: impl Fn(S::Value) -> Result<bool, TestCaseError>) {
-    let is_nightly = std::env::var_os("TOKENSCOPE_NIGHTLY").is_some_and(|value| value == "1");
-    let until = Instant::now() + Duration::from_secs(if is_nightly { 60 } else { 5 });
-    let given = std::env::var("TOKENSCOPE_FUZZ_SEED");
-    let seed: u64 = given.map_or_else(|_| RandomState::new().hash_one(()), |seed| seed.parse().unwrap());
-    let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
-    let mut runner = TestRunner::new_with_rng(ProptestConfig::default(), rng);
-    let (mut checked, policies) = (0, std::cell::Cell::new(0));
-    while Instant::now() < until {
-        let input = inputs.new_tree(&mut runner).unwrap();
-        let one = |input| -> TestCaseResult {
-            policies.set(policies.get() + u32::from(check(input)?));
-            Ok(())
-        };
-        if let Err(TestError::Fail(why, input)) = runner.run_one(input, one) {
-            panic!("TOKENSCOPE_FUZZ_SEED={seed} makes this input, after {checked} others:\n{input:?}\n{why}");
-        }
-        checked += 1;
-    }
+    let policies = Cell::new(0);
+    let checked = fuzz::fuzz(inputs, 101, |input| {
+        policies.set(policies.get() + u32::from(check(input)?));
+        Ok(())
+    });
     let policies = policies.get();
-    println!("{checked} inputs, {policies} of them policies, with TOKENSCOPE_FUZZ_SEED={seed}");
+    println!("{policies} of them were policies");
     assert!(
-        checked > 100 && policies * one_of > checked,
+        policies * one_of > checked,
         "{checked} inputs, {policies} of them policies"
     );
 }

@@ -4,7 +4,6 @@
 //! own bound, and the same about the same pod is written once in five minutes.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -16,17 +15,6 @@ use tokenscope_platform::events::{self, EventLimits, EventSender, EventSource, E
 use crate::cluster_index::ClusterIndex;
 use crate::metrics::{ExchangeOutcome, IssuerMetrics};
 use crate::subject_token::Caller;
-
-/// A notice takes less than 4 KiB. A sidecar tries again and again.
-const LIMITS: EventLimits = EventLimits {
-    waiting: 512,
-    waiting_of_a_namespace: 16,
-    repeat: Duration::from_secs(300),
-    remembered_of_a_namespace: 64,
-    namespaces: 1024,
-    pause: Duration::from_millis(50),
-    deadline: Duration::from_secs(2),
-};
 
 /// Takes refusals without ever waiting. A clone feeds the same queue.
 #[derive(Clone, Debug)]
@@ -48,7 +36,7 @@ pub fn events(
         clock,
         count: Arc::new(move |outcome| metrics.event(outcome)),
     };
-    let (sender, writer) = events::queue(source, LIMITS);
+    let (sender, writer) = events::queue(source, EventLimits::OF_REFUSALS);
     (ExchangeRefusalEvents(sender), writer)
 }
 

@@ -12,101 +12,24 @@
 )]
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher as _, RandomState};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::sample::{Index, select};
-use proptest::test_runner::{RngAlgorithm, TestCaseResult, TestError, TestRng, TestRunner};
+use proptest::sample::select;
+use proptest::test_runner::TestCaseResult;
 use prost::Message;
+use tokenscope_fixtures::fuzz::{self, changed, fuzz_bytes};
 use tokenscope_sidecar::bundle::JwtBundles;
 use tokenscope_sidecar::selection::{Identity, SvidSelection};
 use tokenscope_sidecar::token::Token;
 use tokenscope_sidecar::workload_api::{JwtBundlesResponse, JwtSvid, JwtSvidResponse, X509Svid, X509SvidResponse};
 use tokenscope_sidecar::x509::{certificates_to_pem, key_to_pem, pem_valid_until, valid_until};
 
-/// The slowest input may take this long, on a machine that others use too and without optimisation.
-const SLOWEST: Duration = Duration::from_millis(500);
-
 fn corpus(name: &str) -> Vec<Vec<u8>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(name);
-    let mut files: Vec<_> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|file| file.unwrap().path())
-        .collect();
-    files.sort();
-    let inputs: Vec<_> = files.iter().map(|file| std::fs::read(file).unwrap()).collect();
-    assert!(!inputs.is_empty());
-    inputs
-}
-
-/// Bytes with some of them changed, cut, doubled or put in.
-fn changed(seed: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
-    let change = (0..5_u8, any::<Index>(), any::<u8>(), 1..64_usize);
-    (seed, vec(change, 0..6)).prop_map(|(mut bytes, changes)| {
-        for (kind, at, byte, length) in changes {
-            if bytes.is_empty() {
-                bytes.push(byte);
-            }
-            let at = at.index(bytes.len());
-            let end = (at + length).min(bytes.len());
-            match kind {
-                0 => bytes[at] = byte,
-                1 => bytes[at] ^= 1 << (byte % 8),
-                2 => drop(bytes.drain(at..end)),
-                3 => bytes.insert(at, byte),
-                _ => {
-                    let piece = bytes[at..end].to_vec();
-                    bytes.splice(at..at, piece);
-                }
-            }
-        }
-        bytes
-    })
-}
-
-/// Checks inputs until the time is over, those of `seeds` first. One that fails is made smaller before it is shown.
-fn fuzz(seeds: &[Vec<u8>], inputs: &impl Strategy<Value = Vec<u8>>, check: impl Fn(&[u8]) -> TestCaseResult) {
-    let in_time = |input: &[u8]| {
-        let once = || -> Result<Duration, TestCaseError> {
-            let began = Instant::now();
-            check(input)?;
-            Ok(began.elapsed())
-        };
-        // A busy machine disturbs some of the measurements.
-        for _ in 0..3 {
-            if once()? < SLOWEST {
-                return Ok(());
-            }
-        }
-        Err(TestCaseError::fail("slow three times"))
-    };
-    for seed in seeds {
-        in_time(seed).unwrap_or_else(|why| panic!("{}\n{why}", seed.escape_ascii()));
-    }
-    let is_nightly = std::env::var_os("TOKENSCOPE_NIGHTLY").is_some_and(|value| value == "1");
-    let until = Instant::now() + Duration::from_secs(if is_nightly { 60 } else { 5 });
-    let given = std::env::var("TOKENSCOPE_FUZZ_SEED");
-    let seed: u64 = given.map_or_else(|_| RandomState::new().hash_one(()), |seed| seed.parse().unwrap());
-    let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
-    let mut runner = TestRunner::new_with_rng(ProptestConfig::default(), rng);
-    let mut checked = 0;
-    while Instant::now() < until {
-        let input = inputs.new_tree(&mut runner).unwrap();
-        if let Err(TestError::Fail(why, input)) = runner.run_one(input, |input| in_time(&input)) {
-            let input = input.escape_ascii();
-            panic!("TOKENSCOPE_FUZZ_SEED={seed} makes this input, after {checked} others:\n{input}\n{why}");
-        }
-        checked += 1;
-    }
-    println!("{checked} inputs, with TOKENSCOPE_FUZZ_SEED={seed}");
-    assert!(checked > 100, "only {checked} inputs");
+    fuzz::corpus(format!("{}/tests/corpus/{name}", env!("CARGO_MANIFEST_DIR")))
 }
 
 fn any_spiffe_id() -> impl Strategy<Value = String> {
@@ -232,7 +155,7 @@ fn check_bundles(bundles: &BTreeMap<String, Vec<u8>>) -> TestCaseResult {
 
 #[test]
 fn no_message_of_an_agent_makes_its_readers_panic() {
-    fuzz(&corpus("messages"), &any_message(), |bytes| {
+    fuzz_bytes(&corpus("messages"), &any_message(), |bytes| {
         if let Ok(message) = JwtSvidResponse::decode(bytes) {
             prop_assert!(message.encoded_len() <= 2 * bytes.len());
             choose(&message.svids);
@@ -299,7 +222,7 @@ fn no_text_of_a_token_makes_its_reader_panic() {
         })
     });
     let inputs = prop_oneof![3 => any_jwt(), 3 => inside, 2 => made, 1 => vec(any::<u8>(), 0..512)];
-    fuzz(&corpus("jwt"), &inputs, |bytes| {
+    fuzz_bytes(&corpus("jwt"), &inputs, |bytes| {
         check_token(&String::from_utf8_lossy(bytes))
     });
 }
@@ -312,7 +235,7 @@ fn no_bytes_of_a_certificate_make_its_readers_panic() {
         1 => vec(select(&[0x30_u8, 0x02, 0xa0, 0x17, 0x18, 0, 1, 0x7f, 0x80, 0x81, 0x82, 0x84, 0x85, 0xff][..]), 0..64),
         1 => vec(any::<u8>(), 0..512),
     ];
-    fuzz(&corpus("der"), &inputs, check_der);
+    fuzz_bytes(&corpus("der"), &inputs, check_der);
 }
 
 /// The largest message that is taken, 4 MiB, of what multiplies most in reading.

@@ -5,7 +5,6 @@
 //! in the pod's own namespace, and each namespace has its own bound.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -16,18 +15,6 @@ use tokenscope_platform::events::{self, EventLimits, EventOutcome, EventSender, 
 use crate::metrics::WebhookMetrics;
 use crate::owner;
 use crate::review::ReportedRefusal;
-
-/// A notice takes less than 4 KiB. A controller tries again and again, so the same about the same is written once in five
-/// minutes.
-const LIMITS: EventLimits = EventLimits {
-    waiting: 512,
-    waiting_of_a_namespace: 16,
-    repeat: Duration::from_secs(300),
-    remembered_of_a_namespace: 64,
-    namespaces: 1024,
-    pause: Duration::from_millis(50),
-    deadline: Duration::from_secs(2),
-};
 
 /// Takes refusals without ever waiting. A clone feeds the same queue.
 #[derive(Clone, Debug)]
@@ -58,7 +45,7 @@ pub fn events(
             EventOutcome::NoObject => drop(counted.events_without_owner.inc()),
         }),
     };
-    let (sender, writer) = events::queue(source, LIMITS);
+    let (sender, writer) = events::queue(source, EventLimits::OF_REFUSALS);
     (RefusalEvents { sender, metrics }, writer)
 }
 
@@ -151,7 +138,7 @@ mod tests {
     #[tokio::test]
     async fn more_than_a_namespace_may_have_waiting_are_dropped_and_counted() {
         let (events, _writer) = ends();
-        for number in 0..LIMITS.waiting_of_a_namespace + 3 {
+        for number in 0..EventLimits::OF_REFUSALS.waiting_of_a_namespace + 3 {
             let mut refusal = refusal("ReplicaSet", "orders-1");
             refusal.owner.uid = number.to_string().into();
             events.report(refusal);

@@ -8,17 +8,13 @@
 
 #![allow(clippy::unwrap_used, reason = "this is test code, also outside the tests themselves")]
 
-use std::fs;
-use std::hash::{BuildHasher, RandomState};
-use std::path::Path;
-use std::time::{Duration, Instant};
-
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use proptest::test_runner::{RngAlgorithm, TestCaseResult, TestError, TestRng, TestRunner};
+use proptest::test_runner::TestCaseResult;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 use tokenscope_core::pod::{Pod, Text};
+use tokenscope_fixtures::fuzz::{corpus_of_texts, fuzz};
 use tokenscope_webhook::json::{Raw, from_str, push_string};
 
 /// What has a meaning in JSON, and what is nearly that.
@@ -111,13 +107,7 @@ fn any_change() -> impl Strategy<Value = Change> {
 }
 
 fn corpus() -> Vec<String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/json_corpus");
-    let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
-    files.sort();
-    files
-        .into_iter()
-        .map(|file| fs::read_to_string(file).unwrap())
-        .collect()
+    corpus_of_texts(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/json_corpus"))
 }
 
 fn any_text() -> impl Strategy<Value = String> {
@@ -209,24 +199,5 @@ fn the_reader_agrees_with_serde_json_about_every_text_of_the_corpus() {
 
 #[test]
 fn the_reader_agrees_with_serde_json_about_texts_that_are_made_at_random() {
-    let is_nightly = std::env::var_os("TOKENSCOPE_NIGHTLY").is_some_and(|value| value == "1");
-    let until = Instant::now() + Duration::from_secs(if is_nightly { 60 } else { 5 });
-    let given = std::env::var("TOKENSCOPE_FUZZ_SEED");
-    let seed: u64 = given.map_or_else(|_| RandomState::new().hash_one(()), |seed| seed.parse().unwrap());
-    let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
-    let mut runner = TestRunner::new_with_rng(ProptestConfig::default(), rng);
-    let texts = any_text();
-    let mut compared = 0;
-    while Instant::now() < until {
-        let text = texts.new_tree(&mut runner).unwrap();
-        let result = runner.run_one(text, |text| compare(&text));
-        if let Err(TestError::Fail(why, text)) = result {
-            panic!("TOKENSCOPE_FUZZ_SEED={seed} makes this text, after {compared} others:\n{text:?}\n{why}");
-        }
-        compared += 1;
-    }
-    println!("{compared} texts were compared, with TOKENSCOPE_FUZZ_SEED={seed}");
-    assert!(compared > 100, "only {compared} texts were compared");
+    fuzz(&any_text(), 101, |text| compare(&text));
 }

@@ -14,32 +14,14 @@ mod annotations;
 mod names;
 mod schedules;
 
-use std::fmt::Debug;
-use std::hash::{BuildHasher as _, RandomState};
-use std::path::Path;
-use std::time::{Duration, Instant};
-
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use proptest::test_runner::{RngAlgorithm, TestCaseError, TestCaseResult, TestError, TestRng, TestRunner};
-
-/// The slowest input may take this long, on a machine that others use too and without optimisation.
-const SLOWEST: Duration = Duration::from_millis(500);
+use std::fmt::Debug;
+use tokenscope_fixtures::fuzz;
 
 /// The texts of a folder of `tests/corpus`.
 fn corpus(name: &str) -> Vec<String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(name);
-    let mut files: Vec<_> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    files.sort();
-    let texts: Vec<_> = files
-        .iter()
-        .map(|file| std::fs::read_to_string(file).unwrap())
-        .collect();
-    assert!(!texts.is_empty());
-    texts
+    fuzz::corpus_of_texts(format!("{}/tests/corpus/{name}", env!("CARGO_MANIFEST_DIR")))
 }
 
 /// A text of these pieces, or one of these texts with some pieces put in and some characters taken away.
@@ -58,38 +40,17 @@ fn any_text(seeds: Vec<String>, pieces: &'static [&'static str]) -> impl Strateg
     prop_oneof![4 => changed, 3 => made, 1 => any::<String>()]
 }
 
-/// Fails where something takes long three times: a busy machine disturbs some of the measurements.
-fn in_time(mut run: impl FnMut()) -> TestCaseResult {
-    let mut once = || {
-        let began = Instant::now();
+/// Fails where something takes long.
+fn in_time(mut run: impl FnMut()) -> Result<(), TestCaseError> {
+    fuzz::in_time(|| {
         run();
-        began.elapsed()
-    };
-    let took = (0..3).map(|_| once()).find(|took| *took < SLOWEST);
-    prop_assert!(took.is_some(), "slow three times");
-    Ok(())
+        Ok(())
+    })
 }
 
-/// Checks inputs until the time is over. One that fails is made smaller before it is shown.
-fn fuzz<S: Strategy<Value: Debug>>(inputs: &S, check: impl Fn(S::Value) -> TestCaseResult) {
-    let is_nightly = std::env::var_os("TOKENSCOPE_NIGHTLY").is_some_and(|value| value == "1");
-    let until = Instant::now() + Duration::from_secs(if is_nightly { 60 } else { 5 });
-    let given = std::env::var("TOKENSCOPE_FUZZ_SEED");
-    let seed: u64 = given.map_or_else(|_| RandomState::new().hash_one(()), |seed| seed.parse().unwrap());
-    let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
-    let mut runner = TestRunner::new_with_rng(ProptestConfig::default(), rng);
-    let mut checked = 0;
-    while Instant::now() < until {
-        let input = inputs.new_tree(&mut runner).unwrap();
-        if let Err(TestError::Fail(why, input)) = runner.run_one(input, &check) {
-            panic!("TOKENSCOPE_FUZZ_SEED={seed} makes this input, after {checked} others:\n{input:?}\n{why}");
-        }
-        checked += 1;
-    }
-    println!("{checked} inputs, with TOKENSCOPE_FUZZ_SEED={seed}");
-    assert!(checked > 20, "only {checked} inputs");
+/// Checks inputs until the time is over. Schedules are slow, so there may be few.
+fn fuzz<S: Strategy<Value: Debug>>(inputs: &S, check: impl Fn(S::Value) -> Result<(), TestCaseError>) {
+    fuzz::fuzz(inputs, 21, check);
 }
 
 fn all(texts: &[String], check: impl Fn(&str) -> Result<(), TestCaseError>) {

@@ -72,6 +72,20 @@ pub struct EventLimits {
     pub deadline: Duration,
 }
 
+impl EventLimits {
+    /// Those of processes that tell of refusals. A notice takes less than 4 KiB. Whoever is refused tries again and again, so the
+    /// same about the same is written once in five minutes.
+    pub const OF_REFUSALS: Self = Self {
+        waiting: 512,
+        waiting_of_a_namespace: 16,
+        repeat: Duration::from_secs(300),
+        remembered_of_a_namespace: 64,
+        namespaces: 1024,
+        pause: Duration::from_millis(50),
+        deadline: Duration::from_secs(2),
+    };
+}
+
 /// The end of a notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventOutcome {
