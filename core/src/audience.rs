@@ -1,4 +1,4 @@
-//! The audience of a token, and its lifetime.
+//! The audience of a token and those that a policy allows, and the lifetime of a token.
 
 use crate::arn::shortened;
 use std::{fmt, str::FromStr, sync::Arc};
@@ -101,6 +101,46 @@ impl FromStr for TokenExpiration {
 #[error("{text:?} is not a token expiration: it should be a whole number of seconds from 600 to 86400")]
 pub struct InvalidTokenExpiration {
     text: Box<str>,
+}
+
+/// Audiences that a policy allows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Audiences {
+    /// None = any.
+    pub allowed: Vec<Audience>,
+    /// The audience where the workload names none.
+    pub default: Option<Audience>,
+}
+
+/// Said of a policy whose pods would get tokens of an audience that it doesn't allow.
+pub const NO_DEFAULT_AUDIENCE: &str = "spec.audiences.default: is needed, since several audiences are allowed and the installation's default is none of them: name the one of pods that ask for none";
+
+impl Audiences {
+    /// The audience of a pod that asks for none, where the installation has this default: the policy's, or the only one that it
+    /// allows. None where several are allowed and the installation's is not among them.
+    pub fn or_default<'a>(&'a self, installation: &'a Audience) -> Option<&'a Audience> {
+        let is_allowed = || self.allowed.is_empty() || self.allowed.contains(installation);
+        self.own_default().or_else(|| is_allowed().then_some(installation))
+    }
+
+    /// The audience of a pod that asks for none, as far as the policy says: its default, or the only one that it allows.
+    pub fn own_default(&self) -> Option<&Audience> {
+        match (&self.default, self.allowed.as_slice()) {
+            (Some(default), _) => Some(default),
+            (None, [only]) => Some(only),
+            (None, _) => None,
+        }
+    }
+
+    /// True if there is no such audience, so that the policy can't be accepted.
+    pub fn lacks_default(&self, installation: &Audience) -> bool {
+        self.or_default(installation).is_none()
+    }
+
+    /// True if a workload may ask for `audience`.
+    pub fn allow(&self, audience: &str) -> bool {
+        self.allowed.is_empty() || self.allowed.iter().any(|allowed| allowed.as_str() == audience)
+    }
 }
 
 #[cfg(test)]

@@ -41,7 +41,9 @@ pub mod trial_review;
 mod trust_policy;
 
 pub use arn::{InvalidRoleArn, RoleArn};
-pub use audience::{Audience, InvalidAudience, InvalidTokenExpiration, TokenExpiration};
+pub use audience::{
+    Audience, Audiences, InvalidAudience, InvalidTokenExpiration, NO_DEFAULT_AUDIENCE, TokenExpiration,
+};
 pub use boundary::{Boundary, OutsideBoundary};
 pub use claims::{Claims, ClaimsError, FilledClaims, WorkloadFacts};
 pub use conflicts::{Conflicts, DefaultConflicts};
@@ -53,8 +55,8 @@ pub use issuer_subject::{ClusterName, InvalidClusterName, MOST_SUBJECT, issuer_s
 pub use labels::{Pairs, Requirement, Selector, SelectorOperator};
 pub use pattern::{Glob, InvalidRolePattern, RolePattern};
 pub use policy::{
-    Algorithm, Audiences, AwsSettings, ContainerFilter, InvalidPolicy, NO_DEFAULT_AUDIENCE, OnExpiry, Policy,
-    PolicyName, Roles, Standing, SubjectFormat, TokenSettings, TokenSource,
+    Algorithm, AwsSettings, ContainerFilter, InvalidPolicy, OnExpiry, Policy, PolicyName, Roles, Standing,
+    SubjectFormat, TokenSettings, TokenSource,
 };
 pub use policy_set::PolicySet;
 pub use public_url::is_public_url;

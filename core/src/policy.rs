@@ -1,7 +1,7 @@
 //! Policies as the rule sees them: parsed, complete, and with nothing of Kubernetes in them.
 
 use crate::{
-    Audience, Claims, Glob, InvalidSchedule, Pairs, Region, RoleArn, RolePattern, Schedule, Selector, Spiffe, Subject,
+    Audiences, Claims, Glob, InvalidSchedule, Pairs, Region, RoleArn, RolePattern, Schedule, Selector, Spiffe, Subject,
     Template, TokenExpiration, text::bounded,
 };
 use jiff::Timestamp;
@@ -154,46 +154,6 @@ impl Roles {
     /// True if it allows `role`; its default it always does.
     pub fn allow(&self, role: &RoleArn) -> bool {
         self.default.as_ref() == Some(role) || self.allowed.iter().any(|pattern| pattern.matches(role))
-    }
-}
-
-/// Audiences that a policy allows.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Audiences {
-    /// None = any.
-    pub allowed: Vec<Audience>,
-    /// The audience where the workload names none.
-    pub default: Option<Audience>,
-}
-
-/// Said of a policy whose pods would get tokens of an audience that it doesn't allow.
-pub const NO_DEFAULT_AUDIENCE: &str = "spec.audiences.default: is needed, since several audiences are allowed and the installation's default is none of them: name the one of pods that ask for none";
-
-impl Audiences {
-    /// The audience of a pod that asks for none, where the installation has this default: the policy's, or the only one that it
-    /// allows. None where several are allowed and the installation's is not among them.
-    pub fn or_default<'a>(&'a self, installation: &'a Audience) -> Option<&'a Audience> {
-        let is_allowed = || self.allowed.is_empty() || self.allowed.contains(installation);
-        self.own_default().or_else(|| is_allowed().then_some(installation))
-    }
-
-    /// The audience of a pod that asks for none, as far as the policy says: its default, or the only one that it allows.
-    pub fn own_default(&self) -> Option<&Audience> {
-        match (&self.default, self.allowed.as_slice()) {
-            (Some(default), _) => Some(default),
-            (None, [only]) => Some(only),
-            (None, _) => None,
-        }
-    }
-
-    /// True if there is no such audience, so that the policy can't be accepted.
-    pub fn lacks_default(&self, installation: &Audience) -> bool {
-        self.or_default(installation).is_none()
-    }
-
-    /// True if a workload may ask for `audience`.
-    pub fn allow(&self, audience: &str) -> bool {
-        self.allowed.is_empty() || self.allowed.iter().any(|allowed| allowed.as_str() == audience)
     }
 }
 

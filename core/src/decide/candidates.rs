@@ -4,7 +4,7 @@ use super::checks::{self, Against, RoleRequest};
 use crate::{
     Grant, InstanceMetadata, MOST_SESSION_NAME, NoContextRoom, OutsideBoundary, Policy, PolicyName, PolicySet, Refusal,
     Request, RoleArn, SessionName, Settings, Spiffe, Standing, Template, TokenClaims, TokenSource, Variable, Variables,
-    annotation_request::AnnotationRequest, claims::fits_session_name, policy::NO_DEFAULT_AUDIENCE,
+    annotation_request::AnnotationRequest, audience::NO_DEFAULT_AUDIENCE, claims::fits_session_name,
     policy_set::BoundaryAgainst, refusal::Refusals,
 };
 use jiff::Timestamp;

@@ -18,8 +18,8 @@ pub(crate) struct FactAges<'a> {
 }
 
 impl Assessor<'_> {
-    /// True if the pod named a role when it was created, and was to be reviewed: the annotation was not written later, and the
-    /// namespace was not opted out then.
+    /// True if the pod asked for what it asks for now when it was created, and was to be reviewed: no annotation was written later,
+    /// and the namespace was not opted out then.
     pub(super) fn asked_when_created(&self, pod: &KeptPod) -> bool {
         let original = pod.annotation_keys().all(|key| !pod.came_late(key));
         original && pod.created > self.ages.namespace.since(annotations::INJECT)
@@ -33,10 +33,7 @@ impl Assessor<'_> {
         effective_since: impl Fn(&PolicyName) -> Timestamp,
     ) -> bool {
         let account = self.ages.account.map_or(Timestamp::UNIX_EPOCH, Ages::latest);
-        let opted_in = self.ages.namespace.since(annotations::INJECT);
-        let has_its_annotations = pod.annotation_keys().all(|key| !pod.came_late(key));
-        let around =
-            pod.created > account.max(opted_in) && has_its_annotations && self.was_within_boundaries(pod, policy);
+        let around = self.asked_when_created(pod) && pod.created > account && self.was_within_boundaries(pod, policy);
         let in_force = |name: &PolicyName| {
             self.policy(name).is_some_and(|policy| {
                 let keys = policy.namespace_selector.0.iter();
