@@ -124,12 +124,7 @@ pub struct ServeArgs {
     pub keys: KeysArgs,
 
     /// Where all is served, over TLS
-    #[arg(
-        long,
-        env = "TOKENSCOPE_LISTEN",
-        value_name = "ADDRESS",
-        default_value = "0.0.0.0:8443"
-    )]
+    #[arg(long, env = "TOKENSCOPE_LISTEN", value_name = "ADDRESS", default_value = "[::]:8443")]
     pub listen: SocketAddr,
 
     /// The Secret in --namespace that has the serving certificate and its key

@@ -12,8 +12,7 @@ use kube::{Api, Client};
 use tokenscope_platform::certificate::CertificateWatcher;
 use tokenscope_platform::lease::Elector;
 use tokenscope_platform::tls::{self, ServingCertificate};
-use tokenscope_platform::{ConnectionMetrics, Limits, Process, client};
-use tokio::net::TcpListener;
+use tokenscope_platform::{ConnectionMetrics, Limits, Process, client, listen};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{AudienceOfApiServer, PortNotAllowed, ServeArgs};
@@ -132,8 +131,7 @@ async fn serve(
     process: &Process,
 ) -> Result<(), RunError> {
     let address = arguments.listen;
-    let listener = TcpListener::bind(address).await;
-    let listener = listener.map_err(|source| RunError::Listen { address, source })?;
+    let listener = listen::bind(address).map_err(|source| RunError::Listen { address, source })?;
     let limits = Limits {
         request: REQUEST,
         streams: STREAMS,
