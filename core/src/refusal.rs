@@ -118,7 +118,10 @@ pub enum Refusal {
         asked: RoleArn,
     },
     /// The pod names containers that it does not have, and gets nothing.
-    #[error("annotations name the containers {named}, of which this pod has none: it has {containers}")]
+    #[error(
+        "annotations name the containers {named}, of which this pod has none: it has {containers}. Correct the names; for a container that \
+         another webhook adds later, name the role by tokenscope.io/role-arn and in tokenscope.io/skip-containers those that should get none"
+    )]
     UnknownContainers {
         /// The first names.
         named: Box<str>,

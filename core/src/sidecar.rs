@@ -1,6 +1,8 @@
 //! The container that keeps a pod's tokens where the cluster itself can't: what the installation says about it, and the contract
 //! between the webhook, which writes the container, and the program that runs in it.
 
+use std::collections::BTreeMap;
+
 /// The program in its image.
 pub const PROGRAM: &str = "/tokenscope-sidecar";
 /// The program's command that says whether every file is there and valid: its exit status is 0 if so.
@@ -74,12 +76,43 @@ pub struct SidecarSettings {
     pub socket_file: Box<str>,
     /// The container's `resources`, a JSON object.
     pub resources: Box<str>,
+    /// The same for pods of single namespaces, by their names.
+    pub namespace_resources: BTreeMap<Box<str>, Box<str>>,
+    /// The Secrets of the pod's namespace that its image is pulled with.
+    pub pull_secrets: Vec<Box<str>>,
+    /// The kubelet's question whether the tokens are still valid; `None` where it does not ask.
+    pub readiness: Option<Readiness>,
     /// The container's `securityContext`, a JSON object.
     pub security_context: Box<str>,
     /// The lowest level that it logs.
     pub log_level: Box<str>,
     /// The reason why this cluster can't run it, if it can't.
     pub unsupported: Option<Box<str>>,
+}
+
+/// How often the kubelet asks the sidecar, and how often it must fail before its pod is not ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Readiness {
+    /// The seconds from one question to the next.
+    pub period_seconds: u32,
+    /// The failures in a row. Each is an Event of the pod with the sidecar's words, whether the pod stays ready or not.
+    pub failures: u32,
+}
+
+impl Default for Readiness {
+    fn default() -> Self {
+        Self {
+            period_seconds: 30,
+            failures: 3,
+        }
+    }
+}
+
+impl SidecarSettings {
+    /// The container's `resources` in a pod of this namespace, a JSON object.
+    pub fn resources_in(&self, namespace: &str) -> &str {
+        self.namespace_resources.get(namespace).unwrap_or(&self.resources)
+    }
 }
 
 /// The volume that has the socket of the SPIFFE Workload API.
@@ -111,6 +144,9 @@ impl Default for SidecarSettings {
             },
             socket_file: "spire-agent.sock".into(),
             resources: r#"{"requests":{"cpu":"5m","memory":"8Mi"},"limits":{"cpu":"100m","memory":"32Mi"}}"#.into(),
+            namespace_resources: BTreeMap::new(),
+            pull_secrets: Vec::new(),
+            readiness: Some(Readiness::default()),
             security_context: concat!(
                 r#"{"allowPrivilegeEscalation":false,"capabilities":{"drop":["ALL"]},"readOnlyRootFilesystem":true,"#,
                 r#""runAsGroup":65532,"runAsNonRoot":true,"runAsUser":65532,"seccompProfile":{"type":"RuntimeDefault"}}"#

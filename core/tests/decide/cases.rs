@@ -69,12 +69,46 @@ fn f02_lists_are_split_at_commas_and_white_space() {
 }
 
 #[test]
-fn f02_an_empty_list_is_an_error() {
-    for key in [annotations::CONTAINERS, annotations::SKIP_CONTAINERS] {
-        for list in ["", " ", ",", " , "] {
-            let refusal = asking(ORDERS).with(key, list).refused([policy("p")]);
-            assert!(refusal.contains("it names no container"), "{key} {list:?}: {refusal}");
+fn f02_a_list_of_containers_that_is_empty_is_an_error() {
+    for list in ["", " ", ",", " , "] {
+        let refusal = asking(ORDERS)
+            .with(annotations::CONTAINERS, list)
+            .refused([policy("p")]);
+        assert!(refusal.contains("it names no container"), "{list:?}: {refusal}");
+    }
+}
+
+#[test]
+fn a_list_that_skips_nobody_is_as_none() {
+    const EKS: &str = "eks.amazonaws.com/skip-containers";
+    let settings = Settings::eks_compatible();
+    let granted = |workload: Workload| {
+        let decision = workload.decided_with([policy("p")], &settings);
+        let Decision::Granted(granted) = decision else {
+            panic!("{decision:?}");
+        };
+        let containers = granted.containers.iter().map(|granted| granted.container);
+        containers.collect::<Vec<_>>()
+    };
+    for list in ["", " ", ",", " , "] {
+        let two = || Workload {
+            containers: vec![container("a"), container("b")],
+            ..asking(ORDERS)
+        };
+        for key in [annotations::SKIP_CONTAINERS, EKS] {
+            assert_eq!(granted(two().with(key, list)), [0, 1], "{key} {list:?}");
         }
+        let on_account = Workload {
+            service_account: vec![(annotations::SKIP_CONTAINERS, "a")],
+            ..two()
+        };
+        assert_eq!(
+            granted(on_account.with(annotations::SKIP_CONTAINERS, list)),
+            [1],
+            "{list:?}"
+        );
+        let of_eks = two().with(annotations::SKIP_CONTAINERS, list).with(EKS, "b");
+        assert_eq!(granted(of_eks), [0], "{list:?}");
     }
 }
 
