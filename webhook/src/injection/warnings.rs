@@ -1,7 +1,7 @@
 //! What in a granted container keeps its SDK from the granted role, although nothing is wrong with the grant.
 
 use tokenscope_core::pod::{Container, Text};
-use tokenscope_core::{Grant, Region};
+use tokenscope_core::{Grant, Region, Request, asks_itself};
 
 use super::pieces::{DEFAULT_REGION, REGION};
 
@@ -10,6 +10,16 @@ pub(super) fn of_container(container: &Container<Text<'_>>, grant: &Grant, warni
     other_credentials(container, warnings);
     other_configuration(container, warnings);
     region(container, grant, warnings);
+}
+
+/// The warning for a pod that EKS's label keeps from what annotations of ours ask for.
+pub(super) fn of_skipping_label(request: &Request<'_>) -> Option<String> {
+    let asks = asks_itself(&request.pod.annotations) || asks_itself(&request.service_account_annotations);
+    asks.then(|| {
+        "label eks.amazonaws.com/skip-pod-identity-webhook keeps tokenscope away too, so the pod gets no role although an annotation \
+         tokenscope.io/role-arn asks for one: remove the label"
+            .to_owned()
+    })
 }
 
 /// SDKs look at access keys in the environment before they look at a web identity token.

@@ -99,10 +99,12 @@ fn container_without_defaults(container: &mut Map<String, Value>) {
             container.remove(name);
         }
     }
-    if let Some(probe) = container.get_mut("startupProbe").and_then(Value::as_object_mut)
-        && probe.get("successThreshold").and_then(Value::as_u64) == Some(1)
-    {
-        probe.remove("successThreshold");
+    for probe in ["startupProbe", "readinessProbe"] {
+        if let Some(probe) = container.get_mut(probe).and_then(Value::as_object_mut)
+            && probe.get("successThreshold").and_then(Value::as_u64) == Some(1)
+        {
+            probe.remove("successThreshold");
+        }
     }
     if let Some(mounts) = container.get_mut("volumeMounts").and_then(Value::as_array_mut) {
         mounts.retain(|mount| !is_service_account_mount(mount));
@@ -149,7 +151,7 @@ mod tests {
     }
 
     fn container() -> Value {
-        json!({"name": SIDECAR, "image": "a", "startupProbe": {"periodSeconds": 1}, "volumeMounts": [{"name": "v", "mountPath": "/v"}],
+        json!({"name": SIDECAR, "image": "a", "startupProbe": {"periodSeconds": 1}, "readinessProbe": {"periodSeconds": 30}, "volumeMounts": [{"name": "v", "mountPath": "/v"}],
             "resources": {"limits": {"cpu": "1"}}})
     }
 
@@ -165,6 +167,7 @@ mod tests {
     fn what_the_api_server_adds_between_two_reviews_makes_no_difference() {
         assert!(is_container(
             &json!({"name": SIDECAR, "image": "a", "startupProbe": {"periodSeconds": 1, "successThreshold": 1},
+            "readinessProbe": {"periodSeconds": 30, "successThreshold": 1},
             "volumeMounts": [{"name": "v", "mountPath": "/v"},
                 {"name": "kube-api-access-x", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "readOnly": true}],
             "resources": {"limits": {"cpu": "1"}, "requests": {"cpu": "1"}},
