@@ -43,6 +43,13 @@ annotations:
 {{- end -}}
 {{- end -}}
 
+{{- /* "true" where the pods have one of Kubernetes' critical classes and are not in kube-system, else empty. */ -}}
+{{- define "tokenscope.isCriticalElsewhere" -}}
+{{- if and (has .Values.priorityClassName (list "system-cluster-critical" "system-node-critical")) (ne .Release.Namespace "kube-system") -}}
+true
+{{- end -}}
+{{- end -}}
+
 {{- /* Arguments that both processes take. Numbers go through int64: Helm holds them as floats, which print as 3.1536e+07. */ -}}
 {{- define "tokenscope.commonArguments" -}}
 - {{ printf "--log-level=%s" .Values.logging.level | quote }}
