@@ -80,7 +80,7 @@ pub struct SidecarSettings {
     pub namespace_resources: BTreeMap<Box<str>, Box<str>>,
     /// The Secrets of the pod's namespace that its image is pulled with.
     pub pull_secrets: Vec<Box<str>>,
-    /// The kubelet's question whether the tokens are still valid; `None` where it does not ask.
+    /// The readiness probe, which fails once a token has expired; `None` for none.
     pub readiness: Option<Readiness>,
     /// The container's `securityContext`, a JSON object.
     pub security_context: Box<str>,
@@ -90,7 +90,7 @@ pub struct SidecarSettings {
     pub unsupported: Option<Box<str>>,
 }
 
-/// How often the kubelet asks the sidecar, and how often it must fail before its pod is not ready.
+/// The kubelet's questions to the sidecar, and the failures that make its pod not ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Readiness {
     /// The seconds from one question to the next.

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
-/// How many connections may wait to be accepted; as many as at tokio's own listeners.
+/// The most connections that wait to be accepted, as at tokio's own listeners.
 const BACKLOG: i32 = 1024;
 
 /// Listens on an address. `[::]` is every address of both families, and on a machine without IPv6 every IPv4 address.
@@ -56,7 +56,7 @@ mod tests {
 
     const EVERY: SocketAddr = SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
 
-    /// What `bind` does with these results of the system, and the addresses that it tried.
+    /// The outcome where the system answers so for IPv6, and the addresses that were tried.
     fn tried(address: &str, v6: impl Fn() -> io::Result<()>) -> (Result<(), ErrorKind>, Vec<String>) {
         let tried = std::cell::RefCell::new(Vec::new());
         let result = with_fallback(address.parse().unwrap(), |address| {

@@ -202,7 +202,7 @@ fn check_list(key: &'static str, list: &str, on_pod: bool) -> TestCaseResult {
     let decision = decided(&pod, &service_account, &containers, true);
 
     let is_only = key == CONTAINERS;
-    let may_be_empty = key == EKS_SKIP_CONTAINERS;
+    let may_be_empty = key != CONTAINERS;
     let is_read = on_pod || key != EKS_SKIP_CONTAINERS;
     let is_refused =
         list.len() > MOST_LIST_BYTES || listed.len() > MOST_LIST_ENTRIES || (listed.is_empty() && !may_be_empty);
