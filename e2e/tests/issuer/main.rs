@@ -43,7 +43,7 @@ fn options() -> Options {
         values: json!({"issuer": {"enabled": true, "url": URL, "tokenReview": true, "keys": {"x5c": true}}}),
         issuers: 1,
         operator_arguments: vec![
-            format!("--extra-serving-name={HOST}"),
+            format!("--issuer-extra-serving-name={HOST}"),
             "--rotation-overlap=2".to_owned(),
         ],
         ..Options::default()

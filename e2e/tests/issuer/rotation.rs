@@ -39,7 +39,7 @@ fn three_issuers() -> Options {
     Options {
         values: json!({"issuer": {"enabled": true, "url": URL, "keys": keys}}),
         issuers: REPLICAS,
-        operator_arguments: vec![format!("--extra-serving-name={HOST}")],
+        operator_arguments: vec![format!("--issuer-extra-serving-name={HOST}")],
         ..Options::default()
     }
 }
