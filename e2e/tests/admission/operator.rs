@@ -127,6 +127,14 @@ async fn the_operator_can_change_the_ca_bundle_and_nothing_else_of_any_webhook_c
     let rotated = with(&configuration, "/webhooks/0/clientConfig/caBundle", Value::Null);
     let rotated = put(&operator, CONFIGURATION, &rotated).await.unwrap();
     assert_eq!(rotated["webhooks"][0]["clientConfig"].get("caBundle"), None);
+    let distrusted = json!({"metadata": {"annotations": {
+        "tokenscope.io/distrusted-certificates": "a", "tokenscope.io/distrusted-issuer-certificates": "b",
+    }}});
+    let rotated = merge(&operator, CONFIGURATION, &distrusted).await.unwrap();
+    assert_eq!(
+        rotated["metadata"]["annotations"]["tokenscope.io/distrusted-certificates"],
+        "a"
+    );
     let bundle = configuration["webhooks"][0]["clientConfig"]["caBundle"].clone();
     put(
         &operator,
