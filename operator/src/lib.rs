@@ -111,6 +111,16 @@ struct Trusted {
     issuer: Option<watch::Receiver<Option<Vec<u8>>>>,
 }
 
+/// What those who keep authorities tell one another.
+struct Told {
+    /// What is distrusted.
+    ledger: DistrustLedger,
+    /// What the webhook configuration has.
+    bundles: watch::Receiver<Option<TrustBundles>>,
+    /// What those who trust an authority should be told.
+    wanted_bundle: watch::Sender<Option<Vec<u8>>>,
+}
+
 /// What most tasks need.
 struct Common<'a> {
     args: &'a OperatorArguments,
@@ -144,8 +154,12 @@ impl Common<'_> {
             .spawn("webhook configuration", controller.run(stop.clone()));
         if makes_certificates {
             let (names, settings) = (args.certificate_names(), args.certificate_settings());
-            let keeping = (ledger.clone(), bundles.clone(), wanted_bundle);
-            let certificates = self.certificates(names, settings, keeping, Some(gate));
+            let told = Told {
+                ledger: ledger.clone(),
+                bundles: bundles.clone(),
+                wanted_bundle,
+            };
+            let certificates = self.certificates(names, settings, told, Some(gate));
             self.process.spawn("certificates", certificates.run(stop.clone()));
         }
         let issuer = args.issuer_certificate_names().filter(|_| makes_certificates);
@@ -160,27 +174,22 @@ impl Common<'_> {
         ledger: DistrustLedger,
         bundles: watch::Receiver<Option<TrustBundles>>,
     ) -> watch::Receiver<Option<Vec<u8>>> {
-        let (wanted, told) = watch::channel(None);
+        let (wanted_bundle, told) = watch::channel(None);
+        let telling = Told {
+            ledger,
+            bundles,
+            wanted_bundle,
+        };
         let settings = self.args.issuer_certificate_settings();
         // Ready without them: where an upgrade turns the issuer on, the leader of before makes none, and goes only once this one is ready.
-        let certificates = self.certificates(names, settings, (ledger, bundles, wanted), None);
+        let certificates = self.certificates(names, settings, telling, None);
         let running = certificates.run(self.process.stop.clone());
         self.process.spawn("issuer certificates", running);
         told
     }
 
     /// What keeps an authority and a serving certificate.
-    fn certificates(
-        &self,
-        names: Names,
-        settings: RotationSettings,
-        (ledger, bundles, wanted_bundle): (
-            DistrustLedger,
-            watch::Receiver<Option<TrustBundles>>,
-            watch::Sender<Option<Vec<u8>>>,
-        ),
-        gate: Option<Gate>,
-    ) -> Certificates {
+    fn certificates(&self, names: Names, settings: RotationSettings, told: Told, gate: Option<Gate>) -> Certificates {
         let task = match names.trusting {
             Trusting::ApiServers => "certificates",
             Trusting::Pods => "issuer certificates",
@@ -191,9 +200,9 @@ impl Common<'_> {
             names,
             settings,
             leader: self.leader.clone(),
-            ledger,
-            bundles,
-            wanted_bundle,
+            ledger: told.ledger,
+            bundles: told.bundles,
+            wanted_bundle: told.wanted_bundle,
             gate,
             heartbeat: self.process.gates.heartbeat(task, HEARTBEAT),
             metrics: self.metrics.clone(),

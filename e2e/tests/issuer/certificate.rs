@@ -6,6 +6,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tokenscope_e2e::helm::NAMESPACE;
+use tokenscope_e2e::process::ServerProcess;
 use tokenscope_e2e::{merge, put};
 
 use super::*;
@@ -76,6 +77,14 @@ impl Pair<'_> {
         Ok(())
     }
 
+    async fn restore_without_operator(&self, operator: &ServerProcess, secrets: &[Value]) -> Result<()> {
+        operator.kill()?;
+        for secret in secrets {
+            self.restore(secret).await?;
+        }
+        operator.restart()
+    }
+
     async fn text(&self, secret: &str, member: &str) -> Result<String> {
         let secret = get_json(self.client, &Self::path(secret)).await?;
         let encoded = secret["data"][member].as_str().context("the member is there")?;
@@ -110,6 +119,14 @@ impl Pair<'_> {
     }
 }
 
+async fn api_servers_trust(client: &Client, authority: &str) {
+    let configuration = get_json(client, CONFIGURATION).await.unwrap();
+    for webhook in configuration["webhooks"].as_array().unwrap() {
+        let bundle = webhook["clientConfig"]["caBundle"].as_str().unwrap();
+        assert_eq!(STANDARD.decode(bundle).unwrap(), authority.as_bytes());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_backup_brings_a_distrusted_authority_back_whichever_secrets_it_has_and_whether_or_not_an_operator_runs() {
     let environment = Environment::start(options()).await.unwrap();
@@ -129,7 +146,8 @@ async fn no_backup_brings_a_distrusted_authority_back_whichever_secrets_it_has_a
         annotation: "tokenscope.io/distrusted-certificates",
     };
     for pair in [&of_issuer, &of_webhook] {
-        let [authority, serving] = &pair.backup().await.unwrap();
+        let backup = pair.backup().await.unwrap();
+        let [authority, serving] = &backup;
         let leaked = pair.text(pair.authority, "tls.crt").await.unwrap();
         let distrust = json!({"metadata": {"annotations": {"tokenscope.io/distrust": "1"}}});
         merge(client, &Pair::path(pair.authority), &distrust).await.unwrap();
@@ -147,25 +165,13 @@ async fn no_backup_brings_a_distrusted_authority_back_whichever_secrets_it_has_a
         pair.restore(serving).await.unwrap();
         pair.restore(authority).await.unwrap();
         pair.settled_without(&leaked).await;
-
         // While none runs, each alone and both: then only what is written down remembers.
-        for secrets in [vec![authority], vec![serving], vec![authority, serving]] {
-            operator.kill().unwrap();
-            for secret in secrets {
-                pair.restore(secret).await.unwrap();
-            }
-            operator.restart().unwrap();
+        for secrets in [&backup[..1], &backup[1..], &backup[..]] {
+            pair.restore_without_operator(operator, secrets).await.unwrap();
             pair.settled_without(&leaked).await;
         }
     }
-    let configuration = get_json(client, CONFIGURATION).await.unwrap();
-    let present = of_webhook.text(of_webhook.authority, "tls.crt").await.unwrap();
-    for webhook in configuration["webhooks"].as_array().unwrap() {
-        let bundle = STANDARD
-            .decode(webhook["clientConfig"]["caBundle"].as_str().unwrap())
-            .unwrap();
-        assert_eq!(String::from_utf8(bundle).unwrap(), present);
-    }
+    api_servers_trust(client, &of_webhook.text(of_webhook.authority, "tls.crt").await.unwrap()).await;
     let (_, port) = environment.installed.issuer(0);
     let subject = tenant.pod("orders-1").await.unwrap();
     exchanged(port, client, &subject).await.unwrap();

@@ -168,11 +168,7 @@ impl Certificates {
                     *place = Some(written);
                     secrets.learn();
                     if is_restored {
-                        self.metrics.certificate_step("restore_ca");
-                        tracing::warn!(
-                            secret = self.names.authority_secret,
-                            "the certificate authority was deleted or replaced by one that is distrusted, and was written again as it was, since pods trust no other: to replace a leaked one, annotate its Secret with tokenscope.io/distrust"
-                        );
+                        self.tell_of_restored();
                         continue;
                     }
                     if let Some(label) = step.label() {
@@ -189,6 +185,14 @@ impl Certificates {
             }
         }
         RETRY
+    }
+
+    fn tell_of_restored(&self) {
+        self.metrics.certificate_step("restore_ca");
+        tracing::warn!(
+            secret = self.names.authority_secret,
+            "the certificate authority was deleted or replaced by one that is distrusted, and was written again as it was, since pods trust no other: to replace a leaked one, annotate its Secret with tokenscope.io/distrust"
+        );
     }
 
     /// What API servers are told to trust. Pods are told at admission, so there is no configuration to wait for.
