@@ -24,6 +24,12 @@ pub(crate) struct FormerAuthority {
     gone: Timestamp,
 }
 
+impl FormerAuthority {
+    fn is_recent(&self, now: Timestamp) -> bool {
+        self.gone.duration_until(now).abs() <= REMEMBERED
+    }
+}
+
 impl Secrets {
     /// Takes what a watch brought of the authority.
     pub(crate) fn take_authority(&mut self, found: Option<Secret>, now: Timestamp) {
@@ -58,6 +64,11 @@ impl Secrets {
     /// Forgets the authority before where the watch of its Secret told nothing for a while: nobody knows what was done meanwhile.
     pub(crate) fn forget_former(&mut self) {
         self.former = None;
+    }
+
+    /// Forgets the authority before once it is too long ago, its key with it.
+    pub(crate) fn forget_old(&mut self, now: Timestamp) {
+        self.former.take_if(|former| !former.is_recent(now));
     }
 
     /// What is distrusted, by this process's memory and by both Secrets.
@@ -108,12 +119,11 @@ impl Secrets {
     /// The authority that was deleted, or replaced by a distrusted one, to be written again: pods go on trusting it, and nobody else
     /// could vouch for a new one.
     pub(crate) fn restorable(&self, names: &Names, now: Timestamp) -> Option<Secret> {
-        let FormerAuthority { secret, gone } = self.former.as_ref()?;
-        let is_recent = gone.duration_until(now).abs() <= REMEMBERED;
-        if names.trusting != Trusting::Pods || !is_recent || !self.can_sign(secret, now) {
+        let former = self.former.as_ref().filter(|former| former.is_recent(now))?;
+        if names.trusting != Trusting::Pods || !self.can_sign(&former.secret, now) {
             return None;
         }
-        let mut restored = secret.clone();
+        let mut restored = former.secret.clone();
         restored.metadata = ObjectMeta {
             annotations: restored.metadata.annotations.take(),
             ..present(self.authority.as_ref(), &names.authority_secret).metadata

@@ -134,6 +134,7 @@ impl Certificates {
             let now = Timestamp::now();
             let bundles = self.bundles();
             self.share_distrust(secrets, now);
+            secrets.forget_old(now);
             let state = secrets.state(bundles.as_ref().unwrap_or(&None), &self.names, now);
             self.publish(secrets, now);
             if state.authority.is_ok()

@@ -175,6 +175,8 @@ fn a_deleted_authority_is_forgotten_after_a_while_since_nobody_knows_what_was_do
         let before = world.authorities();
         world.secrets.take_authority(None, world.now);
         world.now += SignedDuration::from_mins(minutes);
+        world.secrets.forget_old(world.now);
+        assert_eq!(world.secrets.former.is_some(), is_restored);
         world.settle();
         let first = Certificate::all_in(world.data("authority", "tls.crt")).0;
         assert_eq!(first == before, is_restored, "{minutes}");
