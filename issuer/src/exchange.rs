@@ -15,8 +15,9 @@ use crate::claims::{self, InvalidLifetime, Issuance, MOST_TOKEN_BYTES};
 use crate::cluster_index::ClusterIndex;
 use crate::cluster_keys::KnownCluster;
 use crate::decision::{ExchangeContext, NotGranted, token_grant};
+use crate::grant::TokenGrant;
 use crate::issuer_url::IssuerUrl;
-use crate::keys::{KeyError, algorithm_name};
+use crate::keys::{KeyError, SigningKey, algorithm_name};
 use crate::oauth::{OAuthError, OAuthErrorCode};
 use crate::signers::CurrentSigners;
 use crate::subject_token::{Caller, InvalidSubjectToken, SubjectToken};
@@ -60,6 +61,13 @@ pub struct Issued {
     pub subject: Box<str>,
     /// The policy that grants it.
     pub policy: PolicyName,
+}
+
+/// What is to be signed, and with which key.
+struct Granted {
+    grant: TokenGrant,
+    lifetime: i64,
+    signer: Arc<SigningKey>,
 }
 
 /// Why there is no token. `Display` is the sentence that the caller reads.
@@ -149,6 +157,17 @@ impl Exchange {
         Ok(())
     }
 
+    /// Whether a verified caller would get a token for `audience` by all that is known here.
+    pub fn check(
+        &self,
+        caller: &Caller,
+        audience: &Audience,
+        expires_in: Option<u32>,
+        now: Timestamp,
+    ) -> Result<(), ExchangeError> {
+        self.granted(caller, audience, expires_in, now).map(drop)
+    }
+
     /// Gives a verified caller a token for `audience`, if a policy grants its pod one.
     pub fn issue(
         &self,
@@ -157,27 +176,19 @@ impl Exchange {
         expires_in: Option<u32>,
         now: Timestamp,
     ) -> Result<Issued, ExchangeError> {
-        if self.freshness.is_stale() {
-            return Err(ExchangeError::Stale);
-        }
-        let pod = self.pod(caller, now)?;
-        let context = self.context(caller)?;
-        let cluster_name = self.cluster_name.as_ref();
-        let grant = token_grant(&pod, &context, audience, &self.settings, cluster_name, now)?;
-        let seconds = now.as_second();
-        let left = caller.expires_at.saturating_sub(seconds);
-        let lifetime = claims::lifetime(grant.lifetime, expires_in, self.most_lifetime, left)?;
+        let Granted {
+            grant,
+            lifetime,
+            signer,
+        } = self.granted(caller, audience, expires_in, now)?;
         let id = new_id().map_err(ExchangeError::Sign)?;
         let issuance = Issuance {
             issuer: &self.issuer,
             id: &id,
-            issued_at: seconds,
+            issued_at: now.as_second(),
             lifetime,
         };
         let payload = claims::payload(&grant, issuance);
-        let signers = self.signers.load();
-        let signer = signers.as_ref().and_then(|signers| signers.signer(grant.algorithm));
-        let signer = signer.ok_or_else(|| ExchangeError::NoKey(algorithm_name(grant.algorithm)))?;
         let token = signer.token(&payload).map_err(ExchangeError::Sign)?;
         if token.len() > MOST_TOKEN_BYTES {
             return Err(ExchangeError::TooLong(token.len()));
@@ -188,6 +199,33 @@ impl Exchange {
             id,
             subject: grant.subject,
             policy: grant.policy.name,
+        })
+    }
+
+    /// Everything but the signature.
+    fn granted(
+        &self,
+        caller: &Caller,
+        audience: &Audience,
+        expires_in: Option<u32>,
+        now: Timestamp,
+    ) -> Result<Granted, ExchangeError> {
+        if self.freshness.is_stale() {
+            return Err(ExchangeError::Stale);
+        }
+        let pod = self.pod(caller, now)?;
+        let context = self.context(caller)?;
+        let cluster_name = self.cluster_name.as_ref();
+        let grant = token_grant(&pod, &context, audience, &self.settings, cluster_name, now)?;
+        let left = caller.expires_at.saturating_sub(now.as_second());
+        let lifetime = claims::lifetime(grant.lifetime, expires_in, self.most_lifetime, left)?;
+        let signers = self.signers.load();
+        let signer = signers.as_ref().and_then(|signers| signers.signer(grant.algorithm));
+        let signer = signer.ok_or_else(|| ExchangeError::NoKey(algorithm_name(grant.algorithm)))?;
+        Ok(Granted {
+            signer: signer.clone(),
+            lifetime,
+            grant,
         })
     }
 

@@ -1,6 +1,7 @@
 //! Where the keys are: one Secret that all replicas read and the leader writes, or a file that somebody else keeps.
 //!
 //! A Secret that was deleted is written again from memory by the first replica that notices. One that can't be read is never overwritten.
+//! Keys that are missing in it without a mark that they were removed are put back by the leader.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures::stream::{self, BoxStream, StreamExt as _};
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -15,6 +17,7 @@ use kube::Api;
 use kube::api::{ObjectMeta, PostParams};
 use secrecy::{ExposeSecret as _, SecretSlice};
 use tokenscope_platform::telemetry::chain;
+use tokenscope_platform::watch;
 
 use crate::keys::{KeyError, SigningKey};
 use crate::rotation::{ENTRY, InvalidKeyRing, KeyRing, RingError};
@@ -84,6 +87,18 @@ pub enum KeySourceError {
 }
 
 impl KeySource {
+    /// Says when the Secret has changed, as far as it can be watched. A file tells nothing.
+    pub fn changes(&self) -> BoxStream<'static, ()> {
+        match self {
+            Self::Secret(secret) => {
+                let told = watch::object(secret.secrets.clone(), &secret.name);
+                // Who can't watch it still reads it again and again.
+                told.filter_map(async |told| told.ok().map(drop)).boxed()
+            }
+            Self::File(_) => stream::pending().boxed(),
+        }
+    }
+
     /// The keys as they are now; none where there is no Secret yet.
     pub async fn read(&self, now: Timestamp) -> Result<StoredKeys, KeySourceError> {
         match self {

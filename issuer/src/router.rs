@@ -143,7 +143,9 @@ impl Failure {
             }
             Self::Exchange(ExchangeError::NoPod(..) | ExchangeError::PodEnded(..)) => ExchangeOutcome::NoPod,
             Self::NoClusterKeys
-            | Self::Review(NotConfirmed::Full | NotConfirmed::Late | NotConfirmed::Asking(_))
+            | Self::Review(
+                NotConfirmed::Full | NotConfirmed::NamespaceFull(_) | NotConfirmed::Late | NotConfirmed::Asking(_),
+            )
             | Self::Exchange(
                 ExchangeError::Stale
                 | ExchangeError::PodNotYet(..)
@@ -242,6 +244,14 @@ impl IssuerService {
         self.exchange.admit(&caller, Instant::now())?;
         audit.within_limits = true;
         if let Some(reviews) = &self.reviews {
+            // Whatever can be refused here costs the API server nothing. What it says comes before the signature, and all is judged
+            // again then, since it may take a while.
+            let (exchange, asking, audience) = (self.exchange.clone(), caller.clone(), request.audience.clone());
+            let (expires_in, now) = (request.expires_in, (self.clock)());
+            let checked = self
+                .threads
+                .run(move || exchange.check(&asking, &audience, expires_in, now));
+            checked.await??;
             reviews.confirm(&request.subject_token, &caller).await?;
         }
         let (exchange, audience, expires_in) = (self.exchange.clone(), request.audience, request.expires_in);

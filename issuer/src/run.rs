@@ -21,7 +21,7 @@ use crate::bodies::Bodies;
 use crate::buckets::Buckets;
 use crate::cluster_index::ClusterIndex;
 use crate::cluster_keys::ClusterKeys;
-use crate::events::{ExchangeRefusalEvents, events};
+use crate::events::{ExchangeRefusalEvents, KeyEvents, events};
 use crate::exchange::Exchange;
 use crate::key_keeper::{self, KeyKeeper};
 use crate::key_source::{KeySource, SecretKeys};
@@ -90,11 +90,11 @@ pub async fn run(arguments: ServeArgs, process: Process) -> Result<(), RunError>
         arguments.api_audiences.is_empty().then(|| audience.into()),
     ));
     keep_cluster_keys(&cluster, &process);
-    let signers = keep_keys(&arguments, &client, &process, &metrics)?;
+    let events = write_events(&arguments, client.clone(), &process, &metrics);
+    let signers = keep_keys(&arguments, &client, &process, (&metrics, events.of_keys()))?;
     let certificate = keep_certificate(&arguments, client.clone(), &process, &metrics);
 
     let now = Instant::now();
-    let events = write_events(&arguments, client.clone(), &process, &metrics);
     let app = router(IssuerService {
         reviews: arguments.token_review.then(|| TokenReviews::new(client, audience)),
         events,
@@ -201,7 +201,7 @@ fn keep_keys(
     arguments: &ServeArgs,
     client: &Client,
     process: &Process,
-    metrics: &IssuerMetrics,
+    (metrics, events): (&IssuerMetrics, KeyEvents),
 ) -> Result<CurrentSigners, RunError> {
     let common = &arguments.common;
     let signers = CurrentSigners::default();
@@ -227,6 +227,7 @@ fn keep_keys(
         signers: signers.clone(),
         gate: process.gates.gate("keys"),
         metrics: metrics.clone(),
+        events,
         period: key_keeper::POLL,
         longest_unread: key_keeper::LONGEST_UNREAD,
         clock: Timestamp::now,

@@ -82,7 +82,7 @@ impl Signers {
     }
 
     /// The key that signs with an algorithm.
-    pub fn signer(&self, algorithm: Algorithm) -> Option<&SigningKey> {
+    pub fn signer(&self, algorithm: Algorithm) -> Option<&Arc<SigningKey>> {
         let (key, _) = self.ring.signing(algorithm).filter(|_| self.sign)?;
         Some(key.key())
     }
