@@ -7,7 +7,7 @@ use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
-use tokenscope_core::{Audience, ClusterName, PolicyName, Settings};
+use tokenscope_core::{Algorithm, Audience, ClusterName, PolicyName, Settings};
 use tokenscope_platform::freshness::Freshness;
 
 use crate::buckets::Buckets;
@@ -18,7 +18,7 @@ use crate::decision::{ExchangeContext, NotGranted, token_grant};
 use crate::issuer_url::IssuerUrl;
 use crate::keys::{KeyError, algorithm_name};
 use crate::oauth::{OAuthError, OAuthErrorCode};
-use crate::signers::CurrentSigners;
+use crate::signers::{CurrentSigners, Signers};
 use crate::subject_token::{Caller, InvalidSubjectToken, SubjectToken};
 
 /// A pod's object may reach the watch a little after its token was made.
@@ -60,6 +60,17 @@ pub struct Issued {
     pub subject: Box<str>,
     /// The policy that grants it.
     pub policy: PolicyName,
+}
+
+/// A token that was decided on and has no signature yet. No `Debug`: with one it is a credential.
+pub struct UnsignedToken {
+    payload: String,
+    signers: Arc<Signers>,
+    algorithm: Algorithm,
+    expires_in: i64,
+    id: String,
+    subject: Box<str>,
+    policy: PolicyName,
 }
 
 /// Why there is no token. `Display` is the sentence that the caller reads.
@@ -149,14 +160,14 @@ impl Exchange {
         Ok(())
     }
 
-    /// Gives a verified caller a token for `audience`, if a policy grants its pod one.
-    pub fn issue(
+    /// Decides about a token for `audience` for a verified caller, and says what is to be signed if a policy grants its pod one.
+    pub fn decide(
         &self,
         caller: &Caller,
         audience: &Audience,
         expires_in: Option<u32>,
         now: Timestamp,
-    ) -> Result<Issued, ExchangeError> {
+    ) -> Result<UnsignedToken, ExchangeError> {
         if self.freshness.is_stale() {
             return Err(ExchangeError::Stale);
         }
@@ -174,16 +185,11 @@ impl Exchange {
             issued_at: seconds,
             lifetime,
         };
-        let payload = claims::payload(&grant, issuance);
-        let signers = self.signers.load();
-        let signer = signers.as_ref().and_then(|signers| signers.signer(grant.algorithm));
-        let signer = signer.ok_or_else(|| ExchangeError::NoKey(algorithm_name(grant.algorithm)))?;
-        let token = signer.token(&payload).map_err(ExchangeError::Sign)?;
-        if token.len() > MOST_TOKEN_BYTES {
-            return Err(ExchangeError::TooLong(token.len()));
-        }
-        Ok(Issued {
-            token,
+        let no_key = || ExchangeError::NoKey(algorithm_name(grant.algorithm));
+        Ok(UnsignedToken {
+            payload: claims::payload(&grant, issuance),
+            signers: self.signers.load_full().ok_or_else(no_key)?,
+            algorithm: grant.algorithm,
             expires_in: lifetime,
             id,
             subject: grant.subject,
@@ -229,6 +235,31 @@ impl Exchange {
             labels,
             annotations: self.index.annotations(&caller.namespace, &caller.service_account),
             policies: self.index.policies().ok_or(ExchangeError::Stale)?,
+        })
+    }
+}
+
+impl UnsignedToken {
+    /// Whether to sign takes so long that no thread should do it that serves connections: a quarter of a millisecond with RSA, and a
+    /// tenth of that or less on a curve, which is less than to give it to another thread.
+    pub fn is_slow(&self) -> bool {
+        self.algorithm == Algorithm::RS256
+    }
+
+    /// Signs it.
+    pub fn sign(self) -> Result<Issued, ExchangeError> {
+        let signer = self.signers.signer(self.algorithm);
+        let signer = signer.ok_or_else(|| ExchangeError::NoKey(algorithm_name(self.algorithm)))?;
+        let token = signer.token(&self.payload).map_err(ExchangeError::Sign)?;
+        if token.len() > MOST_TOKEN_BYTES {
+            return Err(ExchangeError::TooLong(token.len()));
+        }
+        Ok(Issued {
+            token,
+            expires_in: self.expires_in,
+            id: self.id,
+            subject: self.subject,
+            policy: self.policy,
         })
     }
 }
