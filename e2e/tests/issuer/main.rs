@@ -5,6 +5,7 @@
 //! - [`sidecars`]: the sidecar as admission wrote it into the pod, which exchanges by itself;
 //! - [`rights`]: what the issuer and its neighbours may and may not do;
 //! - [`rotation`]: keys that rotate under three replicas while the leader is killed at each step;
+//! - [`publishing`]: the documents as files, of this issuer and of the cluster's own, by the same command;
 //! - [`demo`]: the demo ends well;
 //! - [`certificate`]: a new authority of the issuer's certificate, which running pods don't know.
 
@@ -18,6 +19,7 @@
 mod certificate;
 mod demo;
 mod exchanges;
+mod publishing;
 mod rights;
 mod rotation;
 mod sidecars;
