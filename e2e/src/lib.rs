@@ -42,6 +42,7 @@ pub mod output;
 pub mod pki;
 pub mod probes;
 pub mod process;
+pub mod published;
 pub mod radosgw;
 pub mod second_webhook;
 pub mod shapes;

@@ -39,7 +39,7 @@ pub async fn publish(arguments: PublishArgs) -> anyhow::Result<()> {
         }
         Published::Cluster => {
             let (issuer, published) = cluster_keys::fetch(&connect(&arguments.common).await?).await?;
-            Publication::of(&given.unwrap_or_else(|| issuer.into()), &published)?
+            Publication::of_another(&given.unwrap_or_else(|| issuer.into()), &published)?
         }
         Published::Spiffe => {
             let path = arguments.bundle.as_ref().context("--bundle is missing")?;
@@ -169,8 +169,8 @@ async fn secret_keys(secret: &SecretKeys) -> anyhow::Result<KeyRing> {
 }
 
 async fn key_source(common: &CommonArgs, keys: &KeysArgs) -> anyhow::Result<KeySource> {
-    Ok(match &keys.keys_file {
-        Some(path) => KeySource::File(path.clone()),
+    Ok(match keys.file() {
+        Some(file) => KeySource::File(file),
         None => KeySource::Secret(Box::new(secret(common, &keys.secret.keys_secret).await?)),
     })
 }

@@ -7,7 +7,7 @@ use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
-use tokenscope_core::{Audience, ClusterName, PolicyName, Settings};
+use tokenscope_core::{Algorithm, Audience, ClusterName, PolicyName, Settings};
 use tokenscope_platform::freshness::Freshness;
 
 use crate::buckets::Buckets;
@@ -15,7 +15,6 @@ use crate::claims::{self, InvalidLifetime, Issuance, MOST_TOKEN_BYTES};
 use crate::cluster_index::ClusterIndex;
 use crate::cluster_keys::KnownCluster;
 use crate::decision::{ExchangeContext, NotGranted, token_grant};
-use crate::grant::TokenGrant;
 use crate::issuer_url::IssuerUrl;
 use crate::keys::{KeyError, SigningKey, algorithm_name};
 use crate::oauth::{OAuthError, OAuthErrorCode};
@@ -63,11 +62,15 @@ pub struct Issued {
     pub policy: PolicyName,
 }
 
-/// What is to be signed, and with which key.
-struct Granted {
-    grant: TokenGrant,
-    lifetime: i64,
+/// A token that was decided on and has no signature yet. No `Debug`: with one it is a credential.
+pub struct UnsignedToken {
+    payload: String,
     signer: Arc<SigningKey>,
+    algorithm: Algorithm,
+    expires_in: i64,
+    id: String,
+    subject: Box<str>,
+    policy: PolicyName,
 }
 
 /// Why there is no token. `Display` is the sentence that the caller reads.
@@ -157,59 +160,14 @@ impl Exchange {
         Ok(())
     }
 
-    /// Whether a verified caller would get a token for `audience` by all that is known here.
-    pub fn check(
+    /// Decides about a token for `audience` for a verified caller, and says what is to be signed if a policy grants its pod one.
+    pub fn decide(
         &self,
         caller: &Caller,
         audience: &Audience,
         expires_in: Option<u32>,
         now: Timestamp,
-    ) -> Result<(), ExchangeError> {
-        self.granted(caller, audience, expires_in, now).map(drop)
-    }
-
-    /// Gives a verified caller a token for `audience`, if a policy grants its pod one.
-    pub fn issue(
-        &self,
-        caller: &Caller,
-        audience: &Audience,
-        expires_in: Option<u32>,
-        now: Timestamp,
-    ) -> Result<Issued, ExchangeError> {
-        let Granted {
-            grant,
-            lifetime,
-            signer,
-        } = self.granted(caller, audience, expires_in, now)?;
-        let id = new_id().map_err(ExchangeError::Sign)?;
-        let issuance = Issuance {
-            issuer: &self.issuer,
-            id: &id,
-            issued_at: now.as_second(),
-            lifetime,
-        };
-        let payload = claims::payload(&grant, issuance);
-        let token = signer.token(&payload).map_err(ExchangeError::Sign)?;
-        if token.len() > MOST_TOKEN_BYTES {
-            return Err(ExchangeError::TooLong(token.len()));
-        }
-        Ok(Issued {
-            token,
-            expires_in: lifetime,
-            id,
-            subject: grant.subject,
-            policy: grant.policy.name,
-        })
-    }
-
-    /// Everything but the signature.
-    fn granted(
-        &self,
-        caller: &Caller,
-        audience: &Audience,
-        expires_in: Option<u32>,
-        now: Timestamp,
-    ) -> Result<Granted, ExchangeError> {
+    ) -> Result<UnsignedToken, ExchangeError> {
         if self.freshness.is_stale() {
             return Err(ExchangeError::Stale);
         }
@@ -217,15 +175,27 @@ impl Exchange {
         let context = self.context(caller)?;
         let cluster_name = self.cluster_name.as_ref();
         let grant = token_grant(&pod, &context, audience, &self.settings, cluster_name, now)?;
-        let left = caller.expires_at.saturating_sub(now.as_second());
+        let seconds = now.as_second();
+        let left = caller.expires_at.saturating_sub(seconds);
         let lifetime = claims::lifetime(grant.lifetime, expires_in, self.most_lifetime, left)?;
+        let id = new_id().map_err(ExchangeError::Sign)?;
+        let issuance = Issuance {
+            issuer: &self.issuer,
+            id: &id,
+            issued_at: seconds,
+            lifetime,
+        };
         let signers = self.signers.load();
         let signer = signers.as_ref().and_then(|signers| signers.signer(grant.algorithm));
         let signer = signer.ok_or_else(|| ExchangeError::NoKey(algorithm_name(grant.algorithm)))?;
-        Ok(Granted {
+        Ok(UnsignedToken {
+            payload: claims::payload(&grant, issuance),
             signer: signer.clone(),
-            lifetime,
-            grant,
+            algorithm: grant.algorithm,
+            expires_in: lifetime,
+            id,
+            subject: grant.subject,
+            policy: grant.policy.name,
         })
     }
 
@@ -267,6 +237,29 @@ impl Exchange {
             labels,
             annotations: self.index.annotations(&caller.namespace, &caller.service_account),
             policies: self.index.policies().ok_or(ExchangeError::Stale)?,
+        })
+    }
+}
+
+impl UnsignedToken {
+    /// Whether to sign takes so long that no thread should do it that serves connections: a quarter of a millisecond with RSA, and a
+    /// tenth of that or less on a curve, which is less than to give it to another thread.
+    pub fn is_slow(&self) -> bool {
+        self.algorithm == Algorithm::RS256
+    }
+
+    /// Signs it.
+    pub fn sign(self) -> Result<Issued, ExchangeError> {
+        let token = self.signer.token(&self.payload).map_err(ExchangeError::Sign)?;
+        if token.len() > MOST_TOKEN_BYTES {
+            return Err(ExchangeError::TooLong(token.len()));
+        }
+        Ok(Issued {
+            token,
+            expires_in: self.expires_in,
+            id: self.id,
+            subject: self.subject,
+            policy: self.policy,
         })
     }
 }

@@ -211,8 +211,8 @@ fn keep_keys(
         &common.pod_name,
         LEASE,
     );
-    let source = match &arguments.keys.keys_file {
-        Some(path) => KeySource::File(path.clone()),
+    let source = match arguments.keys.file() {
+        Some(file) => KeySource::File(file),
         None => KeySource::Secret(Box::new(SecretKeys {
             secrets: Api::namespaced(client.clone(), &common.namespace),
             name: arguments.keys.secret.keys_secret.clone(),

@@ -11,6 +11,7 @@ mod world;
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -24,10 +25,11 @@ use kube::{Api, Client};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use tokenscope_core::Algorithm;
+use tokenscope_issuer::age::AgeError;
 use tokenscope_issuer::commands::{absent, revoked};
 use tokenscope_issuer::events::events;
 use tokenscope_issuer::key_keeper::KeyKeeper;
-use tokenscope_issuer::key_source::{KeySource, SecretKeys};
+use tokenscope_issuer::key_source::{KeyFile, KeySource, KeySourceError, SecretKeys};
 use tokenscope_issuer::keys::SigningKey;
 use tokenscope_issuer::metrics::IssuerMetrics;
 use tokenscope_issuer::publish::{Publication, PublishError};
@@ -326,7 +328,7 @@ async fn a_file_of_private_keys_is_a_source_too() {
     let text: String = pems.iter().map(ExposeSecret::expose_secret).collect();
     std::fs::write(&file, text).unwrap();
     let stop = CancellationToken::new();
-    let signers = replica(KeySource::File(file.clone()), false, &stop);
+    let signers = replica(KeySource::File(plain(&file)), false, &stop);
     until(|| signing(&signers).is_some()).await;
     let before = signing(&signers);
     // A second key of an algorithm is published, and the first one signs.
@@ -345,6 +347,39 @@ async fn a_file_of_private_keys_is_a_source_too() {
     assert_eq!(signing(&signers), before);
     stop.cancel();
     std::fs::remove_dir_all(folder).unwrap();
+}
+
+fn plain(path: &Path) -> KeyFile {
+    KeyFile {
+        path: path.to_owned(),
+        identities: None,
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_encrypted_with_age_is_a_source_too_for_whoever_has_the_identity() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/age");
+    let file = |identities: Option<&str>| KeyFile {
+        path: folder.join("keys.pem.age"),
+        identities: identities.map(|name| folder.join(name)),
+    };
+    let read = async |file| KeySource::File(file).read(Timestamp::now()).await;
+    let keys = read(file(Some("identity.txt"))).await.unwrap();
+    assert!(keys.ring.signing(Algorithm::ES256).is_some());
+    let error = read(file(None)).await.unwrap_err();
+    assert!(matches!(error, KeySourceError::NoIdentity), "{error}");
+    let error = read(file(Some("other-identity.txt"))).await.unwrap_err();
+    assert!(matches!(error, KeySourceError::Age(AgeError::Recipient)), "{error}");
+    let error = read(file(Some("no-such-file"))).await.unwrap_err();
+    assert!(matches!(error, KeySourceError::File(_)), "{error}");
+}
+
+#[tokio::test]
+async fn no_more_of_a_file_is_read_than_a_file_of_keys_may_have() {
+    let error = KeySource::File(plain(Path::new("/dev/zero")))
+        .read(Timestamp::now())
+        .await;
+    assert!(matches!(error, Err(KeySourceError::FileTooLong)));
 }
 
 #[test]

@@ -89,6 +89,10 @@ pub struct OperatorArguments {
     )]
     pub issuer_serving_secret: String,
 
+    /// The file with the authority of the issuer's certificate, where somebody else makes it: the one that the webhook tells pods of
+    #[arg(long, env = "TOKENSCOPE_ISSUER_CA_FILE", value_name = "PATH")]
+    pub issuer_ca_file: Option<PathBuf>,
+
     /// The Lease that only one operator holds at a time
     #[arg(
         long,

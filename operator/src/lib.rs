@@ -31,7 +31,7 @@ use events::EventSender;
 use index::{Index, IndexEvent, Installation, SharedIndex};
 use indexer::Indexer;
 use issuer_context::IssuerContext;
-use issuer_trust::IssuerTrust;
+use issuer_trust::{IssuerTrust, ToldPods};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client};
 use leader::Leader;
@@ -288,8 +288,9 @@ impl Common<'_> {
         self.process.spawn("issuer context", context.run(self.stop()));
     }
 
-    fn keep_issuer_trust(&self, index: &SharedIndex, told: Option<watch::Receiver<Option<Vec<u8>>>>) {
-        let Some(told) = told else {
+    fn keep_issuer_trust(&self, index: &SharedIndex, made: Option<watch::Receiver<Option<Vec<u8>>>>) {
+        let file = || self.args.issuer_ca_file.clone().map(ToldPods::File);
+        let Some(told) = made.map(ToldPods::Here).or_else(file) else {
             return;
         };
         let trust = IssuerTrust {

@@ -224,3 +224,28 @@ spec:
     {{- toYaml . | nindent 4 }}
   {{- end }}
 {{- end -}}
+
+{{- /* What reads the issuer's keys from a file: arguments, mounts and volumes; nothing where they are in the Secret. */}}
+{{- define "tokenscope.keyFile" -}}
+{{- $file := .Values.issuer.keys.file -}}
+{{- $arguments := list -}}
+{{- $mounts := list -}}
+{{- $volumes := list -}}
+{{- if $file.name -}}
+{{- if not $file.volume -}}
+{{- fail "issuer.keys.file.name needs issuer.keys.file.volume: the volume that the file is in, such as {secret: {secretName: …}}" -}}
+{{- end -}}
+{{- $arguments = append $arguments (printf "--keys-file=/etc/tokenscope/keys/%s" $file.name) -}}
+{{- $mounts = append $mounts (dict "name" "keys" "mountPath" "/etc/tokenscope/keys" "readOnly" true) -}}
+{{- $volumes = append $volumes (mergeOverwrite (dict) $file.volume (dict "name" "keys")) -}}
+{{- if $file.identity -}}
+{{- if not $file.identityVolume -}}
+{{- fail "issuer.keys.file.identity needs issuer.keys.file.identityVolume: the volume that the identity is in, which should not be the one of the keys" -}}
+{{- end -}}
+{{- $arguments = append $arguments (printf "--keys-identity=/etc/tokenscope/keys-identity/%s" $file.identity) -}}
+{{- $mounts = append $mounts (dict "name" "keys-identity" "mountPath" "/etc/tokenscope/keys-identity" "readOnly" true) -}}
+{{- $volumes = append $volumes (mergeOverwrite (dict) $file.identityVolume (dict "name" "keys-identity")) -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml (dict "arguments" $arguments "mounts" $mounts "volumes" $volumes) -}}
+{{- end -}}

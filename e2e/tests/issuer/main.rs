@@ -6,6 +6,7 @@
 //! - [`rights`]: what the issuer and its neighbours may and may not do;
 //! - [`rotation`]: keys that rotate under three replicas while the leader is killed at each step;
 //! - [`keys`]: keys that are taken out of the Secret by hand, and those that are revoked;
+//! - [`publishing`]: the documents as files, of this issuer and of the cluster's own, by the same command;
 //! - [`demo`]: the demo ends well;
 //! - [`certificate`]: a new authority of the issuer's certificate, which running pods don't know, and one that is distrusted.
 
@@ -20,6 +21,7 @@ mod certificate;
 mod demo;
 mod exchanges;
 mod keys;
+mod publishing;
 mod rights;
 mod rotation;
 mod sidecars;

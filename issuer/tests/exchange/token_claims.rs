@@ -240,3 +240,24 @@ async fn a_token_of_the_issuer_itself_is_exchanged_for_nothing() {
     let (error, description) = setup.refused_for(issued, "sts.amazonaws.com").await;
     assert_eq!(error, "invalid_grant", "{description}");
 }
+
+#[tokio::test]
+async fn two_hundred_kilobytes_of_labels_or_annotations_are_no_claim_and_make_no_long_answer() {
+    let setup = Setup::new().await;
+    setup.put_policy(tagged("${pod.labels['l']}"));
+    let long = "x\u{1F980}\"".repeat(40_000);
+    // A record that no admission writes: whoever wrote it could write any.
+    setup.put_pod(admitted_with(&json!({"team": "a", "l": long})));
+    let (_, description) = setup.refused().await;
+    assert!(description.len() <= 1024, "{} bytes", description.len());
+
+    let mut patched = admitted_with(&json!({"team": "a", "l": "blue"}));
+    patched["metadata"]["labels"]["l"] = json!(long);
+    patched["metadata"]["annotations"]["example.com/note"] = json!(long);
+    setup.put_pod(patched);
+    let claims = issued(&setup).await;
+    assert_eq!(
+        claims["https://aws.amazon.com/tags"]["principal_tags"],
+        json!({"Team": ["blue"]})
+    );
+}

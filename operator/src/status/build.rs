@@ -44,9 +44,15 @@ pub(crate) fn status(previous: &PolicyStatus, facts: &PolicyFacts<'_>, now: Time
     let (accepted, why) = accepted(facts);
     let (active, when) = active(facts, accepted, now);
     let (ready, mut what) = ready(facts, accepted, active);
-    for note in [note, tag_note(facts), eviction_note(facts), session_name_note(facts)]
-        .into_iter()
-        .flatten()
+    for note in [
+        note,
+        tag_note(facts),
+        context_note(facts),
+        eviction_note(facts),
+        session_name_note(facts),
+    ]
+    .into_iter()
+    .flatten()
     {
         what.push_str(". ");
         what.push_str(&note);
@@ -119,6 +125,15 @@ fn tag_note(facts: &PolicyFacts<'_>) -> Option<String> {
     let has_tags = policy.token.source == TokenSource::Issuer && !policy.claims.principal_tags.is_empty();
     has_tags.then(|| {
         "The tokens carry session tags, so AWS refuses every role with them whose trust policy does not allow sts:TagSession, also those that are reached by sts:AssumeRole with transitive tags".into()
+    })
+}
+
+/// What has to be registered before the context claims reach a role, and that AWS itself has not judged it.
+fn context_note(facts: &PolicyFacts<'_>) -> Option<String> {
+    let policy = facts.policy.ok().filter(|_| facts.has_source)?;
+    let has_context = policy.token.source == TokenSource::Issuer && !policy.claims.context.is_empty();
+    has_context.then(|| {
+        "The context claims reach roles only once the document of ConfigMap tokenscope-issuer-context, in tokenscope's own namespace, is registered with the IAM OIDC provider. Not yet seen by AWS: only tokenscope's own stand-in for AWS has judged it".into()
     })
 }
 

@@ -73,6 +73,18 @@ fn where_tokens_have_tags_the_document_demands_them_and_a_note_names_what_every_
 }
 
 #[test]
+fn a_note_says_what_context_claims_need_and_that_aws_has_not_seen_it() {
+    let mut test = with_issuer();
+    let policy = test.policy("orders", &from_issuer(&json!({"context": {"team": "${namespace}"}})));
+    let message = test.ready_message(&policy);
+    for part in ["ConfigMap tokenscope-issuer-context", "Not yet seen by AWS"] {
+        assert!(message.contains(part), "{message}");
+    }
+    let policy = test.policy("plain", &from_issuer(&json!({})));
+    assert!(!test.ready_message(&policy).contains("Not yet seen"));
+}
+
+#[test]
 fn a_document_follows_the_namespaces_that_its_policy_selects() {
     let mut test = with_issuer();
     let mut spec = from_issuer(&json!({}));
