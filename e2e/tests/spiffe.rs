@@ -72,6 +72,7 @@ async fn credentials(jwt_key_type: &'static str, algorithm: &str) {
         }],
         issuer_trust_pem: spire.authority().to_owned(),
         connect_to: BTreeMap::from([(host.to_owned(), spire.discovery_address())]),
+        ..StsConfig::default()
     };
     let sts = Server::start(config, SocketAddr::from(([127, 0, 0, 1], 0)), None)
         .await
