@@ -221,7 +221,18 @@ impl KeyKeeper {
         self.metrics.keys_read.set(now.as_second());
         seen.removed = keys.ring.removed().to_vec();
         let is_same = seen.shown.as_ref().is_some_and(|shown| shown.version == keys.version);
-        if is_same || keys.ring.keys().is_empty() {
+        if is_same {
+            return;
+        }
+        if keys.ring.keys().is_empty() {
+            // All that is in use was removed, and the leader has not made others yet.
+            if seen
+                .shown
+                .take_if(|shown| !keys.ring.lacks_keys_of(&shown.ring))
+                .is_some()
+            {
+                self.signers.store(None);
+            }
             return;
         }
         seen.shown = Some(keys.clone());

@@ -288,6 +288,24 @@ async fn a_key_that_is_taken_out_by_hand_is_put_back_and_told_of_and_revoke_key_
     stop.cancel();
 }
 
+#[tokio::test]
+async fn a_replica_without_a_leader_does_not_sign_with_a_removed_key_where_there_is_no_other() {
+    let (stored, stop, leads) = (Stored::default(), CancellationToken::new(), CancellationToken::new());
+    let source = || KeySource::Secret(Box::new(secret(&stored)));
+    let leader = replica(source(), true, &leads);
+    let follower = replica(source(), false, &stop);
+    until(|| signing(&leader).is_some() && signing(&follower) == signing(&leader)).await;
+    leads.cancel();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let remove_all = |ring: &KeyRing| {
+        let kids = ring.keys().iter().map(|key| key.kid());
+        kids.fold(Ok(ring.clone()), |ring, kid| ring?.without(kid))
+    };
+    secret(&stored).change(remove_all).await.unwrap();
+    until(|| follower.load().is_none()).await;
+    stop.cancel();
+}
+
 #[test]
 fn only_what_can_be_a_keys_name_is_marked_as_removed_where_there_is_no_such_key() {
     let kid = SigningKey::generate(Algorithm::ES256).unwrap().kid().to_owned();

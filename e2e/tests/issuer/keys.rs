@@ -53,6 +53,21 @@ async fn is_back_and_told_of(client: &Client, kids_before: &[String]) {
     .unwrap();
 }
 
+/// No key of this identifier is in the Secret or published, and both replicas sign with another.
+async fn is_gone(environment: &Environment, client: &Client, subject: &str, kid: &str) -> Result<()> {
+    let now = kids(client).await?;
+    anyhow::ensure!(!now.iter().any(|other| other == kid) && !now.is_empty(), "{now:?}");
+    let authorities = authority(client).await?;
+    for number in 0..2 {
+        let (_, port) = environment.installed.issuer(number);
+        let (status, published) = document(port, &authorities, "/cluster-1/keys").await?;
+        let text = published.to_string();
+        anyhow::ensure!(status == 200 && !text.contains(kid) && text.contains(&now[0]), "{text}");
+        exchanged(port, client, subject).await?;
+    }
+    Ok(())
+}
+
 /// Runs `tokenscope-issuer revoke-key` as an administrator does.
 fn revoke(environment: &Environment, kid: &str) -> Output {
     let (program, _) = environment.installed.issuer(0).0.command_line();
@@ -89,33 +104,25 @@ async fn a_key_that_is_taken_out_by_hand_comes_back_with_an_event_and_one_that_r
     let mut backup = take_out_by_hand(client).await.unwrap();
     let output = revoke(&environment, &leaked[0]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let gone = async || {
-        let now = kids(client).await?;
-        anyhow::ensure!(!now.contains(&leaked[0]) && !now.is_empty(), "{now:?}");
-        let authorities = authority(client).await?;
-        for number in 0..2 {
-            let (_, port) = environment.installed.issuer(number);
-            let (status, published) = document(port, &authorities, "/cluster-1/keys").await?;
-            let text = published.to_string();
-            anyhow::ensure!(
-                status == 200 && !text.contains(&leaked[0]) && text.contains(&now[0]),
-                "{text}"
-            );
-            exchanged(port, client, &subject).await?;
-        }
-        Ok(())
-    };
-    eventually(SOON, "no replica knows the key any more", gone)
-        .await
-        .unwrap();
+    eventually(SOON, "no replica knows the key any more", async || {
+        is_gone(&environment, client, &subject, &leaked[0]).await
+    })
+    .await
+    .unwrap();
     delete(client, SECRET).await.unwrap();
-    eventually(SOON, "a deletion does not bring it back", gone)
-        .await
-        .unwrap();
+    eventually(SOON, "a deletion does not bring it back", async || {
+        is_gone(&environment, client, &subject, &leaked[0]).await
+    })
+    .await
+    .unwrap();
     let metadata = backup["metadata"].as_object_mut().unwrap();
     metadata.retain(|key, _| key == "name" || key == "namespace");
     put(client, SECRET, &backup).await.unwrap();
-    eventually(SOON, "nor does a backup", gone).await.unwrap();
+    eventually(SOON, "nor does a backup", async || {
+        is_gone(&environment, client, &subject, &leaked[0]).await
+    })
+    .await
+    .unwrap();
 
     let slip = revoke(&environment, "no-such-key");
     assert!(!slip.status.success() && String::from_utf8_lossy(&slip.stderr).contains("there is no key"));
