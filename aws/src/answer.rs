@@ -15,7 +15,7 @@ pub struct AssumedRole {
     pub expires_at: Timestamp,
     /// `arn:<partition>:sts::<account>:assumed-role/<role>/<session>`.
     pub arn: Box<str>,
-    /// Who is behind the session, if it says so.
+    /// The source identity, if there is one.
     pub source_identity: Option<Box<str>>,
     /// Percent of the largest session token that tags and policies use: `SessionTokenUtilization`, or `PackedPolicySize`
     /// of an STS that is older.

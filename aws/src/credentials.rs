@@ -24,14 +24,14 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// What requests are signed with.
+/// The keys that requests are signed with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credentials {
     /// The public part, such as `ASIA…`.
     pub access_key_id: Box<str>,
     /// The key of the signature.
     pub secret_access_key: Secret,
-    /// What makes the key valid; temporary credentials have one.
+    /// The session token, which makes the key valid; temporary credentials have one.
     pub session_token: Option<Secret>,
 }
 

@@ -1,4 +1,4 @@
-//! Where STS is, in all partitions.
+//! The endpoints of STS in all partitions.
 //!
 //! The data is that of botocore 1.44.8, `partitions.json`, and the rules those of `sts/2011-06-15/endpoint-rule-set-1.json`. A test
 //! in `e2e` compares each region of each partition with botocore's own resolution.
@@ -8,11 +8,11 @@ use tokenscope_core::{Region, partition_of_region};
 /// A partition: accounts and regions that have nothing to do with those of another.
 struct Partition {
     name: &'static str,
-    /// What regional host names end with.
+    /// The end of regional host names.
     dns_suffix: &'static str,
-    /// What those for IPv4 and IPv6 end with.
+    /// The end of those for IPv4 and IPv6.
     dual_stack_suffix: &'static str,
-    /// What comes before the region in the host name of the FIPS endpoint.
+    /// The part before the region in the host name of the FIPS endpoint.
     fips_prefix: &'static str,
 }
 

@@ -13,7 +13,7 @@ pub enum StsError {
     /// STS looked at the request and refuses it. Neither a retry nor another region helps.
     #[error("{name}: {message}")]
     Refused {
-        /// What it is about.
+        /// The subject of the refusal.
         code: RefusalCode,
         /// The code as STS writes it.
         name: Box<str>,
@@ -38,7 +38,7 @@ pub enum StsError {
     Unreadable(u16),
 }
 
-/// What may be done after an error.
+/// The next step after an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Advice {
     /// Nothing but to tell people, or to bring another token or other credentials.
@@ -49,7 +49,7 @@ pub enum Advice {
     TryElsewhere,
 }
 
-/// What a refusal is about.
+/// The subject of a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefusalCode {
     /// A policy doesn't allow it, or the role doesn't exist.
@@ -110,7 +110,7 @@ impl StsError {
         }
     }
 
-    /// What may be done about it.
+    /// The next step after it.
     pub fn advice(&self) -> Advice {
         match self {
             Self::Refused { .. } => Advice::GiveUp,
@@ -119,7 +119,7 @@ impl StsError {
         }
     }
 
-    /// What a refusal is about.
+    /// The subject of a refusal.
     pub fn refusal(&self) -> Option<RefusalCode> {
         match self {
             Self::Refused { code, .. } => Some(*code),

@@ -4,12 +4,12 @@
 
 use std::time::Duration;
 
-/// How long a region that failed is passed over: doubled with each failure in a row, up to [`LONGEST_PAUSE`].
+/// The time for which a region that failed is passed over: doubled with each failure in a row, up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_secs(30);
 /// The longest time that a region is passed over while others answer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
-/// What came of asking a region.
+/// The outcome of asking a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It answered: with credentials, with a refusal, or with a request for patience.

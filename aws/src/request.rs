@@ -102,7 +102,7 @@ pub struct AssumeRoleWithWebIdentity<'a> {
     pub token: &'a Secret,
     /// 900 to 43,200; STS gives an hour without it.
     pub duration_seconds: Option<u32>,
-    /// What narrows the session.
+    /// Policies that narrow the session.
     pub session_policy: SessionPolicy<'a>,
 }
 
@@ -126,17 +126,17 @@ pub struct AssumeRole<'a> {
     pub role: &'a RoleArn,
     /// 2 to 64 characters out of `[A-Za-z0-9_+=,.@-]`.
     pub session_name: &'a str,
-    /// What the role's account asks for.
+    /// The external id, where the role's account asks for one.
     pub external_id: Option<&'a str>,
     /// 900 to 43,200, and 3,600 where the caller has a role already; STS gives an hour without it.
     pub duration_seconds: Option<u32>,
-    /// What narrows the session.
+    /// Policies that narrow the session.
     pub session_policy: SessionPolicy<'a>,
     /// Session tags, at most fifty.
     pub tags: &'a [(&'a str, &'a str)],
     /// Keys of the tags that pass on to further roles.
     pub transitive_tag_keys: &'a [&'a str],
-    /// Who is behind the session; it can't change along a chain.
+    /// The source identity, which can't change along a chain.
     pub source_identity: Option<&'a str>,
 }
 

@@ -37,6 +37,7 @@ pub mod helm;
 pub mod install;
 pub mod issuer;
 pub mod keycloak;
+pub mod ministack;
 pub mod node;
 pub mod output;
 pub mod pki;

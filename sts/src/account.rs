@@ -1,4 +1,4 @@
-//! What an account has besides roles and providers: users, permissions, managed policies, outbound federation.
+//! Users, permissions, managed policies and outbound federation of accounts.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -153,6 +153,29 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn all_of_it_may_stand_in_the_configuration_file() {
+        let config: crate::StsConfig = serde_json::from_value(json!({
+            "users": [{"arn": "arn:aws:iam::111122223333:user/ann", "access_key_id": "AKIAANNANNANNANNANNA",
+                "secret_access_key": "of-a-test-only"}],
+            "permissions": [{"principal": "arn:aws:iam::111122223333:role/near", "tags": {"team": "blue"}}],
+            "managed_policies": {"arn:aws:iam::aws:policy/x": {"Statement": []}},
+            "outbound_federation": [{"account": "111122223333", "issuer": "https://a.tokens.sts.global.api.aws"}],
+            "region": "aws-global",
+        }))
+        .unwrap();
+        assert_eq!((config.users.len(), config.managed_policies.len()), (1, 1));
+        assert!(config.permissions[0].policies.is_empty());
+        config.outbound_federation[0].check().unwrap();
+        for issuer in ["http://a.test", "https://a.test/x", "https://"] {
+            let federation = OutboundFederation {
+                account: "111122223333".into(),
+                issuer: issuer.into(),
+            };
+            assert!(federation.check().is_err(), "{issuer}");
+        }
+    }
 
     #[test]
     fn what_iam_would_refuse_is_refused_with_its_field() {

@@ -148,7 +148,7 @@ fn facts(
     facts
 }
 
-/// Whether both sides allow the role, its tags and its source identity.
+/// Fails unless both sides allow the role, its tags and its source identity.
 ///
 /// `sts:TagSession` is needed for inherited tags as for passed ones (public reports of EKS Pod Identity's transitive tags).
 fn authorize(

@@ -37,7 +37,7 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    /// What its own policies and its session policies say. What can't be decided allows nothing.
+    /// The decisions of its own policies and of its session policies. What can't be decided allows nothing.
     pub(crate) fn decide(&self, action: &str, resource: &str, facts: &Facts) -> Decisions {
         let own = &self.permissions.policies;
         decide_both(own, &self.principal.policies, action, resource, facts).unwrap_or(Decisions {

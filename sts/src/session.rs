@@ -42,7 +42,7 @@ pub(crate) struct Session {
     pub(crate) partition: String,
 }
 
-/// What a session is issued for.
+/// The terms of a new session.
 pub(crate) struct SessionGrant<'a> {
     pub(crate) role_arn: &'a str,
     pub(crate) role: &'a AssumableRole,
@@ -145,7 +145,7 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], Unspecified> {
     Ok(bytes)
 }
 
-/// What stands behind AROA and AIDA in the id of a role or user.
+/// The part behind AROA and AIDA in the id of a role or user.
 pub(crate) fn stable_id(arn: &str) -> String {
     base32(&digest(&SHA256, arn.as_bytes()).as_ref()[..17])
 }

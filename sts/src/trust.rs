@@ -146,7 +146,7 @@ impl IamTrustPolicy {
         self.grants(action, Presenter::Federated(provider_arn), facts).is_some()
     }
 
-    /// How the policy names `presenter` where it allows the action; `None` when it doesn't allow it or denies it.
+    /// The way in which the policy names `presenter` where it allows the action; `None` when it doesn't allow it or denies it.
     pub(crate) fn grants(&self, action: &str, presenter: Presenter<'_>, facts: &Facts) -> Option<Naming> {
         let named = self.statements.iter().filter(|statement| statement.is_about(action));
         let named: Vec<_> = named

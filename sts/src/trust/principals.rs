@@ -1,4 +1,4 @@
-//! The Principal element of a trust policy, and who presents himself to it.
+//! The Principal element of a trust policy, and the one who is compared with it.
 //!
 //! IAM User Guide, "AWS JSON policy elements: Principal": accounts by number or root ARN, roles, users, role sessions, federated
 //! providers. A trust policy is a resource-based policy of the role ("Policy evaluation logic"): what it grants to an account
@@ -30,7 +30,7 @@ pub(crate) enum AwsPrincipal {
     Session(String),
 }
 
-/// Who wants to take the role.
+/// The one who wants to take the role.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Presenter<'a> {
     /// The bearer of a token of this provider.
@@ -46,7 +46,7 @@ pub(crate) enum Presenter<'a> {
     },
 }
 
-/// How precisely a statement names the one who presents himself; the more precise comes later.
+/// The way in which a statement names the one who wants the role; the more precise comes later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Naming {
     /// By `*` or by the account.
@@ -96,7 +96,7 @@ impl Principals {
         Ok(Self::Named { federated, aws })
     }
 
-    /// How the statement names `presenter`; `None` when it doesn't.
+    /// The way in which the statement names `presenter`; `None` when it doesn't.
     pub(crate) fn naming(&self, presenter: Presenter<'_>) -> Option<Naming> {
         let (federated, aws) = match self {
             Self::Everybody => return Some(Naming::Account),

@@ -42,6 +42,8 @@ pub enum Tool {
     SpireOidcDiscoveryProvider,
     /// cert-manager's controller and cainjector; its custom resource definitions are in the folder `crds` beside it.
     CertManager,
+    /// A Python interpreter that has MiniStack: IAM, STS and S3 for chains of roles. `-m ministack` runs it.
+    MiniStack,
 }
 
 impl Tool {
@@ -69,7 +71,7 @@ impl Tool {
     pub const SPIRE: [Self; 3] = [Self::SpireServer, Self::SpireAgent, Self::SpireOidcDiscoveryProvider];
 
     /// Every tool.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Etcd,
         Self::KubeApiserver,
         Self::Kubectl,
@@ -88,6 +90,7 @@ impl Tool {
         Self::SpireAgent,
         Self::SpireOidcDiscoveryProvider,
         Self::CertManager,
+        Self::MiniStack,
     ];
 
     /// Its usual name.
@@ -111,6 +114,7 @@ impl Tool {
             Self::SpireAgent => "spire-agent",
             Self::SpireOidcDiscoveryProvider => "oidc-discovery-provider",
             Self::CertManager => "cert-manager",
+            Self::MiniStack => "ministack",
         }
     }
 
@@ -149,6 +153,7 @@ impl Tool {
             Self::Kubectl => command.args(["version", "--client"]),
             Self::Helm => command.args(["version", "--template", "{{.Version}}"]),
             Self::Boto3 => command.args(["-c", "import boto3; print(boto3.__version__)"]),
+            Self::MiniStack => command.args(["-c", "import importlib.metadata as m; print(m.version('ministack'))"]),
         };
         command
     }
