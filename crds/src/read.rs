@@ -16,7 +16,7 @@
 //!     while let Some(object) = objects.try_next().await? {
 //!         match tokenscope_crds::read::read(&object) {
 //!             (_, Ok(policy)) => policies.insert(Arc::new(policy)),
-//!             (name, Err(why)) => policies.insert_invalid(name, &why.to_string()),
+//!             (name, Err(why)) => policies.insert_invalid(name, &why),
 //!         }
 //!     }
 //! }
@@ -25,18 +25,18 @@
 //! ```
 
 use crate::{
-    parse::selector,
+    parse::{self, selector},
     shape::{BOUNDARY, POLICY, Shape},
     v1alpha1::{
-        BoundarySpec, ClusterTokenScopePolicy, LabelSelector, PolicySpec, PolicyStatus, TokenScopeBoundary,
-        TokenScopePolicy,
+        ActiveSchedule, BoundarySpec, ClusterTokenScopePolicy, LabelSelector, PolicySpec, PolicyStatus, SubjectSpec,
+        TokenScopeBoundary, TokenScopePolicy,
     },
 };
 use kube::core::{ApiResource, DynamicObject};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::io;
-use tokenscope_core::{Boundary, InvalidPolicy, Policy, PolicyName, Selector};
+use std::{io, sync::Arc};
+use tokenscope_core::{Boundary, InvalidPolicy, Policy, PolicyName, PolicyScope, Schedule, Selector};
 
 /// The kinds of policies to watch: the namespaced one and the cluster's.
 pub fn resources() -> [ApiResource; 2] {
@@ -131,13 +131,47 @@ fn checked_spec<'a>(object: &'a DynamicObject, shape: &Shape) -> Result<&'a Valu
 
 fn policy(object: &DynamicObject, name: &PolicyName) -> Result<Policy, InvalidPolicy> {
     let spec = checked_spec(object, &POLICY)?;
-    let namespace_selector = match spec.get("namespaceSelector") {
+    whole_policy(object, spec, name).map_err(|why| InvalidPolicy {
+        scope: scope(spec, name).map(Arc::new),
+        ..why
+    })
+}
+
+/// The pods and the time that a policy is about which can't be used; none where its selectors can't be read. What can't be read of
+/// its time counts as if it were always in force, so that it grants nothing all the same.
+fn scope(spec: &Value, name: &PolicyName) -> Option<PolicyScope> {
+    let part = |part: &str| spec.get(part).unwrap_or(&Value::Null);
+    let schedule = || {
+        let schedule: ActiveSchedule = typed(part("activeSchedule"), "spec.activeSchedule").ok()?;
+        Schedule::parse(&schedule.cron, &schedule.duration, &schedule.time_zone).ok()
+    };
+    let subjects = match spec.get("subjects") {
+        None => Vec::new(),
+        Some(subjects) => typed::<Vec<SubjectSpec>>(subjects, "spec.subjects").ok()?,
+    };
+    Some(PolicyScope {
+        namespace_selector: namespace_selector(spec, name).ok()?,
+        subjects: parse::subjects(&subjects).ok()?,
+        assigns_role: spec.get("roles").is_some_and(|roles| !roles["default"].is_null()),
+        disabled: part("disabled") == true,
+        fallback: part("fallback") == true,
+        expires_at: part("expiresAt").as_str().and_then(|text| text.parse().ok()),
+        active_schedule: schedule(),
+    })
+}
+
+fn namespace_selector(spec: &Value, name: &PolicyName) -> Result<Selector, InvalidPolicy> {
+    match spec.get("namespaceSelector") {
         Some(selector) if name.is_cluster() => {
             const FIELD: &str = "spec.namespaceSelector";
-            self::selector(selector, FIELD)?
+            self::selector(selector, FIELD)
         }
-        _ => Selector::default(),
-    };
+        _ => Ok(Selector::default()),
+    }
+}
+
+fn whole_policy(object: &DynamicObject, spec: &Value, name: &PolicyName) -> Result<Policy, InvalidPolicy> {
+    let namespace_selector = namespace_selector(spec, name)?;
     typed::<PolicySpec>(spec, "spec")?.policy(name.clone(), &object.metadata, namespace_selector)
 }
 

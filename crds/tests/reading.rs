@@ -354,3 +354,47 @@ fn what_becomes_of_running_pods_is_read_and_they_stay_unless_it_is_said() {
     );
     assert!(on_expiry(json!({"roles": {"default": ROLE}, "onExpiry": "evict"})).is_err());
 }
+
+#[test]
+fn of_a_policy_that_can_not_be_used_the_pods_that_it_is_about_are_read_where_that_can_be() {
+    let spec = json!({
+        "namespaceSelector": {"matchLabels": {"team": "a"}}, "subjects": [{"serviceAccounts": ["orders"]}],
+        "roles": {"default": ROLE}, "aws": {"region": "eu-central-1a"}, "fallback": true, "disabled": true,
+        "expiresAt": "2030-01-01T00:00:00Z", "activeSchedule": {"cron": "0 22 * * *", "duration": "8h", "timeZone": "UTC"},
+    });
+    let scope = |spec: &Value| read::read(&watched(cluster_object(spec))).1.unwrap_err().scope;
+    let found = scope(&spec).unwrap();
+    assert!(found.assigns_role && found.fallback && found.disabled);
+    assert_eq!(found.namespace_selector.0.len(), 1);
+    assert!(found.subjects[0].matches_service_account("orders") && !found.subjects[0].matches_service_account("x"));
+    assert!(found.expires_at.is_some() && found.active_schedule.is_some());
+
+    for (part, value) in [
+        ("namespaceSelector", json!("all")),
+        (
+            "namespaceSelector",
+            json!({"matchExpressions": [{"key": "a", "operator": "In"}]}),
+        ),
+        ("subjects", json!({})),
+        ("subjects", json!([{"serviceAccounts": ["a?"]}])),
+        ("subjects", json!([{"podSelector": {"matchLabels": {"a": 1}}}])),
+        ("description", json!("x".repeat(40_000))),
+    ] {
+        let mut unreadable = spec.clone();
+        unreadable[part] = value;
+        assert_eq!(scope(&unreadable), None, "{part}");
+    }
+    // What can't be read of its time counts as always.
+    let mut odd = spec.clone();
+    for (part, value) in [
+        ("expiresAt", json!(7)),
+        ("activeSchedule", json!({"cron": "x"})),
+        ("disabled", json!("true")),
+    ] {
+        odd[part] = value;
+    }
+    let found = scope(&odd).unwrap();
+    assert!(!found.disabled && found.expires_at.is_none() && found.active_schedule.is_none());
+    odd["roles"] = json!({"allowed": ["nonsense"]});
+    assert!(!scope(&odd).unwrap().assigns_role);
+}

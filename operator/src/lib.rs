@@ -8,6 +8,7 @@ mod certificates;
 mod drift;
 mod events;
 mod eviction;
+mod history;
 mod index;
 mod indexer;
 mod issuer;

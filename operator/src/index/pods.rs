@@ -13,8 +13,8 @@ impl Index {
         let pod = self.pods.value(namespace, name);
         let pod = pod.filter(|_| !self.over_share.contains(namespace));
         let assessed = pod.and_then(|pod| {
-            let effective_since = |name: &PolicyName| self.effective_since(name);
-            let assess = |assessor: Assessor<'_>| assessor.assess(pod, now, effective_since);
+            let age_of = |name: &PolicyName| self.age_of(name);
+            let assess = |assessor: Assessor<'_>| assessor.assess(pod, now, age_of);
             self.with_assessor(namespace, pod, assess)
         });
         let assessment = assessed.unwrap_or_default();
@@ -65,6 +65,7 @@ impl Index {
                 namespace: &known.ages,
                 account: account.map(|account| &account.ages),
                 boundaries: self.boundaries_since,
+                past: &self.past,
             },
             policies: self.policies.set(),
             settings: &self.installation.settings,
