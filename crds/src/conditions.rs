@@ -166,7 +166,7 @@ impl Reason {
         match self {
             Self::Valid => "The policy makes sense and this version can do what it says.",
             Self::Invalid => {
-                "A field is wrong, though the schema let it through; the message names the field and what would be right. The policy grants nothing."
+                "A field is wrong, though the schema let it through; the message names the field and what would be right. The policy grants nothing, and pods to which it assigns a role are refused as far as its selectors can be read."
             }
             Self::SourceNotAvailable => {
                 "The policy's token.source is not available in this version. Pods that it selects are refused."

@@ -185,3 +185,62 @@ fn typed<T: DeserializeOwned>(value: &Value, field: &str) -> Result<T, InvalidPo
         InvalidPolicy::new(field, error.inner())
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const ROLE: &str = "arn:aws:iam::111122223333:role/orders";
+
+    fn cluster_policy(spec: &Value) -> DynamicObject {
+        let object = json!({
+            "apiVersion": "tokenscope.io/v1alpha1", "kind": "ClusterTokenScopePolicy", "metadata": {"name": "all"}, "spec": spec,
+        });
+        serde_json::from_value(object).unwrap()
+    }
+
+    #[test]
+    fn of_a_policy_that_can_not_be_used_the_pods_that_it_is_about_are_read_where_that_can_be() {
+        let spec = json!({
+            "namespaceSelector": {"matchLabels": {"team": "a"}}, "subjects": [{"serviceAccounts": ["orders"]}],
+            "roles": {"default": ROLE}, "aws": {"region": "eu-central-1a"}, "fallback": true, "disabled": true,
+            "expiresAt": "2030-01-01T00:00:00Z", "activeSchedule": {"cron": "0 22 * * *", "duration": "8h", "timeZone": "UTC"},
+        });
+        let scope = |spec: &Value| read(&cluster_policy(spec)).1.unwrap_err().scope;
+        let found = scope(&spec).unwrap();
+        assert!(found.assigns_role && found.fallback && found.disabled);
+        assert_eq!(found.namespace_selector.0.len(), 1);
+        assert!(found.subjects[0].matches_service_account("orders") && !found.subjects[0].matches_service_account("x"));
+        assert!(found.expires_at.is_some() && found.active_schedule.is_some());
+
+        for (part, value) in [
+            ("namespaceSelector", json!("all")),
+            (
+                "namespaceSelector",
+                json!({"matchExpressions": [{"key": "a", "operator": "In"}]}),
+            ),
+            ("subjects", json!({})),
+            ("subjects", json!([{"serviceAccounts": ["a?"]}])),
+            ("subjects", json!([{"podSelector": {"matchLabels": {"a": 1}}}])),
+            ("description", json!("x".repeat(40_000))),
+        ] {
+            let mut unreadable = spec.clone();
+            unreadable[part] = value;
+            assert_eq!(scope(&unreadable), None, "{part}");
+        }
+        // What can't be read of its time counts as always.
+        let mut odd = spec.clone();
+        for (part, value) in [
+            ("expiresAt", json!(7)),
+            ("activeSchedule", json!({"cron": "x"})),
+            ("disabled", json!("true")),
+        ] {
+            odd[part] = value;
+        }
+        let found = scope(&odd).unwrap();
+        assert!(!found.disabled && found.expires_at.is_none() && found.active_schedule.is_none());
+        odd["roles"] = json!({"allowed": ["nonsense"]});
+        assert!(!scope(&odd).unwrap().assigns_role);
+    }
+}

@@ -12,4 +12,4 @@ mod times;
 pub(crate) use ages::{Ages, FirstSight, Keys};
 pub(crate) use managed_fields::{FieldWriter, late_keys};
 pub(crate) use past::{Past, Removed, Watched};
-pub(crate) use times::{created, latest_write, whole_seconds};
+pub(crate) use times::{created, latest_write};

@@ -4,6 +4,7 @@
 //! process sees that; of what it did not see, nothing is known. That is all before its first lists, and the time for which a watch was
 //! interrupted until its next list.
 
+use super::times::whole_seconds;
 use jiff::{SignedDuration, Timestamp};
 use kube::runtime::watcher::Event;
 use std::{
@@ -76,6 +77,8 @@ pub(crate) struct Past {
     gaps: VecDeque<(Timestamp, Timestamp)>,
     of_namespaces: VecDeque<Removal>,
     of_cluster: VecDeque<Removal>,
+    /// How much the API servers' clocks are ahead of this process's own at least, as far as they have shown.
+    ahead: SignedDuration,
     /// By namespace, the time of the last removal that is no longer in the list. A namespace that is gone is not in it.
     forgotten: HashMap<Box<str>, Timestamp>,
 }
@@ -88,12 +91,23 @@ impl Default for Past {
             gaps: VecDeque::new(),
             of_namespaces: VecDeque::new(),
             of_cluster: VecDeque::new(),
+            ahead: SignedDuration::ZERO,
             forgotten: HashMap::new(),
         }
     }
 }
 
 impl Past {
+    /// Notes a time that an API server has set.
+    pub(crate) fn note_time(&mut self, set: Timestamp, now: Timestamp) {
+        self.ahead = self.ahead.max(now.duration_until(set));
+    }
+
+    /// The time by the clocks of API servers, and as they keep it: what happens now is not older than that.
+    pub(crate) fn time(&self, now: Timestamp) -> Timestamp {
+        whole_seconds(now.checked_add(self.ahead).unwrap_or(Timestamp::MAX))
+    }
+
     /// Notes that a watch has told something, whatever it was. Answers true if it was interrupted, and has told all that there is now.
     pub(crate) fn note_event<K>(&mut self, kind: Watched, event: &Event<K>, now: Timestamp) -> bool {
         let sight = &mut self.kinds[kind as usize];
@@ -238,6 +252,20 @@ mod tests {
         assert_eq!(past.gaps.len(), MOST_GAPS);
         assert!(past.is_known(at(500)) && !past.is_known(at(1500)) && !past.is_known(at(5500)));
         assert!(past.is_known(at(39_500)));
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_the_api_servers_makes_nothing_older_than_it_is() {
+        let mut past = seen_since(100);
+        past.note_time(at(199), at(200));
+        assert_eq!(past.time(at(200)), at(200));
+        past.note_time(at(230), at(200));
+        past.note_time(at(301), at(300));
+        assert_eq!(past.time(at(300)), at(330));
+        assert_eq!(
+            past.time(Timestamp::MAX),
+            Timestamp::from_second(Timestamp::MAX.as_second()).unwrap()
+        );
     }
 
     #[test]

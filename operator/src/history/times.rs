@@ -21,6 +21,6 @@ pub(crate) fn latest_write<'a>(entries: impl Iterator<Item = &'a ManagedFieldsEn
 }
 
 /// As the API server keeps times.
-pub(crate) fn whole_seconds(at: Timestamp) -> Timestamp {
+pub(super) fn whole_seconds(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_second()).unwrap_or(at)
 }

@@ -3,7 +3,7 @@
 use super::Index;
 use crate::{
     drift::{ChangedKeys, KeptPod},
-    history::{Ages, FirstSight, Keys, Removed, whole_seconds},
+    history::{Ages, FirstSight, Keys, Removed},
     spiffe_ids::SpiffeIdEvent,
 };
 use jiff::Timestamp;
@@ -89,10 +89,11 @@ impl Index {
             Event::Apply(_) if self.namespaces.exceeded("").is_none() => FirstSight::AtCreation,
             _ => FirstSight::Later,
         };
+        let time = self.past.time(now);
         let updates = self.namespaces.apply(event, |found| {
             let labels = NamespaceLabels::of(&found.metadata);
             let bytes = labels.bytes();
-            let known = known_namespace(labels, &found.metadata, before.as_ref(), sight, whole_seconds(now));
+            let known = known_namespace(labels, &found.metadata, before.as_ref(), sight, time);
             let bytes = bytes + known.ages.bytes();
             Some((known, bytes))
         });
@@ -118,9 +119,9 @@ impl Index {
             true => FirstSight::Later,
             false => FirstSight::InFirstList,
         };
-        let now = whole_seconds(now);
+        let time = self.past.time(now);
         let updates = self.service_accounts.apply(event, |found| {
-            let annotated = annotated(&found.metadata, before.as_ref(), sight, now)?;
+            let annotated = annotated(&found.metadata, before.as_ref(), sight, time)?;
             let bytes = annotated.annotations.bytes() + annotated.ages.bytes();
             Some((annotated, bytes))
         });
@@ -134,7 +135,7 @@ impl Index {
             let known = self.service_accounts.value(&namespace, &name);
             if known.is_none() && before.is_some() {
                 let account = Removed::Account(name.clone());
-                self.past.note_removed(Some(&namespace), account, now);
+                self.past.note_removed(Some(&namespace), account, time);
             }
             if known != before.as_ref() {
                 self.dirty.namespaces.insert(namespace);

@@ -25,7 +25,7 @@ pub(crate) use shared::SharedIndex;
 
 use crate::{
     drift::{KeptPod, PodCounts},
-    history::{Past, Watched, whole_seconds},
+    history::{Past, Watched},
     issuer::Issuer,
     spiffe_ids::SpiffeIds,
 };
@@ -33,6 +33,7 @@ use assessments::Assessments;
 use contents::{AnnotatedAccount, KnownNamespace};
 use dirty::Dirty;
 use jiff::Timestamp;
+use kube::runtime::watcher::Event;
 use policies::{PolicyObject, SeenBoundary};
 use share::SHARE;
 use std::{
@@ -139,7 +140,11 @@ impl Index {
 
     /// Notes what the past is known by. After an interruption less of it is.
     fn note_past(&mut self, event: &IndexEvent, now: Timestamp) {
-        let (past, now) = (&mut self.past, whole_seconds(now));
+        if let IndexEvent::Pod(Event::Apply(found)) = event {
+            self.past.note_time(found.kept.created, now);
+        }
+        let now = self.past.time(now);
+        let past = &mut self.past;
         self.dirty.everywhere |= match event {
             IndexEvent::Namespace(event) => past.note_event(Watched::Namespaces, event, now),
             IndexEvent::ServiceAccount(event) => past.note_event(Watched::ServiceAccounts, event, now),

@@ -3,7 +3,7 @@
 use super::Index;
 use crate::{
     drift::PolicyAge,
-    history::{Removed, created, latest_write, whole_seconds},
+    history::{Removed, created, latest_write},
     versions::is_older,
 };
 use jiff::Timestamp;
@@ -105,7 +105,7 @@ impl Index {
     /// Every policy of a namespace may be inside or outside now.
     pub(super) fn apply_boundary(&mut self, event: Event<DynamicObject>, now: Timestamp) {
         let begins = matches!(event, Event::Init);
-        self.boundaries_since = self.boundaries_since.max(boundary_since(&event, now));
+        self.boundaries_since = self.boundaries_since.max(boundary_since(&event, self.past.time(now)));
         self.note_boundary(&event, now);
         if let Some((boundary, why)) = self.policies.apply_boundary(event) {
             tracing::warn!(%boundary, %why, "a boundary can't be used, so policies of no namespace grant anything");
@@ -151,13 +151,14 @@ impl Index {
 
     fn note_removed_boundary(&mut self, before: SeenBoundary, now: Timestamp) {
         let removed = before.selector.map_or(Removed::Unknown, Removed::Boundary);
-        self.past.note_removed(None, removed, whole_seconds(now));
+        let now = self.past.time(now);
+        self.past.note_removed(None, removed, now);
     }
 
     /// Notes that what a policy stated is gone.
     fn note_removed_policy(&mut self, name: &PolicyName, before: PolicyObject, now: Timestamp) {
-        self.past
-            .note_removed(name.namespace(), before.removed(), whole_seconds(now));
+        let now = self.past.time(now);
+        self.past.note_removed(name.namespace(), before.removed(), now);
     }
 
     fn knows_newer(&self, object: &DynamicObject) -> bool {
@@ -205,7 +206,7 @@ impl Index {
     ) {
         let metadata = &object.metadata;
         let status = read::status(object);
-        let (mut seen, mut conflicts) = (whole_seconds(now), BTreeSet::new());
+        let (mut seen, mut conflicts) = (self.past.time(now), BTreeSet::new());
         if let Some(known) = self.objects.get_mut(&name) {
             if known.uid == metadata.uid && known.generation == metadata.generation {
                 seen = known.seen;
@@ -297,12 +298,12 @@ impl Index {
 /// The time when an event of a boundary may have let policies grant more than before. A new boundary only takes away.
 fn boundary_since(event: &Event<DynamicObject>, now: Timestamp) -> Timestamp {
     match event {
-        Event::Delete(_) => whole_seconds(now),
+        Event::Delete(_) => now,
         Event::Apply(object) | Event::InitApply(object)
             if object.metadata.generation.is_some_and(|generation| generation > 1) =>
         {
             let entries = object.metadata.managed_fields.iter().flatten();
-            latest_write(entries).unwrap_or_else(|| whole_seconds(now))
+            latest_write(entries).unwrap_or(now)
         }
         Event::Init | Event::InitDone | Event::Apply(_) | Event::InitApply(_) => Timestamp::UNIX_EPOCH,
     }

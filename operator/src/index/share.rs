@@ -2,7 +2,7 @@
 
 use super::{Assessments, Dirty, Index, Installation};
 use crate::{
-    history::{Past, Removed, whole_seconds},
+    history::{Past, Removed},
     spiffe_ids::SpiffeIds,
 };
 use jiff::Timestamp;
@@ -79,7 +79,7 @@ impl Index {
         } else {
             self.over_share.remove(namespace);
             // Nobody knows what was there meanwhile.
-            let now = whole_seconds(now);
+            let now = self.past.time(now);
             self.past.note_removed(Some(namespace), Removed::Unknown, now);
         }
         self.dirty.namespaces.insert(namespace.into());

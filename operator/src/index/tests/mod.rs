@@ -4,11 +4,13 @@ mod cases;
 mod evictions;
 mod issuer;
 mod lock;
+mod notes;
 mod pods;
 mod policies;
 mod proof;
 mod share;
 mod spiffe;
+mod world;
 
 use super::*;
 use crate::status::statuses;
