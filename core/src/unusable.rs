@@ -67,6 +67,11 @@ impl UnusablePolicy {
         &self.why
     }
 
+    /// The pods and the time that it is about; none where that can't be read.
+    pub fn scope(&self) -> Option<&PolicyScope> {
+        self.scope.as_deref()
+    }
+
     /// Its standing to a pod; none where nobody can tell.
     pub(crate) fn standing<N: AsRef<str>, P: AsRef<str>>(&self, pod: &PodPlace<'_, N, P>) -> Option<Standing> {
         Some(self.scope.as_ref()?.standing(&self.name, pod))

@@ -9,7 +9,7 @@ use super::{Assessor, ChangedKeys, KeptPod};
 use crate::history::{Ages, Past, Removed};
 use jiff::Timestamp;
 use tokenscope_core::{
-    Decision, Granted, Policy, PolicyName, Selector, Standing, Subject, TokenSource,
+    Decision, Granted, Policy, PolicyName, Selector, Standing, Subject, TokenSource, UnusablePolicy,
     annotations::{self, EKS_SKIP, GRANT, INJECT, REQUIRED, REVIEWED},
 };
 
@@ -136,8 +136,10 @@ impl Assessor<'_> {
         let Some(changed) = pod.known_changes() else {
             return false;
         };
-        let subjects = || self.policies_around().flat_map(|policy| &policy.subjects);
-        let mut selecting = subjects().flat_map(pod_keys);
+        let mut selecting = self
+            .selectors_around()
+            .flat_map(|(_, subjects)| subjects)
+            .flat_map(pod_keys);
         changed.is_empty()
             || changed.iter().all(|key| !is_own_key(key))
                 && selecting.all(|key| changed.iter().all(|own| **own != *key))
@@ -145,8 +147,8 @@ impl Assessor<'_> {
 
     /// The keys of the namespace's labels that a decision reads.
     fn namespace_keys(&self) -> impl Iterator<Item = &str> {
-        let selectors = self.policies_around().map(|policy| &policy.namespace_selector);
-        let selecting = selectors.flat_map(|selector| selector.0.iter().map(|requirement| &*requirement.key));
+        let selectors = self.selectors_around().flat_map(|(selector, _)| &selector.0);
+        let selecting = selectors.map(|requirement| &*requirement.key);
         [INJECT, REQUIRED]
             .into_iter()
             .chain(selecting)
@@ -185,7 +187,10 @@ impl Assessor<'_> {
                 || subject.matches_service_account(&pod.service_account)
                     && pod_keys(subject).any(|key| changed.iter().any(|own| **own == *key))
         };
-        self.may_have_selected_namespace(pod, &policy.namespace_selector) && policy.subjects.iter().any(selects)
+        let is_of_others = policy.name.namespace().is_some_and(|own| own != self.context.namespace);
+        !is_of_others
+            && self.may_have_selected_namespace(pod, &policy.namespace_selector)
+            && policy.subjects.iter().any(selects)
     }
 
     fn may_have_selected_namespace(&self, pod: &KeptPod, selector: &Selector) -> bool {
@@ -194,8 +199,13 @@ impl Assessor<'_> {
             || keys.any(|key| pod.created <= self.ages.namespace.since(key))
     }
 
-    fn policies_around(&self) -> impl Iterator<Item = &Policy> {
-        self.policies.about(self.context.namespace).map(|policy| &**policy)
+    /// The selectors of namespaces and pods by which policies select, those that can't be used included.
+    fn selectors_around(&self) -> impl Iterator<Item = (&Selector, &[Subject])> {
+        let policies = self.policies.about(self.context.namespace);
+        let usable = policies.map(|policy| (&policy.namespace_selector, policy.subjects.as_slice()));
+        let scopes = self.policies.invalid_about(self.context.namespace);
+        let scopes = scopes.filter_map(UnusablePolicy::scope);
+        usable.chain(scopes.map(|scope| (&scope.namespace_selector, scope.subjects.as_slice())))
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod age;
 mod assess;
+mod authority;
 mod counts;
 mod pod;
 mod volumes;
@@ -9,6 +10,7 @@ mod watched;
 
 pub(crate) use age::{FactAges, PolicyAge};
 pub(crate) use assess::Assessor;
+pub(crate) use authority::IssuerAuthority;
 pub(crate) use counts::PodCounts;
 pub(crate) use pod::{ChangedKeys, KeptPod};
 

@@ -3,8 +3,7 @@
 //! Its containers are the core's facts with owned texts. The rest is not: a list that never grows needs no capacity, which saves 8 bytes
 //! for each list of the pod and of its volumes, so the facts of a request are made for each question.
 
-use super::volumes::KeptVolume;
-use crate::issuer_trust::IssuerAuthority;
+use super::{IssuerAuthority, volumes::KeptVolume};
 use jiff::Timestamp;
 use std::collections::BTreeSet;
 use tokenscope_core::{

@@ -1,13 +1,11 @@
 //! From a pod's JSON to what is kept of it.
 
 use super::{
+    IssuerAuthority,
     pod::{ChangedKeys, KeptPod, Record, RecordedDecision},
     volumes::KeptVolume,
 };
-use crate::{
-    history::{FieldWriter, late_keys},
-    issuer_trust::IssuerAuthority,
-};
+use crate::history::{FieldWriter, late_keys};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::Deserialize;

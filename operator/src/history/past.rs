@@ -11,7 +11,7 @@ use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
 };
-use tokenscope_core::{Policy, Selector};
+use tokenscope_core::{Policy, Selector, TokenSource};
 
 /// How many times without sight are remembered. Beyond, the oldest two count as one.
 const MOST_GAPS: usize = 32;
@@ -65,6 +65,17 @@ struct Removal {
     namespace: Option<Box<str>>,
     at: Timestamp,
     what: Removed,
+}
+
+impl Removal {
+    /// True for a policy that may have kept grants away in other namespaces too: it took context keys of the issuer, of which there are
+    /// few for all policies.
+    fn is_of_all(&self) -> bool {
+        match &self.what {
+            Removed::Policy(policy) => policy.token.source == TokenSource::Issuer && !policy.claims.context.is_empty(),
+            Removed::Boundary(_) | Removed::Account(_) | Removed::Unknown => false,
+        }
+    }
 }
 
 /// What has been seen of the past.
@@ -164,16 +175,15 @@ impl Past {
         if list.len() <= MOST_REMOVED {
             return;
         }
-        match list.pop_front() {
-            Some(Removal {
-                namespace: Some(namespace),
-                at,
-                ..
-            }) => {
-                self.forgotten.insert(namespace, at);
+        let Some(oldest) = list.pop_front() else {
+            return;
+        };
+        let is_of_all = oldest.is_of_all();
+        match oldest.namespace {
+            Some(namespace) if !is_of_all => {
+                self.forgotten.insert(namespace, oldest.at);
             }
-            Some(Removal { at, .. }) => self.since = self.since.max(at),
-            None => {}
+            _ => self.since = self.since.max(oldest.at),
         }
     }
 
@@ -181,14 +191,14 @@ impl Past {
     pub(crate) fn forget_namespace(&mut self, namespace: &str) {
         self.forgotten.remove(namespace);
         self.of_namespaces
-            .retain(|removal| removal.namespace.as_deref() != Some(namespace));
+            .retain(|removal| removal.is_of_all() || removal.namespace.as_deref() != Some(namespace));
     }
 
     /// What was there at this moment for pods of a namespace, or may have been, and is gone.
     pub(crate) fn removed_since<'a>(&'a self, namespace: &'a str, at: Timestamp) -> impl Iterator<Item = &'a Removed> {
         let forgotten = self.forgotten.get(namespace).filter(|gone| **gone >= at);
         let own = self.of_namespaces.iter();
-        let own = own.filter(|removal| removal.namespace.as_deref() == Some(namespace));
+        let own = own.filter(move |removal| removal.is_of_all() || removal.namespace.as_deref() == Some(namespace));
         let known = own.chain(&self.of_cluster).filter(move |removal| removal.at >= at);
         let unknown = forgotten.map(|_| &Removed::Unknown);
         unknown.into_iter().chain(known.map(|removal| &removal.what))

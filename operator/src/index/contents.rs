@@ -115,9 +115,10 @@ impl Index {
     pub(super) fn apply_service_account(&mut self, event: Event<PartialObjectMeta<ServiceAccount>>, now: Timestamp) {
         let before = known(&self.service_accounts, &event, |event| &event.metadata);
         // One may have been there without annotations, so that its creation is not seen.
-        let sight = match self.service_accounts.is_synced() {
-            true => FirstSight::Later,
-            false => FirstSight::InFirstList,
+        let sight = if self.service_accounts.is_synced() {
+            FirstSight::Later
+        } else {
+            FirstSight::InFirstList
         };
         let time = self.past.time(now);
         let updates = self.service_accounts.apply(event, |found| {

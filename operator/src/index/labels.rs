@@ -45,12 +45,11 @@ impl Index {
                 .zip(labels)
                 .is_some_and(|(selector, labels)| selector.matches(&labels))
         };
-        let mut about: Vec<&str> = match name.namespace() {
-            Some(own) => self.ineffective_labels.get(own).map(|own| &**own).into_iter().collect(),
-            None => {
-                let all = self.ineffective_labels.iter().map(|namespace| &**namespace);
-                all.take(MOST_EXAMINED).filter(selects).collect()
-            }
+        let all = self.ineffective_labels.iter().map(|namespace| &**namespace);
+        let mut about: Vec<&str> = if let Some(own) = name.namespace() {
+            self.ineffective_labels.get(own).map(|own| &**own).into_iter().collect()
+        } else {
+            all.take(MOST_EXAMINED).filter(selects).collect()
         };
         let more = about.len().saturating_sub(MOST_SHOWN);
         about.truncate(MOST_SHOWN);

@@ -1,8 +1,7 @@
 //! The consequences for each pod.
 
 use super::{Cause, Finding, Index, MissedPodReport, PodKey, Siblings, findings::missed_message};
-use crate::drift::{Assessment, Assessor, FactAges, KeptPod, PodState};
-use crate::issuer_trust::IssuerAuthority;
+use crate::drift::{Assessment, Assessor, FactAges, IssuerAuthority, KeptPod, PodState};
 use jiff::Timestamp;
 use std::collections::{BTreeSet, HashMap};
 use tokenscope_core::{Decision, PolicyName};

@@ -229,11 +229,11 @@ impl Index {
             conflicts,
             compared: true,
         };
-        self.replace_policy(name, found, now);
+        self.replace_policy(&name, found, now);
     }
 
-    fn replace_policy(&mut self, name: PolicyName, mut found: PolicyObject, now: Timestamp) {
-        let before = self.objects.get(&name);
+    fn replace_policy(&mut self, name: &PolicyName, mut found: PolicyObject, now: Timestamp) {
+        let before = self.objects.get(name);
         let has_other_status = before.is_none_or(|before| before.status != found.status);
         let says_another = before.is_none_or(|before| {
             before.uid != found.uid || before.generation != found.generation || before.policy != found.policy
@@ -246,11 +246,11 @@ impl Index {
             self.dirty.statuses.insert(name.clone());
         }
         if says_another {
-            self.dirty.mark_policy(&name);
+            self.dirty.mark_policy(name);
         }
         let before = self.objects.insert(name.clone(), found);
         if let Some(before) = before.filter(|_| has_other_statement) {
-            self.note_removed_policy(&name, before, now);
+            self.note_removed_policy(name, before, now);
         }
     }
 

@@ -56,7 +56,9 @@ fn index(pods: &[Value]) -> Index {
         IndexEvent::Boundary(Event::InitDone),
     ];
     let midnight = "2026-11-22T00:00:00Z".parse().unwrap();
-    lists.into_iter().for_each(|event| index.apply(event, midnight));
+    for event in lists {
+        index.apply(event, midnight);
+    }
     let mut events = vec![
         IndexEvent::Policy(Event::Apply(serde_json::from_value(policy).unwrap())),
         IndexEvent::Issuer(Issuer::Unknown),

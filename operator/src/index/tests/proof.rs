@@ -51,6 +51,15 @@ fn obstacles() -> Vec<(&'static str, Object, Option<Object>)> {
     ]
 }
 
+/// With a pod of seven o'clock that this keeps the grant from.
+fn world_with_pod(obstacle: &Object) -> World {
+    let mut world = World::with(std::slice::from_ref(obstacle));
+    let pod = running("a", "07:00", &json!({}));
+    let is_pod = matches!(obstacle, Object::Pod(_));
+    world.at("07:00").put(if is_pod { obstacle } else { &pod });
+    world
+}
+
 /// Its generation is another one where it says something else.
 fn as_changed(mut object: Object) -> Object {
     if let Object::Boundary(value) = &mut object {
@@ -62,12 +71,7 @@ fn as_changed(mut object: Object) -> Object {
 #[test]
 fn f05_a_pod_is_not_missed_where_something_kept_the_grant_away_that_went_before_the_operators_eyes() {
     for (what, obstacle, after) in obstacles() {
-        let mut world = World::with(std::slice::from_ref(&obstacle));
-        if !matches!(obstacle, Object::Pod(_)) {
-            world.at("07:00").put(&running("a", "07:00", &json!({})));
-        } else {
-            world.at("07:00").put(&obstacle);
-        }
+        let mut world = world_with_pod(&obstacle);
         assert_eq!(world.found().0, 0, "{what} is there");
         match after.map(as_changed) {
             Some(after) => world.at("09:00").put(&after),
@@ -80,12 +84,7 @@ fn f05_a_pod_is_not_missed_where_something_kept_the_grant_away_that_went_before_
 #[test]
 fn f05_a_pod_is_not_missed_where_the_operator_has_not_seen_what_kept_the_grant_away() {
     for (what, obstacle, after) in obstacles() {
-        let mut world = World::with(std::slice::from_ref(&obstacle));
-        if !matches!(obstacle, Object::Pod(_)) {
-            world.at("07:00").put(&running("a", "07:00", &json!({})));
-        } else {
-            world.at("07:00").put(&obstacle);
-        }
+        let mut world = world_with_pod(&obstacle);
         let after = after.map(as_changed);
         world.unseen(Some(&obstacle), after.as_ref()).restart("09:00");
         assert_eq!(world.found(), (0, 1, 0), "{what} is gone");
@@ -95,12 +94,7 @@ fn f05_a_pod_is_not_missed_where_the_operator_has_not_seen_what_kept_the_grant_a
 #[test]
 fn f05_a_pod_is_not_missed_where_the_operator_was_restarted_before_what_kept_the_grant_away_went() {
     for (what, obstacle, after) in obstacles() {
-        let mut world = World::with(std::slice::from_ref(&obstacle));
-        if !matches!(obstacle, Object::Pod(_)) {
-            world.at("07:00").put(&running("a", "07:00", &json!({})));
-        } else {
-            world.at("07:00").put(&obstacle);
-        }
+        let mut world = world_with_pod(&obstacle);
         world.restart("08:00");
         assert_eq!(world.found().0, 0, "{what} is there");
         match after.map(as_changed) {
