@@ -230,7 +230,7 @@ mod tests {
             assert_eq!(scope(&unreadable), None, "{part}");
         }
         // What can't be read of its time counts as always.
-        let mut odd = spec.clone();
+        let mut odd = spec;
         for (part, value) in [
             ("expiresAt", json!(7)),
             ("activeSchedule", json!({"cron": "x"})),

@@ -176,7 +176,7 @@ impl Index {
                     if let Some(namespace) = name.namespace() {
                         self.check_share(namespace, now);
                     }
-                    self.put_policy(name, &object, policy, now);
+                    self.put_policy(&name, &object, policy, now);
                 }
             }
         }
@@ -199,7 +199,7 @@ impl Index {
 
     fn put_policy(
         &mut self,
-        name: PolicyName,
+        name: &PolicyName,
         object: &DynamicObject,
         policy: Option<Result<Arc<Policy>, InvalidPolicy>>,
         now: Timestamp,
@@ -207,7 +207,7 @@ impl Index {
         let metadata = &object.metadata;
         let status = read::status(object);
         let (mut seen, mut conflicts) = (self.past.time(now), BTreeSet::new());
-        if let Some(known) = self.objects.get_mut(&name) {
+        if let Some(known) = self.objects.get_mut(name) {
             if known.uid == metadata.uid && known.generation == metadata.generation {
                 seen = known.seen;
             }
@@ -229,7 +229,7 @@ impl Index {
             conflicts,
             compared: true,
         };
-        self.replace_policy(&name, found, now);
+        self.replace_policy(name, found, now);
     }
 
     fn replace_policy(&mut self, name: &PolicyName, mut found: PolicyObject, now: Timestamp) {
