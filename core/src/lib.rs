@@ -39,6 +39,7 @@ pub mod text;
 mod token_claims;
 pub mod trial_review;
 mod trust_policy;
+mod unusable;
 
 pub use arn::{InvalidRoleArn, RoleArn};
 pub use audience::{
@@ -71,5 +72,7 @@ pub use subject::Subject;
 pub use template::{InvalidTemplate, Template, Unrendered, Variable, Variables};
 pub use token_claims::TokenClaims;
 pub use trust_policy::{
-    MOST_TRUSTED_NAMESPACES, TrustContext, TrustPolicy, names_selected_namespaces, never_grants, trust_policy,
+    MOST_TRUSTED_NAMESPACES, TrustContext, TrustPolicy, named_namespaces, names_selected_namespaces, never_grants,
+    trust_policy,
 };
+pub use unusable::{PolicyScope, UnusablePolicy};

@@ -1,13 +1,11 @@
 //! How many running pods know another authority of the issuer than the present one: they were admitted before its last rotation, and
 //! reach the issuer for as long as an authority that they know vouches for the present one.
 
-use crate::{index::SharedIndex, metrics::OperatorMetrics};
+use crate::{drift::IssuerAuthority, index::SharedIndex, metrics::OperatorMetrics};
 use std::{
     convert::Infallible,
     future::pending,
-    hash::{DefaultHasher, Hasher as _},
     io,
-    num::NonZeroU64,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -18,23 +16,6 @@ use tokio_util::sync::CancellationToken;
 
 /// How often they are counted. It takes a look at each pod.
 const PERIOD: Duration = Duration::from_secs(60);
-
-/// An authority of the issuer, as a number that is kept of each pod.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct IssuerAuthority(NonZeroU64);
-
-impl IssuerAuthority {
-    /// The first of these certificates in PEM: what is told of authorities begins with the present one. White space doesn't matter.
-    pub(crate) fn first_of(pem: &str) -> Option<Self> {
-        let (_, rest) = pem.split_once("-----BEGIN CERTIFICATE-----")?;
-        let (certificate, _) = rest.split_once("-----END CERTIFICATE-----")?;
-        let mut hasher = DefaultHasher::new();
-        for part in certificate.split_ascii_whitespace() {
-            hasher.write(part.as_bytes());
-        }
-        NonZeroU64::new(hasher.finish()).map(Self)
-    }
-}
 
 /// The longest file of authorities that is read.
 const MOST_FILE_BYTES: u64 = 64 << 10;
@@ -133,18 +114,5 @@ mod tests {
         known.send(Some(pem("QUFB").into_bytes())).unwrap();
         told.changed().await;
         assert_eq!(told.present().await, IssuerAuthority::first_of(&pem("QUFB")));
-    }
-
-    #[test]
-    fn an_authority_is_the_same_however_its_lines_end_and_the_first_counts() {
-        let pem = |body: &str| format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n");
-        let one = IssuerAuthority::first_of(&pem("QUFB\nQkJC"));
-        assert!(one.is_some());
-        assert_eq!(IssuerAuthority::first_of(&pem("QUFB\r\nQkJC\r")), one);
-        assert_eq!(IssuerAuthority::first_of(&(pem("QUFBQkJC") + &pem("other"))), one);
-        assert_ne!(IssuerAuthority::first_of(&pem("other")), one);
-        for broken in ["", "-----BEGIN CERTIFICATE-----", "QUFB"] {
-            assert_eq!(IssuerAuthority::first_of(broken), None);
-        }
     }
 }

@@ -9,6 +9,7 @@ mod configuration_patch;
 mod drift;
 mod events;
 mod eviction;
+mod history;
 mod index;
 mod indexer;
 mod issuer;

@@ -2,10 +2,10 @@
 
 use super::checks::{self, Against, RoleRequest};
 use crate::{
-    Grant, InstanceMetadata, MOST_SESSION_NAME, NoContextRoom, OutsideBoundary, Policy, PolicyName, PolicySet, Refusal,
-    Request, RoleArn, SessionName, Settings, Spiffe, Standing, Template, TokenClaims, TokenSource, Variable, Variables,
-    annotation_request::AnnotationRequest, audience::NO_DEFAULT_AUDIENCE, claims::fits_session_name,
-    policy_set::BoundaryAgainst, refusal::Refusals,
+    Grant, InstanceMetadata, MOST_SESSION_NAME, NoContextRoom, OutsideBoundary, Policy, PolicySet, Refusal, Request,
+    RoleArn, SessionName, Settings, Spiffe, Standing, Template, TokenClaims, TokenSource, UnusablePolicy, Variable,
+    Variables, annotation_request::AnnotationRequest, audience::NO_DEFAULT_AUDIENCE, claims::fits_session_name,
+    policy_set::BoundaryAgainst, refusal::Refusals, unusable::PodPlace,
 };
 use jiff::Timestamp;
 use std::{borrow::Cow, sync::Arc};
@@ -21,7 +21,8 @@ pub(super) struct Candidates<'a> {
     near_misses: Vec<(&'a Arc<Policy>, Standing)>,
     /// Those that would be candidates if nothing barred them.
     barred: Vec<(&'a Arc<Policy>, Bar<'a>)>,
-    unusable: Vec<(&'a PolicyName, &'a str)>,
+    /// Those that can't be used, and their standing; none where nobody can tell.
+    unusable: Vec<(&'a UnusablePolicy, Option<Standing>)>,
 }
 
 /// The candidates' standing to one role, whatever the container.
@@ -96,7 +97,7 @@ impl<'a> Candidates<'a> {
             policies: candidates,
             near_misses,
             barred,
-            unusable: policies.invalid_about(request.namespace).collect(),
+            unusable: unusable(request, policies, now),
         }
     }
 
@@ -109,10 +110,12 @@ impl<'a> Candidates<'a> {
     fn nothing_selects(&self) -> bool {
         let selects = |standing| matches!(standing, Standing::Disabled | Standing::Expired | Standing::Inactive);
         let over = self.near_misses.iter().any(|(_, standing)| selects(*standing));
-        self.is_empty() && !over && self.unusable.is_empty()
+        let unusable = self.unusable.iter().any(|(_, standing)| may_select(*standing));
+        self.is_empty() && !over && !unusable
     }
 
     /// The role of containers that nobody named one for: the nearest level's defaults, if they and their tokens agree.
+    /// A nearer one that can't be used and assigns a role is a refusal: nobody knows which it is.
     pub(super) fn default_role(&self) -> Result<Option<&'a RoleArn>, Refusal> {
         let levels = [(false, false), (false, true), (true, false), (true, true)];
         for (fallback, cluster) in levels {
@@ -122,7 +125,10 @@ impl<'a> Candidates<'a> {
                 .filter(|policy| policy.fallback == fallback && policy.name.is_cluster() == cluster)
                 .filter_map(|policy| Some((policy, policy.roles.default.as_ref()?)));
             let Some((one, one_role)) = defaults.next() else {
-                continue;
+                match self.unusable_default(fallback, cluster) {
+                    Some(refusal) => return Err(refusal),
+                    None => continue,
+                }
             };
             let conflict = defaults.find(|(policy, role)| *role != one_role || !one.tokens_agree_with(policy));
             return match conflict {
@@ -141,6 +147,16 @@ impl<'a> Candidates<'a> {
             };
         }
         Ok(None)
+    }
+
+    /// The refusal of a pod to which a policy of a level assigns a role, and can't be used.
+    fn unusable_default(&self, fallback: bool, cluster: bool) -> Option<Refusal> {
+        let assigns = |(policy, standing): &&(&UnusablePolicy, Option<Standing>)| {
+            let is_of_level = policy.is_fallback() == fallback && policy.name().is_cluster() == cluster;
+            is_of_level && policy.assigns_role() && *standing == Some(Standing::Candidate)
+        };
+        let (policy, _) = self.unusable.iter().find(assigns)?;
+        Some(unusable_refusal(policy))
     }
 
     /// Each candidate's standing to a role. Containers that want the same role share the answer.
@@ -174,13 +190,13 @@ impl<'a> Candidates<'a> {
         for (policy, standing) in &self.near_misses {
             refusals.add_with(|| checks::near_miss(policy, *standing, self.now));
         }
-        for &(policy, why) in &self.unusable {
-            refusals.add_with(|| {
-                Some(Refusal::InvalidPolicy {
-                    policy: policy.clone(),
-                    why: why.into(),
-                })
-            });
+        let of_others = |policy: &UnusablePolicy, standing| policy.name().is_cluster() && !may_select(standing);
+        for (policy, _) in self
+            .unusable
+            .iter()
+            .filter(|(policy, standing)| !of_others(policy, *standing))
+        {
+            refusals.add_with(|| Some(unusable_refusal(policy)));
         }
     }
 
@@ -275,6 +291,35 @@ impl<'a> Candidates<'a> {
             "AWS_ROLE_SESSION_NAME is left out: STS takes 2 to 64 characters, and roleSessionName of {} {what} for this pod",
             policy.name
         ))
+    }
+}
+
+/// The policies around a pod that can't be used, and their standing to it.
+fn unusable<'a>(
+    request: &Request<'_>,
+    policies: &'a PolicySet,
+    now: Timestamp,
+) -> Vec<(&'a UnusablePolicy, Option<Standing>)> {
+    let pod = PodPlace {
+        namespace: request.namespace,
+        namespace_labels: &request.namespace_labels,
+        service_account: request.service_account,
+        labels: &request.pod.labels,
+        now,
+    };
+    let around = policies.invalid_about(request.namespace);
+    around.map(|policy| (policy, policy.standing(&pod))).collect()
+}
+
+/// True unless a policy that can't be used certainly selects other pods.
+fn may_select(standing: Option<Standing>) -> bool {
+    !matches!(standing, Some(Standing::OtherNamespace | Standing::OtherSubject))
+}
+
+fn unusable_refusal(policy: &UnusablePolicy) -> Refusal {
+    Refusal::InvalidPolicy {
+        policy: policy.name().clone(),
+        why: policy.why().into(),
     }
 }
 

@@ -53,15 +53,12 @@ impl PolicySpec {
         metadata: &ObjectMeta,
         namespace_selector: Selector,
     ) -> Result<Policy, InvalidPolicy> {
-        let subjects = self.subjects.iter().enumerate();
         Ok(Policy {
             name,
             uid: metadata.uid.as_deref().map(Into::into),
             created: metadata.creation_timestamp.as_ref().map(|Time(at)| *at),
             namespace_selector,
-            subjects: subjects
-                .map(|(index, item)| subject(item, &format!("spec.subjects[{index}]")))
-                .collect::<Result<_, _>>()?,
+            subjects: subjects(&self.subjects)?,
             roles: roles(&self.roles)?,
             audiences: audiences(&self.audiences)?,
             token: token::token(&self.token)?,
@@ -85,6 +82,14 @@ impl PolicySpec {
             },
         })
     }
+}
+
+/// The subjects of a policy.
+pub(crate) fn subjects(subjects: &[SubjectSpec]) -> Result<Vec<core::Subject>, InvalidPolicy> {
+    let subjects = subjects.iter().enumerate();
+    subjects
+        .map(|(index, item)| subject(item, &format!("spec.subjects[{index}]")))
+        .collect()
 }
 
 fn subject(subject: &SubjectSpec, field: &str) -> Result<core::Subject, InvalidPolicy> {

@@ -57,6 +57,12 @@ const REGION: (&str, &str) = (
     "should be an AWS region, such as eu-central-1",
 );
 
+/// As [`tokenscope_core::Region`] tells zones and their IDs.
+const NO_ZONE: (&str, &str) = (
+    r#"!self.matches(r"^[a-z]{2,}(-[a-z]{2,})+-[0-9]+([a-z]|-[a-z0-9-]*[0-9][a-z]|-[a-z0-9-]*[a-z][a-z0-9-]*[0-9])$") && !self.matches(r"^[a-z]{2,5}[0-9]-az[0-9]+$")"#,
+    "should be a region and not a zone: eu-central-1, not eu-central-1a",
+);
+
 /// SPIFFE-ID, section 2: lower case, without port, query and fragment, and no part of the path is empty, `.` or `..`.
 const SPIFFE_ID: (&str, &str) = (
     r#"self.matches(r"^spiffe://[a-z0-9._-]{1,255}(/[A-Za-z0-9._-]+)+$") && !self.matches(r"/[.]{1,2}(/|$)")"#,
@@ -128,7 +134,7 @@ pub(super) fn hint(_: &mut SchemaGenerator) -> Schema {
 }
 
 pub(super) fn region(_: &mut SchemaGenerator) -> Schema {
-    text(32, &[REGION])
+    text(32, &[REGION, NO_ZONE])
 }
 
 pub(super) fn service_accounts(_: &mut SchemaGenerator) -> Schema {

@@ -47,13 +47,14 @@ pub struct PolicyStatus {
     #[schemars(range(min = 0))]
     pub injected_pods: Option<i64>,
 
-    /// Matched pods that were created while the policy granted them a role, and run without it: the webhook was not
+    /// Matched pods that were certainly created while the policy granted them a role, and run without it: the webhook was not
     /// asked, or was down. Create them anew to repair them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub missed_pods: Option<i64>,
 
-    /// Matched pods that were created before the policy said what it says now: a restart would change what they have.
+    /// Matched pods that were created before the policy said what it says now, or may have been: a restart would change what they
+    /// have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub outdated_pods: Option<i64>,

@@ -1,11 +1,11 @@
 //! From a pod's JSON to what is kept of it.
 
 use super::{
-    late::{WireManagedFields, late_keys},
-    pod::{KeptPod, Record, RecordedDecision},
+    IssuerAuthority,
+    pod::{ChangedKeys, KeptPod, Record, RecordedDecision},
     volumes::KeptVolume,
 };
-use crate::issuer_trust::IssuerAuthority;
+use crate::history::{FieldWriter, late_keys};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::Deserialize;
@@ -48,7 +48,7 @@ struct WireMetadata {
     #[serde(default)]
     annotations: Option<pod::PodAnnotations<Box<str>>>,
     #[serde(default)]
-    managed_fields: Option<Vec<WireManagedFields>>,
+    managed_fields: Option<Vec<FieldWriter>>,
     #[serde(default, rename = "ownerReferences")]
     owner: pod::Owner<Box<str>>,
 }
@@ -139,6 +139,7 @@ impl FromPodJson for KeptPod {
             annotations,
             annotation_count,
             late_keys,
+            changed_keys: ChangedKeys::Unknown,
             containers,
             beyond,
             token_volumes,

@@ -13,6 +13,7 @@ use tokenscope_index::PodObject;
 
 /// An event of a watch, or a fact about the cluster.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) enum IndexEvent {
     /// Of a pod.
     Pod(Event<PodObject<KeptPod>>),

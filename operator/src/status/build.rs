@@ -1,13 +1,10 @@
 //! The status that a policy should have. Pure: what is known comes as [`PolicyFacts`], the time as an argument.
 
-use super::trust;
+use super::{notes::notes, trust};
 use crate::{drift::PodCounts, events::EventReason, index::PolicyFacts};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use tokenscope_core::{
-    MOST_SESSION_NAME, NO_DEFAULT_AUDIENCE, OnExpiry, Policy, PolicyName, RoleArn, Roles, Standing, TokenSource,
-    least_session_name, text::and_more,
-};
+use tokenscope_core::{NO_DEFAULT_AUDIENCE, Policy, PolicyName, RoleArn, Roles, Standing, TokenSource, text::and_more};
 use tokenscope_crds::{
     conditions::{ConditionType, Reason, condition, upsert},
     v1alpha1::{MOST_NAMES, PolicyStatus},
@@ -44,16 +41,7 @@ pub(crate) fn status(previous: &PolicyStatus, facts: &PolicyFacts<'_>, now: Time
     let (accepted, why) = accepted(facts);
     let (active, when) = active(facts, accepted, now);
     let (ready, mut what) = ready(facts, accepted, active);
-    for note in [
-        note,
-        tag_note(facts),
-        context_note(facts),
-        eviction_note(facts),
-        session_name_note(facts),
-    ]
-    .into_iter()
-    .flatten()
-    {
+    for note in note.into_iter().chain(notes(facts)) {
         what.push_str(". ");
         what.push_str(&note);
     }
@@ -119,41 +107,6 @@ fn first<'a>(names: impl IntoIterator<Item = &'a &'a str>) -> Vec<String> {
         .collect()
 }
 
-/// What every role has to allow that tokens with session tags reach.
-fn tag_note(facts: &PolicyFacts<'_>) -> Option<String> {
-    let policy = facts.policy.ok().filter(|_| facts.has_source)?;
-    let has_tags = policy.token.source == TokenSource::Issuer && !policy.claims.principal_tags.is_empty();
-    has_tags.then(|| {
-        "The tokens carry session tags, so AWS refuses every role with them whose trust policy does not allow sts:TagSession, also those that are reached by sts:AssumeRole with transitive tags".into()
-    })
-}
-
-/// What has to be registered before the context claims reach a role, and that AWS itself has not judged it.
-fn context_note(facts: &PolicyFacts<'_>) -> Option<String> {
-    let policy = facts.policy.ok().filter(|_| facts.has_source)?;
-    let has_context = policy.token.source == TokenSource::Issuer && !policy.claims.context.is_empty();
-    has_context.then(|| {
-        "The context claims reach roles only once the document of ConfigMap tokenscope-issuer-context, in tokenscope's own namespace, is registered with the IAM OIDC provider. Not yet seen by AWS: only tokenscope's own stand-in for AWS has judged it".into()
-    })
-}
-
-/// That no pod gets the session name, where that is known beforehand.
-fn session_name_note(facts: &PolicyFacts<'_>) -> Option<String> {
-    let policy = facts.policy.ok()?;
-    let least = least_session_name(policy).filter(|least| *least > MOST_SESSION_NAME)?;
-    Some(format!(
-        "spec.aws.roleSessionName has {least} characters or more, and STS takes at most {MOST_SESSION_NAME}, so pods get none: shorten it"
-    ))
-}
-
-/// That `onExpiry: Evict` has no effect, where that is so.
-fn eviction_note(facts: &PolicyFacts<'_>) -> Option<String> {
-    let asks = facts.policy.is_ok_and(|policy| policy.on_expiry == OnExpiry::Evict);
-    (asks && !facts.evicts_expired).then(|| {
-        "spec.onExpiry: Evict has no effect, since the operator may not evict pods of expired policies: set the chart's value operator.evictExpired to true".into()
-    })
-}
-
 fn accepted(facts: &PolicyFacts<'_>) -> (Reason, String) {
     match facts.policy {
         Err(invalid) => (Reason::Invalid, invalid.to_string()),
@@ -216,6 +169,7 @@ fn ready(facts: &PolicyFacts<'_>, accepted: Reason, active: Reason) -> (Reason, 
         matched,
         missed,
         outdated,
+        maybe_missed,
         without_spiffe_id,
         ..
     } = facts.counts;
@@ -237,6 +191,12 @@ fn ready(facts: &PolicyFacts<'_>, accepted: Reason, active: Reason) -> (Reason, 
             EventReason::CredentialsMissed.as_str()
         );
         return (Reason::MissedPods, message);
+    }
+    if maybe_missed > 0 {
+        let message = format!(
+            "{maybe_missed} of {matched} pods run without what the policy grants, and may have been created without a review. The operator has not seen everything since then, or something that may have kept the grant away is gone, so it can't tell; it evicts none of them for it. Create them anew"
+        );
+        return (Reason::MaybeMissedPods, message);
     }
     if without_spiffe_id > 0 {
         let message = format!(

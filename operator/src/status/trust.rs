@@ -5,32 +5,45 @@ use crate::index::PolicyFacts;
 use jiff::Timestamp;
 use std::collections::BTreeSet;
 use tokenscope_core::{
-    MOST_TRUSTED_NAMESPACES, Policy, RoleArn, TokenSource, TrustContext, names_selected_namespaces, never_grants,
-    trust_policy,
+    MOST_TRUSTED_NAMESPACES, Policy, RoleArn, SubjectFormat, TokenSource, TrustContext, named_namespaces,
+    names_selected_namespaces, never_grants, trust_policy,
 };
 use tokenscope_crds::v1alpha1::{MOST_TRUST_POLICIES, TrustPolicyStatus};
 
 /// The reason why no document can name the namespaces that a policy selects, if that is so.
 fn without_namespaces(policy: &Policy, facts: &PolicyFacts<'_>) -> Option<String> {
-    if !names_selected_namespaces(policy) {
-        return None;
-    }
-    let why = match facts.namespaces.len() {
-        0 => "spec.namespaceSelector selects no namespace now".to_owned(),
-        more if more > MOST_TRUSTED_NAMESPACES => {
-            format!(
-                "spec.namespaceSelector selects more than {MOST_TRUSTED_NAMESPACES} namespaces, which a trust policy would have to name"
-            )
-        }
+    let (which, count) = match named_namespaces(policy) {
+        _ if names_selected_namespaces(policy) && policy.namespace_selector.0.is_empty() => (
+            "the policy has no spec.namespaceSelector, so it is about all",
+            facts.namespace_count,
+        ),
+        _ if names_selected_namespaces(policy) => ("spec.namespaceSelector selects", facts.namespace_count),
+        Some(named) if names_namespaces(policy) => ("spec.namespaceSelector names", named.len()),
         _ => return None,
     };
-    let remedy = match policy.token.source {
-        TokenSource::Issuer => "with spec.token.subjectFormat: Policy none has to be named",
-        TokenSource::ServiceAccount | TokenSource::Spiffe => {
-            "select namespaces by kubernetes.io/metadata.name, or write a TokenScopePolicy in each"
-        }
+    let narrower = match policy.token.source {
+        TokenSource::Issuer => "set spec.token.subjectFormat to Policy, so that none has to be named, or ",
+        TokenSource::ServiceAccount | TokenSource::Spiffe => "",
     };
-    Some(format!("No trust policies: {why}; {remedy}"))
+    let why = match count {
+        0 => format!("{which} no namespace now: {narrower}correct the selector, or label a namespace"),
+        1..=MOST_TRUSTED_NAMESPACES => return None,
+        count => format!(
+            "{which} {count} namespaces, a trust policy has to name each of them, and at most {MOST_TRUSTED_NAMESPACES} have room: {narrower}have spec.namespaceSelector select fewer, in several policies if need be, or write a TokenScopePolicy in each namespace that needs the role"
+        ),
+    };
+    Some(format!("No trust policies: {why}"))
+}
+
+/// True if the subjects of a cluster policy's tokens name namespaces.
+fn names_namespaces(policy: &Policy) -> bool {
+    let names_policy = policy.token.subject_format == SubjectFormat::Policy;
+    policy.name.is_cluster()
+        && match policy.token.source {
+            TokenSource::ServiceAccount => true,
+            TokenSource::Issuer => !names_policy,
+            TokenSource::Spiffe => false,
+        }
 }
 
 /// Far more than IAM takes, and what the schema of the status does.

@@ -219,9 +219,29 @@ fn running_pods_that_were_told_of_another_authority_of_the_issuer_are_counted() 
     told("ended", "Succeeded", pem("b2xk"));
     test.injected_pod("of-another-source", at("07:00"));
     let count = |test: &Test, body: &str| {
-        let present = crate::issuer_trust::IssuerAuthority::first_of(&pem(body)).unwrap();
+        let present = crate::drift::IssuerAuthority::first_of(&pem(body)).unwrap();
         test.index.pods_with_other_issuer_authority(present)
     };
     assert_eq!(count(&test, "bmV3"), 1);
     assert_eq!(count(&test, "b2xk"), 2);
+}
+
+#[test]
+fn f05_context_keys_that_a_policy_of_another_namespace_has_given_back_make_older_pods_not_missed() {
+    let mut test = with_issuer();
+    let keys: serde_json::Map<_, _> = (0..10).map(|key| (format!("k{key}"), json!("x"))).collect();
+    let elsewhere: DynamicObject = serde_json::from_value(json!({
+        "apiVersion": "tokenscope.io/v1alpha1", "kind": "TokenScopePolicy",
+        "metadata": {"name": "a", "namespace": "bank", "uid": "a", "generation": 1, "creationTimestamp": at("05:00").to_string()},
+        "spec": from_issuer(&json!({"context": keys})),
+    }))
+    .unwrap();
+    test.apply(IndexEvent::Policy(Event::Apply(elsewhere.clone())));
+    let policy = test.policy("orders", &from_issuer(&json!({"context": {"other": "x"}})));
+    test.pod("before", at("07:00"), &json!({}));
+    assert_eq!(test.counts(&policy), [0; 4]);
+
+    test.apply(IndexEvent::Policy(Event::Delete(elsewhere)));
+    test.pod("after", at("10:01"), &json!({}));
+    assert_eq!(test.counts(&policy), [2, 0, 1, 1]);
 }
