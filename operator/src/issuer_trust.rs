@@ -71,7 +71,7 @@ impl ToldPods {
         {
             return;
         }
-        pending().await
+        pending::<()>().await;
     }
 }
 
