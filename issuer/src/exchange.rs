@@ -209,7 +209,7 @@ impl Exchange {
             let age = now.as_second().saturating_sub(caller.issued_at);
             return Err(if self.index.pods_exceed_share(&namespace) {
                 ExchangeError::OverShare(format!("namespace {namespace} has more pods than are kept of one"))
-            } else if age < WATCH_LAG.as_secs() as i64 {
+            } else if age < WATCH_LAG.as_secs() as i64 || !self.index.knows_all_pods() {
                 ExchangeError::PodNotYet(namespace, name)
             } else {
                 ExchangeError::NoPod(namespace, name)
@@ -228,6 +228,9 @@ impl Exchange {
     fn context(&self, caller: &Caller) -> Result<ExchangeContext, ExchangeError> {
         // A namespace of which no watch has told yet has no pods either.
         let labels = self.index.labels(&caller.namespace).ok_or(ExchangeError::Stale)?;
+        if !self.index.knows_all_service_accounts() {
+            return Err(ExchangeError::Stale);
+        }
         if let Some(exceeded) = self.index.share_exceeded(&caller.namespace, &labels) {
             return Err(ExchangeError::OverShare(exceeded.to_string()));
         }

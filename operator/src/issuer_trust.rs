@@ -52,7 +52,7 @@ impl ToldPods {
         {
             return;
         }
-        pending().await
+        pending::<()>().await;
     }
 }
 

@@ -204,6 +204,25 @@ async fn nothing_is_granted_before_policies_and_boundaries_were_listed() {
 }
 
 #[tokio::test]
+async fn after_a_start_nobody_is_refused_for_what_was_not_listed_yet() {
+    let setup = Setup::just_started().await;
+    let long_ago = NOW - 600;
+    let unknown = json!({"iat": long_ago, "nbf": long_ago, "kubernetes.io": {
+        "namespace": "shop", "serviceaccount": {"name": "orders", "uid": "account"},
+        "pod": {"name": "orders-2", "uid": "5f2c9a10-2c9f-4f57-8d1c-000000000002"},
+    }});
+    let unknown = setup.cluster.token(&claims(&unknown));
+    // Its service account may have annotations that decide.
+    assert_eq!(setup.refused().await.0, "temporarily_unavailable");
+    setup.list_service_accounts();
+    issued(&setup).await;
+    assert_eq!(setup.refused_for(&unknown, STS).await.0, "temporarily_unavailable");
+    setup.list_pods(vec![pod("a", "a")]);
+    assert_eq!(setup.refused_for(&unknown, STS).await.0, "invalid_grant");
+    issued(&setup).await;
+}
+
+#[tokio::test]
 async fn containers_whose_policies_demand_different_tokens_of_one_audience_get_none() {
     const OTHER: &str = "arn:aws:iam::111122223333:role/shop/side";
     let setup = Setup::new().await;

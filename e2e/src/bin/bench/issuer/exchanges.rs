@@ -22,8 +22,8 @@ use super::{ALGORITHMS, Arguments, STS, of};
 use crate::baseline;
 use crate::load::{self, Connection, TlsServer, nanoseconds};
 
-/// A pod may have 60 tokens at once and two a second, for all numbers of connections together.
-const OF_A_POD: usize = 48;
+/// A pod may have 60 tokens at once and two a second, for all numbers of connections together, and some pods share a limit.
+const OF_A_POD: usize = 16;
 /// How often each contender has its turn.
 const TURNS: u32 = 4;
 /// The length of a payload of the bench's policies.

@@ -106,6 +106,8 @@ async fn known(client: &Client, callers: &[Caller]) -> Result<ClusterIndex> {
     }
     index.apply_boundary(Event::Init);
     index.apply_boundary(Event::InitDone);
+    index.apply_service_account(Event::Init);
+    index.apply_service_account(Event::InitDone);
     let mut policies = get_json(client, "/apis/tokenscope.io/v1alpha1/tokenscopepolicies").await?;
     let policies: Vec<DynamicObject> = serde_json::from_value(policies["items"].take())?;
     for policy in policies {

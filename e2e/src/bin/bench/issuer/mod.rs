@@ -40,13 +40,13 @@ const ALGORITHMS: [Algorithm; 3] = [Algorithm::RS256, Algorithm::ES256, Algorith
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// How many pods the cluster has whose admission the issuer remembers
-    #[arg(long, value_name = "N", default_value_t = 600, value_parser = clap::value_parser!(u32).range(30..=100_000))]
+    #[arg(long, value_name = "N", default_value_t = 1500, value_parser = clap::value_parser!(u32).range(30..=100_000))]
     pods: u32,
     /// How many policies it has
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(3..=10_000))]
     policies: u32,
     /// How many of the pods exchange their tokens; a pod may do so 60 times at once, so they bound a round
-    #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(30..=10_000))]
+    #[arg(long, value_name = "N", default_value_t = 1500, value_parser = clap::value_parser!(u32).range(30..=10_000))]
     callers: u32,
     /// How long each server is measured under each load, at most
     #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=60))]
