@@ -146,19 +146,17 @@ fn trust(
     actions: &[&'static str],
 ) -> Option<ChainDocument> {
     let named = sources?.iter().filter(|(_, sources)| !sources.is_empty());
-    let statement = |(id, sources): (&Option<&str>, &BTreeSet<&RoleArn>)| ChainStatement {
+    let condition = |id: &str| ("StringEquals", BTreeMap::from([("sts:ExternalId", id.to_owned())]));
+    let statement = |(id, sources): (Option<&str>, &BTreeSet<&RoleArn>)| ChainStatement {
         effect: "Allow",
         principal: Some(Principal {
             aws: sources.iter().map(ToString::to_string).collect(),
         }),
         action: actions.to_vec(),
         resource: Vec::new(),
-        condition: id
-            .map(|id| ("StringEquals", BTreeMap::from([("sts:ExternalId", id.to_owned())])))
-            .into_iter()
-            .collect(),
+        condition: id.map(condition).into_iter().collect(),
     };
-    ChainDocument::new(named.map(statement).collect())
+    ChainDocument::new(named.map(|(id, sources)| statement((*id, sources))).collect())
 }
 
 fn notes(role: &RoleArn, steps: &Steps<'_>, first: &BTreeSet<RoleArn>) -> Vec<String> {
@@ -173,8 +171,8 @@ fn notes(role: &RoleArn, steps: &Steps<'_>, first: &BTreeSet<RoleArn>) -> Vec<St
         notes.push("spec.roles.allowed has patterns, which no document can name: add each role that they stand for to the principals here, and give it the same permission".into());
     }
     let of_other_partition = |other: &&&RoleArn| other.partition() != role.partition();
-    let sources = steps.sources.get(role).into_iter().flat_map(BTreeMap::values).flatten();
-    if let Some(source) = sources.clone().find(|source| of_other_partition(&source)) {
+    let mut sources = steps.sources.get(role).into_iter().flat_map(BTreeMap::values).flatten();
+    if let Some(source) = sources.find(of_other_partition) {
         notes.push(format!(
             "{source} is of another partition, whose credentials AWS takes nowhere else: the step fails"
         ));

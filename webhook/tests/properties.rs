@@ -6,7 +6,7 @@ mod fixtures;
 
 use fixtures::{
     EKS_VOLUME, ISSUER, MOUNT, OTHER_ROLE, OURS, ROLE, ReviewFixture, SOCKET_VOLUME, SUBJECT_TOKEN_VOLUME, VOLUME,
-    plain, region, run_issuer, two_audiences, without_ours,
+    misplaced, plain, region, run_issuer, two_audiences, without_ours,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -318,27 +318,6 @@ fn pod_with_our_names() -> impl Strategy<Value = Value> {
             pod
         },
     )
-}
-
-/// Containers of a granted pod that mount more than one of our token volumes, or one elsewhere than at our path, or one that is
-/// not there.
-fn misplaced(pod: &Value) -> Vec<String> {
-    let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
-    let volumes: Vec<&Value> = volumes.map(|volume| &volume["name"]).collect();
-    let mut found = Vec::new();
-    for list in ["containers", "initContainers"] {
-        for container in pod["spec"][list].as_array().into_iter().flatten() {
-            let mounts = container["volumeMounts"].as_array().into_iter().flatten();
-            let is_ours = |mount: &&Value| mount["name"].as_str().unwrap().starts_with(VOLUME);
-            let mounts: Vec<&Value> = mounts.filter(is_ours).collect();
-            let is_right = |mount: &&Value| mount["mountPath"] == MOUNT && volumes.contains(&&mount["name"]);
-            let is_sidecar = is_added_container(container["name"].as_str().unwrap());
-            if mounts.len() > 1 || !mounts.iter().all(is_right) {
-                found.extend((!is_sidecar).then(|| container.to_string()));
-            }
-        }
-    }
-    found
 }
 
 proptest! {
