@@ -1,5 +1,6 @@
 //! Policies as the rule sees them: parsed, complete, and with nothing of Kubernetes in them.
 
+use crate::delivery::{Delivery, RoleHop};
 use crate::{
     Audiences, Claims, Glob, InvalidSchedule, Pairs, PolicyScope, Region, RoleArn, RolePattern, Schedule, Selector,
     Spiffe, Subject, Template, TokenExpiration, text::bounded,
@@ -116,6 +117,8 @@ pub struct Policy {
     pub claims: Arc<Claims>,
     /// The settings of the SDK.
     pub aws: AwsSettings,
+    /// The way in which credentials reach it.
+    pub delivery: Delivery,
     /// The containers that get credentials.
     pub containers: ContainerFilter,
     /// Switched off.
@@ -154,6 +157,12 @@ impl Roles {
     /// True if it allows `role`; its default it always does.
     pub fn allow(&self, role: &RoleArn) -> bool {
         self.default.as_ref() == Some(role) || self.allowed.iter().any(|pattern| pattern.matches(role))
+    }
+
+    /// Those that it names without `*`, the default first.
+    pub fn exact(&self) -> impl Iterator<Item = RoleArn> {
+        let allowed = self.allowed.iter().filter_map(RolePattern::exact);
+        self.default.clone().into_iter().chain(allowed)
     }
 }
 
@@ -224,6 +233,8 @@ pub struct AwsSettings {
     pub sts_regional_endpoints: Option<bool>,
     /// `AWS_ROLE_SESSION_NAME`: `${pod.name}` alone, or a template without it.
     pub role_session_name: Option<Template>,
+    /// The roles that are taken one after the other after the one that the pod gets. Only with [`Delivery::Profile`].
+    pub role_chain: Vec<RoleHop>,
 }
 
 /// The containers of a matching pod that get credentials.
@@ -288,9 +299,12 @@ impl Policy {
         standing_in_time(self.disabled, self.expires_at, self.active_schedule.as_ref(), now)
     }
 
-    /// True if AWS can't tell which of two policies that assign one role gave a token. Only tokens
-    /// of tokenscope's own issuer say more than whose they are.
+    /// True if a pod gets the same from two policies that assign one role: the same roles after it, delivered in the same way, by
+    /// tokens that AWS can't tell apart. Only tokens of tokenscope's own issuer say more than whose they are.
     pub fn tokens_agree_with(&self, other: &Self) -> bool {
+        if self.delivery != other.delivery || self.aws.role_chain != other.aws.role_chain {
+            return false;
+        }
         if [self, other]
             .iter()
             .all(|policy| policy.token.source != TokenSource::Issuer)

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 pub const PROGRAM: &str = "/tokenscope-sidecar";
 /// The program's command that says whether every file is there and valid: its exit status is 0 if so.
 pub const READY: &str = "ready";
+/// The program's command that writes files from its arguments, pairs of a path and a text, and ends.
+pub const WRITE: &str = "write";
 /// The file of a token that the webhook asks for, in the folder of its volume.
 pub const TOKEN_FILE: &str = "token";
 /// The folder where the webhook mounts the volume that has the Workload API's socket.
@@ -51,6 +53,8 @@ pub mod variables {
     pub const ISSUED_TOKENS: &str = "TOKENSCOPE_ISSUED_TOKENS";
     /// The lifetime that the issuer is asked for, in seconds.
     pub const TOKEN_LIFETIME: &str = "TOKENSCOPE_TOKEN_LIFETIME";
+    /// The pod's name, of which the kubelet makes a part of the arguments of [`WRITE`](super::WRITE).
+    pub const POD_NAME: &str = "TOKENSCOPE_POD_NAME";
     /// The lowest level that is logged: `off`, `error`, `warn`, `info` or `debug`.
     pub const LOG_LEVEL: &str = "TOKENSCOPE_LOG_LEVEL";
     /// The mark of an environment that the webhook wrote: `true` or `false`. The program then takes no options.

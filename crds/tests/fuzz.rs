@@ -186,6 +186,7 @@ fn decided(policies: &PolicySet, asked: &[(&'static str, &'static str)]) -> Deci
                 name: "app",
                 own_role: OwnRole::Absent,
                 own_token_file: false,
+                own_configuration: tokenscope_core::OwnConfiguration::Absent,
             }],
             ..PodFacts::default()
         },

@@ -101,6 +101,7 @@ impl PublishedFolder {
             }],
             issuer_trust_pem: self.authority.clone(),
             connect_to: [(self.host.clone(), self.address)].into(),
+            ..StsConfig::default()
         };
         Ok(Server::start(config, SocketAddr::from(([127, 0, 0, 1], 0)), None).await?)
     }

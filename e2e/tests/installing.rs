@@ -94,7 +94,7 @@ async fn the_pods_exist_also_where_only_a_quota_allows_their_priority_class() {
         control_plane.create_namespace(namespace, &[]).await.unwrap();
     }
     let objects = template("tokenscope", &Value::Null).unwrap();
-    let of_kind = |kind: &str| objects.iter().filter(move |object| object["kind"] == kind).cloned();
+    let of_kind = |kind: &'static str| objects.iter().filter(move |object| object["kind"] == kind).cloned();
     let quotas: Vec<_> = of_kind("ResourceQuota").collect();
     assert_eq!(quotas.len(), 1);
     control_plane.apply(&quotas, NAMESPACE).await.unwrap();

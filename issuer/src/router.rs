@@ -246,7 +246,8 @@ impl IssuerService {
         if let Some(reviews) = &self.reviews {
             // Whatever can be refused here costs the API server nothing. What it says comes before the signature, and all is judged
             // again then, since it may take a while.
-            self.exchange.decide(&caller, &request.audience, request.expires_in, (self.clock)())?;
+            self.exchange
+                .decide(&caller, &request.audience, request.expires_in, (self.clock)())?;
             reviews.confirm(&request.subject_token, &caller).await?;
         }
         let (audience, expires_in, now) = (&request.audience, request.expires_in, (self.clock)());

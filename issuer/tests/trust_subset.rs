@@ -89,6 +89,7 @@ impl Workload {
                 name: self.container,
                 own_role: OwnRole::Absent,
                 own_token_file: false,
+                own_configuration: tokenscope_core::OwnConfiguration::Absent,
             }],
             ..PodFacts::default()
         };

@@ -1,11 +1,13 @@
 //! The policies around a pod, and which of them grant a role.
 
 use super::checks::{self, Against, RoleRequest};
+use crate::config_file::{ConfigFile, FileHop, FileProfile};
+use crate::delivery::{Delivery, ProfileName, RoleHop};
 use crate::{
-    Grant, InstanceMetadata, MOST_SESSION_NAME, NoContextRoom, OutsideBoundary, Policy, PolicySet, Refusal, Request,
-    RoleArn, SessionName, Settings, Spiffe, Standing, Template, TokenClaims, TokenSource, UnusablePolicy, Variable,
-    Variables, annotation_request::AnnotationRequest, audience::NO_DEFAULT_AUDIENCE, claims::fits_session_name,
-    policy_set::BoundaryAgainst, refusal::Refusals, unusable::PodPlace,
+    Grant, InstanceMetadata, MOST_SESSION_NAME, NoContextRoom, OutsideBoundary, Policy, PolicySet, Refusal, Region,
+    Request, RoleArn, SessionName, Settings, Spiffe, Standing, Template, TokenClaims, TokenSource, UnusablePolicy,
+    Variable, Variables, annotation_request::AnnotationRequest, audience::NO_DEFAULT_AUDIENCE,
+    claims::fits_session_name, policy_set::BoundaryAgainst, refusal::Refusals, unusable::PodPlace,
 };
 use jiff::Timestamp;
 use std::{borrow::Cow, sync::Arc};
@@ -234,7 +236,55 @@ impl<'a> Candidates<'a> {
                 .role_session_name
                 .as_ref()
                 .and_then(|template| self.session_name(template)),
+            config_file: self.config_file(policy, &wanted.role),
             policy: Some(policy.name.clone()),
+        }
+    }
+
+    /// The config file for a container that was granted `role`, if the policy delivers by one.
+    fn config_file(&self, policy: &Policy, role: &RoleArn) -> Option<ConfigFile> {
+        let Delivery::Profile(named) = &policy.delivery else {
+            return None;
+        };
+        // A policy without a region grants nothing by a file.
+        let region = policy.aws.region.as_ref().or(self.settings.default_region.as_ref())?;
+        let default = self.file_profile(policy, None, region, role, &policy.aws.role_chain);
+        let further = named.iter().map(|named| {
+            let first = named.role.as_ref().unwrap_or(role);
+            self.file_profile(policy, Some(&named.name), &named.region, first, &named.chain)
+        });
+        Some(ConfigFile {
+            profiles: std::iter::once(default).chain(further).collect(),
+        })
+    }
+
+    fn file_profile(
+        &self,
+        policy: &Policy,
+        name: Option<&ProfileName>,
+        region: &Region,
+        first: &RoleArn,
+        chain: &[RoleHop],
+    ) -> FileProfile {
+        let own_name = policy.aws.role_session_name.as_ref();
+        let hop = |hop: &RoleHop| FileHop {
+            role: hop.role.clone(),
+            external_id: hop.external_id.clone(),
+            session_name: hop
+                .session_name
+                .as_ref()
+                .or(own_name)
+                .and_then(|name| self.session_name(name)),
+        };
+        FileProfile {
+            name: name.cloned(),
+            region: region.clone(),
+            first: FileHop {
+                role: first.clone(),
+                external_id: None,
+                session_name: own_name.and_then(|name| self.session_name(name)),
+            },
+            chain: chain.iter().map(hop).collect(),
         }
     }
 
@@ -260,6 +310,7 @@ impl<'a> Candidates<'a> {
                 .unwrap_or(self.settings.sts_regional_endpoints),
             disables_instance_metadata: self.settings.instance_metadata == InstanceMetadata::AlwaysDisabled,
             session_name: None,
+            config_file: None,
             policy: None,
         };
         let outside = self.set.outside_without_policy(&grant, &self.request.namespace_labels);
@@ -275,20 +326,26 @@ impl<'a> Candidates<'a> {
         fits_session_name(&text).then(|| SessionName::Text(text.into()))
     }
 
-    /// The warning where that is so.
+    /// The warning where that is so, of any session that the grant is for.
     pub(super) fn session_name_warning(&self, policy: &Policy, grant: &Grant) -> Option<String> {
-        let template = policy
+        let own = policy
             .aws
             .role_session_name
             .as_ref()
-            .filter(|_| grant.session_name.is_none())?;
+            .map(|template| ("roleSessionName", template));
+        let of_file = grant.config_file.iter().flat_map(|_| policy.hops());
+        let of_hops = of_file.filter_map(|hop| Some(("roleSessionName of a role chain", hop.session_name.as_ref()?)));
+        let (field, template) = own
+            .into_iter()
+            .chain(of_hops)
+            .find(|(_, name)| self.session_name(name).is_none())?;
         let what = match template.render(self) {
             Ok(text) if text.len() > MOST_SESSION_NAME || text.len() < 2 => format!("has {}", text.len()),
             Ok(_) => "has others than letters, digits and =,.@_-".into(),
             Err(_) => "names a label that is absent or too long".into(),
         };
         Some(format!(
-            "AWS_ROLE_SESSION_NAME is left out: STS takes 2 to 64 characters, and roleSessionName of {} {what} for this pod",
+            "AWS_ROLE_SESSION_NAME is left out: STS takes 2 to 64 characters, and {field} of {} {what} for this pod",
             policy.name
         ))
     }

@@ -5,9 +5,10 @@ use super::{
     candidates::{Candidates, Examined, Stand},
     checks::{self, RoleRequest},
 };
+use crate::config_file::ConfigFile;
 use crate::{
-    ContainerFacts, Grant, InvalidRoleArn, OwnRole, Policy, Refusal, RoleArn, annotation_request::AnnotationRequest,
-    annotations, arn::shortened, refusal::Refusals, text::some_of,
+    ContainerFacts, Grant, InvalidRoleArn, OwnConfiguration, OwnRole, Policy, Refusal, RoleArn,
+    annotation_request::AnnotationRequest, annotations, arn::shortened, refusal::Refusals, text::some_of,
 };
 use std::{borrow::Cow, collections::HashMap};
 
@@ -139,6 +140,19 @@ impl<'a, 'b> ContainerDecider<'a, 'b> {
             let reason = granted_reason(wanted, policy, others);
             let grant = candidates.grant_by(policy, wanted, asks);
             let warning = candidates.session_name_warning(policy, &grant);
+            let container = candidates.request.pod.containers.get(index);
+            let kept_away = grant
+                .config_file
+                .as_ref()
+                .and_then(|file| keeps_from_file(container?, file));
+            if let Some(why) = kept_away {
+                let name = shortened(wanted.container);
+                self.outcome.warnings.push(format!(
+                    "container {name} gets no credentials, since {} delivers them by an AWS config file and the container {why}",
+                    policy.name
+                ));
+                return self.leave(index, "its own configuration of the SDK is left alone");
+            }
             if let Some(warning) = warning.filter(|warning| !self.outcome.warnings.contains(warning)) {
                 self.outcome.warnings.push(warning);
             }
@@ -183,6 +197,21 @@ impl<'a, 'b> ContainerDecider<'a, 'b> {
             self.candidates.tell_near_misses(&mut self.outcome.refusals);
         }
         self.outcome
+    }
+}
+
+/// The reason why a container's SDK would not use a config file, if there is one, and what to do.
+fn keeps_from_file(container: &ContainerFacts<&str>, file: &ConfigFile) -> Option<String> {
+    match container.own_configuration {
+        OwnConfiguration::Elsewhere(variable) => Some(format!("sets {variable} itself: remove it")),
+        _ if container.own_token_file => {
+            Some("sets AWS_WEB_IDENTITY_TOKEN_FILE itself, which some SDKs prefer to the file: remove it".to_owned())
+        }
+        OwnConfiguration::Profile(name) if !file.has_profile(name) => Some(format!(
+            "chooses profile {} itself, which the file does not have: remove AWS_PROFILE, or name one of delivery.profile.profiles",
+            shortened(name)
+        )),
+        OwnConfiguration::Profile(_) | OwnConfiguration::Absent => None,
     }
 }
 

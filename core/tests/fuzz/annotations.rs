@@ -90,6 +90,7 @@ fn decided(pod: &[(&str, &str)], service_account: &[(&str, &str)], containers: &
         name,
         own_role: OwnRole::Absent,
         own_token_file: false,
+        own_configuration: tokenscope_core::OwnConfiguration::Absent,
     };
     let request = Request {
         namespace: NAMESPACE,

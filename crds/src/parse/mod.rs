@@ -6,6 +6,7 @@
 mod aws;
 mod boundary;
 mod claims;
+mod delivery;
 pub(crate) mod selector;
 mod token;
 
@@ -63,7 +64,8 @@ impl PolicySpec {
             audiences: audiences(&self.audiences)?,
             token: token::token(&self.token)?,
             claims: claims::claims(&self.claims, self.token.source)?.into(),
-            aws: aws::aws(&self.aws)?,
+            aws: aws::aws(&self.aws, self.delivery.type_)?,
+            delivery: delivery::delivery(&self.delivery)?,
             containers: containers(&self.containers)?,
             disabled: self.disabled,
             fallback: self.fallback,

@@ -3,7 +3,7 @@
 use super::{
     Assessment, FactAges, PodState, PolicyAge, PolicyShare,
     age::Certainty,
-    pod::{KeptPod, RecordedDecision},
+    pod::{KeptPod, KeptWriter, RecordedDecision},
 };
 use crate::spiffe_ids::SpiffeIds;
 use jiff::Timestamp;
@@ -101,9 +101,13 @@ impl Assessor<'_> {
         let has_it = has(pod, granted);
         let is_known = LazyCell::new(|| self.is_known_around(pod, granted));
         let state_for = |grant: &Grant| match &pod.record {
-            Some(record) if has_it => match &pod.sidecar {
-                None if record.sidecar => PodState::Missed,
-                Some(image) if self.has_another_sidecar(image, grant.source) => PodState::Outdated,
+            Some(record) if has_it => match (&pod.config_writer, &pod.sidecar) {
+                (Some(KeptWriter::Lost), _) => PodState::Missed,
+                (_, None) if record.sidecar => PodState::Missed,
+                (_, Some(image)) if self.has_another_sidecar(image, grant.source) => PodState::Outdated,
+                (Some(KeptWriter::Present(image)), _) if self.has_another_writer(image, grant.source) => {
+                    PodState::Outdated
+                }
                 _ => PodState::Injected,
             },
             Some(_) => PodState::Outdated,
@@ -153,6 +157,16 @@ impl Assessor<'_> {
             TokenSource::Spiffe => *image != *self.settings.sidecar.image,
             TokenSource::Issuer => *image != *self.settings.sidecar.issuer_image,
         }
+    }
+
+    /// True if new pods get another writer of config files than this one beside tokens of a source.
+    fn has_another_writer(&self, image: &str, source: TokenSource) -> bool {
+        let sidecar = &self.settings.sidecar;
+        *image
+            != *match source {
+                TokenSource::ServiceAccount | TokenSource::Spiffe => &*sidecar.image,
+                TokenSource::Issuer => &*sidecar.issuer_image,
+            }
     }
 
     /// True if it should have had a grant also without its labels and annotations, which may be others than at admission.

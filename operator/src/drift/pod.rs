@@ -7,7 +7,7 @@ use super::{IssuerAuthority, volumes::KeptVolume};
 use jiff::Timestamp;
 use std::collections::BTreeSet;
 use tokenscope_core::{
-    ContainerFacts, Fingerprint, OwnRole, Pairs, PodFacts, PolicyName, TokenVolume,
+    ContainerFacts, Fingerprint, OwnConfiguration, OwnRole, Pairs, PodFacts, PolicyName, TokenVolume,
     annotations::{self, Mark},
     asks_itself,
     bounds::Beyond,
@@ -43,6 +43,8 @@ pub(crate) struct KeptPod {
     pub(crate) record: Option<Record>,
     /// The image of the sidecar that the webhook added.
     pub(crate) sidecar: Option<Box<str>>,
+    /// What there is of the init container that writes config files, if the webhook added one.
+    pub(crate) config_writer: Option<KeptWriter>,
     /// The authority of the issuer that this sidecar was told of.
     pub(crate) issuer_authority: Option<IssuerAuthority>,
     pub(crate) owner: Option<Box<OwnerReference<Box<str>>>>,
@@ -88,6 +90,15 @@ impl ChangedKeys {
         };
         keys.iter().map(|key| size_of_val(key) + key.len()).sum()
     }
+}
+
+/// The init container that the webhook added to write config files, as the pod has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum KeptWriter {
+    /// It is not there, or writes something else.
+    Lost,
+    /// It writes what it should, by this image.
+    Present(Box<str>),
 }
 
 /// The webhook's record on the pod.
@@ -197,6 +208,7 @@ impl KeptPod {
             && self.mark == other.mark
             && self.record == other.record
             && self.sidecar == other.sidecar
+            && self.config_writer == other.config_writer
     }
 
     /// About how many bytes it takes.
@@ -213,7 +225,11 @@ impl KeptPod {
                 OwnRole::Literal(role) => role.len(),
                 OwnRole::Absent | OwnRole::Indirect | OwnRole::Agent => 0,
             };
-            size_of_val(container) + container.name.len() + role
+            let profile = match &container.own_configuration {
+                OwnConfiguration::Profile(name) => name.len(),
+                OwnConfiguration::Absent | OwnConfiguration::Elsewhere(_) => 0,
+            };
+            size_of_val(container) + container.name.len() + role + profile
         });
         size_of_val(self)
             + self.name.len()
@@ -232,6 +248,10 @@ impl KeptPod {
             + self.token_volumes.iter().map(KeptVolume::bytes).sum::<usize>()
             + record
             + self.sidecar.as_ref().map_or(0, |image| image.len())
+            + match &self.config_writer {
+                Some(KeptWriter::Present(image)) => image.len(),
+                Some(KeptWriter::Lost) | None => 0,
+            }
             + owner
     }
 }

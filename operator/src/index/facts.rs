@@ -35,6 +35,8 @@ pub(crate) struct PolicyFacts<'a> {
     pub(crate) exchange_audience: Option<&'a Audience>,
     /// The reason why its context keys have no room beside those of older policies.
     pub(crate) without_context_room: Option<&'a NoContextRoom>,
+    /// True if its profiles would have no region.
+    pub(crate) lacks_region: bool,
     /// The counts of pods for it.
     pub(crate) counts: PodCounts,
     /// Those that give some of the same pods another default role.
@@ -123,6 +125,7 @@ impl Index {
             without_context_room: policy
                 .ok()
                 .and_then(|policy| self.policies.set().without_context_room(policy)),
+            lacks_region: policy.is_ok_and(|policy| settings.lacks_region(policy)),
             counts: self.assessments.counts(name),
             conflicts: conflicts.collect(),
             compared: object.compared,

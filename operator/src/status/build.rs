@@ -4,6 +4,7 @@ use super::{notes::notes, trust};
 use crate::{drift::PodCounts, events::EventReason, index::PolicyFacts};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use tokenscope_core::delivery::{Delivery, NO_REGION};
 use tokenscope_core::{NO_DEFAULT_AUDIENCE, Policy, PolicyName, RoleArn, Roles, Standing, TokenSource, text::and_more};
 use tokenscope_crds::{
     conditions::{ConditionType, Reason, condition, upsert},
@@ -36,6 +37,7 @@ pub(crate) fn status(previous: &PolicyStatus, facts: &PolicyFacts<'_>, now: Time
         ungranted_token_pod_names: first(facts.tokens.iter().flat_map(|tokens| &tokens.pods)),
         locked_token_csi_drivers: first(&facts.csi_drivers),
         trust_policies,
+        role_chain_policies: trust::role_chain_policies(facts, now),
     };
     keep_own_conditions(&mut status);
     let (accepted, why) = accepted(facts);
@@ -126,6 +128,7 @@ fn accepted(facts: &PolicyFacts<'_>) -> (Reason, String) {
         Ok(policy) if policy.audiences.lacks_default(facts.default_audience) => {
             (Reason::Invalid, NO_DEFAULT_AUDIENCE.into())
         }
+        Ok(_) if facts.lacks_region => (Reason::Invalid, NO_REGION.into()),
         Ok(_) if let Some(why) = &facts.outside => (Reason::OutsideBoundary, why.to_string()),
         Ok(_) if let Some(why) = facts.without_context_room => (Reason::TooManyContextKeys, why.to_string()),
         Ok(_) => (Reason::Valid, "the policy makes sense".into()),
@@ -205,13 +208,12 @@ fn ready(facts: &PolicyFacts<'_>, accepted: Reason, active: Reason) -> (Reason, 
         return (Reason::NoSpiffeIdentity, message);
     }
     if outdated > 0 {
-        let has_sidecar = facts
-            .policy
-            .is_ok_and(|policy| policy.token.source != TokenSource::ServiceAccount);
-        let sidecar = if has_sidecar {
-            ", or run another sidecar than new ones get"
-        } else {
-            ""
+        let sidecar = match facts.policy {
+            Ok(policy) if policy.token.source != TokenSource::ServiceAccount => {
+                ", or run another sidecar than new ones get"
+            }
+            Ok(policy) if policy.delivery != Delivery::File => ", or had another init container than new ones get",
+            _ => "",
         };
         let message = format!(
             "{outdated} pods were created before the policy said what it says now{sidecar}: a restart would change what they have"

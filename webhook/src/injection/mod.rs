@@ -5,6 +5,7 @@
 //! metadata. So a review of our own output gives no patch, whether the pod still has its record or not.
 
 mod actual;
+mod config_writer;
 mod conflicts;
 mod context;
 mod desired;

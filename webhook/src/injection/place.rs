@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use tokenscope_core::pod::{EKS_TOKEN_VOLUME, TOKEN_VOLUME, is_token_volume};
+use tokenscope_core::pod::{EKS_TOKEN_VOLUME, TOKEN_VOLUME, is_config_volume, is_token_volume};
 use tokenscope_core::sidecar::TOKEN_FILE;
 use tokenscope_core::{Audience, Settings};
 
@@ -42,6 +42,11 @@ impl TokenPlace {
     /// True if it is the name of one of these volumes.
     pub(super) fn is_token_volume(self, name: &str) -> bool {
         is_token_volume(name, self.first)
+    }
+
+    /// True if it is the name of one of these volumes, or of one with a config file.
+    pub(super) fn is_containers_volume(self, name: &str) -> bool {
+        self.is_token_volume(name) || is_config_volume(name)
     }
 
     /// The folder where the sidecar has a volume, to write all of them: the first one where its containers have it, too.

@@ -21,6 +21,7 @@ pub(super) fn text(context: &Context<'_>, granted: &Granted, desired: &Desired<'
         grants: Vec::with_capacity(1),
         hash: hash.to_string().into(),
         sidecar: desired.sidecar.is_some(),
+        config_writer: desired.config_writer.as_ref().map(|writer| writer.hash().into()),
         labels: Some(recorded(&context.request.pod.labels, |key| {
             key != annotations::REVIEWED
         })),

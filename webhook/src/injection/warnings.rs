@@ -3,12 +3,18 @@
 use tokenscope_core::pod::{Container, Text};
 use tokenscope_core::{Grant, Region, Request, asks_itself};
 
-use super::pieces::{DEFAULT_REGION, REGION};
+use super::context::Context;
+use super::pieces::{CONFIG_FILE_VARIABLE, DEFAULT_REGION, REGION};
 
 /// Adds what whoever creates the pod should know of a container.
-pub(super) fn of_container(container: &Container<Text<'_>>, grant: &Grant, warnings: &mut Vec<String>) {
+pub(super) fn of_container<'a>(
+    container: &Container<Text<'a>>,
+    grant: &Grant,
+    context: &Context<'a>,
+    warnings: &mut Vec<String>,
+) {
     other_credentials(container, warnings);
-    other_configuration(container, warnings);
+    other_configuration(container, grant, context, warnings);
     region(container, grant, warnings);
 }
 
@@ -36,12 +42,20 @@ fn other_credentials(container: &Container<Text<'_>>, warnings: &mut Vec<String>
     }
 }
 
-/// Several SDKs look into the profile that is named before they look at a web identity token.
-fn other_configuration(container: &Container<Text<'_>>, warnings: &mut Vec<String>) {
-    let files = ["AWS_PROFILE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"];
+/// Several SDKs look into the profile that is named before they look at a web identity token. A container that gets a config file
+/// has chosen one of its profiles.
+fn other_configuration<'a>(
+    container: &Container<Text<'a>>,
+    grant: &Grant,
+    context: &Context<'a>,
+    warnings: &mut Vec<String>,
+) {
+    let shared = "AWS_SHARED_CREDENTIALS_FILE";
+    let files = ["AWS_PROFILE", "AWS_DEFAULT_PROFILE", CONFIG_FILE_VARIABLE, shared];
     let set: Vec<&str> = files
         .into_iter()
-        .filter(|name| container.variable(name).is_some())
+        .filter(|name| context.own(container, name).is_some())
+        .filter(|name| grant.config_file.is_none() || *name == shared)
         .collect();
     if !set.is_empty() {
         warnings.push(format!(

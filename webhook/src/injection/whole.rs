@@ -11,7 +11,6 @@ use tokenscope_core::bounds::{MOST_CONTAINERS, MOST_VOLUMES};
 use tokenscope_core::pod::BoundedList;
 
 use super::pieces::DesiredVolume;
-use super::sidecar::SidecarContainer;
 use crate::patch::Json;
 
 /// The volumes and init containers of a pod.
@@ -55,7 +54,7 @@ impl<'a> Whole<'a> {
     }
 
     /// True if the init container with this index is exactly `wanted`.
-    pub(super) fn is_init_container(&self, index: usize, wanted: &SidecarContainer<'_>) -> bool {
+    pub(super) fn is_init_container(&self, index: usize, wanted: &dyn Json) -> bool {
         let present = self
             .init_containers
             .as_ref()
@@ -104,6 +103,21 @@ fn container_without_defaults(container: &mut Map<String, Value>) {
             && probe.get("successThreshold").and_then(Value::as_u64) == Some(1)
         {
             probe.remove("successThreshold");
+        }
+    }
+    for variable in container
+        .get_mut("env")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
+        let field = variable
+            .pointer_mut("/valueFrom/fieldRef")
+            .and_then(Value::as_object_mut);
+        if let Some(field) = field
+            && field.get("apiVersion").and_then(Value::as_str) == Some("v1")
+        {
+            field.remove("apiVersion");
         }
     }
     if let Some(mounts) = container.get_mut("volumeMounts").and_then(Value::as_array_mut) {

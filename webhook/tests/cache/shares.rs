@@ -136,7 +136,7 @@ fn a_policy_that_is_too_long_is_invalid_in_few_words() {
     assert!(
         invalid[0]
             .why()
-            .contains("spec: should have at most 32768 bytes of JSON"),
+            .contains("spec: should have at most 36864 bytes of JSON"),
         "{}",
         invalid[0].why()
     );

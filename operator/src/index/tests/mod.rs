@@ -1,6 +1,7 @@
 //! What follows for policies and pods from what watches tell; no API server, no clock.
 
 mod cases;
+mod delivery;
 mod evictions;
 mod issuer;
 mod lock;
