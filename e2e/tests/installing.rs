@@ -94,7 +94,7 @@ async fn the_pods_exist_also_where_only_a_quota_allows_their_priority_class() {
         control_plane.create_namespace(namespace, &[]).await.unwrap();
     }
     let objects = template("tokenscope", &Value::Null).unwrap();
-    let of_kind = |kind: &str| objects.iter().filter(move |object| object["kind"] == kind).cloned();
+    let of_kind = |kind: &'static str| objects.iter().filter(move |object| object["kind"] == kind).cloned();
     let quotas: Vec<_> = of_kind("ResourceQuota").collect();
     assert_eq!(quotas.len(), 1);
     control_plane.apply(&quotas, NAMESPACE).await.unwrap();
@@ -344,10 +344,10 @@ fn a_critical_priority_class_has_a_quota_that_names_it_outside_kube_system() -> 
         json!({"priorityClassName": "platform"}),
         json!({"priorityQuota": {"create": false}}),
     ] {
-        assert_eq!(quotas(&[], values)?, [Value::Null; 0]);
+        ensure!(quotas(&[], values)?.is_empty());
     }
     // A quota there would count what isn't ours.
-    assert_eq!(quotas(&["--namespace=kube-system"], Value::Null)?, [Value::Null; 0]);
+    ensure!(quotas(&["--namespace=kube-system"], Value::Null)?.is_empty());
 
     let folder = chart("tokenscope").display().to_string();
     let notes = |values: Value| helm(&["install", "tokenscope", &folder, "--dry-run=client"], &values);
