@@ -344,10 +344,10 @@ fn a_critical_priority_class_has_a_quota_that_names_it_outside_kube_system() -> 
         json!({"priorityClassName": "platform"}),
         json!({"priorityQuota": {"create": false}}),
     ] {
-        assert_eq!(quotas(&[], values)?, [Value::Null; 0]);
+        ensure!(quotas(&[], values)?.is_empty());
     }
     // A quota there would count what isn't ours.
-    assert_eq!(quotas(&["--namespace=kube-system"], Value::Null)?, [Value::Null; 0]);
+    ensure!(quotas(&["--namespace=kube-system"], Value::Null)?.is_empty());
 
     let folder = chart("tokenscope").display().to_string();
     let notes = |values: Value| helm(&["install", "tokenscope", &folder, "--dry-run=client"], &values);
