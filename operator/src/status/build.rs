@@ -250,7 +250,13 @@ fn conflict(facts: &PolicyFacts<'_>) -> String {
             .policy
             .is_ok_and(|policy| policy.roles.default == other.roles.default)
     };
-    let other_token = |other: &Policy| if is_same(other) { " with another token" } else { "" };
+    let other_token = |other: &Policy| {
+        if is_same(other) {
+            " with another token, role chain or delivery"
+        } else {
+            ""
+        }
+    };
     let others: Vec<String> = shown
         .map(|other| format!("{} {}{}", name(other), role(other), other_token(other)))
         .collect();
