@@ -101,7 +101,7 @@ impl<'a> Desired<'a> {
         let own_file = context.own(container, TOKEN_FILE);
         if own_file.is_none() {
             let path = context.place.token_file(context.windows);
-            add(TOKEN_FILE, VariableValue::Text(Cow::Owned(path)));
+            add(TOKEN_FILE, VariableValue::Text(path));
         }
         if let Some(session_name) = &grant.session_name
             && !has_own(ROLE_SESSION_NAME)

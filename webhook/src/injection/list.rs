@@ -44,7 +44,7 @@ impl ListDifference<'_> {
     /// still to go stay true, and then missing ones are added.
     pub(super) fn write<W: DesiredItem>(&self, ours: &[(usize, &W::Present)], wanted: &[W], patch: &mut Patch) {
         let mut taken = vec![false; ours.len()];
-        let mut missing: Vec<&W> = Vec::new();
+        let mut missing: Vec<&W> = Vec::with_capacity(wanted.len());
         let mut first = None;
         for item in wanted {
             let mut free = ours
@@ -105,19 +105,11 @@ impl ListDifference<'_> {
             return;
         }
         match self.order {
-            Order::Last => missing.iter().for_each(|item| {
-                patch.push(&Operation::Add {
-                    path: self.path.end(),
-                    value: item,
-                });
-            }),
+            Order::Last => patch.add_each(self.path.end(), missing.iter().map(|item| *item as &dyn Json)),
             // The last one that is added comes first in the end.
-            Order::First | Order::AlwaysFirst => missing.iter().rev().for_each(|item| {
-                patch.push(&Operation::Add {
-                    path: self.path.index(0),
-                    value: item,
-                });
-            }),
+            Order::First | Order::AlwaysFirst => {
+                patch.add_each(self.path.index(0), missing.iter().rev().map(|item| *item as &dyn Json));
+            }
         }
     }
 }
