@@ -4,7 +4,7 @@ use crate::bounds::MOST_RECORD_BYTES;
 use crate::config_file::ConfigFile;
 use crate::{Audience, Pairs, PolicyName, Region, RoleArn, Spiffe, TokenClaims, TokenExpiration, TokenSource};
 use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 /// The grant of one container.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,10 +50,10 @@ pub enum SessionName {
 pub struct ContainerGrant {
     /// The container's index in the request.
     pub container: usize,
-    /// Its grant.
-    pub grant: Grant,
+    /// Its grant. Containers that get the same for the same reason share both.
+    pub grant: Arc<Grant>,
     /// The reason, in one sentence.
-    pub reason: Box<str>,
+    pub reason: Arc<str>,
 }
 
 /// The record of the webhook's edits to a pod, as the annotation `tokenscope.io/grant` keeps it: compact JSON.

@@ -10,7 +10,7 @@ use crate::{
     claims::fits_session_name, policy_set::BoundaryAgainst, refusal::Refusals, unusable::PodPlace,
 };
 use jiff::Timestamp;
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, ptr, sync::Arc};
 
 /// The policies around a pod, and those that are no candidates but nearly.
 pub(super) struct Candidates<'a> {
@@ -33,9 +33,33 @@ pub(super) struct Examined<'a> {
     pub(super) policies: Vec<Stand<'a>>,
     pub(super) other_defaults: Vec<&'a Policy>,
     /// The grant where no policy is required and none is about the pod.
-    pub(super) without_policy: Option<Result<Grant, OutsideBoundary>>,
+    pub(super) without_policy: Option<Result<Arc<Grant>, OutsideBoundary>>,
     /// True if it was said that there is no policy.
     pub(super) told: bool,
+    /// The last grant of the role, for containers like the one that got it.
+    pub(super) given: Option<Given<'a>>,
+}
+
+/// A grant of a role, and what it and its reason follow from.
+pub(super) struct Given<'a> {
+    pub(super) place: Cow<'static, str>,
+    /// The policies that grant the role to the container.
+    pub(super) granting: Vec<&'a Policy>,
+    pub(super) grant: Arc<Grant>,
+    pub(super) reason: Arc<str>,
+}
+
+impl Given<'_> {
+    /// True if a container whose role is named in this place, and to which these policies grant it, gets the same.
+    pub(super) fn is_for(&self, place: &str, granting: &[&Policy]) -> bool {
+        self.place == place
+            && self
+                .granting
+                .iter()
+                .copied()
+                .map(ptr::from_ref)
+                .eq(granting.iter().copied().map(ptr::from_ref))
+    }
 }
 
 /// One candidate's standing to a role.
@@ -165,7 +189,7 @@ impl<'a> Candidates<'a> {
     pub(super) fn examine(&self, wanted: &RoleRequest<'_>, asks: &AnnotationRequest<'_>) -> Examined<'a> {
         let needs_no_policy = self.nothing_selects() && !self.settings.policy_required;
         let mut examined = Examined {
-            without_policy: needs_no_policy.then(|| self.grant_without_policy(wanted, asks)),
+            without_policy: needs_no_policy.then(|| self.grant_without_policy(wanted, asks).map(Arc::new)),
             ..Examined::default()
         };
         for policy in &self.policies {

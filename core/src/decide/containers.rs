@@ -2,7 +2,7 @@
 
 use super::{
     ContainerGrant, LeftAlone,
-    candidates::{Candidates, Examined, Stand},
+    candidates::{Candidates, Examined, Given, Stand},
     checks::{self, RoleRequest},
 };
 use crate::config_file::ConfigFile;
@@ -10,7 +10,7 @@ use crate::{
     ContainerFacts, Grant, InvalidRoleArn, OwnConfiguration, OwnRole, Policy, Refusal, RoleArn,
     annotation_request::AnnotationRequest, annotations, arn::shortened, refusal::Refusals, text::some_of,
 };
-use std::{borrow::Cow, collections::HashMap};
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 /// Judges one container after the other. Containers that want the same role share what the policies say about it.
 pub(super) struct ContainerDecider<'a, 'b> {
@@ -130,15 +130,20 @@ impl<'a, 'b> ContainerDecider<'a, 'b> {
             .entry((wanted.role.clone(), wanted.by_default))
             .or_insert_with(|| candidates.examine(wanted, asks));
         let covers = |policy: &Policy| policy.containers.covers(wanted.container);
-        let mut granting = examined
-            .policies
-            .iter()
+        let stands = examined.policies.iter();
+        let granting: Vec<&Policy> = stands
             .filter(|stand| stand.against.is_none() && covers(stand.policy))
-            .map(|stand| stand.policy);
-        if let Some(policy) = granting.next() {
-            let others = granting.chain(examined.other_defaults.iter().copied());
+            .map(|stand| stand.policy)
+            .collect();
+        if let Some((policy, others)) = granting.split_first() {
+            let is_for = |given: &Given<'_>| given.is_for(&wanted.place, &granting);
+            if let Some(given) = examined.given.as_ref().filter(|given| is_for(given)) {
+                let (grant, reason) = (given.grant.clone(), given.reason.clone());
+                return self.equip(index, grant, reason);
+            }
+            let others = others.iter().chain(&examined.other_defaults).copied();
             let reason = granted_reason(wanted, policy, others);
-            let grant = candidates.grant_by(policy, wanted, asks);
+            let grant = Arc::new(candidates.grant_by(policy, wanted, asks));
             let warning = candidates.session_name_warning(policy, &grant);
             let container = candidates.request.pod.containers.get(index);
             let kept_away = grant
@@ -156,6 +161,12 @@ impl<'a, 'b> ContainerDecider<'a, 'b> {
             if let Some(warning) = warning.filter(|warning| !self.outcome.warnings.contains(warning)) {
                 self.outcome.warnings.push(warning);
             }
+            examined.given = Some(Given {
+                place: wanted.place.clone(),
+                grant: grant.clone(),
+                reason: reason.clone(),
+                granting,
+            });
             return self.equip(index, grant, reason);
         }
         // Left out by every policy that would allow it, and not named itself: that is what the policies' authors meant.
@@ -183,7 +194,7 @@ impl<'a, 'b> ContainerDecider<'a, 'b> {
         });
     }
 
-    fn equip(&mut self, container: usize, grant: Grant, reason: Box<str>) {
+    fn equip(&mut self, container: usize, grant: Arc<Grant>, reason: Arc<str>) {
         self.outcome.containers.push(ContainerGrant {
             container,
             grant,
@@ -259,7 +270,7 @@ fn invalid_own_role(container: &ContainerFacts<&str>, reason: InvalidRoleArn) ->
 }
 
 /// Names the policies that came after the granting one too, so that no policy displaces another in silence.
-fn granted_reason<'p>(wanted: &RoleRequest<'_>, policy: &Policy, others: impl Iterator<Item = &'p Policy>) -> Box<str> {
+fn granted_reason<'p>(wanted: &RoleRequest<'_>, policy: &Policy, others: impl Iterator<Item = &'p Policy>) -> Arc<str> {
     let mut reason = if wanted.by_default {
         format!("{} assigned as its default by {}", wanted.role, policy.name)
     } else {

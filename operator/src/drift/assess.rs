@@ -241,7 +241,7 @@ fn has(pod: &KeptPod, granted: &Granted) -> bool {
     let grants = granted
         .containers
         .iter()
-        .map(|granted| (name(granted.container), &granted.grant));
+        .map(|granted| (name(granted.container), &*granted.grant));
     match record.decision {
         RecordedDecision::Whole(recorded) => recorded == Fingerprint::of(&pod.service_account, grants),
         RecordedDecision::Roles(recorded) => {

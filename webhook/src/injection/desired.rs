@@ -148,7 +148,7 @@ impl<'a> Desired<'a> {
         }
         if !has_own(TOKEN_FILE) {
             let path = context.place.token_file(context.windows);
-            add(TOKEN_FILE, VariableValue::Text(Cow::Owned(path)));
+            add(TOKEN_FILE, VariableValue::Text(path));
         }
         if let Some(session_name) = &grant.session_name
             && !has_own(ROLE_SESSION_NAME)

@@ -120,19 +120,11 @@ impl ListDifference<'_> {
             return;
         }
         match self.order {
-            Order::Last => missing.iter().for_each(|item| {
-                patch.push(&Operation::Add {
-                    path: self.path.end(),
-                    value: item,
-                });
-            }),
+            Order::Last => patch.add_each(self.path.end(), missing.iter().map(|item| *item as &dyn Json)),
             // The last one that is added comes first in the end.
-            Order::First | Order::AlwaysFirst => missing.iter().rev().for_each(|item| {
-                patch.push(&Operation::Add {
-                    path: self.path.index(0),
-                    value: item,
-                });
-            }),
+            Order::First | Order::AlwaysFirst => {
+                patch.add_each(self.path.index(0), missing.iter().rev().map(|item| *item as &dyn Json));
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ pub(super) fn text(context: &Context<'_>, granted: &Granted, desired: &Desired<'
     let grants = granted.containers.iter();
     let hash = Fingerprint::of(
         context.request.service_account,
-        grants.map(|granted| (name(granted.container), &granted.grant)),
+        grants.map(|granted| (name(granted.container), &*granted.grant)),
     );
     let mut record = GrantRecord {
         grants: Vec::with_capacity(1),
