@@ -72,7 +72,7 @@ pub fn inject(reviewed: &Reviewed<'_>, decision: &Decision, refused: Option<Stri
     if let Some(reason) = refused
         && !matches!(
             decision,
-            Decision::Untouched(Untouched::OptedOut | Untouched::SkippedByLabel)
+            Decision::Untouched(Untouched::OptedOut | Untouched::SkippedByLabel | Untouched::MirrorPod)
         )
     {
         return refuse(&context, vec![reason]);

@@ -6,7 +6,7 @@
 /// True if `path` is `folder` or something in it, however its slashes are written. A `path` with `..` in it may be read in
 /// two ways, with its links followed before or after; it is in the folder if one of them is.
 pub(super) fn is_within(path: &str, folder: &str, windows: bool) -> bool {
-    let folder = without_link(folder.split('/').filter(|part| !part.is_empty()), windows);
+    let folder = without_link(parts(folder), windows);
     let separator = |character: char| character == '/' || (windows && character == '\\');
     let path = match path.split_once(':') {
         Some((drive, path)) if windows && drive.len() == 1 => path,
@@ -22,6 +22,11 @@ pub(super) fn is_within(path: &str, folder: &str, windows: bool) -> bool {
         let parts = parts.iter().copied();
         begins_with(without_link(parts, windows), folder.clone(), windows)
     })
+}
+
+/// The parts of a path whose separator is a slash.
+pub(super) fn parts(path: &str) -> impl Iterator<Item = &str> + Clone {
+    path.split('/').filter(|part| !matches!(*part, "" | "."))
 }
 
 /// The parts without each `..` and what it takes back. With `links` followed, `/var/run/..` is the root.
