@@ -6,8 +6,8 @@ mod fixtures;
 
 use fixtures::{EKS_MOUNT, EKS_VOLUME, MOUNT, OTHER_ROLE, ROLE, ReviewFixture, VOLUME, app, asking, plain, refusal};
 use serde_json::{Value, json};
-use tokenscope_core::Settings;
 use tokenscope_core::lock::LockMode;
+use tokenscope_core::{PolicySet, Settings};
 use tokenscope_webhook::metrics::ReviewOutcome;
 
 /// Every pod of the namespace gets [`ROLE`] without asking.
@@ -31,7 +31,7 @@ fn o01_a_mirror_pod_is_shown_and_never_changed_or_kept_out() {
     assert_eq!(reviewed.patch, Vec::<Value>::new());
 
     let no_policy = ReviewFixture {
-        policies: Default::default(),
+        policies: PolicySet::default(),
         ..ReviewFixture::new()
     };
     let mut asks = mirror(app());
