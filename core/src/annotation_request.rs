@@ -6,7 +6,7 @@ use std::str::FromStr;
 use crate::annotations::{
     AUDIENCE, CONTAINER_ROLE_ARN, CONTAINERS, EKS_AUDIENCE, EKS_ROLE_ARN, EKS_SKIP_CONTAINERS,
     EKS_STS_REGIONAL_ENDPOINTS, EKS_TOKEN_EXPIRATION, EmptyList, INJECT, InvalidAnnotation, InvalidFlag, InvalidValue,
-    ROLE_ARN, SKIP_CONTAINERS, TOKEN_EXPIRATION, most_bytes,
+    NoContainerName, ROLE_ARN, SKIP_CONTAINERS, TOKEN_EXPIRATION, most_bytes,
 };
 use crate::arn::{RoleArn, shortened};
 use crate::audience::{Audience, TokenExpiration};
@@ -80,15 +80,18 @@ impl<'a> AnnotationRequest<'a> {
         self.skip = sources.skipped();
     }
 
-    /// A list of ours, which has at least one name.
+    /// A list of ours, which has at least one name and nothing else: a separator that is none would leave the wrong containers out.
     fn list(&mut self, found: &Found<'a>) -> Option<HashSet<&'a str>> {
         let listed: HashSet<&str> = names(found.key, found.value).collect();
-        if listed.is_empty() {
-            self.invalid
-                .push(InvalidAnnotation::new(found.key, found.place, EmptyList));
-            return None;
-        }
-        Some(listed)
+        let no_name = names(found.key, found.value).find(|name| !is_container_name(name));
+        let reason: InvalidValue = match no_name {
+            Some(text) => NoContainerName { text: shortened(text) }.into(),
+            None if listed.is_empty() => EmptyList.into(),
+            None => return Some(listed),
+        };
+        self.invalid
+            .push(InvalidAnnotation::new(found.key, found.place, reason));
+        None
     }
 
     /// True if an annotation of ours names the pod's role, and not only EKS's on its service account.
@@ -276,6 +279,13 @@ fn names<'a>(key: &str, list: &'a str) -> impl Iterator<Item = &'a str> {
     let is_ours = key != EKS_SKIP_CONTAINERS;
     let splits = move |c: char| c == ',' || (is_ours && c.is_whitespace());
     list.split(splits).map(str::trim).filter(|name| !name.is_empty())
+}
+
+/// True if a container can have this name: a label of RFC 1123, as Kubernetes checks it.
+fn is_container_name(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let ends = [name.bytes().next(), name.bytes().last()];
+    name.len() <= 63 && name.bytes().all(allowed) && ends.iter().all(|end| end.is_some_and(|byte| byte != b'-'))
 }
 
 /// A boolean as the EKS webhook reads it (Go's `strconv.ParseBool`).

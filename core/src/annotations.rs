@@ -150,11 +150,19 @@ pub(crate) enum InvalidValue {
     Flag(#[from] InvalidFlag),
     #[error(transparent)]
     EmptyList(#[from] EmptyList),
+    #[error(transparent)]
+    NoContainerName(#[from] NoContainerName),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("it names no container: name one, or remove the annotation")]
 pub(crate) struct EmptyList;
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} can't be the name of a container: names are separated by commas or white space")]
+pub(crate) struct NoContainerName {
+    pub(crate) text: Box<str>,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} should be \"true\" or \"false\"")]

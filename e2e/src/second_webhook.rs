@@ -56,6 +56,16 @@ impl SecondWebhook {
             Order::Before => format!("a-webhook-before-{namespace}"),
             Order::After => format!("z-webhook-after-{namespace}"),
         };
+        Self::start_as(control_plane, name, namespace, change).await
+    }
+
+    /// The same under a name of its registration, which decides when it is called.
+    pub async fn start_as(
+        control_plane: &ControlPlane,
+        name: String,
+        namespace: &str,
+        change: impl Fn(&Value) -> Vec<Value> + Send + Sync + 'static,
+    ) -> Result<Self> {
         let authority = Authority::new("somebody-else")?;
         let identity = authority.server(&["127.0.0.1"])?;
         let certificate = ServingCertificate::empty();

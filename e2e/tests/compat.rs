@@ -2,10 +2,12 @@
 
 #![expect(clippy::panic, clippy::unwrap_used, reason = "this is how tests fail")]
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Value, json};
 use tokenscope_e2e::compat::{self, Case, Outcome};
+use tokenscope_e2e::eks_webhook::EksWebhook;
 use tokenscope_xtask::root;
 
 const ROLE: &str = "arn:aws:iam::444455556666:role/reports/reader";
@@ -37,6 +39,56 @@ fn replay(file: &Path) -> usize {
         assert!(!matches!(outcome, Outcome::Different(_)), "{}: {outcome}", case.name);
     }
     suite.cases.len()
+}
+
+/// What stands for that webhook in other tests does what it does.
+#[test]
+fn the_stand_in_makes_the_recorded_pods() {
+    let folder = root().join("../shared/compat");
+    if !folder.exists() {
+        eprintln!("skipped: there is no {}", folder.display());
+        return;
+    }
+    let suite = compat::read(&folder.join("eks-pod-identity-webhook.json")).unwrap();
+    let is_ours = |case: &&Case| !case.name.starts_with("containercredentials/");
+    for case in suite.cases.iter().filter(is_ours) {
+        let mut webhook = EksWebhook::default();
+        let mut annotations = BTreeMap::new();
+        for (key, value) in &case.webhook_state {
+            let annotation = |name: &str| (format!("eks.amazonaws.com/{name}"), value.clone());
+            match key.as_str() {
+                "handler/region" => webhook.region.clone_from(value),
+                "handler/injectSTS" => webhook.regional = value.parse().unwrap(),
+                "handler/expiration" => webhook.expiration = value.parse().unwrap(),
+                "handler/mountPath" => webhook.mount_path.clone_from(value),
+                "serviceAccount/roleArn" => annotations.extend([annotation("role-arn")]),
+                key => annotations.extend([annotation(key.strip_prefix("serviceAccount/").unwrap())]),
+            }
+        }
+        let changed = webhook.changed(&case.pod, &annotations).unwrap();
+        assert_eq!(
+            significant(changed),
+            significant(case.expected_pod.clone()),
+            "{}",
+            case.name
+        );
+    }
+}
+
+/// A pod without the empty objects that Go writes.
+fn significant(value: Value) -> Value {
+    match value {
+        Value::Object(members) => {
+            let members = members.into_iter().map(|(key, value)| (key, significant(value)));
+            Value::Object(
+                members
+                    .filter(|(_, value)| *value != json!({}) && !value.is_null())
+                    .collect(),
+            )
+        }
+        Value::Array(items) => items.into_iter().map(significant).collect(),
+        other => other,
+    }
 }
 
 #[test]

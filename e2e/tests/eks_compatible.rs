@@ -188,6 +188,28 @@ async fn a_policy_that_selects_the_pod_decides_even_where_none_is_required() {
     shop.granted(&shop.asking("allowed", ORDERS)).await.unwrap();
 }
 
+/// Case O1 of `e2e/tests/cases/own.md`: the API server refuses a mirror pod that has a token, and then nobody sees the static pod.
+#[tokio::test]
+async fn o01_a_mirror_pod_is_shown_as_it_is() {
+    let control_plane = &SHARED.environment().await.control_plane;
+    let shop = Shop::open(control_plane, "mirrored", &[]).await.unwrap();
+    let everybody =
+        json!({"subjects": [{"serviceAccounts": ["*"]}], "roles": {"allowed": [ORDERS], "default": ORDERS}});
+    shop.policy("everybody", everybody).await.unwrap();
+    shop.granted(&shop.pod("known")).await.unwrap();
+    let mirror = |name: &str, annotation: &str| {
+        let annotations = [("kubernetes.io/config.mirror", "0123456789abcdef"), (annotation, ADMIN)];
+        let mut pod = with_annotations(shop.pod(name), &annotations);
+        pod["spec"].as_object_mut().unwrap().remove("serviceAccountName");
+        pod["spec"]["nodeName"] = json!("node-1");
+        pod
+    };
+    for (name, annotation) in [("by-default", "example.com/note"), ("asking", "tokenscope.io/role-arn")] {
+        let pod = shop.untouched(&mirror(name, annotation)).await.unwrap().body;
+        assert!(pod["spec"].get("volumes").is_none(), "{pod}");
+    }
+}
+
 /// As charts have it that were written for clusters without any webhook.
 #[tokio::test]
 async fn a_pod_that_brings_volume_mount_and_variables_of_eks_itself_is_left_alone() {

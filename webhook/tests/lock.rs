@@ -129,6 +129,8 @@ fn audit_and_warn_admit_the_pod_and_say_so() {
         "{}",
         reviewed.warnings()
     );
+    // For the guard that acts as soon as the lock is turned to deny, while this webhook still answers.
+    assert_eq!(reviewed.mark(), Some("untouched"));
 
     fixture.settings.lock.mode = LockMode::Off;
     let reviewed = fixture.review(&pod);
@@ -220,7 +222,8 @@ fn a_pod_with_an_inline_volume_of_a_listed_driver_bears_the_mark_where_the_guard
         (LockMode::Deny, "secrets.example.com", "kube-system", Some("untouched")),
         (LockMode::Deny, "other.example.com", "kube-system", None),
         (LockMode::Deny, "secrets.example.com", "shop", None),
-        (LockMode::Warn, "secrets.example.com", "kube-system", None),
+        (LockMode::Audit, "secrets.example.com", "kube-system", None),
+        (LockMode::Warn, "secrets.example.com", "kube-system", Some("untouched")),
     ] {
         let mut fixture = locked(mode);
         fixture.settings.lock.csi_drivers = vec![drivers.into()];

@@ -49,6 +49,8 @@ spec:
   validationActions: [{{ .action }}]
   {{- with .namespaces }}
   matchResources:
+    matchPolicy: Equivalent
+    objectSelector: {}
     namespaceSelector:
       matchExpressions:
       {{- toYaml . | nindent 6 }}

@@ -39,6 +39,9 @@ pub enum Untouched {
     /// A label of the pod keeps EKS's webhook away, and this one where it takes EKS's annotations.
     #[error("label eks.amazonaws.com/skip-pod-identity-webhook opts out")]
     SkippedByLabel,
+    /// It shows what a kubelet already runs from a file, and the API server takes no mirror pod with a token.
+    #[error("it is a mirror pod, which only shows what a kubelet runs from a file")]
+    MirrorPod,
     /// It names no role and no policy assigns it one.
     #[error("it asks for no role and no policy assigns it one")]
     NothingAsked,
@@ -84,6 +87,9 @@ const MOST_WARNINGS: usize = 16;
 /// It takes time in proportion to the pod's bytes, and for each distinct role that a pod names once to the policies around it.
 pub fn decide(request: &Request<'_>, policies: &PolicySet, settings: &Settings, now: Timestamp) -> Decision {
     let beyond = annotation_request::beyond(request, settings);
+    if request.pod.annotations.value(annotations::MIRROR).is_some() {
+        return Decision::Untouched(Untouched::MirrorPod);
+    }
     if settings.eks_compatible && request.pod.labels.value(annotations::EKS_SKIP).is_some() {
         return Decision::Untouched(Untouched::SkippedByLabel);
     }

@@ -26,7 +26,7 @@ pub use container::{Container, ContainerEnvironment, EnvVar, FieldRef, IsSet, VA
 pub use list::{BoundedList, PodAnnotations, PodLabels};
 pub use owner::{Owner, OwnerReference};
 pub use text::Text;
-pub use volume::{Csi, EmptyDir, HostPath, Projected, ServiceAccountToken, Sources, Volume};
+pub use volume::{Csi, EmptyDir, HostPath, IsThere, Projected, ServiceAccountToken, Sources, Volume};
 
 use crate::{
     GrantRecord, annotations,

@@ -2,6 +2,7 @@
 
 use super::list::BoundedList;
 use crate::bounds::MOST_SOURCES;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 
 /// A volume.
@@ -22,6 +23,15 @@ pub struct Volume<S> {
     /// The node's folder, where it is one.
     #[serde(default = "Option::default")]
     pub host_path: Option<HostPath<S>>,
+    /// Set if it has the files of a Secret.
+    #[serde(default)]
+    pub secret: IsThere,
+    /// Set if it has the files of a ConfigMap.
+    #[serde(default)]
+    pub config_map: IsThere,
+    /// Set if it has files about the pod itself.
+    #[serde(rename = "downwardAPI", default)]
+    pub downward_api: IsThere,
 }
 
 impl<S> Volume<S> {
@@ -37,10 +47,35 @@ impl<S> Volume<S> {
         sources.is_some_and(|sources| sources.count > 0 && sources.count == sources.tokens.len())
     }
 
+    /// True if no mount of it can be written: kubelets mount these kinds so, whatever the mount says.
+    pub fn is_read_only(&self) -> bool {
+        let of_files = [self.secret, self.config_map, self.downward_api];
+        let by_driver = self.csi.as_ref().and_then(|csi| csi.read_only);
+        self.projected.is_some() || by_driver == Some(true) || of_files.into_iter().any(IsThere::is_there)
+    }
+
     /// True if it has more sources than a review looks at.
     pub fn is_beyond(&self) -> bool {
         let sources = self.projected.as_ref().and_then(|projected| projected.sources.as_ref());
         sources.is_some_and(|sources| sources.count > MOST_SOURCES)
+    }
+}
+
+/// True if a member is there and not null. What it says is not read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct IsThere(bool);
+
+impl IsThere {
+    /// True if it is there.
+    pub fn is_there(self) -> bool {
+        self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for IsThere {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let found = Option::<IgnoredAny>::deserialize(deserializer)?;
+        Ok(Self(found.is_some()))
     }
 }
 

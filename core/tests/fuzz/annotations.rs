@@ -1,11 +1,13 @@
 //! Any text in any annotation that a decision reads.
 
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 use jiff::Timestamp;
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::TestCaseResult;
+use regex::Regex;
 use tokenscope_core::annotations::*;
 use tokenscope_core::bounds::{MOST_LIST_BYTES, MOST_LIST_ENTRIES};
 use tokenscope_core::{
@@ -185,6 +187,9 @@ fn parts(key: &str, list: &str) -> Vec<String> {
     parts.filter(|part| !part.is_empty()).collect()
 }
 
+/// The names that a container can have (RFC 1123, as Kubernetes checks it).
+static LABEL: LazyLock<Regex> = LazyLock::new(|| Regex::new("^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$").unwrap());
+
 /// Whether a pod with this list gets credentials in exactly the containers that a plain reader of the list says.
 fn check_list(key: &'static str, list: &str, on_pod: bool) -> TestCaseResult {
     let listed = parts(key, list);
@@ -205,8 +210,11 @@ fn check_list(key: &'static str, list: &str, on_pod: bool) -> TestCaseResult {
     let is_only = key == CONTAINERS;
     let may_be_empty = key != CONTAINERS;
     let is_read = on_pod || key != EKS_SKIP_CONTAINERS;
-    let is_refused =
-        list.len() > MOST_LIST_BYTES || listed.len() > MOST_LIST_ENTRIES || (listed.is_empty() && !may_be_empty);
+    let has_other = key != EKS_SKIP_CONTAINERS && listed.iter().any(|name| !LABEL.is_match(name));
+    let is_refused = list.len() > MOST_LIST_BYTES
+        || listed.len() > MOST_LIST_ENTRIES
+        || has_other
+        || (listed.is_empty() && !may_be_empty);
     let expected: Vec<&str> = containers
         .iter()
         .copied()

@@ -209,6 +209,11 @@ impl Installed {
         self.webhook_ports[number]
     }
 
+    /// The ports on 127.0.0.1 where the webhooks themselves listen.
+    pub fn webhook_ports(&self) -> &[u16] {
+        &self.webhook_ports
+    }
+
     /// The objects that the chart rendered, as they were applied: to apply it again after a test has damaged something.
     pub fn objects(&self) -> &[Value] {
         &self.objects

@@ -6,6 +6,7 @@
 //! - [`exchange`]: users with the role `edit`, and tokens for tokenscope's own issuer;
 //! - [`failures`]: a webhook that fails in every way, and pods that bring marks: nothing gets past the guard;
 //! - [`configuration`]: the same while somebody changes or deletes the webhook configuration;
+//! - [`gitops`]: objects as they are written and as they are given back;
 //! - [`lock`]: users with the role `edit`, and tokens of a locked audience;
 //! - [`record`]: users who may change running pods, and what admission wrote on them;
 //! - [`operator`]: what the operator could do with its rights, and others with the webhook configuration;
@@ -20,6 +21,7 @@ mod configuration;
 mod cost;
 mod exchange;
 mod failures;
+mod gitops;
 mod lock;
 mod operator;
 mod record;

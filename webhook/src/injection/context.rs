@@ -1,6 +1,6 @@
 //! The pod under review, and what is known about it.
 
-use tokenscope_core::lock::{LockMode, holds_locked_token};
+use tokenscope_core::lock::holds_locked_token;
 use tokenscope_core::pod::{AddedVariables, Container, EnvVar, Pod, Text, VolumeMount};
 use tokenscope_core::{GrantRecord, Request, Settings};
 
@@ -107,7 +107,7 @@ impl<'a> Context<'a> {
         self.place.is_token_volume(&mount.name) && exact.is_written(mount)
     }
 
-    /// True if the API server's own policies look for the mark on this pod.
+    /// True if the API server's own policies look for the mark on this pod, or will once the lock denies.
     pub(super) fn needs_mark(&self) -> bool {
         let lock = &self.settings.lock;
         let by_driver = || {
@@ -118,6 +118,6 @@ impl<'a> Context<'a> {
                     .any(|csi| lock.lists_driver(csi.driver.as_ref()))
         };
         let by_lock = || holds_locked_token(self.request, self.settings) || by_driver();
-        self.request.needs_mark() || (lock.mode == LockMode::Deny && by_lock())
+        self.request.needs_mark() || (lock.mode.marks() && by_lock())
     }
 }

@@ -231,6 +231,9 @@ impl<'a> Desired<'a> {
         for equipment in &self.containers {
             if let Some(slot) = context.containers.get(equipment.container) {
                 warnings::of_container(slot.container, equipment.grant, context, warned);
+                for wanted in self.mounts(equipment.container, context) {
+                    warnings::of_mounts(context, slot.container, wanted.path, warned);
+                }
             }
         }
         if self.omits_session_name {

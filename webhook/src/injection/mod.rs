@@ -74,7 +74,7 @@ pub fn inject(reviewed: &Reviewed<'_>, decision: &Decision, refused: Option<Stri
     if let Some(reason) = refused
         && !matches!(
             decision,
-            Decision::Untouched(Untouched::OptedOut | Untouched::SkippedByLabel)
+            Decision::Untouched(Untouched::OptedOut | Untouched::SkippedByLabel | Untouched::MirrorPod)
         )
     {
         return refuse(&context, vec![reason]);
@@ -129,7 +129,7 @@ fn leave_untouched(context: &Context<'_>, why: &Untouched) -> Injection {
     match why {
         Untouched::NoContainer { warnings } => injection.warnings.clone_from(warnings),
         Untouched::SkippedByLabel => injection.warnings.extend(warnings::of_skipping_label(context.request)),
-        Untouched::OptedOut | Untouched::NothingAsked => {}
+        Untouched::OptedOut | Untouched::MirrorPod | Untouched::NothingAsked => {}
     }
     injection
 }

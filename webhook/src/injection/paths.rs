@@ -26,13 +26,13 @@ pub(super) fn is_within(path: &str, folder: &str, windows: bool) -> bool {
 /// The parts of a path between its slashes, or on Windows backslashes, without those that say nothing. Paths are compared for each
 /// mount of each pod, so this goes by bytes.
 #[derive(Clone)]
-struct PathParts<'p> {
+pub(super) struct PathParts<'p> {
     rest: &'p str,
     windows: bool,
 }
 
 impl<'p> PathParts<'p> {
-    fn of(path: &'p str, windows: bool) -> Self {
+    pub(super) fn of(path: &'p str, windows: bool) -> Self {
         Self { rest: path, windows }
     }
 }

@@ -1,9 +1,10 @@
 //! What in a granted container keeps its SDK from the granted role, although nothing is wrong with the grant.
 
-use tokenscope_core::pod::{Container, Text};
+use tokenscope_core::pod::{Container, Text, Volume};
 use tokenscope_core::{Grant, Region, Request, asks_itself};
 
 use super::context::Context;
+use super::paths::{PathParts, is_within};
 use super::pieces::{CONFIG_FILE_VARIABLE, DEFAULT_REGION, REGION};
 
 /// Adds what whoever creates the pod should know of a container.
@@ -26,6 +27,35 @@ pub(super) fn of_skipping_label(request: &Request<'_>) -> Option<String> {
          tokenscope.io/role-arn asks for one: remove the label"
             .to_owned()
     })
+}
+
+/// Adds a warning if a folder of ours lies in a mount that can't be written: the container runtime can't make it there, and the container
+/// doesn't start.
+pub(super) fn of_mounts(
+    context: &Context<'_>,
+    container: &Container<Text<'_>>,
+    folder: &str,
+    warnings: &mut Vec<String>,
+) {
+    if context.windows {
+        return;
+    }
+    let mounts = container.volume_mounts.iter().flatten();
+    let others = mounts.filter(|mount| !context.place.is_containers_volume(&mount.name));
+    let around = others.filter(|mount| is_within(folder, &mount.mount_path, false));
+    // Mounts lie in each other; the folder is made in the innermost.
+    let Some(innermost) = around.max_by_key(|mount| PathParts::of(&mount.mount_path, false).count()) else {
+        return;
+    };
+    let mut volumes = context.pod.spec.volumes.iter().flatten();
+    let volume = volumes.find(|volume| *volume.name == *innermost.name);
+    if innermost.read_only == Some(true) || volume.is_some_and(Volume::is_read_only) {
+        warnings.push(format!(
+            "container {} mounts volume {} read-only at {}: the folder {folder} can't be made there, and the container \
+             doesn't start unless the volume has that folder",
+            &*container.name, &*innermost.name, &*innermost.mount_path
+        ));
+    }
 }
 
 /// SDKs look at access keys in the environment before they look at a web identity token.
