@@ -303,14 +303,7 @@ fn pod_with_our_names() -> impl Strategy<Value = Value> {
             pod["spec"]["volumes"] = volumes.chain([json!({"name": "data", "emptyDir": {}})]).collect();
             if let Some(record) = record {
                 pod["metadata"]["annotations"]["tokenscope.io/grant"] = record.into();
-                // Of a variable that stands there twice the last counts. Where a forged record gives that one away, the one before
-                // it is looked at in the next review only.
-                for container in pod["spec"]["containers"].as_array_mut().unwrap() {
-                    let mut names = std::collections::HashSet::new();
-                    if let Some(env) = container["env"].as_array_mut() {
-                        env.retain(|variable| names.insert(variable["name"].to_string()));
-                    }
-                }
+                with_each_variable_once(&mut pod);
             }
             if let Some(name) = added {
                 pod["spec"]["initContainers"] = json!([{"name": name, "image": "mine"}]);
@@ -318,6 +311,20 @@ fn pod_with_our_names() -> impl Strategy<Value = Value> {
             pod
         },
     )
+}
+
+/// Of a variable that stands there twice the last counts. Where that one is taken away, by a forged record or since ours took the
+/// place of an empty one, the one before it is looked at in the next review only.
+fn with_each_variable_once(pod: &mut Value) {
+    for list in ["containers", "initContainers"] {
+        let containers = pod["spec"].get_mut(list).and_then(Value::as_array_mut);
+        for container in containers.into_iter().flatten() {
+            let mut names = std::collections::HashSet::new();
+            if let Some(env) = container.get_mut("env").and_then(Value::as_array_mut) {
+                env.retain(|variable| names.insert(variable["name"].to_string()));
+            }
+        }
+    }
 }
 
 proptest! {
@@ -345,6 +352,8 @@ proptest! {
     fn a_review_after_another_ones_changes_nothing_of_others_either(
         pod in pod_with_our_names(), before in any_fixture(), after in any_fixture(),
     ) {
+        let mut pod = pod;
+        with_each_variable_once(&mut pod);
         after.review(&before.review(&pod).pod);
     }
 
@@ -377,6 +386,8 @@ proptest! {
 
     #[test]
     fn after_a_change_the_pod_is_as_if_it_had_been_reviewed_only_then(pod in any_pod(), before in any_fixture(), after in any_fixture()) {
+        let mut pod = pod;
+        with_each_variable_once(&mut pod);
         let first = before.review(&pod);
         let redone = after.review(&first.pod);
         let direct = after.review(&pod);
