@@ -220,7 +220,9 @@ impl Exchange {
         let left = caller.expires_at.saturating_sub(now.as_second());
         let lifetime = claims::lifetime(grant.lifetime, expires_in, self.most_lifetime, left)?;
         let signers = self.signers.load();
-        let signer = signers.as_ref().and_then(|signers| signers.signer(grant.algorithm));
+        let signer = signers
+            .as_ref()
+            .and_then(|signers| signers.shared_signer(grant.algorithm));
         let signer = signer.ok_or_else(|| ExchangeError::NoKey(algorithm_name(grant.algorithm)))?;
         Ok(Granted {
             signer: signer.clone(),
