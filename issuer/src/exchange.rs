@@ -186,7 +186,9 @@ impl Exchange {
             lifetime,
         };
         let signers = self.signers.load();
-        let signer = signers.as_ref().and_then(|signers| signers.signer(grant.algorithm));
+        let signer = signers
+            .as_ref()
+            .and_then(|signers| signers.shared_signer(grant.algorithm));
         let signer = signer.ok_or_else(|| ExchangeError::NoKey(algorithm_name(grant.algorithm)))?;
         Ok(UnsignedToken {
             payload: claims::payload(&grant, issuance),

@@ -83,7 +83,12 @@ impl Signers {
     }
 
     /// The key that signs with an algorithm.
-    pub fn signer(&self, algorithm: Algorithm) -> Option<&Arc<SigningKey>> {
+    pub fn signer(&self, algorithm: Algorithm) -> Option<&SigningKey> {
+        self.shared_signer(algorithm).map(|key| &**key)
+    }
+
+    /// The same, to be kept.
+    pub fn shared_signer(&self, algorithm: Algorithm) -> Option<&Arc<SigningKey>> {
         let (key, _) = self.ring.signing(algorithm).filter(|_| self.sign)?;
         Some(key.key())
     }

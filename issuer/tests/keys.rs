@@ -33,7 +33,7 @@ use tokenscope_issuer::key_source::{KeyFile, KeySource, KeySourceError, SecretKe
 use tokenscope_issuer::keys::SigningKey;
 use tokenscope_issuer::metrics::IssuerMetrics;
 use tokenscope_issuer::publish::{Publication, PublishError};
-use tokenscope_issuer::rotation::{KeyRing, KeyRotationSettings};
+use tokenscope_issuer::rotation::{KeyRing, KeyRotationSettings, RingKey};
 use tokenscope_issuer::signers::CurrentSigners;
 use tokenscope_platform::events::EventWriter;
 use tokenscope_platform::health::Gates;
@@ -298,8 +298,8 @@ async fn a_replica_without_a_leader_does_not_sign_with_a_removed_key_where_there
     leads.cancel();
     tokio::time::sleep(Duration::from_millis(50)).await;
     let remove_all = |ring: &KeyRing| {
-        let kids = ring.keys().iter().map(|key| key.kid());
-        kids.fold(Ok(ring.clone()), |ring, kid| ring?.without(kid))
+        let mut kids = ring.keys().iter().map(RingKey::kid);
+        kids.try_fold(ring.clone(), |ring, kid| ring.without(kid))
     };
     secret(&stored).change(remove_all).await.unwrap();
     until(|| follower.load().is_none()).await;
