@@ -92,7 +92,7 @@ impl TokenMaker {
 
     /// The key that signs with an algorithm.
     pub fn key(&self, algorithm: Algorithm) -> Result<&SigningKey> {
-        let key = self.signers.signer(algorithm).map(AsRef::as_ref);
+        let key = self.signers.signer(algorithm);
         key.with_context(|| format!("no key signs with {}", algorithm_name(algorithm)))
     }
 

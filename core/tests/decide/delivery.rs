@@ -193,7 +193,7 @@ fn whatever_changes_the_file_changes_the_fingerprint() {
             let mut policy = by_file("orders");
             change(&mut policy);
             let granted = asking(ORDERS).granted([policy]);
-            Fingerprint::of("orders", [("app", &granted.containers[0].grant)]).to_string()
+            Fingerprint::of("orders", [("app", &*granted.containers[0].grant)]).to_string()
         })
         .collect();
     assert_eq!(fingerprints.len(), changes.len());

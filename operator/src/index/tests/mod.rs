@@ -180,7 +180,7 @@ impl Test {
         let Some(Decision::Granted(granted)) = self.index.decide("shop", pod_before, self.now) else {
             panic!("nothing is granted");
         };
-        let grants: Vec<(&str, &Grant)> = granted.containers.iter().map(|found| ("app", &found.grant)).collect();
+        let grants: Vec<(&str, &Grant)> = granted.containers.iter().map(|found| ("app", &*found.grant)).collect();
         let record = json!({
             "grants": [{"policy": grants[0].1.policy.as_ref().unwrap().to_string(), "role": ROLE, "containers": ["app"], "env": []}],
             "hash": Fingerprint::of("orders", grants).to_string(), "sidecar": sidecar.is_some(),
