@@ -3,6 +3,7 @@
 mod candidates;
 mod checks;
 mod containers;
+mod grants;
 
 use crate::{
     Audience, ContainerGrant, Denied, PolicySet, Refusal, Request, Settings, TokenClaims, TokenSource,
