@@ -77,7 +77,11 @@ impl<'a> AnnotationRequest<'a> {
             .map(|Flag(value)| value);
         self.only = sources.own(CONTAINERS).and_then(|found| self.list(&found));
         self.lists_on_pod = sources.pod.found(CONTAINERS).is_some();
-        self.skip = sources.skipped();
+        let skipped = sources.skipped().and_then(|found| match found.key {
+            EKS_SKIP_CONTAINERS => Some(names(found.key, found.value).collect()),
+            _ => self.list(&found),
+        });
+        self.skip = skipped.unwrap_or_default();
     }
 
     /// A list of ours, which has at least one name and nothing else: a separator that is none would leave the wrong containers out.
@@ -204,16 +208,15 @@ impl<'a> AnnotationSources<'a> {
         roles
     }
 
-    /// The containers that get nothing. A list without a name is as none, in whichever key: templates write it for nobody.
-    fn skipped(&self) -> HashSet<&'a str> {
+    /// The list of containers that get nothing. One without a name is as none, in whichever key: templates write it for nobody.
+    fn skipped(&self) -> Option<Found<'a>> {
         let lists = [
             self.pod.found(SKIP_CONTAINERS),
             self.service_account.found(SKIP_CONTAINERS),
             self.eks_on_pod(EKS_SKIP_CONTAINERS),
         ];
-        let lists = lists.into_iter().flatten();
-        let mut named = lists.map(|found| names(found.key, found.value).collect::<HashSet<_>>());
-        named.find(|names| !names.is_empty()).unwrap_or_default()
+        let mut lists = lists.into_iter().flatten();
+        lists.find(|found| names(found.key, found.value).next().is_some())
     }
 
     /// The role of all other containers: the pod's annotation, else the service account's, else EKS's.

@@ -9,7 +9,7 @@ use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
 use aws_lc_rs::hmac::{self, HMAC_SHA256};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
-use secrecy::zeroize::Zeroize as _;
+use secrecy::zeroize::{Zeroize as _, Zeroizing};
 use secrecy::{ExposeSecret as _, SecretSlice};
 
 const VERSION: &[u8] = b"age-encryption.org/v1\n";
@@ -258,8 +258,11 @@ fn bech32(people: &str, text: &str) -> Option<SecretSlice<u8>> {
     let (found, data) = text.split_at_checked(people.len())?;
     let data = data.strip_prefix('1').filter(|_| found.eq_ignore_ascii_case(people))?;
     let value = |byte: u8| ALPHABET.iter().position(|known| *known == byte.to_ascii_lowercase());
-    let values = data.bytes().map(|byte| value(byte).map(|value| value as u8));
-    let mut values: Vec<u8> = values.collect::<Option<_>>()?;
+    // With room for all digits none stay behind where the list grows.
+    let mut values = Zeroizing::new(Vec::with_capacity(data.len()));
+    for byte in data.bytes() {
+        values.push(value(byte)? as u8);
+    }
     let expanded = people.bytes().map(|byte| byte >> 5);
     let expanded = expanded.chain([0]).chain(people.bytes().map(|byte| byte & 31));
     let is_intact = checksum(expanded.chain(values.iter().copied())) == 1;
@@ -274,7 +277,7 @@ fn bech32(people: &str, text: &str) -> Option<SecretSlice<u8>> {
             bits &= (1 << held) - 1;
         }
     }
-    values.zeroize();
+    drop(values);
     // What does not fill a byte is padding, and nothing but zeros.
     let is_whole = is_intact && bytes.len() == 32 && held < 5 && bits == 0;
     let bytes = SecretSlice::from(bytes);

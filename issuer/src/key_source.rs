@@ -15,6 +15,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::{ObjectMeta, PostParams};
+use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretSlice};
 use tokenscope_platform::telemetry::chain;
 use tokenscope_platform::watch;
@@ -147,10 +148,11 @@ impl KeyFile {
 
 async fn bounded(path: &Path) -> Result<SecretSlice<u8>, KeySourceError> {
     let file = tokio::fs::File::open(path).await?;
-    let mut text = Vec::new();
+    // With room for all of it no copy of a secret stays behind where the text grows or shrinks.
+    let mut text = Zeroizing::new(Vec::with_capacity(MOST_FILE_BYTES as usize + 2));
     // Its length may change while it is read.
     let length = file.take(MOST_FILE_BYTES + 1).read_to_end(&mut text).await?;
-    let text = SecretSlice::from(text);
+    let text = SecretSlice::from(text.to_vec());
     if length as u64 > MOST_FILE_BYTES {
         return Err(KeySourceError::FileTooLong);
     }

@@ -213,16 +213,20 @@ fn what_bears_the_writers_names_and_is_not_ours_is_refused() {
 
 #[test]
 fn a_containers_own_configuration_is_left_alone_and_the_author_is_told() {
-    let own = |name: &str, value: &str| {
-        asking(json!([{"name": "app", "env": [{"name": name, "value": value}]}, {"name": "other"}]))
-    };
-    for (name, value) in [
+    let app = |name: &str, value: &str| json!({"name": "app", "env": [{"name": name, "value": value}]});
+    let own = |name: &str, value: &str| asking(json!([app(name, value), {"name": "other"}]));
+    let long = "mine".repeat(1000);
+    let configured = [
         ("AWS_CONFIG_FILE", "/etc/aws"),
         ("AWS_PROFILE", "mine"),
+        ("AWS_PROFILE", &long),
         ("AWS_DEFAULT_PROFILE", "mine"),
         ("AWS_WEB_IDENTITY_TOKEN_FILE", "/mine"),
-    ] {
-        let reviewed = fixture().review(&own(name, value));
+    ];
+    let last = |name: &str, value: &str| asking(json!([{"name": "other"}, app(name, value)]));
+    let pods = configured.map(|(name, value)| [(name, value, own(name, value)), (name, value, last(name, value))]);
+    for (name, value, pod) in pods.into_iter().flatten() {
+        let reviewed = fixture().review(&pod);
         assert_eq!(reviewed.env("app"), [format!("{name}={value}")]);
         assert_eq!(reviewed.mounts("app"), Vec::<String>::new());
         assert_eq!(reviewed.mounts("other").len(), 2);
@@ -237,6 +241,36 @@ fn a_containers_own_configuration_is_left_alone_and_the_author_is_told() {
     assert_eq!(reviewed.warnings(), "");
     let reviewed = fixture().review(&own("AWS_REGION", "us-east-1"));
     assert_eq!(reviewed.value("app", "AWS_CONFIG_FILE").as_deref(), Some(CONFIG_FILE));
+}
+
+#[test]
+fn a_volume_around_the_files_folder_that_others_can_write_is_warned_of() {
+    for path in ["/run", "/var/run", "/var/run/secrets/"] {
+        let mut pod = asking(json!([{"name": "app", "volumeMounts": [{"name": "scratch", "mountPath": path}]}]));
+        pod["spec"]["volumes"] = json!([{"name": "scratch", "emptyDir": {}}]);
+        let reviewed = fixture().review(&pod);
+        assert!(
+            reviewed.warnings().contains("mounts volume scratch at")
+                && reviewed.warnings().contains("can replace the file"),
+            "{}",
+            reviewed.warnings()
+        );
+        pod["spec"]["containers"][0]["volumeMounts"][0]["mountPath"] = json!("/tmp");
+        assert_eq!(fixture().review(&pod).warnings(), "");
+    }
+}
+
+#[test]
+fn the_writer_has_what_containers_of_its_image_need_in_the_namespace() {
+    let mut fixture = fixture();
+    fixture.settings.sidecar.pull_secrets = vec!["registry".into()];
+    let resources = "{\"limits\":{\"memory\":\"64Mi\"}}";
+    let of_namespaces = &mut fixture.settings.sidecar.namespace_resources;
+    of_namespaces.insert("shop".into(), resources.into());
+    let reviewed = fixture.review(&asking(app()));
+    assert_eq!(reviewed.pod["spec"]["imagePullSecrets"], json!([{"name": "registry"}]));
+    let writer = &reviewed.pod["spec"]["initContainers"][0];
+    assert_eq!(writer["resources"], json!({"limits": {"memory": "64Mi"}}));
 }
 
 #[test]

@@ -1,13 +1,10 @@
 //! The policies around a pod, and which of them grant a role.
 
 use super::checks::{self, Against, RoleRequest};
-use crate::config_file::{ConfigFile, FileHop, FileProfile};
-use crate::delivery::{Delivery, ProfileName, RoleHop};
 use crate::{
-    Grant, InstanceMetadata, MOST_SESSION_NAME, NoContextRoom, OutsideBoundary, Policy, PolicySet, Refusal, Region,
-    Request, RoleArn, SessionName, Settings, Spiffe, Standing, Template, TokenClaims, TokenSource, UnusablePolicy,
-    Variable, Variables, annotation_request::AnnotationRequest, audience::NO_DEFAULT_AUDIENCE,
-    claims::fits_session_name, policy_set::BoundaryAgainst, refusal::Refusals, unusable::PodPlace,
+    Grant, NoContextRoom, OutsideBoundary, Policy, PolicySet, Refusal, Request, RoleArn, Settings, Standing,
+    UnusablePolicy, annotation_request::AnnotationRequest, audience::NO_DEFAULT_AUDIENCE, policy_set::BoundaryAgainst,
+    refusal::Refusals, unusable::PodPlace,
 };
 use jiff::Timestamp;
 use std::{borrow::Cow, ptr, sync::Arc};

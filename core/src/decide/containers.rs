@@ -145,19 +145,6 @@ impl<'a, 'b> ContainerDecider<'a, 'b> {
             let reason = granted_reason(wanted, policy, others);
             let grant = Arc::new(candidates.grant_by(policy, wanted, asks));
             let warning = candidates.session_name_warning(policy, &grant);
-            let container = candidates.request.pod.containers.get(index);
-            let kept_away = grant
-                .config_file
-                .as_ref()
-                .and_then(|file| keeps_from_file(container?, file));
-            if let Some(why) = kept_away {
-                let name = shortened(wanted.container);
-                self.outcome.warnings.push(format!(
-                    "container {name} gets no credentials, since {} delivers them by an AWS config file and the container {why}",
-                    policy.name
-                ));
-                return self.leave(index, "its own configuration of the SDK is left alone");
-            }
             if let Some(warning) = warning.filter(|warning| !self.outcome.warnings.contains(warning)) {
                 self.outcome.warnings.push(warning);
             }
@@ -194,7 +181,21 @@ impl<'a, 'b> ContainerDecider<'a, 'b> {
         });
     }
 
+    /// Gives a container a grant, unless its own configuration would keep its SDK from it.
     fn equip(&mut self, container: usize, grant: Arc<Grant>, reason: Arc<str>) {
+        let facts = self.candidates.request.pod.containers.get(container);
+        let file = grant.config_file.as_ref();
+        if let Some((facts, why)) = facts.and_then(|facts| Some((facts, keeps_from_file(facts, file?)?))) {
+            let name = shortened(facts.name);
+            let policy = grant
+                .policy
+                .as_ref()
+                .map_or("the installation".to_owned(), ToString::to_string);
+            self.outcome.warnings.push(format!(
+                "container {name} gets no credentials, since {policy} delivers them by an AWS config file and the container {why}"
+            ));
+            return self.leave(container, "its own configuration of the SDK is left alone");
+        }
         self.outcome.containers.push(ContainerGrant {
             container,
             grant,

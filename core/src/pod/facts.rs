@@ -2,6 +2,7 @@
 
 use super::token_volumes::token_volumes;
 use super::{AddedVariables, Container, EnvVar, Pod};
+use crate::delivery::ProfileName;
 use crate::{
     ContainerFacts, GrantRecord, OwnConfiguration, OwnRole, PodFacts,
     arn::shortened,
@@ -102,5 +103,9 @@ fn own_configuration<'c, S: AsRef<str> + 'c>(own: impl Fn(&str) -> Option<&'c En
     let Some(profile) = ["AWS_PROFILE", "AWS_DEFAULT_PROFILE"].into_iter().find_map(own) else {
         return OwnConfiguration::Absent;
     };
-    literal(profile).map_or(OwnConfiguration::Elsewhere(profile.name), OwnConfiguration::Profile)
+    // No file of ours has another name, and so nobody keeps a text that is none.
+    let can_be_ours = |name: &&str| *name == "default" || name.parse::<ProfileName>().is_ok();
+    literal(profile)
+        .filter(can_be_ours)
+        .map_or(OwnConfiguration::Elsewhere(profile.name), OwnConfiguration::Profile)
 }

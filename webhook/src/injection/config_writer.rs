@@ -63,6 +63,8 @@ pub(super) struct ConfigWriter<'a> {
     volumes: Vec<(Cow<'static, str>, Cow<'static, str>)>,
     arguments: Vec<String>,
     names_pod: bool,
+    /// Its resources, a JSON object.
+    resources: &'a str,
 }
 
 impl<'a> ConfigWriter<'a> {
@@ -92,6 +94,7 @@ impl<'a> ConfigWriter<'a> {
             volumes: files.iter().map(|file| (file.volume.clone(), file.folder())).collect(),
             arguments,
             names_pod,
+            resources: settings.resources_in(context.request.namespace),
         })
     }
 
@@ -154,7 +157,7 @@ impl Json for ConfigWriter<'_> {
             text.push_str("\"}");
         }
         text.push_str("],\"resources\":");
-        text.push_str(&self.settings.resources);
+        text.push_str(self.resources);
         text.push_str(",\"securityContext\":");
         text.push_str(&self.settings.security_context);
         text.push('}');

@@ -70,10 +70,11 @@ impl DesiredItem for WantedSecret<'_> {
     }
 }
 
-/// Adds what is missing for the sidecar, if the pod gets one, and says so.
+/// Adds what is missing for the sidecar or the writer of config files, if the pod gets one, and says so.
 pub(super) fn write(context: &Context<'_>, desired: &Desired<'_>, warnings: &mut Vec<String>, patch: &mut Patch) {
     let wanted = &context.settings.sidecar.pull_secrets;
-    if desired.sidecar.is_none() || wanted.is_empty() {
+    let runs_our_image = desired.sidecar.is_some() || desired.config_writer.is_some();
+    if !runs_our_image || wanted.is_empty() {
         return;
     }
     // The pod was read from this text.

@@ -1,5 +1,6 @@
 //! What in a granted container keeps its SDK from the granted role, although nothing is wrong with the grant.
 
+use tokenscope_core::config_file::CONFIG_FOLDER;
 use tokenscope_core::pod::{Container, Text, Volume};
 use tokenscope_core::{Grant, Region, Request, asks_itself};
 
@@ -49,7 +50,15 @@ pub(super) fn of_mounts(
     };
     let mut volumes = context.pod.spec.volumes.iter().flatten();
     let volume = volumes.find(|volume| *volume.name == *innermost.name);
-    if innermost.read_only == Some(true) || volume.is_some_and(Volume::is_read_only) {
+    let is_read_only = innermost.read_only == Some(true) || volume.is_some_and(Volume::is_read_only);
+    if folder == CONFIG_FOLDER && !is_read_only {
+        warnings.push(format!(
+            "container {} mounts volume {} at {}, around the folder of the AWS config file: whatever else can write to that volume can \
+             replace the file; mount the volume elsewhere",
+            &*container.name, &*innermost.name, &*innermost.mount_path
+        ));
+    }
+    if is_read_only {
         warnings.push(format!(
             "container {} mounts volume {} read-only at {}: the folder {folder} can't be made there, and the container \
              doesn't start unless the volume has that folder",
