@@ -64,7 +64,7 @@ pub struct StsEndpoint {
 
 /// The reason why there is no endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidEndpoint {
+pub enum InvalidStsEndpoint {
     /// A region that AWS doesn't have.
     #[error("{0} is not a region of AWS, so its endpoint must be given as a URL")]
     UnknownRegion(Box<str>),
@@ -75,11 +75,11 @@ pub enum InvalidEndpoint {
 
 impl StsEndpoint {
     /// The endpoint of a region.
-    pub fn regional(region: &Region, flavor: EndpointFlavor) -> Result<Self, InvalidEndpoint> {
+    pub fn regional(region: &Region, flavor: EndpointFlavor) -> Result<Self, InvalidStsEndpoint> {
         let region = region.as_str();
         let name = partition_of_region(region);
         let partition = PARTITIONS.iter().find(|partition| Some(partition.name) == name);
-        let partition = partition.ok_or_else(|| InvalidEndpoint::UnknownRegion(region.into()))?;
+        let partition = partition.ok_or_else(|| InvalidStsEndpoint::UnknownRegion(region.into()))?;
         let (prefix, suffix) = match (flavor.fips, flavor.dual_stack) {
             (false, false) => ("sts", partition.dns_suffix),
             (true, false) => (partition.fips_prefix, partition.dns_suffix),
@@ -105,8 +105,8 @@ impl StsEndpoint {
     }
 
     /// An endpoint of one's own (`AWS_ENDPOINT_URL_STS`), which gets signatures for `region`.
-    pub fn custom(url: &str, region: &Region) -> Result<Self, InvalidEndpoint> {
-        let invalid = || InvalidEndpoint::Url(url.chars().take(200).collect::<String>().into());
+    pub fn custom(url: &str, region: &Region) -> Result<Self, InvalidStsEndpoint> {
+        let invalid = || InvalidStsEndpoint::Url(url.chars().take(200).collect::<String>().into());
         let (https, rest) = match (url.strip_prefix("https://"), url.strip_prefix("http://")) {
             (Some(rest), _) => (true, rest),
             (None, Some(rest)) => (false, rest),
@@ -209,7 +209,7 @@ mod tests {
         }
         assert_eq!(host("us-gov-west-1", true, true), "sts-fips.us-gov-west-1.api.aws");
         let unknown = StsEndpoint::regional(&"garage".parse().unwrap(), EndpointFlavor::default());
-        assert_eq!(unknown, Err(InvalidEndpoint::UnknownRegion("garage".into())));
+        assert_eq!(unknown, Err(InvalidStsEndpoint::UnknownRegion("garage".into())));
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub enum StsError {
         /// STS's id of the request, for AWS's support.
         request_id: Option<Box<str>>,
     },
-    /// STS asks for patience, or could not reach the identity provider.
+    /// STS asks to retry later (throttling), or could not reach the identity provider.
     #[error("{name}: {message}")]
     Later {
         /// The code as STS writes it.
@@ -30,7 +30,7 @@ pub enum StsError {
         /// STS's words, without control characters.
         message: Box<str>,
     },
-    /// The endpoint is ill.
+    /// The endpoint failed (status 500 and more).
     #[error("STS answered with status {0}")]
     Failed(u16),
     /// It is no answer of STS: another program is at that address, or something between changed it.

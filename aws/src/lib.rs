@@ -1,7 +1,8 @@
 //! STS as a client sees it: where it is, how requests are written and signed, what answers say.
 //!
 //! Pure: no network, no clock, no file. Time is an argument, and whoever does the I/O decides about connections and deadlines. It
-//! is meant for a sidecar, so it links one library of cryptography (aws-lc-rs) and no HTTP, XML or URL library.
+//! is meant for a sidecar that serves credentials, so it links one library of cryptography (aws-lc-rs) and no HTTP, XML or URL
+//! library. No program uses it yet; tests do.
 //!
 //! A call is: take the next region of a [`RegionChoice`], write the request for its [`StsEndpoint`]
 //! ([`AssumeRoleWithWebIdentity`], [`AssumeRole`], [`GetWebIdentityToken`], [`get_caller_identity`]), send it, and read the answer
@@ -22,9 +23,9 @@ mod xml;
 
 pub use answer::{AssumedRole, CallerIdentity, WebIdentityToken};
 pub use credentials::{Credentials, Secret};
-pub use endpoint::{EndpointFlavor, InvalidEndpoint, StsEndpoint};
+pub use endpoint::{EndpointFlavor, InvalidStsEndpoint, StsEndpoint};
 pub use error::{Advice, RefusalCode, StsError};
-pub use regions::{Outcome, RegionCall, RegionChoice};
+pub use regions::{RegionCall, RegionChoice, RegionOutcome};
 pub use request::{
     AssumeRole, AssumeRoleWithWebIdentity, GetWebIdentityToken, NotRegional, SessionPolicy, SigningAlgorithm,
     StsRequest, SubjectMode, get_caller_identity,

@@ -11,7 +11,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 /// The outcome of asking a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum RegionOutcome {
     /// It answered: with credentials, with a refusal, or with a request for patience.
     Answered,
     /// No connection, no answer within the deadline, a status of 500 and more, or an answer that isn't of STS.
@@ -75,16 +75,16 @@ impl RegionChoice {
 
     /// Takes note of what came of the region that [`Self::next`] gave. After an answer, whatever it says, no other region is asked: a
     /// definite refusal is the same everywhere.
-    pub fn report(&mut self, call: &mut RegionCall, outcome: Outcome, now: Duration) {
+    pub fn report(&mut self, call: &mut RegionCall, outcome: RegionOutcome, now: Duration) {
         let Some(region) = call.asked.take().and_then(|index| self.regions.get_mut(index)) else {
             return;
         };
         match outcome {
-            Outcome::Answered => {
+            RegionOutcome::Answered => {
                 call.to_ask.clear();
                 *region = RegionMemory::default();
             }
-            Outcome::Failed => {
+            RegionOutcome::Failed => {
                 let doublings = region.failures_in_a_row.min(8);
                 region.failures_in_a_row = region.failures_in_a_row.saturating_add(1);
                 let pause = FIRST_PAUSE.saturating_mul(1 << doublings).min(LONGEST_PAUSE);
@@ -108,9 +108,9 @@ mod tests {
         while let Some(region) = choice.next(&mut call) {
             asked.push(region);
             let outcome = if down.contains(&region) {
-                Outcome::Failed
+                RegionOutcome::Failed
             } else {
-                Outcome::Answered
+                RegionOutcome::Answered
             };
             choice.report(&mut call, outcome, now);
         }

@@ -26,7 +26,7 @@ impl Texts {
         let mut path: Vec<&str> = Vec::new();
         let mut texts: Vec<(String, String)> = Vec::new();
         let mut text = String::new();
-        // True directly behind the start of an element: only one without children has a text.
+        // True while the innermost open element has had no child: only such an element has a text.
         let mut leaf = false;
         let mut ended = false;
         while let Some(position) = rest.find('<') {

@@ -9,7 +9,7 @@ pub const MOST_HOPS: usize = 4;
 /// The most profiles that a policy gives beside the default one.
 pub const MOST_PROFILES: usize = 8;
 
-/// Said of a policy whose profiles would have no region.
+/// The message about a policy whose profiles have no region.
 pub const NO_REGION: &str = "delivery.type Profile needs a region, which every profile of the file has: set spec.aws.region, or the chart's value defaults.region";
 
 /// The way in which credentials reach the SDK in a container.

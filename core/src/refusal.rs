@@ -100,7 +100,7 @@ pub enum Refusal {
     /// A container's own `AWS_ROLE_ARN` can't be parsed.
     #[error("AWS_ROLE_ARN of container {container}: {reason}")]
     InvalidOwnRole {
-        /// Which container.
+        /// The container.
         container: Box<str>,
         /// What is wrong with it.
         reason: crate::InvalidRoleArn,
@@ -110,7 +110,7 @@ pub enum Refusal {
         "container {container} sets AWS_ROLE_ARN to {own} but annotation tokenscope.io/role-arn.{container} names {asked}: remove one of them"
     )]
     ContradictingRoles {
-        /// Which container.
+        /// The container.
         container: Box<str>,
         /// The role in its environment.
         own: RoleArn,
@@ -144,7 +144,7 @@ pub enum Refusal {
     /// The policy allows other roles.
     #[error("{policy} does not allow {role}: its roles.allowed has {allowed}")]
     RoleNotAllowed {
-        /// Which policy.
+        /// The policy.
         policy: PolicyName,
         /// The role that was asked for.
         role: RoleArn,
@@ -154,7 +154,7 @@ pub enum Refusal {
     /// The policy allows other audiences.
     #[error("{policy} does not allow audience {audience}: its audiences.allowed has {allowed}")]
     AudienceNotAllowed {
-        /// Which policy.
+        /// The policy.
         policy: PolicyName,
         /// The audience that was asked for.
         audience: Audience,
@@ -174,7 +174,7 @@ pub enum Refusal {
         "{policy} grants nothing: its audiences have {audience}, which is that of tokenscope's own issuer, whose tokens no workload gets"
     )]
     ExchangeAudienceInPolicy {
-        /// Which policy.
+        /// The policy.
         policy: PolicyName,
         /// The exchange audience.
         audience: Audience,
@@ -182,7 +182,7 @@ pub enum Refusal {
     /// The workload asks for a longer token than the policy gives.
     #[error("{policy} gives tokens of at most {} seconds and the workload asks for {}: lower tokenscope.io/token-expiration", most.seconds(), asked.seconds())]
     ExpirationTooLong {
-        /// Which policy.
+        /// The policy.
         policy: PolicyName,
         /// What was asked for.
         asked: TokenExpiration,
@@ -192,25 +192,25 @@ pub enum Refusal {
     /// The policy leaves the container out.
     #[error("{policy} does not cover container {container}: see its spec.containers")]
     ContainerNotCovered {
-        /// Which policy.
+        /// The policy.
         policy: PolicyName,
-        /// Which container.
+        /// The container.
         container: Box<str>,
     },
     /// This version can't inject the policy's kind of token.
     #[error("{policy} wants tokens from {}, which is not available in this version: set its token.source to ServiceAccount or SPIFFE", source_name(*.source_of_token))]
     SourceNotAvailable {
-        /// Which policy.
+        /// The policy.
         policy: PolicyName,
         /// Its source.
         source_of_token: TokenSource,
     },
-    /// The role has characters that no config file can have.
+    /// The role has characters that SDKs read in different ways in a config file.
     #[error(
-        "{policy} delivers by an AWS config file, in which {role} can't stand: its path should have only letters, digits and _+=,.@:/-, or the policy delivery.type File"
+        "{policy} delivers credentials by an AWS config file, and {role} has characters that SDKs read in different ways there: use a role whose path has only letters, digits and _+=,.@:/-, or set delivery.type: File in the policy"
     )]
     RoleInFile {
-        /// Which policy.
+        /// The policy.
         policy: PolicyName,
         /// The role that was asked for.
         role: RoleArn,
@@ -284,13 +284,13 @@ pub enum Refusal {
     /// The policy is switched off.
     #[error("{policy} is disabled")]
     Disabled {
-        /// Which policy.
+        /// The policy.
         policy: PolicyName,
     },
     /// The policy's time is over.
     #[error("{policy} expired at {at}")]
     Expired {
-        /// Which policy.
+        /// The policy.
         policy: PolicyName,
         /// When (UTC).
         at: Timestamp,
@@ -298,7 +298,7 @@ pub enum Refusal {
     /// The policy is in force at other times.
     #[error("{policy} is not active now: its schedule is {schedule}{}", next_opening(*.next))]
     Inactive {
-        /// Which policy.
+        /// The policy.
         policy: PolicyName,
         /// The schedule's text.
         schedule: Box<str>,
@@ -308,7 +308,7 @@ pub enum Refusal {
     /// The policy is about other workloads.
     #[error("{policy} does not select this pod: it is about {subjects}")]
     OtherSubject {
-        /// Which policy.
+        /// The policy.
         policy: PolicyName,
         /// Its subjects, shortened.
         subjects: Box<str>,
@@ -316,7 +316,7 @@ pub enum Refusal {
     /// The policy grants more than its namespace's policies may.
     #[error("{policy} grants nothing: {why}")]
     OutsideBoundary {
-        /// Which policy.
+        /// The policy.
         policy: PolicyName,
         /// What is beyond which boundary.
         why: OutsideBoundary,
@@ -324,9 +324,9 @@ pub enum Refusal {
     /// The policy's context keys are too many beside those of older policies.
     #[error("{policy} grants nothing: {why}")]
     NoContextRoom {
-        /// Which policy.
+        /// The policy.
         policy: PolicyName,
-        /// Which key has no room.
+        /// The key that has no room.
         why: NoContextRoom,
     },
     /// No policy is required, but a boundary does not allow the grant.
@@ -340,7 +340,7 @@ pub enum Refusal {
     /// The policy itself is unusable.
     #[error("{policy} can't be used: {why}")]
     InvalidPolicy {
-        /// Which policy.
+        /// The policy.
         policy: PolicyName,
         /// What is wrong with it.
         why: Box<str>,

@@ -118,7 +118,7 @@ pub fn chained_roles(policy: &Policy) -> Vec<ChainedRole> {
     roles.into_iter().map(chained).collect()
 }
 
-/// What a step does.
+/// The actions of a step, as IAM names them.
 fn actions(policy: &Policy) -> Vec<&'static str> {
     let mut actions = vec!["sts:AssumeRole"];
     if policy.token.source == TokenSource::Issuer {

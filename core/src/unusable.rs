@@ -1,4 +1,4 @@
-//! What can be read of a policy that can't be used.
+//! The readable part of a policy that can't be used: the pods and the time that it is about.
 
 use crate::{Pairs, PolicyName, Schedule, Selector, Standing, Subject, policy};
 use jiff::Timestamp;
@@ -37,7 +37,7 @@ impl PolicyScope {
     }
 }
 
-/// Where and when a pod is, and what policies select it by.
+/// The place and the time of a pod, and the labels by which policies select it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PodPlace<'a, N, P> {
     pub(crate) namespace: &'a str,

@@ -1,5 +1,5 @@
-//! What the EKS Pod Identity webhook makes of a pod: a stand-in for it where tokenscope takes its place. `tests/compat.rs` compares it with
-//! the recorded cases of that webhook's own suite.
+//! A stand-in for the EKS Pod Identity webhook, for tests of tokenscope in its place: it makes the same of a pod. `tests/compat.rs` compares
+//! it with the recorded cases of that webhook's own suite.
 
 use std::collections::BTreeMap;
 

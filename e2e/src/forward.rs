@@ -1,5 +1,5 @@
-//! What leads connections elsewhere: a Service's work in a cluster, where connections to one address go in turn to those of several
-//! servers that answer, and an HTTP proxy.
+//! Servers that lead connections elsewhere: one does a Service's work in a cluster, where connections to one address go in turn to those of
+//! several servers that answer; the other is an HTTP proxy.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

@@ -122,7 +122,7 @@ impl Rollout {
 pub struct Leaving(Installed);
 
 impl Leaving {
-    /// It.
+    /// The installation itself.
     pub fn installed(&self) -> &Installed {
         &self.0
     }

@@ -16,7 +16,15 @@ use tokenscope_xtask::root;
 static SHARED: Shared = Shared::new(install::Options::default);
 
 /// Folders whose Markdown files belong to the documentation.
-const FOLDERS: [&str; 5] = ["", "docs", "docs/adr", "examples", "e2e/tests/issuer"];
+const FOLDERS: [&str; 7] = [
+    "",
+    "charts/tokenscope",
+    "docs",
+    "docs/adr",
+    "e2e/tests/cases",
+    "e2e/tests/issuer",
+    "examples",
+];
 
 /// The documents: Markdown in [`FOLDERS`], the README first.
 fn documents() -> Vec<(PathBuf, String)> {

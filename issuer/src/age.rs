@@ -29,7 +29,7 @@ const FILE_KEY: usize = 16;
 /// The columns of a stanza's body.
 const COLUMNS: usize = 64;
 
-/// Why a file can't be decrypted. No text repeats anything of an identity or of what is in the file.
+/// The reason why a file can't be decrypted. No text repeats anything of an identity or of what is in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AgeError {
     /// The identities can't be read.
@@ -49,7 +49,7 @@ pub enum AgeError {
     Payload,
 }
 
-/// Whether a text is encrypted with age.
+/// True for a text that is encrypted with age.
 pub fn is_encrypted(file: &[u8]) -> bool {
     file.starts_with(VERSION) || file.trim_ascii_start().starts_with(ARMOUR[0])
 }

@@ -164,7 +164,7 @@ pub struct ServeArgs {
     )]
     pub api_audiences: Vec<String>,
 
-    /// Whether the API server is asked about each pod's token too (TokenReview), which costs it a request for each exchange
+    /// Ask the API server about each pod's token too (TokenReview): one request for each exchange that would bring a token
     #[arg(long, env = "TOKENSCOPE_TOKEN_REVIEW", value_name = "BOOL", default_value_t = false, action = clap::ArgAction::Set)]
     pub token_review: bool,
 

@@ -47,7 +47,7 @@ pub struct ClusterIndex {
     pods: RwLock<Store<Arc<AdmittedPod>>>,
     namespaces: RwLock<Store<NamespaceLabels>>,
     service_accounts: RwLock<Store<KeptAnnotations>>,
-    /// Whether all pods were told of once: before, one that is not known may be there.
+    /// True once all pods were told of: before, one that is not known may be there.
     pods_listed: AtomicBool,
     /// The same of service accounts.
     service_accounts_listed: AtomicBool,
@@ -89,17 +89,17 @@ impl ClusterIndex {
         read(&self.pods).value(namespace, name).cloned()
     }
 
-    /// Whether all pods were listed: before, nothing says that a pod is not there.
+    /// True once all pods were listed: before, nothing says that a pod is not there.
     pub fn knows_all_pods(&self) -> bool {
         self.pods_listed.load(Ordering::Acquire)
     }
 
-    /// Whether all service accounts were listed: before, nothing says that one has no annotations.
+    /// True once all service accounts were listed: before, nothing says that one has no annotations.
     pub fn knows_all_service_accounts(&self) -> bool {
         self.service_accounts_listed.load(Ordering::Acquire)
     }
 
-    /// Whether not all pods of a namespace are kept.
+    /// True if not all pods of a namespace are kept.
     pub fn pods_exceed_share(&self, namespace: &str) -> bool {
         read(&self.pods).exceeded(namespace).is_some()
     }

@@ -86,7 +86,7 @@ pub async fn revoke(arguments: RevokeArgs) -> anyhow::Result<()> {
             let Some(key) = ring.keys().iter().find(|key| key.kid() == kid) else {
                 // Somebody took it out by hand, perhaps: without the mark, replicas that remember it would put it back.
                 was_there = false;
-                return absent(ring, kid);
+                return marked_as_removed(ring, kid);
             };
             let signs = matches!(key.standing(), KeyStanding::Signing(_));
             let algorithm = key.algorithm();
@@ -110,8 +110,8 @@ pub async fn revoke(arguments: RevokeArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The ring with the mark that a key was removed which is not in it. What can't be the name of a key is taken for a slip.
-pub fn absent(ring: &KeyRing, kid: &str) -> Result<KeyRing, RingError> {
+/// The ring with a mark that a key which is not in it was removed. What can't be the name of a key is taken for a slip.
+pub fn marked_as_removed(ring: &KeyRing, kid: &str) -> Result<KeyRing, RingError> {
     let is_thumbprint = URL_SAFE_NO_PAD
         .decode(kid)
         .is_ok_and(|bytes| bytes.len() == SHA256_BYTES);

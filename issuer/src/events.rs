@@ -1,7 +1,7 @@
-//! Warning Events about refused exchanges, on the pods that asked: their authors see no answer of the issuer.
+//! Warning Events: about refused exchanges, on the pods that asked; about keys that were put back, on their Secret.
 //!
-//! Only a pod that proved itself, that the watch knows by that UID and that kept within its limits gets one. Each namespace has its
-//! own bound, and the same about the same pod is written once in five minutes.
+//! Authors of pods see no answer of the issuer. Only a pod that proved itself, that the watch knows by that UID and that kept within its
+//! limits gets an Event. Each namespace has its own bound, and the same about the same pod is written once in five minutes.
 
 use std::sync::Arc;
 

@@ -43,9 +43,9 @@ pub enum KeySource {
 /// writes it.
 #[derive(Clone, Debug)]
 pub struct KeyFile {
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
-    /// Where the identities of age are that it is encrypted for; none where it is not encrypted.
+    /// The path of the age identities that it is encrypted for; none where it is not encrypted.
     pub identities: Option<PathBuf>,
 }
 
@@ -106,7 +106,7 @@ pub enum KeySourceError {
 }
 
 impl KeySource {
-    /// Says when the Secret has changed, as far as it can be watched. A file tells nothing.
+    /// A signal for each change of the Secret, as far as it can be watched; none for a file.
     pub fn changes(&self) -> BoxStream<'static, ()> {
         match self {
             Self::Secret(secret) => {

@@ -71,17 +71,17 @@ pub struct IssuerMetrics {
     exchanges: [Counter; ExchangeOutcome::ALL.len()],
     duration: Histogram,
     events: Family<OutcomeLabel, Counter>,
-    /// How many refused exchanges have no line in the audit log.
+    /// Refused exchanges without a line in the audit log.
     pub audit_suppressed: Counter,
-    /// How many keys are published.
+    /// Published keys.
     pub keys: Gauge,
-    /// How many alarms about the keys there are.
+    /// Alarms about the keys.
     pub key_alarms: Gauge,
-    /// How many keys were put back that had been taken out of their Secret without `revoke-key`, or lost with it.
+    /// Keys that were put back: they had been taken out of their Secret without `revoke-key`, or lost with it.
     pub keys_restored: Counter,
-    /// When the keys were last read or written, in seconds since the Unix epoch.
+    /// The time of the last read or write of the keys, in seconds since the Unix epoch.
     pub keys_read: Gauge,
-    /// When the serving certificate expires, in seconds since the Unix epoch; 0 while there is none.
+    /// The expiry of the serving certificate, in seconds since the Unix epoch; 0 while there is none.
     pub certificate_expires: Gauge,
 }
 

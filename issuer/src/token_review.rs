@@ -16,13 +16,13 @@ use tokio::time::{error::Elapsed, timeout};
 
 use crate::subject_token::Caller;
 
-/// How long one answer may take.
+/// The longest wait for one answer.
 const DEADLINE: Duration = Duration::from_secs(2);
-/// How many questions wait for an answer at a time.
+/// The most questions that wait for an answer at a time.
 pub const MOST_AT_A_TIME: usize = 64;
-/// How many of them are about the pods of one namespace. With an answer in five milliseconds that is 1,600 a second.
+/// The most of them about the pods of one namespace. With an answer in five milliseconds that is 1,600 a second.
 pub const MOST_OF_A_NAMESPACE: usize = 8;
-/// How the API server names the pod that a token is bound to (Kubernetes, `pkg/serviceaccount`).
+/// The key under which the API server names the pod that a token is bound to (Kubernetes, `pkg/serviceaccount`).
 const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
 
 /// Asks the API server.
@@ -33,7 +33,7 @@ pub struct TokenReviews {
     asking: Asking,
 }
 
-/// How many questions of each namespace wait for an answer. A namespace of which none does is not in it.
+/// The number of questions of each namespace that wait for an answer. A namespace without one is not in it.
 #[derive(Debug, Default)]
 struct Asking(Mutex<HashMap<Box<str>, usize>>);
 

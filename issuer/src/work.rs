@@ -1,10 +1,10 @@
-//! Where signatures are made that take long: on a few threads that serve no connection.
+//! Threads for slow signatures, which serve no connection.
 
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-/// How many exchanges may wait for a thread. At 4,000 signatures a second that is a quarter of a second.
+/// The most exchanges that wait for a thread. At 4,000 signatures a second that is a quarter of a second.
 const LONGEST_QUEUE: usize = 1024;
 
 /// Why work was not done.

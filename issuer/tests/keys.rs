@@ -25,7 +25,7 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use tokenscope_core::Algorithm;
 use tokenscope_issuer::age::AgeError;
-use tokenscope_issuer::commands::{absent, revoked};
+use tokenscope_issuer::commands::{marked_as_removed, revoked};
 use tokenscope_issuer::events::events;
 use tokenscope_issuer::key_keeper::KeyKeeper;
 use tokenscope_issuer::key_source::{KeyFile, KeySource, KeySourceError, SecretKeys};
@@ -272,7 +272,7 @@ async fn a_key_that_is_taken_out_by_hand_is_put_back_and_told_of_and_revoke_key_
         if ring.keys().iter().any(|key| key.kid() == kid) {
             return ring.without(&kid);
         }
-        absent(ring, &kid)
+        marked_as_removed(ring, &kid)
     };
     while secret(&stored).change(mark).await.is_err() {}
     let is_gone = |signers: &CurrentSigners| {
@@ -308,11 +308,11 @@ async fn a_replica_without_a_leader_does_not_sign_with_a_removed_key_where_there
 fn only_what_can_be_a_keys_name_is_marked_as_removed_where_there_is_no_such_key() {
     let kid = SigningKey::generate(Algorithm::ES256).unwrap().kid().to_owned();
     let ring = KeyRing::default();
-    let marked = absent(&ring, &kid).unwrap();
+    let marked = marked_as_removed(&ring, &kid).unwrap();
     assert_eq!(*marked.removed(), [Box::from(kid.as_str())]);
-    assert_eq!(absent(&marked, &kid).unwrap().removed().len(), 1, "once");
+    assert_eq!(marked_as_removed(&marked, &kid).unwrap().removed().len(), 1, "once");
     for slip in ["", "the-kid", &kid[1..]] {
-        absent(&ring, slip).unwrap_err();
+        marked_as_removed(&ring, slip).unwrap_err();
     }
 }
 

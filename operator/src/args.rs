@@ -89,7 +89,7 @@ pub struct OperatorArguments {
     )]
     pub issuer_serving_secret: String,
 
-    /// The file with the authority of the issuer's certificate, where somebody else makes it: the one that the webhook tells pods of
+    /// File with the CA certificates of the issuer that the webhook tells pods of (its --issuer-ca-file), where cert-manager makes them
     #[arg(long, env = "TOKENSCOPE_ISSUER_CA_FILE", value_name = "PATH")]
     pub issuer_ca_file: Option<PathBuf>,
 

@@ -131,7 +131,7 @@ impl CaBundleController {
                 self.metrics.bundle_writes.inc();
                 tracing::info!(
                     name = self.name,
-                    "wrote the caBundle of the webhook configuration, or what is distrusted"
+                    "updated the caBundle and the distrusted certificates in the webhook configuration"
                 );
                 POLL
             }

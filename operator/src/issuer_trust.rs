@@ -14,13 +14,13 @@ use tokenscope_platform::health::Heartbeat;
 use tokio::{fs::File, io::AsyncReadExt as _, sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-/// How often they are counted. It takes a look at each pod.
+/// The time between two counts. Each takes a look at every pod.
 const PERIOD: Duration = Duration::from_secs(60);
 
 /// The longest file of authorities that is read.
 const MOST_FILE_BYTES: u64 = 64 << 10;
 
-/// Where it is known from what new pods are told, PEM.
+/// The source of the authorities that new pods are told, PEM.
 pub(crate) enum ToldPods {
     /// From the task that makes the certificates; none before it has made one.
     Here(watch::Receiver<Option<Vec<u8>>>),

@@ -104,21 +104,21 @@ pub async fn run(args: OperatorArguments, process: Process) -> Result<(), Error>
     Ok(())
 }
 
-/// Who trusts what.
+/// The authorities that others trust.
 struct Trusted {
-    /// What the webhook configuration has.
+    /// The bundles in the webhook configuration.
     bundles: watch::Receiver<Option<TrustBundles>>,
-    /// What new pods are told of the issuer, where this process makes its certificates.
+    /// The authorities of the issuer that new pods are told, where this process makes its certificates.
     issuer: Option<watch::Receiver<Option<Vec<u8>>>>,
 }
 
-/// What those who keep authorities tell one another.
+/// The channels between the tasks that keep authorities.
 struct Told {
-    /// What is distrusted.
+    /// The distrusted certificates.
     ledger: DistrustLedger,
-    /// What the webhook configuration has.
+    /// The bundles in the webhook configuration.
     bundles: watch::Receiver<Option<TrustBundles>>,
-    /// What those who trust an authority should be told.
+    /// The bundle for those who trust the authority.
     wanted_bundle: watch::Sender<Option<Vec<u8>>>,
 }
 

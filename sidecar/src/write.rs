@@ -45,15 +45,18 @@ pub fn files(arguments: impl IntoIterator<Item = OsString>) -> Result<Vec<TextFi
         let text = text.into_string().map_err(ConfigError::NotUtf8)?;
         bytes += text.len();
         files.push(TextFile { path, text });
-        if files.len() > MOST_FILES || bytes > MOST_BYTES {
-            return Err(ConfigError::Value {
-                source_name: "write".to_owned(),
-                why: format!("at most {MOST_FILES} files of {MOST_BYTES} bytes in all are written"),
-            });
-        }
     }
     if files.is_empty() {
         return Err(ConfigError::Missing("write needs a path and a text"));
+    }
+    let count = files.len();
+    if count > MOST_FILES || bytes > MOST_BYTES {
+        return Err(ConfigError::Value {
+            source_name: "write".to_owned(),
+            why: format!(
+                "{count} files with {bytes} bytes were given: at most {MOST_FILES} files with {MOST_BYTES} bytes in all are written"
+            ),
+        });
     }
     Ok(files)
 }

@@ -114,7 +114,7 @@ enum Comparison {
     Null,
 }
 
-/// How the time or number of the request stands to the policy's.
+/// A relation between the time or number of the request and that of the policy.
 #[derive(Clone, Copy, Debug)]
 enum Order {
     Equal,

@@ -138,12 +138,12 @@ pub struct SidecarArgs {
     #[arg(long, env = "TOKENSCOPE_SIDECAR_PULL_SECRET", value_name = "NAME", value_delimiter = ',', value_parser = secret_name)]
     pub sidecar_pull_secret: Vec<String>,
 
-    /// Seconds from one question of the kubelet, whether the sidecar's tokens are valid, to the next; 0 for none
+    /// Seconds between two runs of the sidecar's readiness probe, which fails once a token has expired; 0: no probe
     #[arg(long, env = "TOKENSCOPE_SIDECAR_READINESS_PERIOD", value_name = "SECONDS", default_value_t = Readiness::default().period_seconds,
           value_parser = clap::value_parser!(u32).range(..=86_400))]
     pub sidecar_readiness_period: u32,
 
-    /// How often in a row the sidecar must say that a token has expired before its pod is not ready; each time is an Event
+    /// Failures of that probe in a row after which the pod is not ready; each failure is an Event of the pod
     #[arg(long, env = "TOKENSCOPE_SIDECAR_READINESS_FAILURES", value_name = "TIMES", default_value_t = Readiness::default().failures,
           value_parser = clap::value_parser!(u32).range(1..=2_147_483_647))]
     pub sidecar_readiness_failures: u32,

@@ -129,7 +129,8 @@ fn without_a_region_and_with_a_role_that_no_file_can_have_it_grants_nothing_and_
         "arn:aws:iam::111122223333:role/shop/\"/orders",
     ] {
         let refusal = asking(role).refused([by_file("orders")]);
-        assert!(refusal.contains("its path should have only letters"), "{refusal}");
+        let remedy = "use a role whose path has only letters, digits and _+=,.@:/-";
+        assert!(refusal.contains(remedy), "{refusal}");
     }
 }
 

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 pub struct DeliverySpec {
     /// File: a file with the token, and the variables of web identity, by which the SDK takes one role. Profile: an AWS config
     /// file, and AWS_CONFIG_FILE, by which it can take several roles, one after the other (aws.roleChain) or by name. The file
-    /// is written when the pod starts, by an init container whose arguments have its text, so that nobody can change it. Profile
+    /// is written when the pod starts, by an init container whose arguments have its text, which can't be changed on a running pod. Profile
     /// needs a region and Linux. Endpoint is not available in this version, and refused.
     #[serde(default, rename = "type")]
     pub type_: DeliveryTypeSpec,

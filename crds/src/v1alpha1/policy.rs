@@ -73,7 +73,7 @@ pub struct PolicySpec {
     #[serde(default, skip_serializing_if = "is_default")]
     pub aws: AwsSpec,
 
-    /// How credentials reach that SDK. Left out: by a token's file.
+    /// The way in which credentials reach the AWS SDK in the containers. Left out: by a token's file.
     #[serde(default, skip_serializing_if = "is_default")]
     pub delivery: DeliverySpec,
 

@@ -130,7 +130,7 @@ pub(crate) fn fill_bucket(radosgw: &Radosgw) -> anyhow::Result<()> {
     radosgw.administer(&calls)
 }
 
-/// Whether these keys can read and list what each tenant has: `[read a, list a, read b, list b]`.
+/// True for each call that these keys are allowed, of what each tenant has: `[read a, list a, read b, list b]`.
 pub(crate) fn sees(radosgw: &Radosgw, keys: &AccessKeys) -> Vec<bool> {
     let calls: Vec<_> = TENANTS
         .iter()

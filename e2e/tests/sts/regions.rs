@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokenscope_aws::{
-    Advice, AssumeRole, AssumedRole, CallerIdentity, Outcome, RegionChoice, SessionPolicy, StsEndpoint, StsError,
+    Advice, AssumeRole, AssumedRole, CallerIdentity, RegionChoice, RegionOutcome, SessionPolicy, StsEndpoint, StsError,
     get_caller_identity,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -65,9 +65,9 @@ async fn who(choice: &mut RegionChoice, endpoints: &[StsEndpoint], seconds: u64)
         let answer = send(endpoint, &request, PATIENCE).await.ok();
         let identity = answer.map(|(status, body)| CallerIdentity::read(status, &body));
         let outcome = match &identity {
-            Some(Ok(_)) => Outcome::Answered,
-            Some(Err(error)) if error.advice() != Advice::TryElsewhere => Outcome::Answered,
-            _ => Outcome::Failed,
+            Some(Ok(_)) => RegionOutcome::Answered,
+            Some(Err(error)) if error.advice() != Advice::TryElsewhere => RegionOutcome::Answered,
+            _ => RegionOutcome::Failed,
         };
         choice.report(&mut call, outcome, now);
         if let Some(Ok(identity)) = identity {
@@ -134,8 +134,8 @@ async fn a_definite_refusal_is_not_taken_to_another_region() {
         let (status, body) = send(&endpoints[region], &request, PATIENCE).await.unwrap();
         let error = AssumedRole::read("AssumeRole", status, &body).unwrap_err();
         let outcome = match error.advice() {
-            Advice::TryElsewhere => Outcome::Failed,
-            Advice::GiveUp | Advice::RetryLater => Outcome::Answered,
+            Advice::TryElsewhere => RegionOutcome::Failed,
+            Advice::GiveUp | Advice::RetryLater => RegionOutcome::Answered,
         };
         refusals.push(error);
         choice.report(&mut call, outcome, Duration::ZERO);

@@ -128,7 +128,7 @@ impl DistrustList {
         self.0.contains_key(&Fingerprint::of(certificate)) || is_older()
     }
 
-    /// When the youngest of them begins. No authority that is made from now on may be older.
+    /// The beginning of the youngest of them. No authority that is made from now on may be older.
     pub(crate) fn youngest(&self, now: Timestamp) -> Option<Timestamp> {
         let begun = self.0.values().filter(|validity| validity.covers(now));
         begun.map(|validity| validity.not_before).max()

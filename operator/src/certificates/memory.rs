@@ -1,4 +1,4 @@
-//! What a process remembers beyond what the Secrets say now: which certificates are distrusted, and the authority that was there before.
+//! The memory of a process beyond what the Secrets say now: the distrusted certificates, and the authority that was there before.
 
 use super::{
     distrust::{DISTRUSTED_CERTIFICATES, DistrustList},
@@ -12,8 +12,8 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use tokenscope_platform::certificate::Certificate;
 
-/// How long an authority is remembered that was deleted or replaced by a distrusted one. Whoever leads writes it again within seconds; later,
-/// nobody knows what was done meanwhile.
+/// The time for which an authority is remembered that was deleted or replaced by a distrusted one. Whoever leads writes it again within
+/// seconds; later, nobody knows what was done meanwhile.
 const REMEMBERED: SignedDuration = SignedDuration::from_mins(10);
 
 /// An authority's Secret as it was before. It has no `Debug`: a key is in it.

@@ -33,13 +33,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// After a write that failed.
+/// The pause after a write that failed.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// How long the authority's Secret may be unreadable before what was read before it counts for nothing where the Secret is gone.
+/// The longest time for which the authority's Secret may be unreadable. After it, where the Secret is gone, what was read before counts for
+/// nothing.
 const BLIND: Duration = Duration::from_secs(60);
 
-/// How many steps are taken in a row: more than any healing needs, and an end where somebody undoes each.
+/// The most steps in a row: more than any healing needs, and an end where somebody undoes each.
 const STEPS: usize = 16;
 
 /// The loop that takes step after step.

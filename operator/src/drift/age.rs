@@ -1,6 +1,6 @@
-//! Whether a pod that runs without a grant should have got it when it was created.
+//! The certainty that a pod that runs without a grant should have got it when it was created.
 //!
-//! It is certain only where the process has seen all that the grant rests on since then, and that nothing went that may have kept the
+//! It is full only where the process has seen all that the grant rests on since then, and that nothing went that may have kept the
 //! grant away. Where it has not, the times that objects tell of themselves say whether it may be so.
 //!
 //! Times of the API server have whole seconds, so only what is older by the second is older for certain.
@@ -13,7 +13,7 @@ use tokenscope_core::{
     annotations::{self, EKS_SKIP, GRANT, INJECT, REQUIRED, REVIEWED},
 };
 
-/// Since when the facts around a pod are as they are.
+/// The times since which the facts around a pod are as they are.
 pub(crate) struct FactAges<'a> {
     /// The labels of its namespace.
     pub(crate) namespace: &'a Ages,
@@ -25,7 +25,7 @@ pub(crate) struct FactAges<'a> {
     pub(crate) past: &'a Past,
 }
 
-/// Since when a policy says what it says.
+/// The times since which a policy says what it says, by two witnesses.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PolicyAge {
     /// By its status.
@@ -42,7 +42,7 @@ impl PolicyAge {
     };
 }
 
-/// How certain something is.
+/// A degree of certainty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Certainty {
     /// It is not so, or nothing says that it is.
@@ -64,8 +64,8 @@ impl Certainty {
 }
 
 impl Assessor<'_> {
-    /// If the pod asked for what it asks for now when it was created, and was to be reviewed: no annotation was written later, and the
-    /// namespace was not opted out then.
+    /// The certainty that the pod asked for what it asks for now when it was created, and was to be reviewed: no annotation was written
+    /// later, and the namespace was not opted out then.
     pub(super) fn asked_when_created(&self, pod: &KeptPod) -> Certainty {
         let is_reviewed = pod.created > self.ages.namespace.since(INJECT);
         let is_unchanged = |keys: &[Box<str>]| keys.iter().all(|key| !is_own_key(key));
@@ -74,8 +74,8 @@ impl Assessor<'_> {
         Certainty::of(is_proven && is_reviewed, is_original && is_reviewed)
     }
 
-    /// If all that a policy's grant rests on was so when the pod was created. `is_known` says that everything around the policy was
-    /// ([`Self::is_known_around`]).
+    /// The certainty that all that a policy's grant rests on was so when the pod was created. `is_known` says it of everything around the
+    /// policy ([`Self::is_known_around`]).
     pub(super) fn was_in_force(
         &self,
         pod: &KeptPod,

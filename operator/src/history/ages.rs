@@ -25,7 +25,7 @@ pub(crate) enum Keys {
     Annotations,
 }
 
-/// How an object came into sight of which nothing was known.
+/// The way in which an object came into sight of which nothing was known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FirstSight {
     /// By the first list: what came before is known by hints alone. No pod that is older than this list is called missed.

@@ -1,4 +1,4 @@
-//! Who wrote which label and annotation of an object, by its managed fields (metav1.ManagedFieldsEntry, metav1.FieldsV1).
+//! The writers of an object's labels and annotations, by its managed fields (metav1.ManagedFieldsEntry, metav1.FieldsV1).
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, Time};

@@ -1,4 +1,4 @@
-//! What has been seen of the past, so that the absence of a fact has an age too.
+//! The past as far as this process saw it, so that the absence of a fact has an age too.
 //!
 //! What keeps a grant away leaves no trace once it is gone: a policy, a boundary, an annotation. So it is noted when it goes, as far as the
 //! process sees that; of what it did not see, nothing is known. That is all before its first lists, and the time for which a watch was
@@ -13,11 +13,11 @@ use std::{
 };
 use tokenscope_core::{Policy, Selector, TokenSource};
 
-/// How many times without sight are remembered. Beyond, the oldest two count as one.
+/// The most times without sight that are remembered. Beyond, the oldest two count as one.
 const MOST_GAPS: usize = 32;
-/// How much that is gone is remembered of namespaces, and as much of the cluster. A policy has 32 KiB at most.
+/// The most removals that are remembered of all namespaces together, and as many of the cluster. A policy has less than 36 KiB.
 const MOST_REMOVED: usize = 64;
-/// How much later at most a watch tells what has happened, as far as what it told last says anything of what it has told.
+/// The longest delay of a watch: whatever is older than its last word by more than this, it has told.
 const LAG: SignedDuration = SignedDuration::from_mins(1);
 
 /// The kinds whose objects can keep a grant away.
@@ -88,7 +88,7 @@ pub(crate) struct Past {
     gaps: VecDeque<(Timestamp, Timestamp)>,
     of_namespaces: VecDeque<Removal>,
     of_cluster: VecDeque<Removal>,
-    /// How much the API servers' clocks are ahead of this process's own at least, as far as they have shown.
+    /// The least time by which the API servers' clocks are ahead of this process's own, as far as they have shown.
     ahead: SignedDuration,
     /// By namespace, the time of the last removal that is no longer in the list. A namespace that is gone is not in it.
     forgotten: HashMap<Box<str>, Timestamp>,

@@ -5,9 +5,9 @@ use std::iter;
 use tokenscope_core::{PodFacts, Policy, PolicyName, known_keys};
 use tokenscope_index::PodContext;
 
-/// How many namespaces a status names.
+/// The most namespaces that a status names.
 const MOST_SHOWN: usize = 3;
-/// How many are looked at for one status.
+/// The most that are looked at for one status.
 const MOST_EXAMINED: usize = 256;
 
 /// The labels of a policy's namespaces that have no effect.
@@ -15,12 +15,12 @@ const MOST_EXAMINED: usize = 256;
 pub(crate) struct IneffectiveLabels<'a> {
     /// Namespaces, and a sentence for each label of theirs.
     pub(crate) shown: Vec<(&'a str, Vec<String>)>,
-    /// How many more namespaces have such labels.
+    /// The number of further namespaces with such labels.
     pub(crate) more: usize,
 }
 
 impl Index {
-    /// Notes whether a namespace has labels without effect, and has the statuses looked at again that tell of them.
+    /// Notes a namespace that has labels without effect, or no longer has any, and has the statuses looked at again that tell of them.
     pub(super) fn note_labels(&mut self, namespace: &str) {
         let had = self.ineffective_labels.contains(namespace);
         let has = !self.label_warnings(namespace).is_empty();

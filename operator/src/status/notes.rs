@@ -1,4 +1,4 @@
-//! What people should know of a policy, whatever its condition Ready says: sentences at the end of that condition's message.
+//! Notes for people about a policy, whatever its condition Ready says: sentences at the end of that condition's message.
 
 use crate::index::PolicyFacts;
 use std::collections::BTreeSet;

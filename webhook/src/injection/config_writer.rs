@@ -1,6 +1,6 @@
 //! The init container that writes the containers' AWS config files, as the webhook puts it into the pod.
 //!
-//! The text stands in its arguments, and so in the pod's specification: nobody can change that once the pod is there.
+//! The text stands in its arguments, which can't be changed once the pod is there.
 
 use std::borrow::Cow;
 
