@@ -5,8 +5,8 @@
 mod fixtures;
 
 use fixtures::{
-    MOUNT, OTHER_ROLE, ROLE, ReviewFixture, ReviewedPod, VOLUME, app, asking, asking_for_two, plain, refusal,
-    run_issuer,
+    MOUNT, OTHER_ROLE, PULL_SECRET, ROLE, ReviewFixture, ReviewedPod, VOLUME, app, asking, asking_for_two, plain,
+    refusal, run_issuer,
 };
 use serde_json::{Value, json};
 use tokenscope_core::config_file::{CONFIG_FILE, CONFIG_FOLDER};
@@ -263,12 +263,12 @@ fn a_volume_around_the_files_folder_that_others_can_write_is_warned_of() {
 #[test]
 fn the_writer_has_what_containers_of_its_image_need_in_the_namespace() {
     let mut fixture = fixture();
-    fixture.settings.sidecar.pull_secrets = vec!["registry".into()];
+    fixture.settings.sidecar.pull_secrets = vec![PULL_SECRET.into()];
     let resources = "{\"limits\":{\"memory\":\"64Mi\"}}";
     let of_namespaces = &mut fixture.settings.sidecar.namespace_resources;
     of_namespaces.insert("shop".into(), resources.into());
     let reviewed = fixture.review(&asking(app()));
-    assert_eq!(reviewed.pod["spec"]["imagePullSecrets"], json!([{"name": "registry"}]));
+    assert_eq!(reviewed.pod["spec"]["imagePullSecrets"], json!([{"name": PULL_SECRET}]));
     let writer = &reviewed.pod["spec"]["initContainers"][0];
     assert_eq!(writer["resources"], json!({"limits": {"memory": "64Mi"}}));
 }
