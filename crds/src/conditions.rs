@@ -205,7 +205,7 @@ impl Reason {
                 "Pods run without what the policy grants, since the webhook was not asked when they were created; create them anew."
             }
             Self::MaybeMissedPods => {
-                "Pods run without what the policy grants, and it can't be told whether the webhook was not asked when they were created or something that is gone kept the grant away: they are older than what the operator has seen. None is evicted for it; create them anew."
+                "Pods run without what the policy grants, and it can't be told whether the webhook was not asked when they were created or something that is gone kept the grant away: they are older than what the operator has seen, or in a namespace whose pods are never denied. None is evicted for it; create them anew."
             }
             Self::NamespaceOverShare => {
                 "The pods, service accounts and policies of the policy's namespace are larger together than what the operator keeps of one namespace, so its pods are not counted; remove the largest of them."

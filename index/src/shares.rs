@@ -117,6 +117,11 @@ impl Shares {
         used.names > 0 && used.namespaces.values().any(fits)
     }
 
+    /// The bytes of what is kept of a namespace.
+    pub fn bytes(&self, namespace: &str) -> usize {
+        self.used().namespaces.get(namespace).map_or(0, |usage| usage.bytes)
+    }
+
     /// Counts an object of so many bytes in, in place of what it counted for before.
     pub(crate) fn take(&self, namespace: &str, before: Footprint, new: u32) -> Result<(), Exceeded> {
         let Inner { share, room, .. } = &*self.0;

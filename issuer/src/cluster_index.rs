@@ -36,6 +36,8 @@ const POLICIES: Share = Share {
     objects: 1000,
     bytes: 4 << 20,
 };
+/// The group of policies that are in no namespace.
+const CLUSTER: &str = "";
 /// Service accounts of all namespaces.
 const ALL_SERVICE_ACCOUNTS: usize = 36 << 20;
 /// Policies of all namespaces: a room of their own, so that nobody's service accounts take it.
@@ -52,6 +54,10 @@ pub struct ClusterIndex {
     /// The same of service accounts.
     service_accounts_listed: AtomicBool,
     policies: ArcSwapOption<Policies>,
+    /// What the policies of each namespace take.
+    namespaced: Shares,
+    /// What those of the cluster take.
+    cluster: Shares,
     /// The policies while they change; readers see them once they are whole.
     changing: Mutex<PolicyIndex>,
 }
@@ -63,11 +69,9 @@ impl Default for ClusterIndex {
             objects: usize::MAX,
             bytes: NAMESPACES,
         };
-        let index = PolicyIndex::new(
-            Shares::new(POLICIES, Room::new(ALL_POLICIES)),
-            own_room(POLICIES),
-            own_room(POLICIES),
-        );
+        let namespaced = Shares::new(POLICIES, Room::new(ALL_POLICIES));
+        let cluster = own_room(POLICIES);
+        let index = PolicyIndex::new(namespaced.clone(), cluster.clone(), own_room(POLICIES));
         Self {
             pods: RwLock::new(Store::new("pods", Shares::new(PODS, Room::new(ALL_PODS)))),
             namespaces: RwLock::new(Store::new("namespaces", own_room(namespaces))),
@@ -78,6 +82,8 @@ impl Default for ClusterIndex {
             pods_listed: AtomicBool::new(false),
             service_accounts_listed: AtomicBool::new(false),
             policies: ArcSwapOption::empty(),
+            namespaced,
+            cluster,
             changing: Mutex::new(index),
         }
     }
@@ -117,6 +123,11 @@ impl ClusterIndex {
     /// The policies and their boundaries; nothing until all were listed.
     pub fn policies(&self) -> Option<Arc<Policies>> {
         self.policies.load_full()
+    }
+
+    /// The bytes of the policies that may be about pods of a namespace.
+    pub fn policy_bytes(&self, namespace: &str) -> usize {
+        self.namespaced.bytes(namespace) + self.cluster.bytes(CLUSTER)
     }
 
     /// Why pods of a namespace can't be judged, if they can't.

@@ -22,7 +22,7 @@ use crate::buckets::Buckets;
 use crate::cluster_keys::{ClusterKeys, KnownCluster, LEAST_GAP};
 use crate::decision::NotGranted;
 use crate::events::ExchangeRefusalEvents;
-use crate::exchange::{Exchange, ExchangeError, Issued};
+use crate::exchange::{Exchange, ExchangeError, Issued, UnsignedToken};
 use crate::exchange_request::ExchangeRequest;
 use crate::metrics::{ExchangeOutcome, IssuerMetrics};
 use crate::oauth::{OAuthError, OAuthErrorCode, token_body};
@@ -52,7 +52,7 @@ pub struct IssuerService {
     pub sources: Buckets,
     /// The room for bodies.
     pub bodies: Bodies,
-    /// The threads for signatures.
+    /// The threads for signatures, and for decisions that take long.
     pub threads: SignatureThreads,
     /// Where it is written who got a token and who did not.
     pub audit: AuditLog,
@@ -137,7 +137,9 @@ impl Failure {
             Self::ContentType | Self::Request(_) | Self::Body(BodyRefused::TooLarge | BodyRefused::Broken) => {
                 ExchangeOutcome::InvalidRequest
             }
-            Self::Body(BodyRefused::Full | BodyRefused::Slow) | Self::NotDone(NotDone::Queue) => ExchangeOutcome::Shed,
+            Self::Body(BodyRefused::Full | BodyRefused::Slow) | Self::NotDone(NotDone::Queue | NotDone::Namespace) => {
+                ExchangeOutcome::Shed
+            }
             Self::Exchange(ExchangeError::Subject(_)) | Self::Review(NotConfirmed::Refused) => {
                 ExchangeOutcome::InvalidSubject
             }
@@ -176,7 +178,7 @@ impl Failure {
             | Self::Body(_)
             | Self::NoClusterKeys
             | Self::Review(_)
-            | Self::NotDone(NotDone::Queue)
+            | Self::NotDone(NotDone::Queue | NotDone::Namespace)
             | Self::Late => OAuthErrorCode::TemporarilyUnavailable,
         };
         OAuthError::new(code, self.to_string())
@@ -246,16 +248,27 @@ impl IssuerService {
         if let Some(reviews) = &self.reviews {
             // Whatever can be refused here costs the API server nothing. What it says comes before the signature, and all is judged
             // again then, since it may take a while.
-            self.exchange
-                .decide(&caller, &request.audience, request.expires_in, (self.clock)())?;
+            self.decide(&caller, &request).await?;
             reviews.confirm(&request.subject_token, &caller).await?;
         }
-        let (audience, expires_in, now) = (&request.audience, request.expires_in, (self.clock)());
-        let unsigned = self.exchange.decide(&caller, audience, expires_in, now)?;
+        let unsigned = self.decide(&caller, &request).await?;
         if unsigned.is_slow() {
             return Ok(self.threads.run(move || unsigned.sign()).await??);
         }
         Ok(unsigned.sign()?)
+    }
+
+    /// Decides here and now, as nearly all decisions are faster than the way to another thread. Of those that are not, a namespace has
+    /// one at a time on a thread.
+    async fn decide(&self, caller: &Caller, request: &ExchangeRequest<'_>) -> Result<UnsignedToken, Failure> {
+        let (expires_in, clock) = (request.expires_in, self.clock);
+        if !self.exchange.is_slow_to_decide(caller) {
+            return Ok(self.exchange.decide(caller, &request.audience, expires_in, clock())?);
+        }
+        let (exchange, audience) = (self.exchange.clone(), request.audience.clone());
+        let owned = caller.clone();
+        let decide = move || exchange.decide(&owned, &audience, expires_in, clock());
+        Ok(self.threads.run_of_namespace(&caller.namespace, decide).await??)
     }
 
     fn tell(&self, audit: &AuditRecord, outcome: ExchangeOutcome, reason: &str) {

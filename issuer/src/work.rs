@@ -1,11 +1,18 @@
-//! Threads for slow signatures, which serve no connection.
+//! Threads for slow work, which serve no connection.
+//!
+//! Slow are signatures with RSA keys, and decisions by policies of which somebody wrote very many. Signatures take their turn. Decisions
+//! may take a second, and whoever writes policies makes them slow: of each namespace one is made at a time, and all together leave
+//! threads to the signatures.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Semaphore;
 
 /// The most exchanges that wait for a thread. At 4,000 signatures a second that is a quarter of a second.
 const LONGEST_QUEUE: usize = 1024;
+/// The most slow decisions about pods of one namespace that are made or wait. They are made one after the other.
+pub const MOST_OF_A_NAMESPACE: usize = 32;
 
 /// Why work was not done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -13,24 +20,87 @@ pub enum NotDone {
     /// Too many exchanges wait.
     #[error("too many requests at a time: try again later")]
     Queue,
+    /// Too many exchanges of the pods of one namespace wait.
+    #[error("too many requests of this namespace's pods at a time, for as many policies: try again later")]
+    Namespace,
     /// A fault in our own code.
     #[error("a fault in tokenscope itself")]
     Panic,
 }
 
-/// The threads for signatures.
+/// The threads for signatures, and for decisions that take long.
 #[derive(Debug)]
 pub struct SignatureThreads {
     threads: Arc<Semaphore>,
+    /// Those of them that decisions may have.
+    decisions: Arc<Semaphore>,
     queue: Arc<Semaphore>,
+    lines: Lines,
+}
+
+/// The decisions of each namespace that are made or wait. A namespace without any is not in it.
+#[derive(Clone, Debug, Default)]
+struct Lines(Arc<Mutex<HashMap<Box<str>, Line>>>);
+
+#[derive(Debug)]
+struct Line {
+    length: usize,
+    /// The one whose turn it is.
+    turn: Arc<Semaphore>,
+}
+
+/// A decision's place in its namespace's line. It is given back with its end.
+#[derive(Debug)]
+struct Place {
+    lines: Lines,
+    namespace: Box<str>,
+}
+
+impl Lines {
+    /// A place, and what to wait for.
+    fn place(&self, namespace: &str) -> Result<(Place, Arc<Semaphore>), NotDone> {
+        let mut lines = self.lines();
+        let line = lines.entry(namespace.into()).or_insert_with(|| Line {
+            length: 0,
+            turn: Arc::new(Semaphore::new(1)),
+        });
+        if line.length >= MOST_OF_A_NAMESPACE {
+            return Err(NotDone::Namespace);
+        }
+        line.length += 1;
+        let place = Place {
+            lines: self.clone(),
+            namespace: namespace.into(),
+        };
+        Ok((place, line.turn.clone()))
+    }
+
+    fn lines(&self) -> MutexGuard<'_, HashMap<Box<str>, Line>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut lines = self.lines.lines();
+        if let Some(line) = lines.get_mut(&self.namespace) {
+            line.length -= 1;
+            if line.length == 0 {
+                lines.remove(&self.namespace);
+            }
+        }
+    }
 }
 
 impl SignatureThreads {
-    /// So many at a time. It must stay under the runtime's number of blocking threads, which resolve names too.
+    /// So many at a time, and at least two. It must stay under the runtime's number of blocking threads, which resolve names too.
     pub fn new(threads: usize) -> Self {
+        let threads = threads.max(2);
         Self {
             threads: Arc::new(Semaphore::new(threads)),
+            decisions: Arc::new(Semaphore::new(threads / 2)),
             queue: Arc::new(Semaphore::new(threads + LONGEST_QUEUE)),
+            lines: Lines::default(),
         }
     }
 
@@ -43,5 +113,122 @@ impl SignatureThreads {
             work()
         });
         done.await.map_err(|_| NotDone::Panic)
+    }
+
+    /// Does work of the pods of a namespace, one after the other and with no more than half of the threads, so that the signatures of
+    /// others go on.
+    pub async fn run_of_namespace<T: Send + 'static>(
+        &self,
+        namespace: &str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, NotDone> {
+        let (place, turn) = self.lines.place(namespace)?;
+        let turn = turn.acquire_owned().await.map_err(|_| NotDone::Queue)?;
+        let decision = self.decisions.clone().acquire_owned().await;
+        let decision = decision.map_err(|_| NotDone::Queue)?;
+        // They are dropped once it is done, also where nobody waits for it any more.
+        let work = move || {
+            let _places = (place, turn, decision);
+            work()
+        };
+        self.run(work).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::{self, Receiver, Sender};
+    use std::time::Duration;
+    use tokio::task::JoinHandle;
+    use tokio::time::{sleep, timeout};
+
+    const SOON: Duration = Duration::from_secs(5);
+
+    /// Decisions that end when they are told to.
+    struct Decisions {
+        threads: Arc<SignatureThreads>,
+        begun: Arc<Mutex<Vec<String>>>,
+    }
+
+    impl Decisions {
+        fn new(threads: usize) -> Self {
+            Self {
+                threads: Arc::new(SignatureThreads::new(threads)),
+                begun: Arc::default(),
+            }
+        }
+
+        fn spawn(&self, namespace: &'static str) -> (Sender<()>, JoinHandle<Result<(), NotDone>>) {
+            let (end, ended): (_, Receiver<()>) = mpsc::channel();
+            let (threads, begun) = (self.threads.clone(), self.begun.clone());
+            let decide = move || {
+                begun.lock().unwrap().push(namespace.to_owned());
+                let _ = ended.recv();
+            };
+            let decided = async move { threads.run_of_namespace(namespace, decide).await };
+            (end, tokio::spawn(decided))
+        }
+
+        async fn begun(&self, count: usize) -> Vec<String> {
+            let enough = async {
+                while self.begun.lock().unwrap().len() < count {
+                    sleep(Duration::from_millis(5)).await;
+                }
+            };
+            timeout(SOON, enough).await.unwrap();
+            sleep(Duration::from_millis(50)).await;
+            self.begun.lock().unwrap().clone()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_namespace_has_one_decision_at_a_time_and_signatures_go_on_whoever_decides() {
+        let decisions = Decisions::new(4);
+        let (first, one) = decisions.spawn("a");
+        assert_eq!(decisions.begun(1).await, ["a"]);
+        let (second, other) = decisions.spawn("a");
+        let (third, _of_b) = decisions.spawn("b");
+        let (fourth, _of_c) = decisions.spawn("c");
+        assert_eq!(
+            decisions.begun(2).await,
+            ["a", "b"],
+            "two of four threads, and one of each"
+        );
+        for _ in 0..10 {
+            let signed = timeout(SOON, decisions.threads.run(|| 1)).await;
+            assert_eq!(signed.unwrap(), Ok(1));
+        }
+        first.send(()).unwrap();
+        assert_eq!(one.await.unwrap(), Ok(()));
+        third.send(()).unwrap();
+        assert_eq!(decisions.begun(4).await.len(), 4);
+        second.send(()).unwrap();
+        fourth.send(()).unwrap();
+        assert_eq!(other.await.unwrap(), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn the_line_of_a_namespace_is_bounded_and_whoever_gives_up_leaves_it() {
+        let decisions = Decisions::new(1);
+        let (end, running) = decisions.spawn("a");
+        decisions.begun(1).await;
+        let waiting: Vec<_> = (1..MOST_OF_A_NAMESPACE).map(|_| decisions.spawn("a")).collect();
+        sleep(Duration::from_millis(50)).await;
+        assert_eq!(decisions.spawn("a").1.await.unwrap(), Err(NotDone::Namespace));
+        for (_, waits) in &waiting {
+            waits.abort();
+        }
+        // Nobody waits for the one that runs either, but it has its place until it ends.
+        running.abort();
+        sleep(Duration::from_millis(50)).await;
+        assert_eq!(decisions.threads.lines.lines()["a"].length, 1);
+        end.send(()).unwrap();
+        let is_empty = async {
+            while !decisions.threads.lines.lines().is_empty() {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(SOON, is_empty).await.unwrap();
     }
 }

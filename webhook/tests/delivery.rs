@@ -4,6 +4,8 @@
 
 mod fixtures;
 
+use std::time::{Duration, Instant};
+
 use fixtures::{
     MOUNT, OTHER_ROLE, PULL_SECRET, ROLE, ReviewFixture, ReviewedPod, VOLUME, app, asking, asking_for_two, plain,
     refusal, run_issuer,
@@ -312,19 +314,74 @@ fn more_text_than_the_bound_is_refused_with_the_bound() {
         policy.delivery = Delivery::Profile((0..8).map(profile).collect());
     });
     assert_eq!(big.review(&asking(app())).outcome(), ReviewOutcome::Granted);
-    let names: Vec<String> = (0..20).map(|number| format!("c{number}")).collect();
-    let mut pod = plain(names.iter().map(|name| json!({"name": name})).collect());
-    pod["metadata"]["annotations"] = names
-        .iter()
-        .map(|name| {
-            (
-                format!("tokenscope.io/role-arn.{name}"),
-                json!(format!("arn:aws:iam::111122223333:role/{name}")),
-            )
-        })
-        .collect::<Value>();
-    let message = refusal(&big, &pod);
+    let message = refusal(&big, &asking_for_many(20));
     assert!(message.contains("at most 32768 are written"), "{message}");
+}
+
+/// A pod whose containers each want a role of their own.
+fn asking_for_many(containers: usize) -> Value {
+    let names: Vec<String> = (0..containers).map(|number| format!("c{number}")).collect();
+    let mut pod = plain(names.iter().map(|name| json!({"name": name})).collect());
+    let role = |name: &String| {
+        let role = json!(format!("arn:aws:iam::111122223333:role/{name}"));
+        (format!("tokenscope.io/role-arn.{name}"), role)
+    };
+    pod["metadata"]["annotations"] = names.iter().map(role).collect();
+    pod
+}
+
+#[test]
+fn as_many_files_as_are_written_are_granted_and_one_more_is_refused_with_the_bound() {
+    assert_eq!(fixture().review(&asking_for_many(31)).outcome(), ReviewOutcome::Granted);
+    for containers in [32, 200] {
+        let message = refusal(&fixture(), &asking_for_many(containers));
+        assert!(message.contains("at most 31 are written"), "{message}");
+        assert_eq!(message.matches("are written").count(), 1, "{message}");
+    }
+}
+
+/// The shortest of a few reviews.
+fn time(fixture: &ReviewFixture, pod: &Value) -> Duration {
+    let review = || {
+        let began = Instant::now();
+        fixture.review(pod);
+        began.elapsed()
+    };
+    (0..5).map(|_| review()).min().unwrap()
+}
+
+#[test]
+fn of_many_containers_of_the_writers_name_the_equal_one_stays_and_each_more_costs_as_much() {
+    let granted = fixture().review(&asking_for_many(31)).pod;
+    let with_more = |more: usize| {
+        let mut pod = granted.clone();
+        let init_containers = pod["spec"]["initContainers"].as_array_mut().unwrap();
+        init_containers.extend((0..more).map(|_| json!({"name": CONFIG_WRITER, "image": "evil"})));
+        pod
+    };
+    let reviewed = fixture().review(&with_more(128));
+    assert_eq!(reviewed.pod, granted);
+    let removed: Vec<String> = (1..=128).rev().map(|at| format!("/spec/initContainers/{at}")).collect();
+    let paths: Vec<&str> = reviewed
+        .patch
+        .iter()
+        .map(|operation| operation["path"].as_str().unwrap())
+        .collect();
+    assert_eq!(paths, removed);
+
+    // A second one that is equal is one too many as well.
+    let mut twice = granted.clone();
+    let init_containers = twice["spec"]["initContainers"].as_array_mut().unwrap();
+    init_containers.push(init_containers[0].clone());
+    assert_eq!(fixture().review(&twice).pod, granted);
+
+    let fixture = fixture();
+    let [none, half, all] = [0, 64, 128].map(|more| time(&fixture, &with_more(more)));
+    assert!(all < half * 3, "{half:?} with 64, {all:?} with 128");
+    assert!(
+        all < none * 4,
+        "the writer is not written for each: {none:?} with it alone, {all:?} with 128 more"
+    );
 }
 
 #[test]

@@ -190,7 +190,7 @@ impl<'a, 'b> ContainerDecider<'a, 'b> {
             let policy = grant
                 .policy
                 .as_ref()
-                .map_or("the installation".to_owned(), ToString::to_string);
+                .map_or_else(|| "the installation".to_owned(), ToString::to_string);
             self.outcome.warnings.push(format!(
                 "container {name} gets no credentials, since {policy} delivers them by an AWS config file and the container {why}"
             ));

@@ -1,15 +1,17 @@
 //! Callers that prove nothing and never finish.
 
+use std::cell::Cell;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use http::{Request, StatusCode, header};
 use http_body_util::channel::Channel;
+use serde_json::json;
 use tokenscope_platform::tls::Peer;
 use tokio::task::JoinSet;
 
-use crate::setup::{Setup, form};
+use crate::setup::{Setup, form, pod, policy_with};
 
 /// More than have room.
 const CALLERS: u32 = 1200;
@@ -50,4 +52,38 @@ async fn bodies_that_never_end_give_way_to_honest_callers_and_are_given_up() {
     }
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     drop(senders);
+}
+
+#[tokio::test]
+async fn an_exchange_that_is_slow_to_decide_blocks_nobody_and_brings_the_same_token() {
+    let setup = Setup::new().await;
+    let ends_first = async || {
+        let (exchanged, asked) = (Cell::new(None), Cell::new(None));
+        let next = || Some(exchanged.get().is_none() && asked.get().is_none());
+        let exchange = async {
+            let (status, body) = setup.exchange(&setup.subject(), "sts.amazonaws.com").await;
+            assert_eq!(status, StatusCode::OK, "{body}");
+            exchanged.set(next());
+        };
+        let keys = async {
+            let keys = Request::get("/a/keys").body(Body::empty()).unwrap();
+            assert_eq!(setup.send(keys).await.0, StatusCode::OK);
+            asked.set(next());
+        };
+        // There is one thread, which polls the exchange first.
+        tokio::join!(biased; exchange, keys);
+        if asked.get() == Some(true) { "keys" } else { "exchange" }
+    };
+    assert_eq!(ends_first().await, "exchange", "a decision as usual is made at once");
+
+    let mut large = pod("a", "a");
+    large["spec"]["containers"] = (0..60).map(|number| json!({"name": format!("c{number}")})).collect();
+    setup.put_pod(large);
+    for number in 0..60 {
+        let stars = format!("arn:aws:iam::111122223333:role/{}", "*s*h*o*p".repeat(20));
+        let mut other = policy_with("a", &json!({"roles": {"allowed": [stars]}}));
+        other["metadata"]["name"] = json!(format!("other-{number}"));
+        setup.put_policy(other);
+    }
+    assert_eq!(ends_first().await, "keys");
 }

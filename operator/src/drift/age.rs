@@ -90,7 +90,19 @@ impl Assessor<'_> {
             let around = asked && pod.created > account && self.was_within_boundaries(pod, policy);
             around && policy.is_none_or(|name| self.says_it_was_in_force(pod, name, age_of(name).told))
         };
-        Certainty::of(is_proven, is_proven || is_plausible())
+        let certainty = Certainty::of(is_proven, is_proven || is_plausible());
+        if self.marks_refused_pods() {
+            certainty
+        } else {
+            // It may have been reviewed and refused.
+            certainty.min(Certainty::Maybe)
+        }
+    }
+
+    /// True if every pod bears a mark that was reviewed and may not have what it asks for. In namespaces where pods are never denied the
+    /// webhook leaves such a pod as it is, so a missing mark proves nothing there.
+    pub(super) fn marks_refused_pods(&self) -> bool {
+        !self.settings.never_denies(self.context.namespace)
     }
 
     /// True if a policy gave the pod the same when it was created, as far as the objects tell.

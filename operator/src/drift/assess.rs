@@ -77,15 +77,17 @@ impl Assessor<'_> {
                     .collect(),
                 ..Assessment::default()
             },
-            // It had to be reviewed, and nobody did.
-            (Decision::Denied(_), None) if pod.asks() && pod.mark().is_none() => Assessment {
-                state: match self.asked_when_created(pod) {
-                    Certainty::No => None,
-                    Certainty::Maybe => Some(PodState::MaybeMissed),
-                    Certainty::Certain => Some(PodState::Missed),
-                },
-                ..Assessment::default()
-            },
+            // It had to be reviewed, and nobody did. Where pods are never denied, a review would have left it as it is.
+            (Decision::Denied(_), None) if pod.asks() && pod.mark().is_none() && self.marks_refused_pods() => {
+                Assessment {
+                    state: match self.asked_when_created(pod) {
+                        Certainty::No => None,
+                        Certainty::Maybe => Some(PodState::MaybeMissed),
+                        Certainty::Certain => Some(PodState::Missed),
+                    },
+                    ..Assessment::default()
+                }
+            }
             (Decision::Denied(_) | Decision::Untouched(_), None) => Assessment::default(),
         };
         Assessment { expired, ..assessment }

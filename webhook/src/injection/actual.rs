@@ -8,11 +8,11 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use tokenscope_core::pod::{SIDECAR, Text, Volume, VolumeMount, is_added_container, is_sidecar_volume};
+use tokenscope_core::pod::{CONFIG_WRITER, SIDECAR, Text, Volume, VolumeMount, is_added_container, is_sidecar_volume};
 
 use super::context::{Context, Slot};
 use super::desired::Desired;
-use super::whole::Whole;
+use super::whole::{WantedInitContainer, Whole};
 
 /// The parts of a pod that have our names.
 #[derive(Debug, Default)]
@@ -107,10 +107,15 @@ impl<'a> Actual<'a> {
                 ownership,
             });
         }
+        // What should be there and was not found yet. A second one like it is one too many.
+        let wanted = |name| Some((name, WantedInitContainer::of(desired.init_container(name)?)));
+        let mut missing: Vec<_> = [CONFIG_WRITER, SIDECAR].into_iter().filter_map(wanted).collect();
         for (index, container) in init_containers() {
             let name = &*container.name;
-            let wanted = desired.init_container(name);
-            let is_equal = wanted.is_some_and(|wanted| whole.is_init_container(index, wanted));
+            let found = missing
+                .iter()
+                .position(|(wanted, whole_wanted)| *wanted == name && whole.is_init_container(index, whole_wanted));
+            let is_equal = found.map(|at| missing.swap_remove(at)).is_some();
             let is_recorded = context.record.is_some_and(|record| match name {
                 SIDECAR => record.sidecar,
                 _ => record.config_writer.is_some(),

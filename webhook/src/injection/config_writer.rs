@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use crate::json::push_string;
-use tokenscope_core::config_file::{CONFIG_FILE, CONFIG_FOLDER, MOST_CONFIG_BYTES, MOST_CONFIG_FILES};
+use tokenscope_core::config_file::{CONFIG_FILE, CONFIG_FOLDER, ConfigFile, MOST_CONFIG_BYTES, MOST_CONFIG_FILES};
 use tokenscope_core::pod::{CONFIG_VOLUME, CONFIG_WRITER};
 use tokenscope_core::sidecar::{SidecarSettings, WRITE, variables};
 use tokenscope_core::{Grant, SessionName, TokenSource, hash_of_texts};
@@ -32,6 +32,12 @@ impl DesiredConfigFile {
         Self { volume, text }
     }
 
+    /// Where the writer writes it.
+    fn path(&self) -> String {
+        let file_name = CONFIG_FILE.strip_prefix(CONFIG_FOLDER).unwrap_or_default();
+        [&*self.folder(), file_name].concat()
+    }
+
     /// The folder where the writer has the volume.
     fn folder(&self) -> Cow<'static, str> {
         match self.volume.strip_prefix(CONFIG_VOLUME) {
@@ -41,10 +47,69 @@ impl DesiredConfigFile {
     }
 }
 
+/// The different config files of one pod, within their bounds.
+#[derive(Clone, Debug, Default)]
+pub(super) struct DesiredConfigFiles {
+    files: Vec<DesiredConfigFile>,
+    /// The bytes of the writer's arguments for them.
+    bytes: usize,
+    /// Why there can't be as many as are wanted. From then on none is kept.
+    excess: Option<Excess>,
+}
+
+/// A bound that the config files of a pod exceed. `Display` is the sentence that users read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Excess {
+    #[error(
+        "the pod's containers would have too many different AWS config files, and at most {MOST_CONFIG_FILES} are written: give its containers fewer different roles"
+    )]
+    Files,
+    #[error(
+        "the AWS config files of the pod's containers would have too many bytes, and at most {MOST_CONFIG_BYTES} are written: give its containers fewer different roles, or the policy fewer profiles"
+    )]
+    Bytes,
+}
+
+impl DesiredConfigFiles {
+    /// The index of the file that `text` makes. Beyond the bounds no text is made, and no file has the index.
+    pub(super) fn index_of(&mut self, text: impl FnOnce() -> String) -> usize {
+        let next = self.files.len();
+        if self.excess.is_some() {
+            return next;
+        }
+        let text = text();
+        if let Some(known) = self.files.iter().position(|file| file.text == text) {
+            return known;
+        }
+        if next >= MOST_CONFIG_FILES {
+            self.excess = Some(Excess::Files);
+            return next;
+        }
+        let file = DesiredConfigFile::new(text, next == 0);
+        self.bytes += file.path().len() + file.text.len();
+        if WRITE.len() + self.bytes > MOST_CONFIG_BYTES {
+            self.excess = Some(Excess::Bytes);
+            return next;
+        }
+        self.files.push(file);
+        next
+    }
+
+    /// The files that are kept.
+    pub(super) fn kept(&self) -> &[DesiredConfigFile] {
+        &self.files
+    }
+
+    /// The bound that they exceed.
+    pub(super) fn excess(&self) -> Option<Excess> {
+        self.excess
+    }
+}
+
 /// The text of a container's file. The kubelet puts the pod's name into the arguments.
-pub(super) fn text(grant: &Grant, token_file: &str, pod_name_fits: bool) -> Option<String> {
+pub(super) fn text(file: &ConfigFile, token_file: &str, pod_name_fits: bool) -> String {
     let pod_name = pod_name_fits.then(|| format!("$({})", variables::POD_NAME));
-    Some(grant.config_file.as_ref()?.text(token_file, pod_name.as_deref()))
+    file.text(token_file, pod_name.as_deref())
 }
 
 /// True if a session of the grant has the pod's name.
@@ -79,10 +144,9 @@ impl<'a> ConfigWriter<'a> {
             return None;
         }
         let settings = &context.settings.sidecar;
-        let file_name = CONFIG_FILE.strip_prefix(CONFIG_FOLDER).unwrap_or_default();
         let mut arguments = vec![WRITE.to_owned()];
         for file in files {
-            arguments.extend([[&*file.folder(), file_name].concat(), file.text.clone()]);
+            arguments.extend([file.path(), file.text.clone()]);
         }
         Some(Self {
             settings,
@@ -103,27 +167,11 @@ impl<'a> ConfigWriter<'a> {
         hash_of_texts(self.arguments.iter().map(String::as_str))
     }
 
-    /// The reasons why it can't run in this pod, a sentence each.
-    pub(super) fn obstacles(&self, context: &Context<'_>) -> Vec<String> {
-        let mut obstacles = Vec::new();
-        if context.windows {
-            obstacles.push(
-                "an AWS config file is written by a program that runs on Linux only, and the pod needs Windows: give it a role by a policy with delivery.type File".to_owned(),
-            );
-        }
-        let files = self.volumes.len();
-        if files > MOST_CONFIG_FILES {
-            obstacles.push(format!(
-                "the pod's containers would have {files} different AWS config files, and at most {MOST_CONFIG_FILES} are written: give its containers fewer different roles"
-            ));
-        }
-        let bytes: usize = self.arguments.iter().map(String::len).sum();
-        if bytes > MOST_CONFIG_BYTES {
-            obstacles.push(format!(
-                "the AWS config files of the pod's containers would have {bytes} bytes, and at most {MOST_CONFIG_BYTES} are written: give its containers fewer different roles, or the policy fewer profiles"
-            ));
-        }
-        obstacles
+    /// The reason why it can't run in this pod.
+    pub(super) fn obstacle(context: &Context<'_>) -> Option<String> {
+        context.windows.then(|| {
+            "an AWS config file is written by a program that runs on Linux only, and the pod needs Windows: give it a role by a policy with delivery.type File".to_owned()
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 use tokenscope_core::pod::{is_added_container, is_config_volume, is_sidecar_volume};
 
 use super::actual::{Actual, Ownership};
+use super::config_writer::ConfigWriter;
 use super::context::{Context, Slot};
 use super::desired::Desired;
 use super::paths::is_within;
@@ -24,8 +25,9 @@ pub(super) fn of_grant(context: &Context<'_>, desired: &Desired<'_>, actual: &Ac
     let of_writer = desired
         .config_writer
         .iter()
-        .flat_map(|writer| writer.obstacles(context));
-    for obstacle in of_sidecar.chain(of_writer) {
+        .filter_map(|_| ConfigWriter::obstacle(context));
+    let excess = desired.config_files.excess().map(|excess| excess.to_string());
+    for obstacle in of_sidecar.chain(of_writer).chain(excess) {
         conflicts.add(|| obstacle);
     }
     let foreign = actual

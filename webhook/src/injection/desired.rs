@@ -1,12 +1,13 @@
 //! The parts that a pod should carry after a decision.
 
 use std::borrow::Cow;
+use std::ptr;
 
 use tokenscope_core::config_file::{CONFIG_FILE, CONFIG_FOLDER};
 use tokenscope_core::pod::{CONFIG_WRITER, Container, SIDECAR, Text};
 use tokenscope_core::{Audience, Grant, Granted, SessionName, TokenExpiration, TokenSource};
 
-use super::config_writer::{self, ConfigWriter, DesiredConfigFile};
+use super::config_writer::{self, ConfigWriter, DesiredConfigFile, DesiredConfigFiles};
 use super::context::Context;
 use super::pieces::{
     CONFIG_FILE_VARIABLE, Content, DEFAULT_REGION, DesiredMount, DesiredToken, DesiredVariable, DesiredVolume,
@@ -28,7 +29,7 @@ pub(super) struct Desired<'a> {
     /// The tokens' volumes, in the order of the tokens, and the one that is the sidecar's alone.
     pub(super) volumes: Vec<DesiredVolume<'a>>,
     /// One for each distinct config file.
-    pub(super) config_files: Vec<DesiredConfigFile>,
+    pub(super) config_files: DesiredConfigFiles,
     /// The init container that writes them.
     pub(super) config_writer: Option<ConfigWriter<'a>>,
     /// The sidecar that keeps the tokens, where the kubelet doesn't.
@@ -82,7 +83,9 @@ impl<'a> Desired<'a> {
         };
         let token = equipment.token.and_then(|token| self.tokens.get(token));
         let token = token.map(|token| (&token.volume, context.place.folder));
-        let file = equipment.config_file.and_then(|file| self.config_files.get(file));
+        let file = equipment
+            .config_file
+            .and_then(|file| self.config_files.kept().get(file));
         let file = file.map(|file| (&file.volume, CONFIG_FOLDER));
         let mounts = token.into_iter().chain(file);
         mounts.map(|(volume, path)| DesiredMount { volume, path }).collect()
@@ -167,15 +170,15 @@ impl<'a> Desired<'a> {
 
     /// The index of the config file of a grant, if it has one.
     fn config_file(&mut self, grant: &Grant, context: &Context<'_>) -> Option<usize> {
+        let file = grant.config_file.as_ref()?;
+        // Containers with one role share the grant.
+        if let Some(known) = self.containers.iter().find(|known| ptr::eq(known.grant, grant)) {
+            return known.config_file;
+        }
         let fits = pod_name_fits(context);
-        let text = config_writer::text(grant, &context.place.token_file(false), fits)?;
         self.omits_session_name |= !fits && config_writer::names_pod(grant);
-        let known = self.config_files.iter().position(|file| file.text == text);
-        Some(known.unwrap_or_else(|| {
-            let is_first = self.config_files.is_empty();
-            self.config_files.push(DesiredConfigFile::new(text, is_first));
-            self.config_files.len() - 1
-        }))
+        let text = || config_writer::text(file, &context.place.token_file(false), fits);
+        Some(self.config_files.index_of(text))
     }
 
     /// The index of the token for `audience`, which is valid for at most `expiration`.
@@ -217,10 +220,10 @@ impl<'a> Desired<'a> {
             name: file.volume.clone(),
             content: Content::Memory,
         };
-        self.volumes.extend(self.config_files.iter().map(of_file));
-        let names_pod = self.config_files.iter().any(|file| file.text.contains("$("));
+        self.volumes.extend(self.config_files.kept().iter().map(of_file));
+        let names_pod = self.config_files.kept().iter().any(|file| file.text.contains("$("));
         self.config_writer =
-            first.and_then(|grant| ConfigWriter::of(&self.config_files, grant.source, names_pod, context));
+            first.and_then(|grant| ConfigWriter::of(self.config_files.kept(), grant.source, names_pod, context));
         self.sidecar = kept.and_then(|grant| SidecarContainer::of(&self.tokens, grant, context));
         self.volumes
             .extend(self.sidecar.as_ref().and_then(|sidecar| sidecar.own_volume(context)));

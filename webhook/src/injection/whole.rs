@@ -54,26 +54,43 @@ impl<'a> Whole<'a> {
     }
 
     /// True if the init container with this index is exactly `wanted`.
-    pub(super) fn is_init_container(&self, index: usize, wanted: &dyn Json) -> bool {
+    pub(super) fn is_init_container(&self, index: usize, wanted: &WantedInitContainer) -> bool {
         let present = self
             .init_containers
             .as_ref()
             .and_then(|containers| containers.get(index));
-        present.is_some_and(|present| is_equal(*present, wanted, container_without_defaults))
+        let present = present.and_then(|present| members(present.0, container_without_defaults));
+        present.is_some() && present == wanted.0
+    }
+}
+
+/// An init container that should be there, to be compared with many that are. It may have tens of kilobytes, so it is written and read
+/// once.
+#[derive(Debug)]
+pub(super) struct WantedInitContainer(Option<Map<String, Value>>);
+
+impl WantedInitContainer {
+    pub(super) fn of(wanted: &dyn Json) -> Self {
+        Self(members(&written(wanted), container_without_defaults))
     }
 }
 
 /// True if what is written is `wanted`, but for what the API server itself adds between two reviews.
 fn is_equal(present: Raw<'_>, wanted: &dyn Json, without_defaults: fn(&mut Map<String, Value>)) -> bool {
+    let present = members(present.0, without_defaults);
+    present.is_some() && present == members(&written(wanted), without_defaults)
+}
+
+fn written(wanted: &dyn Json) -> String {
     let mut text = String::with_capacity(2048);
     wanted.write(&mut text);
-    let read = |text: &str| {
-        let mut members = serde_json::from_str::<Map<String, Value>>(text).ok()?;
-        without_defaults(&mut members);
-        Some(members)
-    };
-    let present = read(present.0);
-    present.is_some() && present == read(&text)
+    text
+}
+
+fn members(text: &str, without_defaults: fn(&mut Map<String, Value>)) -> Option<Map<String, Value>> {
+    let mut members = serde_json::from_str(text).ok()?;
+    without_defaults(&mut members);
+    Some(members)
 }
 
 /// Takes the defaults of core/v1 away.
@@ -173,8 +190,7 @@ mod tests {
         let review =
             json!({"request": {"object": {"spec": {"initContainers": [{"name": "first"}, present]}}}}).to_string();
         let whole = Whole::read(&review);
-        let present = *whole.init_containers.as_ref().unwrap().get(1).unwrap();
-        is_equal(present, &TestJson(container()), container_without_defaults)
+        whole.is_init_container(1, &WantedInitContainer::of(&TestJson(container())))
     }
 
     #[test]

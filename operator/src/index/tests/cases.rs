@@ -179,13 +179,34 @@ fn f05_a_boundary_that_went_after_the_pod_was_created_makes_it_outdated() {
 }
 
 #[test]
-fn f01_pods_of_kube_system_count_as_others_do() {
+fn pods_without_a_mark_of_a_namespace_that_is_never_denied_may_be_missed_and_nobody_evicts_or_reports_them() {
+    let settings = |never_denied: &[&str]| Settings {
+        never_denied: never_denied.iter().map(|name| (*name).into()).collect(),
+        ..Settings::default()
+    };
+    for (settings, missed, outdated) in [(settings(&[]), 1, 0), (settings(&["kube-system"]), 0, 1)] {
+        let mut test = Test::with(settings);
+        let policy = test.cluster_policy("all", &json!({"subjects": [{}], "roles": {"default": ROLE}}));
+        test.namespace("kube-system", &json!({}));
+        let object = pod("kube-system", "ebs", at("07:00"), &json!({}));
+        test.apply(IndexEvent::Pod(Event::Apply(serde_json::from_value(object).unwrap())));
+        assert_eq!(test.counts(&policy), [1, 0, missed, outdated]);
+        let reason = ["MaybeMissedPods", "MissedPods"][usize::from(missed == 1)];
+        assert_eq!(test.ready_reason(&policy), reason);
+        assert_eq!(test.index.findings().count() as i64, missed);
+    }
+}
+
+#[test]
+fn a_pod_that_asks_in_vain_where_pods_are_never_denied_is_as_a_review_leaves_it() {
     let mut test = Test::new();
-    let policy = test.cluster_policy("all", &json!({"subjects": [{}], "roles": {"default": ROLE}}));
-    test.namespace("kube-system", &json!({}));
-    let object = pod("kube-system", "ebs", at("07:00"), &json!({}));
-    test.apply(IndexEvent::Pod(Event::Apply(serde_json::from_value(object).unwrap())));
-    assert_eq!(test.counts(&policy), [1, 0, 1, 0]);
+    for (namespace, totals) in [("kube-system", [0; 4]), ("shop", [1, 0, 1, 0])] {
+        test.namespace(namespace, &json!({}));
+        let object = pod(namespace, "asks", at("07:00"), &json!({"tokenscope.io/role-arn": ROLE}));
+        test.apply(IndexEvent::Pod(Event::Apply(serde_json::from_value(object).unwrap())));
+        test.reassess();
+        assert_eq!(test.totals(), totals, "{namespace}");
+    }
 }
 
 #[test]
