@@ -77,13 +77,7 @@ impl<'a> AnnotationRequest<'a> {
             .map(|Flag(value)| value);
         self.only = sources.own(CONTAINERS).and_then(|found| self.list(&found));
         self.lists_on_pod = sources.pod.found(CONTAINERS).is_some();
-        self.skip = match sources.own(SKIP_CONTAINERS) {
-            Some(found) => self.list(&found),
-            None => sources
-                .eks_on_pod(EKS_SKIP_CONTAINERS)
-                .map(|found| names(EKS_SKIP_CONTAINERS, found.value).collect()),
-        }
-        .unwrap_or_default();
+        self.skip = sources.skipped();
     }
 
     /// A list of ours, which has at least one name and nothing else: a separator that is none would leave the wrong containers out.
@@ -208,6 +202,18 @@ impl<'a> AnnotationSources<'a> {
             }
         }
         roles
+    }
+
+    /// The containers that get nothing. A list without a name is as none, in whichever key: templates write it for nobody.
+    fn skipped(&self) -> HashSet<&'a str> {
+        let lists = [
+            self.pod.found(SKIP_CONTAINERS),
+            self.service_account.found(SKIP_CONTAINERS),
+            self.eks_on_pod(EKS_SKIP_CONTAINERS),
+        ];
+        let lists = lists.into_iter().flatten();
+        let mut named = lists.map(|found| names(found.key, found.value).collect::<HashSet<_>>());
+        named.find(|names| !names.is_empty()).unwrap_or_default()
     }
 
     /// The role of all other containers: the pod's annotation, else the service account's, else EKS's.

@@ -37,7 +37,7 @@ pub(crate) const EKS_AUDIENCE: &str = "eks.amazonaws.com/audience";
 pub(crate) const EKS_STS_REGIONAL_ENDPOINTS: &str = "eks.amazonaws.com/sts-regional-endpoints";
 pub(crate) const EKS_TOKEN_EXPIRATION: &str = "eks.amazonaws.com/token-expiration";
 /// The label that keeps EKS's webhook away from a pod, whatever its value (objectSelector of its manifest).
-pub(crate) const EKS_SKIP: &str = "eks.amazonaws.com/skip-pod-identity-webhook";
+pub const EKS_SKIP: &str = "eks.amazonaws.com/skip-pod-identity-webhook";
 pub(crate) const EKS_SKIP_CONTAINERS: &str = "eks.amazonaws.com/skip-containers";
 
 /// The annotation of a mirror pod, which only shows what a kubelet runs from a file.

@@ -1,7 +1,7 @@
 //! The most that policies of a namespace may grant, as the cluster's administrators say.
 
 use crate::text::some_of;
-use crate::{Audience, Claims, Grant, Policy, RolePattern, Selector, Template, TokenExpiration, TokenSource};
+use crate::{Audience, Claims, Grant, Policy, RoleArn, RolePattern, Selector, Template, TokenExpiration, TokenSource};
 use std::{collections::BTreeMap, fmt};
 
 /// The most that policies of the namespaces that it selects may grant, and that pods there may get without a policy. Cluster
@@ -95,9 +95,15 @@ impl Boundary {
             let field = format!("spec.roles.allowed[{index}]");
             return Some(self.beyond(&field, pattern, &some_of(&self.roles)));
         }
-        let default = policy.roles.default.as_ref()?;
-        let is_inside = self.roles.iter().any(|role| role.matches(default));
-        (!is_inside).then(|| self.beyond("spec.roles.default", default, &some_of(&self.roles)))
+        let default = policy
+            .roles
+            .default
+            .iter()
+            .map(|role| ("spec.roles.default".to_owned(), role));
+        let mut exact = default.chain(policy.further_roles());
+        let is_outside = |role: &RoleArn| !self.roles.iter().any(|allowed| allowed.matches(role));
+        let (field, role) = exact.find(|(_, role)| is_outside(role))?;
+        Some(self.beyond(&field, role, &some_of(&self.roles)))
     }
 
     /// A policy that leaves an audience to others may give any.

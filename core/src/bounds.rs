@@ -4,6 +4,7 @@
 //! read. A pod that asks for a role, or that a policy gives one, is then refused with a message that names the bound, since a
 //! decision about a part of a pod would be a wrong one.
 
+use crate::config_file::MOST_CONFIG_FILES;
 use std::fmt;
 
 /// The most containers and init containers of a pod. The kubelet runs at most a few hundred pods on a node, and pods of more
@@ -15,6 +16,9 @@ pub const MOST_VOLUMES: usize = 256;
 pub const MOST_SOURCES: usize = 32;
 /// The most volume mounts of one container.
 pub const MOST_MOUNTS: usize = 256;
+/// The most arguments of one container that are kept: as many as the writer of config files has at most. More make no pod a
+/// refused one.
+pub const MOST_ARGUMENTS: usize = 1 + 2 * MOST_CONFIG_FILES;
 /// The most labels of a pod.
 pub const MOST_LABELS: usize = 128;
 /// The most annotations of a pod that decisions read, and the most annotations at all of a pod that may pass without the

@@ -33,7 +33,7 @@ pub struct DefaultConflicts<'a> {
 /// The policies in conflict with one.
 #[derive(Clone, Debug, Default)]
 pub struct Conflicts<'a> {
-    /// Policies that assign a different default role, or the same with another token, to pods that the policy is about too, by
+    /// Policies that assign a different default role, or the same with another token or delivery, to pods that the policy is about too, by
     /// name: at most 16.
     pub with: Vec<&'a Arc<Policy>>,
     /// True if there are no others. Otherwise the budget did not suffice to compare the policy with all others.
@@ -50,7 +50,7 @@ impl<'a> DefaultConflicts<'a> {
         }
     }
 
-    /// The policies that assign a different default role, or the same with another token, to pods that `policy` is about too, on the
+    /// The policies that assign a different default role, or the same with another token or delivery, to pods that `policy` is about too, on the
     /// same level.
     ///
     /// Whether two label selectors can meet is answered from the selectors alone, so a pair that no pod of today meets counts.

@@ -77,6 +77,13 @@ impl Audience {
     }
 }
 
+/// A short text that tells lists of texts apart: 16 hexadecimal digits.
+pub fn hash_of_texts<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
+    let mut hash = TextHasher::default();
+    texts.into_iter().for_each(|text| hash.write(text));
+    format!("{:016x}", hash.finish())
+}
+
 /// The hash of several texts.
 #[derive(Default)]
 struct TextHasher(FnvHasher);
@@ -110,6 +117,10 @@ impl TextHasher {
             Some(SessionName::PodName) => "${pod.name}",
             Some(SessionName::Text(text)) => text,
         });
+        // Only then, so that the text for all other grants is that of versions without config files.
+        if let Some(file) = &grant.config_file {
+            self.write(&file.text("", Some("${pod.name}")));
+        }
     }
 
     fn write_spiffe(&mut self, spiffe: &Spiffe) {
@@ -149,6 +160,7 @@ mod tests {
             sts_regional_endpoints: true,
             disables_instance_metadata: true,
             session_name: Some(SessionName::PodName),
+            config_file: None,
             policy: Some(PolicyName::namespaced("shop", "orders")),
         }
     }

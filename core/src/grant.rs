@@ -1,9 +1,10 @@
 //! A container's grant, and the record of it that stays on the pod.
 
 use crate::bounds::MOST_RECORD_BYTES;
+use crate::config_file::ConfigFile;
 use crate::{Audience, Pairs, PolicyName, Region, RoleArn, Spiffe, TokenClaims, TokenExpiration, TokenSource};
 use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 /// The grant of one container.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub struct Grant {
     pub disables_instance_metadata: bool,
     /// `AWS_ROLE_SESSION_NAME`.
     pub session_name: Option<SessionName>,
+    /// The config file that brings the credentials and says all the above to the SDK; `None` where variables do.
+    pub config_file: Option<ConfigFile>,
     /// The policy that granted it; `None` where none is required and none selects the pod.
     pub policy: Option<PolicyName>,
 }
@@ -47,10 +50,10 @@ pub enum SessionName {
 pub struct ContainerGrant {
     /// The container's index in the request.
     pub container: usize,
-    /// Its grant.
-    pub grant: Grant,
+    /// Its grant. Containers that get the same for the same reason share both.
+    pub grant: Arc<Grant>,
     /// The reason, in one sentence.
-    pub reason: Box<str>,
+    pub reason: Arc<str>,
 }
 
 /// The record of the webhook's edits to a pod, as the annotation `tokenscope.io/grant` keeps it: compact JSON.
@@ -68,6 +71,9 @@ pub struct GrantRecord<'a> {
     /// True if the webhook added a sidecar.
     #[serde(default, skip_serializing_if = "is_false")]
     pub sidecar: bool,
+    /// The hash of the arguments of the init container that writes config files ([`crate::hash_of_texts`]), if the webhook added one.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub config_writer: Option<Cow<'a, str>>,
     /// The pod's labels at admission. Labels of a running pod belong to whoever may patch it, so whatever decides later reads
     /// these. `None` in records of versions before 0.2.
     #[serde(default, skip_serializing_if = "Option::is_none")]

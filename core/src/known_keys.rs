@@ -9,9 +9,9 @@ use crate::arn::shortened;
 use crate::{Request, Settings};
 use Place::{NamespaceLabel, PodAnnotation, PodLabel, ServiceAccountAnnotation};
 
-/// The most keys of one object that are kept only to be warned of.
+/// The most keys with one prefix that are kept of one object only to be warned of.
 pub const MOST_KEPT: usize = 4;
-/// The most keys of one review for which a known one that may be meant is looked for.
+/// The most keys with one prefix of one review for which a known one that may be meant is looked for.
 const MOST_EXAMINED: usize = 16;
 /// The most bytes that are kept of such a key.
 pub const MOST_KEY_BYTES: usize = 120;
@@ -65,17 +65,52 @@ const KNOWN: [(&str, &[Place]); 17] = [
     (EKS_SKIP_CONTAINERS, &[PodAnnotation]),
 ];
 
-/// True if a key begins as ours or those of EKS do, in whatever case, so that somebody may have meant one of them.
-pub fn looks_like_ours(key: &str) -> bool {
-    let begins = |prefix: &str| {
-        let start = key.as_bytes().get(..prefix.len());
-        start.is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
-    };
-    begins(OURS) || begins(EKS)
+/// The room for keys of one object that are kept only to be warned of. Each prefix has its own: those of EKS, which has keys that
+/// are none of our business, leave ours theirs.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyRoom {
+    ours: usize,
+    eks: usize,
+}
+
+impl Default for KeyRoom {
+    fn default() -> Self {
+        Self {
+            ours: MOST_KEPT,
+            eks: MOST_KEPT,
+        }
+    }
+}
+
+impl KeyRoom {
+    /// Takes a place for a key that begins as ours or those of EKS do, so that somebody may have meant one of them. False for
+    /// other keys, and where no place is left.
+    pub fn take(&mut self, key: &str) -> bool {
+        let left = if begins(key, OURS) {
+            &mut self.ours
+        } else if begins(key, EKS) {
+            &mut self.eks
+        } else {
+            return false;
+        };
+        let is_free = *left > 0;
+        *left = left.saturating_sub(1);
+        is_free
+    }
+}
+
+fn looks_like_ours(key: &str) -> bool {
+    begins(key, OURS) || begins(key, EKS)
+}
+
+/// True if a key has this prefix, in whatever case.
+fn begins(key: &str, prefix: &str) -> bool {
+    let start = key.as_bytes().get(..prefix.len());
+    start.is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
 }
 
 /// Warnings of keys of a pod, its service account and its namespace that look like ours and have no effect, and of labels of the
-/// namespace whose value is none. `unknown` are the pod's annotations of which a [`Request`] knows nothing.
+/// namespace whose value is none. Those with our own prefix come before those of EKS. `unknown` are the pod's annotations of which a [`Request`] knows nothing.
 pub fn warnings<'a>(
     request: &'a Request<'_>,
     unknown: impl Iterator<Item = &'a str>,
@@ -94,8 +129,12 @@ pub fn warnings<'a>(
                 .map(with(ServiceAccountAnnotation)),
         )
         .chain(labels.iter().map(with(NamespaceLabel)));
-    let strange = keys.filter(|(key, place)| !has_effect(key, *place)).take(MOST_EXAMINED);
-    let of_keys = strange.filter_map(|(key, place)| without_effect(key, place, settings));
+    let strange = keys.filter(|(key, place)| !has_effect(key, *place));
+    let (eks, ours): (Vec<_>, Vec<_>) = strange.partition(|(key, _)| begins(key, EKS));
+    let first = |keys: Vec<_>| keys.into_iter().take(MOST_EXAMINED);
+    let of_keys = first(ours)
+        .chain(first(eks))
+        .filter_map(|(key, place)| without_effect(key, place, settings));
     let values = labels.iter().filter(|(key, value)| {
         let is_flag = [INJECT, REQUIRED, ENFORCE, WARN, AUDIT].contains(key);
         is_flag && !["true", "false"].contains(value)
@@ -124,7 +163,7 @@ fn without_effect(key: &str, place: Place, settings: &Settings) -> Option<String
         let of_container = key.starts_with(CONTAINER_ROLE_ARN);
         of_container.then_some((CONTAINER_ROLE_ARN, &[PodAnnotation] as &[Place]))
     });
-    let is_eks = key.len() >= EKS.len() && key.as_bytes()[..EKS.len()].eq_ignore_ascii_case(EKS.as_bytes());
+    let is_eks = begins(key, EKS);
     if is_eks && !settings.eks_compatible {
         return None;
     }
@@ -244,5 +283,18 @@ mod tests {
         }
         let settings = Settings::default();
         assert_eq!(without_effect(EKS_ROLE_ARN, PodAnnotation, &settings), None);
+    }
+
+    #[test]
+    fn keys_of_eks_leave_ours_their_room() {
+        let mut room = KeyRoom::default();
+        let mut kept = |key: &str| room.take(key);
+        let of_eks: Vec<bool> = (0..6)
+            .map(|number| kept(&format!("eks.amazonaws.com/{number}")))
+            .collect();
+        assert_eq!(of_eks, [true, true, true, true, false, false]);
+        assert!(!kept("example.org/role-arn"));
+        let ours: Vec<bool> = (0..6).map(|number| kept(&format!("TokenScope.io/{number}"))).collect();
+        assert_eq!(ours, [true, true, true, true, false, false]);
     }
 }

@@ -11,9 +11,11 @@ mod audience;
 mod boundary;
 pub mod bounds;
 pub mod claims;
+pub mod config_file;
 mod conflicts;
 mod context_keys;
 mod decide;
+pub mod delivery;
 mod fingerprint;
 mod grant;
 mod issuer_subject;
@@ -28,6 +30,7 @@ mod public_url;
 mod refusal;
 mod region;
 mod request;
+mod role_chain;
 mod schedule;
 mod session_name;
 mod settings;
@@ -39,6 +42,7 @@ pub mod text;
 mod token_claims;
 pub mod trial_review;
 mod trust_policy;
+mod unusable;
 
 pub use arn::{InvalidRoleArn, RoleArn};
 pub use audience::{
@@ -49,7 +53,7 @@ pub use claims::{Claims, ClaimsError, FilledClaims, WorkloadFacts};
 pub use conflicts::{Conflicts, DefaultConflicts};
 pub use context_keys::{ContextKeys, NoContextRoom};
 pub use decide::{Decision, Granted, LeftAlone, Untouched, decide};
-pub use fingerprint::{Fingerprint, OtherVersion};
+pub use fingerprint::{Fingerprint, OtherVersion, hash_of_texts};
 pub use grant::{ContainerGrant, Grant, GrantRecord, RecordedGrant, SessionName};
 pub use issuer_subject::{ClusterName, InvalidClusterName, MOST_SUBJECT, issuer_subject};
 pub use labels::{Pairs, Requirement, Selector, SelectorOperator};
@@ -62,7 +66,8 @@ pub use policy_set::PolicySet;
 pub use public_url::is_public_url;
 pub use refusal::{Denied, Refusal};
 pub use region::{InvalidRegion, Region, partition_of_region};
-pub use request::{ContainerFacts, HeldToken, OwnRole, PodFacts, Request, TokenVolume, asks_itself};
+pub use request::{ContainerFacts, HeldToken, OwnConfiguration, OwnRole, PodFacts, Request, TokenVolume, asks_itself};
+pub use role_chain::{ChainDocument, ChainedRole, chained_roles};
 pub use schedule::{InvalidSchedule, Schedule};
 pub use session_name::{MOST_SESSION_NAME, least_session_name};
 pub use settings::{Enforcement, InstanceMetadata, InvalidSettings, Settings};
@@ -71,5 +76,7 @@ pub use subject::Subject;
 pub use template::{InvalidTemplate, Template, Unrendered, Variable, Variables};
 pub use token_claims::TokenClaims;
 pub use trust_policy::{
-    MOST_TRUSTED_NAMESPACES, TrustContext, TrustPolicy, names_selected_namespaces, never_grants, trust_policy,
+    MOST_TRUSTED_NAMESPACES, TrustContext, TrustPolicy, named_namespaces, names_selected_namespaces, never_grants,
+    trust_policy,
 };
+pub use unusable::{PolicyScope, UnusablePolicy};

@@ -119,6 +119,11 @@ impl RolePattern {
         self.text.parse().ok()
     }
 
+    /// The partition of these roles, such as `aws` or `aws-cn`.
+    pub fn partition(&self) -> &str {
+        self.text.split(':').nth(1).unwrap_or_default()
+    }
+
     /// The text as it was written.
     pub fn as_str(&self) -> &str {
         &self.text

@@ -1,8 +1,9 @@
 //! Policies as the rule sees them: parsed, complete, and with nothing of Kubernetes in them.
 
+use crate::delivery::{Delivery, RoleHop};
 use crate::{
-    Audiences, Claims, Glob, InvalidSchedule, Pairs, Region, RoleArn, RolePattern, Schedule, Selector, Spiffe, Subject,
-    Template, TokenExpiration, text::bounded,
+    Audiences, Claims, Glob, InvalidSchedule, Pairs, PolicyScope, Region, RoleArn, RolePattern, Schedule, Selector,
+    Spiffe, Subject, Template, TokenExpiration, text::bounded,
 };
 use jiff::Timestamp;
 use std::{fmt, str::FromStr, sync::Arc};
@@ -116,6 +117,8 @@ pub struct Policy {
     pub claims: Arc<Claims>,
     /// The settings of the SDK.
     pub aws: AwsSettings,
+    /// The way in which credentials reach it.
+    pub delivery: Delivery,
     /// The containers that get credentials.
     pub containers: ContainerFilter,
     /// Switched off.
@@ -154,6 +157,12 @@ impl Roles {
     /// True if it allows `role`; its default it always does.
     pub fn allow(&self, role: &RoleArn) -> bool {
         self.default.as_ref() == Some(role) || self.allowed.iter().any(|pattern| pattern.matches(role))
+    }
+
+    /// Those that it names without `*`, the default first.
+    pub fn exact(&self) -> impl Iterator<Item = RoleArn> {
+        let allowed = self.allowed.iter().filter_map(RolePattern::exact);
+        self.default.clone().into_iter().chain(allowed)
     }
 }
 
@@ -224,6 +233,8 @@ pub struct AwsSettings {
     pub sts_regional_endpoints: Option<bool>,
     /// `AWS_ROLE_SESSION_NAME`: `${pod.name}` alone, or a template without it.
     pub role_session_name: Option<Template>,
+    /// The roles that are taken one after the other after the one that the pod gets. Only with [`Delivery::Profile`].
+    pub role_chain: Vec<RoleHop>,
 }
 
 /// The containers of a matching pod that get credentials.
@@ -270,11 +281,7 @@ impl Policy {
         pod_labels: &Pairs<P>,
         now: Timestamp,
     ) -> Standing {
-        let in_namespace = match &self.name {
-            PolicyName::Namespaced { namespace: own, .. } => **own == *namespace,
-            PolicyName::Cluster { .. } => self.namespace_selector.matches(namespace_labels),
-        };
-        if !in_namespace {
+        if !is_about_namespace(&self.name, &self.namespace_selector, namespace, namespace_labels) {
             return Standing::OtherNamespace;
         }
         if !self
@@ -289,25 +296,15 @@ impl Policy {
 
     /// Its standing in time at a moment, whatever the pod.
     pub fn standing_in_time(&self, now: Timestamp) -> Standing {
-        if self.disabled {
-            return Standing::Disabled;
-        }
-        if self.expires_at.is_some_and(|expires_at| now >= expires_at) {
-            return Standing::Expired;
-        }
-        if self
-            .active_schedule
-            .as_ref()
-            .is_some_and(|schedule| !schedule.is_active(now))
-        {
-            return Standing::Inactive;
-        }
-        Standing::Candidate
+        standing_in_time(self.disabled, self.expires_at, self.active_schedule.as_ref(), now)
     }
 
-    /// True if AWS can't tell which of two policies that assign one role gave a token. Only tokens
-    /// of tokenscope's own issuer say more than whose they are.
+    /// True if a pod gets the same from two policies that assign one role: the same roles after it, delivered in the same way, by
+    /// tokens that AWS can't tell apart. Only tokens of tokenscope's own issuer say more than whose they are.
     pub fn tokens_agree_with(&self, other: &Self) -> bool {
+        if self.delivery != other.delivery || self.aws.role_chain != other.aws.role_chain {
+            return false;
+        }
         if [self, other]
             .iter()
             .all(|policy| policy.token.source != TokenSource::Issuer)
@@ -332,6 +329,38 @@ impl Policy {
     }
 }
 
+/// True if a policy with this name and selector is about a namespace.
+pub(crate) fn is_about_namespace<N: AsRef<str>>(
+    name: &PolicyName,
+    selector: &Selector,
+    namespace: &str,
+    labels: &Pairs<N>,
+) -> bool {
+    match name {
+        PolicyName::Namespaced { namespace: own, .. } => **own == *namespace,
+        PolicyName::Cluster { .. } => selector.matches(labels),
+    }
+}
+
+/// The standing in time of a policy that says this of it.
+pub(crate) fn standing_in_time(
+    disabled: bool,
+    expires_at: Option<Timestamp>,
+    schedule: Option<&Schedule>,
+    now: Timestamp,
+) -> Standing {
+    if disabled {
+        return Standing::Disabled;
+    }
+    if expires_at.is_some_and(|expires_at| now >= expires_at) {
+        return Standing::Expired;
+    }
+    if schedule.is_some_and(|schedule| !schedule.is_active(now)) {
+        return Standing::Inactive;
+    }
+    Standing::Candidate
+}
+
 /// The reason why an object of our API is no policy, though the schema let it through (or was got round).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {reason}")]
@@ -340,6 +369,8 @@ pub struct InvalidPolicy {
     pub field: String,
     /// The fault of its value, and what would be right.
     pub reason: String,
+    /// The pods that it is about; none where that can't be read.
+    pub scope: Option<Arc<PolicyScope>>,
 }
 
 impl InvalidPolicy {
@@ -351,6 +382,7 @@ impl InvalidPolicy {
         Self {
             field: bounded(field.into(), Self::MOST_BYTES),
             reason: bounded(reason.to_string(), Self::MOST_BYTES),
+            scope: None,
         }
     }
 }

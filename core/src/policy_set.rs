@@ -2,7 +2,10 @@
 
 use crate::context_keys::has_context;
 use crate::text::bounded;
-use crate::{Boundary, ContextKeys, Grant, NoContextRoom, OutsideBoundary, Pairs, Policy, PolicyName};
+use crate::{
+    Boundary, ContextKeys, Grant, InvalidPolicy, NoContextRoom, OutsideBoundary, Pairs, Policy, PolicyName,
+    UnusablePolicy,
+};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, OnceLock},
@@ -29,7 +32,7 @@ enum BoundaryEntry {
 enum PolicyEntry {
     /// A policy, and the names of the boundaries that it is beyond, wherever they select its namespace.
     Valid(Arc<Policy>, Arc<[Arc<str>]>),
-    Invalid(PolicyName, Arc<str>),
+    Unusable(UnusablePolicy),
 }
 
 /// The boundaries that select one namespace.
@@ -61,7 +64,7 @@ impl PolicyEntry {
     fn name(&self) -> &PolicyName {
         match self {
             Self::Valid(policy, _) => &policy.name,
-            Self::Invalid(name, _) => name,
+            Self::Unusable(policy) => &policy.name,
         }
     }
 }
@@ -74,14 +77,14 @@ impl PolicyEntry {
     fn names(&self) -> &[Arc<str>] {
         match self {
             Self::Valid(_, names) => names,
-            Self::Invalid(..) => &[],
+            Self::Unusable(_) => &[],
         }
     }
 
     fn is_beyond(&self, boundary: &Boundary) -> bool {
         match self {
             Self::Valid(policy, _) => is_beyond(boundary, policy),
-            Self::Invalid(..) => false,
+            Self::Unusable(_) => false,
         }
     }
 
@@ -106,9 +109,13 @@ impl PolicySet {
     }
 
     /// Notes that there is a policy of this name that can't be used, and why: it grants nothing, and a denied pod
-    /// hears of it. Of the reason 1 KiB is kept.
-    pub fn insert_invalid(&mut self, name: PolicyName, why: &str) {
-        self.put(PolicyEntry::Invalid(name, bounded(why.to_owned(), 1024).into()));
+    /// hears of it, as does one that it selects and assigns a role. Of the reason 1 KiB is kept.
+    pub fn insert_invalid(&mut self, name: PolicyName, why: &InvalidPolicy) {
+        self.put(PolicyEntry::Unusable(UnusablePolicy {
+            name,
+            why: bounded(why.to_string(), 1024).into(),
+            scope: why.scope.clone(),
+        }));
     }
 
     /// Removes the policy of this name.
@@ -241,15 +248,15 @@ impl PolicySet {
     pub fn about(&self, namespace: &str) -> impl Iterator<Item = &Arc<Policy>> {
         self.entries(namespace).filter_map(|entry| match entry {
             PolicyEntry::Valid(policy, _) => Some(policy),
-            PolicyEntry::Invalid(..) => None,
+            PolicyEntry::Unusable(_) => None,
         })
     }
 
-    /// The policies of a namespace and of the cluster that can't be used, and why.
-    pub fn invalid_about(&self, namespace: &str) -> impl Iterator<Item = (&PolicyName, &str)> {
+    /// The policies of a namespace and of the cluster that can't be used.
+    pub fn invalid_about(&self, namespace: &str) -> impl Iterator<Item = &UnusablePolicy> {
         self.entries(namespace).filter_map(|entry| match entry {
             PolicyEntry::Valid(..) => None,
-            PolicyEntry::Invalid(name, why) => Some((name, &**why)),
+            PolicyEntry::Unusable(policy) => Some(policy),
         })
     }
 
@@ -261,7 +268,7 @@ impl PolicySet {
             .chain(self.cluster.iter())
             .filter_map(|entry| match entry {
                 PolicyEntry::Valid(policy, _) => Some(policy),
-                PolicyEntry::Invalid(..) => None,
+                PolicyEntry::Unusable(_) => None,
             })
     }
 

@@ -118,7 +118,10 @@ pub enum Refusal {
         asked: RoleArn,
     },
     /// The pod names containers that it does not have, and gets nothing.
-    #[error("annotations name the containers {named}, of which this pod has none: it has {containers}")]
+    #[error(
+        "annotations name the containers {named}, of which this pod has none: it has {containers}. Correct the names; for a container that \
+         another webhook adds later, name the role by tokenscope.io/role-arn and in tokenscope.io/skip-containers those that should get none"
+    )]
     UnknownContainers {
         /// The first names.
         named: Box<str>,
@@ -202,6 +205,16 @@ pub enum Refusal {
         /// Its source.
         source_of_token: TokenSource,
     },
+    /// The role has characters that no config file can have.
+    #[error(
+        "{policy} delivers by an AWS config file, in which {role} can't stand: its path should have only letters, digits and _+=,.@:/-, or the policy delivery.type File"
+    )]
+    RoleInFile {
+        /// Which policy.
+        policy: PolicyName,
+        /// The role that was asked for.
+        role: RoleArn,
+    },
     /// Two containers would get tokens of different kinds.
     #[error(
         "container {one} would get its token from {} and container {other} from {}, and a pod has one place for tokens: let policies of one token.source grant both, or leave one container out", source_name(*.one_source), source_name(*.other_source)
@@ -244,7 +257,7 @@ pub enum Refusal {
     },
     /// Two policies of one level assign one role, with tokens that say different things.
     #[error(
-        "{one} and {other} assign {role} as default role to this pod with different tokens: name it with annotation tokenscope.io/role-arn, let both policies have the same token, claims and audiences.default, or remove one roles.default"
+        "{one} and {other} assign {role} as default role to this pod with different tokens, role chains or deliveries: name it with annotation tokenscope.io/role-arn, let both policies have the same token, claims, audiences.default, aws.roleChain and delivery, or remove one roles.default"
     )]
     ConflictingTokens {
         /// The first policy by name.

@@ -20,17 +20,47 @@ impl FromStr for Region {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        if text.is_empty() || text.len() > 32 || !text.bytes().all(allowed) || is_zone(text) {
-            return Err(InvalidRegion { text: shortened(text) });
+        if text.is_empty() || text.len() > 32 || !text.bytes().all(allowed) {
+            return Err(InvalidRegion::Text { text: shortened(text) });
+        }
+        if let Some(region) = region_of_zone(text) {
+            return Err(InvalidRegion::Zone {
+                text: text.into(),
+                region: region.into(),
+            });
+        }
+        if is_zone_id(text) {
+            return Err(InvalidRegion::ZoneId { text: text.into() });
         }
         Ok(Self(text.into()))
     }
 }
 
-/// True for an availability zone, which many take for a region: `eu-central-1a`.
-fn is_zone(text: &str) -> bool {
-    let region = text.strip_suffix(|letter: char| letter.is_ascii_lowercase());
-    region.is_some_and(has_shape_of_aws)
+/// The region of an availability zone, which many take for a region: `eu-central-1a`; and of local and Wavelength zones, such as
+/// `us-east-1-bos-1a` and `us-east-1-wl1-bos-wlz-1`. The schema of policies has the same rule.
+fn region_of_zone(text: &str) -> Option<&str> {
+    let is_digit = |byte: u8| byte.is_ascii_digit();
+    let number = text.bytes().position(is_digit)?;
+    let digits = text[number..].bytes().take_while(|byte| is_digit(*byte)).count();
+    let (region, rest) = text.split_at(number + digits);
+    let is_letter = |byte: u8| byte.is_ascii_lowercase();
+    let is_zone = match rest.as_bytes() {
+        [letter] => is_letter(*letter),
+        [b'-', .., before, last] if is_letter(*last) => is_digit(*before),
+        [b'-', middle @ .., last] => is_digit(*last) && middle.iter().any(|byte| is_letter(*byte)),
+        _ => false,
+    };
+    (is_zone && has_shape_of_aws(region)).then_some(region)
+}
+
+/// True for the ID of an availability zone, such as `euc1-az2`.
+fn is_zone_id(text: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.split_once("-az").is_some_and(|(region, zone)| {
+        let words = region.trim_end_matches(|digit: char| digit.is_ascii_digit());
+        let is_region = (2..=5).contains(&words.len()) && words.bytes().all(|byte| byte.is_ascii_lowercase());
+        is_region && region.len() == words.len() + 1 && is_number(zone)
+    })
 }
 
 /// True if a region is written as AWS writes its own: words, and a number at the end. Others have regions of other shapes.
@@ -64,9 +94,27 @@ pub fn partition_of_region(region: &str) -> Option<&'static str> {
 
 /// The reason why a text is no region.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not an AWS region such as eu-central-1")]
-pub struct InvalidRegion {
-    text: Box<str>,
+pub enum InvalidRegion {
+    /// It has no region's characters or length.
+    #[error("{text:?} is not an AWS region such as eu-central-1")]
+    Text {
+        /// The text, shortened.
+        text: Box<str>,
+    },
+    /// It is a zone.
+    #[error("{text:?} is a zone, which no SDK takes for a region: write its region, {region}")]
+    Zone {
+        /// The zone.
+        text: Box<str>,
+        /// Its region.
+        region: Box<str>,
+    },
+    /// It is the ID of a zone.
+    #[error("{text:?} is the ID of a zone, which no SDK takes for a region: write its region, such as eu-central-1")]
+    ZoneId {
+        /// The ID.
+        text: Box<str>,
+    },
 }
 
 #[cfg(test)]
@@ -75,11 +123,33 @@ mod tests {
 
     #[test]
     fn an_availability_zone_is_no_region() {
-        for zone in ["eu-central-1a", "us-gov-west-1b", "ap-southeast-10c"] {
-            assert!(zone.parse::<Region>().is_err(), "{zone}");
+        for (zone, region) in [
+            ("eu-central-1a", "eu-central-1"),
+            ("us-gov-west-1b", "us-gov-west-1"),
+            ("ap-southeast-10c", "ap-southeast-10"),
+            ("us-east-1-bos-1a", "us-east-1"),
+            ("us-east-1-wl1-bos-wlz-1", "us-east-1"),
+            ("cn-north-1-pkx-1a", "cn-north-1"),
+        ] {
+            let why = zone.parse::<Region>().unwrap_err().to_string();
+            assert!(why.ends_with(&format!("write its region, {region}")), "{why}");
+        }
+        for id in ["euc1-az2", "use1-az10", "apse2-az1"] {
+            let why = id.parse::<Region>().unwrap_err().to_string();
+            assert!(why.contains("ID of a zone"), "{why}");
         }
         // Other stores that take AWS's requests name their regions as they like.
-        for region in ["eu-central-1", "us-gov-west-1", "default", "garage", "eu-isoe-west-1"] {
+        for region in [
+            "eu-central-1",
+            "us-gov-west-1",
+            "default",
+            "garage",
+            "eu-isoe-west-1",
+            "us-east-1-fips",
+            "store-1",
+            "my-store-1-2",
+            "rack-az1",
+        ] {
             assert!(region.parse::<Region>().is_ok(), "{region}");
         }
     }

@@ -81,6 +81,19 @@ pub struct ContainerFacts<S> {
     pub own_role: OwnRole<S>,
     /// True if it brings its own `AWS_WEB_IDENTITY_TOKEN_FILE`.
     pub own_token_file: bool,
+    /// Its own words about the SDK's configuration.
+    pub own_configuration: OwnConfiguration<S>,
+}
+
+/// A container's own words about the configuration of its SDK.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnConfiguration<S> {
+    /// There are none, or they say what a config file of ours needs.
+    Absent,
+    /// It chooses this profile, by `AWS_PROFILE` or `AWS_DEFAULT_PROFILE`.
+    Profile(S),
+    /// It sends the SDK elsewhere, by this variable.
+    Elsewhere(&'static str),
 }
 
 /// A container's own `AWS_ROLE_ARN`.
@@ -108,6 +121,11 @@ impl<S: AsRef<str>> ContainerFacts<S> {
                 OwnRole::Agent => OwnRole::Agent,
             },
             own_token_file: self.own_token_file,
+            own_configuration: match &self.own_configuration {
+                OwnConfiguration::Absent => OwnConfiguration::Absent,
+                OwnConfiguration::Profile(name) => OwnConfiguration::Profile(text(name.as_ref())),
+                OwnConfiguration::Elsewhere(variable) => OwnConfiguration::Elsewhere(variable),
+            },
         }
     }
 }

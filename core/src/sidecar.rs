@@ -1,10 +1,14 @@
 //! The container that keeps a pod's tokens where the cluster itself can't: what the installation says about it, and the contract
 //! between the webhook, which writes the container, and the program that runs in it.
 
+use std::collections::BTreeMap;
+
 /// The program in its image.
 pub const PROGRAM: &str = "/tokenscope-sidecar";
 /// The program's command that says whether every file is there and valid: its exit status is 0 if so.
 pub const READY: &str = "ready";
+/// The program's command that writes files from its arguments, pairs of a path and a text, and ends.
+pub const WRITE: &str = "write";
 /// The file of a token that the webhook asks for, in the folder of its volume.
 pub const TOKEN_FILE: &str = "token";
 /// The folder where the webhook mounts the volume that has the Workload API's socket.
@@ -49,6 +53,8 @@ pub mod variables {
     pub const ISSUED_TOKENS: &str = "TOKENSCOPE_ISSUED_TOKENS";
     /// The lifetime that the issuer is asked for, in seconds.
     pub const TOKEN_LIFETIME: &str = "TOKENSCOPE_TOKEN_LIFETIME";
+    /// The pod's name, of which the kubelet makes a part of the arguments of [`WRITE`](super::WRITE).
+    pub const POD_NAME: &str = "TOKENSCOPE_POD_NAME";
     /// The lowest level that is logged: `off`, `error`, `warn`, `info` or `debug`.
     pub const LOG_LEVEL: &str = "TOKENSCOPE_LOG_LEVEL";
     /// The mark of an environment that the webhook wrote: `true` or `false`. The program then takes no options.
@@ -74,12 +80,43 @@ pub struct SidecarSettings {
     pub socket_file: Box<str>,
     /// The container's `resources`, a JSON object.
     pub resources: Box<str>,
+    /// The same for pods of single namespaces, by their names.
+    pub namespace_resources: BTreeMap<Box<str>, Box<str>>,
+    /// The Secrets of the pod's namespace that its image is pulled with.
+    pub pull_secrets: Vec<Box<str>>,
+    /// The readiness probe, which fails once a token has expired; `None` for none.
+    pub readiness: Option<Readiness>,
     /// The container's `securityContext`, a JSON object.
     pub security_context: Box<str>,
     /// The lowest level that it logs.
     pub log_level: Box<str>,
     /// The reason why this cluster can't run it, if it can't.
     pub unsupported: Option<Box<str>>,
+}
+
+/// The kubelet's questions to the sidecar, and the failures that make its pod not ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Readiness {
+    /// The seconds from one question to the next.
+    pub period_seconds: u32,
+    /// The failures in a row. Each is an Event of the pod with the sidecar's words, whether the pod stays ready or not.
+    pub failures: u32,
+}
+
+impl Default for Readiness {
+    fn default() -> Self {
+        Self {
+            period_seconds: 30,
+            failures: 3,
+        }
+    }
+}
+
+impl SidecarSettings {
+    /// The container's `resources` in a pod of this namespace, a JSON object.
+    pub fn resources_in(&self, namespace: &str) -> &str {
+        self.namespace_resources.get(namespace).unwrap_or(&self.resources)
+    }
 }
 
 /// The volume that has the socket of the SPIFFE Workload API.
@@ -111,6 +148,9 @@ impl Default for SidecarSettings {
             },
             socket_file: "spire-agent.sock".into(),
             resources: r#"{"requests":{"cpu":"5m","memory":"8Mi"},"limits":{"cpu":"100m","memory":"32Mi"}}"#.into(),
+            namespace_resources: BTreeMap::new(),
+            pull_secrets: Vec::new(),
+            readiness: Some(Readiness::default()),
             security_context: concat!(
                 r#"{"allowPrivilegeEscalation":false,"capabilities":{"drop":["ALL"]},"readOnlyRootFilesystem":true,"#,
                 r#""runAsGroup":65532,"runAsNonRoot":true,"runAsUser":65532,"seccompProfile":{"type":"RuntimeDefault"}}"#

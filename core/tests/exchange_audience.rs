@@ -51,6 +51,7 @@ fn request<'a>(audience: Option<&'a str>, driver: Option<&'a str>, annotations: 
         name: "app",
         own_role: OwnRole::Absent,
         own_token_file: false,
+        own_configuration: tokenscope_core::OwnConfiguration::Absent,
     };
     Request {
         pod: PodFacts {

@@ -72,6 +72,8 @@ pub enum Reason {
     NoSpiffeIdentity,
     /// Not ready: pods run without what it grants.
     MissedPods,
+    /// Not ready: pods may run without what it grants since their creation.
+    MaybeMissedPods,
     /// Not ready: its namespace is larger than what the operator keeps of one.
     NamespaceOverShare,
 }
@@ -97,6 +99,7 @@ impl Reason {
         Self::Conflict,
         Self::NoSpiffeIdentity,
         Self::MissedPods,
+        Self::MaybeMissedPods,
         Self::NamespaceOverShare,
     ];
 
@@ -121,6 +124,7 @@ impl Reason {
             Self::Conflict => "Conflict",
             Self::NoSpiffeIdentity => "NoSpiffeIdentity",
             Self::MissedPods => "MissedPods",
+            Self::MaybeMissedPods => "MaybeMissedPods",
             Self::NamespaceOverShare => "NamespaceOverShare",
         }
     }
@@ -144,6 +148,7 @@ impl Reason {
             | Self::Conflict
             | Self::NoSpiffeIdentity
             | Self::MissedPods
+            | Self::MaybeMissedPods
             | Self::NamespaceOverShare => ConditionType::Ready,
         }
     }
@@ -161,7 +166,7 @@ impl Reason {
         match self {
             Self::Valid => "The policy makes sense and this version can do what it says.",
             Self::Invalid => {
-                "A field is wrong, though the schema let it through; the message names the field and what would be right. The policy grants nothing."
+                "A field is wrong, though the schema let it through; the message names the field and what would be right. The policy grants nothing, and pods to which it assigns a role are refused as far as its selectors can be read."
             }
             Self::SourceNotAvailable => {
                 "The policy's token.source is not available in this version. Pods that it selects are refused."
@@ -198,6 +203,9 @@ impl Reason {
             }
             Self::MissedPods => {
                 "Pods run without what the policy grants, since the webhook was not asked when they were created; create them anew."
+            }
+            Self::MaybeMissedPods => {
+                "Pods run without what the policy grants, and it can't be told whether the webhook was not asked when they were created or something that is gone kept the grant away: they are older than what the operator has seen. None is evicted for it; create them anew."
             }
             Self::NamespaceOverShare => {
                 "The pods, service accounts and policies of the policy's namespace are larger together than what the operator keeps of one namespace, so its pods are not counted; remove the largest of them."

@@ -41,6 +41,13 @@ pub(crate) const SESSION_NAME: &str = "should be ${pod.name} alone, or a templat
 pub(crate) const STS_REGIONAL_ENDPOINTS: &str =
     "was renamed: write aws.sts, {endpoints: Regional} in place of true and {endpoints: Global} in place of false";
 
+pub(crate) const ENDPOINT: &str = "Endpoint is not available in this version: write File or Profile";
+pub(crate) const PROFILE_WITHOUT_TYPE: &str = "should be left out unless delivery.type is Profile";
+pub(crate) const CHAIN_WITHOUT_PROFILE: &str =
+    "should be left out unless delivery.type is Profile: by a token's file, SDKs take one role only";
+pub(crate) const PROFILE_TWICE: &str = "should be there once";
+pub(crate) const PLAIN_ROLE: &str = "should have only letters, digits and _+=,.@:/-, since SDKs read other characters of a config file in different ways";
+
 pub(crate) const SERVICE_ACCOUNT: &str =
     "should be the name of a service account, in which * stands for any characters, such as orders or orders-*";
 pub(crate) const CONTAINER: &str =

@@ -16,7 +16,7 @@
 //!     while let Some(object) = objects.try_next().await? {
 //!         match tokenscope_crds::read::read(&object) {
 //!             (_, Ok(policy)) => policies.insert(Arc::new(policy)),
-//!             (name, Err(why)) => policies.insert_invalid(name, &why.to_string()),
+//!             (name, Err(why)) => policies.insert_invalid(name, &why),
 //!         }
 //!     }
 //! }
@@ -25,18 +25,18 @@
 //! ```
 
 use crate::{
-    parse::selector,
+    parse::{self, selector},
     shape::{BOUNDARY, POLICY, Shape},
     v1alpha1::{
-        BoundarySpec, ClusterTokenScopePolicy, LabelSelector, PolicySpec, PolicyStatus, TokenScopeBoundary,
-        TokenScopePolicy,
+        ActiveSchedule, BoundarySpec, ClusterTokenScopePolicy, LabelSelector, PolicySpec, PolicyStatus, SubjectSpec,
+        TokenScopeBoundary, TokenScopePolicy,
     },
 };
 use kube::core::{ApiResource, DynamicObject};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::io;
-use tokenscope_core::{Boundary, InvalidPolicy, Policy, PolicyName, Selector};
+use std::{io, sync::Arc};
+use tokenscope_core::{Boundary, InvalidPolicy, Policy, PolicyName, PolicyScope, Schedule, Selector};
 
 /// The kinds of policies to watch: the namespaced one and the cluster's.
 pub fn resources() -> [ApiResource; 2] {
@@ -53,7 +53,7 @@ pub fn boundaries() -> ApiResource {
 
 /// The most bytes of a policy's specification as compact JSON. The schema allows less; an object that was stored under an
 /// older schema may have more, and grants nothing then.
-pub const MOST_SPEC_BYTES: usize = 32 * 1024;
+pub const MOST_SPEC_BYTES: usize = 36 * 1024;
 
 /// The bytes of a value as compact JSON, which is not made.
 fn size(value: &Value) -> usize {
@@ -131,13 +131,47 @@ fn checked_spec<'a>(object: &'a DynamicObject, shape: &Shape) -> Result<&'a Valu
 
 fn policy(object: &DynamicObject, name: &PolicyName) -> Result<Policy, InvalidPolicy> {
     let spec = checked_spec(object, &POLICY)?;
-    let namespace_selector = match spec.get("namespaceSelector") {
+    whole_policy(object, spec, name).map_err(|why| InvalidPolicy {
+        scope: scope(spec, name).map(Arc::new),
+        ..why
+    })
+}
+
+/// The pods and the time that a policy is about which can't be used; none where its selectors can't be read. What can't be read of
+/// its time counts as if it were always in force, so that it grants nothing all the same.
+fn scope(spec: &Value, name: &PolicyName) -> Option<PolicyScope> {
+    let part = |part: &str| spec.get(part).unwrap_or(&Value::Null);
+    let schedule = || {
+        let schedule: ActiveSchedule = typed(part("activeSchedule"), "spec.activeSchedule").ok()?;
+        Schedule::parse(&schedule.cron, &schedule.duration, &schedule.time_zone).ok()
+    };
+    let subjects = match spec.get("subjects") {
+        None => Vec::new(),
+        Some(subjects) => typed::<Vec<SubjectSpec>>(subjects, "spec.subjects").ok()?,
+    };
+    Some(PolicyScope {
+        namespace_selector: namespace_selector(spec, name).ok()?,
+        subjects: parse::subjects(&subjects).ok()?,
+        assigns_role: spec.get("roles").is_some_and(|roles| !roles["default"].is_null()),
+        disabled: part("disabled") == true,
+        fallback: part("fallback") == true,
+        expires_at: part("expiresAt").as_str().and_then(|text| text.parse().ok()),
+        active_schedule: schedule(),
+    })
+}
+
+fn namespace_selector(spec: &Value, name: &PolicyName) -> Result<Selector, InvalidPolicy> {
+    match spec.get("namespaceSelector") {
         Some(selector) if name.is_cluster() => {
             const FIELD: &str = "spec.namespaceSelector";
-            self::selector(selector, FIELD)?
+            self::selector(selector, FIELD)
         }
-        _ => Selector::default(),
-    };
+        _ => Ok(Selector::default()),
+    }
+}
+
+fn whole_policy(object: &DynamicObject, spec: &Value, name: &PolicyName) -> Result<Policy, InvalidPolicy> {
+    let namespace_selector = namespace_selector(spec, name)?;
     typed::<PolicySpec>(spec, "spec")?.policy(name.clone(), &object.metadata, namespace_selector)
 }
 
@@ -150,4 +184,63 @@ fn typed<T: DeserializeOwned>(value: &Value, field: &str) -> Result<T, InvalidPo
         };
         InvalidPolicy::new(field, error.inner())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const ROLE: &str = "arn:aws:iam::111122223333:role/orders";
+
+    fn cluster_policy(spec: &Value) -> DynamicObject {
+        let object = json!({
+            "apiVersion": "tokenscope.io/v1alpha1", "kind": "ClusterTokenScopePolicy", "metadata": {"name": "all"}, "spec": spec,
+        });
+        serde_json::from_value(object).unwrap()
+    }
+
+    #[test]
+    fn of_a_policy_that_can_not_be_used_the_pods_that_it_is_about_are_read_where_that_can_be() {
+        let spec = json!({
+            "namespaceSelector": {"matchLabels": {"team": "a"}}, "subjects": [{"serviceAccounts": ["orders"]}],
+            "roles": {"default": ROLE}, "aws": {"region": "eu-central-1a"}, "fallback": true, "disabled": true,
+            "expiresAt": "2030-01-01T00:00:00Z", "activeSchedule": {"cron": "0 22 * * *", "duration": "8h", "timeZone": "UTC"},
+        });
+        let scope = |spec: &Value| read(&cluster_policy(spec)).1.unwrap_err().scope;
+        let found = scope(&spec).unwrap();
+        assert!(found.assigns_role && found.fallback && found.disabled);
+        assert_eq!(found.namespace_selector.0.len(), 1);
+        assert!(found.subjects[0].matches_service_account("orders") && !found.subjects[0].matches_service_account("x"));
+        assert!(found.expires_at.is_some() && found.active_schedule.is_some());
+
+        for (part, value) in [
+            ("namespaceSelector", json!("all")),
+            (
+                "namespaceSelector",
+                json!({"matchExpressions": [{"key": "a", "operator": "In"}]}),
+            ),
+            ("subjects", json!({})),
+            ("subjects", json!([{"serviceAccounts": ["a?"]}])),
+            ("subjects", json!([{"podSelector": {"matchLabels": {"a": 1}}}])),
+            ("description", json!("x".repeat(40_000))),
+        ] {
+            let mut unreadable = spec.clone();
+            unreadable[part] = value;
+            assert_eq!(scope(&unreadable), None, "{part}");
+        }
+        // What can't be read of its time counts as always.
+        let mut odd = spec;
+        for (part, value) in [
+            ("expiresAt", json!(7)),
+            ("activeSchedule", json!({"cron": "x"})),
+            ("disabled", json!("true")),
+        ] {
+            odd[part] = value;
+        }
+        let found = scope(&odd).unwrap();
+        assert!(!found.disabled && found.expires_at.is_none() && found.active_schedule.is_none());
+        odd["roles"] = json!({"allowed": ["nonsense"]});
+        assert!(!scope(&odd).unwrap().assigns_role);
+    }
 }

@@ -186,6 +186,7 @@ fn decided(policies: &PolicySet, asked: &[(&'static str, &'static str)]) -> Deci
                 name: "app",
                 own_role: OwnRole::Absent,
                 own_token_file: false,
+                own_configuration: tokenscope_core::OwnConfiguration::Absent,
             }],
             ..PodFacts::default()
         },
@@ -213,7 +214,7 @@ fn check(spec: &Value) -> Result<bool, TestCaseError> {
                 let field = error.field.as_str();
                 prop_assert!(field == "spec" || field.starts_with("spec."), "{error}");
                 prop_assert!(!error.reason.is_empty() && error.to_string().len() <= 1002, "{error}");
-                policies.insert_invalid(name, &error.to_string());
+                policies.insert_invalid(name, &error);
                 false
             }
         };

@@ -58,6 +58,12 @@ impl Programs {
         &self.folder
     }
 
+    /// Has programs that are started from now on fetch what they fetch by https through a proxy on this port of 127.0.0.1.
+    pub(crate) fn fetch_by_proxy(&mut self, port: u16) {
+        let proxy = format!("http://127.0.0.1:{port}");
+        self.environment.insert("https_proxy".to_owned(), proxy);
+    }
+
     /// Runs a program to its end, with arguments that have no spaces.
     pub(crate) fn finish(&self, program: &str, arguments: &str) -> Result<()> {
         let mut command = Command::new(self.ceph.program(program));

@@ -315,6 +315,7 @@ pub async fn sts(control_plane: &ControlPlane, audiences: &[&str], roles: &[(&st
             "oidc.tokenscope.test".to_owned(),
             SocketAddr::from(([127, 0, 0, 1], control_plane.port())),
         )]),
+        ..StsConfig::default()
     };
     Ok(Server::start(config, SocketAddr::from(([127, 0, 0, 1], 0)), None).await?)
 }

@@ -1,6 +1,7 @@
-//! A Service's work in a cluster: connections to one address go in turn to those of several servers that answer.
+//! What leads connections elsewhere: a Service's work in a cluster, where connections to one address go in turn to those of several
+//! servers that answer, and an HTTP proxy.
 
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -72,6 +73,38 @@ fn connect(turn: &AtomicUsize, ports: &[u16]) -> io::Result<TcpStream> {
     Err(last)
 }
 
+/// The longest head of a request for a tunnel.
+const MOST_HEAD_BYTES: usize = 8192;
+
+/// An HTTP proxy on 127.0.0.1, until this process ends: its port. Each tunnel (RFC 9110 §9.3.6) leads to this server, whatever name
+/// was asked for, so that programs which resolve names by themselves reach a name that nobody resolves.
+pub fn tunnels_to(server: u16) -> Result<u16> {
+    let listener = TcpListener::bind(("127.0.0.1", 0))?;
+    let port = listener.local_addr()?.port();
+    thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            // As above: who opened the tunnel notices that it broke.
+            thread::spawn(move || tunnel(&client, server));
+        }
+    });
+    Ok(port)
+}
+
+fn tunnel(mut client: &TcpStream, server: u16) -> io::Result<()> {
+    // Byte by byte: what follows the head belongs to the tunnel.
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        if head.len() > MOST_HEAD_BYTES {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        client.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    let server = TcpStream::connect(("127.0.0.1", server))?;
+    client.write_all(b"HTTP/1.1 200 OK\r\n\r\n")?;
+    join(client, &server)
+}
+
 fn join(client: &TcpStream, server: &TcpStream) -> io::Result<()> {
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
@@ -89,8 +122,6 @@ fn copy(mut from: &TcpStream, mut to: &TcpStream) {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
-
     use super::*;
     use crate::process::free_port;
 
@@ -129,5 +160,19 @@ mod tests {
         answers.sort();
         answers.dedup();
         assert_eq!(answers, ["first hello", "second hello"]);
+    }
+
+    #[test]
+    fn every_tunnel_leads_to_the_server_whatever_name_is_asked_for() {
+        let server = server("the server ");
+        let proxy = tunnels_to(server.local_addr().unwrap().port()).unwrap();
+        let mut client = TcpStream::connect(("127.0.0.1", proxy)).unwrap();
+        client
+            .write_all(b"CONNECT tokens.tokenscope.test:443 HTTP/1.1\r\nHost: tokens.tokenscope.test:443\r\n\r\nhello")
+            .unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "HTTP/1.1 200 OK\r\n\r\nthe server hello");
     }
 }

@@ -69,6 +69,7 @@ pub async fn sts(url: &str, authorities: &str, port: u16, (role, trust_policy): 
         }],
         issuer_trust_pem: authorities.to_owned(),
         connect_to: BTreeMap::from([(host.to_owned(), SocketAddr::from(([127, 0, 0, 1], port)))]),
+        ..StsConfig::default()
     };
     Ok(Server::start(config, SocketAddr::from(([127, 0, 0, 1], 0)), None).await?)
 }

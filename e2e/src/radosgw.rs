@@ -96,18 +96,27 @@ impl Radosgw {
     /// Its three processes take ports that were free a moment ago. Where another program took one meanwhile, a second start has
     /// others.
     pub async fn start() -> Result<Self> {
-        match Self::start_once().await {
+        Self::start_with(None).await
+    }
+
+    /// The same; it reaches every issuer through an HTTP proxy on this port of 127.0.0.1.
+    pub async fn start_behind(proxy: u16) -> Result<Self> {
+        Self::start_with(Some(proxy)).await
+    }
+
+    async fn start_with(proxy: Option<u16>) -> Result<Self> {
+        match Self::start_once(proxy).await {
             Ok(radosgw) => Ok(radosgw),
-            Err(first) => Self::start_once()
+            Err(first) => Self::start_once(proxy)
                 .await
                 .with_context(|| format!("the second start after one that failed: {first:#}")),
         }
     }
 
-    async fn start_once() -> Result<Self> {
+    async fn start_once(proxy: Option<u16>) -> Result<Self> {
         let python = resolve(Tool::Boto3)?;
         let (monitor_port, port) = (free_port()?, free_port()?);
-        let ceph = Programs::in_new_folder(monitor_port, port)?;
+        let mut ceph = Programs::in_new_folder(monitor_port, port)?;
         // Both maps are made beforehand, so that no command has to register the store.
         let address = format!("[v1:127.0.0.1:{monitor_port}]");
         ceph.finish("ceph-authtool", "--create-keyring keyring --gen-key -n mon.")?;
@@ -123,6 +132,9 @@ impl Radosgw {
         let monitor = ceph.serve("ceph-mon", "-i a -f")?;
         ceph.finish("ceph-osd", &format!("-i 0 --mkfs --osd-uuid {STORE}"))?;
         let store = ceph.serve("ceph-osd", "-i 0 -f")?;
+        if let Some(proxy) = proxy {
+            ceph.fetch_by_proxy(proxy);
+        }
         let gateway = ceph.serve("radosgw", "-n client.rgw -f")?;
         let radosgw = Self {
             gateway,

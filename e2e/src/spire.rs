@@ -34,12 +34,15 @@ const READY_DEADLINE: Duration = Duration::from_secs(120);
 pub struct Options {
     /// The type of key that JWT-SVIDs are signed with: `rsa-2048`, or `ec-p256` as SPIRE has it by default.
     pub jwt_key_type: &'static str,
+    /// True with SPIRE's own limits, such as 500 JWT-SVIDs that its server signs a second.
+    pub limits: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
             jwt_key_type: "ec-p256",
+            limits: true,
         }
     }
 }
@@ -82,7 +85,7 @@ impl Spire {
         };
 
         let port = free_port()?;
-        let server = starting.server(port, options.jwt_key_type).await?;
+        let server = starting.server(port, options).await?;
         let agent = starting.agent(port).await?;
         let authority = Authority::new("SPIRE's discovery provider")?;
         let discovery_address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
@@ -153,6 +156,13 @@ impl Spire {
         self.server(&["entry", "delete", "-entryID", entry]).map(|_| ())
     }
 
+    /// The trust domain's keys in the SPIFFE format, as federation partners get them.
+    pub fn bundle(&self) -> Result<String> {
+        let socket = self.folder.join("server/api.sock").display().to_string();
+        let arguments = ["bundle", "show", "-format", "spiffe", "-socketPath", &socket];
+        command(&self.program, &arguments)
+    }
+
     /// Has the server make and publish a new key for JWT-SVIDs, without using it yet. Returns its ID.
     pub fn prepare_key(&self) -> Result<String> {
         let answer = self.server(&["localauthority", "jwt", "prepare"])?;
@@ -212,8 +222,8 @@ struct Starting<'a> {
 }
 
 impl Starting<'_> {
-    async fn server(&self, port: u16, key_type: &str) -> Result<ServerProcess> {
-        let config = self.write("server.conf", server_config(&self.folder.display(), port, key_type))?;
+    async fn server(&self, port: u16, options: Options) -> Result<ServerProcess> {
+        let config = self.write("server.conf", server_config(&self.folder.display(), port, options))?;
         let program = &self.programs.server;
         let server = self.start("spire-server", program, &["run", "-config", &config])?;
         let socket = self.server_socket();
@@ -295,7 +305,8 @@ server_api {{ address = "unix://{socket}" poll_interval = "1s" }}
     }
 }
 
-fn server_config(folder: &Display<'_>, port: u16, key_type: &str) -> String {
+fn server_config(folder: &Display<'_>, port: u16, options: Options) -> String {
+    let Options { jwt_key_type, limits } = options;
     format!(
         r#"server {{
   bind_address = "127.0.0.1"
@@ -304,7 +315,8 @@ fn server_config(folder: &Display<'_>, port: u16, key_type: &str) -> String {
   trust_domain = "{TRUST_DOMAIN}"
   data_dir = "{folder}/server"
   jwt_issuer = "{ISSUER}"
-  jwt_key_type = "{key_type}"
+  jwt_key_type = "{jwt_key_type}"
+  ratelimit {{ attestation = {limits} signing = {limits} }}
   ca_ttl = "24h"
 }}
 plugins {{

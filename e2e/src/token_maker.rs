@@ -26,7 +26,7 @@ use tokenscope_issuer::signers::Signers;
 use tokenscope_platform::tls::{ConnectionMetrics, Limits, ServingCertificate, serve, server_config};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::pki::Authority;
+use crate::pki::{Authority, Identity};
 
 /// The text that is served as the key set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +66,7 @@ impl TokenMaker {
             )
             .route(&url.keys_path(), get((json, signers.keys.text.clone())));
         let authority = Authority::new("issuer")?;
-        let server = spawn(listener, app, &authority)?;
+        let server = spawn(listener, app, &authority.server(&["127.0.0.1"])?)?;
         Ok(Self {
             url,
             signers,
@@ -111,9 +111,8 @@ impl TokenMaker {
     }
 }
 
-/// Serves until the guard is dropped.
-fn spawn(listener: TcpListener, app: Router, authority: &Authority) -> Result<DropGuard> {
-    let identity = authority.server(&["127.0.0.1"])?;
+/// Serves with this certificate until the guard is dropped.
+pub(crate) fn spawn(listener: TcpListener, app: Router, identity: &Identity) -> Result<DropGuard> {
     let certificate = ServingCertificate::from_pem(&identity.certificate, &identity.key)?;
     let config = server_config(certificate, None)?;
     let stop = CancellationToken::new();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tokenscope_e2e::apply::documents;
-use tokenscope_e2e::helm::{chart, helm, template};
+use tokenscope_e2e::helm::{NAMESPACE, chart, helm, template};
 
 const CHARTS: [&str; 2] = ["tokenscope", "tokenscope-crds"];
 
@@ -347,6 +347,30 @@ fn f15_the_webhooks_pods_can_run_in_their_nodes_network_and_on_other_ports() -> 
         text.contains(r#""dnsPolicy":"Default""#) && !text.contains("hostNetwork"),
         "{text}"
     );
+    Ok(())
+}
+
+#[test]
+fn whoever_runs_the_webhook_in_its_nodes_network_reads_that_no_network_policy_holds_there_and_what_does() -> Result<()>
+{
+    let folder = chart("tokenscope").display().to_string();
+    let install = [
+        "install",
+        "tokenscope",
+        &folder,
+        "--namespace",
+        NAMESPACE,
+        "--dry-run=client",
+    ];
+    let said = |webhook: Value| helm(&install, &json!({"webhook": webhook}));
+    let warning = "NetworkPolicies don't hold";
+    ensure!(!said(json!({}))?.contains(warning));
+    let notes = said(json!({"hostNetwork": true, "port": 9443}))?;
+    let says_both = notes.contains(warning) && notes.contains("Have the webhook answer\nAPI servers alone");
+    ensure!(says_both && notes.contains("9443 (reviews)"), "{notes}");
+    let certificates = json!({"enabled": true, "caConfigMap": "clients", "probeSecret": "probe"});
+    let notes = said(json!({"hostNetwork": true, "clientCertificates": certificates}))?;
+    ensure!(notes.contains("Reviews are answered to\nAPI servers alone"), "{notes}");
     Ok(())
 }
 

@@ -117,6 +117,74 @@ fn the_dockerfile_has_a_stage_for_every_image_that_is_built_and_nothing_else() -
     Ok(())
 }
 
+#[test]
+fn the_dockerfile_builds_for_the_platform_that_it_is_told_and_no_flag_asks_for_more_than_every_processor_has()
+-> Result<()> {
+    let text = fs::read_to_string(root().join("Dockerfile"))?;
+    for word in ["--platform", "TARGETARCH", "amd64", "x86", "arm64", "aarch64"] {
+        assert!(
+            !text.contains(word),
+            "the Dockerfile has {word}: docker build --platform decides"
+        );
+    }
+    for file in [".cargo/config.toml", "Cargo.toml", ".ci/run", "xtask/src/images.rs"] {
+        // Static linking is called a feature of the target, and asks nothing of the processor.
+        let text = fs::read_to_string(root().join(file))?.replace("target-feature=+crt-static", "");
+        for flag in ["target-cpu", "target-feature", "[build]"] {
+            assert!(!text.contains(flag), "{file} has {flag}");
+        }
+    }
+    let beyond = [
+        ("ssse3", cfg!(target_feature = "ssse3")),
+        ("avx", cfg!(target_feature = "avx")),
+        ("sve", cfg!(target_feature = "sve")),
+    ];
+    let beyond: Vec<&str> = beyond
+        .iter()
+        .filter(|(_, is_used)| *is_used)
+        .map(|(name, _)| *name)
+        .collect();
+    ensure!(beyond.is_empty(), "built for processors that have {beyond:?}");
+    Ok(())
+}
+
+/// The one place that names architectures is the label of the images.
+#[test]
+fn no_code_of_the_programs_depends_on_the_architecture() -> Result<()> {
+    const WORDS: [&str; 8] = [
+        "target_arch",
+        "target_feature",
+        "target_endian",
+        "target_pointer_width",
+        "std::arch",
+        "core::arch",
+        "_feature_detected",
+        "from_ne_bytes",
+    ];
+    fn look(folder: &Path, files: &mut usize) -> Result<()> {
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                look(&path, files)?;
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                *files += 1;
+                let text = fs::read_to_string(&path)?;
+                let found = WORDS.iter().find(|word| text.contains(**word));
+                ensure!(found.is_none(), "{} has {found:?}", path.display());
+            }
+        }
+        Ok(())
+    }
+    let mut files = 0;
+    for package in [
+        "core", "crds", "index", "issuer", "operator", "platform", "sidecar", "webhook",
+    ] {
+        look(&root().join(package).join("src"), &mut files)?;
+    }
+    ensure!(files > 200, "only {files} files were looked at");
+    Ok(())
+}
+
 /// What makes the image that `oci::Image` writes.
 fn stage(ProgramImage { name, program, .. }: &ProgramImage) -> String {
     let version = env!("CARGO_PKG_VERSION");

@@ -16,7 +16,7 @@ use tokenscope_xtask::root;
 static SHARED: Shared = Shared::new(install::Options::default);
 
 /// Folders whose Markdown files belong to the documentation.
-const FOLDERS: [&str; 4] = ["", "docs", "docs/adr", "examples"];
+const FOLDERS: [&str; 5] = ["", "docs", "docs/adr", "examples", "e2e/tests/issuer"];
 
 /// The documents: Markdown in [`FOLDERS`], the README first.
 fn documents() -> Vec<(PathBuf, String)> {

@@ -1,12 +1,13 @@
-//! An install into a cluster full of workloads changes and refuses nothing until somebody asks.
+//! An install into a cluster full of workloads changes and refuses nothing until somebody asks, and works on every network and with every quota.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
-use anyhow::ensure;
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use tokenscope_e2e::admission::{Answer, create_pod, try_pod};
 use tokenscope_e2e::control_plane::{self, ControlPlane};
 use tokenscope_e2e::fixtures::{ADMIN, CARTS, ORDERS, PROPAGATION, Shop, volume, with_annotations};
+use tokenscope_e2e::helm::{NAMESPACE, chart, helm, template, template_with};
 use tokenscope_e2e::install::{Options, install};
 use tokenscope_e2e::{eventually, get_json};
 
@@ -67,6 +68,72 @@ async fn an_install_changes_and_refuses_nothing_that_does_not_ask() {
 
     // All that was done with no more rights than the chart gives.
     assert_eq!(control_plane.forbidden().unwrap(), Vec::<String>::new());
+}
+
+/// As GKE has it: pods of the critical classes exist outside kube-system only where a ResourceQuota names the class.
+#[tokio::test]
+async fn the_pods_exist_also_where_only_a_quota_allows_their_priority_class() {
+    let limits = json!({"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AdmissionConfiguration", "plugins": [
+        {"name": "ResourceQuota", "configuration": {
+            "apiVersion": "apiserver.config.k8s.io/v1", "kind": "ResourceQuotaConfiguration", "limitedResources": [
+                {"resource": "pods", "matchScopes": [{"scopeName": "PriorityClass", "operator": "In",
+                    "values": ["system-cluster-critical", "system-node-critical"]}]},
+            ]}},
+    ]});
+    let file = std::env::temp_dir().join(format!("tokenscope-quotas-{}.json", std::process::id()));
+    std::fs::write(&file, limits.to_string()).unwrap();
+    let options = control_plane::Options {
+        arguments: vec![format!("--admission-control-config-file={}", file.display())],
+        ..control_plane::Options::default()
+    };
+    let control_plane = ControlPlane::start(options).await.unwrap();
+    let _controllers = control_plane.start_controllers(&["resourcequota-controller"]).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let client = control_plane.client().await.unwrap();
+    for namespace in [NAMESPACE, "without-quota"] {
+        control_plane.create_namespace(namespace, &[]).await.unwrap();
+    }
+    let objects = template("tokenscope", &Value::Null).unwrap();
+    let of_kind = |kind: &'static str| objects.iter().filter(move |object| object["kind"] == kind).cloned();
+    let quotas: Vec<_> = of_kind("ResourceQuota").collect();
+    assert_eq!(quotas.len(), 1);
+    control_plane.apply(&quotas, NAMESPACE).await.unwrap();
+
+    // Another class is there, or the install says at once that it isn't.
+    let kubeconfig = format!("--kubeconfig={}", control_plane.kubeconfig().display());
+    let rendered = |class: &str| {
+        let flags = ["--is-upgrade", "--dry-run=server", &kubeconfig];
+        template_with("tokenscope", &flags, &json!({"priorityClassName": class}))
+    };
+    let error = format!("{:#}", rendered("no-such-class").unwrap_err());
+    assert!(error.contains("no PriorityClass no-such-class"), "{error}");
+    rendered("system-node-critical").unwrap();
+
+    for deployment in of_kind("Deployment") {
+        let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": deployment["metadata"]["name"]},
+            "spec": deployment["spec"]["template"]["spec"]});
+        pod["spec"]["serviceAccountName"] = json!("default");
+        pod["metadata"]["namespace"] = json!("without-quota");
+        eventually(PROPAGATION, "a pod without a quota is refused for it", async || {
+            let message = create_pod(&client, &pod).await?.message().to_owned();
+            ensure!(
+                message.contains("insufficient quota to match these scopes"),
+                "{message}"
+            );
+            Ok(())
+        })
+        .await
+        .unwrap();
+        pod["metadata"]["namespace"] = json!(NAMESPACE);
+        // The controller writes what the quota has left before anything is created.
+        eventually(3 * PROPAGATION, "a pod of the chart is created", async || {
+            let answer = create_pod(&client, &pod).await?;
+            ensure!(answer.accepted(), "{}", answer.message());
+            Ok(())
+        })
+        .await
+        .unwrap();
+    }
 }
 
 /// The pod was not written to, and one like it is created as before the installation.
@@ -229,4 +296,62 @@ fn comparable(mut pod: Value) -> Value {
         pod["metadata"].as_object_mut().unwrap().remove(key);
     }
     pod
+}
+
+#[test]
+fn every_process_listens_on_both_families_unless_it_is_told_otherwise() -> Result<()> {
+    let issuer = json!({"enabled": true, "url": "https://tokens.example.com"});
+    for (address, values) in [
+        ("[::]", json!({"issuer": issuer})),
+        ("0.0.0.0", json!({"issuer": issuer, "listenAddress": "0.0.0.0"})),
+    ] {
+        let objects = template("tokenscope", &values)?;
+        let mut listeners = Vec::new();
+        for deployment in objects.iter().filter(|object| object["kind"] == "Deployment") {
+            let arguments = &deployment["spec"]["template"]["spec"]["containers"][0]["args"];
+            let arguments = arguments.as_array().into_iter().flatten().filter_map(Value::as_str);
+            listeners.extend(arguments.filter(|flag| flag.starts_with("--listen=") || flag.starts_with("--observe=")));
+        }
+        listeners.sort_unstable();
+        let expected = [
+            format!("--listen={address}:8443"),
+            format!("--listen={address}:8443"),
+            format!("--observe={address}:8080"),
+            format!("--observe={address}:8080"),
+            format!("--observe={address}:8080"),
+        ];
+        assert_eq!(listeners, expected);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_critical_priority_class_has_a_quota_that_names_it_outside_kube_system() -> Result<()> {
+    let quotas = |flags: &[&str], values: Value| -> Result<Vec<Value>> {
+        let mut objects = template_with("tokenscope", flags, &values)?;
+        objects.retain(|object| object["kind"] == "ResourceQuota");
+        Ok(objects.iter().map(|object| object["spec"].clone()).collect())
+    };
+    let of_class = |class: &str| {
+        json!({"hard": {"pods": "100"}, "scopeSelector": {
+            "matchExpressions": [{"scopeName": "PriorityClass", "operator": "In", "values": [class]}]}})
+    };
+    assert_eq!(quotas(&[], Value::Null)?, [of_class("system-cluster-critical")]);
+    let node = json!({"priorityClassName": "system-node-critical"});
+    assert_eq!(quotas(&[], node)?, [of_class("system-node-critical")]);
+    for values in [
+        json!({"priorityClassName": ""}),
+        json!({"priorityClassName": "platform"}),
+        json!({"priorityQuota": {"create": false}}),
+    ] {
+        ensure!(quotas(&[], values)?.is_empty());
+    }
+    // A quota there would count what isn't ours.
+    ensure!(quotas(&["--namespace=kube-system"], Value::Null)?.is_empty());
+
+    let folder = chart("tokenscope").display().to_string();
+    let notes = |values: Value| helm(&["install", "tokenscope", &folder, "--dry-run=client"], &values);
+    assert!(notes(json!({"priorityQuota": {"create": false}}))?.contains("insufficient quota to match these scopes"));
+    assert!(!notes(Value::Null)?.contains("insufficient quota"));
+    Ok(())
 }

@@ -14,6 +14,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use tokenscope_e2e::eventually;
+use tokenscope_e2e::published::{PublishedFolder, publish};
 use tokenscope_e2e::sidecar::{FILE, Reader, Sidecar};
 use tokenscope_e2e::spire::{ISSUER, Options, Spire, TRUST_DOMAIN};
 use tokenscope_sidecar::token::Token;
@@ -37,7 +38,11 @@ async fn a_token_signed_with_an_elliptic_curve_gets_credentials() {
 
 /// From the file to the identity that the unmodified SDK has at a strict STS.
 async fn credentials(jwt_key_type: &'static str, algorithm: &str) {
-    let spire = Spire::start(Options { jwt_key_type }).await.unwrap();
+    let options = Options {
+        jwt_key_type,
+        ..Options::default()
+    };
+    let spire = Spire::start(options).await.unwrap();
     spire.register("ns/shop/sa/orders", "", 300).unwrap();
     let sidecar = start(&spire, &[]);
     let token = sidecar.wait_for(PATIENCE, "there is a token", |_| true).await.unwrap();
@@ -67,6 +72,7 @@ async fn credentials(jwt_key_type: &'static str, algorithm: &str) {
         }],
         issuer_trust_pem: spire.authority().to_owned(),
         connect_to: BTreeMap::from([(host.to_owned(), spire.discovery_address())]),
+        ..StsConfig::default()
     };
     let sts = Server::start(config, SocketAddr::from(([127, 0, 0, 1], 0)), None)
         .await
@@ -76,6 +82,25 @@ async fn credentials(jwt_key_type: &'static str, algorithm: &str) {
     })
     .await
     .unwrap();
+    assert_eq!(who, "arn:aws:sts::111122223333:assumed-role/orders/orders-1");
+    sts.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_issuers_command_publishes_of_the_bundle_lets_an_sts_verify_spires_tokens() {
+    let spire = Spire::start(Options::default()).await.unwrap();
+    spire.register("ns/shop/sa/orders", "", 300).unwrap();
+    let sidecar = start(&spire, &[]);
+    sidecar.wait_for(PATIENCE, "there is a token", |_| true).await.unwrap();
+    let (bundle, folder) = (spire.folder().join("bundle.json"), spire.folder().join("published"));
+    fs::write(&bundle, spire.bundle().unwrap()).unwrap();
+    let bundle = bundle.display().to_string();
+    publish(&folder, &["--of=spiffe", "--issuer-url", ISSUER, "--bundle", &bundle]).unwrap();
+
+    let published = PublishedFolder::serve(&folder, ISSUER).unwrap();
+    let subject = format!("spiffe://{TRUST_DOMAIN}/ns/shop/sa/orders");
+    let sts = published.sts(ROLE, "sts.amazonaws.com", &subject).await.unwrap();
+    let who = tokio::task::block_in_place(|| who_am_i(&sidecar, &sts.url())).unwrap();
     assert_eq!(who, "arn:aws:sts::111122223333:assumed-role/orders/orders-1");
     sts.stop().await;
 }

@@ -7,6 +7,8 @@ pub enum EventReason {
     CredentialsRefused,
     /// A running pod asked tokenscope's issuer for a token and got none; on the pod.
     TokenRefused,
+    /// A signing key of tokenscope's issuer was taken out of its Secret by hand, and was put back; on the Secret.
+    KeyRestored,
     /// A pod runs without the credentials that it should have; on the pod and the object that created it.
     CredentialsMissed,
     /// The status of a policy can't be written; on the policy.
@@ -17,9 +19,10 @@ pub enum EventReason {
 
 impl EventReason {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::CredentialsRefused,
         Self::TokenRefused,
+        Self::KeyRestored,
         Self::CredentialsMissed,
         Self::StatusNotWritten,
         Self::WebhookConfigurationMissing,
@@ -30,6 +33,7 @@ impl EventReason {
         match self {
             Self::CredentialsRefused => "CredentialsRefused",
             Self::TokenRefused => "TokenRefused",
+            Self::KeyRestored => "KeyRestored",
             Self::CredentialsMissed => "CredentialsMissed",
             Self::StatusNotWritten => "StatusNotWritten",
             Self::WebhookConfigurationMissing => "WebhookConfigurationMissing",

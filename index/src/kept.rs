@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kube::core::ObjectMeta;
-use tokenscope_core::known_keys::{MOST_KEPT, MOST_KEY_BYTES, looks_like_ours};
+use tokenscope_core::known_keys::{KeyRoom, MOST_KEY_BYTES};
 use tokenscope_core::pod::Text;
 use tokenscope_core::text::beyond;
 use tokenscope_core::{Pairs, annotations};
@@ -76,11 +76,12 @@ impl KeptAnnotations {
             .iter()
             .filter_map(|&key| Some((key.to_owned(), bounded(key, all.get(key)?).into())));
         // Of keys that somebody may have meant for one of these no value is kept: they are only warned of.
+        let mut room = KeyRoom::default();
         let is_meant = |key: &&String| {
             let key = key.as_str();
-            key.len() <= MOST_KEY_BYTES && looks_like_ours(key) && !annotations::OF_SERVICE_ACCOUNTS.contains(&key)
+            key.len() <= MOST_KEY_BYTES && !annotations::OF_SERVICE_ACCOUNTS.contains(&key) && room.take(key)
         };
-        let meant = all.keys().filter(is_meant).take(MOST_KEPT);
+        let meant = all.keys().filter(is_meant);
         let relevant: serde_json::Map<_, _> = relevant.chain(meant.map(|key| (key.clone(), "".into()))).collect();
         if relevant.is_empty() {
             return Self::default();

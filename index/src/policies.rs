@@ -237,7 +237,7 @@ impl PolicyIndex {
         let policy = is_kept.then(|| policy.map(Arc::new));
         match &policy {
             Some(Ok(policy)) => self.set.insert(policy.clone()),
-            Some(Err(why)) => self.set.insert_invalid(name.clone(), &why.to_string()),
+            Some(Err(why)) => self.set.insert_invalid(name.clone(), why),
             None => self.set.remove(&name),
         }
         let object = Box::new(object);

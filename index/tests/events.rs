@@ -116,7 +116,8 @@ impl Told {
                 set.about(namespace)
                     .map(|policy| format!("{namespace} {:?}", policy.roles)),
             );
-            seen.extend(set.invalid_about(namespace).map(|(name, why)| format!("{name} {why}")));
+            let invalid = set.invalid_about(namespace);
+            seen.extend(invalid.map(|policy| format!("{} {}", policy.name(), policy.why())));
         }
         for namespace in ["none", "one", "two"] {
             let mut accounts: Vec<_> = self

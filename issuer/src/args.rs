@@ -9,6 +9,7 @@ use tokenscope_index::settings::SettingsArgs;
 use tokenscope_platform::args::{CommonArgs, seconds};
 
 use crate::issuer_url::IssuerUrl;
+use crate::key_source::KeyFile;
 use crate::keys::algorithm_of;
 use crate::rotation::{InvalidRotation, KeyRotationSettings};
 
@@ -102,6 +103,20 @@ pub struct KeysArgs {
     /// A file with the keys in place of the Secret: its entry keyring.json, or private keys in PEM (PKCS #8)
     #[arg(long, env = "TOKENSCOPE_KEYS_FILE", value_name = "PATH")]
     pub keys_file: Option<PathBuf>,
+
+    /// A file with identities of age (AGE-SECRET-KEY-1…), where --keys-file is encrypted for one of them
+    #[arg(long, env = "TOKENSCOPE_KEYS_IDENTITY", value_name = "PATH", requires = "keys_file")]
+    pub keys_identity: Option<PathBuf>,
+}
+
+impl KeysArgs {
+    /// The file with the keys, where it takes the place of the Secret.
+    pub fn file(&self) -> Option<KeyFile> {
+        Some(KeyFile {
+            path: self.keys_file.clone()?,
+            identities: self.keys_identity.clone(),
+        })
+    }
 }
 
 /// Serves discovery, keys and the token exchange.
@@ -124,12 +139,7 @@ pub struct ServeArgs {
     pub keys: KeysArgs,
 
     /// Where all is served, over TLS
-    #[arg(
-        long,
-        env = "TOKENSCOPE_LISTEN",
-        value_name = "ADDRESS",
-        default_value = "0.0.0.0:8443"
-    )]
+    #[arg(long, env = "TOKENSCOPE_LISTEN", value_name = "ADDRESS", default_value = "[::]:8443")]
     pub listen: SocketAddr,
 
     /// The Secret in --namespace that has the serving certificate and its key

@@ -2,6 +2,7 @@
 //!
 //! All that is kept is bounded: each namespace has a share, and where it needs more, only its own pods suffer.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use arc_swap::ArcSwapOption;
@@ -46,6 +47,10 @@ pub struct ClusterIndex {
     pods: RwLock<Store<Arc<AdmittedPod>>>,
     namespaces: RwLock<Store<NamespaceLabels>>,
     service_accounts: RwLock<Store<KeptAnnotations>>,
+    /// Whether all pods were told of once: before, one that is not known may be there.
+    pods_listed: AtomicBool,
+    /// The same of service accounts.
+    service_accounts_listed: AtomicBool,
     policies: ArcSwapOption<Policies>,
     /// The policies while they change; readers see them once they are whole.
     changing: Mutex<PolicyIndex>,
@@ -70,6 +75,8 @@ impl Default for ClusterIndex {
                 "service accounts",
                 Shares::new(SERVICE_ACCOUNTS, Room::new(ALL_SERVICE_ACCOUNTS)),
             )),
+            pods_listed: AtomicBool::new(false),
+            service_accounts_listed: AtomicBool::new(false),
             policies: ArcSwapOption::empty(),
             changing: Mutex::new(index),
         }
@@ -80,6 +87,16 @@ impl ClusterIndex {
     /// A pod, if admission recorded a grant of it and it fitted.
     pub fn pod(&self, namespace: &str, name: &str) -> Option<Arc<AdmittedPod>> {
         read(&self.pods).value(namespace, name).cloned()
+    }
+
+    /// Whether all pods were listed: before, nothing says that a pod is not there.
+    pub fn knows_all_pods(&self) -> bool {
+        self.pods_listed.load(Ordering::Acquire)
+    }
+
+    /// Whether all service accounts were listed: before, nothing says that one has no annotations.
+    pub fn knows_all_service_accounts(&self) -> bool {
+        self.service_accounts_listed.load(Ordering::Acquire)
     }
 
     /// Whether not all pods of a namespace are kept.
@@ -116,10 +133,13 @@ impl ClusterIndex {
 
     /// Takes in what a watch tells of pods. Whether a new list is wanted, for what was left out.
     pub fn apply_pod(&self, event: Event<PodObject<WatchedPod>>) -> bool {
-        apply_locked(&self.pods, event, |object| {
+        let is_whole = matches!(event, Event::InitDone);
+        let wants_list = apply_locked(&self.pods, event, |object| {
             let pod = object.kept.admitted.as_ref()?;
             Some((Arc::new(pod.clone()), pod.bytes()))
-        })
+        });
+        self.pods_listed.fetch_or(is_whole, Ordering::Release);
+        wants_list
     }
 
     /// The same of namespaces.
@@ -133,11 +153,14 @@ impl ClusterIndex {
 
     /// The same of service accounts.
     pub fn apply_service_account(&self, event: Event<PartialObjectMeta<ServiceAccount>>) -> bool {
-        apply_locked(&self.service_accounts, event, |object| {
+        let is_whole = matches!(event, Event::InitDone);
+        let wants_list = apply_locked(&self.service_accounts, event, |object| {
             let annotations = KeptAnnotations::of(object.meta());
             let bytes = annotations.bytes();
             Some((annotations, bytes))
-        })
+        });
+        self.service_accounts_listed.fetch_or(is_whole, Ordering::Release);
+        wants_list
     }
 
     /// The same of policies; `cluster` says of which kind.

@@ -1,6 +1,8 @@
 //! The commands that do one thing and end: `publish`, `rotate`, `revoke-key`.
 
 use anyhow::{Context as _, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use kube::{Api, Client};
 use serde_json::json;
@@ -13,7 +15,10 @@ use crate::cluster_keys;
 use crate::key_source::{KeySource, SecretKeys};
 use crate::keys::{PublicJwk, SigningKey};
 use crate::publish::Publication;
-use crate::rotation::{KeyStanding, RingError, RingKey};
+use crate::rotation::{KeyRing, KeyStanding, RingError, RingKey};
+
+/// A key's identifier is the thumbprint of RFC 7638: this many bytes in base64.
+const SHA256_BYTES: usize = 32;
 
 /// Writes discovery and keys as files.
 pub async fn publish(arguments: PublishArgs) -> anyhow::Result<()> {
@@ -34,7 +39,7 @@ pub async fn publish(arguments: PublishArgs) -> anyhow::Result<()> {
         }
         Published::Cluster => {
             let (issuer, published) = cluster_keys::fetch(&connect(&arguments.common).await?).await?;
-            Publication::of(&given.unwrap_or_else(|| issuer.into()), &published)?
+            Publication::of_another(&given.unwrap_or_else(|| issuer.into()), &published)?
         }
         Published::Spiffe => {
             let path = arguments.bundle.as_ref().context("--bundle is missing")?;
@@ -74,10 +79,15 @@ pub async fn revoke(arguments: RevokeArgs) -> anyhow::Result<()> {
     let secret = secret(&arguments.common, &arguments.secret.keys_secret).await?;
     let now = Timestamp::now();
     let kid = arguments.kid.as_str();
+    let mut was_there = true;
     secret
         .change(|ring| {
-            let key = ring.keys().iter().find(|key| key.kid() == kid);
-            let key = key.ok_or_else(|| RingError::NoKey(kid.into()))?;
+            was_there = true;
+            let Some(key) = ring.keys().iter().find(|key| key.kid() == kid) else {
+                // Somebody took it out by hand, perhaps: without the mark, replicas that remember it would put it back.
+                was_there = false;
+                return absent(ring, kid);
+            };
             let signs = matches!(key.standing(), KeyStanding::Signing(_));
             let algorithm = key.algorithm();
             let rest = ring.without(kid)?;
@@ -93,8 +103,22 @@ pub async fn revoke(arguments: RevokeArgs) -> anyhow::Result<()> {
             rest.with_published(next, now)?.with_signing(&next_kid, now)
         })
         .await?;
+    if !was_there {
+        println!("Key {kid} was not in the Secret. It is marked there as removed, so that no replica puts it back.");
+    }
     print!("{}", revoked(kid, now));
     Ok(())
+}
+
+/// The ring with the mark that a key was removed which is not in it. What can't be the name of a key is taken for a slip.
+pub fn absent(ring: &KeyRing, kid: &str) -> Result<KeyRing, RingError> {
+    let is_thumbprint = URL_SAFE_NO_PAD
+        .decode(kid)
+        .is_ok_and(|bytes| bytes.len() == SHA256_BYTES);
+    if !is_thumbprint {
+        return Err(RingError::NoKey(kid.into()));
+    }
+    ring.with_removed(kid)
 }
 
 /// What whoever removed a key should know and do.
@@ -110,7 +134,7 @@ pub fn revoked(kid: &str, now: Timestamp) -> String {
         }],
     });
     format!(
-        "Key {kid} is removed: no replica signs with it or publishes it after a few seconds.\n\
+        "Key {kid} is removed: no replica signs with it or publishes it after a few seconds, and none puts it back.\n\
          Run `publish` now where the documents are served as files.\n\
          \n\
          AWS may know the old key for an unknown time: nobody says how long it remembers an issuer's keys. Until then whoever has\n\
@@ -137,7 +161,7 @@ async fn secret(common: &CommonArgs, name: &str) -> anyhow::Result<SecretKeys> {
     })
 }
 
-async fn secret_keys(secret: &SecretKeys) -> anyhow::Result<crate::rotation::KeyRing> {
+async fn secret_keys(secret: &SecretKeys) -> anyhow::Result<KeyRing> {
     let keys = KeySource::Secret(Box::new(secret.clone()))
         .read(Timestamp::now())
         .await?;
@@ -145,8 +169,8 @@ async fn secret_keys(secret: &SecretKeys) -> anyhow::Result<crate::rotation::Key
 }
 
 async fn key_source(common: &CommonArgs, keys: &KeysArgs) -> anyhow::Result<KeySource> {
-    Ok(match &keys.keys_file {
-        Some(path) => KeySource::File(path.clone()),
+    Ok(match keys.file() {
+        Some(file) => KeySource::File(file),
         None => KeySource::Secret(Box::new(secret(common, &keys.secret.keys_secret).await?)),
     })
 }

@@ -114,7 +114,7 @@ fn granted<'a>(decision: &'a Decision, audience: &Audience) -> Result<(&'a Grant
         Decision::Denied(denied) => return Err(NotGranted::Denied(denied.to_string())),
         Decision::Untouched(untouched) => return Err(NotGranted::Denied(untouched.to_string())),
     };
-    let grants = granted.containers.iter().map(|container| &container.grant);
+    let grants = granted.containers.iter().map(|container| &*container.grant);
     // Only what this issuer signs has claims.
     let ours: Vec<_> = grants
         .filter_map(|grant| Some((grant, grant.claims.as_ref()?)))

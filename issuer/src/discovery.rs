@@ -2,29 +2,28 @@
 
 use serde::Serialize;
 
-use crate::claims;
 use crate::issuer_url::KEYS_PATH;
 use crate::keys::{self, PublicJwk};
 
-/// The discovery document and the key set of an issuer with these keys, as JSON texts.
-pub fn documents(issuer: &str, keys: &[&PublicJwk]) -> (String, String) {
+/// The discovery document and the key set of an issuer with these keys, whose tokens may have these claims, as JSON texts.
+pub fn documents(issuer: &str, keys: &[&PublicJwk], claims: &[&str]) -> (String, String) {
     let mut algorithms: Vec<_> = keys.iter().map(|key| key.algorithm()).collect();
     algorithms.sort_unstable();
     algorithms.dedup();
     let jwks_uri = format!("{issuer}{KEYS_PATH}");
-    let discovery = document(issuer, &jwks_uri, &algorithms);
+    let discovery = document(issuer, &jwks_uri, &algorithms, claims);
     (discovery, keys::document(keys.iter().copied()))
 }
 
 /// The discovery document for an issuer whose keys are of these algorithms, as JSON text.
-fn document(issuer: &str, jwks_uri: &str, algorithms: &[&str]) -> String {
+fn document(issuer: &str, jwks_uri: &str, algorithms: &[&str], claims: &[&str]) -> String {
     let document = DiscoveryDocument {
         issuer,
         jwks_uri,
         response_types_supported: ["id_token"],
         subject_types_supported: ["public"],
         id_token_signing_alg_values_supported: algorithms,
-        claims_supported: &claims::SUPPORTED,
+        claims_supported: claims,
     };
     // Texts and lists of them always serialise.
     serde_json::to_string(&document).unwrap_or_default()
@@ -46,11 +45,17 @@ mod tests {
 
     #[test]
     fn the_document_says_what_aws_reads() {
-        let document: serde_json::Value =
-            serde_json::from_str(&document("https://a.example", "https://a.example/keys", &["RS256"])).unwrap();
+        let document: serde_json::Value = serde_json::from_str(&document(
+            "https://a.example",
+            "https://a.example/keys",
+            &["RS256"],
+            &["sub"],
+        ))
+        .unwrap();
         assert_eq!(document["issuer"], "https://a.example");
         assert_eq!(document["jwks_uri"], "https://a.example/keys");
         assert_eq!(document["response_types_supported"], serde_json::json!(["id_token"]));
+        assert_eq!(document["claims_supported"], serde_json::json!(["sub"]));
         assert_eq!(document["subject_types_supported"], serde_json::json!(["public"]));
         assert_eq!(
             document["id_token_signing_alg_values_supported"],

@@ -40,7 +40,39 @@ pub fn events(
     (ExchangeRefusalEvents(sender), writer)
 }
 
+/// Tells of keys that were put back, by the same queue.
+#[derive(Clone, Debug)]
+pub struct KeyEvents(EventSender);
+
+impl KeyEvents {
+    /// Has an Event written on the Secret of the keys: these were taken out of it by hand, and were put back.
+    pub fn restored(&self, namespace: Option<&str>, secret: &str, kids: &[Box<str>]) {
+        self.0.send(Notice {
+            name: None,
+            about: ObjectReference {
+                api_version: Some("v1".to_owned()),
+                kind: Some("Secret".to_owned()),
+                name: Some(secret.to_owned()),
+                namespace: namespace.map(str::to_owned),
+                ..ObjectReference::default()
+            },
+            verified_as: None,
+            reason: EventReason::KeyRestored.as_str(),
+            message: format!(
+                "signing keys that are in use were taken out of this Secret by hand, or an older Secret was written over it, and were put \
+                 back: {}. To remove a key for good: tokenscope-issuer revoke-key KID",
+                kids.join(", ")
+            ),
+        });
+    }
+}
+
 impl ExchangeRefusalEvents {
+    /// For Events about keys.
+    pub fn of_keys(&self) -> KeyEvents {
+        KeyEvents(self.0.clone())
+    }
+
     /// Has an Event written on the caller's pod, if somebody who may change it or a policy could act on it, and the pod is there.
     pub fn report(
         &self,

@@ -4,14 +4,16 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::StreamExt as _;
 use jiff::Timestamp;
 use tokenscope_platform::health::Gate;
 use tokenscope_platform::lease::Claim;
 use tokenscope_platform::telemetry::chain;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::events::KeyEvents;
 use crate::issuer_url::IssuerUrl;
 use crate::key_source::{KeySource, KeySourceError, SecretKeys, StoredKeys};
 use crate::keys::{KeyError, SigningKey};
@@ -19,8 +21,10 @@ use crate::metrics::IssuerMetrics;
 use crate::rotation::{KeyRing, KeyRotationSettings, RingError, RingKey, RotationStep, alarms, next_step};
 use crate::signers::{CurrentSigners, Signers};
 
-/// Between two looks at the keys, where nobody says otherwise.
+/// Between two looks at the keys, where nobody says otherwise and no watch tells of a change.
 pub const POLL: Duration = Duration::from_secs(5);
+/// The least time between two looks, however often the Secret changes.
+const LEAST_GAP: Duration = Duration::from_millis(500);
 /// How many steps are taken in a row: the first start takes two for each algorithm.
 const MOST_STEPS: usize = 16;
 /// How long after a Secret was read it is written again where it is gone: later, nobody knows which keys were removed before.
@@ -48,6 +52,8 @@ pub struct KeyKeeper {
     pub gate: Gate,
     /// What is counted.
     pub metrics: IssuerMetrics,
+    /// Tells of keys that were put back.
+    pub events: KeyEvents,
     /// Between two looks.
     pub period: Duration,
     /// How long keys sign that can't be read any more.
@@ -79,6 +85,7 @@ impl KeyKeeper {
     pub async fn run(self, stop: CancellationToken) -> Result<(), Infallible> {
         let mut seen = Seen::default();
         let mut problem = None;
+        let mut changes = self.source.changes();
         while !stop.is_cancelled() {
             let looked = timeout(LOOK, self.look(&mut seen))
                 .await
@@ -92,7 +99,11 @@ impl KeyKeeper {
             }
             problem = looked;
             self.settle(&mut seen, problem.as_deref());
-            stop.run_until_cancelled(tokio::time::sleep(self.period)).await;
+            let pause = async {
+                sleep(LEAST_GAP.min(self.period)).await;
+                let _ = timeout(self.period, changes.next()).await;
+            };
+            stop.run_until_cancelled(pause).await;
         }
         Ok(())
     }
@@ -148,17 +159,43 @@ impl KeyKeeper {
         // A Secret that is gone is made again by whoever knows its keys: who leads next may never have read it, and would make others.
         let is_gone = keys.version.is_none() && !keys.ring.keys().is_empty();
         if is_changed && (is_gone || self.leads()) {
+            let restored: Vec<Box<str>> = kids(&keys.ring)
+                .filter(|kid| kids(&read.ring).all(|other| other != *kid))
+                .map(Box::from)
+                .collect();
             keys = secret.write(&keys).await?;
-            tracing::warn!(
-                secret = secret.name,
-                "the Secret was deleted or came from a backup, and was written again as it was before"
-            );
+            self.tell(secret, is_gone, &restored);
         }
         // What was read is of use also where nothing can be written.
         self.show(&keys, seen);
         keys = self.rotate(secret, keys).await?;
         self.show(&keys, seen);
         Ok(())
+    }
+
+    /// Says that the Secret was written as it was before.
+    fn tell(&self, secret: &SecretKeys, was_gone: bool, restored: &[Box<str>]) {
+        let count = u64::try_from(restored.len()).unwrap_or(u64::MAX);
+        self.metrics.keys_restored.inc_by(count);
+        let name = &secret.name;
+        if was_gone {
+            tracing::warn!(
+                secret = name,
+                "the Secret was deleted, and was written again as it was before"
+            );
+        } else if restored.is_empty() {
+            tracing::warn!(
+                secret = name,
+                "the Secret came from a backup: keys that had been removed were taken out of it again"
+            );
+        } else {
+            tracing::error!(
+                secret = name,
+                keys = restored.join(", "),
+                "keys that are in use were taken out of the Secret by hand or by a backup, and were put back: `tokenscope-issuer revoke-key KID` removes a key for good"
+            );
+            self.events.restored(secret.secrets.namespace(), name, restored);
+        }
     }
 
     async fn rotate(&self, secret: &SecretKeys, mut keys: StoredKeys) -> Result<StoredKeys, KeySourceError> {
@@ -184,7 +221,18 @@ impl KeyKeeper {
         self.metrics.keys_read.set(now.as_second());
         seen.removed = keys.ring.removed().to_vec();
         let is_same = seen.shown.as_ref().is_some_and(|shown| shown.version == keys.version);
-        if is_same || keys.ring.keys().is_empty() {
+        if is_same {
+            return;
+        }
+        if keys.ring.keys().is_empty() {
+            // All that is in use was removed, and the leader has not made others yet.
+            if seen
+                .shown
+                .take_if(|shown| !keys.ring.lacks_keys_of(&shown.ring))
+                .is_some()
+            {
+                self.signers.store(None);
+            }
             return;
         }
         seen.shown = Some(keys.clone());

@@ -1,13 +1,15 @@
 //! Where the keys are: one Secret that all replicas read and the leader writes, or a file that somebody else keeps.
 //!
 //! A Secret that was deleted is written again from memory by the first replica that notices. One that can't be read is never overwritten.
+//! Keys that are missing in it without a mark that they were removed are put back by the leader.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures::stream::{self, BoxStream, StreamExt as _};
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -15,7 +17,10 @@ use kube::Api;
 use kube::api::{ObjectMeta, PostParams};
 use secrecy::{ExposeSecret as _, SecretSlice};
 use tokenscope_platform::telemetry::chain;
+use tokenscope_platform::watch;
+use tokio::io::AsyncReadExt as _;
 
+use crate::age::{self, AgeError, AgeIdentity};
 use crate::keys::{KeyError, SigningKey};
 use crate::rotation::{ENTRY, InvalidKeyRing, KeyRing, RingError};
 
@@ -29,8 +34,18 @@ const TRIES: usize = 5;
 pub enum KeySource {
     /// One Secret, which the leader writes.
     Secret(Box<SecretKeys>),
-    /// A file: the entry of such a Secret, or private keys in PEM, of which the first of each algorithm signs. Nothing here writes it.
-    File(PathBuf),
+    /// A file that somebody else keeps.
+    File(KeyFile),
+}
+
+/// A file with keys: the entry of such a Secret, or private keys in PEM, of which the first of each algorithm signs. Nothing here
+/// writes it.
+#[derive(Clone, Debug)]
+pub struct KeyFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Where the identities of age are that it is encrypted for; none where it is not encrypted.
+    pub identities: Option<PathBuf>,
 }
 
 /// The Secret with the keys.
@@ -69,8 +84,14 @@ pub enum KeySourceError {
     /// The file can't be read.
     #[error("the file of keys can't be read")]
     File(#[from] std::io::Error),
+    /// It is encrypted and nothing says with what.
+    #[error("the file of keys is encrypted with age, and --keys-identity names no identity")]
+    NoIdentity,
+    /// It can't be decrypted.
+    #[error("the file of keys can't be decrypted")]
+    Age(#[from] AgeError),
     /// The file is too long.
-    #[error("the file of keys has more than {} KiB", MOST_FILE_BYTES >> 10)]
+    #[error("the file of keys, or that of the identities, has more than {} KiB", MOST_FILE_BYTES >> 10)]
     FileTooLong,
     /// The text is no key ring.
     #[error(transparent)]
@@ -84,22 +105,56 @@ pub enum KeySourceError {
 }
 
 impl KeySource {
+    /// Says when the Secret has changed, as far as it can be watched. A file tells nothing.
+    pub fn changes(&self) -> BoxStream<'static, ()> {
+        match self {
+            Self::Secret(secret) => {
+                let told = watch::object(secret.secrets.clone(), &secret.name);
+                // Who can't watch it still reads it again and again.
+                told.filter_map(async |told| told.ok().map(drop)).boxed()
+            }
+            Self::File(_) => stream::pending().boxed(),
+        }
+    }
+
     /// The keys as they are now; none where there is no Secret yet.
     pub async fn read(&self, now: Timestamp) -> Result<StoredKeys, KeySourceError> {
         match self {
             Self::Secret(secret) => secret.read().await,
-            Self::File(path) => {
-                if tokio::fs::metadata(path).await?.len() > MOST_FILE_BYTES {
-                    return Err(KeySourceError::FileTooLong);
-                }
-                let text = SecretSlice::<u8>::from(tokio::fs::read(path).await?);
-                Ok(StoredKeys {
-                    ring: from_file(text.expose_secret(), now)?,
-                    version: Some(URL_SAFE_NO_PAD.encode(digest(&SHA256, text.expose_secret()))),
-                })
-            }
+            Self::File(file) => file.read(now).await,
         }
     }
+}
+
+impl KeyFile {
+    async fn read(&self, now: Timestamp) -> Result<StoredKeys, KeySourceError> {
+        let text = bounded(&self.path).await?;
+        let version = Some(URL_SAFE_NO_PAD.encode(digest(&SHA256, text.expose_secret())));
+        let clear = match &self.identities {
+            Some(identities) => {
+                let identities = AgeIdentity::read(bounded(identities).await?.expose_secret())?;
+                age::decrypt(text.expose_secret(), &identities)?
+            }
+            None if age::is_encrypted(text.expose_secret()) => return Err(KeySourceError::NoIdentity),
+            None => text,
+        };
+        Ok(StoredKeys {
+            ring: from_file(clear.expose_secret(), now)?,
+            version,
+        })
+    }
+}
+
+async fn bounded(path: &Path) -> Result<SecretSlice<u8>, KeySourceError> {
+    let file = tokio::fs::File::open(path).await?;
+    let mut text = Vec::new();
+    // Its length may change while it is read.
+    let length = file.take(MOST_FILE_BYTES + 1).read_to_end(&mut text).await?;
+    let text = SecretSlice::from(text);
+    if length as u64 > MOST_FILE_BYTES {
+        return Err(KeySourceError::FileTooLong);
+    }
+    Ok(text)
 }
 
 fn from_file(text: &[u8], now: Timestamp) -> Result<KeyRing, KeySourceError> {

@@ -8,6 +8,7 @@
 //! [`token_review`] asks the API server about each token, where that is wanted. [`key_keeper`] rotates the keys of a [`key_source`], and [`publish`] writes
 //! what is published as files.
 
+pub mod age;
 pub mod args;
 pub mod audit;
 pub mod bodies;

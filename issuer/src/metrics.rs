@@ -77,6 +77,8 @@ pub struct IssuerMetrics {
     pub keys: Gauge,
     /// How many alarms about the keys there are.
     pub key_alarms: Gauge,
+    /// How many keys were put back that had been taken out of their Secret without `revoke-key`, or lost with it.
+    pub keys_restored: Counter,
     /// When the keys were last read or written, in seconds since the Unix epoch.
     pub keys_read: Gauge,
     /// When the serving certificate expires, in seconds since the Unix epoch; 0 while there is none.
@@ -100,6 +102,7 @@ impl IssuerMetrics {
             audit_suppressed: Counter::default(),
             keys: Gauge::default(),
             key_alarms: Gauge::default(),
+            keys_restored: Counter::default(),
             keys_read: Gauge::default(),
             certificate_expires: Gauge::default(),
         };
@@ -123,6 +126,11 @@ impl IssuerMetrics {
             "issuer_key_alarms",
             "Problems with the keys that somebody should look at; the log names them",
             this.key_alarms.clone(),
+        );
+        registry.register(
+            "issuer_keys_restored",
+            "Keys that were put back after they had been taken out of their Secret without revoke-key, or lost with it",
+            this.keys_restored.clone(),
         );
         registry.register(
             "issuer_keys_read_seconds",

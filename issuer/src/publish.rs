@@ -6,9 +6,13 @@
 use std::io::{self, Write as _};
 use std::path::Path;
 
+use crate::claims;
 use crate::discovery;
 use crate::issuer_url::{DISCOVERY_PATH, KEYS_PATH};
 use crate::keys::{self, InvalidJwks, PublicJwk};
+
+/// What tokens of any issuer say that AWS takes.
+const CLAIMS_OF_OTHERS: [&str; 5] = ["aud", "exp", "iat", "iss", "sub"];
 
 /// Why nothing was published.
 #[derive(Debug, thiserror::Error)]
@@ -32,19 +36,28 @@ pub struct Publication {
 }
 
 impl Publication {
-    /// The documents of an issuer of these keys, served below `issuer`.
+    /// Those of this issuer with these keys, served below `issuer`.
     pub fn of(issuer: &str, published: &[PublicJwk]) -> Result<Self, PublishError> {
+        Self::with(issuer, published, &claims::SUPPORTED)
+    }
+
+    /// Those of somebody else's issuer.
+    pub fn of_another(issuer: &str, published: &[PublicJwk]) -> Result<Self, PublishError> {
+        Self::with(issuer, published, &CLAIMS_OF_OTHERS)
+    }
+
+    fn with(issuer: &str, published: &[PublicJwk], claims: &[&str]) -> Result<Self, PublishError> {
         if published.is_empty() {
             return Err(PublishError::NoKeys);
         }
         let published: Vec<_> = published.iter().collect();
-        let (discovery, keys) = discovery::documents(issuer, &published);
+        let (discovery, keys) = discovery::documents(issuer, &published, claims);
         Ok(Self { discovery, keys })
     }
 
     /// The documents for the JWT keys of a SPIFFE trust domain's bundle (SPIFFE Trust Domain and Bundle §4).
     pub fn of_spiffe_bundle(issuer: &str, bundle: &[u8]) -> Result<Self, PublishError> {
-        Self::of(issuer, &keys::read(bundle, Some("jwt-svid"))?)
+        Self::of_another(issuer, &keys::read(bundle, Some("jwt-svid"))?)
     }
 
     /// Writes both files below a folder.

@@ -12,8 +12,7 @@ use kube::{Api, Client};
 use tokenscope_platform::certificate::CertificateWatcher;
 use tokenscope_platform::lease::Elector;
 use tokenscope_platform::tls::{self, ServingCertificate};
-use tokenscope_platform::{ConnectionMetrics, Limits, Process, client};
-use tokio::net::TcpListener;
+use tokenscope_platform::{ConnectionMetrics, Limits, Process, client, listen};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{AudienceOfApiServer, PortNotAllowed, ServeArgs};
@@ -22,7 +21,7 @@ use crate::bodies::Bodies;
 use crate::buckets::Buckets;
 use crate::cluster_index::ClusterIndex;
 use crate::cluster_keys::ClusterKeys;
-use crate::events::{ExchangeRefusalEvents, events};
+use crate::events::{ExchangeRefusalEvents, KeyEvents, events};
 use crate::exchange::Exchange;
 use crate::key_keeper::{self, KeyKeeper};
 use crate::key_source::{KeySource, SecretKeys};
@@ -91,11 +90,11 @@ pub async fn run(arguments: ServeArgs, process: Process) -> Result<(), RunError>
         arguments.api_audiences.is_empty().then(|| audience.into()),
     ));
     keep_cluster_keys(&cluster, &process);
-    let signers = keep_keys(&arguments, &client, &process, &metrics)?;
+    let events = write_events(&arguments, client.clone(), &process, &metrics);
+    let signers = keep_keys(&arguments, &client, &process, (&metrics, events.of_keys()))?;
     let certificate = keep_certificate(&arguments, client.clone(), &process, &metrics);
 
     let now = Instant::now();
-    let events = write_events(&arguments, client.clone(), &process, &metrics);
     let app = router(IssuerService {
         reviews: arguments.token_review.then(|| TokenReviews::new(client, audience)),
         events,
@@ -132,8 +131,7 @@ async fn serve(
     process: &Process,
 ) -> Result<(), RunError> {
     let address = arguments.listen;
-    let listener = TcpListener::bind(address).await;
-    let listener = listener.map_err(|source| RunError::Listen { address, source })?;
+    let listener = listen::bind(address).map_err(|source| RunError::Listen { address, source })?;
     let limits = Limits {
         request: REQUEST,
         streams: STREAMS,
@@ -203,7 +201,7 @@ fn keep_keys(
     arguments: &ServeArgs,
     client: &Client,
     process: &Process,
-    metrics: &IssuerMetrics,
+    (metrics, events): (&IssuerMetrics, KeyEvents),
 ) -> Result<CurrentSigners, RunError> {
     let common = &arguments.common;
     let signers = CurrentSigners::default();
@@ -213,8 +211,8 @@ fn keep_keys(
         &common.pod_name,
         LEASE,
     );
-    let source = match &arguments.keys.keys_file {
-        Some(path) => KeySource::File(path.clone()),
+    let source = match arguments.keys.file() {
+        Some(file) => KeySource::File(file),
         None => KeySource::Secret(Box::new(SecretKeys {
             secrets: Api::namespaced(client.clone(), &common.namespace),
             name: arguments.keys.secret.keys_secret.clone(),
@@ -229,6 +227,7 @@ fn keep_keys(
         signers: signers.clone(),
         gate: process.gates.gate("keys"),
         metrics: metrics.clone(),
+        events,
         period: key_keeper::POLL,
         longest_unread: key_keeper::LONGEST_UNREAD,
         clock: Timestamp::now,

@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokenscope_core::Algorithm;
 
+use crate::claims;
 use crate::discovery;
 use crate::issuer_url::IssuerUrl;
 use crate::keys::{KeyError, PublicJwk, SigningKey};
@@ -57,7 +58,7 @@ impl Signers {
 
     fn publishing(published: &[PublicJwk], ring: KeyRing, issuer: &IssuerUrl) -> Self {
         let published: Vec<_> = published.iter().collect();
-        let (discovery, keys) = discovery::documents(issuer.as_str(), &published);
+        let (discovery, keys) = discovery::documents(issuer.as_str(), &published, &claims::SUPPORTED);
         Self {
             ring,
             sign: true,
@@ -83,6 +84,11 @@ impl Signers {
 
     /// The key that signs with an algorithm.
     pub fn signer(&self, algorithm: Algorithm) -> Option<&SigningKey> {
+        self.shared_signer(algorithm).map(|key| &**key)
+    }
+
+    /// The same, to be kept.
+    pub fn shared_signer(&self, algorithm: Algorithm) -> Option<&Arc<SigningKey>> {
         let (key, _) = self.ring.signing(algorithm).filter(|_| self.sign)?;
         Some(key.key())
     }

@@ -2,15 +2,16 @@
 //!
 //! The cluster's keys prove who made a token. The API server knows also at once that the pod or the service account is gone, and
 //! another authenticator than its own keys. It is asked only about tokens that were verified already, within the limits of their
-//! pods, so strangers can't make it work.
+//! pods, and that would bring a token by all that is known here. So strangers can't make it work, nor pods that are over or granted
+//! nothing; and no namespace's pods take the room of all others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
 use kube::api::PostParams;
 use kube::{Api, Client};
-use tokio::sync::Semaphore;
 use tokio::time::{error::Elapsed, timeout};
 
 use crate::subject_token::Caller;
@@ -18,7 +19,9 @@ use crate::subject_token::Caller;
 /// How long one answer may take.
 const DEADLINE: Duration = Duration::from_secs(2);
 /// How many questions wait for an answer at a time.
-const MOST_AT_A_TIME: usize = 64;
+pub const MOST_AT_A_TIME: usize = 64;
+/// How many of them are about the pods of one namespace. With an answer in five milliseconds that is 1,600 a second.
+pub const MOST_OF_A_NAMESPACE: usize = 8;
 /// How the API server names the pod that a token is bound to (Kubernetes, `pkg/serviceaccount`).
 const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
 
@@ -27,7 +30,53 @@ const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
 pub struct TokenReviews {
     reviews: Api<TokenReview>,
     audience: Box<str>,
-    room: Semaphore,
+    asking: Asking,
+}
+
+/// How many questions of each namespace wait for an answer. A namespace of which none does is not in it.
+#[derive(Debug, Default)]
+struct Asking(Mutex<HashMap<Box<str>, usize>>);
+
+/// One question's place. It is given back with its end.
+#[derive(Debug)]
+struct Place<'a> {
+    asking: &'a Asking,
+    namespace: &'a str,
+}
+
+impl Asking {
+    fn place<'a>(&'a self, namespace: &'a str) -> Result<Place<'a>, NotConfirmed> {
+        let mut counts = self.counts();
+        let own = counts.get(namespace).copied().unwrap_or_default();
+        if own >= MOST_OF_A_NAMESPACE {
+            return Err(NotConfirmed::NamespaceFull(namespace.into()));
+        }
+        if counts.values().sum::<usize>() >= MOST_AT_A_TIME {
+            return Err(NotConfirmed::Full);
+        }
+        counts.insert(namespace.into(), own + 1);
+        drop(counts);
+        Ok(Place {
+            asking: self,
+            namespace,
+        })
+    }
+
+    fn counts(&self) -> MutexGuard<'_, HashMap<Box<str>, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut counts = self.asking.counts();
+        if let Some(count) = counts.get_mut(self.namespace) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(self.namespace);
+            }
+        }
+    }
 }
 
 /// Why a token is not confirmed. No text repeats the token or what the API server says of it.
@@ -39,6 +88,9 @@ pub enum NotConfirmed {
     /// Too many are asked about.
     #[error("too many tokens wait for the API server's word: try again later")]
     Full,
+    /// Too many tokens of this namespace's pods are asked about.
+    #[error("too many tokens of namespace {0} wait for the API server's word: try again later")]
+    NamespaceFull(Box<str>),
     /// No answer in time.
     #[error("the API server has not said whether it takes the subject token: try again later")]
     Late,
@@ -59,13 +111,13 @@ impl TokenReviews {
         Self {
             reviews: Api::all(client),
             audience: audience.into(),
-            room: Semaphore::new(MOST_AT_A_TIME),
+            asking: Asking::default(),
         }
     }
 
     /// Whether the API server takes the token now, for this audience and as this caller's.
     pub async fn confirm(&self, token: &str, caller: &Caller) -> Result<(), NotConfirmed> {
-        let _room = self.room.try_acquire().map_err(|_| NotConfirmed::Full)?;
+        let _place = self.asking.place(&caller.namespace)?;
         let review = TokenReview {
             spec: TokenReviewSpec {
                 audiences: Some(vec![self.audience.to_string()]),

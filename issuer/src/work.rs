@@ -1,4 +1,4 @@
-//! Where signatures are verified and made: on a few threads that serve no connection.
+//! Where signatures are made that take long: on a few threads that serve no connection.
 
 use std::sync::Arc;
 

@@ -11,9 +11,12 @@ mod world;
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::{Method, Request, Response};
 use http_body_util::BodyExt as _;
 use jiff::Timestamp;
@@ -22,14 +25,17 @@ use kube::{Api, Client};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use tokenscope_core::Algorithm;
-use tokenscope_issuer::commands::revoked;
+use tokenscope_issuer::age::AgeError;
+use tokenscope_issuer::commands::{absent, revoked};
+use tokenscope_issuer::events::events;
 use tokenscope_issuer::key_keeper::KeyKeeper;
-use tokenscope_issuer::key_source::{KeySource, SecretKeys};
+use tokenscope_issuer::key_source::{KeyFile, KeySource, KeySourceError, SecretKeys};
 use tokenscope_issuer::keys::SigningKey;
 use tokenscope_issuer::metrics::IssuerMetrics;
 use tokenscope_issuer::publish::{Publication, PublishError};
-use tokenscope_issuer::rotation::KeyRotationSettings;
+use tokenscope_issuer::rotation::{KeyRing, KeyRotationSettings, RingKey};
 use tokenscope_issuer::signers::CurrentSigners;
+use tokenscope_platform::events::EventWriter;
 use tokenscope_platform::health::Gates;
 use tokenscope_platform::lease::Claim;
 use tokenscope_platform::metrics::Registry;
@@ -87,10 +93,22 @@ fn secret(stored: &Stored) -> SecretKeys {
 
 /// A replica that looks every ten milliseconds.
 fn replica(source: KeySource, leads: bool, stop: &CancellationToken) -> CurrentSigners {
+    observed(source, leads, stop).0
+}
+
+/// The same, with what it counts and the Events that it would write.
+fn observed(source: KeySource, leads: bool, stop: &CancellationToken) -> (CurrentSigners, IssuerMetrics, EventWriter) {
     let held_until = leads.then(|| Instant::now() + Duration::from_secs(600));
     let (claims, claim) = watch::channel(Claim { held_until });
     let signers = CurrentSigners::default();
     let hour = Duration::from_secs(3600);
+    let metrics = IssuerMetrics::new(&Registry::new());
+    let (events, told) = events(
+        api_server(&Stored::default()),
+        "issuer-0",
+        Timestamp::now,
+        metrics.clone(),
+    );
     let algorithms = vec![Algorithm::ES256, Algorithm::ES384];
     let keeper = KeyKeeper {
         source,
@@ -100,7 +118,8 @@ fn replica(source: KeySource, leads: bool, stop: &CancellationToken) -> CurrentS
         x5c: false,
         signers: signers.clone(),
         gate: Gates::default().gate("keys"),
-        metrics: IssuerMetrics::new(&Registry::new()),
+        metrics: metrics.clone(),
+        events: events.of_keys(),
         period: Duration::from_millis(10),
         longest_unread: Duration::from_millis(500),
         clock: Timestamp::now,
@@ -110,7 +129,7 @@ fn replica(source: KeySource, leads: bool, stop: &CancellationToken) -> CurrentS
         let _claims = claims;
         keeper.run(stop).await
     });
-    signers
+    (signers, metrics, told)
 }
 
 async fn until(mut holds: impl FnMut() -> bool) {
@@ -211,15 +230,101 @@ async fn a_key_that_was_removed_comes_back_by_no_backup_and_by_no_deletion() {
     stop.cancel();
 }
 
+/// Takes a key out of the Secret as somebody with an editor does.
+fn take_out_by_hand(stored: &Stored, kid: &str) {
+    let mut stored = stored.lock().unwrap();
+    let secret = stored.as_mut().unwrap();
+    let text = STANDARD
+        .decode(secret["data"]["keyring.json"].as_str().unwrap())
+        .unwrap();
+    let mut ring: Value = serde_json::from_slice(&text).unwrap();
+    ring["keys"].as_array_mut().unwrap().retain(|key| key["kid"] != kid);
+    secret["data"]["keyring.json"] = json!(STANDARD.encode(ring.to_string()));
+    secret["metadata"]["resourceVersion"] = json!("1000");
+}
+
+#[tokio::test]
+async fn a_key_that_is_taken_out_by_hand_is_put_back_and_told_of_and_revoke_key_removes_it_for_good() {
+    let (stored, stop) = (Stored::default(), CancellationToken::new());
+    let source = || KeySource::Secret(Box::new(secret(&stored)));
+    let (leader, metrics, told) = observed(source(), true, &stop);
+    let (follower, _, nothing_told) = observed(source(), false, &stop);
+    until(|| signing(&leader).is_some() && signing(&follower) == signing(&leader)).await;
+    let kid = signing(&leader).unwrap();
+
+    take_out_by_hand(&stored, &kid);
+    until(|| metrics.keys_restored.get() == 1).await;
+    let keys = source().read(Timestamp::now()).await.unwrap();
+    assert!(keys.ring.keys().iter().any(|key| key.kid() == kid) && signing(&leader).as_ref() == Some(&kid));
+    let notice = told.next_notice().unwrap();
+    assert_eq!(
+        (notice.reason, notice.about.name.as_deref()),
+        ("KeyRestored", Some("keys"))
+    );
+    assert!(
+        notice.message.contains(&kid) && notice.message.contains("revoke-key"),
+        "{}",
+        notice.message
+    );
+    assert!(nothing_told.next_notice().is_none(), "who writes it back tells of it");
+
+    // The command also marks a key that somebody has just taken out.
+    take_out_by_hand(&stored, &kid);
+    let mark = |ring: &KeyRing| {
+        if ring.keys().iter().any(|key| key.kid() == kid) {
+            return ring.without(&kid);
+        }
+        absent(ring, &kid)
+    };
+    while secret(&stored).change(mark).await.is_err() {}
+    let is_gone = |signers: &CurrentSigners| {
+        let signers = signers.load();
+        !String::from_utf8_lossy(&signers.as_ref().unwrap().keys.text).contains(&kid)
+    };
+    until(|| is_gone(&leader) && is_gone(&follower) && signing(&leader).is_some()).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let keys = source().read(Timestamp::now()).await.unwrap();
+    assert!(keys.ring.keys().iter().all(|key| key.kid() != kid) && is_gone(&leader) && is_gone(&follower));
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn a_replica_without_a_leader_does_not_sign_with_a_removed_key_where_there_is_no_other() {
+    let (stored, stop, leads) = (Stored::default(), CancellationToken::new(), CancellationToken::new());
+    let source = || KeySource::Secret(Box::new(secret(&stored)));
+    let leader = replica(source(), true, &leads);
+    let follower = replica(source(), false, &stop);
+    until(|| signing(&leader).is_some() && signing(&follower) == signing(&leader)).await;
+    leads.cancel();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let remove_all = |ring: &KeyRing| {
+        let mut kids = ring.keys().iter().map(RingKey::kid);
+        kids.try_fold(ring.clone(), |ring, kid| ring.without(kid))
+    };
+    secret(&stored).change(remove_all).await.unwrap();
+    until(|| follower.load().is_none()).await;
+    stop.cancel();
+}
+
+#[test]
+fn only_what_can_be_a_keys_name_is_marked_as_removed_where_there_is_no_such_key() {
+    let kid = SigningKey::generate(Algorithm::ES256).unwrap().kid().to_owned();
+    let ring = KeyRing::default();
+    let marked = absent(&ring, &kid).unwrap();
+    assert_eq!(*marked.removed(), [Box::from(kid.as_str())]);
+    assert_eq!(absent(&marked, &kid).unwrap().removed().len(), 1, "once");
+    for slip in ["", "the-kid", &kid[1..]] {
+        absent(&ring, slip).unwrap_err();
+    }
+}
+
 #[tokio::test]
 async fn two_that_write_at_a_time_lose_nothing() {
     let stored = Stored::default();
     let changes = (0..8).map(|_| {
         let secret = secret(&stored);
         async move {
-            let add = |ring: &tokenscope_issuer::rotation::KeyRing| {
-                ring.with_published(SigningKey::generate(Algorithm::ES256)?, Timestamp::now())
-            };
+            let add = |ring: &KeyRing| ring.with_published(SigningKey::generate(Algorithm::ES256)?, Timestamp::now());
             while secret.change(add).await.is_err() {}
         }
     });
@@ -241,7 +346,7 @@ async fn a_file_of_private_keys_is_a_source_too() {
     let text: String = pems.iter().map(ExposeSecret::expose_secret).collect();
     std::fs::write(&file, text).unwrap();
     let stop = CancellationToken::new();
-    let signers = replica(KeySource::File(file.clone()), false, &stop);
+    let signers = replica(KeySource::File(plain(&file)), false, &stop);
     until(|| signing(&signers).is_some()).await;
     let before = signing(&signers);
     // A second key of an algorithm is published, and the first one signs.
@@ -260,6 +365,39 @@ async fn a_file_of_private_keys_is_a_source_too() {
     assert_eq!(signing(&signers), before);
     stop.cancel();
     std::fs::remove_dir_all(folder).unwrap();
+}
+
+fn plain(path: &Path) -> KeyFile {
+    KeyFile {
+        path: path.to_owned(),
+        identities: None,
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_encrypted_with_age_is_a_source_too_for_whoever_has_the_identity() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/age");
+    let file = |identities: Option<&str>| KeyFile {
+        path: folder.join("keys.pem.age"),
+        identities: identities.map(|name| folder.join(name)),
+    };
+    let read = async |file| KeySource::File(file).read(Timestamp::now()).await;
+    let keys = read(file(Some("identity.txt"))).await.unwrap();
+    assert!(keys.ring.signing(Algorithm::ES256).is_some());
+    let error = read(file(None)).await.unwrap_err();
+    assert!(matches!(error, KeySourceError::NoIdentity), "{error}");
+    let error = read(file(Some("other-identity.txt"))).await.unwrap_err();
+    assert!(matches!(error, KeySourceError::Age(AgeError::Recipient)), "{error}");
+    let error = read(file(Some("no-such-file"))).await.unwrap_err();
+    assert!(matches!(error, KeySourceError::File(_)), "{error}");
+}
+
+#[tokio::test]
+async fn no_more_of_a_file_is_read_than_a_file_of_keys_may_have() {
+    let error = KeySource::File(plain(Path::new("/dev/zero")))
+        .read(Timestamp::now())
+        .await;
+    assert!(matches!(error, Err(KeySourceError::FileTooLong)));
 }
 
 #[test]

@@ -20,7 +20,8 @@ use kube::client::Body;
 use serde_json::{Value, json};
 use tokenscope_core::Algorithm;
 use tokenscope_issuer::subject_token::Caller;
-use tokenscope_issuer::token_review::{NotConfirmed, TokenReviews};
+use tokenscope_issuer::token_review::{MOST_AT_A_TIME, MOST_OF_A_NAMESPACE, NotConfirmed, TokenReviews};
+use tokio::task::JoinHandle;
 use world::{Cluster, EXCHANGE, claims};
 
 /// An API server that gives this status as its answer, and what it was asked.
@@ -97,23 +98,53 @@ async fn what_the_api_server_does_not_take_or_takes_for_another_is_refused() {
     assert!(matches!(answer(json!({})).await, Err(NotConfirmed::Refused)));
 }
 
+/// Asks about as many tokens of a namespace as may wait, and goes on without an answer.
+fn crowd(reviews: &Arc<TokenReviews>, namespace: &str) -> Vec<JoinHandle<Result<(), NotConfirmed>>> {
+    let asking = (0..MOST_OF_A_NAMESPACE).map(|_| {
+        let (reviews, caller) = (reviews.clone(), of_namespace(namespace));
+        tokio::spawn(async move { reviews.confirm("token", &caller).await })
+    });
+    asking.collect()
+}
+
+fn of_namespace(namespace: &str) -> Caller {
+    Caller {
+        namespace: namespace.into(),
+        ..caller()
+    }
+}
+
 #[tokio::test]
-async fn an_api_server_that_stalls_costs_two_seconds_and_a_bounded_number_of_questions() {
-    let service = tower::service_fn(|_: Request<Body>| std::future::pending::<Result<Response<Body>, Infallible>>());
-    let reviews = Arc::new(TokenReviews::new(Client::new(service, "default"), EXCHANGE));
-    let caller = caller();
-    let waiting: Vec<_> = (0..64)
-        .map(|_| {
-            let (reviews, caller) = (reviews.clone(), caller.clone());
-            tokio::spawn(async move { reviews.confirm("token", &caller).await })
-        })
-        .collect();
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    let one_more = reviews.confirm("token", &caller).await;
+async fn an_api_server_that_stalls_costs_two_seconds_and_a_bounded_number_of_questions_of_which_each_namespace_has_a_share()
+ {
+    let stalls = |_: Request<Body>| std::future::pending::<Result<Response<Body>, Infallible>>();
+    let reviews = Arc::new(TokenReviews::new(
+        Client::new(tower::service_fn(stalls), "default"),
+        EXCHANGE,
+    ));
+    let mut waiting = crowd(&reviews, "greedy");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let one_more = reviews.confirm("token", &of_namespace("greedy")).await;
+    assert!(
+        matches!(&one_more, Err(NotConfirmed::NamespaceFull(namespace)) if **namespace == *"greedy"),
+        "{one_more:?}"
+    );
+    for number in 1..MOST_AT_A_TIME / MOST_OF_A_NAMESPACE {
+        waiting.extend(crowd(&reviews, &format!("n{number}")));
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let one_more = reviews.confirm("token", &of_namespace("late")).await;
     assert!(matches!(one_more, Err(NotConfirmed::Full)), "{one_more:?}");
     for task in waiting {
         let answer = task.await.unwrap();
         assert!(matches!(answer, Err(NotConfirmed::Late)), "{answer:?}");
+    }
+    // Each place is given back.
+    let again = crowd(&reviews, "greedy");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    again.iter().for_each(JoinHandle::abort);
+    for task in again {
+        assert!(task.await.unwrap_err().is_cancelled(), "all of them had a place");
     }
 }
 

@@ -89,6 +89,7 @@ impl Workload {
                 name: self.container,
                 own_role: OwnRole::Absent,
                 own_token_file: false,
+                own_configuration: tokenscope_core::OwnConfiguration::Absent,
             }],
             ..PodFacts::default()
         };
@@ -101,7 +102,7 @@ impl Workload {
         };
         let policies: PolicySet = [policy.clone()].into_iter().collect();
         match decide(&request, &policies, &Settings::default(), at) {
-            Decision::Granted(mut granted) => Some(granted.containers.remove(0).grant),
+            Decision::Granted(mut granted) => Some(std::sync::Arc::unwrap_or_clone(granted.containers.remove(0).grant)),
             Decision::Denied(_) | Decision::Untouched(_) => None,
         }
     }

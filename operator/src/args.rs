@@ -89,6 +89,10 @@ pub struct OperatorArguments {
     )]
     pub issuer_serving_secret: String,
 
+    /// The file with the authority of the issuer's certificate, where somebody else makes it: the one that the webhook tells pods of
+    #[arg(long, env = "TOKENSCOPE_ISSUER_CA_FILE", value_name = "PATH")]
+    pub issuer_ca_file: Option<PathBuf>,
+
     /// The Lease that only one operator holds at a time
     #[arg(
         long,
@@ -146,7 +150,7 @@ pub struct OperatorArguments {
     #[arg(long, env = "TOKENSCOPE_ROTATION_OVERLAP", value_name = "SECONDS", default_value = "300", value_parser = seconds)]
     pub rotation_overlap: Duration,
 
-    /// A DNS name or IP address beside the Service's that the serving certificate is for; may be given more than once
+    /// A DNS name or IP address beside the Service's that the webhook's certificate is for, and nobody else's; may be given more than once
     #[arg(
         long,
         env = "TOKENSCOPE_EXTRA_SERVING_NAME",
@@ -154,6 +158,15 @@ pub struct OperatorArguments {
         value_delimiter = ','
     )]
     pub extra_serving_name: Vec<String>,
+
+    /// A DNS name or IP address beside the Service's that the issuer's certificate is for, and nobody else's; may be given more than once
+    #[arg(
+        long,
+        env = "TOKENSCOPE_ISSUER_EXTRA_SERVING_NAME",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
+    pub issuer_extra_serving_name: Vec<String>,
 
     /// After how many seconds everything is looked at again without a change
     #[arg(long, env = "TOKENSCOPE_RESYNC", value_name = "SECONDS", default_value = "300", value_parser = seconds)]
@@ -256,7 +269,7 @@ impl OperatorArguments {
             trusting: Trusting::ApiServers,
             authority_secret: self.ca_secret.clone(),
             serving_secret: self.serving_secret.clone(),
-            hosts: self.hosts(&self.webhook_service),
+            hosts: self.hosts(&self.webhook_service, &self.extra_serving_name),
         }
     }
 
@@ -266,18 +279,18 @@ impl OperatorArguments {
             trusting: Trusting::Pods,
             authority_secret: self.issuer_ca_secret.clone(),
             serving_secret: self.issuer_serving_secret.clone(),
-            hosts: self.hosts(self.issuer_service.as_ref()?),
+            hosts: self.hosts(self.issuer_service.as_ref()?, &self.issuer_extra_serving_name),
         })
     }
 
-    /// The names of a Service's certificate.
-    fn hosts(&self, service: &str) -> Vec<String> {
+    /// The names of a Service's certificate: its own, and further ones.
+    fn hosts(&self, service: &str, further: &[String]) -> Vec<String> {
         let namespace = &self.common.namespace;
         let mut names = BTreeSet::from([
             format!("{service}.{namespace}.svc"),
             format!("{service}.{namespace}.svc.cluster.local"),
         ]);
-        for name in &self.extra_serving_name {
+        for name in further {
             // As they are read back from a certificate.
             names.insert(match name.parse::<IpAddr>() {
                 Ok(address) => address.to_string(),
@@ -314,6 +327,32 @@ mod tests {
             Some("https://tokens.example.com/eu")
         );
         assert_eq!(arguments.cluster_name.unwrap().as_str(), "eu-1");
+    }
+
+    #[test]
+    fn an_extra_name_is_for_the_one_certificate_that_it_is_given_for() {
+        let arguments = parse(&[
+            "--issuer-service=tokenscope-issuer",
+            "--extra-serving-name=Webhook.example.com",
+            "--issuer-extra-serving-name=tokens.example.com,10.0.0.7",
+        ])
+        .unwrap();
+        let (webhook, issuer) = (
+            arguments.certificate_names(),
+            arguments.issuer_certificate_names().unwrap(),
+        );
+        let names = |service: &str| {
+            let service = format!("{service}.tokenscope-system.svc");
+            [service.clone(), format!("{service}.cluster.local")]
+        };
+        let sorted = |mut hosts: Vec<String>, more: &[&str]| {
+            hosts.extend(more.iter().map(|name| (*name).to_owned()));
+            hosts.sort();
+            hosts
+        };
+        let of_webhook = sorted(names("tokenscope-webhook").into(), &["webhook.example.com"]);
+        let of_issuer = sorted(names("tokenscope-issuer").into(), &["10.0.0.7", "tokens.example.com"]);
+        assert_eq!((webhook.hosts, issuer.hosts), (of_webhook, of_issuer));
     }
 
     #[test]

@@ -1,8 +1,13 @@
-//! The caBundle of the webhook configuration, kept as the certificates want it.
+//! The caBundle of the webhook configuration, kept as the certificates want it, and beside it what is distrusted.
+//!
+//! The configuration is no object of a namespace, so no backup of the Secrets brings an older one. It says what is distrusted in the
+//! same write that takes a distrusted authority out of the caBundle, and no authority that it names gets back in, whatever a replica
+//! believes that has heard nothing of it.
 
 use crate::{
     FIELD_MANAGER,
-    certificates::TrustBundles,
+    certificates::{DistrustLedger, TrustBundles, Trusting},
+    configuration_patch::{AUTHORITIES, bundles, noted, patch, without_distrusted},
     events::{EventReason, EventSender, Notice},
     leader::Leader,
     metrics::OperatorMetrics,
@@ -10,16 +15,11 @@ use crate::{
 };
 use futures::StreamExt as _;
 use jiff::Timestamp;
-use json_patch::jsonptr::PointerBuf;
-use k8s_openapi::{
-    ByteString,
-    api::{admissionregistration::v1::MutatingWebhookConfiguration, core::v1::ObjectReference},
-};
+use k8s_openapi::api::{admissionregistration::v1::MutatingWebhookConfiguration, core::v1::ObjectReference};
 use kube::{
     Api, Client,
     api::{Patch, PatchParams},
 };
-use serde_json::json;
 use std::{convert::Infallible, pin::pin, sync::Arc};
 use tokenscope_platform::{health::Gate, telemetry};
 use tokio::{
@@ -47,6 +47,8 @@ pub(crate) struct CaBundleController {
     pub(crate) wanted: watch::Receiver<Option<Vec<u8>>>,
     /// The bundles that it has.
     pub(crate) found: watch::Sender<Option<TrustBundles>>,
+    /// What is distrusted, as far as any task of this process has read of it.
+    pub(crate) ledger: DistrustLedger,
     /// Takes an Event about a missing configuration.
     pub(crate) events: EventSender,
     /// Open while every entry has a caBundle; only where somebody else writes it.
@@ -62,6 +64,7 @@ impl CaBundleController {
         let mut objects = pin!(tokenscope_platform::watch::object(api.clone(), &self.name));
         // Outside: not looked for yet. Inside: it isn't there.
         let mut known: Option<Option<MutatingWebhookConfiguration>> = None;
+        let mut changes = self.ledger.changes();
         let mut pause = POLL;
         let mut missing = MissingConfiguration::default();
         loop {
@@ -76,10 +79,12 @@ impl CaBundleController {
                     }
                 },
                 Ok(()) = self.wanted.changed() => {}
+                () = changes.next() => {}
                 () = self.leader.change() => {}
                 () = tokio::time::sleep(pause) => {}
             }
             if let Some(configuration) = &mut known {
+                self.learn(configuration.as_ref());
                 pause = self.settle(&api, configuration).await;
                 self.publish(configuration.as_ref());
                 let is_missing = configuration.is_none() && self.leader.is_leader();
@@ -100,10 +105,13 @@ impl CaBundleController {
         known: &mut Option<MutatingWebhookConfiguration>,
     ) -> Duration {
         let wanted = self.wanted.borrow_and_update().clone();
-        let (Some(wanted), Some(configuration)) = (wanted, &known) else {
+        let Some(configuration) = &known else {
             return POLL;
         };
-        let Some(patch) = bundle_patch(configuration, &wanted) else {
+        let now = Timestamp::now();
+        let distrusted = AUTHORITIES.map(|(key, trusting)| (key, self.ledger.list(trusting).at(now)));
+        let wanted = wanted.and_then(|wanted| without_distrusted(wanted, &self.ledger.list(Trusting::ApiServers), now));
+        let Some(patch) = patch(configuration, wanted.as_deref(), &distrusted) else {
             return POLL;
         };
         if !self.leader.is_leader() {
@@ -121,7 +129,10 @@ impl CaBundleController {
             Ok(written) => {
                 *known = Some(written);
                 self.metrics.bundle_writes.inc();
-                tracing::info!(name = self.name, "wrote the caBundle of the webhook configuration");
+                tracing::info!(
+                    name = self.name,
+                    "wrote the caBundle of the webhook configuration, or what is distrusted"
+                );
                 POLL
             }
             // Somebody else changed or removed it in the meantime: the watch brings what it is now.
@@ -136,6 +147,13 @@ impl CaBundleController {
                 );
                 RETRY
             }
+        }
+    }
+
+    /// Takes in what the configuration says that is distrusted.
+    fn learn(&self, configuration: Option<&MutatingWebhookConfiguration>) {
+        for (key, trusting) in AUTHORITIES {
+            self.ledger.learn(trusting, &noted(configuration, key));
         }
     }
 
@@ -214,86 +232,22 @@ fn lacks_bundle(bundles: Option<&[Vec<u8>]>) -> Option<&'static str> {
     }
 }
 
-/// The caBundle of each webhook, empty where there is none.
-fn bundles(configuration: &MutatingWebhookConfiguration) -> Vec<Vec<u8>> {
-    let webhooks = configuration.webhooks.iter().flatten();
-    webhooks
-        .map(|webhook| {
-            webhook
-                .client_config
-                .ca_bundle
-                .as_ref()
-                .map_or_else(Vec::new, |bundle| bundle.0.clone())
-        })
-        .collect()
-}
-
-/// The patch that gives every webhook this bundle; none if all have it. It holds for the version that was looked at only.
-fn bundle_patch(configuration: &MutatingWebhookConfiguration, bundle: &[u8]) -> Option<json_patch::Patch> {
-    let mut operations = vec![json_patch::PatchOperation::Test(json_patch::TestOperation {
-        path: PointerBuf::from_tokens(["metadata", "resourceVersion"]),
-        value: json!(configuration.metadata.resource_version),
-    })];
-    for (index, found) in bundles(configuration).iter().enumerate() {
-        if found != bundle {
-            operations.push(json_patch::PatchOperation::Add(json_patch::AddOperation {
-                path: PointerBuf::from_tokens(["webhooks", &index.to_string(), "clientConfig", "caBundle"]),
-                value: json!(ByteString(bundle.to_vec())),
-            }));
-        }
-    }
-    (operations.len() > 1).then_some(json_patch::Patch(operations))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn configuration(bundles: &[Option<&str>]) -> MutatingWebhookConfiguration {
-        let webhooks: Vec<_> = bundles
-            .iter()
-            .enumerate()
-            .map(|(index, bundle)| {
-                let bundle = bundle.map(|text| ByteString(text.into()));
-                json!({
-                    "name": format!("w{index}.tokenscope.io"), "admissionReviewVersions": ["v1"], "sideEffects": "None",
-                    "clientConfig": {"service": {"name": "s", "namespace": "n"}, "caBundle": bundle},
-                })
-            })
-            .collect();
-        let object = json!({"metadata": {"name": "tokenscope", "resourceVersion": "7"}, "webhooks": webhooks});
-        serde_json::from_value(object).unwrap()
-    }
-
-    #[test]
-    fn only_what_differs_is_patched_and_only_the_version_that_was_looked_at() {
-        let patch = bundle_patch(&configuration(&[Some("right"), None, Some("wrong")]), b"right").unwrap();
-
-        let bundle = json!(ByteString(b"right".to_vec()));
-        let expected = json!([
-            {"op": "test", "path": "/metadata/resourceVersion", "value": "7"},
-            {"op": "add", "path": "/webhooks/1/clientConfig/caBundle", "value": bundle},
-            {"op": "add", "path": "/webhooks/2/clientConfig/caBundle", "value": bundle},
-        ]);
-        assert_eq!(serde_json::to_value(patch).unwrap(), expected);
-    }
-
     #[test]
     fn where_somebody_else_writes_the_bundle_it_is_said_which_is_missing() {
         assert!(lacks_bundle(None).unwrap().contains("configuration is missing"));
-        let some = bundles(&configuration(&[Some("right"), None]));
-        assert!(lacks_bundle(Some(&some)).unwrap().contains("no caBundle"));
-        assert_eq!(lacks_bundle(Some(&bundles(&configuration(&[Some("right")])))), None);
+        let right = || b"right".to_vec();
+        assert!(
+            lacks_bundle(Some(&[right(), Vec::new()]))
+                .unwrap()
+                .contains("no caBundle")
+        );
+        assert_eq!(lacks_bundle(Some(&[right()])), None);
     }
 
-    #[test]
-    fn nothing_is_written_where_nothing_differs() {
-        assert_eq!(
-            bundle_patch(&configuration(&[Some("right"), Some("right")]), b"right"),
-            None
-        );
-        assert_eq!(bundle_patch(&configuration(&[]), b"right"), None);
-    }
     #[test]
     fn a_missing_configuration_is_told_once_after_a_while_and_again_when_it_went_again() {
         let (mut missing, began) = (MissingConfiguration::default(), Instant::now());

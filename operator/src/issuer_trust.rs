@@ -1,42 +1,72 @@
 //! How many running pods know another authority of the issuer than the present one: they were admitted before its last rotation, and
 //! reach the issuer for as long as an authority that they know vouches for the present one.
 
-use crate::{index::SharedIndex, metrics::OperatorMetrics};
+use crate::{drift::IssuerAuthority, index::SharedIndex, metrics::OperatorMetrics};
 use std::{
     convert::Infallible,
-    hash::{DefaultHasher, Hasher as _},
-    num::NonZeroU64,
+    future::pending,
+    io,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 use tokenscope_platform::health::Heartbeat;
-use tokio::{sync::watch, time::sleep};
+use tokio::{fs::File, io::AsyncReadExt as _, sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 /// How often they are counted. It takes a look at each pod.
 const PERIOD: Duration = Duration::from_secs(60);
 
-/// An authority of the issuer, as a number that is kept of each pod.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct IssuerAuthority(NonZeroU64);
+/// The longest file of authorities that is read.
+const MOST_FILE_BYTES: u64 = 64 << 10;
 
-impl IssuerAuthority {
-    /// The first of these certificates in PEM: what is told of authorities begins with the present one. White space doesn't matter.
-    pub(crate) fn first_of(pem: &str) -> Option<Self> {
-        let (_, rest) = pem.split_once("-----BEGIN CERTIFICATE-----")?;
-        let (certificate, _) = rest.split_once("-----END CERTIFICATE-----")?;
-        let mut hasher = DefaultHasher::new();
-        for part in certificate.split_ascii_whitespace() {
-            hasher.write(part.as_bytes());
-        }
-        NonZeroU64::new(hasher.finish()).map(Self)
+/// Where it is known from what new pods are told, PEM.
+pub(crate) enum ToldPods {
+    /// From the task that makes the certificates; none before it has made one.
+    Here(watch::Receiver<Option<Vec<u8>>>),
+    /// From the file that the webhook tells pods of, where somebody else makes the certificates.
+    File(PathBuf),
+}
+
+impl ToldPods {
+    /// The present authority; none before it is known.
+    async fn present(&mut self) -> Option<IssuerAuthority> {
+        let told = match self {
+            Self::Here(told) => told.borrow_and_update().clone()?,
+            Self::File(file) => match read(file).await {
+                Ok(told) => told,
+                // The Secret that it is of may come later, and the webhook says what is wrong with it.
+                Err(error) => {
+                    tracing::debug!(%error, "the issuer's authorities can't be read");
+                    return None;
+                }
+            },
+        };
+        IssuerAuthority::first_of(&String::from_utf8_lossy(&told))
     }
+
+    /// Waits until it is another one, where that is told.
+    async fn changed(&mut self) {
+        if let Self::Here(told) = self
+            && told.changed().await.is_ok()
+        {
+            return;
+        }
+        pending::<()>().await;
+    }
+}
+
+async fn read(file: &Path) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    let mut file = File::open(file).await?.take(MOST_FILE_BYTES);
+    file.read_to_end(&mut text).await?;
+    Ok(text)
 }
 
 /// The task that counts them.
 pub(crate) struct IssuerTrust {
-    /// What new pods are told, PEM; none before it is known.
-    pub(crate) told: watch::Receiver<Option<Vec<u8>>>,
+    /// What new pods are told.
+    pub(crate) told: ToldPods,
     /// What is known.
     pub(crate) index: SharedIndex,
     /// That the task lives.
@@ -50,15 +80,13 @@ impl IssuerTrust {
     pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), Infallible> {
         loop {
             self.heartbeat.touch();
-            let told = self.told.borrow_and_update().clone();
-            let present = told.and_then(|pem| IssuerAuthority::first_of(&String::from_utf8_lossy(&pem)));
-            if let Some(present) = present {
+            if let Some(present) = self.told.present().await {
                 let pods = self.index.lock().await.pods_with_other_issuer_authority(present);
                 self.metrics.pods_with_other_issuer_ca(pods);
             }
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                Ok(()) = self.told.changed() => {}
+                () = self.told.changed() => {}
                 () = sleep(PERIOD) => {}
             }
         }
@@ -69,16 +97,22 @@ impl IssuerTrust {
 mod tests {
     use super::*;
 
-    #[test]
-    fn an_authority_is_the_same_however_its_lines_end_and_the_first_counts() {
+    #[tokio::test]
+    async fn the_present_authority_is_read_from_the_file_again_and_again_and_may_come_late() {
+        let file = std::env::temp_dir().join(format!("tokenscope-issuer-trust-{}", std::process::id()));
         let pem = |body: &str| format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n");
-        let one = IssuerAuthority::first_of(&pem("QUFB\nQkJC"));
-        assert!(one.is_some());
-        assert_eq!(IssuerAuthority::first_of(&pem("QUFB\r\nQkJC\r")), one);
-        assert_eq!(IssuerAuthority::first_of(&(pem("QUFBQkJC") + &pem("other"))), one);
-        assert_ne!(IssuerAuthority::first_of(&pem("other")), one);
-        for broken in ["", "-----BEGIN CERTIFICATE-----", "QUFB"] {
-            assert_eq!(IssuerAuthority::first_of(broken), None);
+        let mut told = ToldPods::File(file.clone());
+        assert_eq!(told.present().await, None);
+        for body in ["QUFB", "QkJC"] {
+            std::fs::write(&file, pem(body) + &pem("older")).unwrap();
+            assert_eq!(told.present().await, IssuerAuthority::first_of(&pem(body)));
         }
+        std::fs::remove_file(file).unwrap();
+        let (known, told) = watch::channel(None);
+        let mut told = ToldPods::Here(told);
+        assert_eq!(told.present().await, None);
+        known.send(Some(pem("QUFB").into_bytes())).unwrap();
+        told.changed().await;
+        assert_eq!(told.present().await, IssuerAuthority::first_of(&pem("QUFB")));
     }
 }

@@ -5,9 +5,11 @@
 mod args;
 mod ca_bundle;
 mod certificates;
+mod configuration_patch;
 mod drift;
 mod events;
 mod eviction;
+mod history;
 mod index;
 mod indexer;
 mod issuer;
@@ -25,12 +27,12 @@ mod watches;
 pub use args::{CertificatesProvider, OperatorArguments};
 
 use ca_bundle::CaBundleController;
-use certificates::{Certificates, Names, RotationSettings, TrustBundles, Trusting};
+use certificates::{Certificates, DistrustLedger, Names, RotationSettings, TrustBundles, Trusting};
 use events::EventSender;
 use index::{Index, IndexEvent, Installation, SharedIndex};
 use indexer::Indexer;
 use issuer_context::IssuerContext;
-use issuer_trust::IssuerTrust;
+use issuer_trust::{IssuerTrust, ToldPods};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client};
 use leader::Leader;
@@ -110,6 +112,16 @@ struct Trusted {
     issuer: Option<watch::Receiver<Option<Vec<u8>>>>,
 }
 
+/// What those who keep authorities tell one another.
+struct Told {
+    /// What is distrusted.
+    ledger: DistrustLedger,
+    /// What the webhook configuration has.
+    bundles: watch::Receiver<Option<TrustBundles>>,
+    /// What those who trust an authority should be told.
+    wanted_bundle: watch::Sender<Option<Vec<u8>>>,
+}
+
 /// What most tasks need.
 struct Common<'a> {
     args: &'a OperatorArguments,
@@ -126,6 +138,7 @@ impl Common<'_> {
         let (args, stop) = (self.args, &self.process.stop);
         let (wanted_bundle, wanted) = watch::channel(None);
         let (found, bundles) = watch::channel(None);
+        let ledger = DistrustLedger::default();
         let makes_certificates = args.certificates_provider == CertificatesProvider::Operator;
         let controller = CaBundleController {
             client: self.client.clone(),
@@ -133,6 +146,7 @@ impl Common<'_> {
             leader: self.leader.clone(),
             wanted,
             found,
+            ledger: ledger.clone(),
             events: self.events.clone(),
             gate: (!makes_certificates).then(|| gate.clone()),
             metrics: self.metrics.clone(),
@@ -141,36 +155,42 @@ impl Common<'_> {
             .spawn("webhook configuration", controller.run(stop.clone()));
         if makes_certificates {
             let (names, settings) = (args.certificate_names(), args.certificate_settings());
-            let certificates = self.certificates(names, settings, bundles.clone(), wanted_bundle, Some(gate));
+            let told = Told {
+                ledger: ledger.clone(),
+                bundles: bundles.clone(),
+                wanted_bundle,
+            };
+            let certificates = self.certificates(names, settings, told, Some(gate));
             self.process.spawn("certificates", certificates.run(stop.clone()));
         }
         let issuer = args.issuer_certificate_names().filter(|_| makes_certificates);
-        Trusted {
-            bundles,
-            issuer: issuer.map(|names| self.keep_issuer_certificates(names)),
-        }
+        let issuer = issuer.map(|names| self.keep_issuer_certificates(names, ledger, bundles.clone()));
+        Trusted { bundles, issuer }
     }
 
     /// Starts what keeps the issuer's certificates; gives what new pods are told. Nobody can tell a pod anything later.
-    fn keep_issuer_certificates(&self, names: Names) -> watch::Receiver<Option<Vec<u8>>> {
-        let ((wanted, told), (_, bundles)) = (watch::channel(None), watch::channel(Some(None)));
+    fn keep_issuer_certificates(
+        &self,
+        names: Names,
+        ledger: DistrustLedger,
+        bundles: watch::Receiver<Option<TrustBundles>>,
+    ) -> watch::Receiver<Option<Vec<u8>>> {
+        let (wanted_bundle, told) = watch::channel(None);
+        let telling = Told {
+            ledger,
+            bundles,
+            wanted_bundle,
+        };
         let settings = self.args.issuer_certificate_settings();
         // Ready without them: where an upgrade turns the issuer on, the leader of before makes none, and goes only once this one is ready.
-        let certificates = self.certificates(names, settings, bundles, wanted, None);
+        let certificates = self.certificates(names, settings, telling, None);
         let running = certificates.run(self.process.stop.clone());
         self.process.spawn("issuer certificates", running);
         told
     }
 
     /// What keeps an authority and a serving certificate.
-    fn certificates(
-        &self,
-        names: Names,
-        settings: RotationSettings,
-        bundles: watch::Receiver<Option<TrustBundles>>,
-        wanted_bundle: watch::Sender<Option<Vec<u8>>>,
-        gate: Option<Gate>,
-    ) -> Certificates {
+    fn certificates(&self, names: Names, settings: RotationSettings, told: Told, gate: Option<Gate>) -> Certificates {
         let task = match names.trusting {
             Trusting::ApiServers => "certificates",
             Trusting::Pods => "issuer certificates",
@@ -181,8 +201,9 @@ impl Common<'_> {
             names,
             settings,
             leader: self.leader.clone(),
-            bundles,
-            wanted_bundle,
+            ledger: told.ledger,
+            bundles: told.bundles,
+            wanted_bundle: told.wanted_bundle,
             gate,
             heartbeat: self.process.gates.heartbeat(task, HEARTBEAT),
             metrics: self.metrics.clone(),
@@ -268,8 +289,9 @@ impl Common<'_> {
         self.process.spawn("issuer context", context.run(self.stop()));
     }
 
-    fn keep_issuer_trust(&self, index: &SharedIndex, told: Option<watch::Receiver<Option<Vec<u8>>>>) {
-        let Some(told) = told else {
+    fn keep_issuer_trust(&self, index: &SharedIndex, made: Option<watch::Receiver<Option<Vec<u8>>>>) {
+        let file = || self.args.issuer_ca_file.clone().map(ToldPods::File);
+        let Some(told) = made.map(ToldPods::Here).or_else(file) else {
             return;
         };
         let trust = IssuerTrust {

@@ -27,7 +27,7 @@ pub struct CommonArgs {
         long,
         env = "TOKENSCOPE_OBSERVE",
         value_name = "ADDRESS",
-        default_value = "0.0.0.0:8080"
+        default_value = "[::]:8080"
     )]
     pub observe: SocketAddr,
 

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::freshness::Freshness;
 pub use crate::gates::{Gate, Gates, Heartbeat};
+use crate::listen;
 use crate::metrics::{self, Registry};
 use crate::server::{self, ConnectionMetrics, Limits, Protocol};
 
@@ -83,7 +84,7 @@ pub fn start(address: SocketAddr, observed: Observed, end: CancellationToken) ->
 
 fn listener(address: SocketAddr) -> io::Result<(Runtime, TcpListener)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let listener = runtime.block_on(TcpListener::bind(address))?;
+    let listener = runtime.block_on(async { listen::bind(address) })?;
     Ok((runtime, listener))
 }
 

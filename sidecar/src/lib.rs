@@ -9,7 +9,7 @@
 //! At the edges:
 //! - [`workload_api`]: asks the SPIFFE agent; `exchange`, of the feature `issuer`: asks tokenscope's issuer;
 //! - [`directory`]: replaces files whole; [`clock`]: waits, and notices when the clock is set;
-//! - [`health`]: what is known of each file; [`ready`]: the probe; [`observe`]: the same over HTTP; [`log`].
+//! - [`health`]: what is known of each file; [`ready`]: the probe; [`write`]: files from arguments, once; [`observe`]: the same over HTTP; [`log`].
 //!
 //! [`run`] puts them together.
 
@@ -31,4 +31,5 @@ pub mod run;
 pub mod selection;
 pub mod token;
 pub mod workload_api;
+pub mod write;
 pub mod x509;

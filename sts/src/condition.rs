@@ -106,13 +106,17 @@ enum Comparison {
     Equals,
     EqualsIgnoreCase,
     Like,
-    Date(TimeOrder),
+    /// An ARN whose six parts match one by one.
+    Arn,
+    Date(Order),
+    Number(Order),
+    Bool,
     Null,
 }
 
-/// How the time of the request stands to the policy's.
+/// How the time or number of the request stands to the policy's.
 #[derive(Clone, Copy, Debug)]
-enum TimeOrder {
+enum Order {
     Equal,
     Before,
     NotAfter,
@@ -165,12 +169,22 @@ impl ConditionOperator {
             "StringNotEqualsIgnoreCase" => (Comparison::EqualsIgnoreCase, true),
             "StringLike" => (Comparison::Like, false),
             "StringNotLike" => (Comparison::Like, true),
-            "DateEquals" => (Comparison::Date(TimeOrder::Equal), false),
-            "DateNotEquals" => (Comparison::Date(TimeOrder::Equal), true),
-            "DateLessThan" => (Comparison::Date(TimeOrder::Before), false),
-            "DateLessThanEquals" => (Comparison::Date(TimeOrder::NotAfter), false),
-            "DateGreaterThan" => (Comparison::Date(TimeOrder::After), false),
-            "DateGreaterThanEquals" => (Comparison::Date(TimeOrder::NotBefore), false),
+            // ArnEquals and ArnLike behave the same (IAM User Guide, "Amazon Resource Name (ARN) condition operators").
+            "ArnEquals" | "ArnLike" => (Comparison::Arn, false),
+            "ArnNotEquals" | "ArnNotLike" => (Comparison::Arn, true),
+            "Bool" => (Comparison::Bool, false),
+            "NumericEquals" => (Comparison::Number(Order::Equal), false),
+            "NumericNotEquals" => (Comparison::Number(Order::Equal), true),
+            "NumericLessThan" => (Comparison::Number(Order::Before), false),
+            "NumericLessThanEquals" => (Comparison::Number(Order::NotAfter), false),
+            "NumericGreaterThan" => (Comparison::Number(Order::After), false),
+            "NumericGreaterThanEquals" => (Comparison::Number(Order::NotBefore), false),
+            "DateEquals" => (Comparison::Date(Order::Equal), false),
+            "DateNotEquals" => (Comparison::Date(Order::Equal), true),
+            "DateLessThan" => (Comparison::Date(Order::Before), false),
+            "DateLessThanEquals" => (Comparison::Date(Order::NotAfter), false),
+            "DateGreaterThan" => (Comparison::Date(Order::After), false),
+            "DateGreaterThanEquals" => (Comparison::Date(Order::NotBefore), false),
             "Null" if quantifier.is_none() && !if_exists => (Comparison::Null, false),
             _ => return None,
         };
@@ -220,6 +234,18 @@ impl Condition {
                     Some(value.to_lowercase() == fact.to_lowercase())
                 }
                 Comparison::Like => Some(matches(&PolicyText::pattern(value).fill(value_of)?, fact)),
+                Comparison::Bool => Some(value.eq_ignore_ascii_case(fact)),
+                Comparison::Number(order) => {
+                    let (fact, value) = (fact.parse::<i64>().ok()?, value.parse::<i64>().ok()?);
+                    Some(order.holds(&fact, &value))
+                }
+                Comparison::Arn => {
+                    let (fact, value) = (parts(fact)?, parts(value)?);
+                    let part = |(fact, value): (&&str, &&str)| {
+                        Some(matches(&PolicyText::pattern(value).fill(value_of)?, fact))
+                    };
+                    every(fact.iter().zip(value.iter()).map(part))
+                }
                 Comparison::Date(_) | Comparison::Null => None,
             }
         };
@@ -232,16 +258,28 @@ impl Condition {
         };
         let compare = |value: &String| {
             let other = date(value)?;
-            Some(match order {
-                TimeOrder::Equal => time == other,
-                TimeOrder::Before => time < other,
-                TimeOrder::NotAfter => time <= other,
-                TimeOrder::After => time > other,
-                TimeOrder::NotBefore => time >= other,
-            })
+            Some(order.holds(&time, &other))
         };
         any(self.values.iter().map(compare)).map(|matched| matched != operator.negated)
     }
+}
+
+impl Order {
+    fn holds<T: Ord>(self, fact: &T, value: &T) -> bool {
+        match self {
+            Self::Equal => fact == value,
+            Self::Before => fact < value,
+            Self::NotAfter => fact <= value,
+            Self::After => fact > value,
+            Self::NotBefore => fact >= value,
+        }
+    }
+}
+
+/// The six parts of an ARN.
+fn parts(arn: &str) -> Option<[&str; 6]> {
+    let parts: Vec<_> = arn.splitn(6, ':').collect();
+    parts.try_into().ok()
 }
 
 /// `true` wins, then "can't be decided".

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use serde::Deserialize;
 
+use crate::account::{OutboundFederation, Permissions, User};
 use crate::context_provider::ContextProvider;
 use crate::names::{AssumableRole, is_account, is_partition};
 use crate::trust::IamTrustPolicy;
@@ -26,6 +27,22 @@ pub struct StsConfig {
     /// issuer's.
     #[serde(default)]
     pub connect_to: BTreeMap<String, SocketAddr>,
+    /// IAM users with keys of their own, who may start a chain.
+    #[serde(default)]
+    pub users: Vec<User>,
+    /// What roles and users may do, and their tags. A principal that isn't here may do nothing and has none.
+    #[serde(default)]
+    pub permissions: Vec<Permissions>,
+    /// Documents of managed policies by ARN, for sessions that are narrowed by them.
+    #[serde(default)]
+    pub managed_policies: BTreeMap<String, serde_json::Value>,
+    /// Accounts whose outbound web identity federation is enabled.
+    #[serde(default)]
+    pub outbound_federation: Vec<OutboundFederation>,
+    /// The region that it answers for: signatures for another are refused. `aws-global` makes it the global endpoint. Without
+    /// one it answers for every region that a signature names.
+    #[serde(default)]
+    pub region: Option<String>,
 }
 
 /// An IAM OIDC identity provider, as `CreateOpenIDConnectProvider` takes it.
@@ -87,7 +104,7 @@ pub enum StsConfigError {
 }
 
 impl StsConfigError {
-    fn invalid(field: &'static str, problem: impl Into<String>) -> Self {
+    pub(crate) fn invalid(field: &'static str, problem: impl Into<String>) -> Self {
         Self::Invalid {
             field,
             problem: problem.into(),

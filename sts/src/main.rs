@@ -31,8 +31,20 @@ const EXAMPLE: &str = r#"Example:
 
 A provider's "context_provider" takes the ContextProvider document of `aws iam update-open-id-connect-provider`.
 
+For AssumeRole and GetWebIdentityToken the file may also have:
+  "users": [{"arn": "arn:aws:iam::111122223333:user/ann", "access_key_id": "AKIA…", "secret_access_key": "…"}]
+  "permissions": [{"principal": "ARN of a role or user", "policies": [identity policies], "tags": {"key": "value"}}]
+  "managed_policies": {"arn:aws:iam::aws:policy/…": {policy}}
+  "outbound_federation": [{"account": "111122223333", "issuer": "https://….tokens.sts.global.api.aws"}]
+  "region": "eu-central-1", or "aws-global" for the global endpoint
+The issuer's /.well-known/openid-configuration and /.well-known/jwks.json are answered at the same address.
+
 Not yet seen by AWS, judged here by the strict reading of its documentation and service models:
   - trusted identity propagation (ContextProvider) as a whole, and its keys in trust policies
+  - GetWebIdentityToken as a whole: its claims, the limit of its payload, the code of a refusal at the global endpoint
+  - chains: that inherited tags and an inherited source identity are keys of the request, the codes for a tag that
+    conflicts with an inherited one and for a source identity that is to change
+  - SessionTokenSize and SessionTokenUtilization
   - the code and words of refused session tags and source identities, and that a missing sts:TagSession or
     sts:SetSourceIdentity is named
   - the percentage of PackedPolicySize and its limit
@@ -41,8 +53,8 @@ Not yet seen by AWS, judged here by the strict reading of its documentation and 
 
 /// A strict stand-in for AWS STS, for tests and demos on one machine.
 ///
-/// Answers AssumeRoleWithWebIdentity and GetCallerIdentity as AWS does: it really verifies the token with the keys of
-/// its issuer, and evaluates the role's trust policy. Prints the address it listens on as one line and runs until
+/// Answers AssumeRoleWithWebIdentity, AssumeRole, GetWebIdentityToken and GetCallerIdentity as AWS does: it really verifies
+/// tokens with the keys of their issuer and requests by their signature, and evaluates policies. Prints the address it listens on as one line and runs until
 /// SIGTERM or Ctrl-C.
 #[derive(Parser)]
 #[command(version, after_help = EXAMPLE)]

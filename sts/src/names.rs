@@ -35,6 +35,15 @@ impl AssumableRole {
     }
 }
 
+/// True if `arn` is a managed policy of the role's account or of AWS itself.
+pub(crate) fn is_policy_arn_of(arn: &str, role: &AssumableRole) -> bool {
+    let rest = arn.strip_prefix(&format!("arn:{}:iam::", role.partition));
+    let Some((account, policy)) = rest.and_then(|rest| rest.split_once(":policy/")) else {
+        return false;
+    };
+    (account == "aws" || account == role.account) && !policy.is_empty()
+}
+
 /// The class `[\w+=,.@-]` of session names, source identities and role names.
 pub(crate) fn is_name_character(c: char) -> bool {
     c.is_ascii_alphanumeric() || "_+=,.@-".contains(c)
@@ -46,4 +55,26 @@ pub(crate) fn is_partition(text: &str) -> bool {
 
 pub(crate) fn is_account(text: &str) -> bool {
     text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// The parts of an IAM user's ARN.
+pub(crate) struct UserName {
+    pub(crate) partition: String,
+    pub(crate) account: String,
+    /// Without the path.
+    pub(crate) name: String,
+}
+
+impl UserName {
+    /// `None` when `text` is not the ARN of an IAM user.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (head, resource) = text.split_once(":user/")?;
+        // The rules are those of a role's ARN.
+        let same = AssumableRole::parse(&format!("{head}:role/{resource}"))?;
+        Some(Self {
+            partition: same.partition,
+            account: same.account,
+            name: same.name,
+        })
+    }
 }

@@ -3,10 +3,12 @@
 //! IAM User Guide, "IAM and AWS STS quotas", "Pass session tags in AWS STS": both are packed into a binary form with a limit
 //! of its own, `PackedPolicySize` says in percent how much of it is used, and more is `PackedPolicyTooLarge`. How they are
 //! packed is not documented, nor the limit: the percentage here is an estimate, the plain text in characters over the 2,048
-//! that session policies have. Not yet seen by AWS.
+//! that session policies have. Since November 2026 the service model speaks of the size of the session token, and says that the
+//! error's message has both sizes in bytes; its words are ours. Not yet seen by AWS.
 
 use std::collections::BTreeMap;
 
+use crate::session::{MAX_TOKEN, token_size};
 use crate::xml::AwsError;
 
 const SPACE: usize = 2048;
@@ -23,8 +25,10 @@ pub(crate) fn packed_policy_size(
     let percent = policies.unwrap_or(0) + (size * 100).div_ceil(SPACE);
     if percent > 100 {
         let message = format!(
-            "Packed size of session policies and session tags consumes {percent}% of allotted space, please use smaller \
-             policies or tags."
+            "Session token size of {} bytes with its session policies and session tags exceeds the maximum allowed size of {} \
+             bytes ({percent}% of the space for them).",
+            token_size(percent),
+            MAX_TOKEN
         );
         return Err(AwsError::new(400, "PackedPolicyTooLarge", message));
     }

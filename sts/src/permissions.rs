@@ -10,9 +10,10 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::condition::{Condition, Fact, Facts, all_hold, conditions, only_known, texts};
+use crate::condition::{Condition, Facts, all_hold, conditions, only_known, texts};
 use crate::policy_text::{PolicyText, like, matches};
-use crate::principal::Principal;
+use crate::principal::{Principal, PrincipalNames};
+use crate::request::SessionPolicies;
 use crate::session::Session;
 
 /// A session that a web identity was given, without its secrets: what a test may assert.
@@ -94,33 +95,60 @@ impl AssumedSession {
         if now >= self.expires {
             return Err(PolicyDecisionError::Expired);
         }
-        if self.principal.policies.managed {
-            return Err(PolicyDecisionError::ManagedSessionPolicies);
-        }
-        let facts = self.facts(now);
-        let of_role = decide(policies, action, resource, &facts)?;
-        let Some(session_policy) = self.principal.policies.inline.as_ref() else {
-            return Ok(of_role);
-        };
-        let of_session = decide(std::slice::from_ref(session_policy), action, resource, &facts)?;
-        Ok(match (of_role, of_session) {
+        let facts = self.principal.facts_of_request(
+            &PrincipalNames {
+                arn: &self.role_arn,
+                account: &self.account,
+                user_id: &self.user_id,
+                issued: Some(self.issued),
+            },
+            now,
+        );
+        let decisions = decide_both(policies, &self.principal.policies, action, resource, &facts)?;
+        Ok(decisions.combined())
+    }
+}
+
+/// The decisions of a principal's own policies and of those that narrow its session.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Decisions {
+    pub(crate) own: PolicyDecision,
+    /// `None` without session policies.
+    pub(crate) session: Option<PolicyDecision>,
+}
+
+impl Decisions {
+    pub(crate) fn combined(self) -> PolicyDecision {
+        match (self.own, self.session.unwrap_or(PolicyDecision::Allowed)) {
             (PolicyDecision::ExplicitDeny, _) | (_, PolicyDecision::ExplicitDeny) => PolicyDecision::ExplicitDeny,
             (PolicyDecision::Allowed, PolicyDecision::Allowed) => PolicyDecision::Allowed,
             _ => PolicyDecision::ImplicitDeny,
-        })
+        }
     }
+}
 
-    /// The request context (IAM User Guide, "AWS global condition context keys").
-    fn facts(&self, now: Timestamp) -> Facts {
-        let mut facts = self.principal.facts.clone();
-        facts.set("aws:TokenIssueTime", Fact::Time(self.issued));
-        facts.set("aws:CurrentTime", Fact::Time(now));
-        facts.set("aws:EpochTime", Fact::Time(now));
-        facts.set("aws:PrincipalArn", Fact::One(self.role_arn.clone()));
-        facts.set("aws:PrincipalAccount", Fact::One(self.account.clone()));
-        facts.set("aws:userid", Fact::One(self.user_id.clone()));
-        facts
-    }
+/// Evaluates the identity policies `own` and the session policies apart: what a trust policy grants to a role is still
+/// narrowed by the latter (IAM User Guide, "Policy evaluation logic").
+pub(crate) fn decide_both(
+    own: &[Value],
+    session: &SessionPolicies,
+    action: &str,
+    resource: &str,
+    facts: &Facts,
+) -> Result<Decisions, PolicyDecisionError> {
+    let narrowing = session.documents().ok_or(PolicyDecisionError::ManagedSessionPolicies)?;
+    let session = (!narrowing.is_empty())
+        .then(|| decide(&narrowing, action, resource, facts))
+        .transpose()?;
+    Ok(Decisions {
+        own: decide(own, action, resource, facts)?,
+        session,
+    })
+}
+
+/// Checks an identity policy as IAM does when it is attached. The error begins with the place in the document.
+pub(crate) fn check_identity_policy(document: &Value) -> Result<(), String> {
+    statements(document).map(drop)
 }
 
 fn decide(

@@ -17,10 +17,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::account::{OutboundFederation, Permissions};
 use crate::config::{Provider, Role, StsConfig, StsConfigError, check_connect_to};
 use crate::issuer::Issuers;
 use crate::permissions::AssumedSession;
-use crate::state::{AwsAccount, TimeSource, system_clock};
+use crate::state::{AwsAccount, TimeSource, lock, system_clock};
 
 const MAX_CONNECTIONS: usize = 256;
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
@@ -94,7 +95,7 @@ impl Server {
             .local_addr()
             .map_err(|error| StartError::Listen(listen, error))?;
         let server = Self {
-            state: Arc::new(AwsAccount::new(issuers, clock)),
+            state: Arc::new(AwsAccount::new(issuers, clock, config.region)),
             address,
             tls: acceptor.is_some(),
             stopping: CancellationToken::new(),
@@ -105,6 +106,18 @@ impl Server {
         }
         for role in config.roles {
             server.add_role(&role)?;
+        }
+        for user in config.users {
+            lock(&server.state.directory).add_user(user)?;
+        }
+        for permissions in config.permissions {
+            lock(&server.state.directory).set_permissions(permissions)?;
+        }
+        for (arn, document) in config.managed_policies {
+            lock(&server.state.directory).set_managed_policy(arn, document)?;
+        }
+        for federation in config.outbound_federation {
+            server.enable_outbound_federation(federation)?;
         }
         let accepting = accept(
             listener,
@@ -151,6 +164,16 @@ impl Server {
         document: Option<&serde_json::Value>,
     ) -> Result<(), StsConfigError> {
         self.state.update_context_provider(provider_arn, document)
+    }
+
+    /// Sets or replaces the identity policies and tags of a role or user, at once for the next request.
+    pub fn set_permissions(&self, permissions: Permissions) -> Result<(), StsConfigError> {
+        lock(&self.state.directory).set_permissions(permissions)
+    }
+
+    /// Enables outbound web identity federation for an account, as `EnableOutboundWebIdentityFederation` does.
+    pub fn enable_outbound_federation(&self, federation: OutboundFederation) -> Result<(), StsConfigError> {
+        self.state.outbound.enable(federation)
     }
 
     /// The session of an access key id, without its secrets. `None` when no session was issued under it or too many

@@ -17,6 +17,10 @@ use crate::xml::AwsError;
 /// Sessions remembered; the oldest goes first. Expired ones stay until then, so that their use is answered with
 /// `ExpiredToken` instead of `InvalidClientTokenId`.
 const MAX_SESSIONS: usize = 10_000;
+/// A session token without tags and policies, in bytes.
+const BARE_TOKEN: usize = 256;
+/// The largest session token, in bytes: `minimumSessionTokenSizeType` goes no further. Not yet seen by AWS.
+pub(crate) const MAX_TOKEN: usize = 4096;
 const BASE32: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
 
 /// One assumed role. No Debug: it holds the secrets.
@@ -35,42 +39,55 @@ pub(crate) struct Session {
     /// `AROA…:<session>`
     pub(crate) user_id: String,
     pub(crate) account: String,
+    pub(crate) partition: String,
+}
+
+/// The terms of a new session.
+pub(crate) struct SessionGrant<'a> {
+    pub(crate) role_arn: &'a str,
+    pub(crate) role: &'a AssumableRole,
+    pub(crate) session_name: &'a str,
+    /// Seconds.
+    pub(crate) duration: u32,
+    /// Percent of the space for session policies and tags.
+    pub(crate) packed_percent: usize,
+    /// `MinimumSessionTokenSize`.
+    pub(crate) minimum_token_size: usize,
 }
 
 impl Session {
-    /// New random credentials, valid for `duration` seconds.
-    pub(crate) fn issue(
-        role_arn: &str,
-        role: &AssumableRole,
-        session_name: &str,
-        duration: u32,
-        now: Timestamp,
-        principal: Principal,
-    ) -> Result<Self, Unspecified> {
+    /// New random credentials.
+    pub(crate) fn issue(grant: &SessionGrant<'_>, now: Timestamp, principal: Principal) -> Result<Self, Unspecified> {
+        let role = grant.role;
         // The id of a role is stable, as in AWS.
-        let role_id = base32(&digest(&SHA256, role_arn.as_bytes()).as_ref()[..17]);
+        let role_id = stable_id(grant.role_arn);
         let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+        let duration = SignedDuration::from_secs(i64::from(grant.duration));
         Ok(Self {
             access_key_id: format!("ASIA{}", base32(&random::<16>()?)),
             secret_access_key: STANDARD.encode(random::<30>()?),
-            token: STANDARD.encode(random::<192>()?),
+            token: session_token(grant.packed_percent, grant.minimum_token_size)?,
             issued: now,
             principal,
-            role_arn: role_arn.to_owned(),
-            expires: now
-                .saturating_add(SignedDuration::from_secs(i64::from(duration)))
-                .unwrap_or(Timestamp::MAX),
+            role_arn: grant.role_arn.to_owned(),
+            expires: now.saturating_add(duration).unwrap_or(Timestamp::MAX),
             arn: format!(
-                "arn:{}:sts::{}:assumed-role/{}/{session_name}",
-                role.partition, role.account, role.name
+                "arn:{}:sts::{}:assumed-role/{}/{}",
+                role.partition, role.account, role.name, grant.session_name
             ),
-            user_id: format!("AROA{role_id}:{session_name}"),
+            user_id: format!("AROA{role_id}:{}", grant.session_name),
             account: role.account.clone(),
+            partition: role.partition.clone(),
         })
     }
 
     pub(crate) fn has_token(&self, token: &[u8]) -> bool {
         verify_slices_are_equal(self.token.as_bytes(), token).is_ok()
+    }
+
+    /// `SessionTokenUtilization`: percent of the largest session token.
+    pub(crate) fn token_utilization(&self) -> usize {
+        (self.token.len() * 100).div_ceil(MAX_TOKEN)
     }
 
     pub(crate) fn check_expiry(&self, now: Timestamp) -> Result<(), AwsError> {
@@ -107,10 +124,30 @@ impl Sessions {
     }
 }
 
+/// Bytes of a session token whose policies and tags take this much of their space.
+pub(crate) fn token_size(packed_percent: usize) -> usize {
+    BARE_TOKEN + (MAX_TOKEN - BARE_TOKEN) * packed_percent / 100
+}
+
+/// A random text in the size that AWS would give it: STS service model of November 2026, `MinimumSessionTokenSize`,
+/// `SessionTokenSize`. That a token without tags and policies has 256 bytes, and grows with the space that they take, is an
+/// estimate, not yet seen by AWS.
+fn session_token(packed_percent: usize, minimum: usize) -> Result<String, Unspecified> {
+    let size = token_size(packed_percent).max(minimum);
+    let mut bytes = vec![0; size.div_ceil(4) * 3];
+    aws_lc_rs::rand::fill(&mut bytes)?;
+    Ok(STANDARD.encode(bytes))
+}
+
 pub(crate) fn random<const N: usize>() -> Result<[u8; N], Unspecified> {
     let mut bytes = [0; N];
     aws_lc_rs::rand::fill(&mut bytes)?;
     Ok(bytes)
+}
+
+/// The part behind AROA and AIDA in the id of a role or user.
+pub(crate) fn stable_id(arn: &str) -> String {
+    base32(&digest(&SHA256, arn.as_bytes()).as_ref()[..17])
 }
 
 /// One character for the low five bits of each byte.
@@ -126,17 +163,21 @@ mod tests {
     use super::*;
 
     fn session(now: i64) -> Session {
+        session_of_size(now, 0)
+    }
+
+    fn session_of_size(now: i64, minimum_token_size: usize) -> Session {
         let arn = "arn:aws-cn:iam::111122223333:role/shop/orders";
         let now = Timestamp::from_second(now).unwrap();
-        Session::issue(
-            arn,
-            &AssumableRole::parse(arn).unwrap(),
-            "pod-1",
-            900,
-            now,
-            Principal::default(),
-        )
-        .unwrap()
+        let grant = SessionGrant {
+            role_arn: arn,
+            role: &AssumableRole::parse(arn).unwrap(),
+            session_name: "pod-1",
+            duration: 900,
+            packed_percent: 0,
+            minimum_token_size,
+        };
+        Session::issue(&grant, now, Principal::default()).unwrap()
     }
 
     #[test]
@@ -156,6 +197,13 @@ mod tests {
         let at = |second| Timestamp::from_second(second).unwrap();
         assert_eq!(session(1000).check_expiry(at(1899)), Ok(()));
         assert_eq!(session(1000).check_expiry(at(1900)).unwrap_err().code, "ExpiredToken");
+    }
+
+    #[test]
+    fn a_token_is_at_least_as_long_as_asked_for() {
+        let session = session_of_size(0, 4096);
+        assert_eq!((session.token.len(), session.token_utilization()), (4096, 100));
+        assert_eq!(session_of_size(0, 1).token_utilization(), 7);
     }
 
     #[test]

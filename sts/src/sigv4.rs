@@ -66,6 +66,12 @@ impl Authorization {
         })
     }
 
+    /// The region of the scope.
+    pub(crate) fn region(&self) -> &str {
+        // `parse` refuses a scope without one.
+        self.scope.split('/').nth(1).unwrap_or_default()
+    }
+
     /// Checks the time and the signature under `secret`.
     pub(crate) fn verify(&self, request: &Signed<'_>, secret: &str, now: Timestamp) -> Result<(), AwsError> {
         let difference = now.as_second() - self.at.as_second();

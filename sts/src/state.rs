@@ -1,4 +1,4 @@
-//! The server's answers: the two actions, and what is remembered between requests.
+//! The server's answers: which action a request is for, and what is remembered between requests.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,19 +11,15 @@ use hyper::{Method, Request, Response, StatusCode};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::condition::Facts;
+use crate::account::Directory;
+use crate::caller::Caller;
 use crate::config::{CheckedProvider, CheckedRole, Provider, Role, StsConfigError, checked_context};
-use crate::context_provider::Propagated;
-use crate::identity::WebIdentity;
 use crate::issuer::Issuers;
-use crate::packed_size::packed_policy_size;
+use crate::outbound::OutboundIssuers;
 use crate::permissions::AssumedSession;
-use crate::principal::Principal;
-use crate::request::{Action, AssumeRequest, Parameters};
+use crate::request::{Action, AssumeRequest, AssumeRoleRequest, Parameters, WebIdentityTokenRequest};
 use crate::session::{Session, Sessions, random};
-use crate::sigv4::{Authorization, Signed, hex};
-use crate::token;
-use crate::trust::{access_denied, authorize};
+use crate::sigv4::{Signed, hex};
 use crate::xml::{AwsError, answer, elements};
 
 /// A token of 20,000 characters and a policy, all percent-encoded, fit in.
@@ -41,22 +37,29 @@ pub fn system_clock() -> TimeSource {
 
 /// The account as requests see it: its roles, its providers, the sessions that were issued.
 pub(crate) struct AwsAccount {
-    clock: TimeSource,
-    issuers: Issuers,
+    pub(crate) clock: TimeSource,
+    pub(crate) issuers: Issuers,
     roles: Mutex<HashMap<String, Arc<CheckedRole>>>,
-    providers: Mutex<Vec<Arc<CheckedProvider>>>,
-    sessions: Mutex<Sessions>,
+    pub(crate) providers: Mutex<Vec<Arc<CheckedProvider>>>,
+    pub(crate) sessions: Mutex<Sessions>,
+    pub(crate) directory: Mutex<Directory>,
+    pub(crate) outbound: OutboundIssuers,
+    /// `None` = any.
+    pub(crate) region: Option<String>,
 }
 
 impl AwsAccount {
     /// An account without roles and providers.
-    pub(crate) fn new(issuers: Issuers, clock: TimeSource) -> Self {
+    pub(crate) fn new(issuers: Issuers, clock: TimeSource, region: Option<String>) -> Self {
         Self {
             clock,
             issuers,
             roles: Mutex::default(),
             providers: Mutex::default(),
             sessions: Mutex::default(),
+            directory: Mutex::default(),
+            outbound: OutboundIssuers::default(),
+            region,
         }
     }
 
@@ -103,6 +106,14 @@ impl AwsAccount {
         Ok(())
     }
 
+    pub(crate) fn role(&self, arn: &str) -> Option<Arc<CheckedRole>> {
+        lock(&self.roles).get(arn).cloned()
+    }
+
+    pub(crate) fn remember(&self, session: Session) {
+        lock(&self.sessions).add(Arc::new(session));
+    }
+
     /// The session of an access key id, for tests.
     pub(crate) fn session(&self, access_key_id: &str) -> Option<AssumedSession> {
         lock(&self.sessions)
@@ -112,6 +123,9 @@ impl AwsAccount {
 
     /// Answers a request, within a deadline.
     pub(crate) async fn respond(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        if let Some(document) = self.outbound.document(&request) {
+            return document;
+        }
         let request_id = request_id();
         let deadline = AwsError::new(408, "RequestExpired", "The request took too long.");
         let handled = tokio::time::timeout(REQUEST_DEADLINE, self.handle(request, &request_id));
@@ -165,155 +179,43 @@ impl AwsAccount {
             Method::GET => Parameters::parse(query)?,
             _ => return Err(AwsError::new(405, "InvalidAction", "STS answers GET and POST only")),
         };
-        match parameters.action()? {
-            Action::AssumeRoleWithWebIdentity => {
-                let result = self.assume_role(&AssumeRequest::parse(&parameters)?).await?;
-                Ok(answer("AssumeRoleWithWebIdentity", &result, request_id))
-            }
-            Action::GetCallerIdentity => {
-                let signed = Signed {
-                    method: &head.method,
-                    path: head.uri.path(),
-                    query,
-                    headers: &head.headers,
-                    body: &body,
-                };
-                Ok(answer("GetCallerIdentity", &self.caller_identity(&signed)?, request_id))
-            }
-        }
-    }
-
-    async fn assume_role(&self, request: &AssumeRequest) -> Result<String, AwsError> {
-        let unverified = token::parse(&request.token)?;
-        let issuer = unverified.issuer.as_str();
-        // The account of the request is the role's.
-        let provider = lock(&self.providers)
-            .iter()
-            .find(|provider| {
-                provider.url == issuer
-                    && provider.account == request.role.account
-                    && provider.partition == request.role.partition
-            })
-            .cloned()
-            .ok_or_else(|| {
-                AwsError::invalid_token(format!("No OpenIDConnect provider found in your account for {issuer}"))
-            })?;
-        let key = self.issuers.key(issuer, &unverified.key_id, (self.clock)()).await?;
-        let now = (self.clock)();
-        let mut identity = token::verify(&unverified, &key, &provider.client_ids, now)?;
-        let context = provider.context.as_ref();
-        identity.propagated = context
-            .map(|context| context.read(&identity.claims, issuer, &provider.arn))
-            .transpose()?;
-
-        let role = lock(&self.roles)
-            .get(&request.role_arn)
-            .cloned()
-            .ok_or_else(access_denied)?;
-        authorize(
-            &role.trust,
-            &provider.arn,
-            &identity,
-            &Facts::new(issuer, &identity, &request.session_name, now),
-        )?;
-        if request.duration > role.max_session_duration {
-            let message = "The requested DurationSeconds exceeds the MaxSessionDuration set for this role.";
-            return Err(AwsError::validation(message));
-        }
-
-        let packed = packed_policy_size(request.packed_policy_size, &identity.tags)?;
-        let session = Session::issue(
-            &request.role_arn,
-            &request.role,
-            &request.session_name,
-            request.duration,
-            now,
-            Principal::new(issuer, &provider.arn, &identity, request.session_policies.clone()),
-        )
-        .map_err(|_| AwsError::internal())?;
-        tracing::info!(arn = session.arn, subject = identity.subject, expires = %session.expires, "role assumed");
-        let result = assumed(&session, &identity, &provider.arn, packed);
-        lock(&self.sessions).add(Arc::new(session));
-        Ok(result)
-    }
-
-    fn caller_identity(&self, request: &Signed<'_>) -> Result<String, AwsError> {
-        let invalid = || {
-            AwsError::new(
-                403,
-                "InvalidClientTokenId",
-                "The security token included in the request is invalid.",
-            )
+        let signed = Signed {
+            method: &head.method,
+            path: head.uri.path(),
+            query,
+            headers: &head.headers,
+            body: &body,
         };
-        let authorization = Authorization::parse(request.headers)?;
-        let session = lock(&self.sessions)
-            .find(&authorization.access_key_id)
-            .ok_or_else(invalid)?;
-        let now = (self.clock)();
-        let session_token = request.headers.get("x-amz-security-token").ok_or_else(invalid)?;
-        if !session.has_token(session_token.as_bytes()) {
-            return Err(invalid());
-        }
-        authorization.verify(request, &session.secret_access_key, now)?;
-        session.check_expiry(now)?;
-        Ok(elements(&[
-            ("Arn", &session.arn),
-            ("UserId", &session.user_id),
-            ("Account", &session.account),
-        ]))
+        let (name, result) = match parameters.action()? {
+            Action::AssumeRole => {
+                let caller = self.caller(&signed)?;
+                let result = self.assume_role(&caller, &AssumeRoleRequest::parse(&parameters)?)?;
+                ("AssumeRole", result)
+            }
+            Action::AssumeRoleWithWebIdentity => {
+                let request = AssumeRequest::parse(&parameters)?;
+                let result = self.assume_role_with_web_identity(&request).await?;
+                ("AssumeRoleWithWebIdentity", result)
+            }
+            Action::GetCallerIdentity => ("GetCallerIdentity", caller_identity(&self.caller(&signed)?)),
+            Action::GetWebIdentityToken => {
+                let caller = self.caller(&signed)?;
+                self.check_regional(&head.headers)?;
+                let result = self.web_identity_token(&caller, &WebIdentityTokenRequest::parse(&parameters)?)?;
+                ("GetWebIdentityToken", result)
+            }
+        };
+        Ok(answer(name, &result, request_id))
     }
 }
 
-/// The members of `AssumeRoleWithWebIdentityResult`.
-fn assumed(session: &Session, identity: &WebIdentity, provider_arn: &str, packed_policy_size: Option<usize>) -> String {
-    let credentials = elements(&[
-        ("AccessKeyId", &session.access_key_id),
-        ("SecretAccessKey", &session.secret_access_key),
-        ("SessionToken", &session.token),
-        ("Expiration", &session.expires.to_string()),
-    ]);
-    let user = elements(&[("AssumedRoleId", &session.user_id), ("Arn", &session.arn)]);
-    // The API reference says that Provider is the token's `iss`; what STS really sends is the provider's ARN.
-    let mut rest = vec![
-        ("SubjectFromWebIdentityToken", identity.subject.as_str()),
-        ("Audience", &identity.audience),
-        ("Provider", provider_arn),
-    ];
-    let percent = packed_policy_size.map(|percent| percent.to_string());
-    rest.extend(percent.as_deref().map(|percent| ("PackedPolicySize", percent)));
-    rest.extend(
-        identity
-            .source_identity
-            .as_deref()
-            .map(|source| ("SourceIdentity", source)),
-    );
-    let context = identity.propagated.as_ref().map(propagated_context).unwrap_or_default();
-    format!(
-        "<Credentials>{credentials}</Credentials><AssumedRoleUser>{user}</AssumedRoleUser>{}{context}",
-        elements(&rest)
-    )
-}
-
-/// `TrustedIdentityPropagationContext` as the query protocol writes structures and maps. Not yet seen by AWS.
-fn propagated_context(propagated: &Propagated) -> String {
-    let mut origin = vec![("Subject", propagated.subject.as_str())];
-    origin.extend(propagated.subject_type.as_deref().map(|kind| ("SubjectType", kind)));
-    origin.push(("Issuer", &propagated.issuer));
-    origin.push(("FederatedProviderArn", &propagated.provider_arn));
-    let mut xml = format!("<OriginIdentity>{}</OriginIdentity>", elements(&origin));
-    if !propagated.transaction.is_empty() {
-        let entries = propagated.transaction.iter().map(|(key, value)| {
-            let entry = elements(&[("key", key), ("value", value)]);
-            format!("<entry>{entry}</entry>")
-        });
-        let entries = entries.collect::<String>();
-        xml.extend([
-            "<TransactionContext><IdentityProvider>",
-            &entries,
-            "</IdentityProvider></TransactionContext>",
-        ]);
-    }
-    format!("<TrustedIdentityPropagationContext>{xml}</TrustedIdentityPropagationContext>")
+/// Nobody needs a permission for it (STS API reference, GetCallerIdentity).
+fn caller_identity(caller: &Caller) -> String {
+    elements(&[
+        ("Arn", &caller.arn),
+        ("UserId", &caller.user_id),
+        ("Account", &caller.account),
+    ])
 }
 
 /// In the form of a UUID. Without randomness it is all zeros: it only serves to find a request in a log.
@@ -324,6 +226,6 @@ fn request_id() -> String {
 }
 
 /// What the locks guard is changed in single steps, so a panic elsewhere leaves it whole.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

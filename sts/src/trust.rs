@@ -2,6 +2,8 @@
 //!
 //! What can't be decided is never ignored: an Allow with it doesn't hold and a Deny with it does.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -10,6 +12,11 @@ use crate::context_provider::Propagated;
 use crate::identity::WebIdentity;
 use crate::policy_text::like;
 use crate::xml::AwsError;
+
+mod principals;
+
+use principals::Principals;
+pub(crate) use principals::{Naming, Presenter};
 
 const ASSUME_ROLE: &str = "sts:AssumeRoleWithWebIdentity";
 
@@ -22,8 +29,7 @@ pub(crate) struct IamTrustPolicy {
 #[derive(Debug)]
 struct IamStatement {
     allow: bool,
-    /// Federated principals; `None` = everybody.
-    federated: Option<Vec<String>>,
+    principals: Principals,
     actions: Vec<String>,
     conditions: Vec<Condition>,
 }
@@ -43,18 +49,23 @@ impl Facts {
         let mut facts = Self::of_families(FAMILIES);
         facts.set_identity(issuer, identity);
         facts.set("aws:CurrentTime", Fact::Time(now));
-        let tag_keys: Vec<_> = identity.tags.keys().cloned().collect();
-        facts.set("aws:TagKeys", Fact::many(&tag_keys));
+        facts.set_request_tags(&identity.tags);
         facts.set("sts:TransitiveTagKeys", Fact::many(&identity.transitive_tag_keys));
         facts.set("sts:RoleSessionName", Fact::One(session_name.to_owned()));
         facts.set(
             "sts:SourceIdentity",
             Fact::optional(identity.source_identity.as_deref()),
         );
-        for (key, value) in &identity.tags {
-            facts.set(&format!("aws:RequestTag/{key}"), Fact::One(value.clone()));
-        }
         facts
+    }
+
+    /// Tags that are passed with a request.
+    pub(crate) fn set_request_tags(&mut self, tags: &BTreeMap<String, String>) {
+        let keys: Vec<_> = tags.keys().cloned().collect();
+        self.set("aws:TagKeys", Fact::many(&keys));
+        for (key, value) in tags {
+            self.set(&format!("aws:RequestTag/{key}"), Fact::One(value.clone()));
+        }
     }
 
     /// The claims of the token: in the trust policy's request, and in those of the session.
@@ -132,13 +143,24 @@ impl IamTrustPolicy {
     }
 
     fn allows(&self, action: &str, provider_arn: &str, facts: &Facts) -> bool {
-        let of_action = || {
-            self.statements
-                .iter()
-                .filter(|statement| statement.covers(action, provider_arn))
-        };
-        let denied = of_action().any(|statement| !statement.allow && statement.holds(facts) != Some(false));
-        !denied && of_action().any(|statement| statement.allow && statement.holds(facts) == Some(true))
+        self.grants(action, Presenter::Federated(provider_arn), facts).is_some()
+    }
+
+    /// The way in which the policy names `presenter` where it allows the action; `None` when it doesn't allow it or denies it.
+    pub(crate) fn grants(&self, action: &str, presenter: Presenter<'_>, facts: &Facts) -> Option<Naming> {
+        let named = self.statements.iter().filter(|statement| statement.is_about(action));
+        let named: Vec<_> = named
+            .filter_map(|statement| Some((statement, statement.principals.naming(presenter)?)))
+            .collect();
+        let denied =
+            |(statement, _): &(&IamStatement, Naming)| !statement.allow && statement.holds(facts) != Some(false);
+        if named.iter().any(denied) {
+            return None;
+        }
+        let allowing = named
+            .iter()
+            .filter(|(statement, _)| statement.allow && statement.holds(facts) == Some(true));
+        allowing.map(|(_, naming)| *naming).max()
     }
 }
 
@@ -172,59 +194,22 @@ impl IamStatement {
         }
         Ok(Self {
             allow,
-            federated: federated(statement.get("Principal"), &format!("{at}.Principal"))?,
+            principals: Principals::parse(statement.get("Principal"), &format!("{at}.Principal"))?,
             actions,
             conditions: conditions(statement.get("Condition"), variables, &format!("{at}.Condition"))?,
         })
     }
 
-    fn covers(&self, action: &str, provider_arn: &str) -> bool {
+    fn is_about(&self, action: &str) -> bool {
         let action = action.to_lowercase();
-        self.actions
-            .iter()
-            .any(|pattern| like(&pattern.to_lowercase(), &action))
-            && self
-                .federated
-                .as_ref()
-                .is_none_or(|list| list.iter().any(|arn| arn == provider_arn))
+        let mut actions = self.actions.iter();
+        actions.any(|pattern| like(&pattern.to_lowercase(), &action))
     }
 
     /// `None` when it can't be decided.
     fn holds(&self, facts: &Facts) -> Option<bool> {
         all_hold(&self.conditions, facts)
     }
-}
-
-/// The federated principals of a statement; those of other kinds (AWS, Service) never present a web identity.
-fn federated(principal: Option<&Value>, at: &str) -> Result<Option<Vec<String>>, String> {
-    let kinds = match principal {
-        Some(Value::String(text)) if text == "*" => return Ok(None),
-        Some(Value::Object(kinds)) if !kinds.is_empty() => kinds,
-        _ => {
-            return Err(format!(
-                "{at}: must be an object such as {{\"Federated\": \"arn:…:oidc-provider/…\"}}"
-            ));
-        }
-    };
-    only_known(
-        kinds,
-        &["Federated", "AWS", "Service", "CanonicalUser"],
-        &format!("{at}."),
-    )?;
-    let mut federated = Vec::new();
-    for (kind, value) in kinds {
-        let names = texts(Some(value), &format!("{at}.{kind}"))?;
-        match kind.as_str() {
-            // IAM: {"AWS": "*"} means the same as "*".
-            "AWS" if names.iter().any(|name| name == "*") => return Ok(None),
-            "Federated" => match names.iter().find(|name| name.contains('*')) {
-                Some(name) => return Err(format!("{at}.Federated: {name}: wildcards are not allowed")),
-                None => federated = names,
-            },
-            _ => {}
-        }
-    }
-    Ok(Some(federated))
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
+use crate::session::Session;
+
 /// The namespace of every STS answer.
 const NAMESPACE: &str = "https://sts.amazonaws.com/doc/2011-06-15/";
 
@@ -64,6 +66,26 @@ pub(crate) fn answer(action: &str, result: &str, request_id: &str) -> String {
     format!(
         "<{action}Response xmlns=\"{NAMESPACE}\"><{action}Result>{result}</{action}Result>\
          <ResponseMetadata>{metadata}</ResponseMetadata></{action}Response>"
+    )
+}
+
+/// `Credentials`, `AssumedRoleUser` and the sizes: what both ways to take a role answer (STS service model of November 2026).
+pub(crate) fn credentials(session: &Session, packed_policy_size: Option<usize>) -> String {
+    let credentials = elements(&[
+        ("AccessKeyId", &session.access_key_id),
+        ("SecretAccessKey", &session.secret_access_key),
+        ("SessionToken", &session.token),
+        ("Expiration", &session.expires.to_string()),
+    ]);
+    let user = elements(&[("AssumedRoleId", &session.user_id), ("Arn", &session.arn)]);
+    let packed = packed_policy_size.map(|percent| elements(&[("PackedPolicySize", &percent.to_string())]));
+    let sizes = elements(&[
+        ("SessionTokenUtilization", &session.token_utilization().to_string()),
+        ("SessionTokenSize", &session.token.len().to_string()),
+    ]);
+    format!(
+        "<Credentials>{credentials}</Credentials><AssumedRoleUser>{user}</AssumedRoleUser>{}{sizes}",
+        packed.unwrap_or_default()
     )
 }
 

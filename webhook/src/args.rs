@@ -1,16 +1,23 @@
 //! The webhook's flags. Each is also an environment variable: `--listen` is `TOKENSCOPE_LISTEN`.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-use tokenscope_core::sidecar::{SidecarSettings, WorkloadApi};
+use tokenscope_core::sidecar::{Readiness, SidecarSettings, WorkloadApi};
 use tokenscope_core::{Audience, Settings};
 use tokenscope_index::settings::{SettingsArgs, image};
 use tokenscope_platform::args::{CommonArgs, seconds};
 
 use crate::check::CheckArguments;
+
+/// The most namespaces that have their own resources of the sidecar.
+const MOST_NAMESPACES: usize = 256;
+
+/// The sidecar's resources in pods of single namespaces, a JSON object each.
+type NamespaceResources = BTreeMap<Box<str>, Box<str>>;
 
 /// Gives pods AWS credentials as policies say: the mutating admission webhook of tokenscope
 #[derive(Clone, Debug, clap::Parser)]
@@ -37,12 +44,7 @@ pub struct WebhookArguments {
     pub issuer: IssuerArgs,
 
     /// Where reviews are answered, over TLS
-    #[arg(
-        long,
-        env = "TOKENSCOPE_LISTEN",
-        value_name = "ADDRESS",
-        default_value = "0.0.0.0:8443"
-    )]
+    #[arg(long, env = "TOKENSCOPE_LISTEN", value_name = "ADDRESS", default_value = "[::]:8443")]
     pub listen: SocketAddr,
 
     /// The Secret in --namespace that has the serving certificate and its key
@@ -128,6 +130,24 @@ pub struct SidecarArgs {
     #[arg(long, env = "TOKENSCOPE_SIDECAR_RESOURCES", value_name = "JSON", value_parser = json_object)]
     pub sidecar_resources: Option<String>,
 
+    /// The same for pods of single namespaces, a JSON object from their names to resources, at most 256 [default: none]
+    #[arg(long, env = "TOKENSCOPE_SIDECAR_NAMESPACE_RESOURCES", value_name = "JSON", value_parser = namespace_resources)]
+    pub sidecar_namespace_resources: Option<NamespaceResources>,
+
+    /// A Secret that the sidecar's image is pulled with, in the pod's namespace; may be given more than once
+    #[arg(long, env = "TOKENSCOPE_SIDECAR_PULL_SECRET", value_name = "NAME", value_delimiter = ',', value_parser = secret_name)]
+    pub sidecar_pull_secret: Vec<String>,
+
+    /// Seconds from one question of the kubelet, whether the sidecar's tokens are valid, to the next; 0 for none
+    #[arg(long, env = "TOKENSCOPE_SIDECAR_READINESS_PERIOD", value_name = "SECONDS", default_value_t = Readiness::default().period_seconds,
+          value_parser = clap::value_parser!(u32).range(..=86_400))]
+    pub sidecar_readiness_period: u32,
+
+    /// How often in a row the sidecar must say that a token has expired before its pod is not ready; each time is an Event
+    #[arg(long, env = "TOKENSCOPE_SIDECAR_READINESS_FAILURES", value_name = "TIMES", default_value_t = Readiness::default().failures,
+          value_parser = clap::value_parser!(u32).range(1..=2_147_483_647))]
+    pub sidecar_readiness_failures: u32,
+
     /// The sidecar's security context, a JSON object as in a container [default: what Pod Security "restricted" demands]
     #[arg(long, env = "TOKENSCOPE_SIDECAR_SECURITY_CONTEXT", value_name = "JSON", value_parser = json_object)]
     pub sidecar_security_context: Option<String>,
@@ -170,6 +190,16 @@ impl SidecarArgs {
             },
             socket_file: self.spiffe_socket_file.as_str().into(),
             resources: given(&self.sidecar_resources, defaults.resources),
+            namespace_resources: self.sidecar_namespace_resources.clone().unwrap_or_default(),
+            pull_secrets: self
+                .sidecar_pull_secret
+                .iter()
+                .map(|name| name.as_str().into())
+                .collect(),
+            readiness: (self.sidecar_readiness_period > 0).then_some(Readiness {
+                period_seconds: self.sidecar_readiness_period,
+                failures: self.sidecar_readiness_failures,
+            }),
             security_context: given(&self.sidecar_security_context, defaults.security_context),
             log_level: self.sidecar_log_level.as_str().into(),
             unsupported: unsupported.map(Into::into),
@@ -192,6 +222,32 @@ fn json_object(text: &str) -> Result<String, String> {
     serde_json::from_str::<Map<String, Value>>(text)
         .map(|object| Value::Object(object).to_string())
         .map_err(|error| format!("it should be a JSON object, such as {{\"limits\":{{\"memory\":\"32Mi\"}}}}: {error}"))
+}
+
+/// Resources that go into patches as they are, by the names of namespaces.
+fn namespace_resources(text: &str) -> Result<NamespaceResources, String> {
+    let given = serde_json::from_str::<BTreeMap<Box<str>, Map<String, Value>>>(text).map_err(|error| {
+        format!("it should be a JSON object from namespaces to resources, such as {{\"shop\":{{\"limits\":{{\"memory\":\"32Mi\"}}}}}}: {error}")
+    })?;
+    if given.len() > MOST_NAMESPACES {
+        return Err(format!(
+            "it has {} namespaces, and at most {MOST_NAMESPACES} can have resources of their own",
+            given.len()
+        ));
+    }
+    let text = |resources| Value::Object(resources).to_string().into();
+    Ok(given
+        .into_iter()
+        .map(|(namespace, resources)| (namespace, text(resources)))
+        .collect())
+}
+
+fn secret_name(text: &str) -> Result<String, &'static str> {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b);
+    if text.is_empty() || text.len() > 253 || !text.bytes().all(allowed) {
+        return Err("it should be the name of a Secret, such as registry-credentials");
+    }
+    Ok(text.to_owned())
 }
 
 fn absolute(text: &str) -> Result<String, &'static str> {
@@ -230,6 +286,10 @@ mod tests {
             "--sidecar-image=example.com/sidecar@sha256:0",
             "--sidecar-pull-policy=Never",
             "--sidecar-resources={ \"limits\": {\"memory\": \"1Gi\"} }",
+            "--sidecar-namespace-resources={\"shop\": {\"limits\": {\"memory\": \"64Mi\"}}}",
+            "--sidecar-pull-secret=one,two.of-them",
+            "--sidecar-readiness-period=60",
+            "--sidecar-readiness-failures=1000",
             "--sidecar-security-context={}",
             "--sidecar-log-level=debug",
             "--spiffe-host-path=/run/spire/agent-sockets",
@@ -244,11 +304,20 @@ mod tests {
             },
             socket_file: "api.sock".into(),
             resources: "{\"limits\":{\"memory\":\"1Gi\"}}".into(),
+            namespace_resources: [("shop".into(), "{\"limits\":{\"memory\":\"64Mi\"}}".into())].into(),
+            pull_secrets: vec!["one".into(), "two.of-them".into()],
+            readiness: Some(Readiness {
+                period_seconds: 60,
+                failures: 1000,
+            }),
             security_context: "{}".into(),
             log_level: "debug".into(),
             ..SidecarSettings::default()
         };
         assert_eq!(sidecar, wanted);
+        assert_eq!(sidecar.resources_in("shop"), "{\"limits\":{\"memory\":\"64Mi\"}}");
+        assert_eq!(sidecar.resources_in("shop2"), &*sidecar.resources);
+        assert_eq!(settings(&["--sidecar-readiness-period=0"]).sidecar.readiness, None);
     }
 
     #[test]
@@ -274,6 +343,10 @@ mod tests {
         for flag in [
             "--sidecar-resources=[]",
             "--sidecar-resources={},{}",
+            "--sidecar-namespace-resources={\"shop\":[]}",
+            "--sidecar-pull-secret=Not_A_Name",
+            "--sidecar-readiness-period=-1",
+            "--sidecar-readiness-failures=0",
             "--sidecar-security-context=none",
             "--sidecar-pull-policy=Sometimes",
             "--sidecar-log-level=trace",

@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes, HttpBody as _};
-use futures::FutureExt as _;
 use http_body_util::BodyExt as _;
 use tokenscope_platform::eviction::{Evictable, Membership};
 use tokenscope_platform::tls::GiveWay;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
+
+use crate::soon::soon;
 
 /// Up to here a review is small: a pod of three containers has about 6 KiB, and one of fifty less than 64.
 pub const SMALL_BYTES: usize = 64 << 10;
@@ -97,8 +98,8 @@ impl ByteBudget {
     /// The whole body.
     pub async fn read(self: &Arc<Self>, body: Body) -> Result<BufferedBody, Refused> {
         let mut arrival = std::pin::pin!(self.collect(body));
-        // Mostly it is there already.
-        if let Some(arrived) = arrival.as_mut().now_or_never() {
+        // Mostly it is there already, and nobody needs to be told of it.
+        if let Some(arrived) = soon(arrival.as_mut()).await {
             return arrived;
         }
         let membership = self.arriving.join(Instant::now());

@@ -24,6 +24,7 @@ pub mod patch;
 pub mod review;
 pub mod router;
 pub mod run;
+mod soon;
 pub mod strip_mark;
 pub mod version;
 pub mod work;

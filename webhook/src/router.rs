@@ -1,5 +1,6 @@
 //! The HTTP surface: two paths, and what keeps them standing when too much, too slow or nonsense comes in.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,7 @@ use crate::facts::ReviewContext;
 use crate::lookup::{LiveLookups, LookupError};
 use crate::metrics::{ReviewOutcome, Shed, StripMark, WebhookMetrics};
 use crate::review::{self, Asked, ReviewAnswer, Unreadable};
+use crate::soon::soon;
 use crate::strip_mark;
 use crate::work::{Undone, Work};
 
@@ -154,18 +156,13 @@ async fn mutate(
 ) -> Response {
     let began = Instant::now();
     let metrics = &serving.webhook.metrics;
-    let failure = match timeout(
-        DEADLINE,
-        serving.review(body, connection.map(|Extension(connection)| connection)),
-    )
-    .await
-    {
-        Ok(Ok((answer, outcome))) => {
+    let connection = connection.map(|Extension(connection)| connection);
+    let failure = match in_time(serving.review(body, connection)).await {
+        Ok((answer, outcome)) => {
             metrics.reviewed(outcome, began.elapsed());
             return answer;
         }
-        Ok(Err(failure)) => failure,
-        Err(_) => ReviewFailure::Late,
+        Err(failure) => failure,
     };
     match failure.shed() {
         Some(cause) => metrics.shed(cause),
@@ -176,19 +173,27 @@ async fn mutate(
 
 async fn strip(State(serving): State<Arc<WebhookService>>, body: Body) -> Response {
     let metrics = &serving.webhook.metrics;
-    let failure = match timeout(DEADLINE, serving.strips.strip(body)).await {
-        Ok(Ok((answer, removed))) => {
+    let failure = match in_time(serving.strips.strip(body)).await {
+        Ok((answer, removed)) => {
             metrics.stripped(if removed { StripMark::Removed } else { StripMark::Absent });
             return answer;
         }
-        Ok(Err(failure)) => failure,
-        Err(_) => ReviewFailure::Late,
+        Err(failure) => failure,
     };
     metrics.stripped(match failure.shed() {
         Some(_) => StripMark::Shed,
         None => StripMark::Failed,
     });
     failed(&failure)
+}
+
+/// The work's result, or that it is late. No timer is set where there is nothing to wait for.
+async fn in_time<T>(work: impl Future<Output = Result<T, ReviewFailure>>) -> Result<T, ReviewFailure> {
+    let mut work = pin!(work);
+    if let Some(result) = soon(work.as_mut()).await {
+        return result;
+    }
+    timeout(DEADLINE, work).await.unwrap_or(Err(ReviewFailure::Late))
 }
 
 impl WebhookService {

@@ -16,8 +16,7 @@ use tokenscope_index::audiences::{self, ApiAudience, ApiIssuer};
 use tokenscope_index::follow;
 use tokenscope_platform::certificate::CertificateWatcher;
 use tokenscope_platform::tls::{self, Clients, ClientsError, ServingCertificate};
-use tokenscope_platform::{ConnectionMetrics, Limits, Process, client};
-use tokio::net::TcpListener;
+use tokenscope_platform::{ConnectionMetrics, Limits, Process, client, listen};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::WebhookArguments;
@@ -162,8 +161,7 @@ async fn serve(
     process: &Process,
 ) -> Result<(), Error> {
     let address = arguments.listen;
-    let listener = TcpListener::bind(address).await;
-    let listener = listener.map_err(|source| Error::Listen { address, source })?;
+    let listener = listen::bind(address).map_err(|source| Error::Listen { address, source })?;
     let limits = Limits {
         request: REQUEST,
         drain: arguments.drain,

@@ -5,9 +5,11 @@
 
 mod fixtures;
 
-use fixtures::{ROLE, ReviewFixture, app, asking, plain};
+use fixtures::{PULL_SECRET, ROLE, ReviewFixture, app, asking, plain, spiffe};
 use serde_json::{Value, json};
-use tokenscope_core::Settings;
+use tokenscope_core::pod::SIDECAR;
+use tokenscope_core::sidecar::Readiness;
+use tokenscope_core::{Enforcement, Settings};
 use tokenscope_webhook::metrics::ReviewOutcome;
 
 const CHINESE_ROLE: &str = "arn:aws-cn:iam::111122223333:role/app";
@@ -178,4 +180,185 @@ fn a_refusal_repeats_no_control_character() {
     let message = reviewed.message();
     assert!(message.contains("\\u{1b}]0;x\\u{7}"), "{message}");
     assert!(!message.contains(char::is_control), "{message}");
+}
+
+#[test]
+fn keys_of_eks_crowd_no_warning_of_ours_out() {
+    let mut fixture = ReviewFixture::new();
+    fixture.settings = Settings::eks_compatible();
+    let mut pod = with_annotation("tokenscope.io/rolearn", ROLE);
+    for number in 0..100 {
+        pod["metadata"]["annotations"][format!("eks.amazonaws.com/{number}")] = "".into();
+        pod["metadata"]["labels"][format!("eks.amazonaws.com/skip-container-{number}")] = "".into();
+    }
+    pod["metadata"]["labels"]["tokenscope.io/enforce"] = "true".into();
+    let warnings = fixture.review(&pod).warnings();
+    for ours in [
+        "annotation tokenscope.io/rolearn of the pod",
+        "label tokenscope.io/enforce of the pod",
+    ] {
+        assert!(warnings.contains(ours), "{warnings}");
+    }
+}
+
+#[test]
+fn a_label_of_eks_that_beats_our_own_annotation_is_warned_of() {
+    const SKIP: &str = "eks.amazonaws.com/skip-pod-identity-webhook";
+    let mut fixture = ReviewFixture::new();
+    fixture.settings = Settings::eks_compatible();
+    let skipped = |mut pod: Value| {
+        pod["metadata"]["labels"][SKIP] = "true".into();
+        pod
+    };
+    let reviewed = fixture.review(&skipped(asking(app())));
+    assert_eq!(reviewed.outcome(), ReviewOutcome::Untouched);
+    let warnings = reviewed.warnings();
+    assert!(
+        warnings.contains(SKIP) && warnings.contains("remove the label"),
+        "{warnings}"
+    );
+
+    fixture.service_account = vec![("tokenscope.io/role-arn", ROLE.into())];
+    let warnings = fixture.review(&skipped(plain(app()))).warnings();
+    assert!(warnings.contains("remove the label"), "{warnings}");
+    fixture.service_account = vec![("eks.amazonaws.com/role-arn", ROLE.into())];
+    assert_eq!(
+        fixture.review(&skipped(plain(app()))).warnings(),
+        "",
+        "what EKS's annotation asks for, EKS's label takes away there too"
+    );
+}
+
+#[test]
+fn a_container_that_another_webhook_adds_gets_its_role_by_what_the_refusal_says() {
+    let late = "tokenscope.io/containers";
+    let mut pod = asking(app());
+    pod["metadata"]["annotations"][late] = "late".into();
+    let reviewed = ReviewFixture::new().review(&pod);
+    assert_eq!(reviewed.outcome(), ReviewOutcome::Denied);
+    let message = reviewed.message();
+    assert!(
+        message.contains("in tokenscope.io/skip-containers those that should get none"),
+        "{message}"
+    );
+
+    let mut pod = asking(app());
+    pod["metadata"]["annotations"]["tokenscope.io/skip-containers"] = "app".into();
+    let mut before = ReviewFixture::new().review(&pod);
+    assert_eq!(before.outcome(), ReviewOutcome::Untouched);
+    let containers = before.pod["spec"]["containers"].as_array_mut().unwrap();
+    containers.push(json!({"name": "late", "image": "late"}));
+    let after = ReviewFixture::new().review(&before.pod);
+    assert_eq!(after.outcome(), ReviewOutcome::Granted);
+    assert_eq!(after.mark(), Some("granted"));
+    assert_eq!(after.value("late", "AWS_ROLE_ARN").as_deref(), Some(ROLE));
+    assert_eq!(after.value("app", "AWS_ROLE_ARN"), None);
+}
+
+#[test]
+fn a_list_that_skips_nobody_is_as_none() {
+    for list in ["", " , "] {
+        let mut pod = asking(app());
+        pod["metadata"]["annotations"]["tokenscope.io/skip-containers"] = list.into();
+        let reviewed = ReviewFixture::new().review(&pod);
+        assert_eq!(reviewed.outcome(), ReviewOutcome::Granted);
+        assert_eq!(reviewed.warnings(), "");
+    }
+}
+
+#[test]
+fn a_value_that_eks_would_have_corrected_costs_no_pod_its_credentials_in_silence() {
+    for (key, value) in [
+        ("eks.amazonaws.com/role-arn", "app"),
+        ("eks.amazonaws.com/token-expiration", "1"),
+        ("eks.amazonaws.com/token-expiration", "90000"),
+        ("eks.amazonaws.com/token-expiration", "an hour"),
+        ("eks.amazonaws.com/sts-regional-endpoints", "yes"),
+    ] {
+        let mut fixture = ReviewFixture::new();
+        fixture.settings = Settings {
+            enforcement: Enforcement::Warn,
+            ..Settings::eks_compatible()
+        };
+        let role = ("eks.amazonaws.com/role-arn", ROLE.to_owned());
+        fixture.service_account = vec![role, (key, value.into())];
+        let mut pod = plain(app());
+        pod["metadata"]["ownerReferences"] =
+            json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "app-1", "uid": "u", "controller": true}]);
+        let reviewed = fixture.review(&pod);
+        assert_eq!(reviewed.outcome(), ReviewOutcome::Warned, "{key}={value}");
+        let warnings = reviewed.warnings();
+        assert!(
+            warnings.contains("the pod gets no AWS credentials") && warnings.contains(key),
+            "{warnings}"
+        );
+        let event = &reviewed.refusal().unwrap().message;
+        assert!(
+            event.contains("admitted without AWS credentials") && event.contains(key),
+            "{event}"
+        );
+    }
+}
+
+#[test]
+fn the_sidecars_image_is_pulled_with_secrets_only_where_some_are_set() {
+    let with = |present: Value| {
+        let mut fixture = spiffe();
+        fixture.settings.sidecar.pull_secrets = vec![PULL_SECRET.into()];
+        let mut pod = asking(app());
+        pod["spec"]["imagePullSecrets"] = present;
+        fixture.review(&pod)
+    };
+    let ours = json!({"name": PULL_SECRET});
+    for (present, after) in [
+        (Value::Null, json!([ours])),
+        (json!([]), json!([ours])),
+        (json!([{"name": "users"}, {}]), json!([{"name": "users"}, {}, ours])),
+    ] {
+        let reviewed = with(present);
+        assert_eq!(reviewed.pod["spec"]["imagePullSecrets"], after);
+        let warnings = reviewed.warnings();
+        assert!(warnings.contains("imagePullSecrets sidecar-registry"), "{warnings}");
+        assert!(warnings.contains("the namespace shop must have them"), "{warnings}");
+    }
+    let reviewed = with(json!([ours, {"name": "users"}]));
+    assert_eq!(
+        reviewed.pod["spec"]["imagePullSecrets"],
+        json!([ours, {"name": "users"}])
+    );
+    assert_eq!(reviewed.warnings(), "");
+
+    let none = spiffe().review(&asking(app()));
+    assert!(none.pod["spec"].get("imagePullSecrets").is_none_or(Value::is_null));
+    let mut without_sidecar = ReviewFixture::new();
+    without_sidecar.settings.sidecar.pull_secrets = vec![PULL_SECRET.into()];
+    let reviewed = without_sidecar.review(&asking(app()));
+    assert!(reviewed.pod["spec"].get("imagePullSecrets").is_none_or(Value::is_null));
+    assert_eq!(reviewed.warnings(), "");
+}
+
+#[test]
+fn the_sidecars_resources_and_its_readiness_are_as_the_installation_says() {
+    let sidecar = |fixture: &ReviewFixture| fixture.review(&asking(app())).pod["spec"]["initContainers"][0].clone();
+    let mut fixture = spiffe();
+    let large = json!({"requests": {"memory": "64Mi"}, "limits": {"memory": "64Mi"}});
+    let resources = &mut fixture.settings.sidecar.namespace_resources;
+    resources.insert("shop".into(), large.to_string().into());
+    resources.insert("other".into(), "{}".into());
+    fixture.settings.sidecar.readiness = Some(Readiness {
+        period_seconds: 600,
+        failures: 2_147_483_647,
+    });
+    let container = sidecar(&fixture);
+    assert_eq!(container["name"], SIDECAR);
+    assert_eq!(container["resources"], large);
+    assert_eq!(container["readinessProbe"]["periodSeconds"], 600);
+    assert_eq!(container["readinessProbe"]["failureThreshold"], 2_147_483_647);
+
+    fixture.settings.sidecar.namespace_resources.remove("shop");
+    fixture.settings.sidecar.readiness = None;
+    let container = sidecar(&fixture);
+    assert_eq!(container["resources"]["limits"]["memory"], "32Mi");
+    assert!(container.get("readinessProbe").is_none());
+    assert!(container["startupProbe"].is_object());
 }

@@ -6,12 +6,14 @@ mod fixtures;
 
 use fixtures::{
     EKS_VOLUME, ISSUER, MOUNT, OTHER_ROLE, OURS, ROLE, ReviewFixture, SOCKET_VOLUME, SUBJECT_TOKEN_VOLUME, VOLUME,
-    plain, region, run_issuer, two_audiences, without_ours,
+    misplaced, plain, region, run_issuer, two_audiences, without_ours,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tokenscope_core::TokenSource;
-use tokenscope_core::pod::SIDECAR;
+use tokenscope_core::config_file::{CONFIG_FILE, CONFIG_FOLDER};
+use tokenscope_core::delivery::{Delivery, RoleHop};
+use tokenscope_core::pod::{CONFIG_VOLUME, CONFIG_WRITER, SIDECAR, is_added_container};
 use tokenscope_core::sidecar::WorkloadApi;
 use tokenscope_webhook::metrics::ReviewOutcome;
 
@@ -40,6 +42,8 @@ fn variable() -> impl Strategy<Value = Value> {
         Just("AWS_DEFAULT_REGION"),
         Just("AWS_STS_REGIONAL_ENDPOINTS"),
         Just("AWS_ROLE_SESSION_NAME"),
+        Just("AWS_CONFIG_FILE"),
+        Just("AWS_PROFILE"),
         Just("OTHER"),
     ];
     (
@@ -48,6 +52,8 @@ fn variable() -> impl Strategy<Value = Value> {
             Just(ROLE.to_owned()),
             Just(OTHER_ROLE.to_owned()),
             Just(format!("{MOUNT}/token")),
+            Just(CONFIG_FILE.to_owned()),
+            Just("default".to_owned()),
             Just("x".to_owned()),
             Just(String::new()),
         ],
@@ -128,8 +134,8 @@ fn any_pod() -> impl Strategy<Value = Value> {
 }
 
 fn any_fixture() -> impl Strategy<Value = ReviewFixture> {
-    (any::<[bool; 5]>(), 0..3u8, 0..6u8).prop_map(
-        |([with_region, account, regional, by_default, session], enforcement, source)| {
+    (any::<[bool; 7]>(), 0..3u8, 0..6u8).prop_map(
+        |([with_region, account, regional, by_default, session, by_file, chain], enforcement, source)| {
             let mut fixture = ReviewFixture::with_policy(|policy| {
                 if with_region {
                     region(policy);
@@ -139,6 +145,17 @@ fn any_fixture() -> impl Strategy<Value = ReviewFixture> {
                 }
                 if session {
                     policy.aws.role_session_name = Some("${pod.name}".parse().unwrap());
+                }
+                if by_file {
+                    region(policy);
+                    policy.delivery = Delivery::Profile(Vec::new());
+                    let role = OTHER_ROLE.parse().unwrap();
+                    let hop = RoleHop {
+                        role,
+                        external_id: None,
+                        session_name: None,
+                    };
+                    policy.aws.role_chain.extend(chain.then_some(hop));
                 }
                 policy.token.source = match source {
                     0 => TokenSource::ServiceAccount,
@@ -222,6 +239,7 @@ fn our_volume() -> impl Strategy<Value = Value> {
         1 => Just(format!("{VOLUME}-{hash}")),
         1 => Just(SOCKET_VOLUME.to_owned()),
         1 => Just(SUBJECT_TOKEN_VOLUME.to_owned()),
+        1 => Just(CONFIG_VOLUME.to_owned()),
         1 => Just(EKS_VOLUME.to_owned()),
     ];
     let content = prop_oneof![
@@ -245,10 +263,12 @@ fn our_mount() -> impl Strategy<Value = Value> {
         3 => Just(MOUNT.to_owned()),
         1 => Just(MOUNT.replace("/var/run", "/run")),
         1 => Just(format!("{MOUNT}/../aws")),
+        1 => Just(CONFIG_FOLDER.to_owned()),
         1 => Just("/data".to_owned()),
     ];
-    let volume =
-        prop_oneof![3 => Just(VOLUME), 1 => Just(SOCKET_VOLUME), 1 => Just(SUBJECT_TOKEN_VOLUME), 1 => Just("data")];
+    let volume = prop_oneof![
+        3 => Just(VOLUME), 1 => Just(SOCKET_VOLUME), 1 => Just(SUBJECT_TOKEN_VOLUME), 1 => Just(CONFIG_VOLUME), 1 => Just("data"),
+    ];
     (volume, path, any::<bool>())
         .prop_map(|(volume, path, read_only)| json!({"name": volume, "mountPath": path, "readOnly": read_only}))
 }
@@ -261,13 +281,14 @@ fn pod_with_our_names() -> impl Strategy<Value = Value> {
         {"name": "AWS_WEB_IDENTITY_TOKEN_FILE", "value": format!("{MOUNT}/token")},
     ]);
     let with_pair = prop::collection::vec(any::<bool>(), 4);
-    let record = prop::option::of(any::<bool>().prop_map(|sidecar| {
-        json!({"grants": [{"role": ROLE, "containers": ["app-1"], "env": OURS}], "hash": "", "sidecar": sidecar})
-            .to_string()
+    let record = prop::option::of(any::<[bool; 2]>().prop_map(|[sidecar, writer]| {
+        let grants = json!([{"role": ROLE, "containers": ["app-1"], "env": OURS}]);
+        json!({"grants": grants, "hash": "", "sidecar": sidecar, "config_writer": writer.then_some("x")}).to_string()
     }));
     let volumes = prop::collection::btree_map("[a-d]", our_volume(), 0..4);
-    (any_pod(), mounts, with_pair, record, volumes, any::<bool>()).prop_map(
-        move |(mut pod, mounts, with_pair, record, volumes, with_sidecar)| {
+    let added = prop::option::of(prop_oneof![Just(SIDECAR), Just(CONFIG_WRITER)]);
+    (any_pod(), mounts, with_pair, record, volumes, added).prop_map(
+        move |(mut pod, mounts, with_pair, record, volumes, added)| {
             let containers = pod["spec"]["containers"].as_array_mut().unwrap();
             for ((container, mount), with_pair) in containers.iter_mut().zip(mounts).zip(with_pair) {
                 container["volumeMounts"] = mount.into_iter().collect();
@@ -282,42 +303,28 @@ fn pod_with_our_names() -> impl Strategy<Value = Value> {
             pod["spec"]["volumes"] = volumes.chain([json!({"name": "data", "emptyDir": {}})]).collect();
             if let Some(record) = record {
                 pod["metadata"]["annotations"]["tokenscope.io/grant"] = record.into();
-                // Of a variable that stands there twice the last counts. Where a forged record gives that one away, the one before
-                // it is looked at in the next review only.
-                for container in pod["spec"]["containers"].as_array_mut().unwrap() {
-                    let mut names = std::collections::HashSet::new();
-                    if let Some(env) = container["env"].as_array_mut() {
-                        env.retain(|variable| names.insert(variable["name"].to_string()));
-                    }
-                }
+                with_each_variable_once(&mut pod);
             }
-            if with_sidecar {
-                pod["spec"]["initContainers"] = json!([{"name": SIDECAR, "image": "mine"}]);
+            if let Some(name) = added {
+                pod["spec"]["initContainers"] = json!([{"name": name, "image": "mine"}]);
             }
             pod
         },
     )
 }
 
-/// Containers of a granted pod that mount more than one of our token volumes, or one elsewhere than at our path, or one that is
-/// not there.
-fn misplaced(pod: &Value) -> Vec<String> {
-    let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
-    let volumes: Vec<&Value> = volumes.map(|volume| &volume["name"]).collect();
-    let mut found = Vec::new();
+/// Of a variable that stands there twice the last counts. Where that one is taken away, by a forged record or since ours took the
+/// place of an empty one, the one before it is looked at in the next review only.
+fn with_each_variable_once(pod: &mut Value) {
     for list in ["containers", "initContainers"] {
-        for container in pod["spec"][list].as_array().into_iter().flatten() {
-            let mounts = container["volumeMounts"].as_array().into_iter().flatten();
-            let is_ours = |mount: &&Value| mount["name"].as_str().unwrap().starts_with(VOLUME);
-            let mounts: Vec<&Value> = mounts.filter(is_ours).collect();
-            let is_right = |mount: &&Value| mount["mountPath"] == MOUNT && volumes.contains(&&mount["name"]);
-            let is_sidecar = container["name"] == SIDECAR;
-            if mounts.len() > 1 || !mounts.iter().all(is_right) {
-                found.extend((!is_sidecar).then(|| container.to_string()));
+        let containers = pod["spec"].get_mut(list).and_then(Value::as_array_mut);
+        for container in containers.into_iter().flatten() {
+            let mut names = std::collections::HashSet::new();
+            if let Some(env) = container.get_mut("env").and_then(Value::as_array_mut) {
+                env.retain(|variable| names.insert(variable["name"].to_string()));
             }
         }
     }
-    found
 }
 
 proptest! {
@@ -345,6 +352,8 @@ proptest! {
     fn a_review_after_another_ones_changes_nothing_of_others_either(
         pod in pod_with_our_names(), before in any_fixture(), after in any_fixture(),
     ) {
+        let mut pod = pod;
+        with_each_variable_once(&mut pod);
         after.review(&before.review(&pod).pod);
     }
 
@@ -355,7 +364,7 @@ proptest! {
         // Variables that were there are there still, as they were and in their order, but for empty ones.
         for list in ["containers", "initContainers"] {
             let (before, after) = (pod["spec"][list].as_array(), reviewed.pod["spec"][list].as_array());
-            let after = after.into_iter().flatten().filter(|container| container["name"] != SIDECAR);
+            let after = after.into_iter().flatten().filter(|container| !is_added_container(container["name"].as_str().unwrap()));
             for (before, after) in before.into_iter().flatten().zip(after) {
                 let before = before["env"].as_array().cloned().unwrap_or_default();
                 let after = after["env"].as_array().cloned().unwrap_or_default();
@@ -377,6 +386,8 @@ proptest! {
 
     #[test]
     fn after_a_change_the_pod_is_as_if_it_had_been_reviewed_only_then(pod in any_pod(), before in any_fixture(), after in any_fixture()) {
+        let mut pod = pod;
+        with_each_variable_once(&mut pod);
         let first = before.review(&pod);
         let redone = after.review(&first.pod);
         let direct = after.review(&pod);

@@ -62,6 +62,10 @@ fn a_granted_pod_gets_the_sidecar_its_volumes_and_what_every_grant_gives() {
                 "exec": {"command": ["/tokenscope-sidecar", "ready"]},
                 "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 900,
             },
+            "readinessProbe": {
+                "exec": {"command": ["/tokenscope-sidecar", "ready"]},
+                "periodSeconds": 30, "timeoutSeconds": 5, "failureThreshold": 3,
+            },
             "volumeMounts": [
                 {"name": VOLUME, "mountPath": MOUNT},
                 {"name": SOCKET_VOLUME, "mountPath": "/spiffe-workload-api", "readOnly": true},

@@ -43,6 +43,13 @@ annotations:
 {{- end -}}
 {{- end -}}
 
+{{- /* "true" where the pods have one of Kubernetes' critical classes and are not in kube-system, else empty. */ -}}
+{{- define "tokenscope.isCriticalElsewhere" -}}
+{{- if and (has .Values.priorityClassName (list "system-cluster-critical" "system-node-critical")) (ne .Release.Namespace "kube-system") -}}
+true
+{{- end -}}
+{{- end -}}
+
 {{- /* Arguments that both processes take. Numbers go through int64: Helm holds them as floats, which print as 3.1536e+07. */ -}}
 {{- define "tokenscope.commonArguments" -}}
 - {{ printf "--log-level=%s" .Values.logging.level | quote }}
@@ -216,4 +223,29 @@ spec:
   affinity:
     {{- toYaml . | nindent 4 }}
   {{- end }}
+{{- end -}}
+
+{{- /* What reads the issuer's keys from a file: arguments, mounts and volumes; nothing where they are in the Secret. */}}
+{{- define "tokenscope.keyFile" -}}
+{{- $file := .Values.issuer.keys.file -}}
+{{- $arguments := list -}}
+{{- $mounts := list -}}
+{{- $volumes := list -}}
+{{- if $file.name -}}
+{{- if not $file.volume -}}
+{{- fail "issuer.keys.file.name needs issuer.keys.file.volume: the volume that the file is in, such as {secret: {secretName: …}}" -}}
+{{- end -}}
+{{- $arguments = append $arguments (printf "--keys-file=/etc/tokenscope/keys/%s" $file.name) -}}
+{{- $mounts = append $mounts (dict "name" "keys" "mountPath" "/etc/tokenscope/keys" "readOnly" true) -}}
+{{- $volumes = append $volumes (mergeOverwrite (dict) $file.volume (dict "name" "keys")) -}}
+{{- if $file.identity -}}
+{{- if not $file.identityVolume -}}
+{{- fail "issuer.keys.file.identity needs issuer.keys.file.identityVolume: the volume that the identity is in, which should not be the one of the keys" -}}
+{{- end -}}
+{{- $arguments = append $arguments (printf "--keys-identity=/etc/tokenscope/keys-identity/%s" $file.identity) -}}
+{{- $mounts = append $mounts (dict "name" "keys-identity" "mountPath" "/etc/tokenscope/keys-identity" "readOnly" true) -}}
+{{- $volumes = append $volumes (mergeOverwrite (dict) $file.identityVolume (dict "name" "keys-identity")) -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml (dict "arguments" $arguments "mounts" $mounts "volumes" $volumes) -}}
 {{- end -}}

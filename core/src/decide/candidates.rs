@@ -1,14 +1,16 @@
 //! The policies around a pod, and which of them grant a role.
 
 use super::checks::{self, Against, RoleRequest};
+use crate::config_file::{ConfigFile, FileHop, FileProfile};
+use crate::delivery::{Delivery, ProfileName, RoleHop};
 use crate::{
-    Grant, InstanceMetadata, MOST_SESSION_NAME, NoContextRoom, OutsideBoundary, Policy, PolicyName, PolicySet, Refusal,
-    Request, RoleArn, SessionName, Settings, Spiffe, Standing, Template, TokenClaims, TokenSource, Variable, Variables,
-    annotation_request::AnnotationRequest, audience::NO_DEFAULT_AUDIENCE, claims::fits_session_name,
-    policy_set::BoundaryAgainst, refusal::Refusals,
+    Grant, InstanceMetadata, MOST_SESSION_NAME, NoContextRoom, OutsideBoundary, Policy, PolicySet, Refusal, Region,
+    Request, RoleArn, SessionName, Settings, Spiffe, Standing, Template, TokenClaims, TokenSource, UnusablePolicy,
+    Variable, Variables, annotation_request::AnnotationRequest, audience::NO_DEFAULT_AUDIENCE,
+    claims::fits_session_name, policy_set::BoundaryAgainst, refusal::Refusals, unusable::PodPlace,
 };
 use jiff::Timestamp;
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, ptr, sync::Arc};
 
 /// The policies around a pod, and those that are no candidates but nearly.
 pub(super) struct Candidates<'a> {
@@ -21,7 +23,8 @@ pub(super) struct Candidates<'a> {
     near_misses: Vec<(&'a Arc<Policy>, Standing)>,
     /// Those that would be candidates if nothing barred them.
     barred: Vec<(&'a Arc<Policy>, Bar<'a>)>,
-    unusable: Vec<(&'a PolicyName, &'a str)>,
+    /// Those that can't be used, and their standing; none where nobody can tell.
+    unusable: Vec<(&'a UnusablePolicy, Option<Standing>)>,
 }
 
 /// The candidates' standing to one role, whatever the container.
@@ -30,9 +33,33 @@ pub(super) struct Examined<'a> {
     pub(super) policies: Vec<Stand<'a>>,
     pub(super) other_defaults: Vec<&'a Policy>,
     /// The grant where no policy is required and none is about the pod.
-    pub(super) without_policy: Option<Result<Grant, OutsideBoundary>>,
+    pub(super) without_policy: Option<Result<Arc<Grant>, OutsideBoundary>>,
     /// True if it was said that there is no policy.
     pub(super) told: bool,
+    /// The last grant of the role, for containers like the one that got it.
+    pub(super) given: Option<Given<'a>>,
+}
+
+/// A grant of a role, and what it and its reason follow from.
+pub(super) struct Given<'a> {
+    pub(super) place: Cow<'static, str>,
+    /// The policies that grant the role to the container.
+    pub(super) granting: Vec<&'a Policy>,
+    pub(super) grant: Arc<Grant>,
+    pub(super) reason: Arc<str>,
+}
+
+impl Given<'_> {
+    /// True if a container whose role is named in this place, and to which these policies grant it, gets the same.
+    pub(super) fn is_for(&self, place: &str, granting: &[&Policy]) -> bool {
+        self.place == place
+            && self
+                .granting
+                .iter()
+                .copied()
+                .map(ptr::from_ref)
+                .eq(granting.iter().copied().map(ptr::from_ref))
+    }
 }
 
 /// One candidate's standing to a role.
@@ -96,7 +123,7 @@ impl<'a> Candidates<'a> {
             policies: candidates,
             near_misses,
             barred,
-            unusable: policies.invalid_about(request.namespace).collect(),
+            unusable: unusable(request, policies, now),
         }
     }
 
@@ -109,10 +136,12 @@ impl<'a> Candidates<'a> {
     fn nothing_selects(&self) -> bool {
         let selects = |standing| matches!(standing, Standing::Disabled | Standing::Expired | Standing::Inactive);
         let over = self.near_misses.iter().any(|(_, standing)| selects(*standing));
-        self.is_empty() && !over && self.unusable.is_empty()
+        let unusable = self.unusable.iter().any(|(_, standing)| may_select(*standing));
+        self.is_empty() && !over && !unusable
     }
 
     /// The role of containers that nobody named one for: the nearest level's defaults, if they and their tokens agree.
+    /// A nearer one that can't be used and assigns a role is a refusal: nobody knows which it is.
     pub(super) fn default_role(&self) -> Result<Option<&'a RoleArn>, Refusal> {
         let levels = [(false, false), (false, true), (true, false), (true, true)];
         for (fallback, cluster) in levels {
@@ -122,7 +151,10 @@ impl<'a> Candidates<'a> {
                 .filter(|policy| policy.fallback == fallback && policy.name.is_cluster() == cluster)
                 .filter_map(|policy| Some((policy, policy.roles.default.as_ref()?)));
             let Some((one, one_role)) = defaults.next() else {
-                continue;
+                match self.unusable_default(fallback, cluster) {
+                    Some(refusal) => return Err(refusal),
+                    None => continue,
+                }
             };
             let conflict = defaults.find(|(policy, role)| *role != one_role || !one.tokens_agree_with(policy));
             return match conflict {
@@ -143,11 +175,21 @@ impl<'a> Candidates<'a> {
         Ok(None)
     }
 
+    /// The refusal of a pod to which a policy of a level assigns a role, and can't be used.
+    fn unusable_default(&self, fallback: bool, cluster: bool) -> Option<Refusal> {
+        let assigns = |(policy, standing): &&(&UnusablePolicy, Option<Standing>)| {
+            let is_of_level = policy.is_fallback() == fallback && policy.name().is_cluster() == cluster;
+            is_of_level && policy.assigns_role() && *standing == Some(Standing::Candidate)
+        };
+        let (policy, _) = self.unusable.iter().find(assigns)?;
+        Some(unusable_refusal(policy))
+    }
+
     /// Each candidate's standing to a role. Containers that want the same role share the answer.
     pub(super) fn examine(&self, wanted: &RoleRequest<'_>, asks: &AnnotationRequest<'_>) -> Examined<'a> {
         let needs_no_policy = self.nothing_selects() && !self.settings.policy_required;
         let mut examined = Examined {
-            without_policy: needs_no_policy.then(|| self.grant_without_policy(wanted, asks)),
+            without_policy: needs_no_policy.then(|| self.grant_without_policy(wanted, asks).map(Arc::new)),
             ..Examined::default()
         };
         for policy in &self.policies {
@@ -174,13 +216,13 @@ impl<'a> Candidates<'a> {
         for (policy, standing) in &self.near_misses {
             refusals.add_with(|| checks::near_miss(policy, *standing, self.now));
         }
-        for &(policy, why) in &self.unusable {
-            refusals.add_with(|| {
-                Some(Refusal::InvalidPolicy {
-                    policy: policy.clone(),
-                    why: why.into(),
-                })
-            });
+        let of_others = |policy: &UnusablePolicy, standing| policy.name().is_cluster() && !may_select(standing);
+        for (policy, _) in self
+            .unusable
+            .iter()
+            .filter(|(policy, standing)| !of_others(policy, *standing))
+        {
+            refusals.add_with(|| Some(unusable_refusal(policy)));
         }
     }
 
@@ -218,7 +260,55 @@ impl<'a> Candidates<'a> {
                 .role_session_name
                 .as_ref()
                 .and_then(|template| self.session_name(template)),
+            config_file: self.config_file(policy, &wanted.role),
             policy: Some(policy.name.clone()),
+        }
+    }
+
+    /// The config file for a container that was granted `role`, if the policy delivers by one.
+    fn config_file(&self, policy: &Policy, role: &RoleArn) -> Option<ConfigFile> {
+        let Delivery::Profile(named) = &policy.delivery else {
+            return None;
+        };
+        // A policy without a region grants nothing by a file.
+        let region = policy.aws.region.as_ref().or(self.settings.default_region.as_ref())?;
+        let default = self.file_profile(policy, None, region, role, &policy.aws.role_chain);
+        let further = named.iter().map(|named| {
+            let first = named.role.as_ref().unwrap_or(role);
+            self.file_profile(policy, Some(&named.name), &named.region, first, &named.chain)
+        });
+        Some(ConfigFile {
+            profiles: std::iter::once(default).chain(further).collect(),
+        })
+    }
+
+    fn file_profile(
+        &self,
+        policy: &Policy,
+        name: Option<&ProfileName>,
+        region: &Region,
+        first: &RoleArn,
+        chain: &[RoleHop],
+    ) -> FileProfile {
+        let own_name = policy.aws.role_session_name.as_ref();
+        let hop = |hop: &RoleHop| FileHop {
+            role: hop.role.clone(),
+            external_id: hop.external_id.clone(),
+            session_name: hop
+                .session_name
+                .as_ref()
+                .or(own_name)
+                .and_then(|name| self.session_name(name)),
+        };
+        FileProfile {
+            name: name.cloned(),
+            region: region.clone(),
+            first: FileHop {
+                role: first.clone(),
+                external_id: None,
+                session_name: own_name.and_then(|name| self.session_name(name)),
+            },
+            chain: chain.iter().map(hop).collect(),
         }
     }
 
@@ -244,6 +334,7 @@ impl<'a> Candidates<'a> {
                 .unwrap_or(self.settings.sts_regional_endpoints),
             disables_instance_metadata: self.settings.instance_metadata == InstanceMetadata::AlwaysDisabled,
             session_name: None,
+            config_file: None,
             policy: None,
         };
         let outside = self.set.outside_without_policy(&grant, &self.request.namespace_labels);
@@ -259,22 +350,57 @@ impl<'a> Candidates<'a> {
         fits_session_name(&text).then(|| SessionName::Text(text.into()))
     }
 
-    /// The warning where that is so.
+    /// The warning where that is so, of any session that the grant is for.
     pub(super) fn session_name_warning(&self, policy: &Policy, grant: &Grant) -> Option<String> {
-        let template = policy
+        let own = policy
             .aws
             .role_session_name
             .as_ref()
-            .filter(|_| grant.session_name.is_none())?;
+            .map(|template| ("roleSessionName", template));
+        let of_file = grant.config_file.iter().flat_map(|_| policy.hops());
+        let of_hops = of_file.filter_map(|hop| Some(("roleSessionName of a role chain", hop.session_name.as_ref()?)));
+        let (field, template) = own
+            .into_iter()
+            .chain(of_hops)
+            .find(|(_, name)| self.session_name(name).is_none())?;
         let what = match template.render(self) {
             Ok(text) if text.len() > MOST_SESSION_NAME || text.len() < 2 => format!("has {}", text.len()),
             Ok(_) => "has others than letters, digits and =,.@_-".into(),
             Err(_) => "names a label that is absent or too long".into(),
         };
         Some(format!(
-            "AWS_ROLE_SESSION_NAME is left out: STS takes 2 to 64 characters, and roleSessionName of {} {what} for this pod",
+            "AWS_ROLE_SESSION_NAME is left out: STS takes 2 to 64 characters, and {field} of {} {what} for this pod",
             policy.name
         ))
+    }
+}
+
+/// The policies around a pod that can't be used, and their standing to it.
+fn unusable<'a>(
+    request: &Request<'_>,
+    policies: &'a PolicySet,
+    now: Timestamp,
+) -> Vec<(&'a UnusablePolicy, Option<Standing>)> {
+    let pod = PodPlace {
+        namespace: request.namespace,
+        namespace_labels: &request.namespace_labels,
+        service_account: request.service_account,
+        labels: &request.pod.labels,
+        now,
+    };
+    let around = policies.invalid_about(request.namespace);
+    around.map(|policy| (policy, policy.standing(&pod))).collect()
+}
+
+/// True unless a policy that can't be used certainly selects other pods.
+fn may_select(standing: Option<Standing>) -> bool {
+    !matches!(standing, Some(Standing::OtherNamespace | Standing::OtherSubject))
+}
+
+fn unusable_refusal(policy: &UnusablePolicy) -> Refusal {
+    Refusal::InvalidPolicy {
+        policy: policy.name().clone(),
+        why: policy.why().into(),
     }
 }
 

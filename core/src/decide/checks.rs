@@ -1,5 +1,6 @@
 //! The checks of a candidate against a role, and the sentences that follow.
 
+use crate::delivery::{Delivery, NO_REGION, is_plain};
 use crate::{
     Policy, Refusal, RoleArn, Settings, Standing, TokenSource, annotation_request::AnnotationRequest, text::some_of,
 };
@@ -25,6 +26,8 @@ pub(super) enum Against {
     Audience,
     Expiration,
     Source,
+    Region,
+    RoleInFile,
 }
 
 /// The first thing that stands against a grant by `policy`; whether it covers the container is asked after the role.
@@ -50,7 +53,14 @@ pub(super) fn against(
     if policy.token.source != TokenSource::Spiffe && asks.expiration.is_some_and(is_longer) {
         return Some(Against::Expiration);
     }
-    (!settings.has_source(policy.token.source)).then_some(Against::Source)
+    if !settings.has_source(policy.token.source) {
+        return Some(Against::Source);
+    }
+    if settings.lacks_region(policy) {
+        return Some(Against::Region);
+    }
+    let by_file = matches!(policy.delivery, Delivery::Profile(_));
+    (by_file && !is_plain(wanted.role.as_str())).then_some(Against::RoleInFile)
 }
 
 /// The sentence about it.
@@ -85,6 +95,14 @@ pub(super) fn refusal(
         Against::Source => Refusal::SourceNotAvailable {
             policy: name,
             source_of_token: policy.token.source,
+        },
+        Against::Region => Refusal::InvalidPolicy {
+            policy: name,
+            why: NO_REGION.into(),
+        },
+        Against::RoleInFile => Refusal::RoleInFile {
+            policy: name,
+            role: wanted.role.clone(),
         },
     })
 }

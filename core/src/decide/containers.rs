@@ -2,14 +2,15 @@
 
 use super::{
     ContainerGrant, LeftAlone,
-    candidates::{Candidates, Examined, Stand},
+    candidates::{Candidates, Examined, Given, Stand},
     checks::{self, RoleRequest},
 };
+use crate::config_file::ConfigFile;
 use crate::{
-    ContainerFacts, Grant, InvalidRoleArn, OwnRole, Policy, Refusal, RoleArn, annotation_request::AnnotationRequest,
-    annotations, arn::shortened, refusal::Refusals, text::some_of,
+    ContainerFacts, Grant, InvalidRoleArn, OwnConfiguration, OwnRole, Policy, Refusal, RoleArn,
+    annotation_request::AnnotationRequest, annotations, arn::shortened, refusal::Refusals, text::some_of,
 };
-use std::{borrow::Cow, collections::HashMap};
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 /// Judges one container after the other. Containers that want the same role share what the policies say about it.
 pub(super) struct ContainerDecider<'a, 'b> {
@@ -129,19 +130,43 @@ impl<'a, 'b> ContainerDecider<'a, 'b> {
             .entry((wanted.role.clone(), wanted.by_default))
             .or_insert_with(|| candidates.examine(wanted, asks));
         let covers = |policy: &Policy| policy.containers.covers(wanted.container);
-        let mut granting = examined
-            .policies
-            .iter()
+        let stands = examined.policies.iter();
+        let granting: Vec<&Policy> = stands
             .filter(|stand| stand.against.is_none() && covers(stand.policy))
-            .map(|stand| stand.policy);
-        if let Some(policy) = granting.next() {
-            let others = granting.chain(examined.other_defaults.iter().copied());
+            .map(|stand| stand.policy)
+            .collect();
+        if let Some((policy, others)) = granting.split_first() {
+            let is_for = |given: &Given<'_>| given.is_for(&wanted.place, &granting);
+            if let Some(given) = examined.given.as_ref().filter(|given| is_for(given)) {
+                let (grant, reason) = (given.grant.clone(), given.reason.clone());
+                return self.equip(index, grant, reason);
+            }
+            let others = others.iter().chain(&examined.other_defaults).copied();
             let reason = granted_reason(wanted, policy, others);
-            let grant = candidates.grant_by(policy, wanted, asks);
+            let grant = Arc::new(candidates.grant_by(policy, wanted, asks));
             let warning = candidates.session_name_warning(policy, &grant);
+            let container = candidates.request.pod.containers.get(index);
+            let kept_away = grant
+                .config_file
+                .as_ref()
+                .and_then(|file| keeps_from_file(container?, file));
+            if let Some(why) = kept_away {
+                let name = shortened(wanted.container);
+                self.outcome.warnings.push(format!(
+                    "container {name} gets no credentials, since {} delivers them by an AWS config file and the container {why}",
+                    policy.name
+                ));
+                return self.leave(index, "its own configuration of the SDK is left alone");
+            }
             if let Some(warning) = warning.filter(|warning| !self.outcome.warnings.contains(warning)) {
                 self.outcome.warnings.push(warning);
             }
+            examined.given = Some(Given {
+                place: wanted.place.clone(),
+                grant: grant.clone(),
+                reason: reason.clone(),
+                granting,
+            });
             return self.equip(index, grant, reason);
         }
         // Left out by every policy that would allow it, and not named itself: that is what the policies' authors meant.
@@ -169,7 +194,7 @@ impl<'a, 'b> ContainerDecider<'a, 'b> {
         });
     }
 
-    fn equip(&mut self, container: usize, grant: Grant, reason: Box<str>) {
+    fn equip(&mut self, container: usize, grant: Arc<Grant>, reason: Arc<str>) {
         self.outcome.containers.push(ContainerGrant {
             container,
             grant,
@@ -183,6 +208,21 @@ impl<'a, 'b> ContainerDecider<'a, 'b> {
             self.candidates.tell_near_misses(&mut self.outcome.refusals);
         }
         self.outcome
+    }
+}
+
+/// The reason why a container's SDK would not use a config file, if there is one, and what to do.
+fn keeps_from_file(container: &ContainerFacts<&str>, file: &ConfigFile) -> Option<String> {
+    match container.own_configuration {
+        OwnConfiguration::Elsewhere(variable) => Some(format!("sets {variable} itself: remove it")),
+        _ if container.own_token_file => {
+            Some("sets AWS_WEB_IDENTITY_TOKEN_FILE itself, which some SDKs prefer to the file: remove it".to_owned())
+        }
+        OwnConfiguration::Profile(name) if !file.has_profile(name) => Some(format!(
+            "chooses profile {} itself, which the file does not have: remove AWS_PROFILE, or name one of delivery.profile.profiles",
+            shortened(name)
+        )),
+        OwnConfiguration::Profile(_) | OwnConfiguration::Absent => None,
     }
 }
 
@@ -230,7 +270,7 @@ fn invalid_own_role(container: &ContainerFacts<&str>, reason: InvalidRoleArn) ->
 }
 
 /// Names the policies that came after the granting one too, so that no policy displaces another in silence.
-fn granted_reason<'p>(wanted: &RoleRequest<'_>, policy: &Policy, others: impl Iterator<Item = &'p Policy>) -> Box<str> {
+fn granted_reason<'p>(wanted: &RoleRequest<'_>, policy: &Policy, others: impl Iterator<Item = &'p Policy>) -> Arc<str> {
     let mut reason = if wanted.by_default {
         format!("{} assigned as its default by {}", wanted.role, policy.name)
     } else {

@@ -15,6 +15,22 @@ pub const SOCKET_VOLUME: &str = "tokenscope-spiffe-workload-api";
 /// The volume with the token that the sidecar exchanges at tokenscope's own issuer. Only the sidecar mounts it.
 pub const SUBJECT_TOKEN_VOLUME: &str = "tokenscope-subject-token";
 
+/// The name of the init container that writes the containers' AWS config files.
+pub const CONFIG_WRITER: &str = "tokenscope-aws-config";
+
+/// The volume that holds a pod's first AWS config file; each further one has a hash behind the name.
+pub const CONFIG_VOLUME: &str = "tokenscope-aws-config";
+
+/// True if an init container of this name is one that the webhook adds.
+pub fn is_added_container(name: &str) -> bool {
+    [SIDECAR, CONFIG_WRITER].contains(&name)
+}
+
+/// True if a volume of this name holds an AWS config file that the webhook adds.
+pub fn is_config_volume(name: &str) -> bool {
+    is_token_volume(name, CONFIG_VOLUME)
+}
+
 /// True if a volume of this name is one that the webhook adds for the sidecar alone.
 pub fn is_sidecar_volume(name: &str) -> bool {
     [SOCKET_VOLUME, SUBJECT_TOKEN_VOLUME].contains(&name)

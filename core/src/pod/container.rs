@@ -1,7 +1,10 @@
 //! Containers, their variables and their mounts.
 
 use super::{list::BoundedList, text::Text, windows::SecurityContext};
-use crate::{bounds::MOST_MOUNTS, sidecar::variables};
+use crate::{
+    bounds::{MOST_ARGUMENTS, MOST_MOUNTS},
+    sidecar::variables,
+};
 use serde::{
     Deserialize, Deserializer,
     de::{IgnoredAny, SeqAccess, Visitor},
@@ -9,11 +12,12 @@ use serde::{
 use std::{fmt, marker::PhantomData};
 
 /// The variables that decisions and edits look at: those that SDKs of AWS read, and those of our sidecar.
-pub const VARIABLES: [&str; 23] = [
+pub const VARIABLES: [&str; 24] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_CONFIG_FILE",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_DEFAULT_PROFILE",
     "AWS_DEFAULT_REGION",
     "AWS_EC2_METADATA_DISABLED",
     "AWS_PROFILE",
@@ -53,6 +57,12 @@ pub struct Container<S> {
     /// Its image.
     #[serde(default = "Option::default")]
     pub image: Option<S>,
+    /// Its arguments.
+    #[serde(default = "Option::default")]
+    pub args: Option<BoundedList<S, MOST_ARGUMENTS>>,
+    /// The items of its command, of which nothing but their number is kept.
+    #[serde(default = "Option::default")]
+    pub command: Option<Vec<IgnoredAny>>,
     /// `Always` makes an init container a native sidecar.
     #[serde(default = "Option::default")]
     pub restart_policy: Option<S>,

@@ -1,11 +1,12 @@
 //! From a pod to the facts that decisions look at.
 
 use super::token_volumes::token_volumes;
-use super::{AddedVariables, Container, Pod};
+use super::{AddedVariables, Container, EnvVar, Pod};
 use crate::{
-    ContainerFacts, GrantRecord, OwnRole, PodFacts,
+    ContainerFacts, GrantRecord, OwnConfiguration, OwnRole, PodFacts,
     arn::shortened,
     bounds::{Beyond, MOST_CONTAINERS},
+    config_file::CONFIG_FILE,
 };
 
 impl<S: AsRef<str>> Pod<S> {
@@ -82,6 +83,24 @@ impl<S: AsRef<str>> Container<S> {
                 _ => OwnRole::Indirect,
             }),
             own_token_file: own("AWS_WEB_IDENTITY_TOKEN_FILE").is_some(),
+            own_configuration: own_configuration(own),
         }
     }
+}
+
+/// A config file of the container's own counts before a profile, since that would be looked for in it.
+fn own_configuration<'c, S: AsRef<str> + 'c>(own: impl Fn(&str) -> Option<&'c EnvVar<S>>) -> OwnConfiguration<&'c str> {
+    let literal = |variable: &'c EnvVar<S>| {
+        let value = variable.value.as_ref().map(AsRef::as_ref)?;
+        (variable.value_from.is_none() && !value.contains("$(")).then_some(value)
+    };
+    if let Some(file) = own("AWS_CONFIG_FILE")
+        && literal(file) != Some(CONFIG_FILE)
+    {
+        return OwnConfiguration::Elsewhere(file.name);
+    }
+    let Some(profile) = ["AWS_PROFILE", "AWS_DEFAULT_PROFILE"].into_iter().find_map(own) else {
+        return OwnConfiguration::Absent;
+    };
+    literal(profile).map_or(OwnConfiguration::Elsewhere(profile.name), OwnConfiguration::Profile)
 }

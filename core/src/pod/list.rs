@@ -4,7 +4,7 @@ use super::text::Text;
 use crate::{
     Pairs, annotations,
     bounds::{MOST_ANNOTATIONS, MOST_LABELS},
-    known_keys::{MOST_KEPT, MOST_KEY_BYTES, looks_like_ours},
+    known_keys::{KeyRoom, MOST_KEY_BYTES},
 };
 use serde::{
     Deserialize, Deserializer,
@@ -216,7 +216,7 @@ impl<'de, S: Deserialize<'de>> Visitor<'de> for Read<S> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut pairs = Vec::new();
         let (mut count, mut wanted) = (0, 0);
-        let mut without_effect = Vec::new();
+        let (mut without_effect, mut room) = (Vec::new(), KeyRoom::default());
         while let Some(key) = map.next_key::<Text<'de>>()? {
             count += 1;
             let kept_bytes = (self.kept_bytes)(&key);
@@ -226,7 +226,7 @@ impl<'de, S: Deserialize<'de>> Visitor<'de> for Read<S> {
             match kept_bytes.filter(|_| wanted <= self.most || is_ours) {
                 None => {
                     map.next_value::<IgnoredAny>()?;
-                    if kept_bytes.is_none() && without_effect.len() < MOST_KEPT && looks_like_ours(&key) {
+                    if kept_bytes.is_none() && room.take(&key) {
                         without_effect.push(key.keep(MOST_KEY_BYTES)?);
                     }
                 }

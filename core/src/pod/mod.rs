@@ -19,7 +19,8 @@ mod windows;
 
 pub use added::AddedVariables;
 pub use added_names::{
-    EKS_TOKEN_VOLUME, SIDECAR, SOCKET_VOLUME, SUBJECT_TOKEN_VOLUME, TOKEN_VOLUME, is_sidecar_volume, is_token_volume,
+    CONFIG_VOLUME, CONFIG_WRITER, EKS_TOKEN_VOLUME, SIDECAR, SOCKET_VOLUME, SUBJECT_TOKEN_VOLUME, TOKEN_VOLUME,
+    is_added_container, is_config_volume, is_sidecar_volume, is_token_volume,
 };
 pub use container::{Container, ContainerEnvironment, EnvVar, FieldRef, IsSet, VARIABLES, ValueFrom, VolumeMount};
 pub use list::{BoundedList, PodAnnotations, PodLabels};
@@ -145,12 +146,12 @@ impl<S: AsRef<str>> Pod<S> {
         init_containers.chain(self.spec.containers.iter().flatten())
     }
 
-    /// Init containers, then containers, without init containers of the sidecar's name, which are the webhook's business and
+    /// Init containers, then containers, without init containers of the names that the webhook adds, which are its business and
     /// nobody's workload: each with its list's name in `spec` and its index there. These are the containers of [`Self::facts`],
     /// in the same order.
     pub fn users_containers(&self) -> impl Iterator<Item = (&'static str, usize, &Container<S>)> {
         let init = self.spec.init_containers.iter().flatten().enumerate();
-        let init = init.filter(|(_, container)| container.name.as_ref() != SIDECAR);
+        let init = init.filter(|(_, container)| !is_added_container(container.name.as_ref()));
         let containers = self.spec.containers.iter().flatten().enumerate();
         let init = init.map(|(index, container)| ("initContainers", index, container));
         init.chain(containers.map(|(index, container)| ("containers", index, container)))

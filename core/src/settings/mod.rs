@@ -9,6 +9,7 @@ use std::str::FromStr;
 use crate::annotations;
 use crate::arn::shortened;
 use crate::audience::{Audience, TokenExpiration};
+use crate::delivery::Delivery;
 use crate::labels::Pairs;
 use crate::policy::{Policy, TokenSource};
 use crate::region::Region;
@@ -82,6 +83,12 @@ impl Settings {
             TokenSource::ServiceAccount | TokenSource::Spiffe => true,
             TokenSource::Issuer => self.issuer.is_some(),
         }
+    }
+
+    /// True if a policy delivers by a config file, whose default profile would have no region.
+    pub fn lacks_region(&self, policy: &Policy) -> bool {
+        let by_file = matches!(policy.delivery, Delivery::Profile(_));
+        by_file && policy.aws.region.is_none() && self.default_region.is_none()
     }
 
     /// True if this is the exchange audience: that of the tokens which tokenscope's own issuer exchanges, which is its URL.

@@ -88,7 +88,7 @@ fn namespaces<'a>(
 }
 
 /// The namespaces that a selector names itself, so that no other can ever be selected; none where labels decide.
-fn named_namespaces(policy: &Policy) -> Option<Vec<&str>> {
+pub fn named_namespaces(policy: &Policy) -> Option<Vec<&str>> {
     let mut requirements = policy.namespace_selector.0.iter().map(|requirement| {
         let names = match &requirement.operator {
             SelectorOperator::In(names) if *requirement.key == *NAME_LABEL => Some(names),

@@ -55,6 +55,7 @@ fn decided(policies: &PolicySet, name: &str, settings: &Settings) -> Decision {
                 name: "app",
                 own_role: OwnRole::Absent,
                 own_token_file: false,
+                own_configuration: tokenscope_core::OwnConfiguration::Absent,
             }],
             ..PodFacts::default()
         },

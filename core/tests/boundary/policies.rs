@@ -232,3 +232,52 @@ fn what_is_inside_follows_every_change_in_whatever_order_policies_and_boundaries
     assert!(set.outside_boundary(&admin, &labels).is_some());
     assert!(set.outside_boundary(&inside("orders"), &labels).is_none());
 }
+
+#[test]
+fn the_roles_of_chains_and_profiles_must_be_inside_too() {
+    let hop = |name: &str| delivery::RoleHop {
+        role: format!("{ROLES}{name}").parse().unwrap(),
+        external_id: None,
+        session_name: None,
+    };
+    let profile = |first: Option<&str>, chain: Vec<delivery::RoleHop>| delivery::NamedProfile {
+        name: "reports".parse().unwrap(),
+        region: "eu-central-1".parse().unwrap(),
+        role: first.map(|name| format!("{ROLES}{name}").parse().unwrap()),
+        chain,
+    };
+    let with = |chain: Vec<delivery::RoleHop>, profiles: Vec<delivery::NamedProfile>| {
+        let mut policy = inside("orders");
+        policy.aws.region = Some("eu-central-1".parse().unwrap());
+        policy.aws.role_chain = chain;
+        policy.delivery = delivery::Delivery::Profile(profiles);
+        set([policy], [boundary("core")])
+    };
+    assert!(is_granted(&with(
+        vec![hop("shop/b")],
+        vec![profile(Some("shop/c"), vec![hop("shop/d")])]
+    )));
+    for (chain, profiles, field) in [
+        (
+            vec![hop("shop/b"), hop("admin")],
+            vec![],
+            "spec.aws.roleChain[1].roleArn",
+        ),
+        (
+            vec![],
+            vec![profile(Some("admin"), vec![])],
+            "spec.delivery.profile.profiles[0].roleArn",
+        ),
+        (
+            vec![],
+            vec![profile(None, vec![hop("admin")])],
+            "spec.delivery.profile.profiles[0].roleChain[0].roleArn",
+        ),
+    ] {
+        let refusal = refused(&with(chain, profiles));
+        assert!(
+            refusal.contains(&format!("does not allow {field} to be {ROLES}admin")),
+            "{refusal}"
+        );
+    }
+}

@@ -69,12 +69,46 @@ fn f02_lists_are_split_at_commas_and_white_space() {
 }
 
 #[test]
-fn f02_an_empty_list_is_an_error() {
-    for key in [annotations::CONTAINERS, annotations::SKIP_CONTAINERS] {
-        for list in ["", " ", ",", " , "] {
-            let refusal = asking(ORDERS).with(key, list).refused([policy("p")]);
-            assert!(refusal.contains("it names no container"), "{key} {list:?}: {refusal}");
+fn f02_a_list_of_containers_that_is_empty_is_an_error() {
+    for list in ["", " ", ",", " , "] {
+        let refusal = asking(ORDERS)
+            .with(annotations::CONTAINERS, list)
+            .refused([policy("p")]);
+        assert!(refusal.contains("it names no container"), "{list:?}: {refusal}");
+    }
+}
+
+#[test]
+fn a_list_that_skips_nobody_is_as_none() {
+    const EKS: &str = "eks.amazonaws.com/skip-containers";
+    let settings = Settings::eks_compatible();
+    let granted = |workload: Workload| {
+        let decision = workload.decided_with([policy("p")], &settings);
+        let Decision::Granted(granted) = decision else {
+            panic!("{decision:?}");
+        };
+        let containers = granted.containers.iter().map(|granted| granted.container);
+        containers.collect::<Vec<_>>()
+    };
+    for list in ["", " ", ",", " , "] {
+        let two = || Workload {
+            containers: vec![container("a"), container("b")],
+            ..asking(ORDERS)
+        };
+        for key in [annotations::SKIP_CONTAINERS, EKS] {
+            assert_eq!(granted(two().with(key, list)), [0, 1], "{key} {list:?}");
         }
+        let on_account = Workload {
+            service_account: vec![(annotations::SKIP_CONTAINERS, "a")],
+            ..two()
+        };
+        assert_eq!(
+            granted(on_account.with(annotations::SKIP_CONTAINERS, list)),
+            [1],
+            "{list:?}"
+        );
+        let of_eks = two().with(annotations::SKIP_CONTAINERS, list).with(EKS, "b");
+        assert_eq!(granted(of_eks), [0], "{list:?}");
     }
 }
 
@@ -206,11 +240,121 @@ fn f14_a_policy_that_selects_the_pod_decides_in_whatever_state() {
 #[test]
 fn f14_a_policy_that_can_not_be_used_may_select_the_pod() {
     let mut policies = PolicySet::default();
-    policies.insert_invalid(PolicyName::namespaced("shop", "bad"), "spec.subjects: nonsense");
+    let why = InvalidPolicy::new("spec.subjects", "nonsense");
+    policies.insert_invalid(PolicyName::namespaced("shop", "bad"), &why);
     let workload = asking(ORDERS);
     let decision = decide(&workload.request(), &policies, &not_required(), now());
     let Decision::Denied(denied) = decision else {
         panic!("{decision:?}");
     };
     assert!(denied.to_string().contains("nonsense"), "{denied}");
+}
+
+/// A policy that can't be used, about these service accounts of these namespaces, with or without a default role.
+fn unusable(change: impl Fn(&mut PolicyScope)) -> InvalidPolicy {
+    let mut scope = PolicyScope {
+        subjects: vec![Subject::default()],
+        ..PolicyScope::default()
+    };
+    change(&mut scope);
+    InvalidPolicy {
+        scope: Some(scope.into()),
+        ..InvalidPolicy::new("spec.aws.region", "write eu-central-1")
+    }
+}
+
+fn of_other_account(scope: &mut PolicyScope) {
+    scope.subjects[0].service_accounts = vec![Glob::new("another")];
+}
+
+fn in_other_namespaces(scope: &mut PolicyScope) {
+    scope.namespace_selector = Selector(vec![Requirement {
+        key: "team".into(),
+        operator: SelectorOperator::Exists,
+    }]);
+}
+
+fn decided_beside(name: PolicyName, why: &InvalidPolicy, workload: &Workload, settings: &Settings) -> Decision {
+    let mut policies = PolicySet::default();
+    policies.insert_invalid(name, why);
+    decide(&workload.request(), &policies, settings, now())
+}
+
+#[test]
+fn where_no_policy_is_required_one_that_can_not_be_used_refuses_only_what_it_may_select() {
+    let of_cluster = || PolicyName::cluster("bad");
+    let decided = |name, why: &InvalidPolicy| decided_beside(name, why, &asking(ORDERS), &not_required());
+    for change in [of_other_account as fn(&mut PolicyScope), in_other_namespaces] {
+        granted(decided(of_cluster(), &unusable(change)));
+    }
+    granted(decided(
+        PolicyName::namespaced("shop", "bad"),
+        &unusable(of_other_account),
+    ));
+    let unreadable = InvalidPolicy::new("spec.subjects", "nonsense");
+    for why in [
+        &unusable(|_| {}),
+        &unusable(|scope| scope.disabled = true),
+        &unusable(|scope| scope.expires_at = Some(now())),
+        &unreadable,
+    ] {
+        assert!(matches!(decided(of_cluster(), why), Decision::Denied(_)), "{why:?}");
+    }
+    // Of what nobody can read, no pod hears that asks for nothing.
+    let silent = workload();
+    let decision = decided_beside(of_cluster(), &unreadable, &silent, &not_required());
+    assert!(matches!(decision, Decision::Untouched(_)), "{decision:?}");
+}
+
+#[test]
+fn a_pod_to_which_a_policy_that_can_not_be_used_assigns_a_role_is_refused_and_hears_what_to_change() {
+    let assigning = |change: fn(&mut PolicyScope)| {
+        unusable(move |scope| {
+            scope.assigns_role = true;
+            change(scope);
+        })
+    };
+    let silent = workload();
+    for settings in [Settings::default(), not_required()] {
+        for name in [PolicyName::cluster("bad"), PolicyName::namespaced("shop", "bad")] {
+            let decided = |change| decided_beside(name.clone(), &assigning(change), &silent, &settings);
+            let Decision::Denied(denied) = decided(|_| {}) else {
+                panic!("{name}");
+            };
+            let expected = format!("{name} can't be used: spec.aws.region: write eu-central-1");
+            assert!(denied.to_string().contains(&expected), "{denied}");
+            for change in [
+                of_other_account as fn(&mut PolicyScope),
+                |scope| scope.disabled = true,
+                |scope| scope.expires_at = Some(now()),
+                |scope| scope.assigns_role = false,
+            ] {
+                assert!(matches!(decided(change), Decision::Untouched(_)), "{name}");
+            }
+        }
+        let decided = decided_beside(
+            PolicyName::cluster("bad"),
+            &assigning(in_other_namespaces),
+            &silent,
+            &settings,
+        );
+        assert!(matches!(decided, Decision::Untouched(_)), "{decided:?}");
+    }
+}
+
+#[test]
+fn a_farther_policy_does_not_give_its_default_in_the_place_of_a_nearer_one_that_can_not_be_used() {
+    let why = unusable(|scope| scope.assigns_role = true);
+    let mut farther = policy("farther");
+    farther.name = PolicyName::cluster("farther");
+    farther.roles.default = Some(ORDERS.parse().unwrap());
+    let mut beside = policy("beside");
+    beside.roles.default = Some(ORDERS.parse().unwrap());
+    for (other, is_granted) in [(farther, false), (beside, true)] {
+        let mut policies: PolicySet = [other].into_iter().collect();
+        policies.insert_invalid(PolicyName::namespaced("shop", "bad"), &why);
+        let workload = workload();
+        let decision = decide(&workload.request(), &policies, &Settings::default(), now());
+        assert_eq!(matches!(decision, Decision::Granted(_)), is_granted, "{decision:?}");
+    }
 }

@@ -40,7 +40,8 @@ fn lists_name_the_containers_that_get_a_role() {
         workload()
             .with("tokenscope.io/role-arn.aap", ORDERS)
             .refused([policy("p")]),
-        "annotations name the containers aap, of which this pod has none: it has app",
+        "annotations name the containers aap, of which this pod has none: it has app. Correct the names; for a container that another \
+         webhook adds later, name the role by tokenscope.io/role-arn and in tokenscope.io/skip-containers those that should get none",
         "it asked, and would otherwise not hear why it gets nothing"
     );
     let typo = three().with(annotations::SKIP_CONTAINERS, "aa").granted([policy("p")]);

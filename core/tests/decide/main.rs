@@ -5,9 +5,11 @@
 mod asking;
 mod cases;
 mod containers;
+mod delivery;
 mod eks;
 mod policies;
 mod properties;
+mod role_chain;
 mod tokens;
 
 use jiff::Timestamp;
@@ -62,6 +64,7 @@ fn container(name: &'static str) -> ContainerFacts<&'static str> {
         name,
         own_role: OwnRole::Absent,
         own_token_file: false,
+        own_configuration: tokenscope_core::OwnConfiguration::Absent,
     }
 }
 

@@ -166,7 +166,7 @@ fn an_unusable_policy_grants_nothing_and_the_denied_pod_hears_of_it() {
     let mut policies = PolicySet::default();
     policies.insert_invalid(
         PolicyName::namespaced("shop", "broken"),
-        "spec.roles.allowed[0]: not a role",
+        &InvalidPolicy::new("spec.roles.allowed[0]", "not a role"),
     );
     let workload = asking(ORDERS);
 

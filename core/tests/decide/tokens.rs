@@ -87,10 +87,10 @@ fn a_spiffe_provider_decides_how_long_its_tokens_are_valid() {
     assert!(asking(ORDERS).granted([pinned]).warnings.is_empty());
 
     let hash = |grant: &Grant| Fingerprint::of("orders", [("app", grant)]);
-    let mut longer = grant.clone();
+    let mut longer = Grant::clone(grant);
     longer.expiration = TokenExpiration::DAY;
     assert_eq!(hash(grant), hash(&longer), "what changes nothing makes no pod outdated");
-    let mut other = grant.clone();
+    let mut other = Grant::clone(grant);
     other.spiffe.hint = Some("aws".parse().unwrap());
     assert_ne!(hash(grant), hash(&other));
 }

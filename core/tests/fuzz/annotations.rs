@@ -92,6 +92,7 @@ fn decided(pod: &[(&str, &str)], service_account: &[(&str, &str)], containers: &
         name,
         own_role: OwnRole::Absent,
         own_token_file: false,
+        own_configuration: tokenscope_core::OwnConfiguration::Absent,
     };
     let request = Request {
         namespace: NAMESPACE,
@@ -207,7 +208,7 @@ fn check_list(key: &'static str, list: &str, on_pod: bool) -> TestCaseResult {
     let decision = decided(&pod, &service_account, &containers, true);
 
     let is_only = key == CONTAINERS;
-    let may_be_empty = key == EKS_SKIP_CONTAINERS;
+    let may_be_empty = key != CONTAINERS;
     let is_read = on_pod || key != EKS_SKIP_CONTAINERS;
     let has_other = key != EKS_SKIP_CONTAINERS && listed.iter().any(|name| !LABEL.is_match(name));
     let is_refused = list.len() > MOST_LIST_BYTES

@@ -1,30 +1,22 @@
 //! The settings of the AWS SDK.
 
+use super::delivery::role_chain;
 use super::{Placeholder, invalid, parse, parse_optional};
 use crate::messages;
-use crate::v1alpha1::{AwsSpec, StsEndpointsSpec};
+use crate::v1alpha1::{AwsSpec, DeliveryTypeSpec, StsEndpointsSpec};
 use tokenscope_core as core;
 use tokenscope_core::{InvalidPolicy, Template, Variable};
 
-pub(super) fn aws(aws: &AwsSpec) -> Result<core::AwsSettings, InvalidPolicy> {
-    const SESSION_NAME: &str = "spec.aws.roleSessionName";
+pub(super) fn aws(aws: &AwsSpec, delivery: DeliveryTypeSpec) -> Result<core::AwsSettings, InvalidPolicy> {
+    const ROLE_CHAIN: &str = "spec.aws.roleChain";
     if aws.sts_regional_endpoints.is_some() {
         return Err(invalid(
             "spec.aws.stsRegionalEndpoints",
             messages::STS_REGIONAL_ENDPOINTS,
         ));
     }
-    let role_session_name = match &aws.role_session_name {
-        None => None,
-        Some(text) => Some(sts_name(text, SESSION_NAME)?),
-    };
-    if let Some(template) = &role_session_name
-        && template.only_variable() != Some(&Variable::PodName)
-        && template
-            .variables()
-            .any(|variable| matches!(variable, Variable::PodName | Variable::PodUid))
-    {
-        return Err(invalid(SESSION_NAME, messages::SESSION_NAME));
+    if !aws.role_chain.is_empty() && delivery != DeliveryTypeSpec::Profile {
+        return Err(invalid(ROLE_CHAIN, messages::CHAIN_WITHOUT_PROFILE));
     }
     Ok(core::AwsSettings {
         region: parse_optional(aws.region.as_deref(), "spec.aws.region")?,
@@ -32,8 +24,22 @@ pub(super) fn aws(aws: &AwsSpec) -> Result<core::AwsSettings, InvalidPolicy> {
             .sts
             .endpoints
             .map(|endpoints| endpoints == StsEndpointsSpec::Regional),
-        role_session_name,
+        role_session_name: match &aws.role_session_name {
+            None => None,
+            Some(text) => Some(session_name(text, "spec.aws.roleSessionName")?),
+        },
+        role_chain: role_chain(&aws.role_chain, ROLE_CHAIN)?,
     })
+}
+
+/// A session's name: a template, in which the pod's name may stand alone only.
+pub(super) fn session_name(text: &str, field: &str) -> Result<Template, InvalidPolicy> {
+    let template = sts_name(text, field)?;
+    let is_late = |variable: &Variable| matches!(variable, Variable::PodName | Variable::PodUid);
+    if template.only_variable() != Some(&Variable::PodName) && template.variables().any(is_late) {
+        return Err(invalid(field, messages::SESSION_NAME));
+    }
+    Ok(template)
 }
 
 /// A template of what STS takes as a session name or source identity: `[\w+=,.@-]{2,64}` (AssumeRoleWithWebIdentity).

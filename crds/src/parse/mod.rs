@@ -6,6 +6,7 @@
 mod aws;
 mod boundary;
 mod claims;
+mod delivery;
 pub(crate) mod selector;
 mod token;
 
@@ -53,20 +54,18 @@ impl PolicySpec {
         metadata: &ObjectMeta,
         namespace_selector: Selector,
     ) -> Result<Policy, InvalidPolicy> {
-        let subjects = self.subjects.iter().enumerate();
         Ok(Policy {
             name,
             uid: metadata.uid.as_deref().map(Into::into),
             created: metadata.creation_timestamp.as_ref().map(|Time(at)| *at),
             namespace_selector,
-            subjects: subjects
-                .map(|(index, item)| subject(item, &format!("spec.subjects[{index}]")))
-                .collect::<Result<_, _>>()?,
+            subjects: subjects(&self.subjects)?,
             roles: roles(&self.roles)?,
             audiences: audiences(&self.audiences)?,
             token: token::token(&self.token)?,
             claims: claims::claims(&self.claims, self.token.source)?.into(),
-            aws: aws::aws(&self.aws)?,
+            aws: aws::aws(&self.aws, self.delivery.type_)?,
+            delivery: delivery::delivery(&self.delivery)?,
             containers: containers(&self.containers)?,
             disabled: self.disabled,
             fallback: self.fallback,
@@ -85,6 +84,14 @@ impl PolicySpec {
             },
         })
     }
+}
+
+/// The subjects of a policy.
+pub(crate) fn subjects(subjects: &[SubjectSpec]) -> Result<Vec<core::Subject>, InvalidPolicy> {
+    let subjects = subjects.iter().enumerate();
+    subjects
+        .map(|(index, item)| subject(item, &format!("spec.subjects[{index}]")))
+        .collect()
 }
 
 fn subject(subject: &SubjectSpec, field: &str) -> Result<core::Subject, InvalidPolicy> {

@@ -6,13 +6,14 @@
 )]
 
 use super::default::is_default;
+use super::delivery::RoleHopSpec;
 use super::schema;
 use crate::messages;
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What the AWS SDK is told by environment variables. A variable that a container sets itself is left alone.
+/// What the AWS SDK is told, by environment variables or a config file. A variable that a container sets itself is left alone.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.stsRegionalEndpoints)")
@@ -37,6 +38,13 @@ pub struct AwsSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::role_session_name")]
     pub role_session_name: Option<String>,
+
+    /// The roles that the SDK takes after the one that the pod gets, each with the credentials of the role before, so that it
+    /// ends with those of the last. No pod can choose them. Only with delivery.type Profile. AWS gives such sessions at most an
+    /// hour. At most 4 with 1024 characters together.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::role_chain")]
+    pub role_chain: Vec<RoleHopSpec>,
 }
 
 /// How the SDK reaches AWS STS.

@@ -36,7 +36,7 @@ pub struct BoundarySpec {
     #[serde(default, skip_serializing_if = "is_default")]
     pub namespace_selector: LabelSelector,
 
-    /// The roles that policies may allow: ARNs, in which * stands for any characters of the role's path and name. A policy's
+    /// The roles that policies may allow, also in role chains and profiles: ARNs, in which * stands for any characters of the role's path and name. A policy's
     /// own pattern must be inside one of them: role/shop/* is inside role/*, role/* is not inside role/shop/*. At most 32 with
     /// 2048 characters together.
     #[schemars(schema_with = "schema::role_patterns")]

@@ -8,6 +8,7 @@
 use super::aws::AwsSpec;
 use super::claims::ClaimsSpec;
 use super::default::is_default;
+use super::delivery::DeliverySpec;
 use super::selector::LabelSelector;
 use super::status::PolicyStatus;
 use super::time::{ActiveSchedule, OnExpirySpec};
@@ -37,7 +38,10 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.claims) || (has(self.token) && self.token.source == 'Issuer')")
     .message(messages::CLAIMS_WITHOUT_ISSUER)
-    .field_path(".claims"))]
+    .field_path(".claims"),
+    validation = Rule::new("!has(self.aws) || !has(self.aws.roleChain) || (has(self.delivery) && self.delivery.type == 'Profile')")
+    .message(messages::CHAIN_WITHOUT_PROFILE)
+    .field_path(".aws.roleChain"))]
 pub struct PolicySpec {
     /// What the policy is for, in words: at most 256 characters. Nothing reads it but people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -68,6 +72,10 @@ pub struct PolicySpec {
     /// What the AWS SDK in the containers is told.
     #[serde(default, skip_serializing_if = "is_default")]
     pub aws: AwsSpec,
+
+    /// How credentials reach that SDK. Left out: by a token's file.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub delivery: DeliverySpec,
 
     /// Which containers of a matching pod get credentials. Left out: all of them.
     #[serde(default, skip_serializing_if = "is_default")]

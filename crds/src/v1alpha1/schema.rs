@@ -3,10 +3,12 @@
 //! A rule is CEL rather than a `pattern` wherever a person may get it wrong, since only CEL has a message of its own. Every
 //! text and list has a bound: the API server refuses a definition whose rules could cost too much.
 
+use super::delivery::{NamedProfileSpec, RoleHopSpec};
 use super::size;
 use crate::messages;
 use kube::core::Rule;
 use schemars::{Schema, SchemaGenerator, json_schema};
+use tokenscope_core::delivery::{MOST_HOPS, MOST_PROFILES};
 
 /// What a template may speak of, as the rule's own parser knows it.
 macro_rules! variable {
@@ -47,6 +49,20 @@ const ROLE_PATTERN: (&str, &str) = (
     "should be the ARN of an IAM role, such as arn:aws:iam::111122223333:role/shop/orders, in which * may stand only in the role's path and name, such as arn:aws:iam::111122223333:role/shop/*",
 );
 
+/// What every SDK reads as it is in a config file ([`tokenscope_core::delivery::is_plain`]).
+const PLAIN: (&str, &str) = (r#"self.matches(r"^[A-Za-z0-9_+=,.@:/-]+$")"#, messages::PLAIN_ROLE);
+
+/// AWS STS API reference, AssumeRole.
+const EXTERNAL_ID: (&str, &str) = (
+    r#"self.matches(r"^[A-Za-z0-9_+=,.@:/-]{2,}$")"#,
+    "should have 2 to 1224 letters, digits and _+=,.@:/-, as AWS STS demands of an external id",
+);
+
+const PROFILE_NAME: (&str, &str) = (
+    r#"self.matches(r"^[A-Za-z0-9_-]+$") && self != 'default' && !self.startsWith('tokenscope-')"#,
+    "should have 1 to 64 letters, digits, - and _, and be neither default nor begin with tokenscope-, which are tokenscope's own",
+);
+
 const AUDIENCE: (&str, &str) = (
     r#"self.matches(r"^[!-~]+$")"#,
     "should have 1 to 255 printable ASCII characters without spaces, such as sts.amazonaws.com",
@@ -55,6 +71,12 @@ const AUDIENCE: (&str, &str) = (
 const REGION: (&str, &str) = (
     r#"self.matches(r"^[a-z0-9-]+$")"#,
     "should be an AWS region, such as eu-central-1",
+);
+
+/// As [`tokenscope_core::Region`] tells zones and their IDs.
+const NO_ZONE: (&str, &str) = (
+    r#"!self.matches(r"^[a-z]{2,}(-[a-z]{2,})+-[0-9]+([a-z]|-[a-z0-9-]*[0-9][a-z]|-[a-z0-9-]*[a-z][a-z0-9-]*[0-9])$") && !self.matches(r"^[a-z]{2,5}[0-9]-az[0-9]+$")"#,
+    "should be a region and not a zone: eu-central-1, not eu-central-1a",
 );
 
 /// SPIFFE-ID, section 2: lower case, without port, query and fragment, and no part of the path is empty, `.` or `..`.
@@ -107,6 +129,36 @@ pub(super) fn role_patterns(_: &mut SchemaGenerator) -> Schema {
     within(set(32, &text(ROLE_LENGTH, &[ROLE_PATTERN])), size::ROLES)
 }
 
+/// A role in a config file.
+pub(super) fn plain_role_arn(_: &mut SchemaGenerator) -> Schema {
+    text(ROLE_LENGTH, &[ROLE_ARN, PLAIN])
+}
+
+pub(super) fn external_id(_: &mut SchemaGenerator) -> Schema {
+    text(1224, &[EXTERNAL_ID])
+}
+
+pub(super) fn profile_name(_: &mut SchemaGenerator) -> Schema {
+    text(64, &[PROFILE_NAME])
+}
+
+/// The roles that are taken one after the other.
+pub(super) fn role_chain(generator: &mut SchemaGenerator) -> Schema {
+    let item = generator.subschema_for::<RoleHopSpec>();
+    let list =
+        json_schema!({"type": "array", "x-kubernetes-list-type": "atomic", "maxItems": MOST_HOPS, "items": item});
+    within(list, size::ROLE_CHAIN)
+}
+
+pub(super) fn profiles(generator: &mut SchemaGenerator) -> Schema {
+    let item = generator.subschema_for::<NamedProfileSpec>();
+    let list = json_schema!({
+        "type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"], "maxItems": MOST_PROFILES,
+        "items": item,
+    });
+    within(list, size::PROFILES)
+}
+
 pub(super) fn audience(_: &mut SchemaGenerator) -> Schema {
     text(255, &[AUDIENCE])
 }
@@ -128,7 +180,7 @@ pub(super) fn hint(_: &mut SchemaGenerator) -> Schema {
 }
 
 pub(super) fn region(_: &mut SchemaGenerator) -> Schema {
-    text(32, &[REGION])
+    text(32, &[REGION, NO_ZONE])
 }
 
 pub(super) fn service_accounts(_: &mut SchemaGenerator) -> Schema {

@@ -1,13 +1,13 @@
 //! How long a policy may be in all.
 //!
-//! Every policy is kept in memory by the webhook and the operator, so a whole specification has less than 32 KiB of JSON
+//! Every policy is kept in memory by the webhook and the operator, so a whole specification has less than 36 KiB of JSON
 //! ([`crate::read::MOST_SPEC_BYTES`]). The bounds of single texts and lists would allow much more together, so the lists that
 //! people size also have a bound on their sum. Each is several times what a policy of an ordinary team needs.
 //!
 //! In the longest policy, in bytes of JSON: description 1536 (256 characters, of which a control character takes 6), subjects
 //! 8192, roles 2048 characters and a default of 512, 5120 in all (a quotation mark takes 2), audiences 1024 and a default of
 //! 255, 2558; claims 7168 with keys of transitive tags (896 characters, of which one takes up to 4) and 768 of context, containers
-//! 3168, namespaceSelector 1536, and 2000 for all other texts and the fields' names. That is 31.3 KiB.
+//! 3168, namespaceSelector 1536, roleChain 1024, profiles 2048, and 2000 for all other texts and the fields' names. That is 34.3 KiB.
 
 use kube::core::Rule;
 
@@ -64,6 +64,33 @@ pub(super) const PRINCIPAL_TAGS: (&str, &str) = (
 pub(super) const CONTEXT: (&str, &str) = (
     "self.map(key, key.size() + self[key].size() + 6).sum() <= 768",
     "should have at most 768 characters in all keys and values together: use fewer keys or shorter values",
+);
+
+/// The sum of a role chain's texts, with the quotation marks and words around them.
+macro_rules! chain_size {
+    ($chain:literal) => {
+        concat!(
+            $chain,
+            ".map(hop, hop.roleArn.size() + 16 + (has(hop.externalId) ? hop.externalId.size() + 16 : 0) + (has(hop.roleSessionName) ? hop.roleSessionName.size() + 24 : 0)).sum()",
+        )
+    };
+}
+
+/// On `aws.roleChain` and that of a profile.
+pub(super) const ROLE_CHAIN: (&str, &str) = (
+    concat!(chain_size!("self"), " <= 1024"),
+    "should have at most 1024 characters in all roles together: use shorter names or fewer roles",
+);
+
+/// On `delivery.profile.profiles`.
+pub(super) const PROFILES: (&str, &str) = (
+    concat!(
+        "self.map(profile, profile.name.size() + profile.region.size() + 48 + (has(profile.roleArn) ? profile.roleArn.size() + 16 : 0)",
+        " + (has(profile.roleChain) ? ",
+        chain_size!("profile.roleChain"),
+        " : 0)).sum() <= 2048",
+    ),
+    "should have at most 2048 characters in all profiles together: use shorter names or fewer profiles",
 );
 
 /// On `containers.include` and `containers.exclude`.

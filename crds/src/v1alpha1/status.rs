@@ -47,13 +47,14 @@ pub struct PolicyStatus {
     #[schemars(range(min = 0))]
     pub injected_pods: Option<i64>,
 
-    /// Matched pods that were created while the policy granted them a role, and run without it: the webhook was not
+    /// Matched pods that were certainly created while the policy granted them a role, and run without it: the webhook was not
     /// asked, or was down. Create them anew to repair them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub missed_pods: Option<i64>,
 
-    /// Matched pods that were created before the policy said what it says now: a restart would change what they have.
+    /// Matched pods that were created before the policy said what it says now, or may have been: a restart would change what they
+    /// have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub outdated_pods: Option<i64>,
@@ -83,6 +84,39 @@ pub struct PolicyStatus {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["roleArn"])
     )]
     pub trust_policies: Vec<TrustPolicyStatus>,
+
+    /// For each role of the policy's role chains, what IAM must say about it, ready to paste: both sides of each step need it. At
+    /// most 20. Not yet seen by AWS.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = MOST_TRUST_POLICIES),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["roleArn"])
+    )]
+    pub role_chain_policies: Vec<RoleChainPolicyStatus>,
+}
+
+/// The IAM policies of one role of a chain.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RoleChainPolicyStatus {
+    /// The role that the documents belong to.
+    #[schemars(length(max = 2048))]
+    pub role_arn: String,
+
+    /// The permission policy that the role needs to take the next ones, JSON. Absent where it takes none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 65536))]
+    pub permission_policy: Option<String>,
+
+    /// The trust policy that lets the roles before take the role, JSON. Absent where none does that the policy names exactly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 65536))]
+    pub trust_policy: Option<String>,
+
+    /// What the documents don't say, and what will not work.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 4096)))]
+    pub notes: Vec<String>,
 }
 
 /// The trust policy of one role.

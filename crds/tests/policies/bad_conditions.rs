@@ -32,6 +32,21 @@ pub(super) const BAD: &[BadSpec] = &[
         ("spec.aws.region", "such as eu-central-1"),
     ),
     (
+        "a zone in place of a region",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, aws: {region: eu-central-1a}}",
+        ("spec.aws.region", "zone"),
+    ),
+    (
+        "a local zone in place of a region",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, aws: {region: us-east-1-bos-1a}}",
+        ("spec.aws.region", "zone"),
+    ),
+    (
+        "the ID of a zone in place of a region",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, aws: {region: euc1-az2}}",
+        ("spec.aws.region", "zone"),
+    ),
+    (
         "an audience with a space",
         "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, audiences: {allowed: ['sts amazonaws']}}",
         ("spec.audiences.allowed[0]", "without spaces, such as sts.amazonaws.com"),

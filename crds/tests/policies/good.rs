@@ -41,6 +41,36 @@ activeSchedule: {cron: "0 8 * * 1-5", duration: 10h, timeZone: Europe/Berlin}
 "#,
     ),
     (
+        "a config file with a role chain and further profiles",
+        r#"
+roles: {default: "arn:aws:iam::111122223333:role/r"}
+aws:
+  region: eu-central-1
+  roleSessionName: "${pod.name}"
+  roleChain:
+  - {roleArn: "arn:aws:iam::444455556666:role/a/b+=,.@_-", externalId: "7f:3e/a=@b,c.d+e-_", roleSessionName: "${namespace}.x"}
+  - {roleArn: "arn:aws:iam::777788889999:role/c"}
+delivery:
+  type: Profile
+  profile:
+    profiles:
+    - {name: reports, region: us-east-1, roleArn: "arn:aws:iam::111122223333:role/reports"}
+    - {name: Second_2, region: us-east-1, roleChain: [{roleArn: "arn:aws:iam::444455556666:role/a"}]}
+"#,
+    ),
+    (
+        "a config file with the default profile alone, and a token's file by name",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, aws: {region: eu-central-1}, delivery: {type: Profile}}",
+    ),
+    (
+        "delivery by a token's file",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, delivery: {type: File}}",
+    ),
+    (
+        "a delivery that says nothing",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, delivery: {}}",
+    ),
+    (
         "a default among patterns with characters that are special in regular expressions",
         "roles: {allowed: ['arn:aws:iam::111122223333:role/a.b+(c)[d]^$|\\?{2}/*'], default: 'arn:aws:iam::111122223333:role/a.b+(c)[d]^$|\\?{2}/r'}",
     ),

@@ -35,7 +35,14 @@ pub(crate) fn longest(cluster: bool) -> Value {
             "sourceIdentity": template,
             "context": many(8, |number| format!("{number:064}")).into_iter().map(|key| (key, json!("v".repeat(26)))).collect::<Value>(),
         },
-        "aws": {"region": "eu-central-1", "roleSessionName": template, "sts": {"endpoints": "Regional"}},
+        "aws": {
+            "region": "eu-central-1", "roleSessionName": template, "sts": {"endpoints": "Regional"},
+            "roleChain": [{"roleArn": format!("arn:aws:iam::111122223333:role/{}/r", "p".repeat(230)), "externalId": "e".repeat(425), "roleSessionName": template}],
+        },
+        "delivery": {"type": "Profile", "profile": {"profiles": many(2, |number| format!("{number:064}")).into_iter().map(|name| json!({
+            "name": name, "region": "eu-central-1", "roleArn": format!("arn:aws:iam::111122223333:role/{}/r", "p".repeat(260)),
+            "roleChain": [{"roleArn": format!("arn:aws:iam::111122223333:role/{}/r", "p".repeat(260)), "externalId": "e".repeat(190)}],
+        })).collect::<Value>()}},
         "containers": {"include": containers, "exclude": containers},
         "disabled": false,
         "fallback": false,
@@ -68,6 +75,12 @@ pub(crate) fn too_long() -> Vec<(Value, Complaint)> {
         json!({"context": many(10, |number| format!("{number:064}")).into_iter().map(|key| (key, json!("x".repeat(7)))).collect::<Value>()}),
     );
     context["token"] = json!({"source": "Issuer"});
+    let hop = |length: usize| json!({"roleArn": ROLE, "externalId": "e".repeat(length)});
+    let mut chain = with("delivery", json!({"type": "Profile"}));
+    chain["aws"] = json!({"roleChain": [hop(500), hop(500)]});
+    let profiles: Value = (0..3)
+        .map(|number| json!({"name": format!("p{number}"), "region": "eu-central-1", "roleChain": [hop(700)]}))
+        .collect();
     vec![
         (
             with("subjects", json!([names(20), names(20)])),
@@ -104,5 +117,13 @@ pub(crate) fn too_long() -> Vec<(Value, Complaint)> {
         ),
         (tags, ("spec.claims.principalTags", "at most 896 characters")),
         (context, ("spec.claims.context", "at most 768 characters")),
+        (chain, ("spec.aws.roleChain", "at most 1024 characters")),
+        (
+            with(
+                "delivery",
+                json!({"type": "Profile", "profile": {"profiles": profiles}}),
+            ),
+            ("spec.delivery.profile.profiles", "at most 2048 characters"),
+        ),
     ]
 }

@@ -252,6 +252,7 @@ async fn start_sts(control_plane: &ControlPlane, trust_policy: Value) -> Result<
             "oidc.tokenscope.test".to_owned(),
             SocketAddr::from(([127, 0, 0, 1], control_plane.port())),
         )]),
+        ..StsConfig::default()
     };
     Ok(Server::start(config, SocketAddr::from(([127, 0, 0, 1], 0)), None).await?)
 }

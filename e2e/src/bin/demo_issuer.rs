@@ -91,7 +91,7 @@ async fn demo(arguments: &Arguments) -> Result<()> {
     let environment = Environment::start(Options {
         values,
         issuers: 1,
-        operator_arguments: vec![format!("--extra-serving-name={HOST}")],
+        operator_arguments: vec![format!("--issuer-extra-serving-name={HOST}")],
         ..Options::default()
     })
     .await?;

@@ -106,6 +106,9 @@ fn addresses(program: &Path, name: &str, port: u16, webhook_port: u16) -> Result
         return Ok(vec![format!("--listen=127.0.0.1:{port}")]);
     }
     let mut flags = vec!["--extra-serving-name=127.0.0.1".to_owned()];
+    if knows(program, "--issuer-extra-serving-name")? {
+        flags.push("--issuer-extra-serving-name=127.0.0.1".to_owned());
+    }
     if knows(program, "--webhook-address")? {
         flags.push(format!("--webhook-address=127.0.0.1:{webhook_port}"));
     }

@@ -10,18 +10,20 @@ use tokenscope_e2e::control_plane::{ControlPlane, Options};
 use tokenscope_e2e::fixtures::{ORDERS, Shop};
 use tokenscope_e2e::helm::NAMESPACE;
 use tokenscope_e2e::install::{self, install};
-use tokenscope_e2e::{eventually, get_json, merge};
+use tokenscope_e2e::{delete, eventually, get_json, merge};
 
 const CONFIGURATION: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/tokenscope";
-const CERTIFICATE: &str = "/apis/cert-manager.io/v1/namespaces/tokenscope-system/certificates/tokenscope-webhook";
-const SECRET: &str = "/api/v1/namespaces/tokenscope-system/secrets/tokenscope-webhook-tls";
+const CERTIFICATES: &str = "/apis/cert-manager.io/v1/namespaces/tokenscope-system/certificates";
+const SECRETS: &str = "/api/v1/namespaces/tokenscope-system/secrets";
+const WEBHOOK: &str = "tokenscope-webhook-tls";
 
 /// How long cert-manager may take for a certificate on a busy machine.
 const ISSUED: Duration = Duration::from_secs(60);
 
 /// Asks for a new certificate before its time, as `cmctl renew` does.
-async fn renew(client: &Client) -> Result<()> {
-    let certificate = get_json(client, CERTIFICATE).await?;
+async fn renew(client: &Client, name: &str) -> Result<()> {
+    let path = format!("{CERTIFICATES}/{name}");
+    let certificate = get_json(client, &path).await?;
     let mut conditions = certificate["status"]["conditions"]
         .as_array()
         .cloned()
@@ -31,13 +33,46 @@ async fn renew(client: &Client) -> Result<()> {
         "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": certificate["metadata"]["generation"],
     }));
     let status = json!({"status": {"conditions": conditions}});
-    merge(client, &format!("{CERTIFICATE}/status"), &status).await?;
+    merge(client, &format!("{path}/status"), &status).await?;
     Ok(())
 }
 
-/// The member of the webhook's Secret, as the API server shows it.
-async fn secret(client: &Client, member: &str) -> Result<Value> {
-    Ok(get_json(client, SECRET).await?["data"][member].clone())
+/// The member of a Secret, as the API server shows it.
+async fn secret(client: &Client, name: &str, member: &str) -> Result<Value> {
+    let path = format!("{SECRETS}/{name}");
+    Ok(get_json(client, &path).await?["data"][member].clone())
+}
+
+/// Waits until a member of a Secret is another one than before.
+async fn replaced(client: &Client, name: &str, member: &str, before: &Value) {
+    eventually(ISSUED, "the Secret is another", async || {
+        let now = secret(client, name, member).await?;
+        ensure!(now.is_string() && now != *before, "{name} has the same {member}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+}
+
+/// As docs/runbooks.md says: to renew keeps the key of the issuer's authority, and to delete its Secret, and then that of the certificate,
+/// replaces both.
+async fn the_issuers_authority_gets_another_key_only_by_deleting_its_secret(client: &Client) {
+    let (authority, serving) = ("tokenscope-issuer-ca", "tokenscope-issuer-tls");
+    replaced(client, serving, "tls.crt", &Value::Null).await;
+    let [certificate, key, leaf] = [
+        secret(client, authority, "tls.crt").await.unwrap(),
+        secret(client, authority, "tls.key").await.unwrap(),
+        secret(client, serving, "tls.crt").await.unwrap(),
+    ];
+    renew(client, authority).await.unwrap();
+    replaced(client, authority, "tls.crt", &certificate).await;
+    assert_eq!(secret(client, authority, "tls.key").await.unwrap(), key);
+    delete(client, &format!("{SECRETS}/{authority}")).await.unwrap();
+    replaced(client, authority, "tls.key", &key).await;
+    delete(client, &format!("{SECRETS}/{serving}")).await.unwrap();
+    replaced(client, serving, "tls.crt", &leaf).await;
+    let present = secret(client, authority, "tls.crt").await.unwrap();
+    assert_eq!(secret(client, serving, "ca.crt").await.unwrap(), present);
 }
 
 #[tokio::test]
@@ -49,6 +84,7 @@ async fn with_cert_manager_pods_are_granted_before_and_after_a_renewal_and_the_o
     let options = install::Options {
         values: json!({
             "certificates": {"provider": "cert-manager"},
+            "issuer": {"enabled": true, "url": "https://tokens.tokenscope.test"},
             "protectConfiguration": {
                 "enabled": true, "allowed": {"users": [cainjector], "groups": ["system:masters"]},
             },
@@ -60,20 +96,15 @@ async fn with_cert_manager_pods_are_granted_before_and_after_a_renewal_and_the_o
     let shop = Shop::open(&control_plane, "shop", &[]).await.unwrap();
     shop.allow_orders().await.unwrap();
     shop.granted(&shop.asking("asking", ORDERS)).await.unwrap();
-    let authority = secret(&client, "ca.crt").await.unwrap();
+    let authority = secret(&client, WEBHOOK, "ca.crt").await.unwrap();
     let configuration = get_json(&client, CONFIGURATION).await.unwrap();
     for webhook in configuration["webhooks"].as_array().unwrap() {
         assert_eq!(webhook["clientConfig"]["caBundle"], authority, "{}", webhook["name"]);
     }
 
-    let before = secret(&client, "tls.crt").await.unwrap();
-    renew(&client).await.unwrap();
-    eventually(ISSUED, "the certificate is replaced", async || {
-        ensure!(secret(&client, "tls.crt").await? != before, "it is the same");
-        Ok(())
-    })
-    .await
-    .unwrap();
+    let before = secret(&client, WEBHOOK, "tls.crt").await.unwrap();
+    renew(&client, "tokenscope-webhook").await.unwrap();
+    replaced(&client, WEBHOOK, "tls.crt", &before).await;
     installed.wait_ready(&control_plane).await.unwrap();
     shop.granted(&shop.asking("after", ORDERS)).await.unwrap();
     assert_eq!(
@@ -82,11 +113,11 @@ async fn with_cert_manager_pods_are_granted_before_and_after_a_renewal_and_the_o
         "the operator didn't even try"
     );
 
+    the_issuers_authority_gets_another_key_only_by_deleting_its_secret(&client).await;
     let operator = control_plane.client_as(NAMESPACE, "tokenscope-operator").await.unwrap();
-    let secrets = format!("/api/v1/namespaces/{NAMESPACE}/secrets");
     let other = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "tokenscope-ca"}});
-    assert_eq!(create(&operator, &secrets, &other).await.unwrap().status, 403);
-    get_json(&operator, SECRET).await.unwrap_err();
+    assert_eq!(create(&operator, SECRETS, &other).await.unwrap().status, 403);
+    get_json(&operator, &format!("{SECRETS}/{WEBHOOK}")).await.unwrap_err();
     merge(&operator, CONFIGURATION, &json!({"metadata": {"labels": {"a": "b"}}}))
         .await
         .unwrap_err();

@@ -127,6 +127,14 @@ async fn the_operator_can_change_the_ca_bundle_and_nothing_else_of_any_webhook_c
     let rotated = with(&configuration, "/webhooks/0/clientConfig/caBundle", Value::Null);
     let rotated = put(&operator, CONFIGURATION, &rotated).await.unwrap();
     assert_eq!(rotated["webhooks"][0]["clientConfig"].get("caBundle"), None);
+    let distrusted = json!({"metadata": {"annotations": {
+        "tokenscope.io/distrusted-certificates": "a", "tokenscope.io/distrusted-issuer-certificates": "b",
+    }}});
+    let rotated = merge(&operator, CONFIGURATION, &distrusted).await.unwrap();
+    assert_eq!(
+        rotated["metadata"]["annotations"]["tokenscope.io/distrusted-certificates"],
+        "a"
+    );
     let bundle = configuration["webhooks"][0]["clientConfig"]["caBundle"].clone();
     put(
         &operator,
@@ -210,6 +218,9 @@ async fn a_protected_configuration_is_changed_and_deleted_by_listed_users_only()
     let configuration = get_json(&door.client, CONFIGURATION).await.unwrap();
     let mut changes = weakened(&configuration);
     changes.push(with(&configuration, "/webhooks/0/clientConfig/caBundle", Value::Null));
+    let mut distrusting = configuration.clone();
+    distrusting["metadata"]["annotations"]["tokenscope.io/distrusted-issuer-certificates"] = json!("all");
+    changes.push(distrusting);
     for change in &changes {
         let error = put(&door.client, CONFIGURATION, change).await.unwrap_err().to_string();
         assert!(error.contains("protectConfiguration.allowed"), "{error} for {change}");
@@ -219,7 +230,7 @@ async fn a_protected_configuration_is_changed_and_deleted_by_listed_users_only()
     merge(
         &door.client,
         CONFIGURATION,
-        &json!({"metadata": {"labels": {"free": "to-change"}}}),
+        &json!({"metadata": {"labels": {"free": "to-change"}, "annotations": {"this": "too"}}}),
     )
     .await
     .unwrap();

@@ -5,8 +5,10 @@
 //! - [`sidecars`]: the sidecar as admission wrote it into the pod, which exchanges by itself;
 //! - [`rights`]: what the issuer and its neighbours may and may not do;
 //! - [`rotation`]: keys that rotate under three replicas while the leader is killed at each step;
+//! - [`keys`]: keys that are taken out of the Secret by hand, and those that are revoked;
+//! - [`publishing`]: the documents as files, of this issuer and of the cluster's own, by the same command;
 //! - [`demo`]: the demo ends well;
-//! - [`certificate`]: a new authority of the issuer's certificate, which running pods don't know.
+//! - [`certificate`]: a new authority of the issuer's certificate, which running pods don't know, and one that is distrusted.
 
 #![allow(
     clippy::unwrap_used,
@@ -18,6 +20,8 @@
 mod certificate;
 mod demo;
 mod exchanges;
+mod keys;
+mod publishing;
 mod rights;
 mod rotation;
 mod sidecars;
@@ -27,7 +31,7 @@ use kube::Client;
 use serde_json::{Value, json};
 use tokenscope_e2e::fixtures::{ACCOUNT, ORDERS, Shop};
 use tokenscope_e2e::install::Options;
-use tokenscope_e2e::issuer::{authority, exchange};
+use tokenscope_e2e::issuer::{authority, document, exchange};
 use tokenscope_e2e::{Environment, Shared, eventually, get_json, post};
 use tokenscope_sts::Server;
 
@@ -43,7 +47,7 @@ fn options() -> Options {
         values: json!({"issuer": {"enabled": true, "url": URL, "tokenReview": true, "keys": {"x5c": true}}}),
         issuers: 1,
         operator_arguments: vec![
-            format!("--extra-serving-name={HOST}"),
+            format!("--issuer-extra-serving-name={HOST}"),
             "--rotation-overlap=2".to_owned(),
         ],
         ..Options::default()

@@ -13,7 +13,6 @@ use jiff::{SignedDuration, Timestamp};
 use secrecy::ExposeSecret as _;
 use tokenscope_core::Algorithm;
 use tokenscope_e2e::helm::NAMESPACE;
-use tokenscope_e2e::issuer::document;
 use tokenscope_e2e::{delete, put};
 use tokenscope_issuer::issuer_url::KEYS_PATH;
 use tokenscope_issuer::keys::{SigningKey, VerificationKeys, read};
@@ -39,7 +38,7 @@ fn three_issuers() -> Options {
     Options {
         values: json!({"issuer": {"enabled": true, "url": URL, "keys": keys}}),
         issuers: REPLICAS,
-        operator_arguments: vec![format!("--extra-serving-name={HOST}")],
+        operator_arguments: vec![format!("--issuer-extra-serving-name={HOST}")],
         ..Options::default()
     }
 }

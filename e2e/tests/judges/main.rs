@@ -4,6 +4,7 @@
 #![expect(clippy::panic, clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod keycloak;
+mod pods;
 mod radosgw;
 
 use tokenscope_core::{Algorithm, FilledClaims, PolicyName};

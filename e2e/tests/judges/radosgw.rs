@@ -13,7 +13,7 @@ use tokio::sync::OnceCell;
 use crate::{ALGORITHMS, SUBJECT, grant, tagged_grant};
 
 /// What radosgw takes tokens for.
-const AUDIENCE: &str = "sts.amazonaws.com";
+pub(crate) const AUDIENCE: &str = "sts.amazonaws.com";
 
 /// radosgw with a bucket of two tenants, and an issuer that it trusts. Of an issuer it takes the first key only, so there is
 /// one for each algorithm; and it reads a key from its certificate only, so the test adds those.
@@ -25,7 +25,7 @@ struct Store {
 }
 
 /// The tenants. Each has one object, below its name, and the object's tag `team` is its name too.
-const TENANTS: [&str; 2] = ["a", "b"];
+pub(crate) const TENANTS: [&str; 2] = ["a", "b"];
 
 const BUCKET: &str = "shop";
 
@@ -42,7 +42,7 @@ const ROLE_OF_A: &str = "of-a";
 const ROLE_OF_KEY_SET: &str = "tenant-as-served";
 
 /// What a role allows to tokens with tags; the first alone, to tokens without.
-const ALL_ACTIONS: &[&str] = &["sts:AssumeRoleWithWebIdentity", "sts:TagSession"];
+pub(crate) const ALL_ACTIONS: &[&str] = &["sts:AssumeRoleWithWebIdentity", "sts:TagSession"];
 
 impl Store {
     /// One for all tests of this program.
@@ -66,7 +66,7 @@ impl Store {
                 (ROLE_WITHOUT_TAGS, &ALL_ACTIONS[..1], None),
                 (ROLE_OF_A, ALL_ACTIONS, Some("a")),
             ] {
-                let trust_policy = trust_policy(host, actions, tag);
+                let trust_policy = trust_policy(host, &[SUBJECT], actions, tag);
                 radosgw.add_role(&role_of(role, algorithm), &trust_policy, &tenants_policy())?;
             }
             issuers.push((algorithm, issuer));
@@ -75,19 +75,10 @@ impl Store {
         let host = radosgw.trust_issuer(plain.url(), AUDIENCE)?;
         radosgw.add_role(
             ROLE_OF_KEY_SET,
-            &trust_policy(host, ALL_ACTIONS, None),
+            &trust_policy(host, &[SUBJECT], ALL_ACTIONS, None),
             &tenants_policy(),
         )?;
-        let mut calls = vec![("s3", "create_bucket", json!({"Bucket": BUCKET}))];
-        for tenant in TENANTS {
-            let key = format!("{tenant}/orders");
-            calls.push((
-                "s3",
-                "put_object",
-                json!({"Bucket": BUCKET, "Key": key, "Body": tenant, "Tagging": format!("team={tenant}")}),
-            ));
-        }
-        radosgw.administer(&calls)?;
+        fill_bucket(&radosgw)?;
         Ok(Self {
             radosgw,
             issuers,
@@ -120,42 +111,60 @@ impl Store {
         }
     }
 
-    /// Whether these keys can read and list what each tenant has: `[read a, list a, read b, list b]`.
     fn sees(&self, keys: &AccessKeys) -> Vec<bool> {
-        let calls: Vec<_> = TENANTS
-            .iter()
-            .flat_map(|tenant| {
-                [
-                    (
-                        "s3",
-                        "get_object",
-                        json!({"Bucket": BUCKET, "Key": format!("{tenant}/orders")}),
-                    ),
-                    ("s3", "list_objects_v2", json!({"Bucket": BUCKET, "Prefix": tenant})),
-                ]
-            })
-            .collect();
-        let outcomes = self.radosgw.calls(keys, &calls).unwrap();
-        outcomes
-            .into_iter()
-            .zip(&calls)
-            .map(|(outcome, (_, call, arguments))| match outcome {
-                Ok(answer) if *call == "get_object" => {
-                    let key = arguments["Key"].as_str().unwrap();
-                    assert_eq!(answer["Body"].as_str(), key.split('/').next());
-                    true
-                }
-                Ok(answer) => {
-                    assert_eq!(answer["KeyCount"], 1, "{answer}");
-                    true
-                }
-                Err(refused) => {
-                    assert_eq!((refused.status, refused.code.as_str()), (403, "AccessDenied"));
-                    false
-                }
-            })
-            .collect()
+        sees(&self.radosgw, keys)
     }
+}
+
+/// Makes the bucket, with the object of each tenant.
+pub(crate) fn fill_bucket(radosgw: &Radosgw) -> anyhow::Result<()> {
+    let mut calls = vec![("s3", "create_bucket", json!({"Bucket": BUCKET}))];
+    for tenant in TENANTS {
+        let key = format!("{tenant}/orders");
+        calls.push((
+            "s3",
+            "put_object",
+            json!({"Bucket": BUCKET, "Key": key, "Body": tenant, "Tagging": format!("team={tenant}")}),
+        ));
+    }
+    radosgw.administer(&calls)
+}
+
+/// Whether these keys can read and list what each tenant has: `[read a, list a, read b, list b]`.
+pub(crate) fn sees(radosgw: &Radosgw, keys: &AccessKeys) -> Vec<bool> {
+    let calls: Vec<_> = TENANTS
+        .iter()
+        .flat_map(|tenant| {
+            [
+                (
+                    "s3",
+                    "get_object",
+                    json!({"Bucket": BUCKET, "Key": format!("{tenant}/orders")}),
+                ),
+                ("s3", "list_objects_v2", json!({"Bucket": BUCKET, "Prefix": tenant})),
+            ]
+        })
+        .collect();
+    let outcomes = radosgw.calls(keys, &calls).unwrap();
+    outcomes
+        .into_iter()
+        .zip(&calls)
+        .map(|(outcome, (_, call, arguments))| match outcome {
+            Ok(answer) if *call == "get_object" => {
+                let key = arguments["Key"].as_str().unwrap();
+                assert_eq!(answer["Body"].as_str(), key.split('/').next());
+                true
+            }
+            Ok(answer) => {
+                assert_eq!(answer["KeyCount"], 1, "{answer}");
+                true
+            }
+            Err(refused) => {
+                assert_eq!((refused.status, refused.code.as_str()), (403, "AccessDenied"));
+                false
+            }
+        })
+        .collect()
 }
 
 fn role_of(role: &str, algorithm: Algorithm) -> String {
@@ -172,9 +181,9 @@ fn tagged(algorithm: Algorithm, team: &str) -> TokenGrant {
     tagged_grant(AUDIENCE, algorithm, team)
 }
 
-/// Whom a role trusts: one subject of one issuer, and only with this value of the tag `team` if one is given.
-fn trust_policy(host: &str, actions: &[&str], team: Option<&str>) -> Value {
-    let mut condition = json!({format!("{host}:aud"): AUDIENCE, format!("{host}:sub"): SUBJECT});
+/// Whom a role trusts: these subjects of one issuer, and only with this value of the tag `team` if one is given.
+pub(crate) fn trust_policy(host: &str, subjects: &[&str], actions: &[&str], team: Option<&str>) -> Value {
+    let mut condition = json!({format!("{host}:aud"): AUDIENCE, format!("{host}:sub"): subjects});
     if let Some(team) = team {
         condition["aws:RequestTag/team"] = json!(team);
     }
@@ -186,7 +195,7 @@ fn trust_policy(host: &str, actions: &[&str], team: Option<&str>) -> Value {
 
 /// Who has the tag `team` may list what is below its value, and read the objects that have the same tag. Nothing here names
 /// a tenant.
-fn tenants_policy() -> Value {
+pub(crate) fn tenants_policy() -> Value {
     let team = "${aws:PrincipalTag/team}";
     let statement = |action: &str, resource: &str, key: &str| {
         json!({

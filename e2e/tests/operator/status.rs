@@ -179,6 +179,15 @@ async fn a_missed_pod_has_an_event_and_its_owner_too_and_is_counted() {
     })
     .await
     .unwrap();
+    // What was there before an operator started, it has not seen.
+    environment.installed.operator(0).kill().unwrap();
+    environment.installed.operator(0).restart().unwrap();
+    when(&shop, "orders", |status| {
+        counts(status, [2, 0, 0, 2])?;
+        ready(status, "False", "MaybeMissedPods")
+    })
+    .await
+    .unwrap();
     for pod in ["missed-1", "missed-2"] {
         delete(&shop.client, &shop.path(&format!("pods/{pod}"))).await.unwrap();
     }

@@ -288,6 +288,7 @@ fn malformed_rest() -> Vec<(&'static str, Value)> {
             "bad-schedule",
             with("activeSchedule", json!({"cron": "every day", "duration": "some hours"})),
         ),
+        ("region-is-a-zone", with("aws", json!({"region": "eu-central-1a"}))),
         ("bad-end", with("expiresAt", json!("tomorrow"))),
         ("disabled-is-text", with("disabled", json!("no"))),
         ("audiences-is-null", with("audiences", json!({"allowed": [null]}))),

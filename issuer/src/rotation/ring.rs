@@ -252,6 +252,14 @@ impl KeyRing {
         Self::of(keys.cloned().collect(), removed.collect())
     }
 
+    /// The ring with the mark that a key was removed, for one that is not in it: somebody may have taken it out by hand, and replicas
+    /// that remember it would put it back.
+    pub fn with_removed(&self, kid: &str) -> Result<Self, RingError> {
+        let is_known = self.removed.iter().any(|removed| **removed == *kid);
+        let more = (!is_known).then(|| kid.into());
+        Self::of(self.keys.clone(), self.removed.iter().cloned().chain(more).collect())
+    }
+
     /// The ring without a key, whatever it does at the moment. What it signed can't be verified any more.
     pub fn without(&self, kid: &str) -> Result<Self, RingError> {
         let mut keys = self.keys.clone();

@@ -8,6 +8,7 @@
 )]
 
 mod events;
+mod exhaustion;
 mod reviews;
 mod setup;
 mod token_claims;

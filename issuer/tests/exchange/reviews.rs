@@ -9,7 +9,7 @@ use kube::Client;
 use serde_json::{Value, json};
 use tokenscope_issuer::token_review::TokenReviews;
 
-use crate::setup::{POD_UID, Setup};
+use crate::setup::{POD_UID, Setup, pod, policy_with};
 use crate::world::{EXCHANGE, claims};
 
 /// An API server with this answer, which counts how often it was asked.
@@ -64,4 +64,50 @@ async fn the_api_server_is_asked_about_nothing_that_the_keys_do_not_prove() {
         setup.refused_for(token, "sts.amazonaws.com").await;
     }
     assert_eq!(asked.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn the_api_server_is_asked_about_nothing_that_is_refused_here_anyway() {
+    let (confirms, asked) = reviews(201, review(true));
+    let setup = Setup::with_reviews(confirms).await;
+    let (error, _) = setup.refused_for(&setup.subject(), "nobody.example.com").await;
+    assert_eq!(error, "invalid_target");
+    setup.put_policy(policy_with("a", &json!({"disabled": true})));
+    assert_eq!(setup.refused().await.0, "unauthorized_client");
+    setup.put_policy(policy_with("a", &json!({})));
+    for (pointer, value) in [("/status/phase", "Succeeded"), ("/metadata/uid", "another")] {
+        let mut over = pod("a", "a");
+        *over.pointer_mut(pointer).unwrap() = json!(value);
+        setup.put_pod(over);
+        assert_eq!(setup.refused().await.0, "invalid_grant");
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+    setup.put_pod(pod("a", "a"));
+    let (status, body) = setup.exchange(&setup.subject(), "sts.amazonaws.com").await;
+    assert_eq!((status, asked.load(Ordering::Relaxed)), (StatusCode::OK, 1), "{body}");
+}
+
+#[tokio::test]
+async fn what_ends_while_the_api_server_is_asked_gets_no_token() {
+    let (asking, asked) = tokio::sync::mpsc::unbounded_channel::<()>();
+    let mut asked = asked;
+    let answers = Arc::new(tokio::sync::Notify::new());
+    let waiting = answers.clone();
+    let service = tower::service_fn(move |_: Request<kube::client::Body>| {
+        let (asking, waiting) = (asking.clone(), waiting.clone());
+        async move {
+            asking.send(()).unwrap();
+            waiting.notified().await;
+            let body = kube::client::Body::from(review(true).to_string().into_bytes());
+            Ok::<_, Infallible>(Response::builder().status(201).body(body).unwrap())
+        }
+    });
+    let setup = Setup::with_reviews(TokenReviews::new(Client::new(service, "default"), EXCHANGE)).await;
+    let ends = async {
+        asked.recv().await.unwrap();
+        setup.put_policy(policy_with("a", &json!({"disabled": true})));
+        answers.notify_one();
+    };
+    let ((error, _), ()) = tokio::join!(setup.refused(), ends);
+    assert_eq!(error, "unauthorized_client");
 }

@@ -125,12 +125,24 @@ impl Setup {
         Self::asking(None, Some(reviews)).await
     }
 
+    /// The same before pods and service accounts were listed: what is known of them is what was told since.
+    pub(crate) async fn just_started() -> Self {
+        let cluster = Cluster::new(Algorithm::ES256);
+        let asked = Arc::new(AtomicUsize::new(0));
+        let keys = ClusterKeys::new(api_server(&cluster, &asked), None, Some(EXCHANGE.into()));
+        keys.refresh(Duration::ZERO).await.unwrap();
+        Self::with(cluster, asked, keys, None, None)
+    }
+
     async fn asking(name: Option<ClusterName>, reviews: Option<TokenReviews>) -> Self {
         let cluster = Cluster::new(Algorithm::ES256);
         let asked = Arc::new(AtomicUsize::new(0));
         let keys = ClusterKeys::new(api_server(&cluster, &asked), None, Some(EXCHANGE.into()));
         keys.refresh(Duration::ZERO).await.unwrap();
-        Self::with(cluster, asked, keys, name, reviews)
+        let this = Self::with(cluster, asked, keys, name, reviews);
+        this.list_service_accounts();
+        this.list_pods(vec![pod("a", "a")]);
+        this
     }
 
     fn with(
@@ -194,6 +206,22 @@ impl Setup {
         this.put_policy(policy("a"));
         this.list_boundaries(&[]);
         this
+    }
+
+    /// These are all pods there are.
+    pub(crate) fn list_pods(&self, pods: Vec<Value>) {
+        self.index.apply_pod(Event::Init);
+        for pod in pods {
+            self.index
+                .apply_pod(Event::InitApply(serde_json::from_value(pod).unwrap()));
+        }
+        self.index.apply_pod(Event::InitDone);
+    }
+
+    /// There is no service account with annotations.
+    pub(crate) fn list_service_accounts(&self) {
+        self.index.apply_service_account(Event::Init);
+        self.index.apply_service_account(Event::InitDone);
     }
 
     pub(crate) fn put_pod(&self, pod: Value) {

@@ -204,6 +204,25 @@ async fn nothing_is_granted_before_policies_and_boundaries_were_listed() {
 }
 
 #[tokio::test]
+async fn after_a_start_nobody_is_refused_for_what_was_not_listed_yet() {
+    let setup = Setup::just_started().await;
+    let long_ago = NOW - 600;
+    let unknown = json!({"iat": long_ago, "nbf": long_ago, "kubernetes.io": {
+        "namespace": "shop", "serviceaccount": {"name": "orders", "uid": "account"},
+        "pod": {"name": "orders-2", "uid": "5f2c9a10-2c9f-4f57-8d1c-000000000002"},
+    }});
+    let unknown = setup.cluster.token(&claims(&unknown));
+    // Its service account may have annotations that decide.
+    assert_eq!(setup.refused().await.0, "temporarily_unavailable");
+    setup.list_service_accounts();
+    issued(&setup).await;
+    assert_eq!(setup.refused_for(&unknown, STS).await.0, "temporarily_unavailable");
+    setup.list_pods(vec![pod("a", "a")]);
+    assert_eq!(setup.refused_for(&unknown, STS).await.0, "invalid_grant");
+    issued(&setup).await;
+}
+
+#[tokio::test]
 async fn containers_whose_policies_demand_different_tokens_of_one_audience_get_none() {
     const OTHER: &str = "arn:aws:iam::111122223333:role/shop/side";
     let setup = Setup::new().await;
@@ -239,4 +258,25 @@ async fn a_token_of_the_issuer_itself_is_exchanged_for_nothing() {
     let issued = body["access_token"].as_str().unwrap();
     let (error, description) = setup.refused_for(issued, "sts.amazonaws.com").await;
     assert_eq!(error, "invalid_grant", "{description}");
+}
+
+#[tokio::test]
+async fn two_hundred_kilobytes_of_labels_or_annotations_are_no_claim_and_make_no_long_answer() {
+    let setup = Setup::new().await;
+    setup.put_policy(tagged("${pod.labels['l']}"));
+    let long = "x\u{1F980}\"".repeat(40_000);
+    // A record that no admission writes: whoever wrote it could write any.
+    setup.put_pod(admitted_with(&json!({"team": "a", "l": long})));
+    let (_, description) = setup.refused().await;
+    assert!(description.len() <= 1024, "{} bytes", description.len());
+
+    let mut patched = admitted_with(&json!({"team": "a", "l": "blue"}));
+    patched["metadata"]["labels"]["l"] = json!(long);
+    patched["metadata"]["annotations"]["example.com/note"] = json!(long);
+    setup.put_pod(patched);
+    let claims = issued(&setup).await;
+    assert_eq!(
+        claims["https://aws.amazon.com/tags"]["principal_tags"],
+        json!({"Team": ["blue"]})
+    );
 }

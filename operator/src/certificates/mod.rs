@@ -1,5 +1,8 @@
 //! The certificate authority and the webhook's serving certificate, kept alive in two Secrets.
 
+mod creation;
+mod distrust;
+mod memory;
 mod plan;
 mod secret;
 mod secrets;
@@ -8,10 +11,11 @@ mod x509;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use distrust::{DISTRUSTED_CERTIFICATES, DistrustLedger, DistrustList};
 pub(crate) use plan::{CertificateStep, RotationSettings};
 pub(crate) use secrets::{Names, Secrets, TrustBundles, Trusting};
 
-use crate::{FIELD_MANAGER, leader::Leader, metrics::OperatorMetrics, versions};
+use crate::{FIELD_MANAGER, leader::Leader, metrics::OperatorMetrics};
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
@@ -23,11 +27,17 @@ use tokenscope_platform::{
     health::{Gate, Heartbeat},
     telemetry, watch,
 };
-use tokio::{sync, time::Duration};
+use tokio::{
+    sync,
+    time::{Duration, Instant},
+};
 use tokio_util::sync::CancellationToken;
 
 /// After a write that failed.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// How long the authority's Secret may be unreadable before what was read before it counts for nothing where the Secret is gone.
+const BLIND: Duration = Duration::from_secs(60);
 
 /// How many steps are taken in a row: more than any healing needs, and an end where somebody undoes each.
 const STEPS: usize = 16;
@@ -44,7 +54,10 @@ pub(crate) struct Certificates {
     pub(crate) settings: RotationSettings,
     /// The leadership: the one process that has it writes.
     pub(crate) leader: Leader,
-    /// The bundles that the API servers are told to trust; none before the first look. Where pods trust the authority, there is no configuration.
+    /// What is distrusted, as far as any task of this process has read of it.
+    pub(crate) ledger: DistrustLedger,
+    /// The bundles that the API servers are told to trust; none before the first look. Nothing is done before, since the configuration says
+    /// also what is distrusted.
     pub(crate) bundles: sync::watch::Receiver<Option<TrustBundles>>,
     /// The bundle that they should be told; none as long as there is nothing.
     pub(crate) wanted_bundle: sync::watch::Sender<Option<Vec<u8>>>,
@@ -61,7 +74,19 @@ pub(crate) struct Certificates {
 struct SeenSecrets {
     authority: bool,
     serving: bool,
+    /// Since when the authority's Secret can't be watched.
+    unreadable: Option<Instant>,
     secrets: Secrets,
+}
+
+impl SeenSecrets {
+    fn take_authority(&mut self, found: Option<Secret>) {
+        self.authority = true;
+        self.secrets.take_authority(found, Timestamp::now());
+        if self.unreadable.take().is_some_and(|since| since.elapsed() > BLIND) {
+            self.secrets.forget_former();
+        }
+    }
 }
 
 impl Certificates {
@@ -71,26 +96,28 @@ impl Certificates {
         let mut authority = pin!(watch::object(api.clone(), &self.names.authority_secret));
         let mut serving = pin!(watch::object(api.clone(), &self.names.serving_secret));
         let mut seen = SeenSecrets::default();
+        let mut changes = self.ledger.changes();
         let mut pause = RETRY;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 Some(found) = authority.next() => match found {
-                    Ok(found) => {
-                        seen.authority = true;
-                        seen.secrets.take_authority(found);
+                    Ok(found) => seen.take_authority(found),
+                    Err(error) => {
+                        seen.unreadable.get_or_insert_with(Instant::now);
+                        unreadable(&self.names.authority_secret, &error);
                     }
-                    Err(error) => unreadable(&self.names.authority_secret, &error),
                 },
                 Some(found) = serving.next() => match found {
                     Ok(found) => {
                         seen.serving = true;
-                        versions::keep_newer(&mut seen.secrets.serving, found);
+                        seen.secrets.take_serving(found);
                     }
                     Err(error) => unreadable(&self.names.serving_secret, &error),
                 },
                 // It fails only when its sender has ended, which is when the process does.
                 Ok(()) = self.bundles.changed() => {}
+                () = changes.next() => {}
                 () = self.leader.change() => {}
                 () = tokio::time::sleep(pause) => {}
             }
@@ -105,7 +132,9 @@ impl Certificates {
     async fn settle(&mut self, api: &Api<Secret>, secrets: &mut Secrets) -> Duration {
         for _ in 0..STEPS {
             let now = Timestamp::now();
-            let bundles = self.bundles.borrow_and_update().clone();
+            let bundles = self.bundles();
+            self.share_distrust(secrets, now);
+            secrets.forget_old(now);
             let state = secrets.state(bundles.as_ref().unwrap_or(&None), &self.names, now);
             self.publish(secrets, now);
             if state.authority.is_ok()
@@ -138,12 +167,9 @@ impl Certificates {
             match put(api, &secret).await {
                 Ok(written) => {
                     *place = Some(written);
+                    secrets.learn();
                     if is_restored {
-                        self.metrics.certificate_step("restore_ca");
-                        tracing::warn!(
-                            secret = self.names.authority_secret,
-                            "wrote the deleted certificate authority again as it was, since pods trust no other: to replace a leaked one, annotate its Secret with tokenscope.io/distrust"
-                        );
+                        self.tell_of_restored();
                         continue;
                     }
                     if let Some(label) = step.label() {
@@ -160,6 +186,30 @@ impl Certificates {
             }
         }
         RETRY
+    }
+
+    fn tell_of_restored(&self) {
+        self.metrics.certificate_step("restore_ca");
+        tracing::warn!(
+            secret = self.names.authority_secret,
+            "the certificate authority was deleted or replaced by one that is distrusted, and was written again as it was, since pods trust no other: to replace a leaked one, annotate its Secret with tokenscope.io/distrust"
+        );
+    }
+
+    /// What API servers are told to trust. Pods are told at admission, so there is no configuration to wait for.
+    fn bundles(&mut self) -> Option<TrustBundles> {
+        let bundles = self.bundles.borrow_and_update().clone()?;
+        match self.names.trusting {
+            Trusting::ApiServers => Some(bundles),
+            Trusting::Pods => Some(None),
+        }
+    }
+
+    /// Takes in what other tasks have read of distrust, and tells them what is known here.
+    fn share_distrust(&self, secrets: &mut Secrets, now: Timestamp) {
+        let trusting = self.names.trusting;
+        secrets.distrusted.learn(&self.ledger.list(trusting));
+        self.ledger.learn(trusting, &secrets.distrusted(now));
     }
 
     fn publish(&self, secrets: &Secrets, now: Timestamp) {
@@ -205,6 +255,7 @@ fn log(step: CertificateStep) {
         }
         CertificateStep::DropOthers => tracing::info!("older certificate authorities are no longer trusted"),
         CertificateStep::CopyBundle => tracing::info!("copied the trust bundle to the serving Secret"),
+        CertificateStep::NoteDistrust => tracing::info!("noted which certificate authorities are distrusted"),
         CertificateStep::Wait(_) => {}
     }
 }

@@ -93,6 +93,8 @@ pub(crate) struct CertificateState {
     pub(crate) bundle_is_copied: bool,
     /// True if the serving certificate comes with those by which older authorities vouch for the present one.
     pub(crate) chain_is_whole: bool,
+    /// True if both Secrets say which certificates are distrusted.
+    pub(crate) distrust_is_noted: bool,
     /// The time since which the API servers have been known to trust the authority; noted during a rotation only.
     pub(crate) trusted_since: Option<Timestamp>,
     /// The API servers' trust in the authority now.
@@ -163,6 +165,8 @@ pub(crate) enum IssueReason {
     Requested,
     /// Somebody asked by annotation that nothing older be trusted, since a key has leaked.
     Distrusted,
+    /// It was distrusted before, and came back.
+    CameBack,
     /// It is for other names than it should be.
     OtherNames,
     /// An older authority signed it.
@@ -183,6 +187,7 @@ impl IssueReason {
             Self::Due => "two thirds of its life were over",
             Self::Requested => "the annotation tokenscope.io/rotate asked for it",
             Self::Distrusted => "the annotation tokenscope.io/distrust asked that no older one be trusted",
+            Self::CameBack => "it had been distrusted and came back, as from a backup",
             Self::OtherNames => "it was for other names than it should be",
             Self::NewAuthority => "an older authority had signed it",
             Self::ChainBroken => "the certificates by which older authorities vouch for the present one were missing",
@@ -223,6 +228,8 @@ pub(crate) enum CertificateStep {
     DropOthers,
     /// Write the bundle into the serving Secret.
     CopyBundle,
+    /// Write into a Secret which certificates are distrusted.
+    NoteDistrust,
     /// Nothing until then, or until something changes.
     Wait(Timestamp),
 }
@@ -237,6 +244,7 @@ impl CertificateStep {
             Self::NoteTrust => Some("note_trust"),
             Self::DropOthers => Some("drop_old_ca"),
             Self::CopyBundle => Some("copy_bundle"),
+            Self::NoteDistrust => Some("note_distrust"),
             Self::Wait(_) => None,
         }
     }
@@ -265,6 +273,9 @@ pub(crate) fn next_step(state: &CertificateState, now: Timestamp, settings: &Rot
     };
     if !state.bundle_is_copied {
         return CertificateStep::CopyBundle;
+    }
+    if !state.distrust_is_noted {
+        return CertificateStep::NoteDistrust;
     }
     let poll = now + POLL;
 

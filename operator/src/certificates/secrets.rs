@@ -1,13 +1,15 @@
 //! From the two Secrets to the state of the certificates, and from a step to the Secrets as they should be.
 
 use super::{
+    creation::Creation,
+    distrust::DistrustList,
+    memory::{FormerAuthority, note},
     plan::{Bundle, CertificateState, CertificateStep, Constraint, IssueReason, RotationSettings, ServingState, Trust},
     secret::{annotation, annotations, data, obey, present, requested, set},
-    x509::{NewAuthority, NotMade, SigningAuthority, create_authority, signed_by},
+    x509::{NotMade, SigningAuthority, signed_by},
 };
-use crate::versions;
 use jiff::Timestamp;
-use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use k8s_openapi::api::core::v1::Secret;
 use std::{collections::BTreeSet, iter, sync::Arc};
 use tokenscope_platform::certificate::{Certificate, CertificatePair};
 
@@ -17,21 +19,22 @@ pub(crate) const ROTATE: &str = "tokenscope.io/rotate";
 pub(crate) const ROTATED: &str = "tokenscope.io/rotated";
 /// Annotation of the authority's Secret: any new value asks for a new authority and that no other be trusted from then on.
 pub(crate) const DISTRUST: &str = "tokenscope.io/distrust";
-/// Annotation of the authority's Secret: the last value of [`DISTRUST`] that was obeyed.
+/// Annotation of the authority's Secret: the last value of [`DISTRUST`] that was obeyed. What is distrusted since stands in
+/// [`DISTRUSTED_CERTIFICATES`](super::distrust::DISTRUSTED_CERTIFICATES).
 pub(crate) const DISTRUSTED: &str = "tokenscope.io/distrusted";
 /// Annotation of the authority's Secret, during a rotation: since when the API servers have been known to trust it.
 pub(crate) const TRUSTED_SINCE: &str = "tokenscope.io/trusted-since";
 
-const BUNDLE: &str = "ca.crt";
-const CERTIFICATE: &str = "tls.crt";
-const KEY: &str = "tls.key";
+pub(super) const BUNDLE: &str = "ca.crt";
+pub(super) const CERTIFICATE: &str = "tls.crt";
+pub(super) const KEY: &str = "tls.key";
 /// In the authority's Secret: the certificates by which older authorities vouch for younger ones, the youngest first.
-const CROSS: &str = "cross.crt";
+pub(super) const CROSS: &str = "cross.crt";
 
 /// The most authorities of a bundle: a webhook configuration is sent to every API server whole.
 const MOST_TRUSTED: usize = 4;
 /// The most older authorities that lead to the present one: each adds half a kilobyte to every handshake.
-const MOST_CROSSES: u8 = 3;
+pub(super) const MOST_CROSSES: u8 = 3;
 
 /// The clients that trust the authority, which decide the steps to a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,8 +75,10 @@ pub(crate) struct Secrets {
     pub(crate) authority: Option<Secret>,
     /// The serving certificate.
     pub(crate) serving: Option<Secret>,
-    /// The certificate authority as it was before somebody deleted it.
-    pub(crate) deleted_authority: Option<Secret>,
+    /// The certificate authority as it was before somebody deleted it or put a distrusted one in its place.
+    pub(crate) former: Option<FormerAuthority>,
+    /// What is distrusted, as far as this process has read of it.
+    pub(crate) distrusted: DistrustList,
 }
 
 /// The trust bundles of a webhook configuration, one a webhook; `None` where there is no configuration.
@@ -83,7 +88,7 @@ pub(crate) type TrustBundles = Option<Vec<Vec<u8>>>;
 pub(crate) enum Write {
     /// The authority's.
     Authority(Secret),
-    /// The authority that was deleted, as it was.
+    /// The authority that was deleted or replaced by a distrusted one, as it was.
     RestoredAuthority(Secret),
     /// The serving certificate's.
     Serving(Secret),
@@ -93,14 +98,19 @@ impl Secrets {
     /// What there is.
     pub(crate) fn state(&self, bundles: &TrustBundles, names: &Names, now: Timestamp) -> CertificateState {
         let authority = self.signing_authority(now);
-        let (trusted, readable) = Certificate::all_in(data(self.authority.as_ref(), BUNDLE));
+        let (in_bundle, readable) = Certificate::all_in(data(self.authority.as_ref(), BUNDLE));
+        let listed = in_bundle.len();
+        let trusted = self.without_distrusted(in_bundle, now);
         let others = authority.as_ref().map_or(0, |authority| {
             trusted.iter().filter(|certificate| !authority.is(certificate)).count()
         });
         let has_authority = authority
             .as_ref()
             .is_ok_and(|authority| trusted.iter().any(|certificate| authority.is(certificate)));
-        let sound = readable && has_authority && trusted.iter().all(|certificate| certificate.validity.covers(now));
+        let sound = readable
+            && has_authority
+            && trusted.len() == listed
+            && trusted.iter().all(|certificate| certificate.validity.covers(now));
         CertificateState {
             trust: match (bundles, &authority) {
                 (None, _) => Trust::NoConfiguration,
@@ -120,28 +130,26 @@ impl Secrets {
                 Bundle::Damaged
             },
             chain_is_whole: self.leads_to_older(now),
+            distrust_is_noted: self.distrust_is_noted(now),
             serving_requested: requested(self.serving.as_ref(), ROTATE, ROTATED),
             bundle_is_copied: data(self.authority.as_ref(), BUNDLE) == data(self.serving.as_ref(), BUNDLE),
             trusted_since: annotation(self.authority.as_ref(), TRUSTED_SINCE).and_then(|at| at.parse().ok()),
         }
     }
 
-    /// Takes what a watch brought of the authority.
-    pub(crate) fn take_authority(&mut self, found: Option<Secret>) {
-        if found.is_some() {
-            self.deleted_authority = None;
-        } else if self.authority.is_some() {
-            self.deleted_authority = self.authority.take();
-        }
-        versions::keep_newer(&mut self.authority, found);
-    }
-
     /// What webhook clients are to trust: PEM. None as long as there is no authority that could sign.
     pub(crate) fn bundle(&self, now: Timestamp) -> Option<Vec<u8>> {
         let authority = self.signing_authority(now).ok()?;
-        let (trusted, _) = Certificate::all_in(data(self.authority.as_ref(), BUNDLE));
-        let is_in = trusted.iter().any(|certificate| authority.is(certificate));
-        is_in.then(|| data(self.authority.as_ref(), BUNDLE).to_vec())
+        let stored = data(self.authority.as_ref(), BUNDLE);
+        let (listed, _) = Certificate::all_in(stored);
+        let trusted = self.without_distrusted(listed.clone(), now);
+        if !trusted.iter().any(|certificate| authority.is(certificate)) {
+            return None;
+        }
+        if trusted == listed {
+            return Some(stored.to_vec());
+        }
+        Some(trusted.iter().map(Certificate::pem).collect::<String>().into())
     }
 
     /// When the authority and the serving certificate end, as far as they can be used.
@@ -165,24 +173,28 @@ impl Secrets {
     ) -> Result<Option<Write>, NotMade> {
         let mut authority = present(self.authority.as_ref(), &names.authority_secret);
         let mut serving = present(self.serving.as_ref(), &names.serving_secret);
+        let distrusted = match step {
+            CertificateStep::CreateAuthority(IssueReason::Distrusted) => self.all_distrusted(bundles, now),
+            _ => self.distrusted(now),
+        };
+        note(&mut authority, &distrusted);
+        note(&mut serving, &distrusted);
         let write = match step {
             CertificateStep::Wait(_) => return Ok(None),
             CertificateStep::CreateAuthority(reason) => {
-                if let (IssueReason::Missing, Some(deleted)) = (reason, self.restorable(names, now)) {
-                    return Ok(Some(Write::RestoredAuthority(deleted)));
-                }
-                let known = match reason {
-                    IssueReason::Distrusted => Vec::new(),
-                    _ => self.known_authorities(bundles, now),
+                let create = Creation {
+                    names,
+                    settings,
+                    distrusted: &distrusted,
+                    now,
                 };
-                let new = self.create_authority(reason, names, settings, now)?;
-                replace_authority(&mut authority, new, &known, &self.crosses(now));
-                Write::Authority(authority)
+                self.replaced_authority(reason, authority, &self.known_authorities(bundles, now), create)?
             }
             CertificateStep::RepairBundle => {
                 let own = String::from_utf8_lossy(data(self.authority.as_ref(), CERTIFICATE)).into_owned();
                 let (known, _) = Certificate::all_in(data(self.authority.as_ref(), BUNDLE));
-                set(&mut authority, BUNDLE, bundle(&own, &valid(known, now)));
+                let known = self.without_distrusted(valid(known, now), now);
+                set(&mut authority, BUNDLE, bundle(&own, &known));
                 Write::Authority(authority)
             }
             CertificateStep::NoteTrust => {
@@ -201,6 +213,8 @@ impl Secrets {
                 };
                 Write::Serving(serving)
             }
+            CertificateStep::NoteDistrust if self.authority_notes(&distrusted) => Write::Serving(serving),
+            CertificateStep::NoteDistrust => Write::Authority(authority),
             CertificateStep::CopyBundle => {
                 set(&mut serving, BUNDLE, data(self.authority.as_ref(), BUNDLE).to_vec());
                 Write::Serving(serving)
@@ -231,50 +245,10 @@ impl Secrets {
         Ok(Some(serving))
     }
 
-    fn create_authority(
-        &self,
-        reason: IssueReason,
-        names: &Names,
-        settings: &RotationSettings,
-        now: Timestamp,
-    ) -> Result<NewAuthority, NotMade> {
-        let validity = settings.authority_validity(now);
-        match names.trusting {
-            Trusting::ApiServers => create_authority("tokenscope webhook CA", &names.hosts, validity, 0, None),
-            Trusting::Pods => {
-                // Whoever has a leaked key must not vouch for anybody any more.
-                let former = self
-                    .signing_authority(now)
-                    .ok()
-                    .filter(|_| reason != IssueReason::Distrusted);
-                let name = "tokenscope issuer CA";
-                create_authority(name, &names.hosts, validity, MOST_CROSSES, former.as_ref())
-            }
-        }
-    }
-
-    /// The authority that was deleted, to be written again: pods go on trusting it, and nobody else could vouch for a new one.
-    fn restorable(&self, names: &Names, now: Timestamp) -> Option<Secret> {
-        if self.authority.is_some() {
-            return None;
-        }
-        let mut deleted = self.deleted_authority.clone()?;
-        let is_sound =
-            || SigningAuthority::read(data(Some(&deleted), CERTIFICATE), data(Some(&deleted), KEY), now).is_ok();
-        if names.trusting != Trusting::Pods || !is_sound() {
-            return None;
-        }
-        deleted.metadata = ObjectMeta {
-            annotations: deleted.metadata.annotations.take(),
-            ..present(None, &names.authority_secret).metadata
-        };
-        Some(deleted)
-    }
-
     /// The certificates by which older authorities vouch for the present one, as far as they are valid.
-    fn crosses(&self, now: Timestamp) -> Vec<Certificate> {
+    pub(super) fn crosses(&self, now: Timestamp) -> Vec<Certificate> {
         let (crosses, _) = Certificate::all_in(data(self.authority.as_ref(), CROSS));
-        valid(crosses, now)
+        self.without_distrusted(valid(crosses, now), now)
     }
 
     /// Whether the serving certificate comes with all of them.
@@ -283,12 +257,17 @@ impl Secrets {
         self.crosses(now).iter().all(|cross| served.contains(cross))
     }
 
-    fn signing_authority(&self, now: Timestamp) -> Result<SigningAuthority, IssueReason> {
+    /// The authority, if it can sign and is not distrusted.
+    pub(super) fn signing_authority(&self, now: Timestamp) -> Result<SigningAuthority, IssueReason> {
         let secret = self.authority.as_ref();
         if data(secret, CERTIFICATE).is_empty() && data(secret, KEY).is_empty() {
             return Err(IssueReason::Missing);
         }
-        SigningAuthority::read(data(secret, CERTIFICATE), data(secret, KEY), now)
+        let authority = SigningAuthority::read(data(secret, CERTIFICATE), data(secret, KEY), now)?;
+        if self.distrusted(now).has(authority.certificate(), now) {
+            return Err(IssueReason::CameBack);
+        }
+        Ok(authority)
     }
 
     fn serving(
@@ -310,7 +289,7 @@ impl Secrets {
         })
     }
 
-    /// Whatever may have signed the serving certificate that webhooks show at the moment.
+    /// Whatever may have signed the serving certificate that webhooks show at the moment, and is not distrusted.
     fn known_authorities(&self, bundles: &TrustBundles, now: Timestamp) -> Vec<Certificate> {
         let own = [
             (&self.authority, CERTIFICATE),
@@ -322,7 +301,7 @@ impl Secrets {
         let known = in_secrets
             .chain(in_configuration)
             .flat_map(|pem| Certificate::all_in(pem).0);
-        valid(known.collect(), now)
+        self.without_distrusted(valid(known.collect(), now), now)
     }
 }
 
@@ -341,7 +320,7 @@ fn read_serving(secret: Option<&Secret>, now: Timestamp) -> Result<Arc<Certifica
     Ok(pair.certificate().clone())
 }
 
-fn valid(certificates: Vec<Certificate>, now: Timestamp) -> Vec<Certificate> {
+pub(super) fn valid(certificates: Vec<Certificate>, now: Timestamp) -> Vec<Certificate> {
     let mut valid: Vec<Certificate> = Vec::new();
     for certificate in certificates {
         if certificate.validity.covers(now) && !valid.contains(&certificate) {
@@ -352,7 +331,7 @@ fn valid(certificates: Vec<Certificate>, now: Timestamp) -> Vec<Certificate> {
 }
 
 /// The authority first, then others.
-fn bundle(authority: &str, others: &[Certificate]) -> String {
+pub(super) fn bundle(authority: &str, others: &[Certificate]) -> String {
     let (own, _) = Certificate::all_in(authority.as_bytes());
     let mut pem = String::new();
     for certificate in own
@@ -363,23 +342,4 @@ fn bundle(authority: &str, others: &[Certificate]) -> String {
         pem.push_str(&certificate.pem());
     }
     pem
-}
-
-/// Makes this the authority, beside those that are known. Where the one before vouches for it, so do those that vouched for that
-/// one by `crosses`.
-fn replace_authority(authority: &mut Secret, new: NewAuthority, known: &[Certificate], crosses: &[Certificate]) {
-    let NewAuthority { pair, cross } = new;
-    if let Some(cross) = cross {
-        let older = crosses.iter().map(Certificate::pem);
-        let all = iter::once(cross).chain(older).take(MOST_CROSSES.into());
-        set(authority, CROSS, all.collect::<String>());
-    } else if let Some(data) = &mut authority.data {
-        data.remove(CROSS);
-    }
-    set(authority, BUNDLE, bundle(&pair.certificate, known));
-    set(authority, CERTIFICATE, pair.certificate);
-    set(authority, KEY, pair.key);
-    annotations(authority).remove(TRUSTED_SINCE);
-    obey(authority, ROTATE, ROTATED);
-    obey(authority, DISTRUST, DISTRUSTED);
 }

@@ -89,6 +89,11 @@ impl SigningAuthority {
         Ok(Self { certificate, issuer })
     }
 
+    /// Its certificate.
+    pub(crate) fn certificate(&self) -> &Certificate {
+        &self.certificate
+    }
+
     /// Its life.
     pub(crate) fn validity(&self) -> Validity {
         self.certificate.validity

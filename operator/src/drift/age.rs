@@ -1,11 +1,17 @@
-//! The age of what a grant rests on, beside the age of the pod.
+//! Whether a pod that runs without a grant should have got it when it was created.
+//!
+//! It is certain only where the process has seen all that the grant rests on since then, and that nothing went that may have kept the
+//! grant away. Where it has not, the times that objects tell of themselves say whether it may be so.
 //!
 //! Times of the API server have whole seconds, so only what is older by the second is older for certain.
 
-use super::{Assessor, KeptPod};
-use crate::index::Ages;
+use super::{Assessor, ChangedKeys, KeptPod};
+use crate::history::{Ages, Past, Removed};
 use jiff::Timestamp;
-use tokenscope_core::{PolicyName, Standing, annotations};
+use tokenscope_core::{
+    Decision, Granted, Policy, PolicyName, Selector, Standing, Subject, TokenSource, UnusablePolicy,
+    annotations::{self, EKS_SKIP, GRANT, INJECT, REQUIRED, REVIEWED},
+};
 
 /// Since when the facts around a pod are as they are.
 pub(crate) struct FactAges<'a> {
@@ -13,46 +19,97 @@ pub(crate) struct FactAges<'a> {
     pub(crate) namespace: &'a Ages,
     /// The annotations of its service account; none where it has had none that matters.
     pub(crate) account: Option<&'a Ages>,
-    /// The boundaries.
+    /// The boundaries, as they tell themselves.
     pub(crate) boundaries: Timestamp,
+    /// What was seen of the past.
+    pub(crate) past: &'a Past,
+}
+
+/// Since when a policy says what it says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PolicyAge {
+    /// By its status.
+    pub(crate) told: Timestamp,
+    /// As far as it was seen, or as the API server has set it.
+    pub(crate) seen: Timestamp,
+}
+
+impl PolicyAge {
+    /// That of a policy of which nothing is known.
+    pub(crate) const UNKNOWN: Self = Self {
+        told: Timestamp::MAX,
+        seen: Timestamp::MAX,
+    };
+}
+
+/// How certain something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Certainty {
+    /// It is not so, or nothing says that it is.
+    No,
+    /// All that is there now says so, and nothing proves it.
+    Maybe,
+    /// It is proven.
+    Certain,
+}
+
+impl Certainty {
+    fn of(is_proven: bool, is_plausible: bool) -> Self {
+        match (is_proven, is_plausible) {
+            (true, _) => Self::Certain,
+            (false, true) => Self::Maybe,
+            (false, false) => Self::No,
+        }
+    }
 }
 
 impl Assessor<'_> {
-    /// True if the pod asked for what it asks for now when it was created, and was to be reviewed: no annotation was written later,
-    /// and the namespace was not opted out then.
-    pub(super) fn asked_when_created(&self, pod: &KeptPod) -> bool {
-        let original = pod.annotation_keys().all(|key| !pod.came_late(key));
-        original && pod.created > self.ages.namespace.since(annotations::INJECT)
+    /// If the pod asked for what it asks for now when it was created, and was to be reviewed: no annotation was written later, and the
+    /// namespace was not opted out then.
+    pub(super) fn asked_when_created(&self, pod: &KeptPod) -> Certainty {
+        let is_reviewed = pod.created > self.ages.namespace.since(INJECT);
+        let is_unchanged = |keys: &[Box<str>]| keys.iter().all(|key| !is_own_key(key));
+        let is_proven = self.ages.past.is_known(pod.created) && pod.known_changes().is_some_and(is_unchanged);
+        let is_original = pod.annotation_keys().all(|key| !pod.came_late(key));
+        Certainty::of(is_proven && is_reviewed, is_original && is_reviewed)
     }
 
-    /// True if all that gives the pod a role now did so when it was created.
+    /// If all that a policy's grant rests on was so when the pod was created. `is_known` says that everything around the policy was
+    /// ([`Self::is_known_around`]).
     pub(super) fn was_in_force(
         &self,
         pod: &KeptPod,
         policy: Option<&PolicyName>,
-        effective_since: impl Fn(&PolicyName) -> Timestamp,
-    ) -> bool {
-        let account = self.ages.account.map_or(Timestamp::UNIX_EPOCH, Ages::latest);
-        let around = self.asked_when_created(pod) && pod.created > account && self.was_within_boundaries(pod, policy);
-        let in_force = |name: &PolicyName| {
-            self.policy(name).is_some_and(|policy| {
-                let keys = policy.namespace_selector.0.iter();
-                pod.created > effective_since(name)
-                    && policy.standing_in_time(pod.created) == Standing::Candidate
-                    && keys
-                        .map(|requirement| self.ages.namespace.since(&requirement.key))
-                        .all(|since| pod.created > since)
-                    && policy.subjects.iter().any(|subject| {
-                        let mut keys = subject.pod_selector.iter().flat_map(|selector| &selector.0);
-                        subject.matches(&pod.service_account, &pod.labels)
-                            && keys.all(|requirement| !pod.came_late(&requirement.key))
-                    })
-            })
+        is_known: bool,
+        age_of: impl Fn(&PolicyName) -> PolicyAge,
+    ) -> Certainty {
+        let is_proven = is_known && policy.is_none_or(|name| pod.created > age_of(name).seen);
+        let is_plausible = || {
+            let account = self.ages.account.map_or(Timestamp::UNIX_EPOCH, Ages::latest);
+            let asked = self.asked_when_created(pod) != Certainty::No;
+            let around = asked && pod.created > account && self.was_within_boundaries(pod, policy);
+            around && policy.is_none_or(|name| self.says_it_was_in_force(pod, name, age_of(name).told))
         };
-        around && policy.is_none_or(in_force)
+        Certainty::of(is_proven, is_proven || is_plausible())
     }
 
-    /// True if no boundary kept the grant away that doesn't any more. Boundaries are not about cluster policies.
+    /// True if a policy gave the pod the same when it was created, as far as the objects tell.
+    fn says_it_was_in_force(&self, pod: &KeptPod, name: &PolicyName, told: Timestamp) -> bool {
+        self.policy(name).is_some_and(|policy| {
+            let mut keys = policy.namespace_selector.0.iter();
+            pod.created > told
+                && policy.standing_in_time(pod.created) == Standing::Candidate
+                && keys.all(|requirement| pod.created > self.ages.namespace.since(&requirement.key))
+                && policy.subjects.iter().any(|subject| {
+                    let mut keys = subject.pod_selector.iter().flat_map(|selector| &selector.0);
+                    subject.matches(&pod.service_account, &pod.labels)
+                        && keys.all(|requirement| !pod.came_late(&requirement.key))
+                })
+        })
+    }
+
+    /// True if no boundary kept the grant away that doesn't any more, as far as the objects tell. Boundaries are not about cluster
+    /// policies.
     fn was_within_boundaries(&self, pod: &KeptPod, policy: Option<&PolicyName>) -> bool {
         if policy.is_some_and(PolicyName::is_cluster) {
             return true;
@@ -60,4 +117,126 @@ impl Assessor<'_> {
         let mut keys = self.policies.boundary_label_keys();
         pod.created > self.ages.boundaries && keys.all(|key| pod.created > self.ages.namespace.since(key))
     }
+
+    /// True if a decision about the pod at its creation was the same for certain, but for the age of the policies that grant now: all
+    /// that it would have read is known, and so is what went since.
+    pub(super) fn is_known_around(&self, pod: &KeptPod, granted: &Granted) -> bool {
+        let at = pod.created;
+        let account = self.ages.account.map_or(Timestamp::UNIX_EPOCH, Ages::latest);
+        self.ages.past.is_known(at)
+            && at > account
+            && self.has_kept_its_keys(pod)
+            && self.namespace_keys().all(|key| at > self.ages.namespace.since(key))
+            && self.was_granted_the_same_at(pod, granted, at)
+            && !self.has_lost_an_obstacle(pod, granted)
+    }
+
+    /// True if no label or annotation of the pod has changed that a decision reads.
+    fn has_kept_its_keys(&self, pod: &KeptPod) -> bool {
+        let Some(changed) = pod.known_changes() else {
+            return false;
+        };
+        let mut selecting = self
+            .selectors_around()
+            .flat_map(|(_, subjects)| subjects)
+            .flat_map(pod_keys);
+        changed.is_empty()
+            || changed.iter().all(|key| !is_own_key(key))
+                && selecting.all(|key| changed.iter().all(|own| **own != *key))
+    }
+
+    /// The keys of the namespace's labels that a decision reads.
+    fn namespace_keys(&self) -> impl Iterator<Item = &str> {
+        let selectors = self.selectors_around().flat_map(|(selector, _)| &selector.0);
+        let selecting = selectors.map(|requirement| &*requirement.key);
+        [INJECT, REQUIRED]
+            .into_iter()
+            .chain(selecting)
+            .chain(self.policies.boundary_label_keys())
+    }
+
+    /// True if the policies that are there now gave the pod the same then: others may be closed or over since.
+    fn was_granted_the_same_at(&self, pod: &KeptPod, granted: &Granted, at: Timestamp) -> bool {
+        let Decision::Granted(then) = self.decide(pod, at) else {
+            return false;
+        };
+        let what = |granted: &Granted| -> Vec<_> {
+            let containers = granted.containers.iter();
+            containers
+                .map(|granted| (granted.container, granted.grant.clone()))
+                .collect()
+        };
+        what(&then) == what(granted)
+    }
+
+    /// True if something is gone since the pod was created that may have kept the grant away.
+    fn has_lost_an_obstacle(&self, pod: &KeptPod, granted: &Granted) -> bool {
+        let mut removed = self.ages.past.removed_since(self.context.namespace, pod.created);
+        removed.any(|removed| match removed {
+            Removed::Policy(policy) => self.may_have_selected(pod, policy) || competed_for_keys(policy, granted),
+            Removed::Boundary(selector) => self.may_have_selected_namespace(pod, selector),
+            Removed::Account(name) => *name == pod.service_account,
+            Removed::Unknown => true,
+        })
+    }
+
+    fn may_have_selected(&self, pod: &KeptPod, policy: &Policy) -> bool {
+        let changed = pod.known_changes().unwrap_or_default();
+        let selects = |subject: &Subject| {
+            subject.matches(&pod.service_account, &pod.labels)
+                || subject.matches_service_account(&pod.service_account)
+                    && pod_keys(subject).any(|key| changed.iter().any(|own| **own == *key))
+        };
+        let is_of_others = policy.name.namespace().is_some_and(|own| own != self.context.namespace);
+        !is_of_others
+            && self.may_have_selected_namespace(pod, &policy.namespace_selector)
+            && policy.subjects.iter().any(selects)
+    }
+
+    fn may_have_selected_namespace(&self, pod: &KeptPod, selector: &Selector) -> bool {
+        let mut keys = selector.0.iter().map(|requirement| &*requirement.key);
+        selector.matches(&self.context.namespace_labels)
+            || keys.any(|key| pod.created <= self.ages.namespace.since(key))
+    }
+
+    /// The selectors of namespaces and pods by which policies select, those that can't be used included.
+    fn selectors_around(&self) -> impl Iterator<Item = (&Selector, &[Subject])> {
+        let policies = self.policies.about(self.context.namespace);
+        let usable = policies.map(|policy| (&policy.namespace_selector, policy.subjects.as_slice()));
+        let scopes = self.policies.invalid_about(self.context.namespace);
+        let scopes = scopes.filter_map(UnusablePolicy::scope);
+        usable.chain(scopes.map(|scope| (&scope.namespace_selector, scope.subjects.as_slice())))
+    }
+}
+
+impl KeptPod {
+    /// The keys that have changed since it was created; none where that is not known.
+    fn known_changes(&self) -> Option<&[Box<str>]> {
+        match &self.changed_keys {
+            ChangedKeys::Unknown => None,
+            ChangedKeys::Known(keys) => Some(keys),
+        }
+    }
+}
+
+/// True for a key of a pod that a decision reads whatever the policies.
+fn is_own_key(key: &str) -> bool {
+    annotations::decides(key) || [REVIEWED, GRANT, EKS_SKIP].contains(&key)
+}
+
+/// The keys by which a subject selects pods.
+fn pod_keys(subject: &Subject) -> impl Iterator<Item = &str> {
+    let requirements = subject.pod_selector.iter().flat_map(|selector| &selector.0);
+    requirements.map(|requirement| &*requirement.key)
+}
+
+/// True if a policy took context keys of the issuer, of which there are few for all policies.
+fn competed_for_keys(policy: &Policy, granted: &Granted) -> bool {
+    let is_of_issuer = |source| source == TokenSource::Issuer;
+    is_of_issuer(policy.token.source)
+        && !policy.claims.context.is_empty()
+        && granted
+            .containers
+            .iter()
+            .any(|granted| is_of_issuer(granted.grant.source))
 }

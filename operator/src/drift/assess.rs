@@ -1,12 +1,13 @@
 //! The comparison of what a pod has with what the policies give it now.
 
 use super::{
-    Assessment, FactAges, PodState, PolicyShare,
-    pod::{KeptPod, RecordedDecision},
+    Assessment, FactAges, PodState, PolicyAge, PolicyShare,
+    age::Certainty,
+    pod::{KeptPod, KeptWriter, RecordedDecision},
 };
 use crate::spiffe_ids::SpiffeIds;
 use jiff::Timestamp;
-use std::collections::BTreeMap;
+use std::{cell::LazyCell, collections::BTreeMap};
 use tokenscope_core::{
     Decision, Fingerprint, Grant, Granted, OnExpiry, PodFacts, Policy, PolicyName, PolicySet, Settings, Standing,
     TokenSource, annotations::Mark, decide, lock,
@@ -40,12 +41,12 @@ impl Assessor<'_> {
         decide(&request, self.policies, self.settings, now)
     }
 
-    /// Compares what a pod should get with what it has. `effective_since` tells since when a policy says what it says.
+    /// Compares what a pod should get with what it has. `age_of` tells since when a policy says what it says.
     pub(crate) fn assess(
         &self,
         pod: &KeptPod,
         now: Timestamp,
-        effective_since: impl Fn(&PolicyName) -> Timestamp,
+        age_of: impl Fn(&PolicyName) -> PolicyAge,
     ) -> Assessment {
         if !pod.running {
             return Assessment::default();
@@ -54,7 +55,7 @@ impl Assessor<'_> {
         let assessment = if self.context.opts_out() {
             Assessment::default()
         } else {
-            self.assess_grant(pod, now, effective_since)
+            self.assess_grant(pod, now, age_of)
         };
         Assessment {
             holds_ungranted_token,
@@ -62,16 +63,11 @@ impl Assessor<'_> {
         }
     }
 
-    fn assess_grant(
-        &self,
-        pod: &KeptPod,
-        now: Timestamp,
-        effective_since: impl Fn(&PolicyName) -> Timestamp,
-    ) -> Assessment {
+    fn assess_grant(&self, pod: &KeptPod, now: Timestamp, age_of: impl Fn(&PolicyName) -> PolicyAge) -> Assessment {
         let decision = self.decide(pod, now);
         let expired = self.expired(pod, &decision, now);
         let assessment = match (decision, &pod.record) {
-            (Decision::Granted(granted), _) => self.assess_granted(pod, &granted, now, effective_since),
+            (Decision::Granted(granted), _) => self.assess_granted(pod, &granted, now, age_of),
             (_, Some(record)) => Assessment {
                 state: Some(PodState::Outdated),
                 shares: record
@@ -82,12 +78,14 @@ impl Assessor<'_> {
                 ..Assessment::default()
             },
             // It had to be reviewed, and nobody did.
-            (Decision::Denied(_), None) if pod.asks() && pod.mark().is_none() && self.asked_when_created(pod) => {
-                Assessment {
-                    state: Some(PodState::Missed),
-                    ..Assessment::default()
-                }
-            }
+            (Decision::Denied(_), None) if pod.asks() && pod.mark().is_none() => Assessment {
+                state: match self.asked_when_created(pod) {
+                    Certainty::No => None,
+                    Certainty::Maybe => Some(PodState::MaybeMissed),
+                    Certainty::Certain => Some(PodState::Missed),
+                },
+                ..Assessment::default()
+            },
             (Decision::Denied(_) | Decision::Untouched(_), None) => Assessment::default(),
         };
         Assessment { expired, ..assessment }
@@ -98,17 +96,28 @@ impl Assessor<'_> {
         pod: &KeptPod,
         granted: &Granted,
         now: Timestamp,
-        effective_since: impl Fn(&PolicyName) -> Timestamp,
+        age_of: impl Fn(&PolicyName) -> PolicyAge,
     ) -> Assessment {
         let has_it = has(pod, granted);
+        let is_known = LazyCell::new(|| self.is_known_around(pod, granted));
         let state_for = |grant: &Grant| match &pod.record {
-            Some(record) if has_it => match &pod.sidecar {
-                None if record.sidecar => PodState::Missed,
-                Some(image) if self.has_another_sidecar(image, grant.source) => PodState::Outdated,
+            Some(record) if has_it => match (&pod.config_writer, &pod.sidecar) {
+                (Some(KeptWriter::Lost), _) => PodState::Missed,
+                (_, None) if record.sidecar => PodState::Missed,
+                (_, Some(image)) if self.has_another_sidecar(image, grant.source) => PodState::Outdated,
+                (Some(KeptWriter::Present(image)), _) if self.has_another_writer(image, grant.source) => {
+                    PodState::Outdated
+                }
                 _ => PodState::Injected,
             },
-            None if self.should_have_been_injected(pod, grant.policy.as_ref(), &effective_since) => PodState::Missed,
-            _ => PodState::Outdated,
+            Some(_) => PodState::Outdated,
+            // It was reviewed and refused, and runs because only warnings were asked for.
+            None if pod.mark() == Some(Mark::Refused) => PodState::Outdated,
+            None => match self.was_in_force(pod, grant.policy.as_ref(), *is_known, &age_of) {
+                Certainty::No => PodState::Outdated,
+                Certainty::Maybe => PodState::MaybeMissed,
+                Certainty::Certain => PodState::Missed,
+            },
         };
 
         let from_spiffe = granted
@@ -131,7 +140,7 @@ impl Assessor<'_> {
                 .into_iter()
                 .map(|(policy, state)| share(policy, state, true))
                 .collect(),
-            lacks_for_certain: state == PodState::Missed && self.lacks_for_certain(pod, now, &effective_since),
+            lacks_for_certain: state == PodState::Missed && self.lacks_for_certain(pod, now, *is_known, &age_of),
             without_spiffe_id: from_spiffe
                 && !self
                     .spiffe_ids
@@ -150,21 +159,14 @@ impl Assessor<'_> {
         }
     }
 
-    /// True if a pod without any grant should have got one when it was created.
-    fn should_have_been_injected(
-        &self,
-        pod: &KeptPod,
-        policy: Option<&PolicyName>,
-        effective_since: impl Fn(&PolicyName) -> Timestamp,
-    ) -> bool {
-        match pod.mark() {
-            // It was reviewed and refused, and runs because only warnings were asked for.
-            Some(Mark::Refused) => return false,
-            // It had to be reviewed whatever the policies said.
-            None if pod.asks() => return self.asked_when_created(pod),
-            _ => {}
-        }
-        self.was_in_force(pod, policy, effective_since)
+    /// True if new pods get another writer of config files than this one beside tokens of a source.
+    fn has_another_writer(&self, image: &str, source: TokenSource) -> bool {
+        let sidecar = &self.settings.sidecar;
+        *image
+            != *match source {
+                TokenSource::ServiceAccount | TokenSource::Spiffe => &*sidecar.image,
+                TokenSource::Issuer => &*sidecar.issuer_image,
+            }
     }
 
     /// True if it should have had a grant also without its labels and annotations, which may be others than at admission.
@@ -174,7 +176,8 @@ impl Assessor<'_> {
         &self,
         pod: &KeptPod,
         now: Timestamp,
-        effective_since: impl Fn(&PolicyName) -> Timestamp,
+        is_known: bool,
+        age_of: impl Fn(&PolicyName) -> PolicyAge,
     ) -> bool {
         let selects_any = |name: &PolicyName| {
             let mut subjects = self.policy(name).into_iter().flat_map(|policy| &policy.subjects);
@@ -189,7 +192,7 @@ impl Assessor<'_> {
         };
         granted.containers.iter().any(|granted| {
             let policy = granted.grant.policy.as_ref();
-            policy.is_none_or(selects_any) && self.was_in_force(pod, policy, &effective_since)
+            policy.is_none_or(selects_any) && self.was_in_force(pod, policy, is_known, &age_of) == Certainty::Certain
         })
     }
 
@@ -238,7 +241,7 @@ fn has(pod: &KeptPod, granted: &Granted) -> bool {
     let grants = granted
         .containers
         .iter()
-        .map(|granted| (name(granted.container), &granted.grant));
+        .map(|granted| (name(granted.container), &*granted.grant));
     match record.decision {
         RecordedDecision::Whole(recorded) => recorded == Fingerprint::of(&pod.service_account, grants),
         RecordedDecision::Roles(recorded) => {

@@ -13,6 +13,8 @@ pub(crate) struct PodCounts {
     pub(crate) missed: i64,
     /// That a restart would change; also pods to which it no longer grants what they have.
     pub(crate) outdated: i64,
+    /// The outdated ones that may have been meant to have it from the beginning; nothing proves that.
+    pub(crate) maybe_missed: i64,
     /// Those whose tokens come from SPIFFE, and to which nothing gives an identity.
     pub(crate) without_spiffe_id: i64,
 }
@@ -27,6 +29,10 @@ impl PodCounts {
             PodState::Injected => self.injected += by,
             PodState::Missed => self.missed += by,
             PodState::Outdated => self.outdated += by,
+            PodState::MaybeMissed => {
+                self.outdated += by;
+                self.maybe_missed += by;
+            }
         }
     }
 }

@@ -2,16 +2,17 @@
 
 mod age;
 mod assess;
+mod authority;
 mod counts;
-mod late;
 mod pod;
 mod volumes;
 mod watched;
 
-pub(crate) use age::FactAges;
+pub(crate) use age::{FactAges, PolicyAge};
 pub(crate) use assess::Assessor;
+pub(crate) use authority::IssuerAuthority;
 pub(crate) use counts::PodCounts;
-pub(crate) use pod::KeptPod;
+pub(crate) use pod::{ChangedKeys, KeptPod};
 
 use tokenscope_core::PolicyName;
 
@@ -22,7 +23,9 @@ pub(crate) enum PodState {
     Injected,
     /// It was created before it was meant to have it: a restart would change it.
     Outdated,
-    /// It was meant to have it when it was created, and has not.
+    /// A restart would change it, and it may have been meant to have it when it was created; nothing proves that.
+    MaybeMissed,
+    /// It was meant to have it when it was created, for certain, and has not.
     Missed,
 }
 

@@ -3,12 +3,15 @@
 //! Its containers are the core's facts with owned texts. The rest is not: a list that never grows needs no capacity, which saves 8 bytes
 //! for each list of the pod and of its volumes, so the facts of a request are made for each question.
 
-use super::volumes::KeptVolume;
-use crate::issuer_trust::IssuerAuthority;
+use super::{IssuerAuthority, volumes::KeptVolume};
 use jiff::Timestamp;
+use std::collections::BTreeSet;
 use tokenscope_core::{
-    ContainerFacts, Fingerprint, OwnRole, Pairs, PodFacts, PolicyName, TokenVolume, annotations::Mark, asks_itself,
-    bounds::Beyond, pod::OwnerReference,
+    ContainerFacts, Fingerprint, OwnConfiguration, OwnRole, Pairs, PodFacts, PolicyName, TokenVolume,
+    annotations::{self, Mark},
+    asks_itself,
+    bounds::Beyond,
+    pod::OwnerReference,
 };
 
 /// The part of a pod that is kept.
@@ -27,8 +30,10 @@ pub(crate) struct KeptPod {
     /// The annotations that decide; likewise.
     pub(super) annotations: Pairs<Box<str>>,
     pub(super) annotation_count: usize,
-    /// Keys of these that were not written with the pod, or of which nothing tells that they were.
+    /// Keys of these that were not written with the pod, or of which nothing tells that they were. It is a hint.
     pub(super) late_keys: Box<[Box<str>]>,
+    /// Keys of these that have changed since the pod was created, as far as that was seen.
+    pub(crate) changed_keys: ChangedKeys,
     pub(super) containers: Box<[ContainerFacts<Box<str>>]>,
     /// The bounds of a review that it exceeds.
     pub(super) beyond: Box<[Beyond]>,
@@ -38,9 +43,62 @@ pub(crate) struct KeptPod {
     pub(crate) record: Option<Record>,
     /// The image of the sidecar that the webhook added.
     pub(crate) sidecar: Option<Box<str>>,
+    /// What there is of the init container that writes config files, if the webhook added one.
+    pub(crate) config_writer: Option<KeptWriter>,
     /// The authority of the issuer that this sidecar was told of.
     pub(crate) issuer_authority: Option<IssuerAuthority>,
     pub(crate) owner: Option<Box<OwnerReference<Box<str>>>>,
+}
+
+/// The keys of a pod's labels and annotations that have changed since it was created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ChangedKeys {
+    /// The pod was not seen when it was created, or more keys have changed than are kept.
+    Unknown,
+    /// These.
+    Known(Box<[Box<str>]>),
+}
+
+impl ChangedKeys {
+    /// The most keys that are kept of a pod.
+    const MOST: usize = 16;
+
+    /// None have changed.
+    pub(crate) fn none() -> Self {
+        Self::Known(Box::default())
+    }
+
+    /// These keys too.
+    fn and(&self, keys: BTreeSet<&str>) -> Self {
+        let Self::Known(known) = self else {
+            return Self::Unknown;
+        };
+        let new = keys
+            .into_iter()
+            .filter(|key| known.iter().all(|known| **known != **key));
+        let all: Box<[Box<str>]> = known.iter().cloned().chain(new.map(Into::into)).collect();
+        if all.len() > Self::MOST {
+            return Self::Unknown;
+        }
+        Self::Known(all)
+    }
+
+    fn bytes(&self) -> usize {
+        let keys = match self {
+            Self::Unknown => &[],
+            Self::Known(keys) => &**keys,
+        };
+        keys.iter().map(|key| size_of_val(key) + key.len()).sum()
+    }
+}
+
+/// The init container that the webhook added to write config files, as the pod has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum KeptWriter {
+    /// It is not there, or writes something else.
+    Lost,
+    /// It writes what it should, by this image.
+    Present(Box<str>),
 }
 
 /// The webhook's record on the pod.
@@ -111,6 +169,19 @@ impl KeptPod {
         self.late_keys.iter().any(|late| **late == *key)
     }
 
+    /// The keys that have changed since it was created, where it was like `before` last.
+    pub(crate) fn changes_since(&self, before: &Self) -> ChangedKeys {
+        // One that was too large was refused.
+        if before.uid != self.uid || before.beyond != self.beyond {
+            return ChangedKeys::Unknown;
+        }
+        let mut keys = different(&before.labels, &self.labels);
+        keys.extend(different(&before.annotations, &self.annotations));
+        keys.extend((before.mark != self.mark).then_some(annotations::REVIEWED));
+        keys.extend((before.record != self.record).then_some(annotations::GRANT));
+        before.changed_keys.and(keys)
+    }
+
     /// True if it names a role itself, so that it had to be reviewed.
     pub(crate) fn asks(&self) -> bool {
         asks_itself(&self.annotations)
@@ -133,9 +204,11 @@ impl KeptPod {
             && self.labels == other.labels
             && self.annotations == other.annotations
             && self.late_keys == other.late_keys
+            && self.changed_keys == other.changed_keys
             && self.mark == other.mark
             && self.record == other.record
             && self.sidecar == other.sidecar
+            && self.config_writer == other.config_writer
     }
 
     /// About how many bytes it takes.
@@ -152,7 +225,11 @@ impl KeptPod {
                 OwnRole::Literal(role) => role.len(),
                 OwnRole::Absent | OwnRole::Indirect | OwnRole::Agent => 0,
             };
-            size_of_val(container) + container.name.len() + role
+            let profile = match &container.own_configuration {
+                OwnConfiguration::Profile(name) => name.len(),
+                OwnConfiguration::Absent | OwnConfiguration::Elsewhere(_) => 0,
+            };
+            size_of_val(container) + container.name.len() + role + profile
         });
         size_of_val(self)
             + self.name.len()
@@ -167,11 +244,25 @@ impl KeptPod {
                 .iter()
                 .map(|key| size_of_val(key) + key.len())
                 .sum::<usize>()
+            + self.changed_keys.bytes()
             + self.token_volumes.iter().map(KeptVolume::bytes).sum::<usize>()
             + record
             + self.sidecar.as_ref().map_or(0, |image| image.len())
+            + match &self.config_writer {
+                Some(KeptWriter::Present(image)) => image.len(),
+                Some(KeptWriter::Lost) | None => 0,
+            }
             + owner
     }
+}
+
+/// The keys that have another value in one than in the other, or none.
+fn different<'a>(before: &'a Pairs<Box<str>>, after: &'a Pairs<Box<str>>) -> BTreeSet<&'a str> {
+    if before == after {
+        return BTreeSet::new();
+    }
+    let keys = before.iter().chain(after.iter()).map(|(key, _)| key);
+    keys.filter(|key| before.value(key) != after.value(key)).collect()
 }
 
 /// About how many bytes the pairs take.

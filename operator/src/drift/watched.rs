@@ -1,11 +1,11 @@
 //! From a pod's JSON to what is kept of it.
 
 use super::{
-    late::{WireManagedFields, late_keys},
-    pod::{KeptPod, Record, RecordedDecision},
+    IssuerAuthority,
+    pod::{ChangedKeys, KeptPod, KeptWriter, Record, RecordedDecision},
     volumes::KeptVolume,
 };
-use crate::issuer_trust::IssuerAuthority;
+use crate::history::{FieldWriter, late_keys};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::Deserialize;
@@ -14,7 +14,7 @@ use tokenscope_core::{
     ContainerFacts, Fingerprint, GrantRecord, Pairs, PolicyName,
     annotations::{self, Mark},
     bounds::Beyond,
-    pod,
+    hash_of_texts, pod,
     sidecar::variables::ISSUER_CA,
 };
 use tokenscope_index::{DEFAULT_SERVICE_ACCOUNT, FromPodJson, PodObject, pod_identity};
@@ -48,7 +48,7 @@ struct WireMetadata {
     #[serde(default)]
     annotations: Option<pod::PodAnnotations<Box<str>>>,
     #[serde(default)]
-    managed_fields: Option<Vec<WireManagedFields>>,
+    managed_fields: Option<Vec<FieldWriter>>,
     #[serde(default, rename = "ownerReferences")]
     owner: pod::Owner<Box<str>>,
 }
@@ -114,6 +114,7 @@ impl FromPodJson for KeptPod {
         let issuer_authority = added
             .and_then(|added| added.variable(ISSUER_CA)?.value.as_deref())
             .and_then(IssuerAuthority::first_of);
+        let config_writer = record.as_ref().and_then(|record| config_writer(&whole, record));
         let (labels, annotations) = what_decides(&whole, record.as_ref());
         let created = creation_timestamp.map_or(Timestamp::UNIX_EPOCH, |Time(at)| at);
         let late_keys = match &record {
@@ -139,12 +140,14 @@ impl FromPodJson for KeptPod {
             annotations,
             annotation_count,
             late_keys,
+            changed_keys: ChangedKeys::Unknown,
             containers,
             beyond,
             token_volumes,
             mark,
             record,
             sidecar,
+            config_writer,
             issuer_authority,
             owner: owner.into_main().map(Box::new),
         };
@@ -236,6 +239,24 @@ fn read(record: &GrantRecord<'_>, is_proven: bool) -> Record {
 fn sidecar(pod: &pod::Pod<Box<str>>) -> Option<&pod::Container<Box<str>>> {
     let mut init_containers = pod.spec.init_containers.iter().flatten();
     init_containers.find(|container| *container.name == *pod::SIDECAR)
+}
+
+/// The writer of config files, if the record has one: it must be there with the arguments that were recorded.
+fn config_writer(pod: &pod::Pod<Box<str>>, record: &GrantRecord<'_>) -> Option<KeptWriter> {
+    let recorded = record.config_writer.as_ref()?;
+    let mut init_containers = pod.spec.init_containers.iter().flatten();
+    let found = init_containers.find(|container| *container.name == *pod::CONFIG_WRITER);
+    let arguments = |container: &pod::Container<Box<str>>| {
+        let arguments = container.args.as_ref().filter(|arguments| !arguments.is_beyond())?;
+        Some(hash_of_texts(arguments.iter().map(|argument| &**argument)))
+    };
+    let as_recorded = found.filter(|container| {
+        let has_command = container.command.as_ref().is_some_and(|command| !command.is_empty());
+        !has_command && arguments(container).as_deref() == Some(&**recorded)
+    });
+    Some(as_recorded.map_or(KeptWriter::Lost, |container| {
+        KeptWriter::Present(container.image.clone().unwrap_or_default())
+    }))
 }
 
 #[cfg(test)]

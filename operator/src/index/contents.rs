@@ -1,11 +1,11 @@
 //! Events of namespaces, of pods and service accounts in them, and of what else pods depend on.
 
-use super::{
-    Index,
-    ages::{Ages, Keys},
-    times::whole_seconds,
+use super::Index;
+use crate::{
+    drift::{ChangedKeys, KeptPod},
+    history::{Ages, FirstSight, Keys, Removed},
+    spiffe_ids::SpiffeIdEvent,
 };
-use crate::{drift::KeptPod, spiffe_ids::SpiffeIdEvent};
 use jiff::Timestamp;
 use k8s_openapi::api::{
     core::v1::{Namespace, ServiceAccount},
@@ -37,12 +37,14 @@ pub(super) struct KnownNamespace {
 }
 
 impl Index {
-    pub(super) fn apply_pod(&mut self, event: Event<PodObject<KeptPod>>) {
+    pub(super) fn apply_pod(&mut self, event: Event<PodObject<KeptPod>>, now: Timestamp) {
+        let changed_keys = self.changed_keys(&event);
         // The webhook is not asked about our own pods.
         let own = &*self.installation.own_namespace;
         let updates = self.pods.apply(event, |found| {
             let is_own = found.namespace() == own;
-            let pod = found.kept;
+            let mut pod = found.kept;
+            pod.changed_keys = changed_keys;
             (pod.running && !is_own).then(|| {
                 let bytes = pod.bytes();
                 (pod, bytes)
@@ -54,7 +56,7 @@ impl Index {
             before,
         } in updates
         {
-            self.check_share(&namespace);
+            self.check_share(&namespace, now);
             match self.pods.value(&namespace, &name) {
                 None => self.forget_pod(&namespace, &name),
                 Some(pod) if before.as_ref().is_some_and(|before| before.is_same(pod)) => {}
@@ -65,21 +67,46 @@ impl Index {
         }
     }
 
+    /// The keys of a pod that have changed since it was created. A pod of which nothing was known is seen as it was made, unless a list
+    /// shows it, or it may have been left out before.
+    fn changed_keys(&self, event: &Event<PodObject<KeptPod>>) -> ChangedKeys {
+        let (Event::Apply(found) | Event::InitApply(found)) = event else {
+            return ChangedKeys::Unknown;
+        };
+        let (namespace, pod) = (found.namespace(), &found.kept);
+        match self.pods.value(namespace, &pod.name) {
+            Some(before) if before.uid == pod.uid => pod.changes_since(before),
+            _ if matches!(event, Event::Apply(_)) && !self.over_share.contains(namespace) => ChangedKeys::none(),
+            _ => ChangedKeys::Unknown,
+        }
+    }
+
     pub(super) fn apply_namespace(&mut self, event: Event<PartialObjectMeta<Namespace>>, now: Timestamp) {
         let before = known(&self.namespaces, &event, |event| &event.metadata);
+        let sight = match event {
+            _ if !self.namespaces.is_synced() => FirstSight::InFirstList,
+            // None was left out, so that it is new.
+            Event::Apply(_) if self.namespaces.exceeded("").is_none() => FirstSight::AtCreation,
+            _ => FirstSight::Later,
+        };
+        let time = self.past.time(now);
         let updates = self.namespaces.apply(event, |found| {
             let labels = NamespaceLabels::of(&found.metadata);
             let bytes = labels.bytes();
-            let known = known_namespace(labels, &found.metadata, before.as_ref(), whole_seconds(now));
+            let known = known_namespace(labels, &found.metadata, before.as_ref(), sight, time);
             let bytes = bytes + known.ages.bytes();
             Some((known, bytes))
         });
         for Update { name, before, .. } in updates {
+            if !self.namespaces.contains("", &name) {
+                self.past.forget_namespace(&name);
+            }
             if self.namespaces.value("", &name) != before.as_ref() {
-                self.check_share(&name);
+                self.check_share(&name, now);
                 // Other boundaries may select it.
                 self.enqueue_statuses_of(&name);
                 self.enqueue_trust_policies_of_namespaces();
+                self.note_labels(&name);
                 self.dirty.namespaces.insert(name);
             }
         }
@@ -87,8 +114,15 @@ impl Index {
 
     pub(super) fn apply_service_account(&mut self, event: Event<PartialObjectMeta<ServiceAccount>>, now: Timestamp) {
         let before = known(&self.service_accounts, &event, |event| &event.metadata);
+        // One may have been there without annotations, so that its creation is not seen.
+        let sight = if self.service_accounts.is_synced() {
+            FirstSight::Later
+        } else {
+            FirstSight::InFirstList
+        };
+        let time = self.past.time(now);
         let updates = self.service_accounts.apply(event, |found| {
-            let annotated = annotated(&found.metadata, before.as_ref(), whole_seconds(now))?;
+            let annotated = annotated(&found.metadata, before.as_ref(), sight, time)?;
             let bytes = annotated.annotations.bytes() + annotated.ages.bytes();
             Some((annotated, bytes))
         });
@@ -98,8 +132,13 @@ impl Index {
             before,
         } in updates
         {
-            self.check_share(&namespace);
-            if self.service_accounts.value(&namespace, &name) != before.as_ref() {
+            self.check_share(&namespace, now);
+            let known = self.service_accounts.value(&namespace, &name);
+            if known.is_none() && before.is_some() {
+                let account = Removed::Account(name.clone());
+                self.past.note_removed(Some(&namespace), account, time);
+            }
+            if known != before.as_ref() {
                 self.dirty.namespaces.insert(namespace);
             }
         }
@@ -133,40 +172,51 @@ fn known_namespace(
     NamespaceLabels { labels, too_many }: NamespaceLabels,
     metadata: &ObjectMeta,
     before: Option<&KnownNamespace>,
+    sight: FirstSight,
     now: Timestamp,
 ) -> KnownNamespace {
-    let ages = Ages::of(metadata, Keys::Labels, |key| labels.value(key).is_some(), now);
     let ages = match before {
-        Some(before) => changed(ages, &before.ages, &before.labels.borrowed(), &labels.borrowed(), now),
-        None => ages,
+        Some(before) => changed(
+            metadata,
+            &before.ages,
+            &before.labels.borrowed(),
+            &labels.borrowed(),
+            now,
+        ),
+        None => Ages::of(metadata, Keys::Labels, |key| labels.value(key).is_some(), sight, now),
     };
     KnownNamespace { labels, too_many, ages }
 }
 
 /// What matters of a service account, if anything does or did.
-fn annotated(metadata: &ObjectMeta, before: Option<&AnnotatedAccount>, now: Timestamp) -> Option<AnnotatedAccount> {
+fn annotated(
+    metadata: &ObjectMeta,
+    before: Option<&AnnotatedAccount>,
+    sight: FirstSight,
+    now: Timestamp,
+) -> Option<AnnotatedAccount> {
     let annotations = KeptAnnotations::of(metadata);
     if annotations.is_empty() && before.is_none() {
         return None;
     }
-    let ages = Ages::of(metadata, Keys::Annotations, annotations::is_relevant, now);
     let ages = match before {
         Some(before) => changed(
-            ages,
+            metadata,
             &before.ages,
             &before.annotations.pairs().borrowed(),
             &annotations.pairs().borrowed(),
             now,
         ),
-        None => ages,
+        None => Ages::of(metadata, Keys::Annotations, annotations::is_relevant, sight, now),
     };
     Some(AnnotatedAccount { annotations, ages })
 }
 
-fn changed(ages: Ages, known: &Ages, before: &Pairs<&str>, after: &Pairs<&str>, now: Timestamp) -> Ages {
+fn changed(metadata: &ObjectMeta, known: &Ages, before: &Pairs<&str>, after: &Pairs<&str>, now: Timestamp) -> Ages {
     let had: BTreeSet<&str> = before.iter().map(|(key, _)| key).collect();
     let has: BTreeSet<&str> = after.iter().map(|(key, _)| key).collect();
-    ages.after(
+    Ages::after(
+        metadata,
         known,
         has.iter().copied(),
         had.difference(&has).copied(),

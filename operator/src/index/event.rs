@@ -13,6 +13,8 @@ use tokenscope_index::PodObject;
 
 /// An event of a watch, or a fact about the cluster.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
+#[expect(clippy::large_enum_variant, reason = "nearly all events are of pods")]
 pub(crate) enum IndexEvent {
     /// Of a pod.
     Pod(Event<PodObject<KeptPod>>),

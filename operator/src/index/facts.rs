@@ -1,11 +1,11 @@
 //! The facts about a policy, for its status.
 
-use super::{Index, Installation, contents::KnownNamespace, policies::PolicyObject};
+use super::{Index, Installation, contents::KnownNamespace, labels::IneffectiveLabels, policies::PolicyObject};
 use crate::{drift::PodCounts, issuer::Issuer};
 use jiff::Timestamp;
 use tokenscope_core::{
     Audience, ClusterName, InvalidPolicy, MOST_TRUSTED_NAMESPACES, NoContextRoom, OutsideBoundary, Policy, PolicyName,
-    annotations, names_selected_namespaces,
+    Region, annotations, names_selected_namespaces,
 };
 use tokenscope_crds::v1alpha1::PolicyStatus;
 
@@ -35,6 +35,8 @@ pub(crate) struct PolicyFacts<'a> {
     pub(crate) exchange_audience: Option<&'a Audience>,
     /// The reason why its context keys have no room beside those of older policies.
     pub(crate) without_context_room: Option<&'a NoContextRoom>,
+    /// True if its profiles would have no region.
+    pub(crate) lacks_region: bool,
     /// The counts of pods for it.
     pub(crate) counts: PodCounts,
     /// Those that give some of the same pods another default role.
@@ -51,8 +53,14 @@ pub(crate) struct PolicyFacts<'a> {
     pub(crate) own_issuer: Option<&'a str>,
     /// The cluster's name before the subjects of its tokens.
     pub(crate) cluster: Option<&'a ClusterName>,
-    /// The namespaces that the policy selects now, where its trust policies have to name them; one more than they can at most.
+    /// The namespaces that the policy selects now, where its trust policies have to name them; no more than they can.
     pub(crate) namespaces: Vec<&'a str>,
+    /// How many these are, also where they are more.
+    pub(crate) namespace_count: usize,
+    /// The labels of its namespaces that have no effect.
+    pub(crate) labels: IneffectiveLabels<'a>,
+    /// The region where the policy names none.
+    pub(crate) default_region: Option<&'a Region>,
     /// The audience where the policy names none.
     pub(crate) default_audience: &'a Audience,
     /// True if the installation lets the operator evict pods of expired policies.
@@ -99,6 +107,8 @@ impl Index {
     ) -> PolicyFacts<'a> {
         let conflicts = object.conflicts.iter().filter_map(|other| self.policy(other));
         let namespace = name.namespace().filter(|_| self.needs_csi_drivers());
+        let (namespaces, namespace_count) =
+            policy.map_or_else(|_| (Vec::new(), 0), |policy| self.trusted_namespaces(policy));
         let Installation {
             settings,
             spiffe_issuer,
@@ -115,6 +125,7 @@ impl Index {
             without_context_room: policy
                 .ok()
                 .and_then(|policy| self.policies.set().without_context_room(policy)),
+            lacks_region: policy.is_ok_and(|policy| settings.lacks_region(policy)),
             counts: self.assessments.counts(name),
             conflicts: conflicts.collect(),
             compared: object.compared,
@@ -123,7 +134,10 @@ impl Index {
             spiffe_issuer: spiffe_issuer.as_deref(),
             own_issuer: settings.issuer.as_deref(),
             cluster: cluster_name.as_ref(),
-            namespaces: policy.map_or_else(|_| Vec::new(), |policy| self.trusted_namespaces(policy)),
+            namespaces,
+            namespace_count,
+            labels: self.ineffective_labels(name, policy.ok()),
+            default_region: settings.default_region.as_ref(),
             default_audience: &settings.default_audience,
             evicts_expired: *evicts_expired,
             tokens: namespace.map(|namespace| NamespaceTokens {
@@ -133,9 +147,10 @@ impl Index {
         }
     }
 
-    fn trusted_namespaces(&self, policy: &Policy) -> Vec<&str> {
+    /// The namespaces that trust policies have to name, unless they are too many, and how many there are.
+    fn trusted_namespaces(&self, policy: &Policy) -> (Vec<&str>, usize) {
         if !names_selected_namespaces(policy) {
-            return Vec::new();
+            return (Vec::new(), 0);
         }
         // Of a namespace with too many labels not all are known; pods of the others get nothing.
         let is_served = |name: &str, namespace: &KnownNamespace| {
@@ -146,8 +161,12 @@ impl Index {
         let selected = self.namespaces.iter("").filter(|(name, namespace)| {
             is_served(name, namespace) && policy.namespace_selector.matches(&namespace.labels.borrowed())
         });
-        let names = selected.map(|(name, _)| name);
-        names.take(MOST_TRUSTED_NAMESPACES + 1).collect()
+        let mut names: Vec<_> = selected.map(|(name, _)| name).collect();
+        let count = names.len();
+        if count > MOST_TRUSTED_NAMESPACES {
+            names.clear();
+        }
+        (names, count)
     }
 
     /// Has the trust policies looked at again that may have to name other namespaces now.

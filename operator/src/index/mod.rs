@@ -5,7 +5,6 @@
 //! assessed again. What follows for a policy is read by [`Index::take_dirty_status`] and [`Index::policy_info`], what follows
 //! for pods by [`Index::findings`].
 
-mod ages;
 mod assessments;
 mod conflicts;
 mod contents;
@@ -13,13 +12,12 @@ mod dirty;
 mod event;
 mod facts;
 mod findings;
+mod labels;
 mod pods;
 mod policies;
 mod share;
 mod shared;
-mod times;
 
-pub(crate) use ages::Ages;
 pub(crate) use event::IndexEvent;
 pub(crate) use facts::PolicyFacts;
 pub(crate) use findings::{Cause, Finding, MissedPodReport, Siblings};
@@ -27,6 +25,7 @@ pub(crate) use shared::SharedIndex;
 
 use crate::{
     drift::{KeptPod, PodCounts},
+    history::{Past, Watched},
     issuer::Issuer,
     spiffe_ids::SpiffeIds,
 };
@@ -34,7 +33,8 @@ use assessments::Assessments;
 use contents::{AnnotatedAccount, KnownNamespace};
 use dirty::Dirty;
 use jiff::Timestamp;
-use policies::PolicyObject;
+use kube::runtime::watcher::Event;
+use policies::{PolicyObject, SeenBoundary};
 use share::SHARE;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -71,11 +71,17 @@ pub(crate) struct Index {
     service_accounts: Store<AnnotatedAccount>,
     pods: Store<KeptPod>,
     policies: PolicyIndex,
-    /// The time since which boundaries allow what they allow, at the latest.
+    /// The boundaries that are there: how each was last seen.
+    boundaries: BTreeMap<Box<str>, SeenBoundary>,
+    /// The time since which boundaries allow what they allow, as they tell themselves.
     boundaries_since: Timestamp,
+    /// What was seen of the past.
+    past: Past,
     objects: BTreeMap<PolicyName, PolicyObject>,
     /// As they were when policies changed last.
     context_keys: Arc<ContextKeys>,
+    /// Namespaces with labels of ours that have no effect.
+    ineffective_labels: BTreeSet<Box<str>>,
     /// Namespaces of which not all is kept, so that nothing in them is assessed.
     over_share: BTreeSet<Box<str>>,
     assessments: Assessments,
@@ -113,8 +119,9 @@ impl Index {
 
     /// Takes an event in.
     pub(crate) fn apply(&mut self, event: IndexEvent, now: Timestamp) {
+        self.note_past(&event, now);
         match event {
-            IndexEvent::Pod(event) => self.apply_pod(event),
+            IndexEvent::Pod(event) => self.apply_pod(event, now),
             IndexEvent::Namespace(event) => self.apply_namespace(event, now),
             IndexEvent::ServiceAccount(event) => self.apply_service_account(event, now),
             IndexEvent::Policy(event) => self.apply_policy(event, false, now),
@@ -129,6 +136,23 @@ impl Index {
                 }
             }
         }
+    }
+
+    /// Notes what the past is known by. After an interruption less of it is.
+    fn note_past(&mut self, event: &IndexEvent, now: Timestamp) {
+        if let IndexEvent::Pod(Event::Apply(found)) = event {
+            self.past.note_time(found.kept.created, now);
+        }
+        let now = self.past.time(now);
+        let past = &mut self.past;
+        self.dirty.everywhere |= match event {
+            IndexEvent::Namespace(event) => past.note_event(Watched::Namespaces, event, now),
+            IndexEvent::ServiceAccount(event) => past.note_event(Watched::ServiceAccounts, event, now),
+            IndexEvent::Policy(event) => past.note_event(Watched::Policies, event, now),
+            IndexEvent::ClusterPolicy(event) => past.note_event(Watched::ClusterPolicies, event, now),
+            IndexEvent::Boundary(event) => past.note_event(Watched::Boundaries, event, now),
+            _ => false,
+        };
     }
 
     /// True if anything has to be assessed again at `now`.

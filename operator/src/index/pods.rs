@@ -1,8 +1,7 @@
 //! The consequences for each pod.
 
 use super::{Cause, Finding, Index, MissedPodReport, PodKey, Siblings, findings::missed_message};
-use crate::drift::{Assessment, Assessor, FactAges, KeptPod, PodState};
-use crate::issuer_trust::IssuerAuthority;
+use crate::drift::{Assessment, Assessor, FactAges, IssuerAuthority, KeptPod, PodState};
 use jiff::Timestamp;
 use std::collections::{BTreeSet, HashMap};
 use tokenscope_core::{Decision, PolicyName};
@@ -13,8 +12,8 @@ impl Index {
         let pod = self.pods.value(namespace, name);
         let pod = pod.filter(|_| !self.over_share.contains(namespace));
         let assessed = pod.and_then(|pod| {
-            let effective_since = |name: &PolicyName| self.effective_since(name);
-            let assess = |assessor: Assessor<'_>| assessor.assess(pod, now, effective_since);
+            let age_of = |name: &PolicyName| self.age_of(name);
+            let assess = |assessor: Assessor<'_>| assessor.assess(pod, now, age_of);
             self.with_assessor(namespace, pod, assess)
         });
         let assessment = assessed.unwrap_or_default();
@@ -65,6 +64,7 @@ impl Index {
                 namespace: &known.ages,
                 account: account.map(|account| &account.ages),
                 boundaries: self.boundaries_since,
+                past: &self.past,
             },
             policies: self.policies.set(),
             settings: &self.installation.settings,

@@ -1,15 +1,16 @@
 //! Events of policies, and what is known of each.
 
-use super::{
-    Index,
-    times::{created, latest, whole_seconds},
+use super::Index;
+use crate::{
+    drift::PolicyAge,
+    history::{Removed, created, latest_write},
+    versions::is_older,
 };
-use crate::versions::is_older;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{core::DynamicObject, runtime::watcher::Event};
 use std::{collections::BTreeSet, sync::Arc};
-use tokenscope_core::{InvalidPolicy, Policy, PolicyName};
+use tokenscope_core::{InvalidPolicy, Policy, PolicyName, Selector};
 use tokenscope_crds::{conditions::ConditionType, read, v1alpha1::PolicyStatus};
 use tokenscope_index::{PolicyUpdate, estimate};
 
@@ -36,6 +37,22 @@ impl PolicyObject {
         self.policy.as_ref()?.as_deref().ok()
     }
 
+    /// Its statement as something that is gone.
+    fn removed(self) -> Removed {
+        match self.policy {
+            Some(Ok(policy)) => Removed::Policy(policy),
+            Some(Err(_)) | None => Removed::Unknown,
+        }
+    }
+
+    /// The time since which it says what it says, by what was seen.
+    fn seen_since(&self) -> Timestamp {
+        match self.generation {
+            Some(generation) if generation > 1 => self.seen,
+            _ => self.created,
+        }
+    }
+
     /// The time since which it says what it says.
     pub(super) fn effective_since(&self) -> Timestamp {
         if self.generation.is_none_or(|generation| generation <= 1) {
@@ -53,6 +70,15 @@ impl PolicyObject {
         let mut conditions = self.status.conditions.iter();
         conditions.any(|present| present.type_ == ConditionType::Ready.as_str() && present.status == "True")
     }
+}
+
+/// A boundary as it was last seen.
+#[derive(PartialEq, Eq)]
+pub(super) struct SeenBoundary {
+    uid: Option<String>,
+    generation: Option<i64>,
+    /// The namespaces that it is for; none where that can't be read.
+    selector: Option<Selector>,
 }
 
 impl Index {
@@ -79,14 +105,60 @@ impl Index {
     /// Every policy of a namespace may be inside or outside now.
     pub(super) fn apply_boundary(&mut self, event: Event<DynamicObject>, now: Timestamp) {
         let begins = matches!(event, Event::Init);
-        self.boundaries_since = self.boundaries_since.max(boundary_since(&event, now));
+        self.boundaries_since = self.boundaries_since.max(boundary_since(&event, self.past.time(now)));
+        self.note_boundary(&event, now);
         if let Some((boundary, why)) = self.policies.apply_boundary(event) {
             tracing::warn!(%boundary, %why, "a boundary can't be used, so policies of no namespace grant anything");
         }
+        self.note_removed_boundaries(now);
         if !begins {
             self.dirty.everywhere = true;
             self.enqueue_all_statuses();
         }
+    }
+
+    /// Notes what a boundary states, and that what it stated before is gone.
+    fn note_boundary(&mut self, event: &Event<DynamicObject>, now: Timestamp) {
+        let (Event::Apply(object) | Event::InitApply(object)) = event else {
+            return;
+        };
+        let (name, boundary) = read::boundary(object);
+        let seen = SeenBoundary {
+            uid: object.metadata.uid.clone(),
+            generation: object.metadata.generation,
+            selector: boundary.ok().map(|boundary| boundary.namespace_selector),
+        };
+        if self.boundaries.get(&name) != Some(&seen)
+            && let Some(before) = self.boundaries.insert(name, seen)
+        {
+            self.note_removed_boundary(before, now);
+        }
+    }
+
+    /// Notes which boundaries are gone.
+    fn note_removed_boundaries(&mut self, now: Timestamp) {
+        let store = self.policies.boundaries();
+        let is_gone = |name: &str| !store.contains("", name);
+        let gone: Vec<_> = self.boundaries.keys().filter(|name| is_gone(name)).cloned().collect();
+        for before in gone
+            .iter()
+            .filter_map(|name| self.boundaries.remove(name))
+            .collect::<Vec<_>>()
+        {
+            self.note_removed_boundary(before, now);
+        }
+    }
+
+    fn note_removed_boundary(&mut self, before: SeenBoundary, now: Timestamp) {
+        let removed = before.selector.map_or(Removed::Unknown, Removed::Boundary);
+        let now = self.past.time(now);
+        self.past.note_removed(None, removed, now);
+    }
+
+    /// Notes that what a policy stated is gone.
+    fn note_removed_policy(&mut self, name: &PolicyName, before: PolicyObject, now: Timestamp) {
+        let now = self.past.time(now);
+        self.past.note_removed(name.namespace(), before.removed(), now);
     }
 
     fn knows_newer(&self, object: &DynamicObject) -> bool {
@@ -99,12 +171,12 @@ impl Index {
     fn note_policies(&mut self, updates: Vec<PolicyUpdate>, now: Timestamp) {
         for update in updates {
             match update {
-                PolicyUpdate::Gone(name) => self.forget_policy(&name),
+                PolicyUpdate::Gone(name) => self.forget_policy(&name, now),
                 PolicyUpdate::Put { name, object, policy } => {
                     if let Some(namespace) = name.namespace() {
-                        self.check_share(namespace);
+                        self.check_share(namespace, now);
                     }
-                    self.put_policy(name, &object, policy, now);
+                    self.put_policy(&name, &object, policy, now);
                 }
             }
         }
@@ -127,15 +199,15 @@ impl Index {
 
     fn put_policy(
         &mut self,
-        name: PolicyName,
+        name: &PolicyName,
         object: &DynamicObject,
         policy: Option<Result<Arc<Policy>, InvalidPolicy>>,
         now: Timestamp,
     ) {
         let metadata = &object.metadata;
         let status = read::status(object);
-        let (mut seen, mut conflicts) = (whole_seconds(now), BTreeSet::new());
-        if let Some(known) = self.objects.get_mut(&name) {
+        let (mut seen, mut conflicts) = (self.past.time(now), BTreeSet::new());
+        if let Some(known) = self.objects.get_mut(name) {
             if known.uid == metadata.uid && known.generation == metadata.generation {
                 seen = known.seen;
             }
@@ -157,11 +229,11 @@ impl Index {
             conflicts,
             compared: true,
         };
-        self.replace_policy(name, found);
+        self.replace_policy(name, found, now);
     }
 
-    fn replace_policy(&mut self, name: PolicyName, mut found: PolicyObject) {
-        let before = self.objects.get(&name);
+    fn replace_policy(&mut self, name: &PolicyName, mut found: PolicyObject, now: Timestamp) {
+        let before = self.objects.get(name);
         let has_other_status = before.is_none_or(|before| before.status != found.status);
         let says_another = before.is_none_or(|before| {
             before.uid != found.uid || before.generation != found.generation || before.policy != found.policy
@@ -169,23 +241,28 @@ impl Index {
         if let Some(before) = before.filter(|_| !says_another) {
             found.next_change = before.next_change;
         }
+        let has_other_statement = before.is_some_and(|before| before.policy != found.policy);
         if has_other_status {
             self.dirty.statuses.insert(name.clone());
         }
         if says_another {
-            self.dirty.mark_policy(&name);
+            self.dirty.mark_policy(name);
         }
-        self.objects.insert(name, found);
+        let before = self.objects.insert(name.clone(), found);
+        if let Some(before) = before.filter(|_| has_other_statement) {
+            self.note_removed_policy(name, before, now);
+        }
     }
 
-    fn forget_policy(&mut self, name: &PolicyName) {
+    fn forget_policy(&mut self, name: &PolicyName, now: Timestamp) {
         if let Some(object) = self.objects.remove(name) {
             self.forget_conflicts(name, &object.conflicts);
             self.dirty.statuses.remove(name);
             self.dirty.mark_policy(name);
+            self.note_removed_policy(name, object, now);
         }
         if let Some(namespace) = name.namespace() {
-            self.check_share(namespace);
+            self.check_share(namespace, now);
         }
     }
 
@@ -209,21 +286,24 @@ impl Index {
     }
 
     /// The time since which a policy says what it says.
-    pub(super) fn effective_since(&self, name: &PolicyName) -> Timestamp {
+    pub(super) fn age_of(&self, name: &PolicyName) -> PolicyAge {
         let object = self.objects.get(name);
-        object.map_or(Timestamp::MAX, PolicyObject::effective_since)
+        object.map_or(PolicyAge::UNKNOWN, |object| PolicyAge {
+            told: object.effective_since(),
+            seen: object.seen_since(),
+        })
     }
 }
 
 /// The time when an event of a boundary may have let policies grant more than before. A new boundary only takes away.
 fn boundary_since(event: &Event<DynamicObject>, now: Timestamp) -> Timestamp {
     match event {
-        Event::Delete(_) => whole_seconds(now),
+        Event::Delete(_) => now,
         Event::Apply(object) | Event::InitApply(object)
             if object.metadata.generation.is_some_and(|generation| generation > 1) =>
         {
             let entries = object.metadata.managed_fields.iter().flatten();
-            latest(entries).unwrap_or_else(|| whole_seconds(now))
+            latest_write(entries).unwrap_or(now)
         }
         Event::Init | Event::InitDone | Event::Apply(_) | Event::InitApply(_) => Timestamp::UNIX_EPOCH,
     }

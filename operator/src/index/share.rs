@@ -1,7 +1,11 @@
 //! The bound on what is kept of each namespace.
 
 use super::{Assessments, Dirty, Index, Installation};
-use crate::spiffe_ids::SpiffeIds;
+use crate::{
+    history::{Past, Removed},
+    spiffe_ids::SpiffeIds,
+};
+use jiff::Timestamp;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -48,9 +52,12 @@ impl Index {
             service_accounts: Store::new("service accounts", of_namespace.clone()),
             pods: Store::new("pods", of_namespace.clone()),
             policies: PolicyIndex::new(of_namespace, of_cluster(), of_cluster()),
-            boundaries_since: jiff::Timestamp::UNIX_EPOCH,
+            boundaries: BTreeMap::new(),
+            boundaries_since: Timestamp::UNIX_EPOCH,
+            past: Past::default(),
             objects: BTreeMap::new(),
             context_keys: Arc::default(),
+            ineffective_labels: BTreeSet::new(),
             over_share: BTreeSet::new(),
             assessments: Assessments::default(),
             dirty: Dirty::default(),
@@ -59,7 +66,7 @@ impl Index {
     }
 
     /// Sees whether a namespace takes more than its share now, or no longer does.
-    pub(super) fn check_share(&mut self, namespace: &str) {
+    pub(super) fn check_share(&mut self, namespace: &str, now: Timestamp) {
         let is_over = self.pods.exceeded(namespace).is_some()
             || self.service_accounts.exceeded(namespace).is_some()
             || self.policies.store(false).exceeded(namespace).is_some()
@@ -71,6 +78,9 @@ impl Index {
             self.over_share.insert(namespace.into());
         } else {
             self.over_share.remove(namespace);
+            // Nobody knows what was there meanwhile.
+            let now = self.past.time(now);
+            self.past.note_removed(Some(namespace), Removed::Unknown, now);
         }
         self.dirty.namespaces.insert(namespace.into());
         let own = self.objects.keys().filter(|name| name.namespace() == Some(namespace));

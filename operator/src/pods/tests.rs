@@ -47,8 +47,19 @@ fn index(pods: &[Value]) -> Index {
         "spec": {"subjects": [{}], "roles": {"default": ROLE}},
     });
     let namespace = json!({"metadata": {"name": "shop"}});
+    let lists = [
+        IndexEvent::Namespace(Event::InitApply(serde_json::from_value(namespace).unwrap())),
+        IndexEvent::Namespace(Event::InitDone),
+        IndexEvent::ServiceAccount(Event::InitDone),
+        IndexEvent::Policy(Event::InitDone),
+        IndexEvent::ClusterPolicy(Event::InitDone),
+        IndexEvent::Boundary(Event::InitDone),
+    ];
+    let midnight = "2026-11-22T00:00:00Z".parse().unwrap();
+    for event in lists {
+        index.apply(event, midnight);
+    }
     let mut events = vec![
-        IndexEvent::Namespace(Event::Apply(serde_json::from_value(namespace).unwrap())),
         IndexEvent::Policy(Event::Apply(serde_json::from_value(policy).unwrap())),
         IndexEvent::Issuer(Issuer::Unknown),
     ];

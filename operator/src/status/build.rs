@@ -1,13 +1,11 @@
 //! The status that a policy should have. Pure: what is known comes as [`PolicyFacts`], the time as an argument.
 
-use super::trust;
+use super::{notes::notes, trust};
 use crate::{drift::PodCounts, events::EventReason, index::PolicyFacts};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use tokenscope_core::{
-    MOST_SESSION_NAME, NO_DEFAULT_AUDIENCE, OnExpiry, Policy, PolicyName, RoleArn, Roles, Standing, TokenSource,
-    least_session_name, text::and_more,
-};
+use tokenscope_core::delivery::{Delivery, NO_REGION};
+use tokenscope_core::{NO_DEFAULT_AUDIENCE, Policy, PolicyName, RoleArn, Roles, Standing, TokenSource, text::and_more};
 use tokenscope_crds::{
     conditions::{ConditionType, Reason, condition, upsert},
     v1alpha1::{MOST_NAMES, PolicyStatus},
@@ -39,15 +37,13 @@ pub(crate) fn status(previous: &PolicyStatus, facts: &PolicyFacts<'_>, now: Time
         ungranted_token_pod_names: first(facts.tokens.iter().flat_map(|tokens| &tokens.pods)),
         locked_token_csi_drivers: first(&facts.csi_drivers),
         trust_policies,
+        role_chain_policies: trust::role_chain_policies(facts, now),
     };
     keep_own_conditions(&mut status);
     let (accepted, why) = accepted(facts);
     let (active, when) = active(facts, accepted, now);
     let (ready, mut what) = ready(facts, accepted, active);
-    for note in [note, tag_note(facts), eviction_note(facts), session_name_note(facts)]
-        .into_iter()
-        .flatten()
-    {
+    for note in note.into_iter().chain(notes(facts)) {
         what.push_str(". ");
         what.push_str(&note);
     }
@@ -113,32 +109,6 @@ fn first<'a>(names: impl IntoIterator<Item = &'a &'a str>) -> Vec<String> {
         .collect()
 }
 
-/// What every role has to allow that tokens with session tags reach.
-fn tag_note(facts: &PolicyFacts<'_>) -> Option<String> {
-    let policy = facts.policy.ok().filter(|_| facts.has_source)?;
-    let has_tags = policy.token.source == TokenSource::Issuer && !policy.claims.principal_tags.is_empty();
-    has_tags.then(|| {
-        "The tokens carry session tags, so AWS refuses every role with them whose trust policy does not allow sts:TagSession, also those that are reached by sts:AssumeRole with transitive tags".into()
-    })
-}
-
-/// That no pod gets the session name, where that is known beforehand.
-fn session_name_note(facts: &PolicyFacts<'_>) -> Option<String> {
-    let policy = facts.policy.ok()?;
-    let least = least_session_name(policy).filter(|least| *least > MOST_SESSION_NAME)?;
-    Some(format!(
-        "spec.aws.roleSessionName has {least} characters or more, and STS takes at most {MOST_SESSION_NAME}, so pods get none: shorten it"
-    ))
-}
-
-/// That `onExpiry: Evict` has no effect, where that is so.
-fn eviction_note(facts: &PolicyFacts<'_>) -> Option<String> {
-    let asks = facts.policy.is_ok_and(|policy| policy.on_expiry == OnExpiry::Evict);
-    (asks && !facts.evicts_expired).then(|| {
-        "spec.onExpiry: Evict has no effect, since the operator may not evict pods of expired policies: set the chart's value operator.evictExpired to true".into()
-    })
-}
-
 fn accepted(facts: &PolicyFacts<'_>) -> (Reason, String) {
     match facts.policy {
         Err(invalid) => (Reason::Invalid, invalid.to_string()),
@@ -158,6 +128,7 @@ fn accepted(facts: &PolicyFacts<'_>) -> (Reason, String) {
         Ok(policy) if policy.audiences.lacks_default(facts.default_audience) => {
             (Reason::Invalid, NO_DEFAULT_AUDIENCE.into())
         }
+        Ok(_) if facts.lacks_region => (Reason::Invalid, NO_REGION.into()),
         Ok(_) if let Some(why) = &facts.outside => (Reason::OutsideBoundary, why.to_string()),
         Ok(_) if let Some(why) = facts.without_context_room => (Reason::TooManyContextKeys, why.to_string()),
         Ok(_) => (Reason::Valid, "the policy makes sense".into()),
@@ -201,6 +172,7 @@ fn ready(facts: &PolicyFacts<'_>, accepted: Reason, active: Reason) -> (Reason, 
         matched,
         missed,
         outdated,
+        maybe_missed,
         without_spiffe_id,
         ..
     } = facts.counts;
@@ -223,6 +195,12 @@ fn ready(facts: &PolicyFacts<'_>, accepted: Reason, active: Reason) -> (Reason, 
         );
         return (Reason::MissedPods, message);
     }
+    if maybe_missed > 0 {
+        let message = format!(
+            "{maybe_missed} of {matched} pods run without what the policy grants, and may have been created without a review. The operator has not seen everything since then, or something that may have kept the grant away is gone, so it can't tell; it evicts none of them for it. Create them anew"
+        );
+        return (Reason::MaybeMissedPods, message);
+    }
     if without_spiffe_id > 0 {
         let message = format!(
             "{without_spiffe_id} of {matched} pods match no ClusterSPIFFEID, so SPIRE gives them no identity and they don't start: write one whose namespaceSelector and podSelector select them. Where identities come by other ways too, set the chart's value spiffe.controllerManager.watch to false"
@@ -230,13 +208,12 @@ fn ready(facts: &PolicyFacts<'_>, accepted: Reason, active: Reason) -> (Reason, 
         return (Reason::NoSpiffeIdentity, message);
     }
     if outdated > 0 {
-        let has_sidecar = facts
-            .policy
-            .is_ok_and(|policy| policy.token.source != TokenSource::ServiceAccount);
-        let sidecar = if has_sidecar {
-            ", or run another sidecar than new ones get"
-        } else {
-            ""
+        let sidecar = match facts.policy {
+            Ok(policy) if policy.token.source != TokenSource::ServiceAccount => {
+                ", or run another sidecar than new ones get"
+            }
+            Ok(policy) if policy.delivery != Delivery::File => ", or had another init container than new ones get",
+            _ => "",
         };
         let message = format!(
             "{outdated} pods were created before the policy said what it says now{sidecar}: a restart would change what they have"
@@ -273,7 +250,13 @@ fn conflict(facts: &PolicyFacts<'_>) -> String {
             .policy
             .is_ok_and(|policy| policy.roles.default == other.roles.default)
     };
-    let other_token = |other: &Policy| if is_same(other) { " with another token" } else { "" };
+    let other_token = |other: &Policy| {
+        if is_same(other) {
+            " with another token, role chain or delivery"
+        } else {
+            ""
+        }
+    };
     let others: Vec<String> = shown
         .map(|other| format!("{} {}{}", name(other), role(other), other_token(other)))
         .collect();

@@ -2,6 +2,7 @@
 
 mod build;
 mod issuer_url;
+mod notes;
 mod pacing;
 mod trust;
 mod update;

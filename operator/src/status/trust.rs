@@ -3,34 +3,76 @@
 use super::issuer_url::issuer_url;
 use crate::index::PolicyFacts;
 use jiff::Timestamp;
-use std::collections::BTreeSet;
 use tokenscope_core::{
-    MOST_TRUSTED_NAMESPACES, Policy, RoleArn, TokenSource, TrustContext, names_selected_namespaces, never_grants,
-    trust_policy,
+    ChainDocument, ChainedRole, MOST_TRUSTED_NAMESPACES, Policy, SubjectFormat, TokenSource, TrustContext,
+    chained_roles, named_namespaces, names_selected_namespaces, never_grants, trust_policy,
 };
-use tokenscope_crds::v1alpha1::{MOST_TRUST_POLICIES, TrustPolicyStatus};
+use tokenscope_crds::v1alpha1::{MOST_TRUST_POLICIES, RoleChainPolicyStatus, TrustPolicyStatus};
 
 /// The reason why no document can name the namespaces that a policy selects, if that is so.
 fn without_namespaces(policy: &Policy, facts: &PolicyFacts<'_>) -> Option<String> {
-    if !names_selected_namespaces(policy) {
-        return None;
-    }
-    let why = match facts.namespaces.len() {
-        0 => "spec.namespaceSelector selects no namespace now".to_owned(),
-        more if more > MOST_TRUSTED_NAMESPACES => {
-            format!(
-                "spec.namespaceSelector selects more than {MOST_TRUSTED_NAMESPACES} namespaces, which a trust policy would have to name"
-            )
-        }
+    let (which, count) = match named_namespaces(policy) {
+        _ if names_selected_namespaces(policy) && policy.namespace_selector.0.is_empty() => (
+            "the policy has no spec.namespaceSelector, so it is about all",
+            facts.namespace_count,
+        ),
+        _ if names_selected_namespaces(policy) => ("spec.namespaceSelector selects", facts.namespace_count),
+        Some(named) if names_namespaces(policy) => ("spec.namespaceSelector names", named.len()),
         _ => return None,
     };
-    let remedy = match policy.token.source {
-        TokenSource::Issuer => "with spec.token.subjectFormat: Policy none has to be named",
-        TokenSource::ServiceAccount | TokenSource::Spiffe => {
-            "select namespaces by kubernetes.io/metadata.name, or write a TokenScopePolicy in each"
-        }
+    let narrower = match policy.token.source {
+        TokenSource::Issuer => "set spec.token.subjectFormat to Policy, so that none has to be named, or ",
+        TokenSource::ServiceAccount | TokenSource::Spiffe => "",
     };
-    Some(format!("No trust policies: {why}; {remedy}"))
+    let why = match count {
+        0 => format!("{which} no namespace now: {narrower}correct the selector, or label a namespace"),
+        1..=MOST_TRUSTED_NAMESPACES => return None,
+        count => format!(
+            "{which} {count} namespaces, a trust policy has to name each of them, and at most {MOST_TRUSTED_NAMESPACES} have room: {narrower}have spec.namespaceSelector select fewer, in several policies if need be, or write a TokenScopePolicy in each namespace that needs the role"
+        ),
+    };
+    Some(format!("No trust policies: {why}"))
+}
+
+/// True if the subjects of a cluster policy's tokens name namespaces.
+fn names_namespaces(policy: &Policy) -> bool {
+    let names_policy = policy.token.subject_format == SubjectFormat::Policy;
+    policy.name.is_cluster()
+        && match policy.token.source {
+            TokenSource::ServiceAccount => true,
+            TokenSource::Issuer => !names_policy,
+            TokenSource::Spiffe => false,
+        }
+}
+
+fn is_accepted(policy: &Policy, facts: &PolicyFacts<'_>) -> bool {
+    let lacks_audience = policy.audiences.lacks_default(facts.default_audience);
+    facts.exchange_audience.is_none()
+        && facts.outside.is_none()
+        && facts.without_context_room.is_none()
+        && !facts.lacks_region
+        && !lacks_audience
+}
+
+/// What IAM must say about each role of the policy's chains.
+pub(super) fn role_chain_policies(facts: &PolicyFacts<'_>, now: Timestamp) -> Vec<RoleChainPolicyStatus> {
+    let policy = facts
+        .policy
+        .ok()
+        .filter(|policy| facts.has_source && is_accepted(policy, facts));
+    let Some(policy) = policy.filter(|policy| never_grants(policy, now).is_none()) else {
+        return Vec::new();
+    };
+    // Documents of strings always serialise.
+    let text = |document: &ChainDocument| serde_json::to_string_pretty(document).unwrap_or_default();
+    let status = |chained: ChainedRole| RoleChainPolicyStatus {
+        role_arn: chained.role.to_string(),
+        permission_policy: chained.permission_policy.as_ref().map(text),
+        trust_policy: chained.trust_policy.as_ref().map(text),
+        notes: chained.notes,
+    };
+    let roles = chained_roles(policy).into_iter();
+    roles.map(status).take(MOST_TRUST_POLICIES).collect()
 }
 
 /// Far more than IAM takes, and what the schema of the status does.
@@ -42,12 +84,7 @@ pub(super) fn trust_policies(facts: &PolicyFacts<'_>, now: Timestamp) -> (Vec<Tr
         return (Vec::new(), None);
     };
     // A policy that is not accepted grants nothing, so AWS has nothing to trust.
-    let lacks_audience = policy.audiences.lacks_default(facts.default_audience);
-    let accepted = facts.exchange_audience.is_none()
-        && facts.outside.is_none()
-        && facts.without_context_room.is_none()
-        && !lacks_audience;
-    if !accepted || policy.subjects.is_empty() {
+    if !is_accepted(policy, facts) || policy.subjects.is_empty() {
         return (Vec::new(), None);
     }
     if let Some(why) = never_grants(policy, now) {
@@ -56,12 +93,7 @@ pub(super) fn trust_policies(facts: &PolicyFacts<'_>, now: Timestamp) -> (Vec<Tr
             Some(format!("No trust policies: the policy grants nothing, since {why}")),
         );
     }
-    let allowed = policy
-        .roles
-        .allowed
-        .iter()
-        .filter_map(tokenscope_core::RolePattern::exact);
-    let roles: BTreeSet<RoleArn> = policy.roles.default.clone().into_iter().chain(allowed).collect();
+    let roles = policy.first_roles();
     if roles.is_empty() {
         return (Vec::new(), None);
     }

@@ -16,12 +16,13 @@ use std::path::PathBuf;
 
 use lexopt::{Arg, Parser};
 use tokenscope_core::Audience;
-use tokenscope_core::sidecar::{JWT_BUNDLE_FILE, READY, X509_SVID_FILE};
+use tokenscope_core::sidecar::{JWT_BUNDLE_FILE, READY, WRITE, X509_SVID_FILE};
 
 #[cfg(feature = "issuer")]
 use crate::exchange::IssuerSettings;
 use crate::log::Log;
 use crate::selection::SvidSelection;
+use crate::write::{self, TextFile};
 use given::{Given, injected};
 use options::{ISSUED_TOKEN, JWT_SVID, OPTIONS, help};
 use whole::config;
@@ -33,6 +34,8 @@ pub enum Invocation {
     Run(Config),
     /// Say whether they are.
     Ready(Config),
+    /// Write files, and end.
+    Write(Vec<TextFile>),
     /// The help, or the version.
     Print(String),
 }
@@ -201,9 +204,16 @@ pub fn invocation(
     arguments: impl IntoIterator<Item = OsString>,
     environment: impl Fn(&str) -> Option<String>,
 ) -> Result<Invocation, ConfigError> {
-    let arguments: Vec<OsString> = arguments.into_iter().collect();
-    let mut parser = Parser::from_args(arguments);
+    let mut arguments: Vec<OsString> = arguments.into_iter().collect();
     let injected = injected(&environment)?;
+    if arguments.first().is_some_and(|first| *first == *WRITE) {
+        // Where tokens are kept, whoever may run commands in the container could write over them.
+        if injected {
+            return Err(ConfigError::Injected(WRITE.to_owned()));
+        }
+        return write::files(arguments.drain(1..)).map(Invocation::Write);
+    }
+    let mut parser = Parser::from_args(arguments);
     let mut ready = false;
     let mut given: Vec<(&'static str, String)> = Vec::new();
     while let Some(argument) = parser.next().map_err(|error| ConfigError::Unknown(error.to_string()))? {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use tokenscope_core::sidecar::{READY, variables};
+use tokenscope_core::sidecar::{READY, WRITE, variables};
 
 /// An option of the program, which is a flag and a variable.
 pub(super) struct OptionSpec {
@@ -150,7 +150,8 @@ pub(super) fn help() -> String {
     let mut text = format!(
         "Keeps tokens fresh in files, for AWS_WEB_IDENTITY_TOKEN_FILE: SPIFFE's JWT-SVIDs, or tokens of tokenscope's issuer.\n\n\
          Usage: tokenscope-sidecar [OPTION…]          keep the files fresh until SIGTERM\n       \
-         tokenscope-sidecar {READY} [OPTION…]    exit status 0 if every file is there and valid now\n\n\
+         tokenscope-sidecar {READY} [OPTION…]    exit status 0 if every file is there and valid now\n       \
+         tokenscope-sidecar {WRITE} PATH TEXT…   write each text to its path, and end\n\n\
          Options, each also an environment variable:\n",
     );
     for option in OPTIONS {

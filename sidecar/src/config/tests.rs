@@ -21,6 +21,7 @@ fn read(arguments: &[&str], changed: &[(&str, &str)]) -> Result<Config, String> 
     match invocation(arguments, variable) {
         Ok(Invocation::Run(config) | Invocation::Ready(config)) => Ok(config),
         Ok(Invocation::Print(text)) => Err(text),
+        Ok(Invocation::Write(files)) => Err(format!("{files:?}")),
         Err(mistake) => Err(mistake.to_string()),
     }
 }
@@ -103,6 +104,15 @@ fn a_sidecar_that_was_injected_takes_the_probe_and_no_options() {
     assert!(read(&["ready", "--once"], &injected).is_err());
     assert!(!read(&["--once"], &[("TOKENSCOPE_INJECTED", "false")]).unwrap().injected);
     assert!(read(&[], &[("TOKENSCOPE_INJECTED", "yes")]).is_err());
+}
+
+#[test]
+fn a_sidecar_that_was_injected_writes_no_files_from_arguments() {
+    let write = ["write", "/config", "--once"];
+    assert!(read(&write, &[]).unwrap_err().contains("--once"), "a text is no option");
+    let mistake = read(&write, &[("TOKENSCOPE_INJECTED", "true")]).unwrap_err();
+    assert!(mistake.contains("takes no options"), "{mistake}");
+    assert!(read(&["ready", "write"], &[]).is_err() && read(&["--once", "write"], &[]).is_err());
 }
 
 #[test]

@@ -7,6 +7,7 @@ use crate::context_provider::ContextProvider;
 use crate::identity::WebIdentity;
 use crate::names::AssumableRole;
 use crate::request::SessionPolicies;
+use crate::session::SessionGrant;
 
 const ROLE: &str = "arn:aws:iam::111122223333:role/shop/orders";
 const PROVIDER: &str = "arn:aws:iam::111122223333:oidc-provider/a.test";
@@ -14,6 +15,18 @@ const ISSUED: i64 = 1_800_000_000;
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
+}
+
+fn session_for(role: &AssumableRole, principal: Principal) -> Session {
+    let grant = SessionGrant {
+        role_arn: ROLE,
+        role,
+        session_name: "pod-1",
+        duration: 3600,
+        packed_percent: 0,
+        minimum_token_size: 0,
+    };
+    Session::issue(&grant, at(ISSUED), principal).unwrap()
 }
 
 fn session_of(tags: &Value, policies: SessionPolicies) -> AssumedSession {
@@ -35,9 +48,9 @@ fn session_of(tags: &Value, policies: SessionPolicies) -> AssumedSession {
     let context = ContextProvider::parse(&document).unwrap();
     let propagated = context.read(claims.as_object().unwrap(), "https://a.test", PROVIDER);
     identity.propagated = Some(propagated.unwrap());
-    let principal = Principal::new("https://a.test", PROVIDER, &identity, policies);
+    let principal = Principal::federated("https://a.test", PROVIDER, &identity, &BTreeMap::new(), policies);
     let arn = AssumableRole::parse(ROLE).unwrap();
-    AssumedSession::of(&Session::issue(ROLE, &arn, "pod-1", 3600, at(ISSUED), principal).unwrap())
+    AssumedSession::of(&session_for(&arn, principal))
 }
 
 fn session(tags: &Value) -> AssumedSession {
@@ -198,7 +211,7 @@ fn a_deny_wins_everywhere_and_holds_where_it_cannot_be_decided() {
 fn a_session_policy_narrows_and_never_widens() {
     let narrow = |document: Value| SessionPolicies {
         inline: Some(document),
-        managed: false,
+        ..SessionPolicies::default()
     };
     let tags = json!({"team": "blue"});
     let read_x = policy(&json!({"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::data/*/x"}));
@@ -208,8 +221,8 @@ fn a_session_policy_narrows_and_never_widens() {
     assert_eq!(get(&session, &[by_team()], "red/x"), PolicyDecision::ImplicitDeny);
     assert_eq!(get(&session, &[], "blue/x"), PolicyDecision::ImplicitDeny);
     let managed = SessionPolicies {
-        inline: None,
-        managed: true,
+        managed: vec!["arn:aws:iam::aws:policy/ReadOnlyAccess".into()],
+        ..SessionPolicies::default()
     };
     let undecided = session_of(&tags, managed).decide(&[by_team()], "s3:GetObject", "*", at(ISSUED));
     assert_eq!(undecided, Err(PolicyDecisionError::ManagedSessionPolicies));

@@ -46,9 +46,9 @@ fn action_and_version_must_be_ones_that_sts_has() {
     for (form, code, message) in [
         ("", "MissingAction", "The request is missing an action."),
         (
-            "Action=AssumeRole&Version=2011-06-15",
+            "Action=GetSessionToken&Version=2011-06-15",
             "InvalidAction",
-            "Could not find operation AssumeRole for version 2011-06-15",
+            "Could not find operation GetSessionToken for version 2011-06-15",
         ),
         (
             "Action=GetCallerIdentity",
@@ -232,7 +232,7 @@ fn session_policies_must_be_policies_and_fit_together() {
         assume(&[("Policy", &policy), arn]).err().unwrap().code,
         "PackedPolicyTooLarge"
     );
-    assert_eq!(assume(&[arn]).unwrap().packed_policy_size, Some(2));
+    assert_eq!(assume(&[arn]).unwrap().session_policies.packed(), Some(2));
     let list: Vec<_> = (1..=11).map(|n| format!("PolicyArns.member.{n}.arn")).collect();
     let list: Vec<_> = list.iter().map(|name| (name.as_str(), arn.1)).collect();
     assert!(
@@ -255,7 +255,7 @@ fn session_policies_must_be_policies_and_fit_together() {
 #[test]
 fn a_valid_request_has_the_defaults_of_aws() {
     let request = assume(&[]).unwrap();
-    assert_eq!((request.duration, request.packed_policy_size), (3600, None));
+    assert_eq!((request.duration, request.session_policies.packed()), (3600, None));
     assert_eq!(
         (request.role.name.as_str(), request.session_name.as_str()),
         ("orders", "pod-1")

@@ -9,21 +9,13 @@
 //! stands twice.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
 
-use regex::Regex;
 use serde_json::{Map, Value};
 
 use super::claim::{strings, text_claim, wrong};
 use crate::names::is_name_character;
+use crate::tags::{MAX_TAGS, check_transitive, checked};
 use crate::xml::AwsError;
-
-/// `tagListType` and `tagKeyListType`.
-const MAX_TAGS: usize = 50;
-/// `tagKeyType`, characters.
-const MAX_KEY: usize = 128;
-/// `tagValueType`, characters.
-const MAX_VALUE: usize = 256;
 
 const AWS_CLAIMS: &str = "https://aws.amazon.com/";
 /// The claim of nested tags.
@@ -59,7 +51,7 @@ pub(super) fn session_tags(claims: &Map<String, Value>) -> Result<SessionTags, A
         Some(nested) => nested_tags(nested)?,
         None => (flattened_tags(flat)?, flat_transitive),
     };
-    let tags = checked_tags(pairs)?;
+    let tags = checked(&pairs).map_err(|rule| wrong(TAGS, &rule))?;
     let transitive = transitive_keys(transitive, &tags)?;
     Ok(SessionTags { tags, transitive })
 }
@@ -107,35 +99,6 @@ fn flattened_tags<'a>(claims: Vec<(&'a str, &'a Value)>) -> Result<TagPairs<'a>,
     claims.into_iter().map(text).collect()
 }
 
-fn checked_tags(pairs: TagPairs<'_>) -> Result<BTreeMap<String, String>, AwsError> {
-    if pairs.len() > MAX_TAGS {
-        return Err(wrong(TAGS, "more than 50 tags"));
-    }
-    let mut tags = BTreeMap::new();
-    let mut keys = Vec::new();
-    for (key, value) in pairs {
-        if !(1..=MAX_KEY).contains(&key.chars().count()) || !is_tag_text(key) {
-            let rule = format!(r"the key `{key}` must match [\p{{L}}\p{{Z}}\p{{N}}_.:/=+\-@]{{1,128}}");
-            return Err(wrong(TAGS, &rule));
-        }
-        if value.chars().count() > MAX_VALUE || !is_tag_text(value) {
-            let rule = format!(r"the value of {key} must match [\p{{L}}\p{{Z}}\p{{N}}_.:/=+\-@]{{0,256}}");
-            return Err(wrong(TAGS, &rule));
-        }
-        if [key, value].iter().any(|text| text.to_lowercase().starts_with("aws:")) {
-            return Err(wrong(TAGS, &format!("{key}: keys and values must not begin with aws:")));
-        }
-        let folded = key.to_lowercase();
-        if keys.contains(&folded) {
-            let rule = "Duplicate tag keys found. Please note that Tag keys are case insensitive.";
-            return Err(wrong(TAGS, rule));
-        }
-        keys.push(folded);
-        tags.insert(key.to_owned(), value.to_owned());
-    }
-    Ok(tags)
-}
-
 fn transitive_keys(list: Option<&Value>, tags: &BTreeMap<String, String>) -> Result<Vec<String>, AwsError> {
     let keys = match list {
         None => return Ok(Vec::new()),
@@ -145,18 +108,7 @@ fn transitive_keys(list: Option<&Value>, tags: &BTreeMap<String, String>) -> Res
         Some(Value::Array(list)) => strings(list).ok_or_else(|| wrong(TAGS, "transitive_tag_keys must be strings"))?,
         Some(_) => return Err(wrong(TAGS, "transitive_tag_keys must be a list")),
     };
-    let mut seen = Vec::new();
-    for key in &keys {
-        let folded = key.to_lowercase();
-        if !tags.keys().any(|tag| tag.to_lowercase() == folded) {
-            let rule = format!("the transitive tag key {key} is not among the tags");
-            return Err(wrong(TAGS, &rule));
-        }
-        if seen.contains(&folded) {
-            return Err(wrong(TAGS, &format!("the transitive tag key {key} stands twice")));
-        }
-        seen.push(folded);
-    }
+    check_transitive(&keys, tags).map_err(|rule| wrong(TAGS, &rule))?;
     Ok(keys)
 }
 
@@ -174,14 +126,6 @@ pub(super) fn source_identity(claims: &Map<String, Value>) -> Result<Option<Stri
     } else {
         Err(wrong(SOURCE_IDENTITY, r"must match [\w+=,.@-]{2,64}"))
     }
-}
-
-/// The pattern of `tagKeyType` and `tagValueType`, word for word.
-fn is_tag_text(text: &str) -> bool {
-    #[expect(clippy::expect_used, reason = "the pattern is a constant that a test compiles")]
-    static TAG_TEXT: LazyLock<Regex> =
-        LazyLock::new(|| Regex::new(r"\A[\p{L}\p{Z}\p{N}_.:/=+\-@]*\z").expect("a valid pattern"));
-    TAG_TEXT.is_match(text)
 }
 
 #[cfg(test)]

@@ -5,11 +5,14 @@
     reason = "the lint knows test functions only, not their helpers"
 )]
 
+mod chains;
 mod configuration;
 mod issuers;
+mod outbound;
 mod own_issuer;
 mod refusals;
 mod sessions;
+mod signing;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -181,6 +184,7 @@ fn config(issuer: &Issuer) -> StsConfig {
         roles: vec![role(ROLE, &json!("sts:AssumeRoleWithWebIdentity"))],
         issuer_trust_pem: issuer.trust_pem.clone(),
         connect_to: [("oidc.tokenscope.test".to_owned(), issuer.address)].into(),
+        ..StsConfig::default()
     }
 }
 

@@ -235,6 +235,60 @@ async fn a_context_provider_puts_flat_claims_into_the_answer_and_before_trust_po
 }
 
 #[tokio::test]
+async fn a_token_for_a_third_party_may_name_the_workload_and_scopes() {
+    let (_issuer, signer, server, _) = world().await;
+    let document = json!({"SubjectSourceKey": "sub", "SubjectTypeValue": "workload"});
+    server.update_context_provider(PROVIDER_ARN, Some(&document)).unwrap();
+    let federation = tokenscope_sts::OutboundFederation {
+        account: "111122223333".into(),
+        issuer: "https://a.tokens.sts.global.api.aws".into(),
+    };
+    server.enable_outbound_federation(federation).unwrap();
+    let allow = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sts:*", "Resource": "*",
+        "Condition": {"ForAllValues:StringEquals": {"sts:IdentityTokenScope": ["read", "write"]}}}]});
+    let permissions = tokenscope_sts::Permissions {
+        principal: ROLE.into(),
+        policies: vec![allow],
+        ..Default::default()
+    };
+    server.set_permissions(permissions).unwrap();
+    let ask = async |subject: &str, scope: &str| {
+        let (body, _) = session(&server, &signer.token(&json!({"sub": subject}))).await;
+        let form = format!(
+            "Action=GetWebIdentityToken&Version=2011-06-15&Audience.member.1=a&SigningAlgorithm=ES384\
+             &SubjectMode=OriginIdentity&Scope={scope}"
+        );
+        signing::signed(&server, &signing::Keys::of(&body), START, &form).await
+    };
+    let (status, body) = ask("system:serviceaccount:shop:orders", "read%20write").await;
+    assert_eq!(status, 200, "{body}");
+    let token = element(&body, "WebIdentityToken");
+    let claims: Value = jsonwebtoken::dangerous::insecure_decode(&token).unwrap().claims;
+    assert_eq!(
+        (&claims["sub"], &claims["scope"]),
+        (&json!("system:serviceaccount:shop:orders"), &json!("read write"))
+    );
+    let own = &claims["https://sts.amazonaws.com/"];
+    assert_eq!(
+        (&own["subject_mode"], &own["principal_id"]),
+        (&json!("OriginIdentity"), &json!(ROLE))
+    );
+
+    for (scope, expected) in [
+        ("admin", "403 AccessDenied: User: "),
+        ("read%20read", "400 ValidationError: Scope repeats a value"),
+        ("read%20%20write", "400 ValidationError: Scope has a space"),
+        (
+            "read%2Cwrite",
+            "400 ValidationError: 1 validation error detected: Value 'read,write' at 'scope'",
+        ),
+    ] {
+        let refused = error(ask("system:serviceaccount:shop:orders", scope).await);
+        assert!(refused.starts_with(expected), "{refused}");
+    }
+}
+
+#[tokio::test]
 async fn a_claim_that_stands_twice_is_refused_whichever_of_both_would_be_let_in() {
     let (_issuer, signer, server, _) = world().await;
     let sign = |claims: &str| {

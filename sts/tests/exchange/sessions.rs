@@ -2,56 +2,18 @@
 
 use std::sync::atomic::Ordering;
 
-use aws_lc_rs::{digest, hmac};
-use jiff::Timestamp;
 use jsonwebtoken::Algorithm;
 use serde_json::json;
 use tokenscope_sts::Server;
 
+use super::signing::{Keys, signed};
 use super::{Issuer, START, Signer, assume, config, element, error, post, start};
-
-fn base16(bytes: &[u8]) -> String {
-    let digit = |value: u8| char::from_digit(value.into(), 16).unwrap();
-    bytes
-        .iter()
-        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
-        .collect()
-}
 
 /// GetCallerIdentity signed with the credentials of an answer; `now` in seconds.
 async fn caller_identity(server: &Server, credentials: &str, secret: Option<&str>, now: i64) -> (u16, String) {
-    const BODY: &str = "Action=GetCallerIdentity&Version=2011-06-15";
-    let sha256 = |bytes: &[u8]| base16(digest::digest(&digest::SHA256, bytes).as_ref());
-    let mac = |key: &[u8], text: &str| {
-        hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text.as_bytes())
-            .as_ref()
-            .to_vec()
-    };
-    let (id, token) = (
-        element(credentials, "AccessKeyId"),
-        element(credentials, "SessionToken"),
-    );
-    let secret = secret.map_or_else(|| element(credentials, "SecretAccessKey"), str::to_owned);
-    let date = Timestamp::from_second(now)
-        .unwrap()
-        .strftime("%Y%m%dT%H%M%SZ")
-        .to_string();
-    let scope = format!("{}/eu-central-1/sts/aws4_request", &date[..8]);
-    let names = "host;x-amz-date;x-amz-security-token";
-    let canonical = format!(
-        "POST\n/\n\nhost:{}\nx-amz-date:{date}\nx-amz-security-token:{token}\n\n{names}\n{}",
-        server.addr(),
-        sha256(BODY.as_bytes())
-    );
-    let to_sign = format!("AWS4-HMAC-SHA256\n{date}\n{scope}\n{}", sha256(canonical.as_bytes()));
-    let day = mac(format!("AWS4{secret}").as_bytes(), &date[..8]);
-    let key = mac(&mac(&mac(&day, "eu-central-1"), "sts"), "aws4_request");
-    let signature = base16(&mac(&key, &to_sign));
-    let headers = format!(
-        "x-amz-date: {date}\r\nx-amz-security-token: {token}\r\n\
-         authorization: AWS4-HMAC-SHA256 Credential={id}/{scope}, SignedHeaders={names}, Signature={signature}\r\n"
-    );
-    post(server, &headers, BODY).await
+    let mut keys = Keys::of(credentials);
+    keys.secret = secret.map_or(keys.secret, str::to_owned);
+    signed(server, &keys, now, "Action=GetCallerIdentity&Version=2011-06-15").await
 }
 
 #[tokio::test]

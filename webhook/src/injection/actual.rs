@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use tokenscope_core::pod::{Container, SIDECAR, Text, Volume, VolumeMount, is_sidecar_volume};
+use tokenscope_core::pod::{SIDECAR, Text, Volume, VolumeMount, is_added_container, is_sidecar_volume};
 
 use super::context::{Context, Slot};
 use super::desired::Desired;
@@ -17,12 +17,12 @@ use super::whole::Whole;
 /// The parts of a pod that have our names.
 #[derive(Debug, Default)]
 pub(super) struct Actual<'a> {
-    /// Volumes of the names of token volumes.
+    /// Volumes of the names of those that containers mount: of tokens, and of config files.
     pub(super) token_volumes: Vec<PresentVolume<'a>>,
     /// Volumes of the names of those that are the sidecar's alone.
     pub(super) sidecar_volumes: Vec<PresentVolume<'a>>,
-    /// Init containers of the sidecar's name.
-    pub(super) sidecars: Vec<PresentSidecar>,
+    /// Init containers of the names of those that the webhook adds.
+    pub(super) init_containers: Vec<PresentInitContainer<'a>>,
     /// The names of token volumes that are not ours.
     foreign: HashSet<&'a str>,
     /// The names of token volumes that stay for the containers that bring them.
@@ -52,11 +52,12 @@ pub(super) enum Ownership {
     Foreign,
 }
 
-/// An init container that has the sidecar's name.
+/// An init container that has one of our names.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct PresentSidecar {
+pub(super) struct PresentInitContainer<'a> {
     /// Its index among the init containers.
     pub(super) index: usize,
+    pub(super) name: &'a str,
     /// True if it is exactly what should be there.
     pub(super) is_equal: bool,
     pub(super) is_ours: bool,
@@ -64,9 +65,9 @@ pub(super) struct PresentSidecar {
 
 impl<'a> Actual<'a> {
     pub(super) fn of(context: &Context<'a>, desired: &Desired<'_>) -> Self {
-        let named =
-            |volume: &Volume<Text<'_>>| context.place.is_token_volume(&volume.name) || is_sidecar_volume(&volume.name);
-        let is_sidecar = |container: &Container<Text<'_>>| *container.name == *SIDECAR;
+        let named = |volume: &Volume<Text<'_>>| {
+            context.place.is_containers_volume(&volume.name) || is_sidecar_volume(&volume.name)
+        };
         let spec = &context.pod.spec;
         let volumes = || {
             spec.volumes
@@ -75,11 +76,11 @@ impl<'a> Actual<'a> {
                 .enumerate()
                 .filter(|(_, volume)| named(volume))
         };
-        let sidecars = || {
+        let init_containers = || {
             let init_containers = spec.init_containers.iter().flatten().enumerate();
-            init_containers.filter(|(_, container)| is_sidecar(container))
+            init_containers.filter(|(_, container)| is_added_container(&container.name))
         };
-        if volumes().next().is_none() && sidecars().next().is_none() {
+        if volumes().next().is_none() && init_containers().next().is_none() {
             return Self::default();
         }
         let whole = Whole::read(context.text);
@@ -106,13 +107,19 @@ impl<'a> Actual<'a> {
                 ownership,
             });
         }
-        for (index, _) in sidecars() {
-            let wanted = desired.sidecar.as_ref();
+        for (index, container) in init_containers() {
+            let name = &*container.name;
+            let wanted = desired.init_container(name);
             let is_equal = wanted.is_some_and(|wanted| whole.is_init_container(index, wanted));
-            actual.sidecars.push(PresentSidecar {
+            let is_recorded = context.record.is_some_and(|record| match name {
+                SIDECAR => record.sidecar,
+                _ => record.config_writer.is_some(),
+            });
+            actual.init_containers.push(PresentInitContainer {
                 index,
+                name,
                 is_equal,
-                is_ours: is_equal || context.record.is_some_and(|record| record.sidecar),
+                is_ours: is_equal || is_recorded,
             });
         }
         actual

@@ -1,6 +1,6 @@
 //! The obstacles where ours must go, and the remedies.
 
-use tokenscope_core::pod::{SIDECAR, is_sidecar_volume};
+use tokenscope_core::pod::{is_added_container, is_config_volume, is_sidecar_volume};
 
 use super::actual::{Actual, Ownership};
 use super::context::{Context, Slot};
@@ -20,7 +20,12 @@ struct InjectionConflicts(Vec<String>);
 /// The conflicts of a pod that is granted something.
 pub(super) fn of_grant(context: &Context<'_>, desired: &Desired<'_>, actual: &Actual<'_>) -> Vec<String> {
     let mut conflicts = InjectionConflicts(of_names(context, actual));
-    for obstacle in desired.sidecar.iter().flat_map(|sidecar| sidecar.obstacles(context)) {
+    let of_sidecar = desired.sidecar.iter().flat_map(|sidecar| sidecar.obstacles(context));
+    let of_writer = desired
+        .config_writer
+        .iter()
+        .flat_map(|writer| writer.obstacles(context));
+    for obstacle in of_sidecar.chain(of_writer) {
         conflicts.add(|| obstacle);
     }
     let foreign = actual
@@ -44,15 +49,13 @@ pub(super) fn of_names(context: &Context<'_>, actual: &Actual<'_>) -> Vec<String
     if let Some(volume) = foreign.find(|volume| volume.ownership == Ownership::Foreign) {
         conflicts.add(|| own_volume(volume.name));
     }
-    let in_init = actual.sidecars.iter().filter(|sidecar| !sidecar.is_ours).count();
-    let in_others = context
-        .containers
-        .iter()
-        .filter(|slot| *slot.container.name == *SIDECAR);
-    if in_init + in_others.count() > 0 {
+    let in_init = actual.init_containers.iter().filter(|present| !present.is_ours);
+    let in_others = context.containers.iter().map(|slot| &*slot.container.name);
+    let in_others = in_others.filter(|name| is_added_container(name));
+    if let Some(name) = in_init.map(|present| present.name).chain(in_others).next() {
         conflicts.add(|| {
             format!(
-                "the pod brings a container {SIDECAR} of its own, which is the name of the container that tokenscope adds: {COPY}"
+                "the pod brings a container {name} of its own, which is the name of a container that tokenscope adds: {COPY}"
             )
         });
     }
@@ -90,12 +93,12 @@ impl InjectionConflicts {
         index: usize,
         slot: &Slot<'a>,
     ) {
-        let wanted = desired.mount(index, context);
+        let wanted = desired.mounts(index, context);
         let name = &*slot.container.name;
         for mount in slot.container.volume_mounts.iter().flatten() {
-            let volume = &*mount.name;
-            if context.place.is_token_volume(volume) {
-                let is_right = wanted.is_some_and(|wanted| wanted.is_written(mount))
+            let (volume, path) = (&*mount.name, &*mount.mount_path);
+            if context.place.is_containers_volume(volume) {
+                let is_right = wanted.iter().any(|wanted| wanted.is_written(mount))
                     || actual.owns_mount(context, mount)
                     || actual.keeps_mount(context, desired, index, slot, mount);
                 if !is_right {
@@ -106,11 +109,18 @@ impl InjectionConflicts {
                     });
                 }
             } else if let Some(wanted) = wanted
-                && is_within(&mount.mount_path, wanted.path, context.windows)
+                .iter()
+                .find(|wanted| is_within(path, wanted.path, context.windows))
             {
-                let path = &*mount.mount_path;
+                let what = if is_config_volume(wanted.volume) {
+                    "the AWS config file"
+                } else {
+                    "the token"
+                };
                 self.add(|| {
-                    format!("container {name} mounts volume {volume} at {path}, where tokenscope puts the token: mount it elsewhere")
+                    format!(
+                        "container {name} mounts volume {volume} at {path}, where tokenscope puts {what}: mount it elsewhere"
+                    )
                 });
             }
         }

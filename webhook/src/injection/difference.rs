@@ -1,20 +1,21 @@
 //! The way from what a pod carries of ours to what it should carry.
 //!
 //! Nothing is touched but what [`super::actual`] says is ours. Indices of one list change only by the operations on that list, and
-//! all changes inside of init containers come before the sidecar's own, which moves them.
+//! all changes inside of init containers come before those of our own, which move them.
 
-use tokenscope_core::pod::{EnvVar, Text};
+use tokenscope_core::pod::{CONFIG_WRITER, EnvVar, SIDECAR, Text};
 
-use super::actual::{Actual, Ownership, PresentSidecar, PresentVolume};
+use super::actual::{Actual, Ownership, PresentInitContainer, PresentVolume};
+use super::config_writer::ConfigWriter;
 use super::context::{Context, Slot};
 use super::desired::Desired;
 use super::list::{DesiredItem, ListDifference, Order};
 use super::pieces::{DesiredVariable, DesiredVolume, VARIABLES};
 use super::sidecar::SidecarContainer;
-use crate::patch::{Patch, Pointer};
+use crate::patch::{Json, Patch, Pointer};
 
 /// Writes the changes of the pod's specification.
-pub(super) fn write(context: &Context<'_>, desired: &Desired<'_>, actual: &Actual<'_>, patch: &mut Patch) {
+pub(super) fn write<'a>(context: &Context<'a>, desired: &Desired<'a>, actual: &Actual<'a>, patch: &mut Patch) {
     let spec = Pointer::ROOT.member("spec");
     volumes(context, desired, actual, spec, patch);
     for (index, slot) in context.containers.iter().enumerate() {
@@ -23,7 +24,7 @@ pub(super) fn write(context: &Context<'_>, desired: &Desired<'_>, actual: &Actua
         variables(context, desired, index, slot, container, patch);
         mounts(context, desired, actual, index, slot, container, patch);
     }
-    sidecar(context, desired, actual, spec, patch);
+    init_containers(context, desired, actual, spec, patch);
 }
 
 fn volumes(context: &Context<'_>, desired: &Desired<'_>, actual: &Actual<'_>, spec: Pointer<'_>, patch: &mut Patch) {
@@ -92,37 +93,66 @@ fn mounts<'a>(
         exists: slot.container.volume_mounts.is_some(),
         order: Order::Last,
     };
-    let wanted = desired.mount(index, context);
+    let wanted = desired.mounts(index, context);
     let present = slot.container.volume_mounts.iter().flatten().enumerate();
     let ours = present.filter(|(_, mount)| {
-        let is_right = || wanted.is_some_and(|wanted| wanted.is_written(mount));
+        let is_right = || wanted.iter().any(|wanted| wanted.is_written(mount));
         let is_kept = || actual.keeps_mount(context, desired, index, slot, mount);
-        context.place.is_token_volume(&mount.name) && (is_right() || (actual.owns_mount(context, mount) && !is_kept()))
+        context.place.is_containers_volume(&mount.name)
+            && (is_right() || (actual.owns_mount(context, mount) && !is_kept()))
     });
     let ours: Vec<_> = ours.collect();
-    list.write(&ours, wanted.as_slice(), patch);
+    list.write(&ours, &wanted, patch);
 }
 
-fn sidecar(context: &Context<'_>, desired: &Desired<'_>, actual: &Actual<'_>, spec: Pointer<'_>, patch: &mut Patch) {
+fn init_containers<'a>(
+    context: &Context<'_>,
+    desired: &Desired<'a>,
+    actual: &Actual<'a>,
+    spec: Pointer<'_>,
+    patch: &mut Patch,
+) {
     let list = ListDifference {
         path: spec.member("initContainers"),
         exists: context.pod.spec.init_containers.is_some(),
-        // So that each of the others finds a token, too.
+        // So that each of the others finds its files, too.
         order: Order::AlwaysFirst,
     };
-    let ours = actual.sidecars.iter().filter(|sidecar| sidecar.is_ours);
-    let ours: Vec<_> = ours.map(|sidecar| (sidecar.index, sidecar)).collect();
-    list.write(&ours, desired.sidecar.as_slice(), patch);
+    let ours = actual.init_containers.iter().filter(|present| present.is_ours);
+    let ours: Vec<_> = ours.map(|present| (present.index, present)).collect();
+    let writer = desired.config_writer.as_ref().map(InitContainer::ConfigWriter);
+    let sidecar = desired.sidecar.as_ref().map(InitContainer::Sidecar);
+    let wanted: Vec<_> = writer.into_iter().chain(sidecar).collect();
+    list.write(&ours, &wanted, patch);
 }
 
-impl DesiredItem for SidecarContainer<'_> {
-    type Present = PresentSidecar;
+/// An init container of ours. The writer ends, and then the sidecar starts.
+enum InitContainer<'d, 'a> {
+    ConfigWriter(&'d ConfigWriter<'a>),
+    Sidecar(&'d SidecarContainer<'a>),
+}
 
-    fn is_in_place_of(&self, _: &PresentSidecar) -> bool {
-        true
+impl Json for InitContainer<'_, '_> {
+    fn write(&self, text: &mut String) {
+        match self {
+            Self::ConfigWriter(writer) => writer.write(text),
+            Self::Sidecar(sidecar) => sidecar.write(text),
+        }
+    }
+}
+
+impl<'a> DesiredItem for InitContainer<'_, 'a> {
+    type Present = PresentInitContainer<'a>;
+
+    fn is_in_place_of(&self, present: &Self::Present) -> bool {
+        present.name
+            == match self {
+                Self::ConfigWriter(_) => CONFIG_WRITER,
+                Self::Sidecar(_) => SIDECAR,
+            }
     }
 
-    fn is(&self, present: &PresentSidecar) -> bool {
-        present.is_equal
+    fn is(&self, present: &Self::Present) -> bool {
+        self.is_in_place_of(present) && present.is_equal
     }
 }

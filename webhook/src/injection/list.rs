@@ -17,7 +17,7 @@ pub(super) trait DesiredItem: Json {
 /// The place where missing items are added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Order {
-    /// Before all others, and there they must stay. Such a list wants one item at most.
+    /// Before all others, in the order of the wanted ones, and there they must stay.
     AlwaysFirst,
     /// Before all others.
     First,
@@ -44,8 +44,7 @@ impl ListDifference<'_> {
     /// still to go stay true, and then missing ones are added.
     pub(super) fn write<W: DesiredItem>(&self, ours: &[(usize, &W::Present)], wanted: &[W], patch: &mut Patch) {
         let mut taken = vec![false; ours.len()];
-        let mut missing: Vec<&W> = Vec::new();
-        let mut first = None;
+        let mut places: Vec<Option<usize>> = Vec::with_capacity(wanted.len());
         for item in wanted {
             let mut free = ours
                 .iter()
@@ -56,17 +55,16 @@ impl ListDifference<'_> {
                 .position(|present| present.is_some_and(|present| item.is(present)));
             let found =
                 equal.or_else(|| free.position(|present| present.is_some_and(|present| item.is_in_place_of(present))));
-            let Some((slot, (index, _))) = found.and_then(|at| Some((taken.get_mut(at)?, ours.get(at)?))) else {
-                missing.push(item);
-                continue;
-            };
-            *slot = true;
-            first = first.or(Some(*index));
-            if equal.is_none() {
-                patch.push(&Operation::Replace {
-                    path: self.path.index(*index),
-                    value: item,
-                });
+            let found = found.and_then(|at| Some((taken.get_mut(at)?, ours.get(at)?)));
+            places.push(found.as_ref().map(|(_, (index, _))| *index));
+            if let Some((slot, (index, _))) = found {
+                *slot = true;
+                if equal.is_none() {
+                    patch.push(&Operation::Replace {
+                        path: self.path.index(*index),
+                        value: item,
+                    });
+                }
             }
         }
         let surplus = ours.iter().zip(&taken).filter(|(_, taken)| !**taken);
@@ -77,19 +75,36 @@ impl ListDifference<'_> {
                 path: self.path.index(*index),
             });
         }
-        if let Some(at) = first.filter(|_| self.order == Order::AlwaysFirst) {
-            let before = surplus.iter().filter(|index| **index < at).count();
-            self.move_to_front(at - before, patch);
+        if self.order == Order::AlwaysFirst && self.exists {
+            for place in places.iter_mut().flatten() {
+                *place -= surplus.iter().filter(|index| **index < *place).count();
+            }
+            return self.put_first(wanted, places, patch);
         }
+        let missing = wanted.iter().zip(&places).filter(|(_, place)| place.is_none());
+        let missing: Vec<&W> = missing.map(|(item, _)| item).collect();
         self.add(&missing, patch);
     }
 
-    fn move_to_front(&self, from: usize, patch: &mut Patch) {
-        if from > 0 {
-            patch.push(&Operation::Move {
-                from: self.path.index(from),
-                path: self.path.index(0),
-            });
+    /// Brings the wanted items to the front, in their order. `places` says where each stands now, if it does.
+    fn put_first<W: DesiredItem>(&self, wanted: &[W], mut places: Vec<Option<usize>>, patch: &mut Patch) {
+        for (at, item) in wanted.iter().enumerate() {
+            let from = places.get(at).copied().flatten();
+            match from {
+                Some(from) if from == at => {}
+                Some(from) => patch.push(&Operation::Move {
+                    from: self.path.index(from),
+                    path: self.path.index(at),
+                }),
+                None => patch.push(&Operation::Add {
+                    path: self.path.index(at),
+                    value: item,
+                }),
+            }
+            // What stood between the two places, or behind a new item, stands one further back.
+            for place in places.iter_mut().skip(at + 1).flatten() {
+                *place += usize::from(from.is_none_or(|from| *place < from));
+            }
         }
     }
 
@@ -105,19 +120,11 @@ impl ListDifference<'_> {
             return;
         }
         match self.order {
-            Order::Last => missing.iter().for_each(|item| {
-                patch.push(&Operation::Add {
-                    path: self.path.end(),
-                    value: item,
-                });
-            }),
+            Order::Last => patch.add_each(self.path.end(), missing.iter().map(|item| *item as &dyn Json)),
             // The last one that is added comes first in the end.
-            Order::First | Order::AlwaysFirst => missing.iter().rev().for_each(|item| {
-                patch.push(&Operation::Add {
-                    path: self.path.index(0),
-                    value: item,
-                });
-            }),
+            Order::First | Order::AlwaysFirst => {
+                patch.add_each(self.path.index(0), missing.iter().rev().map(|item| *item as &dyn Json));
+            }
         }
     }
 }
@@ -195,6 +202,31 @@ mod tests {
         let before = [TestItem(100, 0), TestItem(1, 7), TestItem(101, 0), TestItem(1, 1)];
         let after = changed(Some(&before), &[TestItem(1, 1)], Order::AlwaysFirst);
         assert_eq!(after, [TestItem(1, 1), TestItem(100, 0), TestItem(101, 0)]);
+        let wanted = [TestItem(1, 1), TestItem(2, 2), TestItem(3, 3)];
+        for before in [
+            vec![],
+            vec![TestItem(100, 0), TestItem(2, 2), TestItem(101, 0)],
+            vec![
+                TestItem(3, 3),
+                TestItem(2, 2),
+                TestItem(1, 1),
+                TestItem(100, 0),
+                TestItem(101, 0),
+            ],
+            vec![
+                TestItem(3, 0),
+                TestItem(100, 0),
+                TestItem(3, 3),
+                TestItem(4, 4),
+                TestItem(101, 0),
+                TestItem(1, 2),
+            ],
+        ] {
+            let after = changed(Some(&before), &wanted, Order::AlwaysFirst);
+            assert_eq!(after[..3], wanted, "{before:?}");
+            let others = before.into_iter().filter(|item| item.0 >= 100);
+            assert_eq!(after[3..], others.collect::<Vec<_>>());
+        }
     }
 
     proptest! {
@@ -202,7 +234,7 @@ mod tests {
         fn a_list_has_what_is_wanted_of_ours_and_all_others_in_their_order(
             before in prop::option::of(prop::collection::vec((prop_oneof![0..4_u8, 100..104_u8], 0..3_u8), 0..8)),
             wanted in prop::collection::vec((0..4_u8, 0..3_u8), 0..4),
-            order in prop_oneof![Just(Order::First), Just(Order::Last)],
+            order in prop_oneof![Just(Order::First), Just(Order::Last), Just(Order::AlwaysFirst)],
         ) {
             let pairs = |list: Vec<(u8, u8)>| list.into_iter().map(|(name, value)| TestItem(name, value)).collect::<Vec<_>>();
             let before = before.map(pairs);
@@ -213,6 +245,9 @@ mod tests {
             prop_assert_eq!(foreign(&after), foreign(before.as_deref().unwrap_or_default()));
             let mut ours: Vec<_> = after.iter().filter(|pair| pair.0 < 100).map(|pair| (pair.0, pair.1)).collect();
             let mut expected: Vec<_> = wanted.iter().map(|pair| (pair.0, pair.1)).collect();
+            if order == Order::AlwaysFirst {
+                prop_assert!(after.starts_with(&wanted));
+            }
             ours.sort_unstable();
             expected.sort_unstable();
             prop_assert_eq!(ours, expected);

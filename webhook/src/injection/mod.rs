@@ -5,6 +5,7 @@
 //! metadata. So a review of our own output gives no patch, whether the pod still has its record or not.
 
 mod actual;
+mod config_writer;
 mod conflicts;
 mod context;
 mod desired;
@@ -13,6 +14,7 @@ mod list;
 mod paths;
 mod pieces;
 mod place;
+mod pull_secrets;
 mod record;
 mod sidecar;
 mod warnings;
@@ -106,6 +108,7 @@ fn grant<'a>(context: &Context<'a>, granted: &'a Granted) -> Injection {
     // Variables are most of a patch: a container's five have 700 bytes with their mount, and the volume and the record as much.
     let mut patch = Patch::with_capacity(1024 * (desired.containers.len() + 1));
     difference::write(context, &desired, &actual, &mut patch);
+    pull_secrets::write(context, &desired, &mut warnings, &mut patch);
     record::write(context, Some(record), Some(Mark::Granted), &mut patch);
     Injection {
         verdict: Verdict::Granted,
@@ -123,8 +126,10 @@ fn leave_untouched(context: &Context<'_>, why: &Untouched) -> Injection {
         }
     }
     let mut injection = leave(context, Verdict::Untouched(why.clone()));
-    if let Untouched::NoContainer { warnings } = why {
-        injection.warnings.clone_from(warnings);
+    match why {
+        Untouched::NoContainer { warnings } => injection.warnings.clone_from(warnings),
+        Untouched::SkippedByLabel => injection.warnings.extend(warnings::of_skipping_label(context.request)),
+        Untouched::OptedOut | Untouched::MirrorPod | Untouched::NothingAsked => {}
     }
     injection
 }

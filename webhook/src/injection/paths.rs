@@ -6,13 +6,12 @@
 /// True if `path` is `folder` or something in it, however its slashes are written. A `path` with `..` in it may be read in
 /// two ways, with its links followed before or after; it is in the folder if one of them is.
 pub(super) fn is_within(path: &str, folder: &str, windows: bool) -> bool {
-    let folder = without_link(parts(folder), windows);
-    let separator = |character: char| character == '/' || (windows && character == '\\');
-    let path = match path.split_once(':') {
-        Some((drive, path)) if windows && drive.len() == 1 => path,
+    let folder = without_link(PathParts::of(folder, false), windows);
+    let path = match path.as_bytes() {
+        [_, b':', ..] if windows => &path[2..],
         _ => path,
     };
-    let parts = path.split(separator).filter(|part| !matches!(*part, "" | "."));
+    let parts = PathParts::of(path, windows);
     if !path.contains("..") {
         return begins_with(without_link(parts, windows), folder, windows);
     }
@@ -24,9 +23,35 @@ pub(super) fn is_within(path: &str, folder: &str, windows: bool) -> bool {
     })
 }
 
-/// The parts of a path whose separator is a slash.
-pub(super) fn parts(path: &str) -> impl Iterator<Item = &str> + Clone {
-    path.split('/').filter(|part| !matches!(*part, "" | "."))
+/// The parts of a path between its slashes, or on Windows backslashes, without those that say nothing. Paths are compared for each
+/// mount of each pod, so this goes by bytes.
+#[derive(Clone)]
+pub(super) struct PathParts<'p> {
+    rest: &'p str,
+    windows: bool,
+}
+
+impl<'p> PathParts<'p> {
+    pub(super) fn of(path: &'p str, windows: bool) -> Self {
+        Self { rest: path, windows }
+    }
+}
+
+impl<'p> Iterator for PathParts<'p> {
+    type Item = &'p str;
+
+    fn next(&mut self) -> Option<&'p str> {
+        let is_separator = |byte| byte == b'/' || (self.windows && byte == b'\\');
+        while !self.rest.is_empty() {
+            let end = self.rest.bytes().position(is_separator);
+            let part = &self.rest[..end.unwrap_or(self.rest.len())];
+            self.rest = end.map_or("", |end| &self.rest[end + 1..]);
+            if !matches!(part, "" | ".") {
+                return Some(part);
+            }
+        }
+        None
+    }
 }
 
 /// The parts without each `..` and what it takes back. With `links` followed, `/var/run/..` is the root.

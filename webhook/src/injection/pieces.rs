@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::json::push_string;
-use tokenscope_core::pod::{EnvVar, IsSet, Text, VolumeMount};
+use tokenscope_core::pod::{EnvVar, IsSet, Text, VolumeMount, is_config_volume};
 use tokenscope_core::sidecar::{TOKEN_FILE as FILE, WorkloadApi};
 use tokenscope_core::{Audience, TokenExpiration};
 
@@ -16,11 +16,12 @@ pub(super) const REGION: &str = "AWS_REGION";
 pub(super) const ROLE_ARN: &str = "AWS_ROLE_ARN";
 pub(super) const TOKEN_FILE: &str = "AWS_WEB_IDENTITY_TOKEN_FILE";
 pub(super) const ROLE_SESSION_NAME: &str = "AWS_ROLE_SESSION_NAME";
+pub(super) const CONFIG_FILE_VARIABLE: &str = "AWS_CONFIG_FILE";
 pub(super) const METADATA_DISABLED: &str = "AWS_EC2_METADATA_DISABLED";
 
-/// The variables that a container may get, in the order in which the EKS webhook adds them. A record that names any other
+/// The variables that a container may get, those of the EKS webhook in the order in which it adds them. A record that names any other
 /// variable is not ours, and does not make that one ours.
-pub(super) const VARIABLES: [&str; 7] = [
+pub(super) const VARIABLES: [&str; 8] = [
     STS_REGIONAL_ENDPOINTS,
     DEFAULT_REGION,
     REGION,
@@ -28,6 +29,7 @@ pub(super) const VARIABLES: [&str; 7] = [
     TOKEN_FILE,
     ROLE_SESSION_NAME,
     METADATA_DISABLED,
+    CONFIG_FILE_VARIABLE,
 ];
 
 /// A token, which has a volume of its own: a container sees the one that it was granted, and no other.
@@ -56,7 +58,7 @@ pub(super) enum Content<'a> {
         /// How long it is valid.
         expiration: TokenExpiration,
     },
-    /// The files of the sidecar: a tmpfs, so that no token reaches a disk.
+    /// Files of our own programs: a tmpfs, so that no token reaches a disk.
     Memory,
     /// The socket of the SPIFFE Workload API.
     Socket(&'a WorkloadApi),
@@ -94,7 +96,7 @@ impl Json for DesiredVolume<'_> {
     }
 }
 
-/// A read-only mount of a token volume.
+/// A read-only mount of the volume of a token or a config file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DesiredMount<'a> {
     pub(super) volume: &'a str,
@@ -131,9 +133,9 @@ impl Json for DesiredMount<'_> {
 impl<'a> DesiredItem for DesiredMount<'a> {
     type Present = VolumeMount<Text<'a>>;
 
-    /// A container has one mount of ours, so any other is in its place.
-    fn is_in_place_of(&self, _: &Self::Present) -> bool {
-        true
+    /// A container has one mount of each kind, so any other of it is in its place.
+    fn is_in_place_of(&self, present: &Self::Present) -> bool {
+        is_config_volume(self.volume) == is_config_volume(&present.name)
     }
 
     fn is(&self, present: &Self::Present) -> bool {

@@ -2,8 +2,7 @@
 
 use std::borrow::Cow;
 
-use tokenscope_core::pod::{EKS_TOKEN_VOLUME, TOKEN_VOLUME, is_token_volume};
-use tokenscope_core::sidecar::TOKEN_FILE;
+use tokenscope_core::pod::{EKS_TOKEN_VOLUME, TOKEN_VOLUME, is_config_volume, is_token_volume};
 use tokenscope_core::{Audience, Settings};
 
 /// The names of one mode: ours, or those of the EKS webhook.
@@ -13,6 +12,8 @@ pub(super) struct TokenPlace {
     first: &'static str,
     /// The folder where a container's token volume is mounted.
     pub(super) folder: &'static str,
+    /// The file there.
+    file: &'static str,
 }
 
 impl TokenPlace {
@@ -21,11 +22,13 @@ impl TokenPlace {
             return Self {
                 first: EKS_TOKEN_VOLUME,
                 folder: "/var/run/secrets/eks.amazonaws.com/serviceaccount",
+                file: "/var/run/secrets/eks.amazonaws.com/serviceaccount/token",
             };
         }
         Self {
             first: TOKEN_VOLUME,
             folder: "/var/run/secrets/tokenscope.io/aws",
+            file: "/var/run/secrets/tokenscope.io/aws/token",
         }
     }
 
@@ -44,6 +47,11 @@ impl TokenPlace {
         is_token_volume(name, self.first)
     }
 
+    /// True if it is the name of one of these volumes, or of one with a config file.
+    pub(super) fn is_containers_volume(self, name: &str) -> bool {
+        self.is_token_volume(name) || is_config_volume(name)
+    }
+
     /// The folder where the sidecar has a volume, to write all of them: the first one where its containers have it, too.
     pub(super) fn sidecar_folder(self, volume: &str) -> Cow<'static, str> {
         match volume.strip_prefix(self.first) {
@@ -53,10 +61,26 @@ impl TokenPlace {
     }
 
     /// The path of a container's token, as a program in the container writes it.
-    pub(super) fn token_file(self, windows: bool) -> String {
+    pub(super) fn token_file(self, windows: bool) -> Cow<'static, str> {
         if windows {
-            return format!("C:{}\\{TOKEN_FILE}", self.folder.replace('/', "\\"));
+            return Cow::Owned(["C:", &self.file.replace('/', "\\")].concat());
         }
-        [self.folder, "/", TOKEN_FILE].concat()
+        Cow::Borrowed(self.file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokenscope_core::sidecar::TOKEN_FILE;
+
+    #[test]
+    fn the_file_is_in_the_folder() {
+        for settings in [Settings::default(), Settings::eks_compatible()] {
+            let place = TokenPlace::of(&settings);
+            assert_eq!(place.token_file(false), [place.folder, "/", TOKEN_FILE].concat());
+            let on_windows = ["C:", &place.folder.replace('/', "\\"), "\\", TOKEN_FILE].concat();
+            assert_eq!(place.token_file(true), on_windows);
+        }
     }
 }

@@ -15,12 +15,13 @@ pub(super) fn text(context: &Context<'_>, granted: &Granted, desired: &Desired<'
     let grants = granted.containers.iter();
     let hash = Fingerprint::of(
         context.request.service_account,
-        grants.map(|granted| (name(granted.container), &granted.grant)),
+        grants.map(|granted| (name(granted.container), &*granted.grant)),
     );
     let mut record = GrantRecord {
         grants: Vec::with_capacity(1),
         hash: hash.to_string().into(),
         sidecar: desired.sidecar.is_some(),
+        config_writer: desired.config_writer.as_ref().map(|writer| writer.hash().into()),
         labels: Some(recorded(&context.request.pod.labels, |key| {
             key != annotations::REVIEWED
         })),

@@ -11,7 +11,7 @@ use tokenscope_core::{Grant, Hint, SpiffeId, TokenExpiration, TokenSource, Trust
 
 use super::context::Context;
 use super::pieces::{Content, DesiredToken, DesiredVolume, unexpanded};
-use crate::patch::Json;
+use crate::patch::{Json, push_number};
 
 /// The sidecar of one pod.
 #[derive(Clone, Debug)]
@@ -19,6 +19,8 @@ pub(super) struct SidecarContainer<'a> {
     /// What the installation says about it.
     settings: &'a SidecarSettings,
     image: &'a str,
+    /// Its `resources`, a JSON object.
+    resources: &'a str,
     /// Its environment: names and values.
     environment: Vec<(&'static str, Cow<'a, str>)>,
     /// The volumes that the tokens are written to, and where each is mounted.
@@ -68,6 +70,7 @@ impl<'a> SidecarContainer<'a> {
         Some(Self {
             settings,
             image,
+            resources: settings.resources_in(context.request.namespace),
             environment,
             token_volumes,
             origin,
@@ -228,13 +231,15 @@ impl Json for SidecarContainer<'_> {
             push_string(text, value);
             text.push('}');
         }
+        text.push(']');
         // No other container starts before there is a token. An identity may come minutes after its pod, and what is
         // killed meanwhile only waits longer.
-        text.push_str("],\"startupProbe\":{\"exec\":{\"command\":[");
-        push_string(text, PROGRAM);
-        text.push(',');
-        push_string(text, READY);
-        text.push_str("]},\"periodSeconds\":1,\"timeoutSeconds\":5,\"failureThreshold\":900},\"volumeMounts\":[");
+        write_probe(text, "startupProbe", 1, 900);
+        // The kubelet makes an Event of each failure, with the line that says which token has expired and why.
+        if let Some(readiness) = self.settings.readiness {
+            write_probe(text, "readinessProbe", readiness.period_seconds, readiness.failures);
+        }
+        text.push_str(",\"volumeMounts\":[");
         for (volume, folder) in &self.token_volumes {
             text.push_str("{\"name\":\"");
             text.push_str(volume);
@@ -251,9 +256,24 @@ impl Json for SidecarContainer<'_> {
         text.push_str(",\"mountPath\":\"");
         text.push_str(folder);
         text.push_str("\",\"readOnly\":true}],\"resources\":");
-        text.push_str(&self.settings.resources);
+        text.push_str(self.resources);
         text.push_str(",\"securityContext\":");
         text.push_str(&self.settings.security_context);
         text.push('}');
     }
+}
+
+/// A probe that asks the program whether every file is there and valid now: it never fails while a token is valid, whoever is away.
+fn write_probe(text: &mut String, name: &str, period_seconds: u32, failures: u32) {
+    text.push_str(",\"");
+    text.push_str(name);
+    text.push_str("\":{\"exec\":{\"command\":[");
+    push_string(text, PROGRAM);
+    text.push(',');
+    push_string(text, READY);
+    text.push_str("]},\"periodSeconds\":");
+    push_number(text, period_seconds as usize);
+    text.push_str(",\"timeoutSeconds\":5,\"failureThreshold\":");
+    push_number(text, failures as usize);
+    text.push('}');
 }

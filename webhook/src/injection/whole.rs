@@ -11,7 +11,6 @@ use tokenscope_core::bounds::{MOST_CONTAINERS, MOST_VOLUMES};
 use tokenscope_core::pod::BoundedList;
 
 use super::pieces::DesiredVolume;
-use super::sidecar::SidecarContainer;
 use crate::patch::Json;
 
 /// The volumes and init containers of a pod.
@@ -55,7 +54,7 @@ impl<'a> Whole<'a> {
     }
 
     /// True if the init container with this index is exactly `wanted`.
-    pub(super) fn is_init_container(&self, index: usize, wanted: &SidecarContainer<'_>) -> bool {
+    pub(super) fn is_init_container(&self, index: usize, wanted: &dyn Json) -> bool {
         let present = self
             .init_containers
             .as_ref()
@@ -99,10 +98,27 @@ fn container_without_defaults(container: &mut Map<String, Value>) {
             container.remove(name);
         }
     }
-    if let Some(probe) = container.get_mut("startupProbe").and_then(Value::as_object_mut)
-        && probe.get("successThreshold").and_then(Value::as_u64) == Some(1)
+    for probe in ["startupProbe", "readinessProbe"] {
+        if let Some(probe) = container.get_mut(probe).and_then(Value::as_object_mut)
+            && probe.get("successThreshold").and_then(Value::as_u64) == Some(1)
+        {
+            probe.remove("successThreshold");
+        }
+    }
+    for variable in container
+        .get_mut("env")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
     {
-        probe.remove("successThreshold");
+        let field = variable
+            .pointer_mut("/valueFrom/fieldRef")
+            .and_then(Value::as_object_mut);
+        if let Some(field) = field
+            && field.get("apiVersion").and_then(Value::as_str) == Some("v1")
+        {
+            field.remove("apiVersion");
+        }
     }
     if let Some(mounts) = container.get_mut("volumeMounts").and_then(Value::as_array_mut) {
         mounts.retain(|mount| !is_service_account_mount(mount));
@@ -149,7 +165,7 @@ mod tests {
     }
 
     fn container() -> Value {
-        json!({"name": SIDECAR, "image": "a", "startupProbe": {"periodSeconds": 1}, "volumeMounts": [{"name": "v", "mountPath": "/v"}],
+        json!({"name": SIDECAR, "image": "a", "startupProbe": {"periodSeconds": 1}, "readinessProbe": {"periodSeconds": 30}, "volumeMounts": [{"name": "v", "mountPath": "/v"}],
             "resources": {"limits": {"cpu": "1"}}})
     }
 
@@ -165,6 +181,7 @@ mod tests {
     fn what_the_api_server_adds_between_two_reviews_makes_no_difference() {
         assert!(is_container(
             &json!({"name": SIDECAR, "image": "a", "startupProbe": {"periodSeconds": 1, "successThreshold": 1},
+            "readinessProbe": {"periodSeconds": 30, "successThreshold": 1},
             "volumeMounts": [{"name": "v", "mountPath": "/v"},
                 {"name": "kube-api-access-x", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "readOnly": true}],
             "resources": {"limits": {"cpu": "1"}, "requests": {"cpu": "1"}},

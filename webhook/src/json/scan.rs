@@ -135,3 +135,52 @@ impl Blocks {
         strings
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// As [`end_of_plain`], one byte after another: what it must come to on processors without any lanes.
+    fn plain_by_bytes(bytes: &[u8], from: usize) -> usize {
+        let special = |byte: &u8| matches!(byte, ..b' ' | b'"' | b'\\');
+        let rest = bytes.get(from..).unwrap_or_default();
+        from + rest.iter().position(special).unwrap_or(rest.len())
+    }
+
+    /// As [`end_of_nested`], one byte after another.
+    fn nested_by_bytes(bytes: &[u8], from: usize) -> Option<usize> {
+        let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+        for (at, byte) in bytes.iter().enumerate().skip(from) {
+            let is_escaped = std::mem::take(&mut escaped);
+            match byte {
+                b'\\' if !is_escaped => escaped = true,
+                b'"' if !is_escaped => in_string = !in_string,
+                _ if in_string => {}
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' => {
+                    depth -= 1;
+                    if depth == 0 {
+                        return Some(at + 1);
+                    }
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+
+    fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
+        let byte = prop_oneof![prop::sample::select(&b"{}[]\"\\, a"[..]), any::<u8>()];
+        prop::collection::vec(byte, 0..300)
+    }
+
+    proptest! {
+        #[test]
+        fn many_bytes_at_a_time_come_to_what_one_after_another_does(mut bytes in any_bytes(), from in 0..80_usize) {
+            prop_assert_eq!(end_of_plain(&bytes, from), plain_by_bytes(&bytes, from));
+            bytes.insert(0, b'[');
+            prop_assert_eq!(end_of_nested(&bytes, 0), nested_by_bytes(&bytes, 0));
+        }
+    }
+}

@@ -4,6 +4,8 @@ mod operation;
 mod pointer;
 mod value;
 
+use std::ops::Range;
+
 pub use operation::Operation;
 pub use pointer::Pointer;
 pub(crate) use value::push_number;
@@ -27,6 +29,25 @@ impl Patch {
     pub fn push(&mut self, operation: &Operation<'_>) {
         self.text.push(if self.text.is_empty() { '[' } else { ',' });
         operation.write(&mut self.text);
+    }
+
+    /// Appends the addition of each of these at the same place. Most of a patch are the variables of a container, whose place is written
+    /// once and then copied.
+    pub fn add_each<'v>(&mut self, path: Pointer<'_>, values: impl Iterator<Item = &'v dyn Json>) {
+        let mut head: Option<Range<usize>> = None;
+        for value in values {
+            self.text.push(if self.text.is_empty() { '[' } else { ',' });
+            if let Some(head) = head.clone() {
+                self.text.extend_from_within(head);
+            } else {
+                let from = self.text.len();
+                operation::begin(&mut self.text, "add", path);
+                self.text.push_str(operation::VALUE);
+                head = Some(from..self.text.len());
+            }
+            value.write(&mut self.text);
+            self.text.push('}');
+        }
     }
 
     /// The text; `None` where there is nothing to do, which needs no patch at all.
@@ -79,6 +100,21 @@ mod tests {
                 {"op": "move", "from": "/list/3", "path": "/list/0"},
             ])
         );
+    }
+
+    #[test]
+    fn additions_at_one_place_are_those_that_are_written_one_by_one() {
+        let list = Pointer::ROOT.member("a/b");
+        let end = list.end();
+        let (mut together, mut single) = (Patch::default(), Patch::default());
+        together.add_each(end, ["x", "y", "z"].iter().map(|value| value as &dyn Json));
+        for value in ["x", "y", "z"] {
+            single.push(&Operation::Add {
+                path: end,
+                value: &value,
+            });
+        }
+        assert_eq!(together.finish(), single.finish());
     }
 
     #[test]

@@ -42,13 +42,10 @@ impl Operation<'_> {
             Self::Remove { path } => ("remove", path),
             Self::Move { path, .. } => ("move", path),
         };
-        text.push_str("{\"op\":\"");
-        text.push_str(name);
-        text.push_str("\",\"path\":\"");
-        path.write(text);
+        begin(text, name, *path);
         match self {
             Self::Add { value, .. } | Self::Replace { value, .. } => {
-                text.push_str("\",\"value\":");
+                text.push_str(VALUE);
                 value.write(text);
                 text.push('}');
             }
@@ -60,4 +57,15 @@ impl Operation<'_> {
             Self::Remove { .. } => text.push_str("\"}"),
         }
     }
+}
+
+/// What stands between an operation's place and its value.
+pub(super) const VALUE: &str = "\",\"value\":";
+
+/// Appends an operation's name and place, whose string is left open.
+pub(super) fn begin(text: &mut String, name: &str, path: Pointer<'_>) {
+    text.push_str("{\"op\":\"");
+    text.push_str(name);
+    text.push_str("\",\"path\":\"");
+    path.write(text);
 }

@@ -61,7 +61,8 @@ impl<'a> Pointer<'a> {
 /// A reference token: `~` and `/` have escapes (RFC 6901, section 3).
 fn push_escaped(text: &mut String, name: &str) {
     let mut rest = name;
-    while let Some(at) = rest.find(['~', '/']) {
+    let is_special = |byte: u8| matches!(byte, b'~' | b'/');
+    while let Some(at) = rest.bytes().position(is_special) {
         let (plain, special) = rest.split_at(at);
         text.push_str(plain);
         text.push_str(if special.starts_with('~') { "~0" } else { "~1" });

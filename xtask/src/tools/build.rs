@@ -83,7 +83,7 @@ fn linker_flags(tool: Tool, module: &str, version: &str) -> Result<String> {
         Tool::SpireServer | Tool::SpireAgent | Tool::SpireOidcDiscoveryProvider => {
             format!(" -linkmode=external -extldflags=-static -X {module}/pkg/common/version.gittag={version}")
         }
-        Tool::Etcd | Tool::CoreDns | Tool::Boto3 => String::new(),
+        Tool::Etcd | Tool::CoreDns | Tool::Boto3 | Tool::MiniStack => String::new(),
     })
 }
 
@@ -136,18 +136,22 @@ fn go_version(sources: &Path) -> Option<String> {
         .map(str::to_owned)
 }
 
-pub(super) fn build_python(folder: &Path, version: &str) -> Result<()> {
+/// Installs packages into an interpreter of their own.
+pub(super) fn build_python(tool: Tool, folder: &Path, version: &str) -> Result<()> {
     let partial = beside(folder, "partial");
     if partial.exists() {
         fs::remove_dir_all(&partial)?;
     }
-    let missing = "boto3 needs Python 3 with its venv module (Debian: python3-venv), or name an interpreter that has \
-                   boto3 with TOKENSCOPE_BOTO3";
+    let missing = format!(
+        "{0} needs Python 3 with its venv module (Debian: python3-venv), or name an interpreter that has {0} with {1}",
+        tool.name(),
+        tool.variable()
+    );
     let made = Command::new("python3")
         .args(["-m", "venv"])
         .arg(&partial)
         .output()
-        .context(missing)?;
+        .context(missing.clone())?;
     ensure!(
         made.status.success(),
         "{missing}:\n{}",
@@ -164,8 +168,8 @@ pub(super) fn build_python(folder: &Path, version: &str) -> Result<()> {
             "--require-hashes",
             "-r",
         ])
-        .arg(root().join("tools").join(Tool::Boto3.pin().source));
-    run_build(Tool::Boto3, version, &mut install, missing)?;
+        .arg(root().join("tools").join(tool.pin().source));
+    run_build(tool, version, &mut install, &missing)?;
     // The interpreter finds its packages by its own place, so the folder may move.
     fs::rename(&partial, folder)?;
     Ok(())

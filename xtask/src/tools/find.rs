@@ -38,7 +38,7 @@ pub(super) fn from_environment(tool: Tool) -> Result<Option<Resolved>> {
 
 pub(super) fn from_path(tool: Tool) -> Result<Option<Resolved>> {
     // Those become images, for which a program of this machine may lack what it is linked with; the shim must be of the
-    // same build as containerd; and cert-manager's own programs have other names.
+    // same build as containerd; cert-manager's own programs have other names; and no interpreter has MiniStack by chance.
     if matches!(
         tool,
         Tool::CoreDns
@@ -47,6 +47,7 @@ pub(super) fn from_path(tool: Tool) -> Result<Option<Resolved>> {
             | Tool::SpireAgent
             | Tool::SpireOidcDiscoveryProvider
             | Tool::CertManager
+            | Tool::MiniStack
             | Tool::ContainerdShim
     ) {
         return Ok(None);

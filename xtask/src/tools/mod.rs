@@ -86,7 +86,7 @@ fn search(tool: Tool) -> Result<Resolved> {
     let folder = cache()?.join(format!("{}-{version}", tool.pin().folder_name));
     let path = folder.join(tool.pin().program);
     let made_now = make_once(&path, &folder, tool.name(), || match tool {
-        Tool::Boto3 => build_python(&folder, &version),
+        Tool::Boto3 | Tool::MiniStack => build_python(tool, &folder, &version),
         _ => build_go(tool, &folder, &version),
     })?;
     Ok(Resolved {

@@ -61,6 +61,7 @@ impl Tool {
             Self::SpireAgent => SPIRE_AGENT,
             Self::SpireOidcDiscoveryProvider => SPIRE_OIDC_DISCOVERY_PROVIDER,
             Self::CertManager => CERT_MANAGER,
+            Self::MiniStack => MINI_STACK,
         }
     }
 }
@@ -110,6 +111,15 @@ const BOTO3: Pin = Pin {
     module: "boto3",
     package: "boto3",
     folder_name: "boto3",
+    program: "bin/python",
+    usual: "15 s",
+};
+
+const MINI_STACK: Pin = Pin {
+    source: "ministack/requirements.txt",
+    module: "ministack",
+    package: "ministack",
+    folder_name: "ministack",
     program: "bin/python",
     usual: "15 s",
 };

@@ -44,6 +44,8 @@ pub enum Tool {
     OlderKubeApiserver,
     /// cert-manager's controller and cainjector; its custom resource definitions are in the folder `crds` beside it.
     CertManager,
+    /// A Python interpreter that has MiniStack: IAM, STS and S3 for chains of roles. `-m ministack` runs it.
+    MiniStack,
 }
 
 impl Tool {
@@ -71,7 +73,7 @@ impl Tool {
     pub const SPIRE: [Self; 3] = [Self::SpireServer, Self::SpireAgent, Self::SpireOidcDiscoveryProvider];
 
     /// Every tool.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Etcd,
         Self::KubeApiserver,
         Self::Kubectl,
@@ -91,6 +93,7 @@ impl Tool {
         Self::SpireOidcDiscoveryProvider,
         Self::OlderKubeApiserver,
         Self::CertManager,
+        Self::MiniStack,
     ];
 
     /// Its usual name.
@@ -115,6 +118,7 @@ impl Tool {
             Self::SpireOidcDiscoveryProvider => "oidc-discovery-provider",
             Self::OlderKubeApiserver => "older-kube-apiserver",
             Self::CertManager => "cert-manager",
+            Self::MiniStack => "ministack",
         }
     }
 
@@ -154,6 +158,7 @@ impl Tool {
             Self::Kubectl => command.args(["version", "--client"]),
             Self::Helm => command.args(["version", "--template", "{{.Version}}"]),
             Self::Boto3 => command.args(["-c", "import boto3; print(boto3.__version__)"]),
+            Self::MiniStack => command.args(["-c", "import importlib.metadata as m; print(m.version('ministack'))"]),
         };
         command
     }

@@ -1,6 +1,6 @@
 //! The aims, as far as a run says something about it.
 
-use crate::report::{Budget, Report};
+use crate::report::{Budget, Report, Reviews};
 
 /// The aims, as far as this run says something about it.
 pub(crate) fn budgets(report: &Report) -> Vec<Budget> {
@@ -9,15 +9,16 @@ pub(crate) fn budgets(report: &Report) -> Vec<Budget> {
     let of = |server: &'static str| report.reviews.iter().filter(move |line| line.server == server);
     for line in of("tokenscope") {
         let load = load(line.containers, line.connections);
-        budgets.push(Budget::at_least(
-            format!("{load}: of the constant answer's reviews/s"),
-            line.ratio,
-            0.6,
-        ));
-        let peer = of("peer").find(|peer| peer.containers == line.containers && peer.connections == line.connections);
-        if let Some(peer) = peer {
-            let ratio = line.per_second / peer.per_second;
-            budgets.push(Budget::at_least(format!("{load}: of the peer's reviews/s"), ratio, 5.0));
+        let is_alike = |other: &&Reviews| (other.containers, other.connections) == (line.containers, line.connections);
+        let aims = [
+            ("read+patch", "those who read all and answer a constant patch", 0.6),
+            ("peer", "the peer", 5.0),
+        ];
+        for (server, called, least) in aims {
+            if let Some(other) = of(server).find(is_alike) {
+                let ratio = line.per_second / other.per_second;
+                budgets.push(Budget::at_least(format!("{load}: reviews/s of {called}"), ratio, least));
+            }
         }
     }
     let most = match report.service_accounts {

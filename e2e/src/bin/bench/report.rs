@@ -32,7 +32,8 @@ pub(crate) struct Reviews {
     pub(crate) answer_bytes: usize,
     /// Connections at once.
     pub(crate) connections: usize,
-    /// `constant`, `tokenscope` or `peer`.
+    /// `constant`, `read+patch` (which reads all of the JSON with serde_json and answers with tokenscope's patch), `tokenscope` or
+    /// `peer`.
     pub(crate) server: &'static str,
     /// Reviews a second.
     pub(crate) per_second: f64,
@@ -195,7 +196,8 @@ impl Report {
             ]
         }));
         format!(
-            "Reviews over TLS, HTTP/1.1 with connections kept open; ratio: of the constant answer's reviews/s\n{}",
+            "Reviews over TLS, HTTP/1.1 with connections kept open; ratio: of the constant answer's reviews/s; read+patch reads all of \
+             the JSON with serde_json and answers with the patch of tokenscope\n{}",
             table(&rows, &[3])
         )
     }

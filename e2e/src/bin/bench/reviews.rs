@@ -20,6 +20,9 @@ const ROUND: Duration = Duration::from_millis(500);
 /// How long it is under load before anything counts.
 const WARM_UP: Duration = Duration::from_millis(200);
 
+/// The numbers of containers of the recorded reviews.
+pub(crate) const RECORDED: [usize; 3] = [1, 3, 10];
+
 /// A recorded review.
 pub(crate) struct Recorded {
     /// The number of its pod's containers.
@@ -106,6 +109,8 @@ impl Recorded {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Constant,
+    /// Reads all of the JSON, and answers with the patch that tokenscope makes.
+    ReadAndPatch,
     Tokenscope,
     Peer,
 }
@@ -126,6 +131,16 @@ impl<'a> Contestant<'a> {
             kind: Kind::Constant,
             server,
             path: baseline::ANSWER.to_owned(),
+            process: Some(process),
+        }
+    }
+
+    /// The same process where it reads a review as JSON and answers with a constant patch.
+    pub(crate) fn read_and_patch(server: TlsServer, process: &'a ServerProcess) -> Self {
+        Self {
+            kind: Kind::ReadAndPatch,
+            server,
+            path: String::new(),
             process: Some(process),
         }
     }
@@ -159,6 +174,7 @@ impl<'a> Contestant<'a> {
     pub(crate) fn name(&self) -> &'static str {
         match self.kind {
             Kind::Constant => "constant",
+            Kind::ReadAndPatch => "read+patch",
             Kind::Tokenscope => "tokenscope",
             Kind::Peer => "peer",
         }
@@ -190,7 +206,7 @@ impl<'a> Contestant<'a> {
             let answer: Value = serde_json::from_slice(body)?;
             match self.kind {
                 Kind::Constant => recorded.checked(&answer).map(drop),
-                Kind::Tokenscope | Kind::Peer => recorded.has_credentials(&answer),
+                Kind::ReadAndPatch | Kind::Tokenscope | Kind::Peer => recorded.has_credentials(&answer),
             }
         };
         Contender::connect(&self.server, connections, &self.request(recorded), check)
@@ -199,7 +215,9 @@ impl<'a> Contestant<'a> {
     }
 
     fn request(&self, recorded: &Recorded) -> Arc<[u8]> {
-        load::post(&self.server.address.to_string(), &self.path, &recorded.body)
+        let of_recorded = (self.kind == Kind::ReadAndPatch).then(|| baseline::read_path(recorded.containers));
+        let path = of_recorded.as_deref().unwrap_or(&self.path);
+        load::post(&self.server.address.to_string(), path, &recorded.body)
     }
 }
 

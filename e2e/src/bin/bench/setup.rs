@@ -178,7 +178,7 @@ pub(crate) async fn contestants<'a>(
         .as_str()
         .context("the Secret tokenscope-ca has a ca.crt")?;
     let mut contestants = vec![
-        Contestant::constant(server(constant.port, constant.authority.as_bytes())?, &constant.process),
+        Contestant::constant(constant.server()?, &constant.process),
         Contestant::tokenscope(
             server(installed.webhook_port(0), &STANDARD.decode(bundle)?)?,
             installed.webhook(0),
@@ -198,6 +198,21 @@ pub(crate) async fn contestants<'a>(
         contestants.push(Contestant::peer(server, path));
     }
     Ok(contestants)
+}
+
+/// The webhook that reads all of a review as JSON, once it knows the patches that tokenscope makes for the recorded ones.
+pub(crate) async fn read_and_patch<'a>(
+    constant: &'a Baseline,
+    contestants: &[Contestant<'_>],
+    recorded: &[Recorded],
+) -> Result<Contestant<'a>> {
+    let ours = contestants.iter().find(|contestant| contestant.is_tokenscope());
+    let ours = ours.context("tokenscope is measured")?;
+    for recorded in recorded {
+        let file = baseline::patch_of_recorded(&constant.patch, recorded.containers);
+        std::fs::write(file, ours.patch(recorded).await?)?;
+    }
+    Ok(Contestant::read_and_patch(constant.server()?, &constant.process))
 }
 
 /// A patch in base64 with names of the same length in place of tokenscope's, whose mark nobody else may set.

@@ -14,13 +14,13 @@ const SERVICE: &str = "tokenscope-issuer.tokenscope-system.svc";
 const LIFE: SignedDuration = SignedDuration::from_hours(24 * 900);
 
 /// A pod: what its sidecar was told to trust when it was admitted.
-struct Pod {
+pub(super) struct Pod {
     admitted: Timestamp,
     authorities: Vec<u8>,
 }
 
 impl Pod {
-    fn admitted(world: &World) -> Self {
+    pub(super) fn admitted(world: &World) -> Self {
         Self {
             admitted: world.now,
             authorities: world.data("serving", "ca.crt").to_vec(),
@@ -28,7 +28,7 @@ impl Pod {
     }
 
     /// Whether its sidecar takes what the issuer shows.
-    fn trusts(&self, world: &World) -> bool {
+    pub(super) fn trusts(&self, world: &World) -> bool {
         let mut roots = RootCertStore::empty();
         for authority in Certificate::all_in(&self.authorities).0 {
             roots.add(authority.der().clone()).unwrap();
@@ -46,7 +46,7 @@ impl Pod {
     }
 }
 
-fn world() -> World {
+pub(super) fn world() -> World {
     let mut world = World::new();
     world.bundles = None;
     world.names = Names {
@@ -65,7 +65,7 @@ fn world() -> World {
     world
 }
 
-fn crosses(world: &World) -> usize {
+pub(super) fn crosses(world: &World) -> usize {
     Certificate::all_in(world.data("authority", "cross.crt")).0.len()
 }
 
@@ -157,11 +157,11 @@ fn a_deleted_authority_is_written_again_as_it_was_since_pods_trust_no_other() {
     world.annotate("authority", "1");
     world.pass(HOUR);
     let (pod, authorities) = (Pod::admitted(&world), world.authorities());
-    world.secrets.take_authority(None);
+    world.secrets.take_authority(None, world.now);
     world.settle();
     assert_eq!(world.authorities(), authorities);
     assert_eq!(crosses(&world), 1);
-    world.secrets.take_authority(None);
+    world.secrets.take_authority(None, world.now);
     world.secrets.serving = None;
     world.pass(HOUR);
     assert!(

@@ -1,6 +1,7 @@
 //! Whole lives of the certificates in simulated time: what the API server stores is two Secrets and some bundles.
 
 mod constraint;
+mod distrust;
 mod healing;
 mod issuer;
 mod life;
@@ -89,6 +90,7 @@ impl World {
                 Write::Authority(secret) | Write::RestoredAuthority(secret) => self.secrets.authority = Some(secret),
                 Write::Serving(secret) => self.secrets.serving = Some(secret),
             }
+            self.secrets.learn();
         }
         panic!("no end of steps: {:?}", self.steps);
     }

@@ -32,7 +32,7 @@ fn label_entry(key: &str, time: &str) -> Value {
         "fieldsV1": {"f:metadata": {"f:labels": {format!("f:{key}"): {}}}}})
 }
 
-fn selecting(selector: &Value) -> Value {
+pub(super) fn selecting(selector: &Value) -> Value {
     json!({"namespaceSelector": selector, "subjects": [{}], "roles": {"default": ROLE}})
 }
 
@@ -60,25 +60,31 @@ fn f05_a_label_of_the_namespace_that_is_younger_than_the_pod_makes_it_outdated()
 }
 
 #[test]
-fn f05_an_operator_that_starts_later_takes_the_age_of_a_label_from_its_writers() {
+fn f05_an_operator_that_starts_later_takes_hints_of_the_age_of_a_label_from_its_writers() {
     let selector = json!({"matchLabels": {"team": "data"}});
-    for (entries, expected) in [
-        (json!([label_entry("team", "06:30")]), [1, 0, 1, 0]),
-        (json!([label_entry("team", "08:00")]), [1, 0, 0, 1]),
+    for (entries, reason) in [
+        (json!([label_entry("team", "06:30")]), "MaybeMissedPods"),
+        (json!([label_entry("team", "08:00")]), "OutdatedPods"),
         (
             json!([label_entry("team", "06:30"), label_entry("team", "08:00")]),
-            [1, 0, 0, 1],
+            "OutdatedPods",
         ),
         // Nobody owns it, so that its age is not known.
-        (json!([label_entry("other", "06:30")]), [1, 0, 0, 1]),
-        (json!([]), [1, 0, 0, 1]),
+        (json!([label_entry("other", "06:30")]), "OutdatedPods"),
+        (json!([]), "OutdatedPods"),
     ] {
-        let mut test = Test::new();
+        let shop = json!({"metadata": {
+            "name": "shop", "labels": {"team": "data"}, "creationTimestamp": at("01:00").to_string(), "managedFields": entries,
+        }});
+        let object = pod("shop", "a", at("07:00"), &json!({}));
+        let lists = [
+            IndexEvent::Namespace(Event::InitApply(serde_json::from_value(shop).unwrap())),
+            IndexEvent::Pod(Event::InitApply(serde_json::from_value(object).unwrap())),
+        ];
+        let mut test = Test::listing(&lists, at("10:00"));
         let policy = test.cluster_policy("data", &selecting(&selector));
-        test.index.namespaces.remove("", "shop");
-        test.labelled_namespace("shop", &json!({"team": "data"}), &entries);
-        test.pod("a", at("07:00"), &json!({}));
-        assert_eq!(test.counts(&policy), expected, "{entries}");
+        assert_eq!(test.counts(&policy), [1, 0, 0, 1], "{entries}");
+        assert_eq!(test.ready_reason(&policy), reason, "{entries}");
     }
 }
 
@@ -129,6 +135,7 @@ fn f05_an_annotation_or_label_that_was_written_on_the_running_pod_makes_it_outda
     let asks = json!({"tokenscope.io/role-arn": ROLE});
     let mut test = Test::new();
     let policy = test.policy("orders", &json!({"subjects": [{}], "roles": {"allowed": [ROLE]}}));
+    test.pod("a", at("07:00"), &json!({}));
     let mut annotated = pod("shop", "a", at("07:00"), &asks);
     annotated["metadata"]["managedFields"] = json!([
         made_by("kubectl-create", at("07:00"), &json!({})),
@@ -145,6 +152,7 @@ fn f05_an_annotation_or_label_that_was_written_on_the_running_pod_makes_it_outda
     let mut test = Test::new();
     let spec = json!({"subjects": [{"podSelector": {"matchLabels": {"late": "yes"}}}], "roles": {"default": ROLE}});
     let policy = test.policy("orders", &spec);
+    test.pod("a", at("07:00"), &json!({}));
     let mut labelled = pod("shop", "a", at("07:00"), &json!({}));
     labelled["metadata"]["labels"] = json!({"late": "yes"});
     test.apply(IndexEvent::Pod(Event::Apply(serde_json::from_value(labelled).unwrap())));
@@ -242,7 +250,19 @@ fn f03_several_audiences_without_a_default_are_not_accepted() {
     spec["audiences"] = json!({"allowed": ["sts.amazonaws.com.cn", "other"]});
     let policy = test.policy("orders", &spec);
     assert_eq!(test.reasons(&policy), ["Invalid", "Unusable", "NotAccepted"]);
-    assert_eq!(test.status(&policy).trust_policies, []);
+    let status = test.status(&policy);
+    assert_eq!(status.trust_policies, []);
+    let accepted = status
+        .conditions
+        .iter()
+        .find(|found| found.type_ == "Accepted")
+        .unwrap();
+    assert!(
+        accepted.message.contains("spec.audiences.default: is needed")
+            && accepted.message.contains("name the one of pods"),
+        "{}",
+        accepted.message
+    );
 }
 
 #[test]

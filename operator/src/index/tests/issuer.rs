@@ -73,6 +73,18 @@ fn where_tokens_have_tags_the_document_demands_them_and_a_note_names_what_every_
 }
 
 #[test]
+fn a_note_says_what_context_claims_need_and_that_aws_has_not_seen_it() {
+    let mut test = with_issuer();
+    let policy = test.policy("orders", &from_issuer(&json!({"context": {"team": "${namespace}"}})));
+    let message = test.ready_message(&policy);
+    for part in ["ConfigMap tokenscope-issuer-context", "Not yet seen by AWS"] {
+        assert!(message.contains(part), "{message}");
+    }
+    let policy = test.policy("plain", &from_issuer(&json!({})));
+    assert!(!test.ready_message(&policy).contains("Not yet seen"));
+}
+
+#[test]
 fn a_document_follows_the_namespaces_that_its_policy_selects() {
     let mut test = with_issuer();
     let mut spec = from_issuer(&json!({}));
@@ -207,9 +219,29 @@ fn running_pods_that_were_told_of_another_authority_of_the_issuer_are_counted() 
     told("ended", "Succeeded", pem("b2xk"));
     test.injected_pod("of-another-source", at("07:00"));
     let count = |test: &Test, body: &str| {
-        let present = crate::issuer_trust::IssuerAuthority::first_of(&pem(body)).unwrap();
+        let present = crate::drift::IssuerAuthority::first_of(&pem(body)).unwrap();
         test.index.pods_with_other_issuer_authority(present)
     };
     assert_eq!(count(&test, "bmV3"), 1);
     assert_eq!(count(&test, "b2xk"), 2);
+}
+
+#[test]
+fn f05_context_keys_that_a_policy_of_another_namespace_has_given_back_make_older_pods_not_missed() {
+    let mut test = with_issuer();
+    let keys: serde_json::Map<_, _> = (0..10).map(|key| (format!("k{key}"), json!("x"))).collect();
+    let elsewhere: DynamicObject = serde_json::from_value(json!({
+        "apiVersion": "tokenscope.io/v1alpha1", "kind": "TokenScopePolicy",
+        "metadata": {"name": "a", "namespace": "bank", "uid": "a", "generation": 1, "creationTimestamp": at("05:00").to_string()},
+        "spec": from_issuer(&json!({"context": keys})),
+    }))
+    .unwrap();
+    test.apply(IndexEvent::Policy(Event::Apply(elsewhere.clone())));
+    let policy = test.policy("orders", &from_issuer(&json!({"context": {"other": "x"}})));
+    test.pod("before", at("07:00"), &json!({}));
+    assert_eq!(test.counts(&policy), [0; 4]);
+
+    test.apply(IndexEvent::Policy(Event::Delete(elsewhere)));
+    test.pod("after", at("10:01"), &json!({}));
+    assert_eq!(test.counts(&policy), [2, 0, 1, 1]);
 }

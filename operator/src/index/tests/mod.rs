@@ -1,13 +1,17 @@
 //! What follows for policies and pods from what watches tell; no API server, no clock.
 
 mod cases;
+mod delivery;
 mod evictions;
 mod issuer;
 mod lock;
+mod notes;
 mod pods;
 mod policies;
+mod proof;
 mod share;
 mod spiffe;
+mod world;
 
 use super::*;
 use crate::status::statuses;
@@ -27,7 +31,7 @@ fn at(time: &str) -> Timestamp {
     format!("2026-11-22T{time}:00Z").parse().unwrap()
 }
 
-/// An index of the namespace `shop` at ten o'clock, in which every list was whole.
+/// An index of the namespace `shop` at ten o'clock, in which every list was whole since half past midnight.
 struct Test {
     index: Index,
     now: Timestamp,
@@ -46,6 +50,19 @@ impl Test {
     }
 
     fn with_share(settings: Settings, share: usize) -> Self {
+        let shop = json!({"metadata": {"name": "shop"}});
+        let shop = IndexEvent::Namespace(Event::InitApply(serde_json::from_value(shop).unwrap()));
+        let mut test = Self::starting(settings, share, &[shop], at("00:30"));
+        test.now = at("10:00");
+        test
+    }
+
+    /// An operator that starts now, with what is in these lists.
+    fn listing(lists: &[IndexEvent], now: Timestamp) -> Self {
+        Self::starting(Settings::default(), SHARE, lists, now)
+    }
+
+    fn starting(settings: Settings, share: usize, lists: &[IndexEvent], now: Timestamp) -> Self {
         let installation = Installation {
             settings,
             own_namespace: "tokenscope-system".into(),
@@ -55,12 +72,11 @@ impl Test {
         };
         let mut test = Self {
             index: Index::with_share(installation, SpiffeIds::default(), share),
-            now: at("10:00"),
+            now,
             version: 100,
             last: Value::Null,
         };
-        test.namespace("shop", &json!({}));
-        for change in [
+        for change in lists.iter().cloned().chain([
             IndexEvent::Pod(Event::InitDone),
             IndexEvent::Namespace(Event::InitDone),
             IndexEvent::ServiceAccount(Event::InitDone),
@@ -69,7 +85,7 @@ impl Test {
             IndexEvent::Boundary(Event::InitDone),
             IndexEvent::CsiDriver(Event::InitDone),
             IndexEvent::Issuer(Issuer::Known(ISSUER.into())),
-        ] {
+        ]) {
             test.index.apply(change, test.now);
         }
         assert_eq!(test.index.waits_for(), None);
@@ -97,9 +113,12 @@ impl Test {
                 {"manager": "kubectl-annotate", "operation": "Update", "time": annotated_at.to_string(), "fieldsV1": fields},
             ],
         }});
+        // An annotation counts from when it is seen.
+        let now = std::mem::replace(&mut self.now, annotated_at);
         self.apply(IndexEvent::ServiceAccount(Event::Apply(
             serde_json::from_value(object).unwrap(),
         )));
+        self.now = now;
     }
 
     /// A policy of generation 1 from six o'clock.
@@ -161,7 +180,7 @@ impl Test {
         let Some(Decision::Granted(granted)) = self.index.decide("shop", pod_before, self.now) else {
             panic!("nothing is granted");
         };
-        let grants: Vec<(&str, &Grant)> = granted.containers.iter().map(|found| ("app", &found.grant)).collect();
+        let grants: Vec<(&str, &Grant)> = granted.containers.iter().map(|found| ("app", &*found.grant)).collect();
         let record = json!({
             "grants": [{"policy": grants[0].1.policy.as_ref().unwrap().to_string(), "role": ROLE, "containers": ["app"], "env": []}],
             "hash": Fingerprint::of("orders", grants).to_string(), "sidecar": sidecar.is_some(),

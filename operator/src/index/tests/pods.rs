@@ -82,8 +82,11 @@ fn a_new_generation_counts_from_when_it_was_seen() {
     later.now = at("12:00");
     later.policy_object("orders", 2, &default_role(ROLE));
     later.index.objects.get_mut(&policy).unwrap().status = status;
+    let age = later.index.age_of(&policy);
+    assert_eq!((age.told, age.seen), (at("10:00"), at("12:00")));
     later.pod("new", at("10:01"), &json!({}));
-    assert_eq!(later.counts(&policy), [1, 0, 1, 0]);
+    assert_eq!(later.counts(&policy), [1, 0, 0, 1]);
+    assert_eq!(later.ready_reason(&policy), "MaybeMissedPods");
 }
 
 #[test]
@@ -218,9 +221,7 @@ fn every_pod_of_many_is_judged_and_every_policy_of_many_has_its_status() {
         for number in 0..250 {
             let mut object = pod(&name, &format!("pod-{number}"), at("07:00"), &json!({}));
             object["spec"]["serviceAccountName"] = format!("a{}", number % 50).into();
-            test.apply(IndexEvent::Pod(Event::InitApply(
-                serde_json::from_value(object).unwrap(),
-            )));
+            test.apply(IndexEvent::Pod(Event::Apply(serde_json::from_value(object).unwrap())));
         }
     }
     assert_eq!(test.written().len(), 1_000);

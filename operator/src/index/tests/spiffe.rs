@@ -64,6 +64,28 @@ fn a_pod_without_the_sidecar_of_its_record_is_missed_and_one_with_an_old_sidecar
     assert_eq!(test.reasons(&policy)[2], "MissedPods");
 }
 
+/// An upgrade that writes the sidecar in another form must not have every pod restarted.
+#[test]
+fn a_pod_is_up_to_date_whichever_probes_resources_and_pull_secrets_its_sidecar_came_with() {
+    let mut test = Test::new();
+    let policy = test.policy("orders", &from_spiffe(&json!({})));
+    test.injected_pod_with(
+        "before-there-was-a-readiness-probe",
+        at("07:00"),
+        Some(&sidecar_image()),
+    );
+    let mut other = test.last.clone();
+    other["metadata"]["name"] = json!("other");
+    other["metadata"]["uid"] = json!("other");
+    other["spec"]["imagePullSecrets"] = json!([{"name": "registry"}]);
+    let sidecar = &mut other["spec"]["initContainers"][0];
+    sidecar["readinessProbe"] = json!({"exec": {"command": ["/tokenscope-sidecar", "ready"]}, "periodSeconds": 7});
+    sidecar["resources"] = json!({"limits": {"memory": "1Gi"}});
+    test.apply(IndexEvent::Pod(Event::Apply(serde_json::from_value(other).unwrap())));
+    assert_eq!(test.counts(&policy), [2, 2, 0, 0]);
+    assert_eq!(test.reasons(&policy)[2], "UpToDate");
+}
+
 #[test]
 fn pods_that_no_cluster_spiffe_id_selects_are_told_of_where_there_are_any() {
     let mut test = Test::new();

@@ -24,6 +24,8 @@ const AT_ONCE: usize = 16;
 pub(super) struct Caller {
     /// What its policy signs with.
     pub(super) algorithm: Algorithm,
+    pub(super) namespace: String,
+    pub(super) pod: String,
     /// The token that its kubelet brings.
     pub(super) subject: String,
 }
@@ -72,8 +74,9 @@ pub(super) async fn fill(control_plane: &ControlPlane, arguments: &Arguments) ->
     let count = (arguments.callers as usize).min(pods);
     let step = Step::start(&format!("getting the tokens of {count} pods"), None);
     let mut callers = Vec::with_capacity(count);
-    for number in 0..count {
-        callers.push(token(control_plane, namespaces, number).await?);
+    for from in (0..count).step_by(AT_ONCE) {
+        let some = (from..count.min(from + AT_ONCE)).map(|number| token(control_plane, namespaces, number));
+        callers.extend(futures::future::try_join_all(some).await?);
     }
     step.done("");
     Ok(callers)
@@ -89,14 +92,13 @@ async fn create(client: &Client, namespace: usize, number: usize) -> Result<()> 
 }
 
 async fn token(control_plane: &ControlPlane, namespaces: usize, number: usize) -> Result<Caller> {
-    let namespace = number % namespaces;
-    let subject = control_plane
-        .pod_token(&namespace_of(namespace), &name_of(number), URL, 7200)
-        .await
-        .with_context(|| format!("the token of {}", name_of(number)))?;
+    let (namespace, pod) = (namespace_of(number % namespaces), name_of(number));
+    let subject = control_plane.pod_token(&namespace, &pod, URL, 7200).await;
     Ok(Caller {
-        algorithm: algorithm_of(namespace),
-        subject,
+        algorithm: algorithm_of(number % namespaces),
+        subject: subject.with_context(|| format!("the token of {pod}"))?,
+        namespace,
+        pod,
     })
 }
 

@@ -1,59 +1,33 @@
-//! Exchanges on connections that stay open, from one thread, and the same requests answered by a constant.
+//! Exchanges on connections that stay open, from one thread, and beside them the same requests answered by a constant, what they
+//! take without a connection, and SPIRE.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use serde::Serialize;
 use tokenscope_core::Algorithm;
 use tokenscope_e2e::eventually;
-use tokenscope_issuer::keys::{SigningKey, algorithm_name};
+use tokenscope_e2e::spire::Spire;
+use tokenscope_issuer::keys::algorithm_name;
 use tokenscope_xtask::progress::Step;
 use tokio::task::JoinSet;
 
+use super::agent;
 use super::cluster::{Caller, KNOWN};
+use super::in_process::{InProcess, repeat};
+use super::rows::{Contestant, Exchanges, Round, rows};
 use super::{ALGORITHMS, Arguments, STS, of};
 use crate::baseline;
-use crate::load::{self, Connection, TlsServer, nanoseconds, percentile};
-use crate::setup::Baseline;
+use crate::load::{self, Connection, TlsServer, nanoseconds};
 
-/// A pod may have 60 tokens at once and two a second, for all numbers of connections together.
-const OF_A_POD: usize = 48;
-/// How often each server has its turn.
+/// A pod may have 60 tokens at once and two a second, for all numbers of connections together, and some pods share a limit.
+const OF_A_POD: usize = 16;
+/// How often each contender has its turn.
 const TURNS: u32 = 4;
-
-/// A server under one load.
-#[derive(Debug, Serialize)]
-pub(super) struct Exchanges {
-    /// The algorithm of its tokens, or `constant`.
-    pub(super) server: &'static str,
-    pub(super) connections: u16,
-    pub(super) count: usize,
-    pub(super) per_second: f64,
-    /// Of the constant answers a second over as many connections.
-    pub(super) ratio: f64,
-    /// Of what all cores together sign with this algorithm, and do nothing else.
-    pub(super) of_bare_signing: Option<f64>,
-    pub(super) p50_us: f64,
-    pub(super) p99_us: f64,
-}
-
-impl Exchanges {
-    pub(super) fn row(&self) -> Vec<String> {
-        let bare = self.of_bare_signing;
-        vec![
-            self.server.to_owned(),
-            self.connections.to_string(),
-            format!("{:.0}", self.per_second),
-            format!("{:.2}", self.ratio),
-            bare.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}")),
-            format!("{:.0}", self.p50_us),
-            format!("{:.0}", self.p99_us),
-        ]
-    }
-}
+/// The length of a payload of the bench's policies.
+const PAYLOAD: usize = 700;
 
 /// A server on a port of 127.0.0.1.
 pub(super) fn server(port: u16, authorities: &str) -> Result<TlsServer> {
@@ -81,121 +55,146 @@ pub(super) async fn wait_until_known(issuer: &TlsServer, callers: &[Caller]) -> 
     Ok(())
 }
 
-/// A server, and the requests of its pods.
+/// The servers that take turns.
+pub(super) struct Servers<'a> {
+    pub(super) issuer: &'a TlsServer,
+    pub(super) constant: &'a TlsServer,
+    pub(super) in_process: &'a InProcess,
+    /// None where it does not run.
+    pub(super) spire: Option<&'a Spire>,
+}
+
+/// What a contender does in its turn.
+enum Work<'a> {
+    /// Requests to a server.
+    Requests {
+        server: &'a TlsServer,
+        requests: Arc<[Arc<[u8]>]>,
+        /// How often each request may be sent in one turn.
+        of_a_pod: usize,
+    },
+    /// Something without a server, which is told how often it was done before.
+    Here(Box<dyn Fn(usize) -> Result<()> + Sync + 'a>),
+    /// Questions to SPIRE's agent at its socket, for audiences that are new or not.
+    Agent { socket: PathBuf, signed: bool },
+}
+
 struct Contender<'a> {
-    name: &'static str,
+    contestant: Contestant,
     algorithm: Option<Algorithm>,
-    server: &'a TlsServer,
-    requests: Arc<[Arc<[u8]>]>,
-    /// How often each request may be sent in one turn.
-    of_a_pod: usize,
+    work: Work<'a>,
     done: Round,
 }
 
-/// Measures each algorithm and the constant answer over each number of connections. They take turns, so that whatever else the
-/// machine does falls on all of them.
-pub(super) fn measure(
-    arguments: &Arguments,
-    issuer: &TlsServer,
-    constant: &Baseline,
-    callers: &[Caller],
-) -> Result<Vec<Exchanges>> {
+/// Measures all contenders over each number of connections. They take turns, so that whatever else the machine does falls on all of
+/// them.
+pub(super) fn measure(arguments: &Arguments, servers: &Servers<'_>, callers: &[Caller]) -> Result<Vec<Exchanges>> {
     let turn = Duration::from_secs(arguments.seconds) / TURNS;
-    let constant = constant.server()?;
-    let requests = |path, algorithm| of(callers, algorithm).map(|caller| request(path, caller)).collect();
+    let of_a_pod = (OF_A_POD / arguments.connections.len() / TURNS as usize).max(1);
     let mut all = Vec::new();
     for &connections in &arguments.connections {
         let step = Step::start(&format!("exchanging over {connections} connections"), None);
-        let mut contenders = vec![Contender {
-            name: "constant",
-            algorithm: None,
-            server: &constant,
-            requests: requests(baseline::TOKEN, ALGORITHMS[0]),
-            of_a_pod: usize::MAX,
-            done: Round::default(),
-        }];
-        contenders.extend(ALGORITHMS.map(|algorithm| Contender {
-            name: algorithm_name(algorithm),
-            algorithm: Some(algorithm),
-            server: issuer,
-            requests: requests("/token", algorithm),
-            of_a_pod: (OF_A_POD / arguments.connections.len() / TURNS as usize).max(1),
-            done: Round::default(),
-        }));
+        let mut contenders = contenders(servers, callers, of_a_pod)?;
         for _ in 0..TURNS {
             for contender in &mut contenders {
                 contender.take_turn(connections, turn)?;
             }
         }
-        all.extend(lines(&mut contenders, connections)?);
+        let rounds = contenders.into_iter();
+        let rounds = rounds.map(|contender| (contender.contestant, contender.algorithm, contender.done));
+        all.extend(rows(rounds.collect(), connections));
         step.done("");
     }
     Ok(all)
 }
 
-fn lines(contenders: &mut [Contender<'_>], connections: u16) -> Result<Vec<Exchanges>> {
-    let reference = contenders
-        .first()
-        .map_or(f64::NAN, |constant| constant.done.per_second());
-    let line = |contender: &mut Contender<'_>| {
-        contender.done.latencies.sort_unstable();
-        let bare = contender.algorithm.map(bare_signing).transpose()?;
-        let of_bare_signing = bare.map(|bare| contender.done.per_second() / bare);
-        Ok(contender
-            .done
-            .line(contender.name, connections, reference, of_bare_signing))
+fn contenders<'a>(servers: &Servers<'a>, callers: &'a [Caller], of_a_pod: usize) -> Result<Vec<Contender<'a>>> {
+    let requests = |path, algorithm| of(callers, algorithm).map(|caller| request(path, caller)).collect();
+    let contender = |contestant, algorithm, work| Contender {
+        contestant,
+        algorithm,
+        work,
+        done: Round::default(),
     };
-    contenders.iter_mut().map(line).collect()
-}
-
-/// What all turns have brought.
-#[derive(Default)]
-struct Round {
-    /// Nanoseconds, one an answer.
-    latencies: Vec<u32>,
-    elapsed: Duration,
-}
-
-impl Round {
-    fn per_second(&self) -> f64 {
-        self.latencies.len() as f64 / self.elapsed.as_secs_f64()
+    let constant = Work::Requests {
+        server: servers.constant,
+        requests: requests(baseline::TOKEN, ALGORITHMS[0]),
+        of_a_pod: usize::MAX,
+    };
+    let mut all = vec![contender(Contestant::Constant, None, constant)];
+    let in_process = servers.in_process;
+    for algorithm in ALGORITHMS {
+        let subjects: Vec<&str> = of(callers, algorithm).map(|caller| caller.subject.as_str()).collect();
+        ensure!(
+            !subjects.is_empty(),
+            "no pod exchanges with {}: give more --callers",
+            algorithm_name(algorithm)
+        );
+        let payload = format!("{{\"filler\":\"{}\"}}", "x".repeat(PAYLOAD));
+        let sign = move |_: usize| in_process.sign(algorithm, &payload);
+        let exchange = move |number: usize| in_process.exchange(subjects[number % subjects.len()]);
+        let asked = Work::Requests {
+            server: servers.issuer,
+            requests: requests("/token", algorithm),
+            of_a_pod,
+        };
+        let algorithm = Some(algorithm);
+        all.push(contender(
+            Contestant::BareSigning,
+            algorithm,
+            Work::Here(Box::new(sign)),
+        ));
+        all.push(contender(
+            Contestant::InProcess,
+            algorithm,
+            Work::Here(Box::new(exchange)),
+        ));
+        all.push(contender(Contestant::Issuer, algorithm, asked));
     }
-
-    fn line(&self, server: &'static str, connections: u16, reference: f64, of_bare_signing: Option<f64>) -> Exchanges {
-        Exchanges {
-            server,
-            connections,
-            count: self.latencies.len(),
-            per_second: self.per_second(),
-            ratio: self.per_second() / reference,
-            of_bare_signing,
-            p50_us: percentile(&self.latencies, 50),
-            p99_us: percentile(&self.latencies, 99),
+    if let Some(spire) = servers.spire {
+        for (contestant, signed) in [(Contestant::SpireRemembered, false), (Contestant::SpireSigned, true)] {
+            let work = Work::Agent {
+                socket: spire.socket(),
+                signed,
+            };
+            // SPIRE's own default is a key on P-256.
+            all.push(contender(contestant, Some(Algorithm::ES256), work));
         }
     }
+    Ok(all)
 }
 
 impl Contender<'_> {
-    /// One thread sends on all connections until the time is over or each pod has had its share.
+    /// One thread asks on all connections until the time is over or each pod has had its share; what needs no connection has a thread
+    /// for each, as far as there are cores.
     fn take_turn(&mut self, connections: u16, length: Duration) -> Result<()> {
-        ensure!(
-            !self.requests.is_empty(),
-            "no pod exchanges with {}: give more --callers",
-            self.name
-        );
-        let load = || -> Result<Round> {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let requests = Arc::clone(&self.requests);
-            runtime.block_on(send(self.server, requests, connections, self.of_a_pod, length))
+        let turn = match &self.work {
+            Work::Here(work) => {
+                let cores = std::thread::available_parallelism()?.get();
+                repeat(cores.min(connections.into()), length, &**work)?
+            }
+            Work::Requests {
+                server,
+                requests,
+                of_a_pod,
+            } => alone(|| send(server, Arc::clone(requests), connections, *of_a_pod, length))?,
+            Work::Agent { socket, signed } => alone(|| agent::ask(socket, connections, *signed, length))?,
         };
-        let turn = std::thread::scope(|scope| {
-            let load = scope.spawn(load);
-            load.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })?;
-        self.done.latencies.extend(turn.latencies);
-        self.done.elapsed += turn.elapsed;
+        self.done.add(turn);
         Ok(())
     }
+}
+
+/// Runs the load on a thread of its own.
+fn alone<F: Future<Output = Result<Round>>>(load: impl FnOnce() -> F + Send) -> Result<Round> {
+    let run = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(load())
+    };
+    std::thread::scope(|scope| {
+        let running = scope.spawn(run);
+        running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 async fn send(
@@ -238,32 +237,6 @@ async fn send(
         latencies,
         elapsed: started.elapsed(),
     })
-}
-
-/// How many tokens all cores together sign a second, each thread with the same key and nothing else to do.
-fn bare_signing(algorithm: Algorithm) -> Result<f64> {
-    const LENGTH: Duration = Duration::from_millis(500);
-    let key = SigningKey::generate(algorithm)?;
-    let payload = format!("{{\"filler\":\"{}\"}}", "x".repeat(700));
-    let cores = std::thread::available_parallelism()?.get();
-    let started = Instant::now();
-    let sign = || -> Result<usize> {
-        let mut count = 0;
-        while started.elapsed() < LENGTH {
-            key.token(&payload)?;
-            count += 1;
-        }
-        Ok(count)
-    };
-    let counts: Vec<Result<usize>> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(sign)).collect();
-        let joined = threads.into_iter().map(ScopedJoinHandle::join);
-        joined
-            .map(|count| count.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .collect()
-    });
-    let count: usize = counts.into_iter().sum::<Result<usize>>()?;
-    Ok(count as f64 / started.elapsed().as_secs_f64())
 }
 
 /// A request as the sidecar makes it, on a connection that stays open.

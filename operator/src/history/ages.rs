@@ -1,11 +1,13 @@
 //! Since when the labels or annotations of an object are as they are. A pod that is older is never called missed for them.
 //!
-//! What the process has seen change, it knows. Of what it sees for the first time, the object's own account of its writers tells
-//! (metav1.ManagedFieldsEntry); a key that none of them owns may have come at any time, so it counts from now.
+//! What the process has seen change, it knows. Of what its first list shows, the object's own account of its writers is a hint; a key
+//! that none of them owns may have come at any time, so it counts from now.
 
-use super::times::{created, latest};
+use super::{
+    managed_fields::FieldWriter,
+    times::{created, latest_write},
+};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::core::ObjectMeta;
 use std::collections::BTreeMap;
 
@@ -16,29 +18,22 @@ const MOST_REMOVED: usize = 64;
 
 /// The kind of keys.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Keys {
+pub(crate) enum Keys {
+    /// The labels of an object.
     Labels,
+    /// Its annotations.
     Annotations,
 }
 
-impl Keys {
-    fn all(self, metadata: &ObjectMeta) -> Option<&BTreeMap<String, String>> {
-        match self {
-            Self::Labels => metadata.labels.as_ref(),
-            Self::Annotations => metadata.annotations.as_ref(),
-        }
-    }
-
-    /// True if the writer of an entry wrote this key (metav1.FieldsV1).
-    fn are_owned(self, entry: &ManagedFieldsEntry, key: &str) -> bool {
-        let field = match self {
-            Self::Labels => "f:labels",
-            Self::Annotations => "f:annotations",
-        };
-        let fields = entry.fields_v1.as_ref();
-        let owned = fields.and_then(|fields| fields.0.get("f:metadata")?.get(field)?.as_object());
-        owned.is_some_and(|owned| owned.contains_key(&format!("f:{key}")))
-    }
+/// How an object came into sight of which nothing was known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FirstSight {
+    /// By the first list: what came before is known by hints alone. No pod that is older than this list is called missed.
+    InFirstList,
+    /// At its creation, as it was made.
+    AtCreation,
+    /// In any other way: how it was before is not known.
+    Later,
 }
 
 /// The time since which each key has its value, or is absent, at the latest.
@@ -52,24 +47,53 @@ pub(crate) struct Ages {
 
 impl Default for Ages {
     fn default() -> Self {
-        Self {
-            created: Timestamp::UNIX_EPOCH,
-            others: Timestamp::UNIX_EPOCH,
-            keys: Box::default(),
-        }
+        Self::all(Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH)
     }
 }
 
 impl Ages {
+    fn all(created: Timestamp, since: Timestamp) -> Self {
+        Self {
+            created,
+            others: since,
+            keys: Box::default(),
+        }
+    }
+
     /// The ages of the keys of an object that count, where nothing was known of it before.
-    pub(super) fn of(metadata: &ObjectMeta, keys: Keys, counts: impl Fn(&str) -> bool, now: Timestamp) -> Self {
+    pub(crate) fn of(
+        metadata: &ObjectMeta,
+        keys: Keys,
+        counts: impl Fn(&str) -> bool,
+        sight: FirstSight,
+        now: Timestamp,
+    ) -> Self {
+        let created = created(metadata);
+        match sight {
+            FirstSight::InFirstList => Self::by_writers(metadata, keys, counts, now),
+            FirstSight::AtCreation => Self::all(created, created),
+            FirstSight::Later => Self::all(created, now.max(created)),
+        }
+    }
+
+    fn by_writers(metadata: &ObjectMeta, keys: Keys, counts: impl Fn(&str) -> bool, now: Timestamp) -> Self {
         let created = created(metadata);
         let entries = || metadata.managed_fields.iter().flatten();
         let writes = entries().filter(|entry| entry.subresource.is_none());
-        let others = latest(writes).map_or(created, |at| at.max(created));
-        let present = keys.all(metadata).into_iter().flatten();
-        let ages = present.filter(|(key, _)| counts(key)).map(|(key, _)| {
-            let written = latest(entries().filter(|entry| keys.are_owned(entry, key)));
+        let others = latest_write(writes).map_or(created, |at| at.max(created));
+        let present = match keys {
+            Keys::Labels => metadata.labels.as_ref(),
+            Keys::Annotations => metadata.annotations.as_ref(),
+        };
+        let writers: Vec<FieldWriter> = entries().map(FieldWriter::of).collect();
+        let owns = |writer: &FieldWriter, key: &str| match keys {
+            Keys::Labels => writer.owns_label(key),
+            Keys::Annotations => writer.owns_annotation(key),
+        };
+        let present = present.into_iter().flatten().filter(|(key, _)| counts(key));
+        let ages = present.map(|(key, _)| {
+            let owners = writers.iter().filter(|writer| owns(writer, key));
+            let written = owners.filter_map(FieldWriter::time).max();
             let unowned = if key == NAME_LABEL { created } else { now };
             (Box::from(key.as_str()), written.unwrap_or(unowned))
         });
@@ -81,16 +105,18 @@ impl Ages {
     }
 
     /// The ages after a change from what was known: `has_changed` tells of each key, `removed` are those that are gone.
-    pub(super) fn after<'a>(
-        self,
+    pub(crate) fn after<'a>(
+        metadata: &ObjectMeta,
         before: &Self,
         present: impl Iterator<Item = &'a str>,
         removed: impl Iterator<Item = &'a str>,
         has_changed: impl Fn(&str) -> bool,
         now: Timestamp,
     ) -> Self {
-        if before.created != self.created {
-            return self;
+        let created = created(metadata);
+        if before.created != created {
+            // Another object of this name.
+            return Self::all(created, now.max(created));
         }
         let mut others = before.others;
         let mut keys: BTreeMap<Box<str>, Timestamp> = BTreeMap::new();
@@ -102,16 +128,11 @@ impl Ages {
             keys.clear();
         }
         for key in present {
-            // Whoever writes an object may write its managed fields as well, so they make nothing older that was seen to change.
-            let at = if has_changed(key) {
-                self.since(key).max(now)
-            } else {
-                before.since(key)
-            };
+            let at = if has_changed(key) { now } else { before.since(key) };
             keys.insert(key.into(), at);
         }
         Self {
-            created: self.created,
+            created,
             others,
             keys: keys.into_iter().filter(|(_, at)| *at != others).collect(),
         }
@@ -130,7 +151,7 @@ impl Ages {
     }
 
     /// About how many bytes it takes.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         size_of_val(self)
             + self
                 .keys

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, Time};
 use kube::core::ObjectMeta;
 
-/// The time when an object was created.
-pub(super) fn created(metadata: &ObjectMeta) -> Timestamp {
+/// The time when an object was created, which the API server alone sets.
+pub(crate) fn created(metadata: &ObjectMeta) -> Timestamp {
     metadata
         .creation_timestamp
         .as_ref()
@@ -13,7 +13,7 @@ pub(super) fn created(metadata: &ObjectMeta) -> Timestamp {
 }
 
 /// The time of the last of these writes.
-pub(super) fn latest<'a>(entries: impl Iterator<Item = &'a ManagedFieldsEntry>) -> Option<Timestamp> {
+pub(crate) fn latest_write<'a>(entries: impl Iterator<Item = &'a ManagedFieldsEntry>) -> Option<Timestamp> {
     entries
         .filter_map(|entry| entry.time.as_ref())
         .map(|Time(at)| *at)

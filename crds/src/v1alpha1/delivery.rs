@@ -1,0 +1,103 @@
+//! How credentials reach the SDK in a container.
+
+#![expect(
+    unreachable_pub,
+    reason = "what KubeSchema derives holds a copy of each struct inside a function"
+)]
+
+use super::default::is_default;
+use super::schema;
+use crate::messages;
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How credentials reach the SDK in a container.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.type != 'Endpoint'")
+        .message(messages::ENDPOINT)
+        .field_path(".type"),
+    validation = Rule::new("!has(self.profile) || self.type == 'Profile'")
+        .message(messages::PROFILE_WITHOUT_TYPE)
+        .field_path(".profile")
+)]
+pub struct DeliverySpec {
+    /// File: a file with the token, and the variables of web identity, by which the SDK takes one role. Profile: an AWS config
+    /// file, and AWS_CONFIG_FILE, by which it can take several roles, one after the other (aws.roleChain) or by name. The file
+    /// is written when the pod starts, by an init container whose arguments have its text, so that nobody can change it. Profile
+    /// needs a region and Linux. Endpoint is not available in this version, and refused.
+    #[serde(default, rename = "type")]
+    pub type_: DeliveryTypeSpec,
+
+    /// What the config file has besides the default profile. Only with type Profile.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub profile: ProfileDeliverySpec,
+}
+
+/// How credentials reach the SDK in a container.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[expect(
+    missing_docs,
+    reason = "the field that has it describes them, which is what users read"
+)]
+pub enum DeliveryTypeSpec {
+    #[default]
+    File,
+    Profile,
+    Endpoint,
+}
+
+/// What the config file has besides the default profile.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProfileDeliverySpec {
+    /// Further profiles, each for another role or region. The program chooses one by AWS_PROFILE, or by its name in code. At
+    /// most 8 with 2048 characters together.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::profiles")]
+    pub profiles: Vec<NamedProfileSpec>,
+}
+
+/// A profile of the config file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NamedProfileSpec {
+    /// Its name: 1 to 64 letters, digits, - and _, not default and not beginning with tokenscope-.
+    #[schemars(schema_with = "schema::profile_name")]
+    pub name: String,
+
+    /// Its region, such as eu-central-1. A profile takes none from another one.
+    #[schemars(schema_with = "schema::region")]
+    pub region: String,
+
+    /// ARN of the role that it takes with the pod's token. Left out: the role that the container was granted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::plain_role_arn")]
+    pub role_arn: Option<String>,
+
+    /// The roles that it takes after that one, each with the credentials of the role before. At most 4.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::role_chain")]
+    pub role_chain: Vec<RoleHopSpec>,
+}
+
+/// A role that is taken by AssumeRole, with the credentials of the role before.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RoleHopSpec {
+    /// ARN of the role.
+    #[schemars(schema_with = "schema::plain_role_arn")]
+    pub role_arn: String,
+
+    /// The external id that the role's trust policy demands. It is no secret: it stands in the pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::external_id")]
+    pub external_id: Option<String>,
+
+    /// The session's name, as aws.roleSessionName. Left out: aws.roleSessionName.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::role_session_name")]
+    pub role_session_name: Option<String>,
+}

@@ -1,0 +1,136 @@
+//! Somebody else's IAM and STS (MiniStack), which verify signatures and evaluate trust policies, external ids, session policies
+//! and permissions, across accounts.
+//!
+//! Not judged there, whatever it answers: signatures of web identity tokens, how long a session may last, source identity, and what it
+//! does not know of a request. `tokenscope-sts` judges those.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use tokenscope_xtask::run_with_input;
+use tokenscope_xtask::tools::{Tool, resolve};
+use tokio::net::TcpStream;
+
+use crate::eventually;
+use crate::process::{ServerProcess, Start, Watchdog, free_port};
+
+/// The deadline of the start on a busy machine.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+
+/// The secret of each account's root, whose access key id is the account's number.
+const ROOT_SECRET: &str = "test";
+
+/// Calls of IAM as an account's root, one after another; none may fail. Prints the answers.
+const CALLS: &str = "
+import json, sys, boto3
+iam = boto3.client('iam')
+print(json.dumps([getattr(iam, call)(**arguments) for call, arguments in json.load(sys.stdin)], default=str))
+";
+
+/// A running MiniStack. It ends when it is dropped.
+#[derive(Debug)]
+pub struct MiniStack {
+    port: u16,
+    python: PathBuf,
+    _server: ServerProcess,
+    _watchdog: Arc<Watchdog>, // last: it removes the folder
+}
+
+impl MiniStack {
+    /// Starts one with nothing in it.
+    pub async fn start() -> Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!(
+            "tokenscope-ministack-{}-{}",
+            std::process::id(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        );
+        let folder = std::env::temp_dir().join(name);
+        fs::create_dir_all(&folder)?;
+        let watchdog = Watchdog::start(&folder)?;
+        let port = free_port()?;
+        // Without AUTH everything is allowed, and without BIND_HOST it listens on every address.
+        let environment = BTreeMap::from([
+            ("AUTH".to_owned(), "true".to_owned()),
+            ("BIND_HOST".to_owned(), "127.0.0.1".to_owned()),
+            ("GATEWAY_PORT".to_owned(), port.to_string()),
+            ("HOME".to_owned(), folder.display().to_string()),
+        ]);
+        let start = Start {
+            name: "ministack".to_owned(),
+            program: resolve(Tool::MiniStack)?,
+            arguments: vec!["-m".to_owned(), "ministack".to_owned()],
+            environment,
+            logs: folder,
+            observe_port: None,
+        };
+        let server = ServerProcess::start(start, &watchdog)?;
+        eventually(START_DEADLINE, "MiniStack listens", async || {
+            Ok(TcpStream::connect(("127.0.0.1", port)).await?)
+        })
+        .await
+        .with_context(|| server.log_tail(20))?;
+        Ok(Self {
+            port,
+            python: resolve(Tool::Boto3)?,
+            _server: server,
+            _watchdog: watchdog,
+        })
+    }
+
+    /// The URL at which it serves STS, IAM and S3.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Makes calls of IAM as the root of an account: method of boto3 and arguments. It blocks its thread.
+    pub fn administer(&self, account: &str, calls: &[(&str, Value)]) -> Result<Vec<Value>> {
+        let mut command = Command::new(&self.python);
+        command
+            .args(["-c", CALLS])
+            .env_clear()
+            .env("AWS_ENDPOINT_URL", self.url())
+            .env("AWS_DEFAULT_REGION", "eu-central-1")
+            .env("AWS_ACCESS_KEY_ID", account)
+            .env("AWS_SECRET_ACCESS_KEY", ROOT_SECRET)
+            .env("AWS_EC2_METADATA_DISABLED", "true");
+        let output = run_with_input(&mut command, &json!(calls).to_string())?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).context("the program prints JSON")
+    }
+
+    /// Makes a role with this trust policy and this policy of its own.
+    pub fn add_role(&self, account: &str, name: &str, trust_policy: &Value, policy: &Value) -> Result<()> {
+        let role = json!({"RoleName": name, "AssumeRolePolicyDocument": trust_policy.to_string()});
+        let own = json!({"RoleName": name, "PolicyName": "policy", "PolicyDocument": policy.to_string()});
+        self.administer(account, &[("create_role", role), ("put_role_policy", own)])?;
+        Ok(())
+    }
+
+    /// Makes a user with this policy: access key id and secret.
+    pub fn add_user(&self, account: &str, name: &str, policy: &Value) -> Result<(String, String)> {
+        let answers = self.administer(
+            account,
+            &[
+                ("create_user", json!({"UserName": name})),
+                (
+                    "put_user_policy",
+                    json!({"UserName": name, "PolicyName": "policy", "PolicyDocument": policy.to_string()}),
+                ),
+                ("create_access_key", json!({"UserName": name})),
+            ],
+        )?;
+        let key = answers.last().map(|answer| &answer["AccessKey"]);
+        let text = |field: &str| Some(key?[field].as_str()?.to_owned());
+        text("AccessKeyId")
+            .zip(text("SecretAccessKey"))
+            .context("a user has an access key")
+    }
+}

@@ -1,0 +1,304 @@
+//! What has been seen of the past, so that the absence of a fact has an age too.
+//!
+//! What keeps a grant away leaves no trace once it is gone: a policy, a boundary, an annotation. So it is noted when it goes, as far as the
+//! process sees that; of what it did not see, nothing is known. That is all before its first lists, and the time for which a watch was
+//! interrupted until its next list.
+
+use super::times::whole_seconds;
+use jiff::{SignedDuration, Timestamp};
+use kube::runtime::watcher::Event;
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+use tokenscope_core::{Policy, Selector, TokenSource};
+
+/// How many times without sight are remembered. Beyond, the oldest two count as one.
+const MOST_GAPS: usize = 32;
+/// How much that is gone is remembered of namespaces, and as much of the cluster. A policy has 32 KiB at most.
+const MOST_REMOVED: usize = 64;
+/// How much later at most a watch tells what has happened, as far as what it told last says anything of what it has told.
+const LAG: SignedDuration = SignedDuration::from_mins(1);
+
+/// The kinds whose objects can keep a grant away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Watched {
+    /// Namespaces.
+    Namespaces,
+    /// Service accounts.
+    ServiceAccounts,
+    /// Policies of namespaces.
+    Policies,
+    /// Policies of the cluster.
+    ClusterPolicies,
+    /// Boundaries.
+    Boundaries,
+}
+
+/// The watch of a kind.
+#[derive(Clone, Copy, Debug)]
+enum Sight {
+    /// No list was whole yet.
+    None,
+    /// It told something last at this time.
+    Watching(Timestamp),
+    /// It was interrupted: nothing is known from this time on until the list is whole.
+    Listing(Timestamp),
+}
+
+/// Something that is gone, and may have kept a grant away until then.
+#[derive(Clone, Debug)]
+pub(crate) enum Removed {
+    /// What a policy stated.
+    Policy(Arc<Policy>),
+    /// What a boundary stated, for the namespaces that it selected.
+    Boundary(Selector),
+    /// Annotations of a service account of this name.
+    Account(Box<str>),
+    /// Anything.
+    Unknown,
+}
+
+#[derive(Debug)]
+struct Removal {
+    /// None for what is the cluster's.
+    namespace: Option<Box<str>>,
+    at: Timestamp,
+    what: Removed,
+}
+
+impl Removal {
+    /// True for a policy that may have kept grants away in other namespaces too: it took context keys of the issuer, of which there are
+    /// few for all policies.
+    fn is_of_all(&self) -> bool {
+        match &self.what {
+            Removed::Policy(policy) => policy.token.source == TokenSource::Issuer && !policy.claims.context.is_empty(),
+            Removed::Boundary(_) | Removed::Account(_) | Removed::Unknown => false,
+        }
+    }
+}
+
+/// What has been seen of the past.
+#[derive(Debug)]
+pub(crate) struct Past {
+    kinds: [Sight; 5],
+    /// Before it, nothing is known.
+    since: Timestamp,
+    /// Times without sight, in order.
+    gaps: VecDeque<(Timestamp, Timestamp)>,
+    of_namespaces: VecDeque<Removal>,
+    of_cluster: VecDeque<Removal>,
+    /// How much the API servers' clocks are ahead of this process's own at least, as far as they have shown.
+    ahead: SignedDuration,
+    /// By namespace, the time of the last removal that is no longer in the list. A namespace that is gone is not in it.
+    forgotten: HashMap<Box<str>, Timestamp>,
+}
+
+impl Default for Past {
+    fn default() -> Self {
+        Self {
+            kinds: [Sight::None; 5],
+            since: Timestamp::UNIX_EPOCH,
+            gaps: VecDeque::new(),
+            of_namespaces: VecDeque::new(),
+            of_cluster: VecDeque::new(),
+            ahead: SignedDuration::ZERO,
+            forgotten: HashMap::new(),
+        }
+    }
+}
+
+impl Past {
+    /// Notes a time that an API server has set.
+    pub(crate) fn note_time(&mut self, set: Timestamp, now: Timestamp) {
+        self.ahead = self.ahead.max(now.duration_until(set));
+    }
+
+    /// The time by the clocks of API servers, and as they keep it: what happens now is not older than that.
+    pub(crate) fn time(&self, now: Timestamp) -> Timestamp {
+        whole_seconds(now.checked_add(self.ahead).unwrap_or(Timestamp::MAX))
+    }
+
+    /// Notes that a watch has told something, whatever it was. Answers true if it was interrupted, and has told all that there is now.
+    pub(crate) fn note_event<K>(&mut self, kind: Watched, event: &Event<K>, now: Timestamp) -> bool {
+        let sight = &mut self.kinds[kind as usize];
+        match (event, *sight) {
+            (Event::Init, Sight::Watching(last)) => *sight = Sight::Listing(last - LAG),
+            (Event::InitDone, Sight::None) => {
+                *sight = Sight::Watching(now);
+                self.since = self.since.max(now);
+            }
+            (Event::InitDone, Sight::Listing(from)) => {
+                *sight = Sight::Watching(now);
+                self.note_gap(from, now);
+                return true;
+            }
+            (Event::InitDone | Event::Apply(_) | Event::Delete(_), Sight::Watching(_)) => *sight = Sight::Watching(now),
+            _ => {}
+        }
+        false
+    }
+
+    fn note_gap(&mut self, from: Timestamp, to: Timestamp) {
+        self.gaps.push_back((from, to));
+        if self.gaps.len() > MOST_GAPS
+            && let (Some((from, _)), Some((_, to))) = (self.gaps.pop_front(), self.gaps.pop_front())
+        {
+            self.gaps.push_front((from, to));
+        }
+    }
+
+    /// True if nothing is unknown of this moment, and of what went after it.
+    pub(crate) fn is_known(&self, at: Timestamp) -> bool {
+        let is_seen = |sight: &Sight| match sight {
+            Sight::None => false,
+            Sight::Watching(_) => true,
+            Sight::Listing(from) => at < *from,
+        };
+        self.kinds.iter().all(is_seen)
+            && at > self.since
+            && self.gaps.iter().all(|(from, to)| !(*from..=*to).contains(&at))
+    }
+
+    /// Notes that something is gone that was there until now.
+    pub(crate) fn note_removed(&mut self, namespace: Option<&str>, what: Removed, now: Timestamp) {
+        let removal = Removal {
+            namespace: namespace.map(Into::into),
+            at: now,
+            what,
+        };
+        let list = match namespace {
+            Some(_) => &mut self.of_namespaces,
+            None => &mut self.of_cluster,
+        };
+        list.push_back(removal);
+        if list.len() <= MOST_REMOVED {
+            return;
+        }
+        let Some(oldest) = list.pop_front() else {
+            return;
+        };
+        let is_of_all = oldest.is_of_all();
+        match oldest.namespace {
+            Some(namespace) if !is_of_all => {
+                self.forgotten.insert(namespace, oldest.at);
+            }
+            _ => self.since = self.since.max(oldest.at),
+        }
+    }
+
+    /// Forgets what was of a namespace that is gone: its pods are gone too.
+    pub(crate) fn forget_namespace(&mut self, namespace: &str) {
+        self.forgotten.remove(namespace);
+        self.of_namespaces
+            .retain(|removal| removal.is_of_all() || removal.namespace.as_deref() != Some(namespace));
+    }
+
+    /// What was there at this moment for pods of a namespace, or may have been, and is gone.
+    pub(crate) fn removed_since<'a>(&'a self, namespace: &'a str, at: Timestamp) -> impl Iterator<Item = &'a Removed> {
+        let forgotten = self.forgotten.get(namespace).filter(|gone| **gone >= at);
+        let own = self.of_namespaces.iter();
+        let own = own.filter(move |removal| removal.is_of_all() || removal.namespace.as_deref() == Some(namespace));
+        let known = own.chain(&self.of_cluster).filter(move |removal| removal.at >= at);
+        let unknown = forgotten.map(|_| &Removed::Unknown);
+        unknown.into_iter().chain(known.map(|removal| &removal.what))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Watched; 5] = [
+        Watched::Namespaces,
+        Watched::ServiceAccounts,
+        Watched::Policies,
+        Watched::ClusterPolicies,
+        Watched::Boundaries,
+    ];
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn seen_since(second: i64) -> Past {
+        let mut past = Past::default();
+        for kind in ALL {
+            past.note_event::<()>(kind, &Event::InitDone, at(second));
+        }
+        past
+    }
+
+    #[test]
+    fn nothing_is_known_before_every_kind_was_listed_nor_of_what_was_before() {
+        let mut past = Past::default();
+        for (second, kind) in ALL.into_iter().enumerate() {
+            assert!(!past.is_known(at(1000)));
+            past.note_event::<()>(kind, &Event::InitDone, at(100 + second as i64));
+        }
+        assert!(past.is_known(at(1000)));
+        assert!(!past.is_known(at(104)) && past.is_known(at(105)));
+    }
+
+    #[test]
+    fn while_a_watch_was_interrupted_nothing_is_known_and_what_was_before_stays_known() {
+        let mut past = seen_since(100);
+        past.note_event(Watched::Policies, &Event::Apply(()), at(1000));
+        assert!(!past.note_event::<()>(Watched::Policies, &Event::Init, at(2000)));
+        assert!(past.is_known(at(939)) && !past.is_known(at(1500)) && !past.is_known(at(3000)));
+        assert!(past.note_event::<()>(Watched::Policies, &Event::InitDone, at(2010)));
+        assert!(past.is_known(at(939)) && !past.is_known(at(1500)) && !past.is_known(at(2010)));
+        assert!(past.is_known(at(2011)));
+    }
+
+    #[test]
+    fn of_many_interruptions_the_oldest_count_as_one() {
+        let mut past = seen_since(100);
+        for round in 1..=40 {
+            past.note_event(Watched::Policies, &Event::Apply(()), at(round * 1000));
+            past.note_event::<()>(Watched::Policies, &Event::Init, at(round * 1000 + 10));
+            past.note_event::<()>(Watched::Policies, &Event::InitDone, at(round * 1000 + 20));
+        }
+        assert_eq!(past.gaps.len(), MOST_GAPS);
+        assert!(past.is_known(at(500)) && !past.is_known(at(1500)) && !past.is_known(at(5500)));
+        assert!(past.is_known(at(39_500)));
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_the_api_servers_makes_nothing_older_than_it_is() {
+        let mut past = seen_since(100);
+        past.note_time(at(199), at(200));
+        assert_eq!(past.time(at(200)), at(200));
+        past.note_time(at(230), at(200));
+        past.note_time(at(301), at(300));
+        assert_eq!(past.time(at(300)), at(330));
+        assert_eq!(
+            past.time(Timestamp::MAX),
+            Timestamp::from_second(Timestamp::MAX.as_second()).unwrap()
+        );
+    }
+
+    #[test]
+    fn what_went_is_told_of_its_namespace_and_what_is_forgotten_counts_as_anything() {
+        let mut past = seen_since(100);
+        past.note_removed(Some("shop"), Removed::Account("orders".into()), at(200));
+        let count = |past: &Past, namespace: &str, second| past.removed_since(namespace, at(second)).count();
+        assert_eq!((count(&past, "shop", 200), count(&past, "shop", 201)), (1, 0));
+        assert_eq!(count(&past, "other", 150), 0);
+
+        for second in 0..MOST_REMOVED as i64 {
+            past.note_removed(Some("churn"), Removed::Unknown, at(300 + second));
+        }
+        let of_shop: Vec<_> = past.removed_since("shop", at(200)).collect();
+        assert!(matches!(of_shop[..], [Removed::Unknown]), "{of_shop:?}");
+        assert!(past.is_known(at(150)), "one namespace makes nothing unknown elsewhere");
+        past.forget_namespace("shop");
+        assert_eq!(count(&past, "shop", 150), 0);
+
+        for second in 0..=MOST_REMOVED as i64 {
+            past.note_removed(None, Removed::Unknown, at(500 + second));
+        }
+        assert!(!past.is_known(at(500)) && past.is_known(at(501)));
+        assert_eq!(count(&past, "any", 501), MOST_REMOVED);
+    }
+}
