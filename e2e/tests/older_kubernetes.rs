@@ -149,7 +149,7 @@ async fn a_locked_token_exists_only_by_a_policy() {
     let refusal = merge(&shop.client, &shop.path("pods/granted/ephemeralcontainers"), &ephemeral)
         .await
         .unwrap_err();
-    assert!(refusal.to_string().contains("'tokenscope-lock-ephemeral'"), "{refusal}");
+    assert!(refusal.to_string().contains("'tokenscope-ephemeral'"), "{refusal}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -169,7 +169,7 @@ async fn without_the_webhook_no_pod_that_needs_a_review_is_admitted() {
     );
     refused(
         &create_pod(&shop.client, &strict.pod("required")).await.unwrap(),
-        "'tokenscope-guard'",
+        "'tokenscope-guard-required'",
     );
     refused(
         &create_pod(&shop.client, &marked).await.unwrap(),

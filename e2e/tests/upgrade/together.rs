@@ -138,7 +138,7 @@ async fn call(client: &Client, port: u16) -> Result<()> {
         let url = format!("https://127.0.0.1:{port}/{path}");
         json!({"op": "replace", "path": format!("/webhooks/{index}/clientConfig/url"), "value": url})
     });
-    let changes = Value::from_iter(changes).to_string();
+    let changes = changes.collect::<Value>().to_string();
     let request = http::Request::patch(CONFIGURATION).header("content-type", "application/json-patch+json");
     client.request::<Value>(request.body(changes.into_bytes())?).await?;
     Ok(())
