@@ -1,4 +1,4 @@
-//! Keys as published files.
+//! Keys as published files, and what is said of a key that is published no more.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 use tokenscope_core::Algorithm;
+use tokenscope_issuer::commands::revoked;
 use tokenscope_issuer::keys::SigningKey;
 use tokenscope_issuer::publish::{Publication, PublishError};
 
@@ -39,4 +40,17 @@ fn what_is_published_as_files_is_what_is_served() {
     let publication = Publication::of("https://a.example", &[key.public().clone()]).unwrap();
     assert!(matches!(publication.write(&folder), Err(PublishError::Write(..))));
     std::fs::remove_file(folder).unwrap();
+}
+
+#[test]
+fn whoever_removes_a_leaked_key_reads_what_aws_may_still_believe() {
+    let text = revoked("the-kid", "2026-11-29T00:00:00Z".parse().unwrap());
+    assert!(
+        text.contains("Key the-kid is removed") && text.contains("for an unknown time"),
+        "{text}"
+    );
+    let from = text.find('{').unwrap();
+    let policy: Value = serde_json::from_str(&text[from..]).unwrap();
+    let condition = &policy["Statement"][0]["Condition"]["DateLessThan"]["aws:TokenIssueTime"];
+    assert_eq!(condition, "2026-11-29T00:00:00Z");
 }

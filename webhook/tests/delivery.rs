@@ -251,12 +251,7 @@ fn a_volume_around_the_files_folder_that_others_can_write_is_warned_of() {
         let mut pod = asking(json!([{"name": "app", "volumeMounts": [{"name": "scratch", "mountPath": path}]}]));
         pod["spec"]["volumes"] = json!([{"name": "scratch", "emptyDir": {}}]);
         let reviewed = fixture().review(&pod);
-        assert!(
-            reviewed.warnings().contains("mounts volume scratch at")
-                && reviewed.warnings().contains("can replace the file"),
-            "{}",
-            reviewed.warnings()
-        );
+        assert!(reviewed.warnings().contains("can replace the file"), "{path}");
         pod["spec"]["containers"][0]["volumeMounts"][0]["mountPath"] = json!("/tmp");
         assert_eq!(fixture().review(&pod).warnings(), "");
     }
