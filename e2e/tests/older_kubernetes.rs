@@ -104,6 +104,18 @@ async fn a_mark_that_a_pod_brings_is_worth_nothing_and_one_that_it_has_stays() {
     assert_eq!(reviewed(&stored), None);
 
     let path = shop.path("pods/known");
+    eventually(
+        PROPAGATION,
+        "the API server knows the policy of the record",
+        async || {
+            let change = json!({"metadata": {"labels": {"tokenscope.io/reviewed": null}}});
+            let tried = merge(&shop.client, &format!("{path}?dryRun=All"), &change).await;
+            ensure!(tried.is_err(), "it would be changed");
+            Ok(())
+        },
+    )
+    .await
+    .unwrap();
     for change in [
         json!({"labels": {"tokenscope.io/reviewed": null}}),
         json!({"annotations": {"tokenscope.io/grant": "{}"}}),
