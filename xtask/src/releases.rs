@@ -36,12 +36,6 @@ pub const MARK_IS_A_LABEL: Release = Release {
     commit: "77376bc2a524c9bc3297bf3808eae60f48534440",
 };
 
-/// The latest state that was published: fingerprints have a version, and there is an issuer. The next state that is published takes its place.
-pub const LAST_LANDED: Release = Release {
-    name: "b0a64f0",
-    commit: "b0a64f0a2c44b643445edd480c615741cef84af3",
-};
-
 /// A release that can be installed.
 #[derive(Clone, Debug)]
 pub struct Built {

@@ -38,8 +38,6 @@ pub struct Options {
     pub keep: bool,
     /// More arguments of kube-apiserver.
     pub arguments: Vec<String>,
-    /// An API server of the older minor version.
-    pub older: bool,
 }
 
 impl Default for Options {
@@ -48,7 +46,6 @@ impl Default for Options {
             audit: true,
             keep: false,
             arguments: Vec::new(),
-            older: false,
         }
     }
 }
@@ -60,8 +57,6 @@ pub struct ControlPlane {
     etcd: ServerProcess,
     port: u16,
     folder: PathBuf,
-    /// The version of Kubernetes.
-    version: String,
     watchdog: Arc<Watchdog>, // last: it removes the folder
 }
 
@@ -79,11 +74,6 @@ impl ControlPlane {
     /// The API server's port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
-    }
-
-    /// The version of Kubernetes, without a leading `v`.
-    pub fn version(&self) -> &str {
-        &self.version
     }
 
     /// The API server, for faults.

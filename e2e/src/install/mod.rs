@@ -152,13 +152,8 @@ fn objects(control_plane: &ControlPlane, options: &Options, port: u16) -> Result
         None => chart(name),
     };
     let kubeconfig = format!("--kubeconfig={}", control_plane.kubeconfig().display());
-    let in_view = ["--is-upgrade", "--dry-run=server", &kubeconfig];
-    let by_version = ["--kube-version", control_plane.version()];
-    let flags = if options.upgrade {
-        in_view.as_slice()
-    } else {
-        &by_version
-    };
+    let flags = ["--is-upgrade", "--dry-run=server", &kubeconfig];
+    let flags = if options.upgrade { flags.as_slice() } else { &[] };
     let mut objects = template_of(&folder("tokenscope"), flags, &options.values)?;
     for object in &mut objects {
         reach_by_address(object, port);

@@ -6,11 +6,12 @@ use anyhow::ensure;
 use serde_json::{Value, json};
 use tokenscope_e2e::admission::{accepts, try_pod};
 use tokenscope_e2e::fixtures::{ORDERS, Shop};
+use tokenscope_e2e::helm::{template, template_with};
 use tokenscope_e2e::{delete, eventually, get_json, put};
 
 use crate::failures::{DRIVER, marks, needing_a_review};
 use crate::stand_in::Way;
-use crate::{Door, MARK, SOON, chart_for, with_label};
+use crate::{BEFORE_MUTATING_POLICIES, Door, MARK, SOON, with_label};
 
 const CONFIGURATION: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/tokenscope";
 
@@ -32,9 +33,12 @@ async fn without_the_configuration_or_its_authority_no_pod_is_admitted_by_a_forg
         // A mark that was taken away leaves an honest pod, which a working webhook would review.
         reviews: Way::Status(500),
     };
-    let door = Door::open(&values).await;
-    let objects = chart_for(&door.control_plane, &values);
-    nothing_gets_past_a_changed_configuration(door, objects, refusals).await;
+    nothing_gets_past_a_changed_configuration(
+        Door::open(&values).await,
+        template("tokenscope", &values).unwrap(),
+        refusals,
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -45,9 +49,9 @@ async fn the_same_holds_before_mutating_policies() {
         without_the_entry: "'tokenscope-guard-marks'",
         reviews: Way::Works,
     };
-    let door = Door::open_before_mutating_policies(&values).await;
-    let objects = chart_for(&door.control_plane, &values);
-    nothing_gets_past_a_changed_configuration(door, objects, refusals).await;
+    let objects = template_with("tokenscope", &BEFORE_MUTATING_POLICIES, &values).unwrap();
+    nothing_gets_past_a_changed_configuration(Door::open_before_mutating_policies(&values).await, objects, refusals)
+        .await;
 }
 
 async fn nothing_gets_past_a_changed_configuration(door: Door, objects: Vec<Value>, refusals: Refusals) {

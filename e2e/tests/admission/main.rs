@@ -37,7 +37,7 @@ use tokenscope_e2e::admission::try_pod;
 use tokenscope_e2e::control_plane::{ControlPlane, Options};
 use tokenscope_e2e::eventually;
 use tokenscope_e2e::fixtures::{ORDERS, Shop, with_annotations};
-use tokenscope_e2e::helm::{NAMESPACE, template_with};
+use tokenscope_e2e::helm::{NAMESPACE, template, template_with};
 
 use crate::stand_in::StandIn;
 
@@ -47,7 +47,10 @@ const SOON: Duration = Duration::from_secs(30);
 /// The mark of a review.
 const MARK: &str = "tokenscope.io/reviewed";
 
-/// A control plane with all that the chart makes for its version of Kubernetes, where a stand-in answers for the webhook and no program runs.
+/// What helm is told for a cluster of the last Kubernetes without MutatingAdmissionPolicy v1.
+const BEFORE_MUTATING_POLICIES: [&str; 2] = ["--kube-version", "1.35.0"];
+
+/// A control plane with all that the chart makes, where a stand-in answers for the webhook and no program runs.
 struct Door {
     control_plane: ControlPlane,
     stand_in: StandIn,
@@ -60,16 +63,21 @@ impl Door {
         Self::open_in(control_plane, values).await
     }
 
-    /// On the older Kubernetes, which can't take marks away by itself.
+    /// As the chart is for a Kubernetes that can't take marks away by itself.
     async fn open_before_mutating_policies(values: &Value) -> Self {
-        let options = Options {
-            older: true,
-            ..Options::default()
-        };
-        Self::open_in(ControlPlane::start(options).await.unwrap(), values).await
+        let control_plane = ControlPlane::start(Options::default()).await.unwrap();
+        Self::open_with(
+            control_plane,
+            template_with("tokenscope", &BEFORE_MUTATING_POLICIES, values).unwrap(),
+        )
+        .await
     }
 
     async fn open_in(control_plane: ControlPlane, values: &Value) -> Self {
+        Self::open_with(control_plane, template("tokenscope", values).unwrap()).await
+    }
+
+    async fn open_with(control_plane: ControlPlane, objects: Vec<Value>) -> Self {
         control_plane.create_namespace(NAMESPACE, &[]).await.unwrap();
         let stand_in = StandIn::start().await.unwrap();
         let client = control_plane.client().await.unwrap();
@@ -78,7 +86,7 @@ impl Door {
             stand_in,
             client,
         };
-        door.apply(chart_for(&door.control_plane, values)).await.unwrap();
+        door.apply(objects).await.unwrap();
         door.wait_until_guarded().await;
         door
     }
@@ -119,11 +127,6 @@ impl Door {
     async fn shop(&self, namespace: &str, labels: &[(&str, &str)]) -> Shop<'_> {
         Shop::open(&self.control_plane, namespace, labels).await.unwrap()
     }
-}
-
-/// What the chart makes of these values for the version of Kubernetes that the control plane has.
-fn chart_for(control_plane: &ControlPlane, values: &Value) -> Vec<Value> {
-    template_with("tokenscope", &["--kube-version", control_plane.version()], values).unwrap()
 }
 
 /// The pod with a label.

@@ -105,7 +105,7 @@ fn servers() -> Result<()> {
     let tools = Tool::BASIC
         .into_iter()
         .chain(Tool::SPIRE)
-        .chain([Tool::CertManager, Tool::MiniStack, Tool::OlderKubeApiserver])
+        .chain([Tool::CertManager, Tool::MiniStack])
         .chain(of_clusters.iter().copied());
     for tool in tools {
         resolve(tool)?;

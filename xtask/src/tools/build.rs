@@ -63,7 +63,6 @@ pub(super) fn build_go(tool: Tool, folder: &Path, version: &str) -> Result<()> {
 fn linker_flags(tool: Tool, module: &str, version: &str) -> Result<String> {
     Ok(match tool {
         Tool::KubeApiserver
-        | Tool::OlderKubeApiserver
         | Tool::Kubectl
         | Tool::KubeControllerManager
         | Tool::KubeScheduler

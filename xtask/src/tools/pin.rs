@@ -43,7 +43,6 @@ impl Tool {
     pub(super) const fn pin(self) -> Pin {
         match self {
             Self::KubeApiserver => KUBE_APISERVER,
-            Self::OlderKubeApiserver => OLDER_KUBE_APISERVER,
             Self::Kubectl => KUBECTL,
             Self::Etcd => ETCD,
             Self::Helm => HELM,
@@ -73,12 +72,6 @@ const KUBE_APISERVER: Pin = Pin {
     folder_name: "kubernetes",
     program: "kube-apiserver",
     usual: "7 min on two cores",
-};
-
-const OLDER_KUBE_APISERVER: Pin = Pin {
-    source: "kubernetes-1.34/go.mod",
-    usual: "4 min on two cores",
-    ..KUBE_APISERVER
 };
 
 const KUBECTL: Pin = Pin {

@@ -40,8 +40,6 @@ pub enum Tool {
     SpireAgent,
     /// Publishes its keys as an OIDC issuer does.
     SpireOidcDiscoveryProvider,
-    /// The Kubernetes API server of an older minor version, which takes no forged marks away by itself.
-    OlderKubeApiserver,
     /// cert-manager's controller and cainjector; its custom resource definitions are in the folder `crds` beside it.
     CertManager,
     /// A Python interpreter that has MiniStack: IAM, STS and S3 for chains of roles. `-m ministack` runs it.
@@ -73,7 +71,7 @@ impl Tool {
     pub const SPIRE: [Self; 3] = [Self::SpireServer, Self::SpireAgent, Self::SpireOidcDiscoveryProvider];
 
     /// Every tool.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 19] = [
         Self::Etcd,
         Self::KubeApiserver,
         Self::Kubectl,
@@ -91,7 +89,6 @@ impl Tool {
         Self::SpireServer,
         Self::SpireAgent,
         Self::SpireOidcDiscoveryProvider,
-        Self::OlderKubeApiserver,
         Self::CertManager,
         Self::MiniStack,
     ];
@@ -116,7 +113,6 @@ impl Tool {
             Self::SpireServer => "spire-server",
             Self::SpireAgent => "spire-agent",
             Self::SpireOidcDiscoveryProvider => "oidc-discovery-provider",
-            Self::OlderKubeApiserver => "older-kube-apiserver",
             Self::CertManager => "cert-manager",
             Self::MiniStack => "ministack",
         }
@@ -140,7 +136,6 @@ impl Tool {
         let mut command = Command::new(program);
         match self {
             Self::KubeApiserver
-            | Self::OlderKubeApiserver
             | Self::Etcd
             | Self::KubeControllerManager
             | Self::KubeScheduler
