@@ -6,7 +6,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::config::StsConfigError;
+use crate::config_error::StsConfigError;
 use crate::names::{AssumableRole, UserName, is_account};
 use crate::permissions::check_identity_policy;
 use crate::request::SessionPolicies;

@@ -32,6 +32,7 @@ mod assume_role;
 mod caller;
 mod condition;
 mod config;
+mod config_error;
 mod context_provider;
 mod identity;
 mod issuer;
@@ -56,7 +57,8 @@ mod web_identity_token;
 mod xml;
 
 pub use account::{OutboundFederation, Permissions, User};
-pub use config::{Provider, Role, StsConfig, StsConfigError};
+pub use config::{Provider, Role, StsConfig};
+pub use config_error::StsConfigError;
 pub use judge::judge;
 pub use permissions::{AssumedSession, PolicyDecision, PolicyDecisionError};
 pub use server::{Server, StartError, StsCertificate};

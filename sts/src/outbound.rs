@@ -20,7 +20,7 @@ use hyper::{Method, Request, Response};
 use serde_json::{Value, json};
 
 use crate::account::OutboundFederation;
-use crate::config::StsConfigError;
+use crate::config_error::StsConfigError;
 use crate::request::SigningAlgorithm;
 use crate::state::lock;
 use crate::web_identity_token::CLAIMS;

@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::account::{OutboundFederation, Permissions};
-use crate::config::{Provider, Role, StsConfig, StsConfigError, check_connect_to};
+use crate::config::{Provider, Role, StsConfig, check_connect_to};
+use crate::config_error::StsConfigError;
 use crate::issuer::Issuers;
 use crate::permissions::AssumedSession;
 use crate::state::{AwsAccount, TimeSource, lock, system_clock};

@@ -13,7 +13,8 @@ use serde_json::Value;
 
 use crate::account::Directory;
 use crate::caller::Caller;
-use crate::config::{CheckedProvider, CheckedRole, Provider, Role, StsConfigError, checked_context};
+use crate::config::{CheckedProvider, CheckedRole, Provider, Role, checked_context};
+use crate::config_error::StsConfigError;
 use crate::issuer::Issuers;
 use crate::outbound::OutboundIssuers;
 use crate::permissions::AssumedSession;

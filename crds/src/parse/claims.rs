@@ -1,6 +1,6 @@
 //! The claims of a token of tokenscope's issuer about the pod.
 
-use super::aws::sts_name;
+use super::session_name::sts_name;
 use super::{Placeholder, invalid, parse};
 use crate::messages;
 use crate::v1alpha1::{ClaimsSpec, SourceSpec};

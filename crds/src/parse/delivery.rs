@@ -1,6 +1,6 @@
 //! The way in which credentials reach the SDK.
 
-use super::aws::session_name;
+use super::session_name::session_name;
 use super::{invalid, parse, parse_optional};
 use crate::messages;
 use crate::v1alpha1::{DeliverySpec, DeliveryTypeSpec, NamedProfileSpec, ProfileDeliverySpec, RoleHopSpec};

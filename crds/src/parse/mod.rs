@@ -8,6 +8,7 @@ mod boundary;
 mod claims;
 mod delivery;
 pub(crate) mod selector;
+mod session_name;
 mod token;
 
 use crate::messages;

@@ -6,7 +6,7 @@
 )]
 
 use super::default::is_default;
-use super::delivery::RoleHopSpec;
+use super::delivery::{RoleHopSpec, role_chain};
 use super::schema;
 use crate::messages;
 use kube::KubeSchema;
@@ -43,7 +43,7 @@ pub struct AwsSpec {
     /// ends with those of the last. No pod can choose them. Only with delivery.type Profile. AWS gives such sessions at most an
     /// hour. At most 4 with 1024 characters together.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "schema::role_chain")]
+    #[schemars(schema_with = "role_chain")]
     pub role_chain: Vec<RoleHopSpec>,
 }
 

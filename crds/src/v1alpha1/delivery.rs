@@ -6,11 +6,12 @@
 )]
 
 use super::default::is_default;
-use super::schema;
+use super::{schema, size};
 use crate::messages;
 use kube::KubeSchema;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+use tokenscope_core::delivery::{MOST_HOPS, MOST_PROFILES};
 
 /// How credentials reach the SDK in a container.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,7 +57,7 @@ pub struct ProfileDeliverySpec {
     /// Further profiles, each for another role or region. The program chooses one by AWS_PROFILE, or by its name in code. At
     /// most 8 with 2048 characters together.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "schema::profiles")]
+    #[schemars(schema_with = "profiles")]
     pub profiles: Vec<NamedProfileSpec>,
 }
 
@@ -79,7 +80,7 @@ pub struct NamedProfileSpec {
 
     /// The roles that it takes after that one, each with the credentials of the role before. At most 4.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "schema::role_chain")]
+    #[schemars(schema_with = "role_chain")]
     pub role_chain: Vec<RoleHopSpec>,
 }
 
@@ -100,4 +101,22 @@ pub struct RoleHopSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::role_session_name")]
     pub role_session_name: Option<String>,
+}
+
+/// The schema of roles that are taken one after the other.
+pub(super) fn role_chain(generator: &mut SchemaGenerator) -> Schema {
+    let item = generator.subschema_for::<RoleHopSpec>();
+    let list =
+        json_schema!({"type": "array", "x-kubernetes-list-type": "atomic", "maxItems": MOST_HOPS, "items": item});
+    schema::within(list, size::ROLE_CHAIN)
+}
+
+/// The schema of the further profiles.
+fn profiles(generator: &mut SchemaGenerator) -> Schema {
+    let item = generator.subschema_for::<NamedProfileSpec>();
+    let list = json_schema!({
+        "type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"], "maxItems": MOST_PROFILES,
+        "items": item,
+    });
+    schema::within(list, size::PROFILES)
 }

@@ -3,12 +3,10 @@
 //! A rule is CEL rather than a `pattern` wherever a person may get it wrong, since only CEL has a message of its own. Every
 //! text and list has a bound: the API server refuses a definition whose rules could cost too much.
 
-use super::delivery::{NamedProfileSpec, RoleHopSpec};
 use super::size;
 use crate::messages;
 use kube::core::Rule;
 use schemars::{Schema, SchemaGenerator, json_schema};
-use tokenscope_core::delivery::{MOST_HOPS, MOST_PROFILES};
 
 /// What a template may speak of, as the rule's own parser knows it.
 macro_rules! variable {
@@ -140,23 +138,6 @@ pub(super) fn external_id(_: &mut SchemaGenerator) -> Schema {
 
 pub(super) fn profile_name(_: &mut SchemaGenerator) -> Schema {
     text(64, &[PROFILE_NAME])
-}
-
-/// The roles that are taken one after the other.
-pub(super) fn role_chain(generator: &mut SchemaGenerator) -> Schema {
-    let item = generator.subschema_for::<RoleHopSpec>();
-    let list =
-        json_schema!({"type": "array", "x-kubernetes-list-type": "atomic", "maxItems": MOST_HOPS, "items": item});
-    within(list, size::ROLE_CHAIN)
-}
-
-pub(super) fn profiles(generator: &mut SchemaGenerator) -> Schema {
-    let item = generator.subschema_for::<NamedProfileSpec>();
-    let list = json_schema!({
-        "type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"], "maxItems": MOST_PROFILES,
-        "items": item,
-    });
-    within(list, size::PROFILES)
 }
 
 pub(super) fn audience(_: &mut SchemaGenerator) -> Schema {
@@ -361,7 +342,7 @@ fn set(most: u32, item: &Schema) -> Schema {
 }
 
 /// A list whose sum has a bound too.
-fn within(mut list: Schema, check: (&str, &str)) -> Schema {
+pub(super) fn within(mut list: Schema, check: (&str, &str)) -> Schema {
     list.insert("x-kubernetes-validations".into(), rules(&[check]));
     list
 }

@@ -8,6 +8,7 @@ mod issuer;
 mod options;
 #[cfg(test)]
 mod tests;
+mod text_files;
 mod whole;
 
 use std::ffi::OsString;
@@ -22,9 +23,10 @@ use tokenscope_core::sidecar::{JWT_BUNDLE_FILE, READY, WRITE, X509_SVID_FILE};
 use crate::exchange::IssuerSettings;
 use crate::log::Log;
 use crate::selection::SvidSelection;
-use crate::write::{self, TextFile};
+use crate::write::TextFile;
 use given::{Given, injected};
 use options::{ISSUED_TOKEN, JWT_SVID, OPTIONS, help};
+use text_files::text_files;
 use whole::config;
 
 /// The task of the process.
@@ -211,7 +213,7 @@ pub fn invocation(
         if injected {
             return Err(ConfigError::Injected(WRITE.to_owned()));
         }
-        return write::files(arguments.drain(1..)).map(Invocation::Write);
+        return text_files(arguments.drain(1..)).map(Invocation::Write);
     }
     let mut parser = Parser::from_args(arguments);
     let mut ready = false;

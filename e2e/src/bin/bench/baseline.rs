@@ -17,7 +17,8 @@ use tokenscope_platform::tls::{self, ConnectionMetrics, Limits, ServingCertifica
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::reviews::RECORDED;
+/// The numbers of containers of the recorded reviews.
+pub(crate) const RECORDED: [usize; 3] = [1, 3, 10];
 
 /// The path of the constant answer.
 pub(crate) const ANSWER: &str = "/constant";

@@ -20,9 +20,6 @@ const ROUND: Duration = Duration::from_millis(500);
 /// How long it is under load before anything counts.
 const WARM_UP: Duration = Duration::from_millis(200);
 
-/// The numbers of containers of the recorded reviews.
-pub(crate) const RECORDED: [usize; 3] = [1, 3, 10];
-
 /// A recorded review.
 pub(crate) struct Recorded {
     /// The number of its pod's containers.
