@@ -2,18 +2,20 @@
 
 use std::collections::BTreeMap;
 
+use crate::aws_error::AwsError;
 use crate::caller::Caller;
 use crate::condition::{Fact, Facts};
+use crate::lock::lock;
 use crate::names::AssumableRole;
 use crate::packed_size::packed_policy_size;
 use crate::permissions::PolicyDecision;
 use crate::principal::{Principal, with_role_tags};
 use crate::request::AssumeRoleRequest;
 use crate::session::{Session, SessionGrant};
-use crate::state::{AwsAccount, lock};
+use crate::state::AwsAccount;
 use crate::tags::{MAX_TAGS, has_key};
 use crate::trust::{IamTrustPolicy, Naming, Presenter};
-use crate::xml::{AwsError, credentials, elements};
+use crate::xml::{credentials, elements};
 
 /// The longest session of a chain, in seconds (STS API reference, AssumeRole, DurationSeconds: "Role chaining limits your […]
 /// role session to a maximum of one hour").

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::account::Permissions;
+use crate::aws_error::AwsError;
 use crate::condition::Facts;
+use crate::lock::lock;
 use crate::names::UserName;
 use crate::permissions::{Decisions, PolicyDecision, decide_both};
 use crate::principal::{Principal, PrincipalNames};
 use crate::session::Session;
 use crate::sigv4::{Authorization, Signed};
-use crate::state::{AwsAccount, lock};
-use crate::xml::AwsError;
+use crate::state::AwsAccount;
 
 /// The pseudo-region of the global endpoint, as Amazon's clients call it.
 pub(crate) const GLOBAL: &str = "aws-global";

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::xml::AwsError;
+use crate::aws_error::AwsError;
 
 /// `contextProviderSourceKeyType`, `contextProviderTargetKeyType`, `subjectTypeValueType`: characters.
 const MAX_KEY: usize = 128;

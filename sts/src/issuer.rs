@@ -19,8 +19,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::aws_error::AwsError;
 use crate::token::{Key, KeySet, no_verification_key};
-use crate::xml::AwsError;
 
 /// For discovery and keys together. AWS gives an issuer 5 s.
 const DEADLINE: Duration = Duration::from_secs(5);

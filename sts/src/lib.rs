@@ -28,7 +28,9 @@
 //! `ProvidedContexts`, service control policies, permissions boundaries, propagation of sessions between stand-ins.
 
 mod account;
+mod answers;
 mod assume_role;
+mod aws_error;
 mod caller;
 mod condition;
 mod config;
@@ -37,6 +39,7 @@ mod context_provider;
 mod identity;
 mod issuer;
 mod judge;
+mod lock;
 mod names;
 mod outbound;
 mod packed_size;

@@ -21,9 +21,11 @@ use serde_json::{Value, json};
 
 use crate::account::OutboundFederation;
 use crate::config_error::StsConfigError;
+use crate::lock::lock;
 use crate::request::SigningAlgorithm;
-use crate::state::lock;
-use crate::web_identity_token::CLAIMS;
+
+/// The claim that has everything that AWS adds.
+pub(crate) const CLAIMS: &str = "https://sts.amazonaws.com/";
 
 const DISCOVERY: &str = "/.well-known/openid-configuration";
 const KEYS: &str = "/.well-known/jwks.json";

@@ -8,8 +8,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::aws_error::AwsError;
 use crate::session::{MAX_TOKEN, token_size};
-use crate::xml::AwsError;
 
 const SPACE: usize = 2048;
 

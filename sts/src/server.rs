@@ -21,8 +21,9 @@ use crate::account::{OutboundFederation, Permissions};
 use crate::config::{Provider, Role, StsConfig, check_connect_to};
 use crate::config_error::StsConfigError;
 use crate::issuer::Issuers;
+use crate::lock::lock;
 use crate::permissions::AssumedSession;
-use crate::state::{AwsAccount, TimeSource, lock, system_clock};
+use crate::state::{AwsAccount, TimeSource, system_clock};
 
 const MAX_CONNECTIONS: usize = 256;
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);

@@ -10,9 +10,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::{SignedDuration, Timestamp};
 
+use crate::aws_error::AwsError;
 use crate::names::AssumableRole;
 use crate::principal::Principal;
-use crate::xml::AwsError;
 
 /// Sessions remembered; the oldest goes first. Expired ones stay until then, so that their use is answered with
 /// `ExpiredToken` instead of `InvalidClientTokenId`.

@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::aws_error::AwsError;
 use crate::condition::{Condition, Fact, Facts, all_hold, conditions, only_known, texts};
 use crate::context_provider::Propagated;
 use crate::identity::WebIdentity;
 use crate::policy_text::like;
-use crate::xml::AwsError;
 
 mod principals;
 

@@ -1,16 +1,18 @@
 //! `AssumeRoleWithWebIdentity`.
 
+use crate::aws_error::AwsError;
 use crate::condition::Facts;
 use crate::context_provider::Propagated;
 use crate::identity::WebIdentity;
+use crate::lock::lock;
 use crate::packed_size::packed_policy_size;
 use crate::principal::Principal;
 use crate::request::AssumeRequest;
 use crate::session::{Session, SessionGrant};
-use crate::state::{AwsAccount, lock};
+use crate::state::AwsAccount;
 use crate::token;
 use crate::trust::{access_denied, authorize};
-use crate::xml::{AwsError, credentials, elements};
+use crate::xml::{credentials, elements};
 
 impl AwsAccount {
     /// The result's members as XML.

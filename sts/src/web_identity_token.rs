@@ -12,16 +12,16 @@ use hyper::header::HOST;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
+use crate::aws_error::AwsError;
 use crate::caller::{Caller, GLOBAL};
 use crate::condition::{Fact, Facts};
+use crate::outbound::CLAIMS;
 use crate::request::{SubjectMode, WebIdentityTokenRequest};
 use crate::session::random;
 use crate::sigv4::hex;
 use crate::state::AwsAccount;
-use crate::xml::{AwsError, elements};
+use crate::xml::elements;
 
-/// The claim that has everything that AWS adds.
-pub(crate) const CLAIMS: &str = "https://sts.amazonaws.com/";
 /// Bytes of the payload. Not documented: the stricter side of what a verifier can be expected to take in a header.
 const MAX_PAYLOAD: usize = 8192;
 

@@ -3,61 +3,21 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
+use crate::aws_error::AwsError;
 use crate::session::Session;
 
 /// The namespace of every STS answer.
 const NAMESPACE: &str = "https://sts.amazonaws.com/doc/2011-06-15/";
 
-/// An error as AWS words it. The message goes to the caller, so it never holds a token, a secret or a signature.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{code}: {message}")]
-pub(crate) struct AwsError {
-    /// HTTP status.
-    pub(crate) status: u16,
-    /// AWS's error code, e.g. `InvalidIdentityToken`.
-    pub(crate) code: &'static str,
-    /// The text that the caller reads.
-    pub(crate) message: String,
-}
-
-impl AwsError {
-    pub(crate) fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            code,
-            message: message.into(),
-        }
-    }
-
-    pub(crate) fn validation(message: impl Into<String>) -> Self {
-        Self::new(400, "ValidationError", message)
-    }
-
-    pub(crate) fn invalid_token(message: impl Into<String>) -> Self {
-        Self::new(400, "InvalidIdentityToken", message)
-    }
-
-    pub(crate) fn malformed_policy(message: impl Into<String>) -> Self {
-        Self::new(400, "MalformedPolicyDocument", message)
-    }
-
-    pub(crate) fn internal() -> Self {
-        Self::new(
-            500,
-            "InternalFailure",
-            "The request processing has failed because of an unknown error.",
-        )
-    }
-
-    pub(crate) fn to_xml(&self, request_id: &str) -> String {
-        let party = if self.status >= 500 { "Receiver" } else { "Sender" };
-        let detail = [("Type", party), ("Code", self.code), ("Message", &self.message)];
-        format!(
-            "<ErrorResponse xmlns=\"{NAMESPACE}\"><Error>{}</Error>{}</ErrorResponse>",
-            elements(&detail),
-            elements(&[("RequestId", request_id)])
-        )
-    }
+/// The envelope of an error.
+pub(crate) fn refusal(error: &AwsError, request_id: &str) -> String {
+    let party = if error.status >= 500 { "Receiver" } else { "Sender" };
+    let detail = [("Type", party), ("Code", error.code), ("Message", &error.message)];
+    format!(
+        "<ErrorResponse xmlns=\"{NAMESPACE}\"><Error>{}</Error>{}</ErrorResponse>",
+        elements(&detail),
+        elements(&[("RequestId", request_id)])
+    )
 }
 
 /// The envelope of a successful answer; `result` is XML already.
@@ -130,7 +90,7 @@ mod tests {
     fn an_error_has_the_envelope_of_aws_and_escapes_what_the_caller_sent() {
         let error = AwsError::validation("Value '<a>&\u{1}'");
         assert_eq!(
-            error.to_xml("r-1"),
+            refusal(&error, "r-1"),
             "<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><Error><Type>Sender</Type>\
              <Code>ValidationError</Code><Message>Value &apos;&lt;a&gt;&amp;\u{fffd}&apos;</Message></Error>\
              <RequestId>r-1</RequestId></ErrorResponse>"

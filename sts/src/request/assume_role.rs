@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use super::Parameters;
 use super::bounds::{Check, NAME_PATTERN, ParameterBounds};
 use super::session_policy::SessionPolicies;
+use crate::aws_error::AwsError;
 use crate::names::{AssumableRole, is_name_character};
 use crate::tags;
-use crate::xml::AwsError;
 
 const EXTERNAL_ID_PATTERN: &str = r"[\w+=,.@:\/-]*";
 

@@ -1,9 +1,9 @@
 //! The bounds and patterns that STS gives to single parameters, and its words for what breaks them.
 
 use super::Parameters;
+use crate::aws_error::AwsError;
 use crate::names::is_name_character;
 use crate::tags::{MAX_KEY, MAX_TAGS, MAX_VALUE, is_tag_text};
-use crate::xml::AwsError;
 
 pub(super) const NAME_PATTERN: &str = r"[\w+=,.@-]*";
 pub(super) const ARN_PATTERN: &str =

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use percent_encoding::percent_decode_str;
 
-use crate::xml::AwsError;
+use crate::aws_error::AwsError;
 
 pub(crate) use assume_role::AssumeRoleRequest;
 pub(crate) use session_policy::SessionPolicies;

@@ -5,8 +5,8 @@
 
 use serde_json::Value;
 
+use crate::aws_error::AwsError;
 use crate::names::{AssumableRole, is_policy_arn_of};
-use crate::xml::AwsError;
 
 /// The plain text of an inline session policy and the ARNs of managed ones together, in characters.
 const MAX_SESSION_POLICY: usize = 2048;

@@ -3,8 +3,8 @@
 use super::Parameters;
 use super::bounds::{Check, ParameterBounds};
 use super::session_policy::SessionPolicies;
+use crate::aws_error::AwsError;
 use crate::names::AssumableRole;
-use crate::xml::AwsError;
 
 /// `AssumeRoleWithWebIdentity` with every parameter in its bounds. No Debug: it holds the token.
 pub(crate) struct AssumeRequest {

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::Parameters;
 use super::bounds::{Check, ParameterBounds};
+use crate::aws_error::AwsError;
 use crate::tags;
-use crate::xml::AwsError;
 
 const SCOPE_PATTERN: &str = r"[\x21\x23-\x2B\x2D-\x5B\x5D-\x7E]+( [\x21\x23-\x2B\x2D-\x5B\x5D-\x7E]+)*";
 

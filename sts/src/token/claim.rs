@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::xml::AwsError;
+use crate::aws_error::AwsError;
 
 pub(super) fn missing(claim: &str) -> AwsError {
     AwsError::invalid_token(format!("Missing a required claim: {claim}"))

@@ -5,8 +5,8 @@ use serde_json::{Map, Value};
 
 use super::claim::{missing, strings, text_claim, wrong};
 use super::session_tags::{SessionTags, session_tags, source_identity};
+use crate::aws_error::AwsError;
 use crate::identity::WebIdentity;
-use crate::xml::AwsError;
 
 /// How far clocks may differ, in seconds: after `exp` (IAM User Guide, "OIDC federation": up to five minutes), and before `iat`
 /// and `nbf` (seen, not documented).

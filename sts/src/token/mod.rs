@@ -13,9 +13,9 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::aws_error::AwsError;
 use crate::identity::WebIdentity;
 use crate::strict_json;
-use crate::xml::AwsError;
 
 use claim::{missing, text_claim};
 pub(crate) use claims::check_claims;

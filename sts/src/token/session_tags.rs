@@ -13,9 +13,9 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::claim::{strings, text_claim, wrong};
+use crate::aws_error::AwsError;
 use crate::names::is_name_character;
 use crate::tags::{MAX_TAGS, check_transitive, checked};
-use crate::xml::AwsError;
 
 const AWS_CLAIMS: &str = "https://aws.amazon.com/";
 /// The claim of nested tags.
