@@ -2,14 +2,14 @@
 
 use super::{
     distrust::DistrustList,
-    memory::note,
-    plan::{IssueReason, RotationSettings},
-    secret::{annotations, obey, set},
-    secrets::{
-        BUNDLE, CERTIFICATE, CROSS, DISTRUST, DISTRUSTED, KEY, MOST_CROSSES, Names, ROTATE, ROTATED, Secrets,
-        TRUSTED_SINCE, Trusting, Write, bundle,
+    memory::{Secrets, note},
+    names::{
+        BUNDLE, CERTIFICATE, CROSS, DISTRUST, DISTRUSTED, KEY, MOST_CROSSES, Names, ROTATE, ROTATED, TRUSTED_SINCE,
+        Trusting,
     },
-    x509::{NewAuthority, NotMade, create_authority},
+    plan::{IssueReason, RotationSettings},
+    secret::{Write, annotations, obey, set},
+    x509::{NewAuthority, NotMade, bundle, create_authority},
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;

@@ -3,7 +3,7 @@
 //! The list stands in an annotation of both Secrets of an authority and of the webhook configuration, so that a backup of one of
 //! them brings no distrusted authority back, and in the memory of every replica.
 
-use super::secrets::Trusting;
+use super::names::Trusting;
 use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
 use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};

@@ -1,11 +1,11 @@
-//! The memory of a process beyond what the Secrets say now: the distrusted certificates, and the authority that was there before.
+//! The two Secrets as a process knows them: what they say now, the distrusted certificates, and the authority that was there before.
 
 use super::{
     distrust::{DISTRUSTED_CERTIFICATES, DistrustList},
+    names::{BUNDLE, CERTIFICATE, CROSS, KEY, Names, Trusting},
     plan::IssueReason,
     secret::{annotation, annotations, data, present},
-    secrets::{BUNDLE, CERTIFICATE, CROSS, KEY, Names, Secrets, TrustBundles, Trusting, valid},
-    x509::SigningAuthority,
+    x509::{SigningAuthority, valid},
 };
 use crate::versions;
 use jiff::{SignedDuration, Timestamp};
@@ -30,7 +30,42 @@ impl FormerAuthority {
     }
 }
 
+/// The two Secrets as they are in the cluster. It has no `Debug`: keys are in it.
+#[derive(Clone, Default)]
+pub(crate) struct Secrets {
+    /// The certificate authority.
+    pub(crate) authority: Option<Secret>,
+    /// The serving certificate.
+    pub(crate) serving: Option<Secret>,
+    /// The certificate authority as it was before somebody deleted it or put a distrusted one in its place.
+    pub(crate) former: Option<FormerAuthority>,
+    /// What is distrusted, as far as this process has read of it.
+    pub(crate) distrusted: DistrustList,
+}
+
+/// The trust bundles of a webhook configuration, one a webhook; `None` where there is no configuration.
+pub(crate) type TrustBundles = Option<Vec<Vec<u8>>>;
+
 impl Secrets {
+    /// The authority, if it can sign and is not distrusted.
+    pub(super) fn signing_authority(&self, now: Timestamp) -> Result<SigningAuthority, IssueReason> {
+        let secret = self.authority.as_ref();
+        if data(secret, CERTIFICATE).is_empty() && data(secret, KEY).is_empty() {
+            return Err(IssueReason::Missing);
+        }
+        let authority = SigningAuthority::read(data(secret, CERTIFICATE), data(secret, KEY), now)?;
+        if self.distrusted(now).has(authority.certificate(), now) {
+            return Err(IssueReason::CameBack);
+        }
+        Ok(authority)
+    }
+
+    /// The certificates by which older authorities vouch for the present one, as far as they are valid.
+    pub(super) fn crosses(&self, now: Timestamp) -> Vec<Certificate> {
+        let (crosses, _) = Certificate::all_in(data(self.authority.as_ref(), CROSS));
+        self.without_distrusted(valid(crosses, now), now)
+    }
+
     /// Takes what a watch brought of the authority.
     pub(crate) fn take_authority(&mut self, found: Option<Secret>, now: Timestamp) {
         let before = self.authority.clone();

@@ -3,6 +3,7 @@
 mod creation;
 mod distrust;
 mod memory;
+mod names;
 mod plan;
 mod secret;
 mod secrets;
@@ -12,8 +13,9 @@ mod x509;
 mod tests;
 
 pub(crate) use distrust::{DISTRUSTED_CERTIFICATES, DistrustLedger, DistrustList};
+pub(crate) use memory::{Secrets, TrustBundles};
+pub(crate) use names::{Names, Trusting};
 pub(crate) use plan::{CertificateStep, RotationSettings};
-pub(crate) use secrets::{Names, Secrets, TrustBundles, Trusting};
 
 use crate::{FIELD_MANAGER, leader::Leader, metrics::OperatorMetrics};
 use futures::StreamExt as _;
@@ -21,7 +23,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client, api::PostParams, runtime::watcher};
 use plan::next_step;
-use secrets::Write;
+use secret::Write;
 use std::{convert::Infallible, pin::pin, sync::Arc};
 use tokenscope_platform::{
     health::{Gate, Heartbeat},

@@ -3,6 +3,16 @@
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use std::collections::BTreeMap;
 
+/// A Secret to be created, or to be replaced if it carries a resource version.
+pub(crate) enum Write {
+    /// The authority's.
+    Authority(Secret),
+    /// The authority that was deleted or replaced by a distrusted one, as it was.
+    RestoredAuthority(Secret),
+    /// The serving certificate's.
+    Serving(Secret),
+}
+
 /// Whether the annotation `wish` has a value that `done` doesn't repeat.
 pub(super) fn requested(secret: Option<&Secret>, wish: &str, done: &str) -> bool {
     let wanted = annotation(secret, wish).filter(|value| !value.is_empty());

@@ -2,97 +2,16 @@
 
 use super::{
     creation::Creation,
-    distrust::DistrustList,
-    memory::{FormerAuthority, note},
+    memory::{Secrets, TrustBundles, note},
+    names::{BUNDLE, CERTIFICATE, DISTRUST, DISTRUSTED, KEY, Names, ROTATE, ROTATED, TRUSTED_SINCE},
     plan::{Bundle, CertificateState, CertificateStep, Constraint, IssueReason, RotationSettings, ServingState, Trust},
-    secret::{annotation, annotations, data, obey, present, requested, set},
-    x509::{NotMade, SigningAuthority, signed_by},
+    secret::{Write, annotation, annotations, data, obey, present, requested, set},
+    x509::{NotMade, SigningAuthority, bundle, signed_by, valid},
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use std::{collections::BTreeSet, iter, sync::Arc};
 use tokenscope_platform::certificate::{Certificate, CertificatePair};
-
-/// Annotation of either Secret: any new value asks for a new certificate.
-pub(crate) const ROTATE: &str = "tokenscope.io/rotate";
-/// Annotation of either Secret: the last value of [`ROTATE`] that was obeyed.
-pub(crate) const ROTATED: &str = "tokenscope.io/rotated";
-/// Annotation of the authority's Secret: any new value asks for a new authority and that no other be trusted from then on.
-pub(crate) const DISTRUST: &str = "tokenscope.io/distrust";
-/// Annotation of the authority's Secret: the last value of [`DISTRUST`] that was obeyed. What is distrusted since stands in
-/// [`DISTRUSTED_CERTIFICATES`](super::distrust::DISTRUSTED_CERTIFICATES).
-pub(crate) const DISTRUSTED: &str = "tokenscope.io/distrusted";
-/// Annotation of the authority's Secret, during a rotation: since when the API servers have been known to trust it.
-pub(crate) const TRUSTED_SINCE: &str = "tokenscope.io/trusted-since";
-
-pub(super) const BUNDLE: &str = "ca.crt";
-pub(super) const CERTIFICATE: &str = "tls.crt";
-pub(super) const KEY: &str = "tls.key";
-/// In the authority's Secret: the certificates by which older authorities vouch for younger ones, the youngest first.
-pub(super) const CROSS: &str = "cross.crt";
-
-/// The most authorities of a bundle: a webhook configuration is sent to every API server whole.
-const MOST_TRUSTED: usize = 4;
-/// The most older authorities that lead to the present one: each adds half a kilobyte to every handshake.
-pub(super) const MOST_CROSSES: u8 = 3;
-
-/// The clients that trust the authority, which decide the steps to a new one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Trusting {
-    /// API servers, which are told of a new authority.
-    ApiServers,
-    /// Pods, which were told at admission and trust no other as long as they run: the authority before vouches for a new one.
-    Pods,
-}
-
-impl Trusting {
-    /// The names of the authority and of its serving certificate in metrics.
-    pub(crate) fn labels(self) -> (&'static str, &'static str) {
-        match self {
-            Self::ApiServers => ("ca", "serving"),
-            Self::Pods => ("issuer_ca", "issuer_serving"),
-        }
-    }
-}
-
-/// The names of the Secrets and of the serving certificate.
-#[derive(Clone, Debug)]
-pub(crate) struct Names {
-    /// The clients that trust the authority.
-    pub(crate) trusting: Trusting,
-    /// The Secret of the certificate authority.
-    pub(crate) authority_secret: String,
-    /// The Secret of the serving certificate.
-    pub(crate) serving_secret: String,
-    /// The DNS names and IP addresses that the serving certificate is for.
-    pub(crate) hosts: Vec<String>,
-}
-
-/// The two Secrets as they are in the cluster. It has no `Debug`: keys are in it.
-#[derive(Clone, Default)]
-pub(crate) struct Secrets {
-    /// The certificate authority.
-    pub(crate) authority: Option<Secret>,
-    /// The serving certificate.
-    pub(crate) serving: Option<Secret>,
-    /// The certificate authority as it was before somebody deleted it or put a distrusted one in its place.
-    pub(crate) former: Option<FormerAuthority>,
-    /// What is distrusted, as far as this process has read of it.
-    pub(crate) distrusted: DistrustList,
-}
-
-/// The trust bundles of a webhook configuration, one a webhook; `None` where there is no configuration.
-pub(crate) type TrustBundles = Option<Vec<Vec<u8>>>;
-
-/// A Secret to be created, or to be replaced if it carries a resource version.
-pub(crate) enum Write {
-    /// The authority's.
-    Authority(Secret),
-    /// The authority that was deleted or replaced by a distrusted one, as it was.
-    RestoredAuthority(Secret),
-    /// The serving certificate's.
-    Serving(Secret),
-}
 
 impl Secrets {
     /// What there is.
@@ -245,29 +164,10 @@ impl Secrets {
         Ok(Some(serving))
     }
 
-    /// The certificates by which older authorities vouch for the present one, as far as they are valid.
-    pub(super) fn crosses(&self, now: Timestamp) -> Vec<Certificate> {
-        let (crosses, _) = Certificate::all_in(data(self.authority.as_ref(), CROSS));
-        self.without_distrusted(valid(crosses, now), now)
-    }
-
     /// Whether the serving certificate comes with all of them.
     fn leads_to_older(&self, now: Timestamp) -> bool {
         let (served, _) = Certificate::all_in(data(self.serving.as_ref(), CERTIFICATE));
         self.crosses(now).iter().all(|cross| served.contains(cross))
-    }
-
-    /// The authority, if it can sign and is not distrusted.
-    pub(super) fn signing_authority(&self, now: Timestamp) -> Result<SigningAuthority, IssueReason> {
-        let secret = self.authority.as_ref();
-        if data(secret, CERTIFICATE).is_empty() && data(secret, KEY).is_empty() {
-            return Err(IssueReason::Missing);
-        }
-        let authority = SigningAuthority::read(data(secret, CERTIFICATE), data(secret, KEY), now)?;
-        if self.distrusted(now).has(authority.certificate(), now) {
-            return Err(IssueReason::CameBack);
-        }
-        Ok(authority)
     }
 
     fn serving(
@@ -318,28 +218,4 @@ fn read_serving(secret: Option<&Secret>, now: Timestamp) -> Result<Arc<Certifica
     }
     let pair = CertificatePair::parse(data(secret, CERTIFICATE), data(secret, KEY), now)?;
     Ok(pair.certificate().clone())
-}
-
-pub(super) fn valid(certificates: Vec<Certificate>, now: Timestamp) -> Vec<Certificate> {
-    let mut valid: Vec<Certificate> = Vec::new();
-    for certificate in certificates {
-        if certificate.validity.covers(now) && !valid.contains(&certificate) {
-            valid.push(certificate);
-        }
-    }
-    valid
-}
-
-/// The authority first, then others.
-pub(super) fn bundle(authority: &str, others: &[Certificate]) -> String {
-    let (own, _) = Certificate::all_in(authority.as_bytes());
-    let mut pem = String::new();
-    for certificate in own
-        .iter()
-        .chain(others.iter().filter(|other| !own.contains(other)))
-        .take(MOST_TRUSTED)
-    {
-        pem.push_str(&certificate.pem());
-    }
-    pem
 }

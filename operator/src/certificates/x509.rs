@@ -205,3 +205,30 @@ fn set_validity(params: &mut CertificateParams, validity: Validity) {
     params.not_before = epoch + since_epoch(validity.not_before);
     params.not_after = epoch + since_epoch(validity.not_after);
 }
+
+/// The most authorities of a bundle: a webhook configuration is sent to every API server whole.
+const MOST_TRUSTED: usize = 4;
+/// Those of these certificates that are valid now, each once.
+pub(super) fn valid(certificates: Vec<Certificate>, now: Timestamp) -> Vec<Certificate> {
+    let mut valid: Vec<Certificate> = Vec::new();
+    for certificate in certificates {
+        if certificate.validity.covers(now) && !valid.contains(&certificate) {
+            valid.push(certificate);
+        }
+    }
+    valid
+}
+
+/// The authority first, then others.
+pub(super) fn bundle(authority: &str, others: &[Certificate]) -> String {
+    let (own, _) = Certificate::all_in(authority.as_bytes());
+    let mut pem = String::new();
+    for certificate in own
+        .iter()
+        .chain(others.iter().filter(|other| !own.contains(other)))
+        .take(MOST_TRUSTED)
+    {
+        pem.push_str(&certificate.pem());
+    }
+    pem
+}

@@ -7,8 +7,10 @@ mod issuer;
 mod life;
 
 use super::{
+    memory::Secrets,
+    names::{DISTRUST, Names, ROTATE, ROTATED, Trusting},
     plan::{CertificateState, CertificateStep, Constraint, IssueReason, RotationSettings, Trust, next_step},
-    secrets::{DISTRUST, Names, ROTATE, ROTATED, Secrets, Trusting, Write},
+    secret::Write,
     x509::signed_by,
 };
 use jiff::{SignedDuration, Timestamp};
