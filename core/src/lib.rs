@@ -76,7 +76,7 @@ pub use subject::Subject;
 pub use template::{InvalidTemplate, Template, Unrendered, Variable, Variables};
 pub use token_claims::TokenClaims;
 pub use trust_policy::{
-    MOST_TRUSTED_NAMESPACES, TrustContext, TrustPolicy, named_namespaces, names_selected_namespaces, never_grants,
-    trust_policy,
+    MOST_TRUSTED_NAMESPACES, NAMESPACE_NAME_LABEL, TrustContext, TrustPolicy, named_namespaces,
+    names_selected_namespaces, never_grants, trust_policy,
 };
 pub use unusable::{PolicyScope, UnusablePolicy};

@@ -202,6 +202,26 @@ impl<'a> Shop<'a> {
         format!("/api/v1/namespaces/{}/{rest}", self.namespace)
     }
 
+    /// A client with every right over pods, their subresources and bindings, and nothing else.
+    pub async fn patcher(&self) -> Result<Client> {
+        let namespace = &self.namespace;
+        let role = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "patcher", "namespace": namespace},
+            "rules": [{"apiGroups": [""], "verbs": ["*"], "resources": [
+                "pods", "pods/status", "pods/binding", "pods/resize", "pods/ephemeralcontainers", "bindings",
+            ]}],
+        });
+        let binding = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "patcher", "namespace": namespace},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "patcher"},
+            "subjects": [{"kind": "ServiceAccount", "name": "patcher", "namespace": namespace}],
+        });
+        let control_plane = self.control_plane;
+        control_plane.create_service_account(namespace, "patcher", &[]).await?;
+        control_plane.apply(&[role, binding], namespace).await?;
+        control_plane.client_as(namespace, "patcher").await
+    }
+
     fn policy_path(&self, name: &str) -> String {
         format!(
             "/apis/tokenscope.io/v1alpha1/namespaces/{}/tokenscopepolicies/{name}",
@@ -247,6 +267,13 @@ pub fn container_of<'a>(pod: &'a Value, name: &str) -> &'a Value {
     let found = all.into_iter().flatten().find(|container| container["name"] == name);
     #[expect(clippy::panic, reason = "the test named a container that it did not create")]
     found.unwrap_or_else(|| panic!("no container {name} in {pod}"))
+}
+
+/// The names of a pod's init containers, in their order.
+pub fn init_containers(pod: &Value) -> Vec<&str> {
+    let list = pod["spec"]["initContainers"].as_array();
+    let names = list.into_iter().flatten().map(|container| container["name"].as_str());
+    names.map(Option::unwrap_or_default).collect()
 }
 
 /// The environment of a container, in its order; a variable from elsewhere has the source's JSON.
@@ -339,4 +366,17 @@ pub async fn who_is(
     }
     let arn = tokio::task::block_in_place(|| container.python(WHO_AM_I, &more))?;
     Ok(arn.trim().to_owned())
+}
+
+/// A pod's specification without the random end of the name that the API server gives the volume of its own token.
+pub fn without_random_names(spec: &Value) -> serde_json::Result<Value> {
+    const NAME: &str = "kube-api-access-";
+    let text = spec.to_string();
+    let mut parts = text.split(NAME);
+    let mut same = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        same.push_str(NAME);
+        same.push_str(part.get(5..).unwrap_or_default());
+    }
+    serde_json::from_str(&same)
 }

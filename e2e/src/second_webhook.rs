@@ -17,6 +17,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::admission::try_pod;
 use crate::control_plane::ControlPlane;
+use crate::fixtures::init_containers;
 use crate::pki::Authority;
 use crate::{delete, eventually};
 
@@ -172,4 +173,16 @@ fn answer(request: &Value, change: &dyn Fn(&Value) -> Vec<Value>) -> Value {
         response["patch"] = json!(BASE64_STANDARD.encode(Value::from(operations).to_string()));
     }
     json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response})
+}
+
+/// What a service mesh does: init container `mesh-init` is put before all others, once.
+pub fn put_mesh_first(pod: &Value) -> Vec<Value> {
+    if init_containers(pod).contains(&"mesh-init") {
+        return Vec::new();
+    }
+    let container = json!({"name": "mesh-init", "image": "mesh"});
+    if pod["spec"]["initContainers"].is_array() {
+        return vec![json!({"op": "add", "path": "/spec/initContainers/0", "value": container})];
+    }
+    vec![json!({"op": "add", "path": "/spec/initContainers", "value": [container]})]
 }

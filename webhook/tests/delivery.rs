@@ -7,8 +7,8 @@ mod fixtures;
 use std::time::{Duration, Instant};
 
 use fixtures::{
-    MOUNT, OTHER_ROLE, PULL_SECRET, ROLE, ReviewFixture, ReviewedPod, VOLUME, app, asking, asking_for_two, plain,
-    refusal, run_issuer,
+    MOUNT, OTHER_ROLE, PULL_SECRET, ROLE, ReviewFixture, VOLUME, app, asking, asking_for_two, plain, refusal,
+    run_issuer,
 };
 use serde_json::{Value, json};
 use tokenscope_core::config_file::{CONFIG_FILE, CONFIG_FOLDER};
@@ -32,14 +32,6 @@ fn fixture() -> ReviewFixture {
     ReviewFixture::with_policy(by_file)
 }
 
-fn init(reviewed: &ReviewedPod) -> Vec<&str> {
-    let list = reviewed.pod["spec"]["initContainers"].as_array();
-    list.into_iter()
-        .flatten()
-        .map(|found| found["name"].as_str().unwrap())
-        .collect()
-}
-
 #[test]
 fn a_granted_pod_gets_the_writer_first_with_the_files_text_in_its_arguments() {
     let mut pod = asking(app());
@@ -59,7 +51,7 @@ external_id = e2
 role_session_name = orders
 region = eu-central-1
 ";
-    assert_eq!(init(&reviewed), [CONFIG_WRITER, "migrate"]);
+    assert_eq!(reviewed.init_containers(), [CONFIG_WRITER, "migrate"]);
     assert_eq!(
         reviewed.pod["spec"]["initContainers"][0],
         json!({
@@ -132,7 +124,7 @@ fn beside_a_sidecar_the_writer_comes_first_and_ends_before_it_starts() {
     });
     run_issuer(&mut fixture);
     let mut reviewed = fixture.review(&asking(app()));
-    assert_eq!(init(&reviewed), [CONFIG_WRITER, SIDECAR]);
+    assert_eq!(reviewed.init_containers(), [CONFIG_WRITER, SIDECAR]);
     let image = |at: usize| reviewed.pod["spec"]["initContainers"][at]["image"].clone();
     assert_eq!(image(0), image(1), "one image to pull");
 
@@ -142,7 +134,7 @@ fn beside_a_sidecar_the_writer_comes_first_and_ends_before_it_starts() {
     init_containers.swap(0, 1);
     init_containers.insert(0, json!({"name": "mesh", "image": "i"}));
     let again = fixture.review(&reviewed.pod);
-    assert_eq!(init(&again), [CONFIG_WRITER, SIDECAR, "mesh"]);
+    assert_eq!(again.init_containers(), [CONFIG_WRITER, SIDECAR, "mesh"]);
     assert_eq!(
         again.pod["spec"]["initContainers"][0],
         first["spec"]["initContainers"][0]
@@ -276,12 +268,12 @@ fn a_pod_that_may_not_have_it_any_more_loses_all_of_it() {
     let mut by_variables = fixture();
     by_variables.policies = ReviewFixture::new().policies;
     let reviewed = by_variables.review(&granted.pod);
-    assert!(init(&reviewed).is_empty());
+    assert!(reviewed.init_containers().is_empty());
     assert_eq!(reviewed.value("app", "AWS_CONFIG_FILE"), None);
     assert_eq!(reviewed.value("app", "AWS_ROLE_ARN").as_deref(), Some(ROLE));
     assert_eq!(reviewed.mounts("app"), [format!("{VOLUME}:{MOUNT}")]);
     assert_eq!(reviewed.record()["config_writer"], Value::Null);
-    assert_eq!(init(&fixture().review(&reviewed.pod)), [CONFIG_WRITER]);
+    assert_eq!(fixture().review(&reviewed.pod).init_containers(), [CONFIG_WRITER]);
 
     let mut pod = granted.pod;
     pod["metadata"]["annotations"]

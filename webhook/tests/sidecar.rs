@@ -14,14 +14,6 @@ use tokenscope_core::sidecar::WorkloadApi;
 use tokenscope_core::{PolicyName, TokenSource};
 use tokenscope_webhook::metrics::ReviewOutcome;
 
-fn init(reviewed: &ReviewedPod) -> Vec<&str> {
-    let list = reviewed.pod["spec"]["initContainers"].as_array();
-    list.into_iter()
-        .flatten()
-        .map(|found| found["name"].as_str().unwrap())
-        .collect()
-}
-
 fn volume<'a>(reviewed: &'a ReviewedPod, name: &str) -> Option<&'a Value> {
     let mut volumes = reviewed.pod["spec"]["volumes"].as_array().into_iter().flatten();
     volumes.find(|volume| volume["name"] == name)
@@ -104,7 +96,7 @@ fn the_sidecar_comes_before_all_other_init_containers_which_get_the_token_too() 
     pod["spec"]["volumes"] = json!([{"name": "data", "emptyDir": {}}]);
     let reviewed = spiffe().review(&pod);
 
-    assert_eq!(init(&reviewed), [SIDECAR, "migrate", "proxy"]);
+    assert_eq!(reviewed.init_containers(), [SIDECAR, "migrate", "proxy"]);
     for container in ["migrate", "proxy", "app"] {
         assert_eq!(reviewed.mounts(container), [format!("{VOLUME}:{MOUNT}")]);
         assert_eq!(reviewed.value(container, "AWS_ROLE_ARN").as_deref(), Some(ROLE));
@@ -208,7 +200,7 @@ fn a_sidecar_that_another_webhook_pushed_back_comes_first_again_as_the_api_serve
     init_containers.insert(0, json!({"name": "istio-validation", "image": "i"}));
     let reviewed = fixture.review(&pod);
 
-    assert_eq!(init(&reviewed), [SIDECAR, "istio-validation"]);
+    assert_eq!(reviewed.init_containers(), [SIDECAR, "istio-validation"]);
     assert_eq!(
         reviewed.pod["spec"]["initContainers"][0], as_it_was,
         "moved, not made anew"
@@ -257,7 +249,7 @@ fn the_installation_and_the_policy_may_be_others_by_the_second_review() {
     };
     let first = with_id("spiffe://example.org/a").review(&asking(app()));
     let second = with_id("spiffe://example.org/b").review(&first.pod);
-    assert_eq!(init(&second), [SIDECAR]);
+    assert_eq!(second.init_containers(), [SIDECAR]);
     assert_eq!(
         second.value(SIDECAR, "TOKENSCOPE_SPIFFE_ID").as_deref(),
         Some("spiffe://example.org/b")
@@ -266,12 +258,12 @@ fn the_installation_and_the_policy_may_be_others_by_the_second_review() {
 
     // From SPIFFE to the cluster's own tokens and back.
     let third = ReviewFixture::new().review(&second.pod);
-    assert!(init(&third).is_empty());
+    assert!(third.init_containers().is_empty());
     assert!(volume(&third, SOCKET_VOLUME).is_none());
     assert_eq!(third.tokens(), ["token sts.amazonaws.com 3600"]);
     assert_eq!(third.record()["sidecar"], Value::Null);
     let fourth = spiffe().review(&third.pod);
-    assert_eq!(init(&fourth), [SIDECAR]);
+    assert_eq!(fourth.init_containers(), [SIDECAR]);
     assert_eq!(volume(&fourth, VOLUME).unwrap()["emptyDir"]["medium"], "Memory");
 }
 
@@ -286,7 +278,7 @@ fn what_is_no_longer_granted_leaves_no_sidecar_behind() {
     nothing.namespace_labels = vec![("tokenscope.io/warn", "true".into())];
     let reviewed = nothing.review(&granted.pod);
 
-    assert_eq!(init(&reviewed), ["migrate"]);
+    assert_eq!(reviewed.init_containers(), ["migrate"]);
     assert_eq!(reviewed.pod["spec"]["volumes"], pod["spec"]["volumes"]);
     assert!(reviewed.env("app").is_empty() && reviewed.env("migrate").is_empty());
 }
@@ -299,7 +291,7 @@ fn a_forged_record_does_not_make_a_foreign_sidecar_run() {
     pod["spec"]["initContainers"] = json!([{"name": SIDECAR, "image": "evil", "restartPolicy": "Always"}]);
     let reviewed = spiffe().review(&pod);
 
-    assert_eq!(init(&reviewed), [SIDECAR]);
+    assert_eq!(reviewed.init_containers(), [SIDECAR]);
     assert!(!reviewed.pod.to_string().contains("evil"));
 }
 
@@ -327,7 +319,7 @@ fn a_pod_whose_containers_bring_their_own_files_needs_no_sidecar() {
     let reviewed = spiffe().review(&asking(json!([
         {"name": "app", "env": [{"name": "AWS_WEB_IDENTITY_TOKEN_FILE", "value": "/own/token"}]},
     ])));
-    assert!(init(&reviewed).is_empty());
+    assert!(reviewed.init_containers().is_empty());
     assert!(reviewed.pod["spec"]["volumes"].is_null());
 }
 

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 pub use limits::never_grants;
 use serde::Serialize;
 use std::collections::BTreeMap;
-pub use subjects::{MOST_TRUSTED_NAMESPACES, named_namespaces, names_selected_namespaces};
+pub use subjects::{MOST_TRUSTED_NAMESPACES, NAMESPACE_NAME_LABEL, named_namespaces, names_selected_namespaces};
 
 /// A trust policy document and what it can't say.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use crate::{
 use std::collections::BTreeSet;
 
 /// The label that has a namespace's name; the API server sets it and lets nobody change it (Kubernetes, well-known labels).
-const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// The most namespaces that a document names: more than fit into what IAM takes at most (IAM quotas, "Role trust policy length").
 pub const MOST_TRUSTED_NAMESPACES: usize = 100;
@@ -91,7 +91,7 @@ fn namespaces<'a>(
 pub fn named_namespaces(policy: &Policy) -> Option<Vec<&str>> {
     let mut requirements = policy.namespace_selector.0.iter().map(|requirement| {
         let names = match &requirement.operator {
-            SelectorOperator::In(names) if *requirement.key == *NAME_LABEL => Some(names),
+            SelectorOperator::In(names) if *requirement.key == *NAMESPACE_NAME_LABEL => Some(names),
             _ => None,
         };
         names.map(|names| names.iter().map(|name| &**name).collect::<BTreeSet<&str>>())

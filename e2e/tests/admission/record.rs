@@ -5,7 +5,7 @@ use http::{HeaderValue, Method, header};
 use kube::Client;
 use serde_json::{Value, json};
 use tokenscope_e2e::admission::{accepts, create};
-use tokenscope_e2e::fixtures::{ORDERS, Shop};
+use tokenscope_e2e::fixtures::ORDERS;
 use tokenscope_e2e::{delete, eventually, get_json, merge, post, put};
 
 use crate::{Door, MARK, SOON};
@@ -22,28 +22,6 @@ const RECORDED: [&str; 8] = [
     "inject",
 ];
 
-/// A client with every right over pods, their subresources and bindings, and nothing else.
-async fn patcher(shop: &Shop<'_>) -> Client {
-    let namespace = &shop.namespace;
-    let role = json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "patcher", "namespace": namespace},
-        "rules": [{"apiGroups": [""], "verbs": ["*"], "resources": [
-            "pods", "pods/status", "pods/binding", "pods/resize", "pods/ephemeralcontainers", "bindings",
-        ]}],
-    });
-    let binding = json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "patcher", "namespace": namespace},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "patcher"},
-        "subjects": [{"kind": "ServiceAccount", "name": "patcher", "namespace": namespace}],
-    });
-    shop.control_plane
-        .create_service_account(namespace, "patcher", &[])
-        .await
-        .unwrap();
-    shop.control_plane.apply(&[role, binding], namespace).await.unwrap();
-    shop.control_plane.client_as(namespace, "patcher").await.unwrap()
-}
-
 /// Of a pod, what decisions after admission could read.
 fn record_of(pod: &Value) -> Value {
     let annotations: Vec<_> = RECORDED
@@ -57,7 +35,7 @@ fn record_of(pod: &Value) -> Value {
 async fn whoever_may_patch_a_pod_changes_nothing_that_is_read_of_it() {
     let door = Door::open(&Value::Null).await;
     let shop = door.shop("shop", &[]).await;
-    let user = patcher(&shop).await;
+    let user = shop.patcher().await.unwrap();
     let before = accepts(&door.client, &shop.asking("asking", ORDERS)).await.unwrap();
     assert_eq!(before["metadata"]["labels"][MARK], "granted");
     let path = shop.path("pods/asking");
@@ -142,7 +120,7 @@ async fn a_pod_that_was_not_reviewed_gets_no_mark_later(door: &Door) {
 async fn whoever_may_bind_a_pod_to_a_node_writes_nothing_of_it_into_the_pod() {
     let door = Door::open(&Value::Null).await;
     let shop = door.shop("shop", &[]).await;
-    let user = patcher(&shop).await;
+    let user = shop.patcher().await.unwrap();
     let before = accepts(&door.client, &shop.asking("asking", ORDERS)).await.unwrap();
     let binding = |metadata: Value| {
         let mut binding = json!({

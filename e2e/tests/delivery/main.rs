@@ -13,9 +13,10 @@ use tokenscope_core::config_file::CONFIG_FILE;
 use tokenscope_e2e::admission::{accepts, rejects};
 use tokenscope_e2e::container::ContainerView;
 use tokenscope_e2e::fixtures::{
-    ORDERS, PROPAGATION, Shop, WHO_AM_I, container_of, environment, mounted_at, orders_may, sts, variable, volume,
+    ORDERS, PROPAGATION, Shop, WHO_AM_I, container_of, environment, init_containers, mounted_at, orders_may, sts,
+    variable, volume,
 };
-use tokenscope_e2e::second_webhook::{Order, SecondWebhook};
+use tokenscope_e2e::second_webhook::{Order, SecondWebhook, put_mesh_first};
 use tokenscope_e2e::{Environment, Shared, eventually, get_json, install, merge, sidecar};
 
 static SHARED: Shared = Shared::new(install::Options::default);
@@ -42,12 +43,6 @@ fn by_file(chain: &Value) -> Value {
 
 fn chain() -> Value {
     json!([{"roleArn": TARGET, "externalId": "e2"}])
-}
-
-fn init_containers(pod: &Value) -> Vec<&str> {
-    let list = pod["spec"]["initContainers"].as_array();
-    let names = list.into_iter().flatten().map(|container| container["name"].as_str());
-    names.map(Option::unwrap_or_default).collect()
 }
 
 /// The file's text as it stands in the pod's specification.
@@ -117,28 +112,6 @@ async fn a_pod_gets_the_file_that_its_sdk_takes_the_role_by() {
     assert_eq!(arn.trim(), "arn:aws:sts::111122223333:assumed-role/orders/orders-1");
 }
 
-/// A client with every right over pods, their subresources and bindings, and nothing else.
-async fn patcher(shop: &Shop<'_>) -> kube::Client {
-    let namespace = &shop.namespace;
-    let role = json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "patcher", "namespace": namespace},
-        "rules": [{"apiGroups": [""], "verbs": ["*"], "resources": [
-            "pods", "pods/status", "pods/binding", "pods/ephemeralcontainers", "bindings",
-        ]}],
-    });
-    let binding = json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "patcher", "namespace": namespace},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "patcher"},
-        "subjects": [{"kind": "ServiceAccount", "name": "patcher", "namespace": namespace}],
-    });
-    shop.control_plane
-        .create_service_account(namespace, "patcher", &[])
-        .await
-        .unwrap();
-    shop.control_plane.apply(&[role, binding], namespace).await.unwrap();
-    shop.control_plane.client_as(namespace, "patcher").await.unwrap()
-}
-
 #[tokio::test]
 async fn whoever_may_change_a_running_pod_changes_nothing_of_the_files_text() {
     let shop = shop("patched").await;
@@ -147,7 +120,7 @@ async fn whoever_may_change_a_running_pod_changes_nothing_of_the_files_text() {
     pod["metadata"]["labels"] = json!({"app": "orders"});
     pod["metadata"]["annotations"]["example.com/note"] = json!("a");
     let before = shop.granted(&pod).await.unwrap().body;
-    let user = patcher(&shop).await;
+    let user = shop.patcher().await.unwrap();
     let path = shop.path("pods/orders");
 
     let evil = "x\ncredential_process = /bin/sh";
@@ -207,7 +180,7 @@ async fn the_writer_stays_first_whatever_another_webhook_puts_before_it() {
     shop.policy("orders", by_file(&chain())).await.unwrap();
     shop.granted(&shop.asking("alone", ORDERS)).await.unwrap();
     for order in [Order::After, Order::Before] {
-        let second = SecondWebhook::start(shop.control_plane, order, "pushed", put_first)
+        let second = SecondWebhook::start(shop.control_plane, order, "pushed", put_mesh_first)
             .await
             .unwrap();
         let name = format!("pod-{order:?}").to_lowercase();
@@ -219,17 +192,6 @@ async fn the_writer_stays_first_whatever_another_webhook_puts_before_it() {
         );
         second.remove(shop.control_plane).await.unwrap();
     }
-}
-
-fn put_first(pod: &Value) -> Vec<Value> {
-    if init_containers(pod).contains(&"mesh-init") {
-        return Vec::new();
-    }
-    let container = json!({"name": "mesh-init", "image": "mesh"});
-    if pod["spec"]["initContainers"].is_array() {
-        return vec![json!({"op": "add", "path": "/spec/initContainers/0", "value": container})];
-    }
-    vec![json!({"op": "add", "path": "/spec/initContainers", "value": [container]})]
 }
 
 #[tokio::test]

@@ -17,19 +17,6 @@ pub(crate) fn name_of(pod: &Value) -> String {
     pod["metadata"]["name"].as_str().unwrap_or_default().to_owned()
 }
 
-/// A specification without the random end of a volume's name that the API server gives, and without what it fills in where it was left out.
-pub(crate) fn comparable(spec: &Value) -> Value {
-    const NAME: &str = "kube-api-access-";
-    let text = spec.to_string();
-    let mut parts = text.split(NAME);
-    let mut same = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        same.push_str(NAME);
-        same.push_str(part.get(5..).unwrap_or_default());
-    }
-    serde_json::from_str(&same).unwrap()
-}
-
 /// Annotations of the service accounts.
 pub(crate) fn accounts() -> BTreeMap<String, BTreeMap<String, String>> {
     let annotated = |pairs: &[(&str, &str)]| {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokenscope_e2e::admission::{Answer, create_pod};
 use tokenscope_e2e::control_plane::{self, ControlPlane};
 use tokenscope_e2e::eks_webhook::{CONFIGURATION, EksWebhook};
-use tokenscope_e2e::fixtures::PROPAGATION;
+use tokenscope_e2e::fixtures::{PROPAGATION, without_random_names};
 use tokenscope_e2e::install::Options;
 use tokenscope_e2e::rollout::{Load, Rollout};
 use tokenscope_e2e::second_webhook::SecondWebhook;
@@ -19,7 +19,7 @@ use tokenscope_e2e::{eventually, get_json};
 use tokenscope_xtask::tools::{Tool, resolve};
 
 use crate::document::{has_jq, needs_jq, set};
-use crate::pods::{LATER, accounts, comparable, kinds, name_of};
+use crate::pods::{LATER, accounts, kinds, name_of};
 
 /// How long both settings of the webhook answer side by side.
 const SIDE_BY_SIDE: Duration = Duration::from_secs(1);
@@ -81,7 +81,8 @@ impl Walk {
         };
         for pod in walk.kinds.clone() {
             let created = walk.create(&pod, 0).await.unwrap();
-            walk.expected.insert(name_of(&pod), comparable(&created.body["spec"]));
+            walk.expected
+                .insert(name_of(&pod), without_random_names(&created.body["spec"]).unwrap());
         }
         walk
     }
@@ -158,7 +159,7 @@ impl Walk {
             let warnings = answer.warnings.iter().filter(|warning| !warning.contains(LATER));
             assert_eq!(warnings.collect::<Vec<_>>(), [""; 0], "step {step}, {name}");
             assert_eq!(
-                comparable(&answer.body["spec"]),
+                without_random_names(&answer.body["spec"]).unwrap(),
                 self.expected[&name],
                 "step {step}, {name}: {}",
                 answer.body["metadata"]

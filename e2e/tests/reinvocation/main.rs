@@ -7,7 +7,7 @@ mod edits;
 mod late;
 
 use serde_json::Value;
-use tokenscope_e2e::fixtures::{Shop, annotation};
+use tokenscope_e2e::fixtures::{Shop, annotation, without_random_names};
 use tokenscope_e2e::second_webhook::Order;
 use tokenscope_e2e::{Environment, Shared, install};
 
@@ -43,15 +43,7 @@ fn suffix(order: Order) -> &'static str {
 /// A pod's specification without what the order of the webhooks may change: the random end of the name that the API server
 /// gives the volume of its own token, and where that is mounted first.
 fn comparable(spec: &Value) -> Value {
-    const NAME: &str = "kube-api-access-";
-    let text = spec.to_string();
-    let mut parts = text.split(NAME);
-    let mut same = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        same.push_str(NAME);
-        same.push_str(part.get(5..).unwrap_or_default());
-    }
-    let mut spec: Value = serde_json::from_str(&same).unwrap();
+    let mut spec = without_random_names(spec).unwrap();
     for list in ["containers", "initContainers"] {
         for container in spec[list].as_array_mut().into_iter().flatten() {
             if let Some(mounts) = container["volumeMounts"].as_array_mut() {

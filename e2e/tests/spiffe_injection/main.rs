@@ -54,12 +54,6 @@ fn restricted(mut pod: Value) -> Value {
     pod
 }
 
-fn init_containers(pod: &Value) -> Vec<&str> {
-    let list = pod["spec"]["initContainers"].as_array();
-    let names = list.into_iter().flatten().map(|container| container["name"].as_str());
-    names.map(Option::unwrap_or_default).collect()
-}
-
 /// The same pod under another name, as somebody makes one from `kubectl get pod -o yaml`.
 fn copied(pod: &Value, name: &str) -> Value {
     let mut copy = json!({"apiVersion": "v1", "kind": "Pod", "spec": pod["spec"]});

@@ -1,11 +1,11 @@
 //! Beside another webhook, which puts a container first or replaces the ServiceAccount.
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tokenscope_e2e::admission::accepts;
-use tokenscope_e2e::fixtures::{CARTS, ORDERS, mounted_at, variable, volume};
-use tokenscope_e2e::second_webhook::{Order, SecondWebhook};
+use tokenscope_e2e::fixtures::{CARTS, ORDERS, init_containers, mounted_at, variable, volume};
+use tokenscope_e2e::second_webhook::{Order, SecondWebhook, put_mesh_first};
 
-use crate::{MOUNT, SIDECAR, SOCKET_VOLUME, VOLUME, from_spiffe, init_containers, shop, within_rights};
+use crate::{MOUNT, SIDECAR, SOCKET_VOLUME, VOLUME, from_spiffe, shop, within_rights};
 
 #[tokio::test]
 async fn the_sidecar_stays_first_whatever_another_webhook_puts_before_it() {
@@ -13,7 +13,7 @@ async fn the_sidecar_stays_first_whatever_another_webhook_puts_before_it() {
     shop.policy("orders", from_spiffe(&[ORDERS], &json!({}))).await.unwrap();
     shop.granted(&shop.asking("alone", ORDERS)).await.unwrap();
     for order in [Order::After, Order::Before] {
-        let second = SecondWebhook::start(shop.control_plane, order, "pushed", put_first)
+        let second = SecondWebhook::start(shop.control_plane, order, "pushed", put_mesh_first)
             .await
             .unwrap();
         let name = format!("pod-{order:?}").to_lowercase();
@@ -25,17 +25,6 @@ async fn the_sidecar_stays_first_whatever_another_webhook_puts_before_it() {
         second.remove(shop.control_plane).await.unwrap();
     }
     within_rights(&shop);
-}
-
-fn put_first(pod: &Value) -> Vec<Value> {
-    if init_containers(pod).contains(&"mesh-init") {
-        return Vec::new();
-    }
-    let container = json!({"name": "mesh-init", "image": "mesh"});
-    if pod["spec"]["initContainers"].is_array() {
-        return vec![json!({"op": "add", "path": "/spec/initContainers/0", "value": container})];
-    }
-    vec![json!({"op": "add", "path": "/spec/initContainers", "value": [container]})]
 }
 
 #[tokio::test]

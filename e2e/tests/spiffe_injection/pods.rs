@@ -3,12 +3,11 @@
 use serde_json::{Value, json};
 use tokenscope_e2e::admission::{accepts, rejects};
 use tokenscope_e2e::fixtures::{
-    CARTS, ORDERS, container_of, mounted_at, orders_may, variable, volume, with_annotations,
+    CARTS, ORDERS, container_of, init_containers, mounted_at, orders_may, variable, volume, with_annotations,
 };
 
 use crate::{
-    MOUNT, RESTRICTED, SIDECAR, SOCKET_VOLUME, SPIFFE_ID, VOLUME, copied, from_spiffe, init_containers, restricted,
-    shop, within_rights,
+    MOUNT, RESTRICTED, SIDECAR, SOCKET_VOLUME, SPIFFE_ID, VOLUME, copied, from_spiffe, restricted, shop, within_rights,
 };
 
 #[tokio::test]

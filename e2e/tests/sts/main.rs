@@ -14,7 +14,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use tokenscope_aws::{Credentials, Secret};
+use tokenscope_aws::{AssumeRole, Credentials, Secret, SessionPolicy};
+use tokenscope_core::RoleArn;
 use tokenscope_sts::{OutboundFederation, Permissions, Role, Server, StsConfig, User};
 use tokenscope_xtask::run_with_input;
 use tokenscope_xtask::tools::{Tool, resolve};
@@ -40,6 +41,20 @@ fn ann() -> Credentials {
         access_key_id: KEY.0.into(),
         secret_access_key: Secret::new(KEY.1),
         session_token: None,
+    }
+}
+
+/// A call for a role, with nothing that may be left out.
+fn plain_call(role: &RoleArn) -> AssumeRole<'_> {
+    AssumeRole {
+        role,
+        session_name: "pod-1",
+        external_id: None,
+        duration_seconds: None,
+        session_policy: SessionPolicy::default(),
+        tags: &[],
+        transitive_tag_keys: &[],
+        source_identity: None,
     }
 }
 

@@ -13,8 +13,8 @@ use tokenscope_aws::{
 use tokenscope_core::RoleArn;
 use tokenscope_e2e::ministack::MiniStack;
 
-use crate::REGION;
 use crate::client::send;
+use crate::{REGION, plain_call};
 
 const HOME: &str = "000000000000";
 const ABROAD: &str = "111111111111";
@@ -29,16 +29,7 @@ async fn take<'a>(
     role: &'a RoleArn,
     change: impl FnOnce(&mut AssumeRole<'a>),
 ) -> Result<AssumedRole, StsError> {
-    let mut call = AssumeRole {
-        role,
-        session_name: "pod-1",
-        external_id: None,
-        duration_seconds: None,
-        session_policy: SessionPolicy::default(),
-        tags: &[],
-        transitive_tag_keys: &[],
-        source_identity: None,
-    };
+    let mut call = plain_call(role);
     change(&mut call);
     let request = call.request(endpoint, credentials, Timestamp::now());
     let (status, body) = send(endpoint, &request, Duration::from_secs(30)).await.unwrap();

@@ -6,14 +6,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokenscope_aws::{
-    Advice, AssumeRole, AssumedRole, CallerIdentity, RegionChoice, RegionOutcome, SessionPolicy, StsEndpoint, StsError,
-    get_caller_identity,
+    Advice, AssumedRole, CallerIdentity, RegionChoice, RegionOutcome, StsEndpoint, StsError, get_caller_identity,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use crate::client::send;
-use crate::{FAR, REGION, ann, stand_in};
+use crate::{FAR, REGION, ann, plain_call, stand_in};
 
 /// The deadline of one region.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -120,16 +119,7 @@ async fn a_definite_refusal_is_not_taken_to_another_region() {
     while let Some(region) = choice.next(&mut call) {
         // Ann isn't trusted by that role.
         let role = FAR.parse().unwrap();
-        let request = AssumeRole {
-            role: &role,
-            session_name: "pod-1",
-            external_id: None,
-            duration_seconds: None,
-            session_policy: SessionPolicy::default(),
-            tags: &[],
-            transitive_tag_keys: &[],
-            source_identity: None,
-        };
+        let request = plain_call(&role);
         let request = request.request(&endpoints[region], &ann(), Timestamp::now());
         let (status, body) = send(&endpoints[region], &request, PATIENCE).await.unwrap();
         let error = AssumedRole::read("AssumeRole", status, &body).unwrap_err();

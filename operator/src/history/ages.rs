@@ -10,9 +10,8 @@ use super::{
 use jiff::Timestamp;
 use kube::core::ObjectMeta;
 use std::collections::BTreeMap;
+use tokenscope_core::NAMESPACE_NAME_LABEL;
 
-/// The label with a namespace's name, which the API server writes at its creation and lets nobody change.
-const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 /// How many keys are remembered beside those that the object has.
 const MOST_REMOVED: usize = 64;
 
@@ -94,7 +93,7 @@ impl Ages {
         let ages = present.map(|(key, _)| {
             let owners = writers.iter().filter(|writer| owns(writer, key));
             let written = owners.filter_map(FieldWriter::time).max();
-            let unowned = if key == NAME_LABEL { created } else { now };
+            let unowned = if key == NAMESPACE_NAME_LABEL { created } else { now };
             (Box::from(key.as_str()), written.unwrap_or(unowned))
         });
         Self {

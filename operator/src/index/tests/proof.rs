@@ -68,15 +68,20 @@ fn as_changed(mut object: Object) -> Object {
     object
 }
 
+/// Now it is gone, or something else stands in its place.
+fn goes(world: &mut World, obstacle: &Object, after: Option<Object>) {
+    match after.map(as_changed) {
+        Some(after) => world.put(&after),
+        None => world.delete(obstacle),
+    };
+}
+
 #[test]
 fn f05_a_pod_is_not_missed_where_something_kept_the_grant_away_that_went_before_the_operators_eyes() {
     for (what, obstacle, after) in obstacles() {
         let mut world = world_with_pod(&obstacle);
         assert_eq!(world.found().0, 0, "{what} is there");
-        match after.map(as_changed) {
-            Some(after) => world.at("09:00").put(&after),
-            None => world.at("09:00").delete(&obstacle),
-        };
+        goes(world.at("09:00"), &obstacle, after);
         assert_eq!(world.found(), (0, 1, 0), "{what} is gone");
     }
 }
@@ -97,10 +102,7 @@ fn f05_a_pod_is_not_missed_where_the_operator_was_restarted_before_what_kept_the
         let mut world = world_with_pod(&obstacle);
         world.restart("08:00");
         assert_eq!(world.found().0, 0, "{what} is there");
-        match after.map(as_changed) {
-            Some(after) => world.at("09:00").put(&after),
-            None => world.at("09:00").delete(&obstacle),
-        };
+        goes(world.at("09:00"), &obstacle, after);
         assert_eq!(world.found(), (0, 1, 0), "{what} is gone");
     }
 }
@@ -112,10 +114,7 @@ fn f05_a_pod_that_came_after_what_had_kept_the_grant_away_is_missed() {
             continue;
         }
         let mut world = World::with(std::slice::from_ref(&obstacle));
-        match after.map(as_changed) {
-            Some(after) => world.at("06:00").put(&after),
-            None => world.at("06:00").delete(&obstacle),
-        };
+        goes(world.at("06:00"), &obstacle, after);
         world.at("10:00").put(&running("a", "10:00", &json!({})));
         assert_eq!(world.found(), (1, 0, 1), "{what}");
     }

@@ -76,12 +76,5 @@ pub(super) async fn ask(socket: &Path, connections: u16, signed: bool, length: D
             anyhow::Ok(latencies)
         });
     }
-    let mut latencies = Vec::new();
-    while let Some(task) = tasks.join_next().await {
-        latencies.extend(task??);
-    }
-    Ok(Round {
-        latencies,
-        elapsed: started.elapsed(),
-    })
+    Round::of(tasks, started).await
 }

@@ -229,14 +229,7 @@ async fn send(
             anyhow::Ok(latencies)
         });
     }
-    let mut latencies = Vec::new();
-    while let Some(task) = tasks.join_next().await {
-        latencies.extend(task??);
-    }
-    Ok(Round {
-        latencies,
-        elapsed: started.elapsed(),
-    })
+    Round::of(tasks, started).await
 }
 
 /// A request as the sidecar makes it, on a connection that stays open.

@@ -1,10 +1,12 @@
 //! What a contender did in all its turns, and the row of the report that says so.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use anyhow::Result;
 use serde::Serialize;
 use tokenscope_core::Algorithm;
 use tokenscope_issuer::keys::algorithm_name;
+use tokio::task::JoinSet;
 
 use crate::load::percentile;
 
@@ -97,6 +99,18 @@ pub(super) struct Round {
 }
 
 impl Round {
+    /// The times that the clients of one round measured, once all have ended.
+    pub(super) async fn of(mut clients: JoinSet<Result<Vec<u32>>>, started: Instant) -> Result<Self> {
+        let mut latencies = Vec::new();
+        while let Some(client) = clients.join_next().await {
+            latencies.extend(client??);
+        }
+        Ok(Self {
+            latencies,
+            elapsed: started.elapsed(),
+        })
+    }
+
     pub(super) fn add(&mut self, turn: Self) {
         self.latencies.extend(turn.latencies);
         self.elapsed += turn.elapsed;
