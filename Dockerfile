@@ -1,5 +1,5 @@
 # The images that `cargo xtask images` makes, for who has Docker or buildah; add --target issuer, operator, sidecar,
-# sidecar-issuer or webhook:
+# sidecar-endpoint, sidecar-issuer or webhook:
 #   docker build --target webhook --tag localhost/tokenscope-webhook:0.1.0 .
 FROM rust:1-bookworm AS build
 WORKDIR /src
@@ -33,6 +33,14 @@ LABEL org.opencontainers.image.title=tokenscope-sidecar \
       org.opencontainers.image.version=0.1.0 \
       org.opencontainers.image.licenses=Apache-2.0
 COPY --from=build /images/tokenscope-sidecar/tokenscope-sidecar /tokenscope-sidecar
+USER 65532:65532
+ENTRYPOINT ["/tokenscope-sidecar"]
+
+FROM scratch AS sidecar-endpoint
+LABEL org.opencontainers.image.title=tokenscope-sidecar-endpoint \
+      org.opencontainers.image.version=0.1.0 \
+      org.opencontainers.image.licenses=Apache-2.0
+COPY --from=build /images/tokenscope-sidecar-endpoint/tokenscope-sidecar /tokenscope-sidecar
 USER 65532:65532
 ENTRYPOINT ["/tokenscope-sidecar"]
 

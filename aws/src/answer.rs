@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use crate::credentials::{Credentials, Secret};
 use crate::error::StsError;
-use crate::xml::Texts;
+use crate::xml::XmlTexts;
 
 /// The answer of `AssumeRole` and `AssumeRoleWithWebIdentity`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,7 +98,7 @@ impl CallerIdentity {
 
 /// The members of a result.
 struct Members {
-    texts: Texts,
+    texts: XmlTexts,
     prefix: String,
 }
 
@@ -108,7 +108,7 @@ impl Members {
             return Err(StsError::read(status, body));
         }
         Ok(Self {
-            texts: Texts::read(body).ok_or(StsError::Unreadable(status))?,
+            texts: XmlTexts::read(body).ok_or(StsError::Unreadable(status))?,
             prefix: format!("{action}Response/{action}Result/"),
         })
     }

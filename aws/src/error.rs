@@ -2,7 +2,7 @@
 //!
 //! Codes and their status are those of the STS service model and of "Common error types" in the STS API reference.
 
-use crate::xml::Texts;
+use crate::xml::XmlTexts;
 
 /// Characters of a message that are kept.
 const MAX_MESSAGE: usize = 1000;
@@ -90,13 +90,13 @@ impl StsError {
         if status >= 500 {
             return Self::Failed(status);
         }
-        let texts = Texts::read(body);
+        let texts = XmlTexts::read(body);
         let get = |path: &str| texts.as_ref()?.get(path);
         let Some(name) = get("ErrorResponse/Error/Code").filter(|name| is_name(name)) else {
             return Self::Unreadable(status);
         };
         let message = clean(get("ErrorResponse/Error/Message").unwrap_or_default());
-        if is_for_later(name, status) {
+        if is_for_later(name, &message, status) {
             return Self::Later {
                 name: name.into(),
                 message,
@@ -156,9 +156,15 @@ impl RefusalCode {
     }
 }
 
-/// `IDPCommunicationError` is the one error of the model that says "Retry the request a limited number of times".
-fn is_for_later(name: &str, status: u16) -> bool {
+/// The beginning of STS's words where it has no key to check a token with.
+const NO_KEY: &str = "Couldn't retrieve verification key";
+
+/// `IDPCommunicationError` is the one error of the model that says "Retry the request a limited number of times". That STS has no key of the
+/// issuer it says by `InvalidIdentityToken`, also where it could not read the keys for a moment: AWS's SDKs for Go, PHP and Ruby ask again
+/// then (aws-cli issue 7194). Its other refusals of a token are definite.
+fn is_for_later(name: &str, message: &str, status: u16) -> bool {
     status == 429
+        || (name == "InvalidIdentityToken" && message.starts_with(NO_KEY))
         || matches!(
             name,
             "IDPCommunicationError"
@@ -239,6 +245,16 @@ mod tests {
     fn patience_helps_with_some_and_another_region_with_others() {
         for (status, name) in [(400, "IDPCommunicationError"), (400, "Throttling"), (429, "Other")] {
             assert_eq!(error(status, name, "").advice(), Advice::RetryLater, "{name}");
+        }
+        for (message, advice) in [
+            (
+                "Couldn't retrieve verification key from your identity provider,  please reference x",
+                Advice::RetryLater,
+            ),
+            ("Incorrect token audience", Advice::GiveUp),
+        ] {
+            let error = error(400, "InvalidIdentityToken", message);
+            assert_eq!(error.advice(), advice, "{message}");
         }
         assert_eq!(error(503, "ServiceUnavailable", ""), StsError::Failed(503));
         for (status, body) in [(403, "<html></html>"), (407, ""), (400, "<A>"), (302, "")] {

@@ -1,4 +1,6 @@
 //! The body of a request of the query protocol: `application/x-www-form-urlencoded`.
+//!
+//! Escaping is a few lines, so this crate has no URL library. No figure was measured.
 
 use std::fmt::Write as _;
 

@@ -1,8 +1,8 @@
 //! STS as a client sees it: where it is, how requests are written and signed, what answers say.
 //!
 //! Pure: no network, no clock, no file. Time is an argument, and whoever does the I/O decides about connections and deadlines. It
-//! is meant for a sidecar that serves credentials, so it links one library of cryptography (aws-lc-rs) and no HTTP, XML or URL
-//! library. No program uses it yet; tests do.
+//! is for the sidecar that serves credentials, so it links one library of cryptography (aws-lc-rs) and no HTTP, XML or URL library. The
+//! sidecar takes roles and tokens for third parties with it; [`get_caller_identity`] is used by tests alone.
 //!
 //! A call is: take the next region of a [`RegionChoice`], write the request for its [`StsEndpoint`]
 //! ([`AssumeRoleWithWebIdentity`], [`AssumeRole`], [`GetWebIdentityToken`], [`get_caller_identity`]), send it, and read the answer
@@ -27,6 +27,6 @@ pub use endpoint::{EndpointFlavor, InvalidStsEndpoint, StsEndpoint};
 pub use error::{Advice, RefusalCode, StsError};
 pub use regions::{RegionCall, RegionChoice, RegionOutcome};
 pub use request::{
-    AssumeRole, AssumeRoleWithWebIdentity, GetWebIdentityToken, NotRegional, SessionPolicy, SigningAlgorithm,
-    StsRequest, SubjectMode, get_caller_identity,
+    AssumeRole, AssumeRoleWithWebIdentity, GetWebIdentityToken, NotRegional, SessionPolicyParameters, StsRequest,
+    SubjectMode, get_caller_identity,
 };

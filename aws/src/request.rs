@@ -4,6 +4,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 use tokenscope_core::RoleArn;
+use tokenscope_core::outbound::{AwsAlgorithm, LONGEST_AWS_TOKEN};
 
 use crate::credentials::{Credentials, Secret};
 use crate::endpoint::StsEndpoint;
@@ -77,14 +78,14 @@ impl fmt::Debug for StsRequest {
 
 /// The policies that narrow a session.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct SessionPolicy<'a> {
+pub struct SessionPolicyParameters<'a> {
     /// A policy document as JSON text, of at most 2,048 characters together with the ARNs.
     pub inline: Option<&'a str>,
     /// ARNs of at most ten managed policies of the role's account or of AWS.
     pub arns: &'a [&'a str],
 }
 
-impl SessionPolicy<'_> {
+impl SessionPolicyParameters<'_> {
     fn write(&self, form: &mut Form) {
         form.add_list("PolicyArns", ".arn", self.arns.iter().copied());
         form.add_some("Policy", self.inline);
@@ -103,7 +104,7 @@ pub struct AssumeRoleWithWebIdentity<'a> {
     /// 900 to 43,200; STS gives an hour without it.
     pub duration_seconds: Option<u32>,
     /// Policies that narrow the session.
-    pub session_policy: SessionPolicy<'a>,
+    pub session_policy: SessionPolicyParameters<'a>,
 }
 
 impl AssumeRoleWithWebIdentity<'_> {
@@ -131,7 +132,7 @@ pub struct AssumeRole<'a> {
     /// 900 to 43,200, and 3,600 where the caller has a role already; STS gives an hour without it.
     pub duration_seconds: Option<u32>,
     /// Policies that narrow the session.
-    pub session_policy: SessionPolicy<'a>,
+    pub session_policy: SessionPolicyParameters<'a>,
     /// Session tags, at most fifty.
     pub tags: &'a [(&'a str, &'a str)],
     /// Keys of the tags that pass on to further roles.
@@ -156,15 +157,6 @@ impl AssumeRole<'_> {
     }
 }
 
-/// The algorithm that STS signs a token with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SigningAlgorithm {
-    /// RSA with SHA-256.
-    RS256,
-    /// ECDSA on P-384 with SHA-384.
-    ES384,
-}
-
 /// The identity in a token's `sub`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SubjectMode {
@@ -181,12 +173,12 @@ pub struct GetWebIdentityToken<'a> {
     /// One to ten.
     pub audiences: &'a [&'a str],
     /// The algorithm of its signature.
-    pub algorithm: SigningAlgorithm,
+    pub algorithm: AwsAlgorithm,
     /// 60 to 3,600; STS gives five minutes without it.
     pub duration_seconds: Option<u32>,
     /// At most fifty; they need a permission of their own.
     pub tags: &'a [(&'a str, &'a str)],
-    /// Whose name is in `sub`.
+    /// The identity that is named in `sub`.
     pub subject_mode: SubjectMode,
     /// OAuth scopes between single spaces, with `OriginIdentity` and one audience only.
     pub scope: Option<&'a str>,
@@ -201,7 +193,7 @@ impl GetWebIdentityToken<'_> {
     /// The shortest lifetime of a token, in seconds.
     pub const SHORTEST: u32 = 60;
     /// The longest, in seconds.
-    pub const LONGEST: u32 = 3600;
+    pub const LONGEST: u32 = LONGEST_AWS_TOKEN;
 
     /// The lifetime to ask for when `wanted` seconds are wanted: never longer than the session lasts, since STS refuses that
     /// (`SessionDurationEscalationException`). Five seconds are left for clocks that differ. `None` when less than a minute would
@@ -227,13 +219,7 @@ impl GetWebIdentityToken<'_> {
         let mut form = Form::of("GetWebIdentityToken");
         form.add_list("Audience", "", self.audiences.iter().copied());
         form.add_number("DurationSeconds", self.duration_seconds);
-        form.add(
-            "SigningAlgorithm",
-            match self.algorithm {
-                SigningAlgorithm::RS256 => "RS256",
-                SigningAlgorithm::ES384 => "ES384",
-            },
-        );
+        form.add("SigningAlgorithm", self.algorithm.as_str());
         form.add_tags(self.tags);
         // Left out where it is the default: the parameter is younger than the operation.
         if self.subject_mode == SubjectMode::OriginIdentity {

@@ -1,6 +1,7 @@
 //! AWS Signature Version 4 for requests to STS: a POST to `/` without a query.
 //!
-//! IAM User Guide, "AWS Signature Version 4 for API requests". Why it isn't the crate aws-sigv4: docs/adr/0021. A test in `e2e`
+//! IAM User Guide, "AWS Signature Version 4 for API requests". It adds 11 kB to the sidecar, and the
+//! crate aws-sigv4 161 kB: docs/adr/0021. A test in `e2e`
 //! compares signatures of made-up requests with botocore's.
 
 use std::fmt::Write as _;

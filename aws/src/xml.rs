@@ -2,6 +2,8 @@
 //!
 //! Not a general reader. Attributes and comments are passed over, namespaces are not resolved, document types are refused. Size,
 //! depth and number of texts have bounds, so an answer that isn't from STS costs no more than its first 64 KiB.
+//! A library would read more of XML than may be here, and these bounds would be written beside it all the same; its size in the
+//! sidecar was not measured.
 
 use std::borrow::Cow;
 
@@ -14,9 +16,9 @@ const MAX_TEXTS: usize = 256;
 
 /// The texts of a document by their path, such as `ErrorResponse/Error/Code`.
 #[derive(Debug)]
-pub(crate) struct Texts(Vec<(String, String)>);
+pub(crate) struct XmlTexts(Vec<(String, String)>);
 
-impl Texts {
+impl XmlTexts {
     /// Reads a document; `None` for everything that isn't one of this kind.
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
         if bytes.len() > MAX_ANSWER {
@@ -124,13 +126,13 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Option<Vec<(String, String)>> {
-        Texts::read(text.as_bytes()).map(|texts| texts.0)
+        XmlTexts::read(text.as_bytes()).map(|texts| texts.0)
     }
 
     #[test]
     fn texts_are_found_by_their_path() {
         let document = "<?xml version=\"1.0\"?>\n<!-- c --><A xmlns=\"x\"><B>\n <C>1 &lt;&#x41;&#66;</C><D/><C>2</C></B><E> e </E></A>\n";
-        let texts = Texts::read(document.as_bytes()).unwrap();
+        let texts = XmlTexts::read(document.as_bytes()).unwrap();
         assert_eq!(
             (texts.get("A/E"), texts.get("A/B/C"), texts.get("A/B/D")),
             (Some(" e "), None, None)
@@ -160,7 +162,7 @@ mod tests {
         }
         assert_eq!(read(&"<A>".repeat(17)), None);
         assert_eq!(read(&format!("<A>{}</A>", "<B>1</B>".repeat(300))), None);
-        assert!(Texts::read(&vec![b' '; MAX_ANSWER + 1]).is_none());
+        assert!(XmlTexts::read(&vec![b' '; MAX_ANSWER + 1]).is_none());
     }
 
     proptest! {

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use crate::annotations::{
     AUDIENCE, CONTAINER_ROLE_ARN, CONTAINERS, EKS_AUDIENCE, EKS_ROLE_ARN, EKS_SKIP_CONTAINERS,
     EKS_STS_REGIONAL_ENDPOINTS, EKS_TOKEN_EXPIRATION, EmptyList, INJECT, InvalidAnnotation, InvalidFlag, InvalidValue,
-    NoContainerName, ROLE_ARN, SKIP_CONTAINERS, TOKEN_EXPIRATION, most_bytes,
+    NoContainerName, POD, ROLE_ARN, SERVICE_ACCOUNT, SKIP_CONTAINERS, TOKEN_EXPIRATION, most_bytes,
 };
 use crate::arn::{RoleArn, shortened};
 use crate::audience::{Audience, TokenExpiration};
@@ -26,6 +26,8 @@ pub(crate) struct AnnotationRequest<'a> {
     /// True if the pod itself has that list.
     pub(crate) lists_on_pod: bool,
     pub(crate) skip: HashSet<&'a str>,
+    /// The key of the annotation that lists those, and the object that has it.
+    pub(crate) skipped_by: Option<(&'static str, &'static str)>,
     pub(crate) sts_regional_endpoints: Option<bool>,
     /// Values that can't be parsed, of annotations that don't name a role: they matter once a role is asked for.
     pub(crate) invalid: Vec<InvalidAnnotation>,
@@ -43,7 +45,21 @@ pub(crate) struct NamedRole {
 impl<'a> AnnotationRequest<'a> {
     /// Reads the annotations. A role that can't be parsed is the error.
     pub(crate) fn read(request: &'a Request<'_>, settings: &Settings) -> Result<Self, Vec<InvalidAnnotation>> {
-        let sources = AnnotationSources::of(request, settings);
+        Self::of(&AnnotationSources::of(request, settings))
+    }
+
+    /// The same without the role that EKS's annotation names, for pods whose role an association of EKS Pod Identity decides.
+    pub(crate) fn read_without_eks_role(
+        request: &'a Request<'_>,
+        settings: &Settings,
+    ) -> Result<Self, Vec<InvalidAnnotation>> {
+        Self::of(&AnnotationSources {
+            eks_role: false,
+            ..AnnotationSources::of(request, settings)
+        })
+    }
+
+    fn of(sources: &AnnotationSources<'a>) -> Result<Self, Vec<InvalidAnnotation>> {
         let mut invalid_roles = Vec::new();
         let container_roles = sources.container_roles(&mut invalid_roles);
         let role = sources.role(&mut invalid_roles);
@@ -55,7 +71,7 @@ impl<'a> AnnotationRequest<'a> {
             container_roles,
             ..AnnotationRequest::default()
         };
-        asks.read_options(&sources);
+        asks.read_options(sources);
         Ok(asks)
     }
 
@@ -77,7 +93,9 @@ impl<'a> AnnotationRequest<'a> {
             .map(|Flag(value)| value);
         self.only = sources.own(CONTAINERS).and_then(|found| self.list(&found));
         self.lists_on_pod = sources.pod.found(CONTAINERS).is_some();
-        let skipped = sources.skipped().and_then(|found| match found.key {
+        let skipped = sources.skipped();
+        self.skipped_by = skipped.as_ref().map(|found| (found.key, found.place));
+        let skipped = skipped.and_then(|found| match found.key {
             EKS_SKIP_CONTAINERS => Some(names(found.key, found.value).collect()),
             _ => self.list(&found),
         });
@@ -101,6 +119,11 @@ impl<'a> AnnotationRequest<'a> {
     /// True if an annotation of ours names the pod's role, and not only EKS's on its service account.
     pub(crate) fn names_role_itself(&self) -> bool {
         self.role.as_ref().is_some_and(|named| !named.is_eks)
+    }
+
+    /// The object whose list names the containers that get something.
+    pub(crate) fn list_place(&self) -> &'static str {
+        if self.lists_on_pod { POD } else { SERVICE_ACCOUNT }
     }
 
     /// True if a list leaves a container out.
@@ -152,8 +175,8 @@ pub(crate) fn opted_out(request: &Request<'_>) -> Result<bool, InvalidAnnotation
         return Ok(true);
     }
     let places = [
-        ("pod", &request.pod.annotations),
-        ("service account", &request.service_account_annotations),
+        (POD, &request.pod.annotations),
+        (SERVICE_ACCOUNT, &request.service_account_annotations),
     ];
     let Some((place, value)) = places
         .into_iter()
@@ -177,20 +200,23 @@ struct AnnotationSources<'a> {
     pod: AnnotationSource<'a>,
     service_account: AnnotationSource<'a>,
     eks: bool,
+    /// True if EKS's role does, where its annotations do.
+    eks_role: bool,
 }
 
 impl<'a> AnnotationSources<'a> {
     fn of(request: &'a Request<'_>, settings: &Settings) -> Self {
         Self {
             pod: AnnotationSource {
-                place: "pod",
+                place: POD,
                 pairs: &request.pod.annotations,
             },
             service_account: AnnotationSource {
-                place: "service account",
+                place: SERVICE_ACCOUNT,
                 pairs: &request.service_account_annotations,
             },
             eks: settings.eks_compatible,
+            eks_role: true,
         }
     }
 
@@ -226,7 +252,7 @@ impl<'a> AnnotationSources<'a> {
             // An empty EKS annotation means none, as it does there.
             .or_else(|| {
                 self.eks_on_service_account(EKS_ROLE_ARN)
-                    .filter(|found| !found.value.is_empty())
+                    .filter(|found| self.eks_role && !found.value.is_empty())
             })?;
         match named.value.parse() {
             Ok(role) => Some(NamedRole {

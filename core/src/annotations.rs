@@ -89,22 +89,35 @@ pub fn decides(key: &str) -> bool {
 }
 
 /// The result of a pod's review: the values of [`REVIEWED`].
+///
+/// The last two say what the pod was reviewed without. Another webhook may add that later, and the review of the changed pod may fail: then
+/// the API server's guard (`tokenscope-guard-late`) refuses the pod, as it refuses one without a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mark {
     /// It gave it credentials.
     Granted,
     /// It refused it them, and let it run.
     Refused,
-    /// It had nothing to give.
+    /// It had nothing to give, and let it have the tokens of locked audiences that it holds.
     Untouched,
+    /// It had nothing to give, and the pod holds no token of a locked audience.
+    HoldsNothing,
+    /// The same, and the pod names no role either.
+    AsksNothing,
 }
 
 impl Mark {
+    const ALL: [Self; 5] = [
+        Self::Granted,
+        Self::Refused,
+        Self::Untouched,
+        Self::HoldsNothing,
+        Self::AsksNothing,
+    ];
+
     /// The mark with this value.
     pub fn read(value: &str) -> Option<Self> {
-        [Self::Granted, Self::Refused, Self::Untouched]
-            .into_iter()
-            .find(|mark| mark.as_str() == value)
+        Self::ALL.into_iter().find(|mark| mark.as_str() == value)
     }
 
     /// The value.
@@ -113,9 +126,16 @@ impl Mark {
             Self::Granted => "granted",
             Self::Refused => "refused",
             Self::Untouched => "untouched",
+            Self::HoldsNothing => "holds-nothing",
+            Self::AsksNothing => "asks-nothing",
         }
     }
 }
+
+/// The place of an annotation of the pod, in messages.
+pub(crate) const POD: &str = "pod";
+/// The place of one of its service account.
+pub(crate) const SERVICE_ACCOUNT: &str = "service account";
 
 /// An annotation whose value can't be used. It names the annotation, the place, the value and the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -128,6 +148,16 @@ pub struct InvalidAnnotation {
 }
 
 impl InvalidAnnotation {
+    /// True if it is the annotation with this key.
+    pub(crate) fn is_about(&self, key: &str) -> bool {
+        *self.key == *key
+    }
+
+    /// True if it is a list of containers that the pod itself has.
+    pub(crate) fn is_list_of_pod(&self) -> bool {
+        self.place == POD && (self.is_about(CONTAINERS) || self.is_about(SKIP_CONTAINERS))
+    }
+
     pub(crate) fn new(key: &str, place: &'static str, reason: impl Into<InvalidValue>) -> Self {
         Self {
             key: shortened(key),

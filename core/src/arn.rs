@@ -1,7 +1,10 @@
 //! An IAM role's Amazon Resource Name, parsed once at the edge and trusted from then on.
 
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
 use crate::text::up_to;
-use std::{fmt, str::FromStr, sync::Arc};
 
 /// An IAM role's ARN: `arn:<partition>:iam::<account>:role/<path><name>`.
 ///
@@ -173,8 +176,9 @@ pub(crate) fn shortened(text: &str) -> Box<str> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     #[test]
     fn a_role_with_a_path_gives_its_parts() {

@@ -1,7 +1,10 @@
 //! The audience of a token and those that a policy allows, and the lifetime of a token.
 
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
 use crate::arn::shortened;
-use std::{fmt, str::FromStr, sync::Arc};
 
 /// A token's audience: 1 to 255 printable ASCII characters without spaces.
 ///
@@ -13,6 +16,11 @@ impl Audience {
     /// `sts.amazonaws.com`, which AWS STS expects by default.
     pub fn sts() -> Self {
         Self("sts.amazonaws.com".into())
+    }
+
+    /// `pods.eks.amazonaws.com`, which the agent of EKS Pod Identity takes.
+    pub fn eks_pod_identity() -> Self {
+        Self("pods.eks.amazonaws.com".into())
     }
 
     /// The audience as it stands in the token.

@@ -2,9 +2,10 @@
 //!
 //! Only values that every SDK reads as they are can stand in it ([`crate::delivery::is_plain`]), so nothing is escaped.
 
+use std::fmt::Write as _;
+
 use crate::delivery::{ExternalId, ProfileName, SOURCE_PREFIX};
 use crate::{Region, RoleArn, SessionName};
-use std::fmt::Write as _;
 
 /// The folder where a container's config file is mounted.
 pub const CONFIG_FOLDER: &str = "/var/run/secrets/tokenscope.io/aws-config";

@@ -6,15 +6,13 @@
 //! first and after the last `*`. So nothing is compared with everything, and what a policy's author can still make expensive
 //! has a budget.
 
-use crate::{
-    Policy, PolicySet, RoleArn, Selector, Standing, Subject,
-    pattern::{Pattern, glob_matches},
-};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
 use jiff::Timestamp;
-use std::{
-    collections::{BTreeSet, HashMap, HashSet},
-    sync::Arc,
-};
+
+use crate::pattern::{Pattern, glob_matches};
+use crate::{Policy, PolicySet, RoleArn, Selector, Standing, Subject};
 
 /// The most steps for one policy: each is one comparison of two short texts. They take a few milliseconds.
 const MOST_STEPS: usize = 200_000;
@@ -181,7 +179,7 @@ struct Search<'a, 'b> {
     policy: &'b Policy,
     default: &'b RoleArn,
     level: &'b PolicyLevel<'a>,
-    /// How many are left.
+    /// The number that is left.
     steps: usize,
     found: HashSet<usize>,
     /// True if a policy is about other namespaces, as far as that was asked.
@@ -279,7 +277,7 @@ impl Search<'_, '_> {
         self.level.policies.get(policy).is_some_and(|other| {
             !self.found.contains(&policy)
                 && other.name != self.policy.name
-                && (other.roles.default.as_ref() != Some(self.default) || !other.tokens_agree_with(self.policy))
+                && (other.roles.default.as_ref() != Some(self.default) || !other.grants_the_same_as(self.policy))
         })
     }
 

@@ -1,16 +1,26 @@
 //! The way in which credentials reach the SDK in a container, as a policy says it.
 
+use std::fmt;
+use std::str::FromStr;
+
 use crate::arn::shortened;
-use crate::{Policy, Region, RoleArn, Template};
-use std::{fmt, str::FromStr};
+pub use crate::session_policy::{
+    InvalidSession, MOST_POLICY_ARNS, MOST_POLICY_BYTES, PolicyArn, PolicyDocument, SessionDuration, SessionPolicy,
+};
+use crate::{Region, RoleArn, Template};
 
 /// The most roles that are taken after the first one, in a policy or in one of its profiles.
 pub const MOST_HOPS: usize = 4;
 /// The most profiles that a policy gives beside the default one.
 pub const MOST_PROFILES: usize = 8;
 
+/// The most regions of STS that a policy names.
+pub const MOST_STS_REGIONS: usize = 4;
+
 /// The message about a policy whose profiles have no region.
 pub const NO_REGION: &str = "delivery.type Profile needs a region, which every profile of the file has: set spec.aws.region, or the chart's value defaults.region";
+/// The message about a policy whose sidecar would have no region of STS to ask.
+pub const NO_STS_REGION: &str = "delivery.type Endpoint needs a region, whose STS the sidecar asks: set spec.aws.region or spec.aws.sts.regions, or the chart's value defaults.region";
 
 /// The way in which credentials reach the SDK in a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +30,37 @@ pub enum Delivery {
     File,
     /// By an AWS config file, with these profiles beside the default one.
     Profile(Vec<NamedProfile>),
+    /// By a sidecar that takes the roles, and serves the credentials.
+    Endpoint(EndpointDelivery),
+}
+
+impl Delivery {
+    /// The value of `delivery.type`.
+    pub(crate) fn type_name(&self) -> &'static str {
+        match self {
+            Self::File => "File",
+            Self::Profile(_) => "Profile",
+            Self::Endpoint(_) => "Endpoint",
+        }
+    }
+
+    /// True if the sessions that containers get have a policy of their own, which whoever holds a token can leave out.
+    pub(crate) fn narrows_sessions(&self) -> bool {
+        matches!(self, Self::Endpoint(endpoint) if !endpoint.policy.is_empty())
+    }
+}
+
+/// What a policy says about the sessions that a sidecar takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EndpointDelivery {
+    /// The regions of STS in the order in which they are asked; none = the policy's own region.
+    pub regions: Vec<Region>,
+    /// The length of a session; `None`: an hour.
+    pub duration: Option<SessionDuration>,
+    /// The policies that narrow the session of the last role.
+    pub policy: SessionPolicy,
+    /// True if the sidecar gives the containers' tokens too, by audience, as Aporeto's enforcer did.
+    pub gives_tokens: bool,
 }
 
 /// A profile of the config file beside the default one.
@@ -44,39 +85,6 @@ pub struct RoleHop {
     pub external_id: Option<ExternalId>,
     /// The session's name; `None`: that of the policy.
     pub session_name: Option<Template>,
-}
-
-impl Policy {
-    /// The profiles beside the default one.
-    pub fn profiles(&self) -> &[NamedProfile] {
-        match &self.delivery {
-            Delivery::File => &[],
-            Delivery::Profile(profiles) => profiles,
-        }
-    }
-
-    /// The roles that are taken by AssumeRole, of the default profile and of all others.
-    pub fn hops(&self) -> impl Iterator<Item = &RoleHop> {
-        let of_profiles = self.profiles().iter().flat_map(|profile| &profile.chain);
-        self.aws.role_chain.iter().chain(of_profiles)
-    }
-
-    /// The roles that it names beside those that pods may ask for, each with its field: those of chains and profiles.
-    pub fn further_roles(&self) -> Vec<(String, &RoleArn)> {
-        let mut roles = Vec::new();
-        add_chain(&mut roles, "spec.aws", &self.aws.role_chain);
-        for (index, profile) in self.profiles().iter().enumerate() {
-            let path = format!("spec.delivery.profile.profiles[{index}]");
-            roles.extend(profile.role.as_ref().map(|role| (format!("{path}.roleArn"), role)));
-            add_chain(&mut roles, &path, &profile.chain);
-        }
-        roles
-    }
-}
-
-fn add_chain<'a>(roles: &mut Vec<(String, &'a RoleArn)>, path: &str, chain: &'a [RoleHop]) {
-    let hops = chain.iter().enumerate();
-    roles.extend(hops.map(|(index, hop)| (format!("{path}.roleChain[{index}].roleArn"), &hop.role)));
 }
 
 /// True if every SDK reads the text as it is where it stands as a value of a config file: letters, digits and `_+=,.@:/-`.
@@ -130,6 +138,12 @@ impl ExternalId {
     /// The external id.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl fmt::Display for ExternalId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

@@ -1,11 +1,15 @@
-//! Short texts that tell one thing from another: decisions in records, audiences in names of volumes.
-//!
-//! Both are kept where other versions of the programs read them, so the function is FNV-1a of 64 bits, as it is published, and the
-//! tests pin what comes out. They protect nothing. See docs/adr/0008.
+//! The short text that tells one decision from another in the records of pods, which other versions of the programs read. See
+//! docs/adr/0008.
 
-use crate::{Audience, Grant, Hint, Region, SessionName, Spiffe, SpiffeId, TokenSource, TrustDomain};
-use fnv::FnvHasher;
-use std::{fmt, hash::Hasher, str::FromStr};
+use std::fmt;
+use std::str::FromStr;
+
+use crate::outbound::{OutboundToken, OutboundValue, aws_texts};
+use crate::text_hash::TextHasher;
+use crate::{
+    Associated, Association, Grant, GrantedEndpoint, Hint, Region, SessionName, Spiffe, SpiffeId, TokenSource,
+    TrustDomain,
+};
 
 /// The version that this program writes: of the function, and of what goes into it.
 const VERSION: &str = "v2";
@@ -25,6 +29,24 @@ impl Fingerprint {
         for (container, grant) in grants {
             hash.write(container);
             hash.write_grant(grant);
+        }
+        Self(hash.finish())
+    }
+
+    /// The fingerprint of what the containers of a pod get whose role an association of EKS Pod Identity decides. `name` gives the
+    /// name of a container by its index.
+    pub fn of_associated<'a>(service_account: &str, associated: &Associated, name: impl Fn(usize) -> &'a str) -> Self {
+        let agent = &associated.agent;
+        let mut hash = TextHasher::default();
+        hash.write(service_account);
+        hash.write("EKS Pod Identity");
+        hash.write(&associated.expiration.seconds().to_string());
+        for text in [&agent.full_uri, &agent.mount_path, &agent.volume, &agent.token_path] {
+            hash.write(text);
+        }
+        for container in &associated.containers {
+            hash.write(name(container.container));
+            hash.write_association(&container.association);
         }
         Self(hash.finish())
     }
@@ -68,33 +90,16 @@ impl FromStr for Fingerprint {
 #[error("it is no fingerprint of version {VERSION}")]
 pub struct OtherVersion;
 
-impl Audience {
-    /// The part of a volume's name that tells its token from others': 16 hexadecimal digits.
-    pub fn short_hash(&self) -> String {
-        let mut hash = FnvHasher::default();
-        hash.write(self.as_str().as_bytes());
-        format!("{:016x}", hash.finish())
+/// The name as a policy writes it.
+fn session_name(name: &SessionName) -> &str {
+    match name {
+        SessionName::PodName => "${pod.name}",
+        SessionName::Text(text) => text,
     }
 }
 
-/// A short text that tells lists of texts apart: 16 hexadecimal digits.
-pub fn hash_of_texts<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
-    let mut hash = TextHasher::default();
-    texts.into_iter().for_each(|text| hash.write(text));
-    format!("{:016x}", hash.finish())
-}
-
-/// The hash of several texts.
-#[derive(Default)]
-struct TextHasher(FnvHasher);
-
+/// The text that is hashed for each part of a decision.
 impl TextHasher {
-    fn write(&mut self, text: &str) {
-        self.0.write(text.as_bytes());
-        // This byte is in no UTF-8, so it ends the text.
-        self.0.write(&[0xff]);
-    }
-
     fn write_grant(&mut self, grant: &Grant) {
         self.write(grant.role.as_str());
         self.write(grant.audience.as_str());
@@ -112,15 +117,102 @@ impl TextHasher {
         } else {
             ""
         });
-        self.write(match &grant.session_name {
-            None => "",
-            Some(SessionName::PodName) => "${pod.name}",
-            Some(SessionName::Text(text)) => text,
-        });
+        self.write(grant.session_name.as_ref().map_or("", session_name));
         // Only then, so that the text for all other grants is that of versions without config files.
         if let Some(file) = &grant.config_file {
             self.write(&file.text("", Some("${pod.name}")));
         }
+        // Likewise.
+        if let Some(endpoint) = &grant.endpoint {
+            self.write_endpoint(endpoint);
+        }
+        for token in grant.outbound.iter() {
+            self.write_outbound(token);
+        }
+    }
+
+    /// Each text bears the name of what it is, so that no two lists come out as one.
+    fn write_endpoint(&mut self, endpoint: &GrantedEndpoint) {
+        let GrantedEndpoint {
+            regions,
+            chain,
+            duration,
+            policy,
+            gives_tokens,
+        } = endpoint;
+        self.write("endpoint");
+        for region in regions {
+            self.write_named("region", region.as_str());
+        }
+        for hop in chain {
+            self.write_named("role", hop.role.as_str());
+            if let Some(id) = &hop.external_id {
+                self.write_named("external id", id.as_str());
+            }
+            if let Some(name) = &hop.session_name {
+                self.write_named("session name", session_name(name));
+            }
+        }
+        if let Some(duration) = duration {
+            self.write_named("seconds", &duration.seconds().to_string());
+        }
+        if let Some(document) = &policy.inline {
+            self.write_named("session policy", document.as_str());
+        }
+        for arn in &policy.arns {
+            self.write_named("session policy's ARN", arn.as_str());
+        }
+        // Only then, so that the text for all others is that of versions that give none.
+        if *gives_tokens {
+            self.write("gives tokens");
+        }
+    }
+
+    fn write_named(&mut self, name: &str, value: &str) {
+        self.write(name);
+        self.write(value);
+    }
+
+    fn write_outbound(&mut self, token: &OutboundToken) {
+        // The text of a config file begins otherwise.
+        self.write("outbound");
+        self.write(token.name.as_str());
+        self.write(token.audience.as_str());
+        self.write(token.source.signer().as_str());
+        self.write(&token.expiration.seconds().to_string());
+        // Only then, so that the text for all other tokens is that of versions without it.
+        if let Some(aws) = token.aws() {
+            for text in aws_texts(aws) {
+                self.write(text);
+            }
+        }
+        for variable in &token.variables {
+            self.write(variable.name.as_str());
+            match &variable.value {
+                OutboundValue::File => self.write("file"),
+                OutboundValue::Audience => self.write("audience"),
+                OutboundValue::Text(text) => {
+                    self.write("text");
+                    self.write(text);
+                }
+            }
+        }
+    }
+
+    /// The lifetime is the pod's, and not the container's.
+    fn write_association(&mut self, association: &Association) {
+        self.write(association.audience.as_str());
+        self.write(association.region.as_ref().map_or("", Region::as_str));
+        self.write(if association.sts_regional_endpoints {
+            "regional"
+        } else {
+            ""
+        });
+        self.write(if association.disables_instance_metadata {
+            "no instance metadata"
+        } else {
+            ""
+        });
     }
 
     fn write_spiffe(&mut self, spiffe: &Spiffe) {
@@ -137,129 +229,7 @@ impl TextHasher {
         self.write(if *x509_svid { "X.509-SVID" } else { "" });
         self.write(if *jwt_bundle { "JWT bundle" } else { "" });
     }
-
-    fn finish(&self) -> u64 {
-        self.0.finish()
-    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{PolicyName, TokenExpiration};
-
-    fn grant() -> Grant {
-        Grant {
-            role: "arn:aws:iam::111122223333:role/orders".parse().unwrap(),
-            audience: Audience::sts(),
-            source: TokenSource::ServiceAccount,
-            expiration: TokenExpiration::HOUR,
-            claims: None,
-            spiffe: Spiffe::default(),
-            region: Some("eu-central-1".parse().unwrap()),
-            sts_regional_endpoints: true,
-            disables_instance_metadata: true,
-            session_name: Some(SessionName::PodName),
-            config_file: None,
-            policy: Some(PolicyName::namespaced("shop", "orders")),
-        }
-    }
-
-    fn text(grant: &Grant) -> String {
-        Fingerprint::of("orders", [("app", grant)]).to_string()
-    }
-
-    /// Another text for the same grant needs another version: otherwise every running pod counts as outdated after an upgrade.
-    #[test]
-    fn the_fingerprint_of_a_grant_is_the_same_in_every_build_of_this_version() {
-        let spiffe = Grant {
-            source: TokenSource::Spiffe,
-            spiffe: Spiffe {
-                id: Some("spiffe://example.org/ns/shop/sa/orders".parse().unwrap()),
-                hint: Some("aws".parse().unwrap()),
-                trust_domain: Some("example.org".parse().unwrap()),
-                x509_svid: true,
-                jwt_bundle: true,
-            },
-            region: None,
-            sts_regional_endpoints: false,
-            disables_instance_metadata: false,
-            session_name: Some(SessionName::Text("orders".into())),
-            ..grant()
-        };
-        assert_eq!(text(&grant()), "v2-0660ebd24d843ded");
-        assert_eq!(text(&spiffe), "v2-9eb198396ba63b3c");
-        assert_eq!(
-            Fingerprint::of("default", []).to_string(),
-            "v2-98d48645e9aec0b3",
-            "a pod without any grant"
-        );
-    }
-
-    /// Another name for the same audience gives a copy of a running pod a volume more. The first two are the published values of
-    /// FNV-1a for these texts.
-    #[test]
-    fn the_hash_in_a_volumes_name_is_the_same_in_every_version() {
-        for (audience, hash) in [
-            ("a", "af63dc4c8601ec8c"),
-            ("foobar", "85944171f73967e8"),
-            ("sts.amazonaws.com", "152c9218263a3d03"),
-            ("sts.amazonaws.com.cn", "56e5b6913815f616"),
-            ("https://audience.example.org/?x=1", "35443756c080d9b4"),
-        ] {
-            assert_eq!(audience.parse::<Audience>().unwrap().short_hash(), hash, "{audience}");
-        }
-    }
-
-    #[test]
-    fn whatever_changes_the_pod_changes_the_fingerprint() {
-        let other = |change: fn(&mut Grant)| {
-            let mut grant = grant();
-            change(&mut grant);
-            text(&grant)
-        };
-        let texts = [
-            text(&grant()),
-            other(|grant| grant.role = "arn:aws:iam::111122223333:role/carts".parse().unwrap()),
-            other(|grant| grant.audience = "other".parse().unwrap()),
-            other(|grant| grant.source = TokenSource::Spiffe),
-            other(|grant| grant.expiration = TokenExpiration::DAY),
-            other(|grant| grant.region = None),
-            other(|grant| grant.sts_regional_endpoints = false),
-            other(|grant| grant.disables_instance_metadata = false),
-            other(|grant| grant.session_name = None),
-            Fingerprint::of("carts", [("app", &grant())]).to_string(),
-            Fingerprint::of("orders", [("web", &grant())]).to_string(),
-        ];
-        for (index, text) in texts.iter().enumerate() {
-            assert!(!texts[..index].contains(text), "{index}");
-        }
-        assert_eq!(other(|grant| grant.policy = None), text(&grant()));
-    }
-
-    #[test]
-    fn only_a_text_of_this_version_is_a_fingerprint() {
-        let fingerprint = Fingerprint::of("orders", [("app", &grant())]);
-        assert_eq!(fingerprint.to_string().parse(), Ok(fingerprint));
-        for other in [
-            "",
-            "0",
-            "0011223344556677",
-            "v1-0011223344556677",
-            "v3-0011223344556677",
-            "v2-11223344556677",
-            "v2-+011223344556677",
-            "v2-001122334455667A",
-            "v2-00112233445566778",
-        ] {
-            assert_eq!(other.parse::<Fingerprint>(), Err(OtherVersion), "{other}");
-        }
-    }
-
-    #[test]
-    fn who_gets_which_role_does_not_depend_on_the_order() {
-        let both = Fingerprint::of_roles([("app", "a"), ("web", "b")]);
-        assert_eq!(both, Fingerprint::of_roles([("web", "b"), ("app", "a")]));
-        assert_ne!(both, Fingerprint::of_roles([("app", "b"), ("web", "a")]));
-    }
-}
+mod tests;

@@ -1,10 +1,17 @@
 //! A container's grant, and the record of it that stays on the pod.
 
-use crate::bounds::MOST_RECORD_BYTES;
-use crate::config_file::ConfigFile;
-use crate::{Audience, Pairs, PolicyName, Region, RoleArn, Spiffe, TokenClaims, TokenExpiration, TokenSource};
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
-use std::{borrow::Cow, sync::Arc};
+
+use crate::bounds::MOST_RECORD_BYTES;
+use crate::config_file::{ConfigFile, FileHop};
+use crate::delivery::{SessionDuration, SessionPolicy};
+use crate::outbound::{OutboundSource, OutboundToken};
+use crate::{
+    Audience, Pairs, PolicyName, Region, RoleArn, SessionName, Spiffe, TokenClaims, TokenExpiration, TokenSource,
+};
 
 /// The grant of one container.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,17 +39,58 @@ pub struct Grant {
     pub session_name: Option<SessionName>,
     /// The config file that brings the credentials and says all the above to the SDK; `None` where variables do.
     pub config_file: Option<ConfigFile>,
+    /// The sessions that the sidecar takes for the container, which then sees no token; `None` where its SDK takes the role itself.
+    pub endpoint: Option<GrantedEndpoint>,
+    /// The tokens for third parties that come with it.
+    pub outbound: Arc<[OutboundToken]>,
     /// The policy that granted it; `None` where none is required and none selects the pod.
     pub policy: Option<PolicyName>,
 }
 
-/// A role session name.
+/// The sessions that a sidecar takes for a container, beside what the [`Grant`] says of the first role.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SessionName {
-    /// The pod's name, which nobody knows before the API server generated it: the downward API fills it in.
-    PodName,
-    /// This text, which fits STS's `[\w+=,.@-]{2,64}`.
-    Text(Box<str>),
+pub struct GrantedEndpoint {
+    /// The regions of STS in the order in which they are asked. At least one.
+    pub regions: Vec<Region>,
+    /// The roles that are taken after the first one, each with the credentials of the one before.
+    pub chain: Vec<FileHop>,
+    /// The length of the first session; `None`: an hour.
+    pub duration: Option<SessionDuration>,
+    /// The policies that narrow the session of the last role.
+    pub policy: SessionPolicy,
+    /// True if the sidecar gives the container's tokens too, by audience.
+    pub gives_tokens: bool,
+}
+
+impl Grant {
+    /// The tokens that a sidecar gives the container by audience, each with its longest lifetime: where the policy says so, that of its
+    /// role and those for third parties, as far as tokenscope's own issuer signs them. The first is that of the role; no audience is there twice.
+    pub fn given_tokens(&self) -> Vec<(&Audience, TokenExpiration)> {
+        let mut given: Vec<(&Audience, TokenExpiration)> = Vec::new();
+        let gives = self.endpoint.as_ref().is_some_and(|endpoint| endpoint.gives_tokens);
+        if !gives || self.source != TokenSource::Issuer {
+            return given;
+        }
+        given.push((&self.audience, self.expiration));
+        let issued = self.outbound.iter();
+        for token in issued.filter(|token| token.source == OutboundSource::Issuer) {
+            match given.iter_mut().find(|(audience, _)| **audience == token.audience) {
+                // The issuer gives the shortest, too.
+                Some((_, expiration)) => *expiration = token.expiration.min(*expiration),
+                None => given.push((&token.audience, token.expiration)),
+            }
+        }
+        given
+    }
+
+    /// The audiences of its tokens that tokenscope's own issuer signs, and whether each is that of a third party.
+    pub(crate) fn issued_audiences(&self) -> impl Iterator<Item = (&Audience, bool)> {
+        let is_issued = self.source == TokenSource::Issuer;
+        let own = is_issued.then_some((&self.audience, false));
+        let outbound = self.outbound.iter();
+        let outbound = outbound.filter(|token| token.source == OutboundSource::Issuer);
+        own.into_iter().chain(outbound.map(|token| (&token.audience, true)))
+    }
 }
 
 /// A container and its grant.
@@ -69,11 +117,14 @@ pub struct GrantRecord<'a> {
     #[serde(borrow)]
     pub hash: Cow<'a, str>,
     /// True if the webhook added a sidecar.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub sidecar: bool,
     /// The hash of the arguments of the init container that writes config files ([`crate::hash_of_texts`]), if the webhook added one.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub config_writer: Option<Cow<'a, str>>,
+    /// What the webhook added for EKS Pod Identity.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub association: Option<RecordedAssociation<'a>>,
     /// The pod's labels at admission. Labels of a running pod belong to whoever may patch it, so whatever decides later reads
     /// these. `None` in records of versions before 0.2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -81,11 +132,19 @@ pub struct GrantRecord<'a> {
     /// The pod's annotations at admission, as far as decisions read them; for the same reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub annotations: Option<Pairs<Cow<'a, str>>>,
+    /// The annotations of the pod's service account at admission, as far as decisions read them
+    /// ([`OF_SERVICE_ACCOUNTS`](crate::annotations::OF_SERVICE_ACCOUNTS)): whoever may patch the service account must not choose
+    /// for pods that run already. `None` in records of versions that did not keep them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_account_annotations: Option<Pairs<Cow<'a, str>>>,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
-fn is_false(value: &bool) -> bool {
-    !value
+/// What the webhook added to a pod whose role an association of EKS Pod Identity decides, beside variables and mounts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedAssociation<'a> {
+    /// The name of the token's volume; `None` where the pod brought one of that name, which stays its own.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<Cow<'a, str>>,
 }
 
 /// Containers that got the same.
@@ -94,7 +153,7 @@ pub struct RecordedGrant<'a> {
     /// The policy's `Display`; absent where none was required.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<Cow<'a, str>>,
-    /// The role.
+    /// The role; [`ASSOCIATED_ROLE`](crate::pod_identity::ASSOCIATED_ROLE) where an association of EKS Pod Identity decides it.
     #[serde(borrow)]
     pub role: Cow<'a, str>,
     /// The containers' names.

@@ -3,10 +3,14 @@
 //! AWS compares subjects in trust policies, often with `*`, so the forms differ in their first words, each has a fixed number
 //! of fields, and no field can have the delimiter in it.
 
+use std::fmt;
+use std::fmt::Write as _;
+use std::str::FromStr;
+
+use sha2::{Digest as _, Sha256};
+
 use crate::arn::shortened;
 use crate::{PolicyName, SubjectFormat};
-use sha2::{Digest as _, Sha256};
-use std::{fmt, fmt::Write as _, str::FromStr};
 
 /// The most characters of a subject (AWS STS API reference, SubjectFromWebIdentityToken).
 pub const MOST_SUBJECT: usize = 255;
@@ -86,6 +90,12 @@ pub(crate) fn subject_pattern(
     prefix + &fields(format, policy, namespace, service_account).join(":")
 }
 
+/// The number of characters that the fields with `*` may have together in a subject that is written out. `starred` is the length of these fields as
+/// they stand in the pattern.
+pub(crate) fn room_in(pattern: &str, starred: usize) -> usize {
+    MOST_SUBJECT.saturating_sub(pattern.len().saturating_sub(starred))
+}
+
 /// What stands between the delimiters.
 fn fields<'a>(
     format: SubjectFormat,
@@ -130,9 +140,11 @@ fn hash(fields: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use proptest::prelude::*;
     use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
 
     const FORMATS: [SubjectFormat; 2] = [SubjectFormat::ServiceAccount, SubjectFormat::Policy];
 

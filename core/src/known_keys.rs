@@ -1,13 +1,14 @@
 //! Keys of annotations and labels that look like ours and say nothing where they stand.
 
+use Place::{NamespaceLabel, PodAnnotation, PodLabel, ServiceAccountAnnotation};
+
 use crate::annotations::{
-    AUDIENCE, AUDIT, CONTAINER_ROLE_ARN, CONTAINERS, EKS_AUDIENCE, EKS_ROLE_ARN, EKS_SKIP_CONTAINERS,
+    AUDIENCE, AUDIT, CONTAINER_ROLE_ARN, CONTAINERS, EKS_AUDIENCE, EKS_ROLE_ARN, EKS_SKIP, EKS_SKIP_CONTAINERS,
     EKS_STS_REGIONAL_ENDPOINTS, EKS_TOKEN_EXPIRATION, ENFORCE, GRANT, INJECT, REQUIRED, REVIEWED, ROLE_ARN,
     SKIP_CONTAINERS, TOKEN_EXPIRATION, WARN,
 };
 use crate::arn::shortened;
 use crate::{Request, Settings};
-use Place::{NamespaceLabel, PodAnnotation, PodLabel, ServiceAccountAnnotation};
 
 /// The most keys with one prefix that are kept of one object only to be warned of.
 pub const MOST_KEPT: usize = 4;
@@ -19,7 +20,7 @@ pub const MOST_KEY_BYTES: usize = 120;
 const OURS: &str = "tokenscope.io/";
 const EKS: &str = "eks.amazonaws.com/";
 
-/// What can bear a key.
+/// The places where a key can stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     PodAnnotation,
@@ -45,7 +46,7 @@ impl Place {
     }
 }
 
-const KNOWN: [(&str, &[Place]); 17] = [
+const KNOWN: [(&str, &[Place]); 18] = [
     (ROLE_ARN, &[PodAnnotation, ServiceAccountAnnotation]),
     (AUDIENCE, &[PodAnnotation, ServiceAccountAnnotation]),
     (TOKEN_EXPIRATION, &[PodAnnotation, ServiceAccountAnnotation]),
@@ -62,6 +63,7 @@ const KNOWN: [(&str, &[Place]); 17] = [
     (EKS_AUDIENCE, &[ServiceAccountAnnotation]),
     (EKS_STS_REGIONAL_ENDPOINTS, &[ServiceAccountAnnotation]),
     (EKS_TOKEN_EXPIRATION, &[PodAnnotation, ServiceAccountAnnotation]),
+    (EKS_SKIP, &[PodLabel]),
     (EKS_SKIP_CONTAINERS, &[PodAnnotation]),
 ];
 
@@ -204,7 +206,7 @@ fn nearest(key: &str) -> Option<&'static str> {
     (least <= MOST_CHANGES).then_some(known)
 }
 
-/// How many bytes must be put in, taken out or changed to make one text of the other (Levenshtein).
+/// The number of bytes that must be put in, taken out or changed to make one text of the other (Levenshtein).
 fn changes(one: &[u8], other: &[u8]) -> usize {
     let mut row: Vec<usize> = (0..=other.len()).collect();
     for (at, byte) in one.iter().enumerate() {

@@ -1,8 +1,11 @@
 //! Labels and annotations, and the selectors over them.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::marker::PhantomData;
+
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
-use std::{fmt, marker::PhantomData};
 
 /// A small map of texts, such as labels: a list, since there are few and each is looked at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,6 +134,15 @@ impl Selector {
         })
     }
 
+    /// True if no set of labels can fulfil every requirement. It takes time in proportion to the requirements, but for their sorting.
+    pub(crate) fn contradicts_itself(&self) -> bool {
+        let mut keys: BTreeMap<&str, Vec<&SelectorOperator>> = BTreeMap::new();
+        for requirement in &self.0 {
+            keys.entry(&requirement.key).or_default().push(&requirement.operator);
+        }
+        !keys.values().all(|operators| can_hold(operators))
+    }
+
     /// The most comparisons that [`Self::overlaps`] makes.
     pub(crate) fn overlap_cost(&self, other: &Self) -> usize {
         let values = |requirement: &Requirement| match &requirement.operator {
@@ -154,6 +166,39 @@ impl SelectorOperator {
             _ => true,
         }
     }
+}
+
+/// True if some value of one label, or its absence, fulfils all of these.
+fn can_hold(operators: &[&SelectorOperator]) -> bool {
+    let mut takes_absence = true;
+    let mut takes_presence = true;
+    let mut listed: Option<BTreeSet<&str>> = None;
+    for operator in operators {
+        match operator {
+            SelectorOperator::In(values) => {
+                let values: BTreeSet<&str> = values.iter().map(|value| &**value).collect();
+                let both = listed.as_ref().map(|before| before & &values);
+                listed = Some(both.unwrap_or(values));
+                takes_absence = false;
+            }
+            SelectorOperator::Exists => takes_absence = false,
+            SelectorOperator::DoesNotExist => takes_presence = false,
+            SelectorOperator::NotIn(_) => {}
+        }
+    }
+    if takes_absence || !takes_presence {
+        return takes_absence;
+    }
+    // Without a list there is always a value that nobody excludes.
+    let Some(mut listed) = listed else { return true };
+    for operator in operators {
+        if let SelectorOperator::NotIn(values) = operator {
+            for value in values {
+                listed.remove(&**value);
+            }
+        }
+    }
+    !listed.is_empty()
 }
 
 impl fmt::Display for Selector {
@@ -200,6 +245,47 @@ mod tests {
         assert!(selector("tier", SelectorOperator::Exists).matches(&labels));
         assert!(!selector("tier", SelectorOperator::DoesNotExist).matches(&labels));
         assert!(Selector::default().matches(&labels));
+    }
+
+    #[test]
+    fn a_selector_that_no_labels_can_fulfil_contradicts_itself() {
+        let values = |texts: &[&str]| texts.iter().map(|text| Box::from(*text)).collect::<Vec<Box<str>>>();
+        let is_in = |texts: &[&str]| SelectorOperator::In(values(texts));
+        let not_in = |texts: &[&str]| SelectorOperator::NotIn(values(texts));
+        let exists = || SelectorOperator::Exists;
+        let absent = || SelectorOperator::DoesNotExist;
+        let contradicts = |operators: Vec<SelectorOperator>| {
+            let requirements = operators.into_iter().map(|operator| Requirement {
+                key: "app".into(),
+                operator,
+            });
+            let other = Requirement {
+                key: "tier".into(),
+                operator: SelectorOperator::Exists,
+            };
+            Selector(requirements.chain([other]).collect()).contradicts_itself()
+        };
+
+        for never in [
+            vec![is_in(&[])],
+            vec![is_in(&["a"]), is_in(&["b"])],
+            vec![is_in(&["a", "b"]), is_in(&["b", "c"]), is_in(&["c", "a"])],
+            vec![is_in(&["a", "b"]), not_in(&["b"]), not_in(&["a"])],
+            vec![is_in(&["a"]), absent()],
+            vec![exists(), absent()],
+        ] {
+            assert!(contradicts(never.clone()), "{never:?}");
+        }
+        for possible in [
+            vec![],
+            vec![absent(), not_in(&["a"])],
+            vec![exists(), not_in(&["a"])],
+            vec![is_in(&["a", "b"]), is_in(&["b"]), exists()],
+            vec![is_in(&["a", "b"]), not_in(&["a"])],
+            vec![is_in(&[""])],
+        ] {
+            assert!(!contradicts(possible.clone()), "{possible:?}");
+        }
     }
 
     #[test]

@@ -10,9 +10,8 @@ use jiff::Timestamp;
 
 use crate::arn::shortened;
 use crate::bounds::Beyond;
-use crate::{Audience, HeldToken, Policy, PolicySet, Request, Settings, Standing, TokenSource, TokenVolume};
-
 pub use crate::settings::{Lock, LockMode};
+use crate::{Audience, HeldToken, Policy, PolicySet, Request, Settings, Standing, TokenSource, TokenVolume};
 
 /// A token that a pod holds and no policy grants it. `Display` is the sentence that users read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -105,7 +104,7 @@ pub fn ungranted<'a>(
         .collect();
     let mut others = held().filter(|(_, _, audience)| locked.contains(audience)).peekable();
     if others.peek().is_some() {
-        let mut grants = TokenGrants::new(request, policies, now);
+        let mut grants = TokenGrants::new(request, policies, settings, now);
         let ungranted = others.filter_map(|(volume, token, audience)| {
             let remedy = grants.missing(audience, token.expiration_seconds, &volume.containers)?;
             Some(tell(volume, token, audience, remedy))
@@ -122,8 +121,20 @@ pub const MOST_UNGRANTED: usize = 8;
 ///
 /// These are the pods that the API server's own policy looks at, so they must bear the mark of a review.
 pub fn holds_locked_token(request: &Request<'_>, settings: &Settings) -> bool {
+    holds_locked_token_beside(request, settings, |_| false)
+}
+
+/// The same without the volumes of which `is_left_out` says so by their names.
+pub fn holds_locked_token_beside(
+    request: &Request<'_>,
+    settings: &Settings,
+    is_left_out: impl Fn(&str) -> bool,
+) -> bool {
     let lock = &settings.lock;
-    let tokens = request.pod.token_volumes.iter().flat_map(|volume| &volume.tokens);
+    let volumes = request.pod.token_volumes.iter();
+    let tokens = volumes
+        .filter(|volume| !is_left_out(volume.name))
+        .flat_map(|volume| &volume.tokens);
     lock.applies_to(request.namespace)
         && tokens
             .filter_map(|token| token.audience)
@@ -131,12 +142,19 @@ pub fn holds_locked_token(request: &Request<'_>, settings: &Settings) -> bool {
 }
 
 /// The bounds that the pod exceeds, where a pod is refused whose tokens can't all be looked at: where the lock denies, and in every
-/// namespace where there is an exchange audience.
+/// namespace where there is an exchange audience. Where the lock denies, one that holds a locked token is refused also if its mounts can't
+/// all be looked at, since a grant is to containers.
 pub fn unexamined<'a>(request: &'a Request<'_>, settings: &Settings) -> impl Iterator<Item = &'a Beyond> {
     let lock = &settings.lock;
     let denies = lock.mode == LockMode::Deny && lock.applies_to(request.namespace);
     let is_refused = denies || settings.issuer.is_some();
-    request.pod.volumes_beyond().filter(move |_| is_refused)
+    let is_held = denies && holds_locked_token(request, settings);
+    let counts = move |beyond: &&Beyond| match beyond {
+        Beyond::Volumes | Beyond::Sources { .. } => is_refused,
+        Beyond::Containers | Beyond::Mounts { .. } => is_held,
+        Beyond::Labels | Beyond::Annotations | Beyond::Value { .. } | Beyond::ListEntries { .. } => false,
+    };
+    request.pod.beyond.iter().filter(counts)
 }
 
 /// True if a pod with these tokens is refused, but where pods never are.
@@ -175,6 +193,7 @@ impl<'a> Locked<'a> {
 
 /// The policies that grant this pod projected tokens, and what they were found to grant so far. One of another source grants none:
 /// its tokens are somebody else's, and the cluster's own token for the same audience would be one that the policy says nothing about.
+/// One that narrows sessions grants none either: with a token the role can be taken without the session policy.
 struct TokenGrants<'a> {
     policies: Vec<&'a Policy>,
     /// The longest lifetime in seconds that a policy grants, by audience and container; `None` where none does.
@@ -182,10 +201,11 @@ struct TokenGrants<'a> {
 }
 
 impl<'a> TokenGrants<'a> {
-    fn new(request: &Request<'_>, policies: &'a PolicySet, now: Timestamp) -> Self {
+    fn new(request: &Request<'_>, policies: &'a PolicySet, settings: &Settings, now: Timestamp) -> Self {
         let around = policies.boundaries_around(&request.namespace_labels);
         let is_candidate = |policy: &&'a Policy| {
             policy.token.source == TokenSource::ServiceAccount
+                && !policy.delivery.narrows_sessions()
                 && policy.standing(
                     request.namespace,
                     &request.namespace_labels,
@@ -193,6 +213,7 @@ impl<'a> TokenGrants<'a> {
                     &request.pod.labels,
                     now,
                 ) == Standing::Candidate
+                && settings.stands_against(policy).is_none()
                 && policies.boundary_against(policy, &around).is_none()
         };
         Self {

@@ -1,12 +1,17 @@
 //! Policies as the rule sees them: parsed, complete, and with nothing of Kubernetes in them.
 
-use crate::delivery::{Delivery, RoleHop};
-use crate::{
-    Audiences, Claims, Glob, InvalidSchedule, Pairs, PolicyScope, Region, RoleArn, RolePattern, Schedule, Selector,
-    Spiffe, Subject, Template, TokenExpiration, text::bounded,
-};
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
 use jiff::Timestamp;
-use std::{fmt, str::FromStr, sync::Arc};
+
+use crate::delivery::{Delivery, RoleHop};
+use crate::outbound::OutboundToken;
+use crate::{
+    Audiences, Claims, Glob, Pairs, Region, RoleArn, RolePattern, Schedule, Selector, Spiffe, Subject, Template,
+    TokenExpiration, TokenSource,
+};
 
 /// The name of a policy: a namespaced one or a cluster one. Namespaced ones come first in the order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -119,6 +124,8 @@ pub struct Policy {
     pub aws: AwsSettings,
     /// The way in which credentials reach it.
     pub delivery: Delivery,
+    /// The tokens for third parties that come with its role.
+    pub outbound: Arc<[OutboundToken]>,
     /// The containers that get credentials.
     pub containers: ContainerFilter,
     /// Switched off.
@@ -181,28 +188,6 @@ pub struct TokenSettings {
     pub algorithm: Algorithm,
 }
 
-/// The signer of a token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum TokenSource {
-    /// The cluster: a projected service account token.
-    ServiceAccount,
-    /// SPIRE or another SPIFFE provider: a JWT-SVID.
-    Spiffe,
-    /// tokenscope's own OIDC issuer.
-    Issuer,
-}
-
-impl TokenSource {
-    /// The word in the API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::ServiceAccount => "ServiceAccount",
-            Self::Spiffe => "SPIFFE",
-            Self::Issuer => "Issuer",
-        }
-    }
-}
-
 /// The format of the subject of an issuer's token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum SubjectFormat {
@@ -224,6 +209,11 @@ pub enum Algorithm {
     ES384,
 }
 
+impl Algorithm {
+    /// Each of them.
+    pub const ALL: [Self; 3] = [Self::RS256, Self::ES256, Self::ES384];
+}
+
 /// The settings of the SDK in the container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AwsSettings {
@@ -233,7 +223,7 @@ pub struct AwsSettings {
     pub sts_regional_endpoints: Option<bool>,
     /// `AWS_ROLE_SESSION_NAME`: `${pod.name}` alone, or a template without it.
     pub role_session_name: Option<Template>,
-    /// The roles that are taken one after the other after the one that the pod gets. Only with [`Delivery::Profile`].
+    /// The roles that are taken one after the other after the one that the pod gets. Not with [`Delivery::File`].
     pub role_chain: Vec<RoleHop>,
 }
 
@@ -300,9 +290,10 @@ impl Policy {
     }
 
     /// True if a pod gets the same from two policies that assign one role: the same roles after it, delivered in the same way, by
-    /// tokens that AWS can't tell apart. Only tokens of tokenscope's own issuer say more than whose they are.
-    pub fn tokens_agree_with(&self, other: &Self) -> bool {
-        if self.delivery != other.delivery || self.aws.role_chain != other.aws.role_chain {
+    /// tokens that AWS can't tell apart, and the same tokens for third parties. Only tokens of tokenscope's own issuer say more than whose they are.
+    pub fn grants_the_same_as(&self, other: &Self) -> bool {
+        let roles_agree = self.delivery == other.delivery && self.aws.role_chain == other.aws.role_chain;
+        if !roles_agree || self.outbound != other.outbound {
             return false;
         }
         if [self, other]
@@ -359,36 +350,4 @@ pub(crate) fn standing_in_time(
         return Standing::Inactive;
     }
     Standing::Candidate
-}
-
-/// The reason why an object of our API is no policy, though the schema let it through (or was got round).
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {reason}")]
-pub struct InvalidPolicy {
-    /// The field's path, such as `spec.roles.allowed[0]`.
-    pub field: String,
-    /// The fault of its value, and what would be right.
-    pub reason: String,
-    /// The pods that it is about; none where that can't be read.
-    pub scope: Option<Arc<PolicyScope>>,
-}
-
-impl InvalidPolicy {
-    /// The most bytes of each of its texts: values in them were written under any schema or none.
-    const MOST_BYTES: usize = 500;
-
-    /// Says what is wrong with a field. What is too long is cut.
-    pub fn new(field: impl Into<String>, reason: impl fmt::Display) -> Self {
-        Self {
-            field: bounded(field.into(), Self::MOST_BYTES),
-            reason: bounded(reason.to_string(), Self::MOST_BYTES),
-            scope: None,
-        }
-    }
-}
-
-impl From<InvalidSchedule> for InvalidPolicy {
-    fn from(error: InvalidSchedule) -> Self {
-        Self::new("spec.activeSchedule", error)
-    }
 }

@@ -1,14 +1,14 @@
 //! All policies of a cluster, and the boundaries of those in namespaces.
 
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, OnceLock};
+
 use crate::context_keys::has_context;
 use crate::text::bounded;
+use crate::trust_policy::{NAMESPACE_NAME_LABEL, grants_nothing};
 use crate::{
-    Boundary, ContextKeys, Grant, InvalidPolicy, NoContextRoom, OutsideBoundary, Pairs, Policy, PolicyName,
-    UnusablePolicy,
-};
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{Arc, OnceLock},
+    Audience, Boundary, ContextKeys, Grant, InvalidPolicy, NoContextRoom, OutsideBoundary, Pairs, Policy, PolicyName,
+    TokenExpiration, TokenSource, UnusablePolicy,
 };
 
 /// All policies of a cluster, by namespace, and the boundaries. A clone shares them.
@@ -18,14 +18,14 @@ pub struct PolicySet {
     cluster: Arc<Vec<PolicyEntry>>,
     /// By name.
     boundaries: Arc<BTreeMap<Arc<str>, BoundaryEntry>>,
-    /// Found when it is asked for, and again after a change of policies.
+    /// Found when it is asked for, and again after a change of policies or boundaries.
     context: OnceLock<Arc<ContextKeys>>,
 }
 
 #[derive(Clone, Debug)]
 enum BoundaryEntry {
     Valid(Arc<Boundary>),
-    Invalid(Arc<str>),
+    Unusable(Arc<str>),
 }
 
 #[derive(Clone, Debug)]
@@ -48,7 +48,7 @@ impl BoundaryAgainst<'_> {
     pub(crate) fn why(self, policy: &Policy) -> Option<OutsideBoundary> {
         match self.1 {
             BoundaryEntry::Valid(boundary) => boundary.outside(policy),
-            BoundaryEntry::Invalid(why) => Some(unusable(self.0, why)),
+            BoundaryEntry::Unusable(why) => Some(unusable(self.0, why)),
         }
     }
 }
@@ -102,7 +102,7 @@ impl PolicySet {
         // Whether it is inside changes with it and with the boundaries only, and comparing patterns is not for every pod.
         let beyond = self.boundaries.iter().filter(|(_, entry)| match entry {
             BoundaryEntry::Valid(boundary) => is_beyond(boundary, &policy),
-            BoundaryEntry::Invalid(_) => false,
+            BoundaryEntry::Unusable(_) => false,
         });
         let beyond = beyond.map(|(name, _)| name.clone()).collect();
         self.put(PolicyEntry::Valid(policy, beyond));
@@ -110,7 +110,7 @@ impl PolicySet {
 
     /// Notes that there is a policy of this name that can't be used, and why: it grants nothing, and a denied pod
     /// hears of it, as does one that it selects and assigns a role. Of the reason 1 KiB is kept.
-    pub fn insert_invalid(&mut self, name: PolicyName, why: &InvalidPolicy) {
+    pub fn insert_unusable(&mut self, name: PolicyName, why: &InvalidPolicy) {
         self.put(PolicyEntry::Unusable(UnusablePolicy {
             name,
             why: bounded(why.to_string(), 1024).into(),
@@ -132,6 +132,7 @@ impl PolicySet {
 
     /// Adds a boundary, or replaces the one of its name.
     pub fn insert_boundary(&mut self, boundary: Arc<Boundary>) {
+        self.context.take();
         let name: Arc<str> = (&*boundary.name).into();
         for entries in self.namespaced.values_mut() {
             let beyond: Vec<_> = entries.iter().map(|entry| entry.is_beyond(&boundary)).collect();
@@ -152,13 +153,15 @@ impl PolicySet {
 
     /// Notes that there is a boundary of this name that can't be used, and why: nobody knows what it allows and where, so no
     /// policy of a namespace grants anything. Of the reason 1 KiB is kept.
-    pub fn insert_invalid_boundary(&mut self, name: &str, why: &str) {
+    pub fn insert_unusable_boundary(&mut self, name: &str, why: &str) {
+        self.context.take();
         let why = bounded(why.to_owned(), 1024).into();
-        Arc::make_mut(&mut self.boundaries).insert(name.into(), BoundaryEntry::Invalid(why));
+        Arc::make_mut(&mut self.boundaries).insert(name.into(), BoundaryEntry::Unusable(why));
     }
 
     /// Removes the boundary of this name.
     pub fn remove_boundary(&mut self, name: &str) {
+        self.context.take();
         Arc::make_mut(&mut self.boundaries).remove(name);
     }
 
@@ -166,7 +169,7 @@ impl PolicySet {
     pub fn boundary_label_keys(&self) -> impl Iterator<Item = &str> {
         let requirements = self.boundaries.values().flat_map(|entry| match entry {
             BoundaryEntry::Valid(boundary) => boundary.namespace_selector.0.as_slice(),
-            BoundaryEntry::Invalid(_) => &[],
+            BoundaryEntry::Unusable(_) => &[],
         });
         requirements.map(|requirement| &*requirement.key)
     }
@@ -186,7 +189,7 @@ impl PolicySet {
     pub(crate) fn boundaries_around<S: AsRef<str>>(&self, namespace_labels: &Pairs<S>) -> BoundariesAround<'_> {
         let selects = |entry: &BoundaryEntry| match entry {
             BoundaryEntry::Valid(boundary) => boundary.namespace_selector.matches(namespace_labels),
-            BoundaryEntry::Invalid(_) => true,
+            BoundaryEntry::Unusable(_) => true,
         };
         BoundariesAround(self.boundaries.iter().filter(|(_, entry)| selects(entry)).collect())
     }
@@ -202,7 +205,7 @@ impl PolicySet {
         }
         let known = self.names_beyond(policy);
         let against = around.0.iter().find(|(name, entry)| match (entry, known) {
-            (BoundaryEntry::Invalid(_), _) => true,
+            (BoundaryEntry::Unusable(_), _) => true,
             (BoundaryEntry::Valid(_), Some(names)) => names.contains(name),
             (BoundaryEntry::Valid(boundary), None) => is_beyond(boundary, policy),
         });
@@ -219,13 +222,46 @@ impl PolicySet {
         }
     }
 
-    /// The context keys of all policies.
+    /// The context keys of all policies that may grant something.
+    ///
+    /// Neither the time nor the labels of namespaces are known here, so a policy that has expired keeps its keys, and so does one that
+    /// is outside a boundary which selects its namespace by another label than the namespace's name.
     pub fn context_keys(&self) -> &Arc<ContextKeys> {
         self.context
-            .get_or_init(|| ContextKeys::of(self.iter().map(|policy| &**policy)).into())
+            .get_or_init(|| ContextKeys::of(self.may_have_context()).into())
     }
 
-    /// The reason why a policy's context keys have no room beside those of older policies; such a policy grants nothing.
+    fn may_have_context(&self) -> impl Iterator<Item = &Policy> {
+        let namespaced = self.namespaced.values().flat_map(|entries| entries.iter());
+        namespaced
+            .chain(self.cluster.iter())
+            .filter_map(move |entry| match entry {
+                PolicyEntry::Valid(policy, beyond) => {
+                    let may =
+                        has_context(policy) && grants_nothing(policy).is_none() && !self.is_outside(policy, beyond);
+                    may.then_some(&**policy)
+                }
+                PolicyEntry::Unusable(_) => None,
+            })
+    }
+
+    /// True if one of the boundaries that a policy is beyond selects its namespace, whatever labels that has beside its name.
+    fn is_outside(&self, policy: &Policy, beyond: &[Arc<str>]) -> bool {
+        let Some(namespace) = policy.name.namespace() else {
+            return false;
+        };
+        let name: Pairs<&str> = [(NAMESPACE_NAME_LABEL, namespace)].into_iter().collect();
+        beyond.iter().any(|boundary| match self.boundaries.get(boundary) {
+            Some(BoundaryEntry::Valid(boundary)) => {
+                let selector = &boundary.namespace_selector;
+                let mut requirements = selector.0.iter();
+                requirements.all(|requirement| *requirement.key == *NAMESPACE_NAME_LABEL) && selector.matches(&name)
+            }
+            Some(BoundaryEntry::Unusable(_)) | None => false,
+        })
+    }
+
+    /// The reason why a policy's context keys have no room beside those of cluster policies and older ones; such a policy grants nothing.
     pub fn without_context_room(&self, policy: &Policy) -> Option<&NoContextRoom> {
         has_context(policy).then(|| self.context_keys().without_room().get(&policy.name))?
     }
@@ -237,10 +273,31 @@ impl PolicySet {
         grant: &Grant,
         namespace_labels: &Pairs<S>,
     ) -> Option<OutsideBoundary> {
+        self.outside(namespace_labels, |boundary| boundary.outside_without_policy(grant))
+    }
+
+    /// The same of a ServiceAccount's token that no policy gives, and whose role is not known here.
+    pub fn outside_token_without_policy<S: AsRef<str>>(
+        &self,
+        audience: &Audience,
+        expiration: TokenExpiration,
+        namespace_labels: &Pairs<S>,
+    ) -> Option<OutsideBoundary> {
+        let source = TokenSource::ServiceAccount;
+        self.outside(namespace_labels, |boundary| {
+            boundary.outside_token_without_policy(audience, expiration, source)
+        })
+    }
+
+    fn outside<S: AsRef<str>>(
+        &self,
+        namespace_labels: &Pairs<S>,
+        of: impl Fn(&Boundary) -> Option<OutsideBoundary>,
+    ) -> Option<OutsideBoundary> {
         let around = self.boundaries_around(namespace_labels);
         around.0.into_iter().find_map(|(name, entry)| match entry {
-            BoundaryEntry::Valid(boundary) => boundary.outside_without_policy(grant),
-            BoundaryEntry::Invalid(why) => Some(unusable(name, why)),
+            BoundaryEntry::Valid(boundary) => of(boundary),
+            BoundaryEntry::Unusable(why) => Some(unusable(name, why)),
         })
     }
 
@@ -253,7 +310,7 @@ impl PolicySet {
     }
 
     /// The policies of a namespace and of the cluster that can't be used.
-    pub fn invalid_about(&self, namespace: &str) -> impl Iterator<Item = &UnusablePolicy> {
+    pub fn unusable_about(&self, namespace: &str) -> impl Iterator<Item = &UnusablePolicy> {
         self.entries(namespace).filter_map(|entry| match entry {
             PolicyEntry::Valid(..) => None,
             PolicyEntry::Unusable(policy) => Some(policy),

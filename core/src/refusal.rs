@@ -1,12 +1,15 @@
 //! The reasons why a pod is denied, in sentences that its owner can act on.
 
+use std::fmt;
+
+use jiff::Timestamp;
+
+use crate::annotations::InvalidAnnotation;
+use crate::bounds::Beyond;
 use crate::text::{and_more, bounded};
 use crate::{
-    Audience, NoContextRoom, OutsideBoundary, PolicyName, RoleArn, TokenExpiration, TokenSource,
-    annotations::InvalidAnnotation, bounds::Beyond,
+    AssociationRefusal, Audience, NoContextRoom, OutsideBoundary, PolicyName, RoleArn, TokenExpiration, TokenSource,
 };
-use jiff::Timestamp;
-use std::fmt;
 
 /// The most refusals that are kept: a cluster can have more policies than anybody reads refusals.
 const MOST_REFUSALS: usize = 16;
@@ -97,12 +100,15 @@ pub enum Refusal {
     /// An annotation's value can't be parsed.
     #[error("{0}")]
     InvalidAnnotation(InvalidAnnotation),
+    /// The pod may not have the token of EKS Pod Identity that its service account is listed for.
+    #[error("{0}")]
+    Association(AssociationRefusal),
     /// A container's own `AWS_ROLE_ARN` can't be parsed.
     #[error("AWS_ROLE_ARN of container {container}: {reason}")]
     InvalidOwnRole {
         /// The container.
         container: Box<str>,
-        /// What is wrong with it.
+        /// The fault.
         reason: crate::InvalidRoleArn,
     },
     /// A container's own `AWS_ROLE_ARN` and its annotation name two roles.
@@ -128,6 +134,14 @@ pub enum Refusal {
         /// The first of the pod's containers.
         containers: Box<str>,
     },
+    /// The pod names containers itself, and lists or policies leave each out.
+    #[error(
+        "annotations of the pod name containers, and none of them gets anything: {containers}. Change what leaves them out, or remove the annotations that name them"
+    )]
+    NamedContainersLeftOut {
+        /// The first names, each with the annotation or field that leaves it out.
+        containers: Box<str>,
+    },
     /// No policy is about the workload.
     #[error(
         "no policy selects service account {service_account} of namespace {namespace} with this pod's labels, so it may not have {role}: \
@@ -148,7 +162,7 @@ pub enum Refusal {
         policy: PolicyName,
         /// The role that was asked for.
         role: RoleArn,
-        /// What it allows, shortened.
+        /// The allowed values, shortened.
         allowed: Box<str>,
     },
     /// The policy allows other audiences.
@@ -158,7 +172,7 @@ pub enum Refusal {
         policy: PolicyName,
         /// The audience that was asked for.
         audience: Audience,
-        /// What it allows, shortened.
+        /// The allowed values, shortened.
         allowed: Box<str>,
     },
     /// The workload would get a token of the exchange audience.
@@ -184,9 +198,9 @@ pub enum Refusal {
     ExpirationTooLong {
         /// The policy.
         policy: PolicyName,
-        /// What was asked for.
+        /// The requested value.
         asked: TokenExpiration,
-        /// What the policy gives.
+        /// The value of the policy.
         most: TokenExpiration,
     },
     /// The policy leaves the container out.
@@ -222,11 +236,11 @@ pub enum Refusal {
     DifferentSources {
         /// The first container.
         one: Box<str>,
-        /// Who signs its token.
+        /// The signer of its token.
         one_source: TokenSource,
         /// The other container.
         other: Box<str>,
-        /// Who signs that one's.
+        /// The signer of that one's token.
         other_source: TokenSource,
     },
     /// Two containers would get tokens of different SPIFFE identities.
@@ -246,18 +260,18 @@ pub enum Refusal {
     DifferentClaims {
         /// The first container.
         one: Box<str>,
-        /// Who grants its token.
+        /// The policy that grants its token.
         one_policy: PolicyName,
         /// The other container.
         other: Box<str>,
-        /// Who grants that one's.
+        /// The policy that grants that one's token.
         other_policy: PolicyName,
         /// The audience of both.
         audience: Audience,
     },
     /// Two policies of one level assign one role, with tokens that say different things.
     #[error(
-        "{one} and {other} assign {role} as default role to this pod with different tokens, role chains or deliveries: name it with annotation tokenscope.io/role-arn, let both policies have the same token, claims, audiences.default, aws.roleChain and delivery, or remove one roles.default"
+        "{one} and {other} assign {role} as default role to this pod with different tokens, role chains or deliveries: name it with annotation tokenscope.io/role-arn, let both policies have the same token, claims, audiences.default, aws.roleChain, delivery and outboundTokens, or remove one roles.default"
     )]
     ConflictingTokens {
         /// The first policy by name.
@@ -318,10 +332,10 @@ pub enum Refusal {
     OutsideBoundary {
         /// The policy.
         policy: PolicyName,
-        /// What is beyond which boundary.
+        /// The values that are beyond a boundary, each with the boundary.
         why: OutsideBoundary,
     },
-    /// The policy's context keys are too many beside those of older policies.
+    /// The policy's context keys have no room beside those of cluster policies and older ones.
     #[error("{policy} grants nothing: {why}")]
     NoContextRoom {
         /// The policy.
@@ -334,7 +348,7 @@ pub enum Refusal {
     OutsideBoundaryWithoutPolicy {
         /// The role that was asked for.
         role: RoleArn,
-        /// What is beyond which boundary.
+        /// The values that are beyond a boundary, each with the boundary.
         why: OutsideBoundary,
     },
     /// The policy itself is unusable.
@@ -342,7 +356,7 @@ pub enum Refusal {
     InvalidPolicy {
         /// The policy.
         policy: PolicyName,
-        /// What is wrong with it.
+        /// The fault.
         why: Box<str>,
     },
 }

@@ -4,7 +4,8 @@ use std::str::FromStr;
 
 use crate::arn::shortened;
 
-/// An AWS region, such as `eu-central-1`: 1 to 32 lower case letters, digits and hyphens.
+/// An AWS region, such as `eu-central-1`, or that of another store: 1 to 32 lower case letters, digits and hyphens that can stand in the
+/// name of a host, as SDKs put it there. Botocore takes no others (`validate_region_name`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Region(Box<str>);
 
@@ -20,7 +21,8 @@ impl FromStr for Region {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        if text.is_empty() || text.len() > 32 || !text.bytes().all(allowed) {
+        let is_host = !text.starts_with('-') && !text.ends_with('-') && !text.bytes().all(|b| b.is_ascii_digit());
+        if !is_host || text.len() > 32 || !text.bytes().all(allowed) {
             return Err(InvalidRegion::Text { text: shortened(text) });
         }
         if let Some(region) = region_of_zone(text) {
@@ -92,11 +94,24 @@ pub fn partition_of_region(region: &str) -> Option<&'static str> {
         .map(|(_, partition)| partition)
 }
 
+/// True if a region begins as those of AWS do and is not written as they are, such as `eu-central`, `us-east1` or `eu-central-1a`: probably
+/// somebody meant one of AWS, or it is of another store that begins its regions alike. False for those that end with `-fips`, which older SDKs know.
+pub fn is_misspelt_region(region: &str) -> bool {
+    const AREAS: [&str; 13] = [
+        "af", "ap", "ca", "cn", "eu", "eusc", "il", "me", "mx", "sa", "us", "europe", "asia",
+    ];
+    let area = region.split_once('-').map(|(area, _)| area);
+    let begins = area.is_some_and(|area| AREAS.contains(&area));
+    begins && !has_shape_of_aws(region.strip_suffix("-fips").unwrap_or(region))
+}
+
 /// The reason why a text is no region.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidRegion {
     /// It has no region's characters or length.
-    #[error("{text:?} is not an AWS region such as eu-central-1")]
+    #[error(
+        "{text:?} is no region: it should have 1 to 32 lower case letters, digits and hyphens, begin and end with a letter or digit, and be no number, such as eu-central-1"
+    )]
     Text {
         /// The text, shortened.
         text: Box<str>,
@@ -151,6 +166,75 @@ mod tests {
             "rack-az1",
         ] {
             assert!(region.parse::<Region>().is_ok(), "{region}");
+        }
+    }
+
+    #[test]
+    fn a04_a_text_that_no_sdk_takes_for_a_region_is_refused_with_the_bound() {
+        let long = "r".repeat(33);
+        for text in [
+            "",
+            "-",
+            "-eu-central-1",
+            "eu-central-1-",
+            "1",
+            "2026",
+            "EU-central-1",
+            "eu_central_1",
+            "eu central 1",
+            " eu-central-1",
+            "eu-central-1\n",
+            "eu-central-1\nsource_profile = x",
+            "eu.central.1",
+            "eu-central-1/",
+            "eu-central-1@evil.example",
+            "eu-central-1#",
+            "${region}",
+            "eu-zürich-1",
+            &long,
+        ] {
+            let why = text.parse::<Region>().unwrap_err().to_string();
+            assert!(
+                why.contains("1 to 32 lower case letters, digits and hyphens"),
+                "{text:?}: {why}"
+            );
+            assert!(!why.contains('\n') && why.len() < 300, "{why}");
+        }
+        for text in [&long[..32], "r", "1-2", "r1"] {
+            assert!(text.parse::<Region>().is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a04_a_region_that_is_nearly_one_of_aws_is_told_from_those_of_other_stores() {
+        for region in [
+            "eu-central",
+            "us-east1",
+            "us-east-one",
+            "europe-west1",
+            "eu-central-1a",
+            "us-1",
+            "cn-north",
+            "eu-central-1-",
+            "ap-southeast-1-2",
+        ] {
+            assert!(is_misspelt_region(region), "{region}");
+        }
+        for region in [
+            "eu-central-1",
+            "ap-southeast-10",
+            "us-gov-west-1",
+            "us-east-1-fips",
+            "eusc-de-east-1",
+            "garage",
+            "default",
+            "store-1",
+            "us",
+            "",
+            "useast-1",
+            "auto",
+        ] {
+            assert!(!is_misspelt_region(region), "{region}");
         }
     }
 

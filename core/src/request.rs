@@ -81,6 +81,8 @@ pub struct ContainerFacts<S> {
     pub own_role: OwnRole<S>,
     /// True if it brings its own `AWS_WEB_IDENTITY_TOKEN_FILE`.
     pub own_token_file: bool,
+    /// True if it sends the SDK to an agent for credentials itself, by a variable of `AWS_CONTAINER_…`.
+    pub own_agent: bool,
     /// Its own words about the SDK's configuration.
     pub own_configuration: OwnConfiguration<S>,
 }
@@ -121,6 +123,7 @@ impl<S: AsRef<str>> ContainerFacts<S> {
                 OwnRole::Agent => OwnRole::Agent,
             },
             own_token_file: self.own_token_file,
+            own_agent: self.own_agent,
             own_configuration: match &self.own_configuration {
                 OwnConfiguration::Absent => OwnConfiguration::Absent,
                 OwnConfiguration::Profile(name) => OwnConfiguration::Profile(text(name.as_ref())),
@@ -136,9 +139,12 @@ impl Request<'_> {
     ///
     /// These are the pods that the API server's guard looks at.
     pub fn needs_mark(&self) -> bool {
-        self.namespace_labels.value(annotations::REQUIRED) == Some("true")
-            || asks_itself(&self.pod.annotations)
-            || self.pod.has_too_many_annotations_for_cel()
+        self.namespace_labels.value(annotations::REQUIRED) == Some("true") || self.may_ask_itself()
+    }
+
+    /// True if the pod names a role itself, or has more annotations than the API server's own rules look into.
+    pub fn may_ask_itself(&self) -> bool {
+        asks_itself(&self.pod.annotations) || self.pod.has_too_many_annotations_for_cel()
     }
 }
 

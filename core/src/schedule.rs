@@ -1,8 +1,11 @@
 //! The times when a policy is in force: a cron expression that opens a window, and how long it stays open.
 
-use cronexpr::Crontab;
-use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use std::fmt;
+
+use cronexpr::Crontab;
+use jiff::civil::{Date, DateTime, Time};
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 
 /// Windows that open at the times of a cron expression in a time zone and stay open for a duration.
 ///
@@ -14,6 +17,8 @@ use std::fmt;
 pub struct Schedule {
     /// Parsed as if for UTC: its times are civil times, which `time_zone` then places.
     crontab: Crontab,
+    /// What the crontab misses of a December.
+    december: Option<December>,
     time_zone: TimeZone,
     duration: SignedDuration,
     text: Box<str>,
@@ -53,6 +58,7 @@ impl Schedule {
             return Err(InvalidSchedule::Duration { text: duration.into() });
         }
         Ok(Self {
+            december: December::of(cron),
             crontab,
             time_zone: zone,
             duration: parsed,
@@ -82,9 +88,9 @@ impl Schedule {
         let mut civil = TimeZone::UTC.to_timestamp(civil).ok()?;
         let mut first: Option<Timestamp> = None;
         loop {
-            civil = match self.crontab.find_next(civil) {
-                Ok(next) => next.timestamp(),
-                Err(_) => return first,
+            civil = match self.next_civil(civil) {
+                Some(next) => next,
+                None => return first,
             };
             let shown = TimeZone::UTC.to_datetime(civil);
             // A time that the clocks skip opens its window after some that follow it by the clock.
@@ -101,11 +107,74 @@ impl Schedule {
         }
     }
 
+    /// The next time of the crontab after `civil`, both of them civil times as if for UTC.
+    fn next_civil(&self, civil: Timestamp) -> Option<Timestamp> {
+        let found = self.crontab.find_next(civil).ok().map(|next| next.timestamp());
+        let in_december = self.december.as_ref().and_then(|december| december.next(civil));
+        found.into_iter().chain(in_december).min()
+    }
+
     /// The oldest opening whose window still is open at `now`.
     fn opened(&self, now: Timestamp) -> Option<Timestamp> {
         let earliest = now.checked_sub(self.duration).ok()?;
         self.next_opening(earliest).filter(|&opened| opened <= now)
     }
+}
+
+/// The times in December of a crontab that names a last day or a last weekday of the month (`L`, `5L`).
+///
+/// cronexpr 1.7 finds none there: it takes a day for the last one if the month of the next day has a greater number. A January has 31 days
+/// too, so a December is looked up as a January that begins on the same weekday.
+#[derive(Clone, Debug)]
+struct December(Crontab);
+
+impl December {
+    /// Years whose first day is a Monday, a Tuesday, and so on.
+    const JANUARIES: [i16; 7] = [2018, 2019, 2020, 2015, 2016, 2022, 2017];
+
+    /// `None` where the crontab has no last day, or no December.
+    fn of(cron: &str) -> Option<Self> {
+        let [minute, hour, day, month, weekday] = cron.split_whitespace().collect::<Vec<_>>().try_into().ok()?;
+        if ![day, weekday].iter().any(|field| field.contains(['L', 'l'])) {
+            return None;
+        }
+        let months = cronexpr::parse_crontab(&format!("0 0 1 {month} * UTC")).ok()?;
+        let first = Date::new(2018, 12, 1).ok()?;
+        let before = as_utc(first.yesterday().ok()?.to_datetime(Time::midnight()))?;
+        if months.find_next(before).ok()?.date() != first {
+            return None;
+        }
+        let crontab = cronexpr::parse_crontab(&format!("{minute} {hour} {day} 1 {weekday} UTC")).ok()?;
+        Some(Self(crontab))
+    }
+
+    fn next(&self, after: Timestamp) -> Option<Timestamp> {
+        let after = TimeZone::UTC.to_datetime(after);
+        let next_year = after.year().checked_add(1)?;
+        [after.year(), next_year]
+            .into_iter()
+            .find_map(|year| self.next_of(year, after))
+    }
+
+    /// The first time after `after` in the December of a year.
+    fn next_of(&self, year: i16, after: DateTime) -> Option<Timestamp> {
+        let first = Date::new(year, 12, 1).ok()?;
+        let weekday = usize::try_from(first.weekday().to_monday_zero_offset()).ok()?;
+        let january = Date::new(*Self::JANUARIES.get(weekday)?, 1, 1).ok()?;
+        let shift = first.duration_since(january);
+        let before = first
+            .to_datetime(Time::midnight())
+            .checked_sub(SignedDuration::from_mins(1))
+            .ok()?;
+        let from = after.max(before).checked_sub(shift).ok()?;
+        let found = self.0.find_next(as_utc(from)?).ok()?.datetime();
+        let is_there = (found.year(), found.month()) == (january.year(), 1);
+        is_there.then(|| as_utc(found.checked_add(shift).ok()?)).flatten()
+    }
+}
+
+fn as_utc(civil: DateTime) -> Option<Timestamp> {
+    TimeZone::UTC.to_timestamp(civil).ok()
 }
 
 impl PartialEq for Schedule {
@@ -130,21 +199,21 @@ pub enum InvalidSchedule {
         "cron {text:?}: {reason}; it should have five fields: minute, hour, day of month, month, day of week, such as 0 8 * * 1-5"
     )]
     Cron {
-        /// What was given.
+        /// The given value.
         text: Box<str>,
-        /// What the parser says.
+        /// The parser's message.
         reason: Box<str>,
     },
     /// Not a duration, or out of bounds.
     #[error("duration {text:?} should be from 1m to 744h, such as 10h or 1h30m")]
     Duration {
-        /// What was given.
+        /// The given value.
         text: Box<str>,
     },
     /// Not in the IANA time zone database.
     #[error("timeZone {text:?} is not an IANA time zone such as Europe/Berlin or UTC")]
     TimeZone {
-        /// What was given.
+        /// The given value.
         text: Box<str>,
     },
 }
@@ -228,6 +297,34 @@ mod tests {
 
         assert!(schedule.is_active(at("2026-10-25T02:30:00+02:00")));
         assert!(!schedule.is_active(at("2026-10-25T02:30:00+01:00")));
+    }
+
+    #[test]
+    fn the_last_day_and_the_last_weekday_of_a_month_are_found_in_each_month() {
+        for (cron, after, next) in [
+            ("0 8 L * *", "2026-12-01T00:00:00+01:00", "2026-12-31T08:00:00+01:00"),
+            ("0 8 L * *", "2026-12-31T08:00:00+01:00", "2027-01-31T08:00:00+01:00"),
+            ("0 8 L * *", "2026-11-01T00:00:00+01:00", "2026-11-30T08:00:00+01:00"),
+            ("0 8 L 12 *", "2026-12-31T08:00:00+01:00", "2027-12-31T08:00:00+01:00"),
+            (
+                "0 8 1,L 11-12 *",
+                "2026-11-30T08:00:00+01:00",
+                "2026-12-01T08:00:00+01:00",
+            ),
+            ("0 8 * * 5L", "2026-11-28T00:00:00+01:00", "2026-12-25T08:00:00+01:00"),
+            ("0 8 * * 5L", "2026-12-25T08:00:00+01:00", "2027-01-29T08:00:00+01:00"),
+            ("0 8 * 12 4L", "2026-01-01T00:00:00+01:00", "2026-12-31T08:00:00+01:00"),
+            ("0 8 L JUL *", "2026-12-01T00:00:00+01:00", "2027-07-31T08:00:00+02:00"),
+        ] {
+            assert_eq!(
+                berlin(cron, "1h").next_opening(at(after)),
+                Some(at(next)),
+                "{cron} after {after}"
+            );
+        }
+        let year_end = berlin("0 0 L * *", "24h");
+        assert!(year_end.is_active(at("2026-12-31T12:00:00+01:00")));
+        assert!(!year_end.is_active(at("2027-01-01T00:00:00+01:00")));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::credentials_endpoint::DEFAULT_PORT;
+
 /// The program in its image.
 pub const PROGRAM: &str = "/tokenscope-sidecar";
 /// The program's command that says whether every file is there and valid: its exit status is 0 if so.
@@ -23,6 +25,10 @@ pub const X509_SVID_FILE: &str = "svid.pem";
 pub const X509_KEY_FILE: &str = "svid_key.pem";
 /// The file with the authorities of an X.509-SVID's trust domain.
 pub const X509_BUNDLE_FILE: &str = "svid_bundle.pem";
+
+/// The most bytes of the file with the authorities of the issuer's certificate, in all that read it. What it has stands in every pod that
+/// gets tokens of the issuer ([`variables::ISSUER_CA`]), so it must stay small.
+pub const MOST_ISSUER_CA_BYTES: u64 = 32 << 10;
 
 /// The environment of the program. The webhook writes these variables, and every sidecar that runs in a pod was started with what
 /// the webhook of its time wrote, so the names and the form of the values never change.
@@ -53,8 +59,12 @@ pub mod variables {
     pub const ISSUED_TOKENS: &str = "TOKENSCOPE_ISSUED_TOKENS";
     /// The lifetime that the issuer is asked for, in seconds.
     pub const TOKEN_LIFETIME: &str = "TOKENSCOPE_TOKEN_LIFETIME";
-    /// The pod's name, of which the kubelet makes a part of the arguments of [`WRITE`](super::WRITE).
+    /// The pod's name, of which the kubelet makes a part of the arguments of [`WRITE`](super::WRITE), and of
+    /// [`ENDPOINT_VARIABLE`](crate::credentials_endpoint::ENDPOINT_VARIABLE).
     pub const POD_NAME: &str = "TOKENSCOPE_POD_NAME";
+    /// The folder that has one for each container's authorization token, in place of
+    /// [`AUTHORIZATION_FOLDERS`](crate::credentials_endpoint::AUTHORIZATION_FOLDERS): a path.
+    pub const AUTHORIZATION_FOLDERS: &str = "TOKENSCOPE_AUTHORIZATION_FOLDERS";
     /// The lowest level that is logged: `off`, `error`, `warn`, `info` or `debug`.
     pub const LOG_LEVEL: &str = "TOKENSCOPE_LOG_LEVEL";
     /// The mark of an environment that the webhook wrote: `true` or `false`. The program then takes no options.
@@ -68,6 +78,14 @@ pub struct SidecarSettings {
     pub image: Box<str>,
     /// Its image where tokenscope's own issuer does.
     pub issuer_image: Box<str>,
+    /// Its image where it serves credentials, whoever signs the tokens.
+    pub endpoint_image: Box<str>,
+    /// The port on which it serves them, on the pod's loopback addresses.
+    pub endpoint_port: u16,
+    /// The URL of AWS STS that it asks in place of those of the regions.
+    pub sts_url: Option<Box<str>>,
+    /// The authorities of STS's certificate, as PEM, in place of the public ones.
+    pub sts_authorities: Option<Box<str>>,
     /// The address at which it reaches the issuer; `None` where that is the issuer's URL.
     pub issuer_endpoint: Option<Box<str>>,
     /// The authorities of the issuer's certificate, as PEM; `None` while they are not known.
@@ -140,6 +158,10 @@ impl Default for SidecarSettings {
         Self {
             image: concat!("localhost/tokenscope-sidecar:", env!("CARGO_PKG_VERSION")).into(),
             issuer_image: concat!("localhost/tokenscope-sidecar-issuer:", env!("CARGO_PKG_VERSION")).into(),
+            endpoint_image: concat!("localhost/tokenscope-sidecar-endpoint:", env!("CARGO_PKG_VERSION")).into(),
+            endpoint_port: DEFAULT_PORT,
+            sts_url: None,
+            sts_authorities: None,
             issuer_endpoint: None,
             issuer_authorities: None,
             pull_policy: "IfNotPresent".into(),

@@ -1,7 +1,9 @@
 //! SPIFFE IDs, and which of a workload's identities a token is to be of.
 
+use std::fmt;
+use std::str::FromStr;
+
 use crate::arn::shortened;
-use std::{fmt, str::FromStr};
 
 /// The most bytes of a trust domain's name (SPIFFE-ID, section 2.1).
 const MOST_TRUST_DOMAIN_BYTES: usize = 255;
@@ -174,21 +176,21 @@ pub enum InvalidSpiffe {
         "{text:?} is not a trust domain: it should have 1 to 255 lower case letters, digits, dots, hyphens and underscores, such as example.org"
     )]
     TrustDomain {
-        /// What was given.
+        /// The given value.
         text: Box<str>,
     },
     /// Of a workload's ID.
     #[error("{text:?} is not the SPIFFE ID of a workload such as spiffe://example.org/ns/shop/sa/orders: {why}")]
     Id {
-        /// What was given.
+        /// The given value.
         text: Box<str>,
-        /// What is wrong with it.
+        /// The fault.
         why: &'static str,
     },
     /// Of a hint.
     #[error("{text:?} is not a hint: it should have 1 to 1024 bytes and no control characters")]
     Hint {
-        /// What was given.
+        /// The given value.
         text: Box<str>,
     },
 }
@@ -205,8 +207,9 @@ fn is_segment(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     proptest! {
         #[test]

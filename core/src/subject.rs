@@ -1,7 +1,8 @@
 //! The workloads that a policy is about.
 
-use crate::{Glob, Pairs, Selector};
 use std::fmt;
+
+use crate::{Glob, Pairs, Selector};
 
 /// One item of a policy's `subjects`: inside it, everything must match.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +21,11 @@ impl Subject {
                 .pod_selector
                 .as_ref()
                 .is_none_or(|selector| selector.matches(pod_labels))
+    }
+
+    /// True if no pod can be meant, since no labels fulfil the selector.
+    pub(crate) fn means_no_pod(&self) -> bool {
+        self.pod_selector.as_ref().is_some_and(Selector::contradicts_itself)
     }
 
     /// True if this service account is meant, whatever the pod's labels.

@@ -1,7 +1,10 @@
 //! Texts with `${variable}` in them, over a fixed vocabulary.
 
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
+
 use crate::arn::shortened;
-use std::{borrow::Cow, fmt, str::FromStr};
 
 /// A text with variables, checked when it is parsed: `"${namespace}.${serviceAccount}"`. `$${` stands for `${`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -204,8 +207,9 @@ pub struct Unrendered {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     struct Orders;
 

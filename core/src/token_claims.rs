@@ -1,8 +1,9 @@
 //! The claims of a token that tokenscope's issuer signs, by the policy that grants it.
 
+use std::sync::Arc;
+
 use crate::issuer_subject::{ClusterName, issuer_subject};
 use crate::{Algorithm, Claims, ClaimsError, FilledClaims, Policy, PolicyName, SubjectFormat, Variables};
-use std::sync::Arc;
 
 /// The claims of a token, by the policy that grants it. A clone shares the texts.
 #[derive(Clone, Debug, PartialEq, Eq)]

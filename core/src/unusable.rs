@@ -1,8 +1,44 @@
-//! The readable part of a policy that can't be used: the pods and the time that it is about.
+//! A policy that can't be used: what is wrong with it, and the readable part of it, which is the pods and the time that it is about.
 
-use crate::{Pairs, PolicyName, Schedule, Selector, Standing, Subject, policy};
-use jiff::Timestamp;
+use std::fmt;
 use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::text::bounded;
+use crate::{InvalidSchedule, Pairs, PolicyName, Schedule, Selector, Standing, Subject, policy};
+
+/// The reason why an object of our API is no policy, though the schema let it through (or was got round).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {reason}")]
+pub struct InvalidPolicy {
+    /// The field's path, such as `spec.roles.allowed[0]`.
+    pub field: String,
+    /// The fault of its value, and what would be right.
+    pub reason: String,
+    /// The pods that it is about; none where that can't be read.
+    pub scope: Option<Arc<PolicyScope>>,
+}
+
+impl InvalidPolicy {
+    /// The most bytes of each of its texts: values in them were written under any schema or none.
+    const MOST_BYTES: usize = 500;
+
+    /// Says what is wrong with a field. What is too long is cut.
+    pub fn new(field: impl Into<String>, reason: impl fmt::Display) -> Self {
+        Self {
+            field: bounded(field.into(), Self::MOST_BYTES),
+            reason: bounded(reason.to_string(), Self::MOST_BYTES),
+            scope: None,
+        }
+    }
+}
+
+impl From<InvalidSchedule> for InvalidPolicy {
+    fn from(error: InvalidSchedule) -> Self {
+        Self::new("spec.activeSchedule", error)
+    }
+}
 
 /// The pods and the time that a policy which can't be used is about. It grants nothing, and those pods hear of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -2,9 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
+use std::time::{Duration, Instant};
+
 use jiff::Timestamp;
 use proptest::prelude::*;
-use std::time::{Duration, Instant};
 use tokenscope_core::*;
 
 fn now() -> Timestamp {

@@ -4,10 +4,12 @@
 
 use jiff::Timestamp;
 use tokenscope_core::bounds::Beyond;
+use tokenscope_core::delivery::Delivery;
 use tokenscope_core::lock::{LockMode, MissingGrant, refuses, unexamined, ungranted};
+use tokenscope_core::outbound::{OutboundSource, OutboundToken};
 use tokenscope_core::{
-    ContainerFacts, Decision, HeldToken, OwnRole, Pairs, PodFacts, Policy, PolicySet, Request, Settings, TokenSource,
-    TokenVolume, decide,
+    ContainerFacts, Decision, HeldToken, OwnRole, Pairs, PodFacts, Policy, PolicySet, Request, Settings,
+    TokenExpiration, TokenSource, TokenVolume, decide,
 };
 use tokenscope_fixtures::{ORDERS, policy};
 
@@ -51,6 +53,7 @@ fn request<'a>(audience: Option<&'a str>, driver: Option<&'a str>, annotations: 
         name: "app",
         own_role: OwnRole::Absent,
         own_token_file: false,
+        own_agent: false,
         own_configuration: tokenscope_core::OwnConfiguration::Absent,
     };
     Request {
@@ -129,6 +132,31 @@ fn a_policy_grants_projected_tokens_of_its_own_source_only() {
             policy.audiences.allowed = vec![STS.parse().unwrap()];
         });
         assert_eq!(remedies(STS, &policies, &settings), missing, "{source:?}");
+    }
+}
+
+#[test]
+fn a_policy_that_can_not_be_used_here_grants_no_projected_tokens() {
+    let settings = settings(LockMode::Deny);
+    let unusable: [fn(&mut Policy); 3] = [
+        |policy| policy.audiences.default = Some(ISSUER.parse().unwrap()),
+        |policy| {
+            let token = OutboundToken {
+                name: "sts".parse().unwrap(),
+                audience: "https://sts.amazonaws.com".parse().unwrap(),
+                source: OutboundSource::ServiceAccount,
+                expiration: TokenExpiration::HOUR,
+                variables: Vec::new(),
+            };
+            policy.outbound = [token].into();
+        },
+        |policy| policy.delivery = Delivery::Profile(Vec::new()),
+    ];
+    assert_eq!(remedies(STS, &set(|_| {}), &settings), []);
+    for change in unusable {
+        assert_eq!(remedies(STS, &set(change), &settings), [MissingGrant::Policy]);
+        let asking = request(None, None, &[]);
+        refusal(&decide(&asking, &set(change), &settings, now()));
     }
 }
 

@@ -17,6 +17,7 @@ fn decided(annotations: &[(&str, &str)], policies: &[Policy]) -> Decision {
         name,
         own_role: OwnRole::Absent,
         own_token_file: false,
+        own_agent: false,
         own_configuration: tokenscope_core::OwnConfiguration::Absent,
     };
     let request = Request {

@@ -26,6 +26,7 @@ fn document(namespaces: usize) -> (Vec<String>, usize) {
         default_audience: &Audience::sts(),
         cluster: None,
         namespaces: names.iter().map(String::as_str).collect(),
+        unserved: &Unserved::default(),
         now: Timestamp::from_second(1_800_000_000).unwrap(),
     };
     let trust = trust_policy(&policy, &ORDERS.parse().unwrap(), &context).unwrap();

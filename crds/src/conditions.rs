@@ -1,8 +1,9 @@
 //! The conditions of a policy's status.
 
+use std::fmt;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use std::fmt;
 use tokenscope_core::text::up_to;
 
 /// The subject of a condition.
@@ -46,7 +47,7 @@ pub enum Reason {
     ExchangeAudience,
     /// Not accepted: beyond the boundary of its namespace.
     OutsideBoundary,
-    /// Not accepted: its context keys and those of older policies are more than AWS takes.
+    /// Not accepted: its context keys have no room beside those of cluster policies and older policies.
     TooManyContextKeys,
     /// Active.
     InForce,
@@ -74,7 +75,9 @@ pub enum Reason {
     MissedPods,
     /// Not ready: pods may run without what it grants since their creation.
     MaybeMissedPods,
-    /// Not ready: its namespace is larger than what the operator keeps of one.
+    /// Not ready: what concerns every namespace is larger than what the webhook keeps of it.
+    ClusterOverShare,
+    /// Not ready: its namespace is larger than what the webhook or the operator keeps of one.
     NamespaceOverShare,
 }
 
@@ -100,6 +103,7 @@ impl Reason {
         Self::NoSpiffeIdentity,
         Self::MissedPods,
         Self::MaybeMissedPods,
+        Self::ClusterOverShare,
         Self::NamespaceOverShare,
     ];
 
@@ -125,6 +129,7 @@ impl Reason {
             Self::NoSpiffeIdentity => "NoSpiffeIdentity",
             Self::MissedPods => "MissedPods",
             Self::MaybeMissedPods => "MaybeMissedPods",
+            Self::ClusterOverShare => "ClusterOverShare",
             Self::NamespaceOverShare => "NamespaceOverShare",
         }
     }
@@ -149,6 +154,7 @@ impl Reason {
             | Self::NoSpiffeIdentity
             | Self::MissedPods
             | Self::MaybeMissedPods
+            | Self::ClusterOverShare
             | Self::NamespaceOverShare => ConditionType::Ready,
         }
     }
@@ -178,7 +184,7 @@ impl Reason {
                 "The policy is not provably inside a TokenScopeBoundary that selects its namespace, so it grants nothing; the message names the boundary and the field. Narrow the policy, or have the boundary widened."
             }
             Self::TooManyContextKeys => {
-                "AWS takes ten context keys for all policies with token.source Issuer, and older policies have too many of them, so this one grants nothing; the message names the key. Use keys that are there, or remove some."
+                "AWS takes ten context keys for all policies with token.source Issuer. Cluster policies and older policies have too many of them, or the same key in other case, so this one grants nothing; the message names the key. Use keys that are there, or remove some."
             }
             Self::InForce => "The policy is in force now.",
             Self::Unusable => "The policy is not accepted, so it is not in force; the condition Accepted says why.",
@@ -207,8 +213,11 @@ impl Reason {
             Self::MaybeMissedPods => {
                 "Pods run without what the policy grants, and it can't be told whether the webhook was not asked when they were created or something that is gone kept the grant away: they are older than what the operator has seen, or in a namespace whose pods are never denied. None is evicted for it; create them anew."
             }
+            Self::ClusterOverShare => {
+                "The ClusterTokenScopePolicies or the TokenScopeBoundaries are more, or larger together, than what the webhook keeps, so it can judge no new pod of any namespace and refuses those that don't opt out; the message says the bound. Delete those that are not needed, or make them smaller."
+            }
             Self::NamespaceOverShare => {
-                "The pods, service accounts and policies of the policy's namespace are larger together than what the operator keeps of one namespace, so its pods are not counted; remove the largest of them."
+                "The policy's namespace holds more than what is kept of one namespace; the message says who does not keep it, what the bound is and what to remove. Beyond the webhook's share of policies, it refuses new pods of the namespace; beyond its share of service accounts, few pods a second can be reviewed there; beyond the operator's share, pods are not counted."
             }
         }
     }
@@ -256,8 +265,9 @@ pub fn upsert(conditions: &mut Vec<Condition>, mut condition: Condition, now: Ti
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::collections::BTreeSet;
+
+    use super::*;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()

@@ -1,9 +1,10 @@
 //! The custom resource definitions, and the files that are generated from the types.
 
-use crate::reference::reference;
-use crate::yaml::{CannotWriteYaml, values};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::Value;
+
+use crate::reference::reference;
+use crate::yaml::{CannotWriteYaml, values};
 
 /// The folder of the definitions, from the root of the checkout. It has no other files.
 pub const FOLDER: &str = "charts/tokenscope-crds/files";
@@ -44,8 +45,10 @@ fn file(definition: &Value) -> Result<(String, String), CannotWriteYaml> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
     use super::*;
-    use std::{fs, path::Path};
 
     #[test]
     fn the_committed_files_are_what_the_types_say() {

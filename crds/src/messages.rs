@@ -7,6 +7,8 @@ pub(crate) const DEFAULT_AUDIENCE: &str = "should be one of audiences.allowed: a
 
 pub(crate) const BOUNDARY_ROLES: &str =
     "should have at least one role or pattern: without them the boundary allows nothing";
+pub(crate) const BOUNDARY_SESSION_POLICY: &str =
+    "should have inline or arns: without them no session can be inside. Leave it out if sessions need no policy";
 
 pub(crate) const ALGORITHM_WITHOUT_ISSUER: &str =
     "should be left out unless token.source is Issuer: other sources choose their algorithm themselves";
@@ -41,12 +43,44 @@ pub(crate) const SESSION_NAME: &str = "should be ${pod.name} alone, or a templat
 pub(crate) const STS_REGIONAL_ENDPOINTS: &str =
     "was renamed: write aws.sts, {endpoints: Regional} in place of true and {endpoints: Global} in place of false";
 
-pub(crate) const ENDPOINT: &str = "Endpoint is not available in this version: write File or Profile";
 pub(crate) const PROFILE_WITHOUT_TYPE: &str = "should be left out unless delivery.type is Profile";
-pub(crate) const CHAIN_WITHOUT_PROFILE: &str =
-    "should be left out unless delivery.type is Profile: by a token's file, SDKs take one role only";
+pub(crate) const CHAIN_WITHOUT_TYPE: &str =
+    "should be left out unless delivery.type is Profile or Endpoint: by a token's file, SDKs take one role only";
+pub(crate) const SESSION_POLICY_WITHOUT_ENDPOINT: &str = "should be left out unless delivery.type is Endpoint: with File and Profile SDKs take roles themselves, without a session policy";
+pub(crate) const DURATION_WITHOUT_ENDPOINT: &str = "should be left out unless delivery.type is Endpoint: with File and Profile SDKs choose how long their sessions last";
+pub(crate) const REGIONS_WITHOUT_ENDPOINT: &str =
+    "should be left out unless delivery.type is Endpoint: with File and Profile SDKs ask STS themselves, in aws.region";
+pub(crate) const DURATION_WITH_CHAIN: &str = "should be at most 3600 with aws.roleChain: AWS limits a session that is taken with a role's credentials to one hour";
+pub(crate) const FILES_WITH_ENDPOINT: &str =
+    "should not have x509Svid or jwtBundle with delivery.type Endpoint: these are files, and the containers get none";
+pub(crate) const ENDPOINT_WITHOUT_TYPE: &str = "should be left out unless delivery.type is Endpoint";
+pub(crate) const APORETO_WITHOUT_ISSUER: &str = "should not be true unless token.source is Issuer: only tokenscope's own issuer gives tokens by audience while a pod runs";
+pub(crate) const POLICY_DOCUMENT: &str =
+    "should be a JSON object of at most 1024 printable ASCII characters, tabs and ends of lines";
+pub(crate) const SESSION_POLICY_OF_STS: &str =
+    "should have at most 2048 characters in inline and arns together, as AWS STS demands";
 pub(crate) const PROFILE_TWICE: &str = "should be there once";
 pub(crate) const PLAIN_ROLE: &str = "should have only letters, digits and _+=,.@:/-, since SDKs read other characters of a config file in different ways";
+
+pub(crate) const OUTBOUND_WITHOUT_ENDPOINT: &str = "should not have source AWS unless delivery.type is Endpoint: the container that asks AWS with the role's credentials is there only then";
+pub(crate) const OUTBOUND_AWS_LIFETIME: &str =
+    "should be at most 3600 with source AWS, whose tokens are valid for an hour at most";
+pub(crate) const OUTBOUND_WITHOUT_AWS: &str = "should be left out unless source is AWS";
+pub(crate) const OUTBOUND_SCOPE: &str = "should have 1 to 256 printable ASCII characters without quotation marks, commas and backslashes: scopes between single spaces, none twice";
+pub(crate) const OUTBOUND_SCOPE_WITHOUT_ORIGIN: &str =
+    "should be left out unless subjectMode is OriginIdentity: AWS takes no scopes otherwise";
+pub(crate) const OUTBOUND_WITHOUT_ISSUER: &str = "should not have source Issuer unless token.source is Issuer: the container that keeps the issuer's tokens is there only then";
+pub(crate) const OUTBOUND_NAME: &str =
+    "should have 1 to 63 lower case letters, digits and -, with a letter or digit at both ends";
+pub(crate) const OUTBOUND_AUDIENCE: &str =
+    "should have no quotation marks and backslashes: no party's audience has any";
+pub(crate) const OUTBOUND_TWICE: &str = "should be there once";
+pub(crate) const OUTBOUND_VARIABLE_TWICE: &str = "should be there once in all tokens of the policy and their presets";
+pub(crate) const OUTBOUND_VALUE: &str = "should have either value or valueFrom";
+pub(crate) const OUTBOUND_LITERAL: &str =
+    "should have 1 to 256 printable ASCII characters without quotation marks and backslashes";
+pub(crate) const OUTBOUND_VARIABLE: &str = "should have 1 to 64 upper case letters, digits and _, with a letter first";
+pub(crate) const OUTBOUND_VARIABLE_FORBIDDEN: &str = "should not be a name that AWS SDKs, loaders, shells, language runtimes or proxies read: name only variables of the party that the token is for";
 
 pub(crate) const SERVICE_ACCOUNT: &str =
     "should be the name of a service account, in which * stands for any characters, such as orders or orders-*";

@@ -16,7 +16,7 @@
 //!     while let Some(object) = objects.try_next().await? {
 //!         match tokenscope_crds::read::read(&object) {
 //!             (_, Ok(policy)) => policies.insert(Arc::new(policy)),
-//!             (name, Err(why)) => policies.insert_invalid(name, &why),
+//!             (name, Err(why)) => policies.insert_unusable(name, &why),
 //!         }
 //!     }
 //! }
@@ -24,19 +24,20 @@
 //! # }
 //! ```
 
-use crate::{
-    parse::{self, selector},
-    shape::{BOUNDARY, POLICY, Shape},
-    v1alpha1::{
-        ActiveSchedule, BoundarySpec, ClusterTokenScopePolicy, LabelSelector, PolicySpec, PolicyStatus, SubjectSpec,
-        TokenScopeBoundary, TokenScopePolicy,
-    },
-};
+use std::io;
+use std::sync::Arc;
+
 use kube::core::{ApiResource, DynamicObject};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::{io, sync::Arc};
 use tokenscope_core::{Boundary, InvalidPolicy, Policy, PolicyName, PolicyScope, Schedule, Selector};
+
+use crate::parse::{self, selector};
+use crate::shape::{BOUNDARY, POLICY, Shape};
+use crate::v1alpha1::{
+    ActiveSchedule, BoundarySpec, ClusterTokenScopePolicy, LabelSelector, PolicySpec, PolicyStatus, SubjectSpec,
+    TokenScopeBoundary, TokenScopePolicy,
+};
 
 /// The kinds of policies to watch: the namespaced one and the cluster's.
 pub fn resources() -> [ApiResource; 2] {
@@ -53,7 +54,7 @@ pub fn boundaries() -> ApiResource {
 
 /// The most bytes of a policy's specification as compact JSON. The schema allows less; an object that was stored under an
 /// older schema may have more, and grants nothing then.
-pub const MOST_SPEC_BYTES: usize = 36 * 1024;
+pub const MOST_SPEC_BYTES: usize = 32 * 1024;
 
 /// The bytes of a value as compact JSON, which is not made.
 fn size(value: &Value) -> usize {
@@ -188,8 +189,9 @@ fn typed<T: DeserializeOwned>(value: &Value, field: &str) -> Result<T, InvalidPo
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     const ROLE: &str = "arn:aws:iam::111122223333:role/orders";
 

@@ -1,9 +1,11 @@
 //! The reference of the API as a document, from the same schema that the API server gets.
 
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
 use crate::conditions::Reason;
 use crate::yaml::{CannotWriteYaml, values};
-use serde_json::Value;
-use std::fmt::Write as _;
 
 /// docs/reference.md: every field of both kinds with its type, default and meaning, and every condition's reasons.
 pub(crate) fn reference() -> Result<String, CannotWriteYaml> {

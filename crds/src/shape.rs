@@ -1,11 +1,13 @@
 //! The shape of a specification: which of its fields are objects, maps and lists, by the schema that is installed.
 
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 use kube::CustomResourceExt;
 use serde_json::Value;
-use std::{collections::BTreeMap, sync::LazyLock};
 
 use crate::v1alpha1::{ClusterTokenScopePolicy, TokenScopeBoundary};
 

@@ -1,10 +1,11 @@
 //! The definitions as values, from which all files are generated.
 
-use crate::columns;
-use crate::v1alpha1::{ClusterTokenScopePolicy, TokenScopeBoundary, TokenScopePolicy};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 use serde_json::Value;
+
+use crate::columns;
+use crate::v1alpha1::{ClusterTokenScopePolicy, TokenScopeBoundary, TokenScopePolicy};
 
 /// The reason why there is no file.
 #[derive(Debug, thiserror::Error)]

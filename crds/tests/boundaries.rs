@@ -2,7 +2,7 @@
 
 use kube::core::DynamicObject;
 use serde_json::{Value, json};
-use tokenscope_core::{Boundary, InvalidPolicy, TokenExpiration, TokenSource};
+use tokenscope_core::{Boundary, InvalidPolicy, Signer, TokenExpiration, TokenSource};
 use tokenscope_crds::read;
 
 fn boundary(spec: &Value) -> Result<Boundary, InvalidPolicy> {
@@ -22,6 +22,7 @@ fn watched(spec: &Value) -> DynamicObject {
     .unwrap()
 }
 
+const READ_ONLY: &str = "arn:aws:iam::aws:policy/ReadOnlyAccess";
 const ROLES: &str = "arn:aws:iam::111122223333:role/shop/*";
 
 #[test]
@@ -31,16 +32,32 @@ fn every_field_of_a_boundary_arrives() {
         "roles": [ROLES],
         "audiences": ["sts.amazonaws.com"],
         "maxExpirationSeconds": 900,
-        "sources": ["ServiceAccount", "Issuer"],
+        "sources": ["ServiceAccount", "Issuer", "AWS"],
         "claims": {"principalTags": {"Team": "${namespace.labels['team']}"}, "transitiveTagKeys": ["Team"]},
+        "outboundAudiences": ["https://api.anthropic.com"],
+        "sessionPolicy": {"inline": "{}", "arns": [READ_ONLY]},
     }))
     .unwrap();
 
     assert_eq!(found.namespace_selector.0.len(), 1);
     assert_eq!(found.roles[0].as_str(), ROLES);
     assert_eq!(found.audiences[0].as_str(), "sts.amazonaws.com");
+    assert_eq!(
+        found.outbound_audiences.as_ref().unwrap()[0].as_str(),
+        "https://api.anthropic.com"
+    );
+    let sessions = found.session_policy.as_ref().unwrap();
+    assert_eq!(sessions.inline.as_ref().unwrap().as_str(), "{}");
+    assert_eq!(sessions.arns[0].as_str(), READ_ONLY);
     assert_eq!(found.max_expiration, TokenExpiration::from_seconds(900).ok());
-    assert_eq!(found.sources, [TokenSource::ServiceAccount, TokenSource::Issuer]);
+    assert_eq!(
+        found.sources,
+        [
+            TokenSource::ServiceAccount.into(),
+            TokenSource::Issuer.into(),
+            Signer::Aws
+        ]
+    );
     assert_eq!(
         found.claims.unwrap().principal_tags["Team"].as_str(),
         "${namespace.labels['team']}"
@@ -72,6 +89,24 @@ fn a_boundary_that_is_wrong_is_an_error_that_names_the_field() {
         ),
         (json!({"roles": [ROLES], "sources": ["Vault"]}), "spec.sources[0]"),
         (json!({"roles": [ROLES], "audiences": ["a b"]}), "spec.audiences[0]"),
+        (
+            json!({"roles": [ROLES], "outboundAudiences": ["a b"]}),
+            "spec.outboundAudiences[0]",
+        ),
+        (json!({"roles": [ROLES], "sessionPolicy": {}}), "spec.sessionPolicy"),
+        (
+            json!({"roles": [ROLES], "sessionPolicy": {"arns": []}}),
+            "spec.sessionPolicy",
+        ),
+        (json!({"roles": [ROLES], "sessionPolicy": []}), "spec.sessionPolicy"),
+        (
+            json!({"roles": [ROLES], "sessionPolicy": {"inline": "[]"}}),
+            "spec.sessionPolicy.inline",
+        ),
+        (
+            json!({"roles": [ROLES], "sessionPolicy": {"arns": [ROLES]}}),
+            "spec.sessionPolicy.arns[0]",
+        ),
         (
             json!({"roles": [ROLES], "claims": {"principalTags": {"aws:x": "a"}}}),
             "spec.claims.principalTags[aws:x]",

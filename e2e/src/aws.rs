@@ -1,9 +1,7 @@
 //! Somebody else's STS, IAM and S3 (VersityGW) in a cluster's network, which decides about tokens by itself: it fetches
 //! the issuer's keys, checks signature, issuer, audience, subject and age, and evaluates the roles' trust policies.
 //!
-//! The cluster's issuer is published at its name as it would be on any web server: two files and a certificate. VersityGW
-//! takes no issuer at a loopback or private address, so both are at one of the addresses for documentation, which only
-//! the cluster's network namespace knows.
+//! The cluster's issuer is published at its name, as [`IssuerSite`] does it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,8 +12,9 @@ use serde_json::{Value, json};
 use tokenscope_xtask::tools::{Tool, resolve};
 
 use crate::control_plane::ISSUER;
+use crate::issuer_site::{IssuerSite, folder};
 use crate::node::Node;
-use crate::pki::{Authority, Identity};
+use crate::pki::{CertificateAuthority, IssuedCertificate};
 
 /// The address of the stand-in and of the published issuer; RFC 5737.
 pub const ADDRESS: &str = "198.51.100.10";
@@ -50,7 +49,7 @@ print(json.dumps(answers, default=str))
 #[derive(Debug)]
 pub struct Aws {
     python: PathBuf,
-    authority: Authority,
+    authority: CertificateAuthority,
 }
 
 impl Aws {
@@ -59,14 +58,15 @@ impl Aws {
         let gateway = resolve(Tool::VersityGateway)?;
         let aws = Self {
             python: resolve(Tool::Boto3)?,
-            authority: Authority::new("tokenscope aws")?,
+            authority: CertificateAuthority::new("tokenscope aws")?,
         };
-        let folder = node.cluster().folder().join("aws"); // has no spaces: Cluster gives it its name
-        for part in ["iam", "s3", "metadata", "issuer/.well-known", "issuer/openid/v1"] {
+        let folder = folder(node);
+        for part in ["iam", "s3", "metadata"] {
             fs::create_dir_all(folder.join(part))?;
         }
         aws.write_certificates(&folder)?;
-        publish_issuer(node, &folder)?;
+        cluster_issuer().publish(node, &aws.authority)?;
+        node.apply(&names())?;
         aws.start_iam(node, &gateway, &folder)?;
         aws.start_s3(node, &gateway, &folder)?;
         aws.call(
@@ -82,7 +82,6 @@ impl Aws {
     fn write_certificates(&self, folder: &Path) -> Result<()> {
         let authority = &self.authority;
         fs::write(folder.join("ca.crt"), authority.certificate())?;
-        authority.server(&[issuer_host()])?.write(folder, "issuer")?;
         authority.server(&["127.0.0.1"])?.write(folder, "iam")?;
         authority.client("gateway", "gateways")?.write(folder, "gateway")?;
         Ok(())
@@ -122,8 +121,13 @@ impl Aws {
         ]
     }
 
+    /// The authority of issuers' certificates, which the stand-in trusts.
+    pub fn authority(&self) -> &CertificateAuthority {
+        &self.authority
+    }
+
     /// A certificate for another issuer, of an authority that the stand-in trusts.
-    pub fn certificate_for(&self, host: &str) -> Result<Identity> {
+    pub fn certificate_for(&self, host: &str) -> Result<IssuedCertificate> {
         self.authority.server(&[host])
     }
 
@@ -185,34 +189,14 @@ impl Aws {
     }
 }
 
-/// Publishes the issuer's two documents at its name, as docs/self-hosted.md says.
-fn publish_issuer(node: &Node, folder: &Path) -> Result<()> {
-    let path = |name: &str| folder.join(name).display().to_string();
-    for document in [".well-known/openid-configuration", "openid/v1/jwks"] {
-        let text = node.kubectl(&["get", "--raw", &format!("/{document}")])?;
-        fs::write(folder.join("issuer").join(document), text)?;
+/// The cluster's own issuer, which the API server has the documents of.
+pub(crate) fn cluster_issuer() -> IssuerSite<'static> {
+    let document = |path| (path, format!("/{path}"));
+    IssuerSite {
+        url: ISSUER,
+        address: ADDRESS,
+        documents: [document(".well-known/openid-configuration"), document("openid/v1/jwks")],
     }
-    node.run("ip", &["address", "add", &format!("{ADDRESS}/32"), "dev", "lo"], "")?;
-    let hosts = fs::read_to_string("/etc/hosts").unwrap_or_default();
-    fs::write(folder.join("hosts"), format!("{hosts}\n{ADDRESS} {}\n", issuer_host()))?;
-    node.run("mount", &["--bind", &path("hosts"), "/etc/hosts"], "")?;
-    node.apply(&names())?;
-    node.serve(
-        "issuer",
-        node.helper(),
-        &[
-            "publish",
-            &format!("--listen={ADDRESS}:443"),
-            &format!("--folder={}", path("issuer")),
-            &format!("--certificate={}", path("issuer.crt")),
-            &format!("--key={}", path("issuer.key")),
-        ],
-        &[],
-    )
-}
-
-fn issuer_host() -> &'static str {
-    ISSUER.trim_start_matches("https://")
 }
 
 /// The flags that all servers of the stand-in have.

@@ -53,11 +53,6 @@ impl Programs {
         })
     }
 
-    /// The folder.
-    pub(crate) fn folder(&self) -> &Path {
-        &self.folder
-    }
-
     /// Has programs that are started from now on fetch what they fetch by https through a proxy on this port of 127.0.0.1.
     pub(crate) fn fetch_by_proxy(&mut self, port: u16) {
         let proxy = format!("http://127.0.0.1:{port}");

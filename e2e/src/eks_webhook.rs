@@ -1,4 +1,4 @@
-//! A stand-in for the EKS Pod Identity webhook, for tests of tokenscope in its place: it makes the same of a pod. `tests/compat.rs` compares
+//! A stand-in for the EKS Pod Identity webhook, for tests of tokenscope in its place: it makes the same of a pod. `tests/compat` compares
 //! it with the recorded cases of that webhook's own suite.
 
 use std::collections::BTreeMap;

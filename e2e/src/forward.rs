@@ -1,5 +1,5 @@
 //! Servers that lead connections elsewhere: one does a Service's work in a cluster, where connections to one address go in turn to those of
-//! several servers that answer; the other is an HTTP proxy.
+//! several servers that answer; one lets another address stand for a server; and one is an HTTP proxy.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -71,6 +71,14 @@ fn connect(turn: &AtomicUsize, ports: &[u16]) -> io::Result<TcpStream> {
         }
     }
     Err(last)
+}
+
+/// Leads each connection that comes to `listener` to this server, as long as this process lives.
+pub fn leads_to(listener: &TcpListener, server: SocketAddr) {
+    for client in listener.incoming().flatten() {
+        // As above: who opened the connection notices that it broke.
+        thread::spawn(move || TcpStream::connect(server).and_then(|server| join(&client, &server)));
+    }
 }
 
 /// The longest head of a request for a tunnel.
@@ -160,6 +168,20 @@ mod tests {
         answers.sort();
         answers.dedup();
         assert_eq!(answers, ["first hello", "second hello"]);
+    }
+
+    #[test]
+    fn another_address_stands_for_a_server() {
+        let server = server("the server ").local_addr().unwrap();
+        let listener = TcpListener::bind("127.0.0.2:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || leads_to(&listener, server));
+        let mut client = TcpStream::connect(address).unwrap();
+        client.write_all(b"hello").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "the server hello");
     }
 
     #[test]

@@ -2,24 +2,23 @@
 //! and permissions, across accounts.
 //!
 //! Not judged there, whatever it answers: signatures of web identity tokens, how long a session may last, source identity, and what it
-//! does not know of a request. `tokenscope-sts` judges those.
+//! does not know of a request. `tokenscope-sts` judges those. A web identity token whose `aud` is a list, as Kubernetes writes it, is refused there
+//! with AccessDenied wherever the trust policy compares the audience by `StringEquals`; AWS takes a list of one.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use tokenscope_xtask::run_with_input;
 use tokenscope_xtask::tools::{Tool, resolve};
 use tokio::net::TcpStream;
 
-use crate::eventually;
 use crate::process::{ServerProcess, Start, Watchdog, free_port};
+use crate::{boto3, eventually};
 
 /// The deadline of the start on a busy machine.
 const START_DEADLINE: Duration = Duration::from_secs(60);
@@ -92,18 +91,15 @@ impl MiniStack {
 
     /// Makes calls of IAM as the root of an account: method of boto3 and arguments. It blocks its thread.
     pub fn administer(&self, account: &str, calls: &[(&str, Value)]) -> Result<Vec<Value>> {
-        let mut command = Command::new(&self.python);
-        command
-            .args(["-c", CALLS])
-            .env_clear()
-            .env("AWS_ENDPOINT_URL", self.url())
-            .env("AWS_DEFAULT_REGION", "eu-central-1")
-            .env("AWS_ACCESS_KEY_ID", account)
-            .env("AWS_SECRET_ACCESS_KEY", ROOT_SECRET)
-            .env("AWS_EC2_METADATA_DISABLED", "true");
-        let output = run_with_input(&mut command, &json!(calls).to_string())?;
-        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        serde_json::from_slice(&output.stdout).context("the program prints JSON")
+        let url = self.url();
+        let environment = [
+            ("AWS_ENDPOINT_URL", &*url),
+            ("AWS_DEFAULT_REGION", "eu-central-1"),
+            ("AWS_ACCESS_KEY_ID", account),
+            ("AWS_SECRET_ACCESS_KEY", ROOT_SECRET),
+        ];
+        let answers = boto3::run_by(&self.python, CALLS, &environment, &json!(calls))?;
+        Ok(serde_json::from_value(answers)?)
     }
 
     /// Makes a role with this trust policy and this policy of its own.

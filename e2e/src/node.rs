@@ -9,10 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use tokenscope_xtask::cluster::{Cluster, obstacle};
-use tokenscope_xtask::images;
 use tokenscope_xtask::oci::Written;
 use tokenscope_xtask::progress::say;
-use tokenscope_xtask::run_with_input;
+use tokenscope_xtask::{images, run_with_input};
 
 use crate::helm::{NAMESPACE, chart};
 use crate::process::Memory;
@@ -54,7 +53,7 @@ pub fn is_ci() -> bool {
 /// The images of tokenscope: quickly compiled ones, or those that are published with `TOKENSCOPE_CLUSTER_IMAGES=dist`.
 pub fn built_images() -> Result<Vec<Written>> {
     let profile = std::env::var("TOKENSCOPE_CLUSTER_IMAGES");
-    images::build(profile.as_deref().unwrap_or("dev"))
+    images::build(profile.as_deref().unwrap_or("dev"), &[])
 }
 
 /// A running cluster. It ends when this is dropped, or this process ends in whichever way.
@@ -301,25 +300,6 @@ impl Node {
         Ok(processes.len())
     }
 
-    /// The command line of a server of the cluster that runs now, to start it with again.
-    pub fn server(&self, program: &str) -> Result<NodeServer> {
-        let processes = self.processes(program)?;
-        let process = processes.first().with_context(|| format!("{program} doesn't run"))?;
-        let path = format!("/proc/{process}");
-        let line = fs::read_to_string(format!("{path}/cmdline"))?;
-        Ok(NodeServer {
-            name: program.to_owned(),
-            path: fs::read_link(format!("{path}/exe"))?,
-            arguments: line.split_terminator('\0').skip(1).map(str::to_owned).collect(),
-        })
-    }
-
-    /// Starts a server again.
-    pub fn start_again(&self, server: &NodeServer) -> Result<()> {
-        let arguments: Vec<&str> = server.arguments.iter().map(String::as_str).collect();
-        self.serve(&format!("{}-again", server.name), &server.path, &arguments, &[])
-    }
-
     /// The value of a limit of the cgroup of a container's process, for example `memory.max`; on cgroup v1, `controller` and
     /// the file `v1` say where.
     pub fn limit(&self, process: u32, v2: &str, (controller, v1): (&str, &str)) -> Result<String> {
@@ -355,23 +335,6 @@ impl Node {
     fn close(&mut self) {
         drop(self.guard.stdin.take());
         let _ = self.guard.wait();
-    }
-}
-
-/// The command line of a server of the cluster.
-#[derive(Clone, Debug)]
-pub struct NodeServer {
-    name: String,
-    path: PathBuf,
-    arguments: Vec<String>,
-}
-
-impl NodeServer {
-    /// The same server with one more argument.
-    pub fn with_argument(&self, argument: &str) -> Self {
-        let mut server = self.clone();
-        server.arguments.push(argument.to_owned());
-        server
     }
 }
 

@@ -1,7 +1,21 @@
-//! The output of the demos: their steps, in colour on a terminal only.
+//! The output of the demos: their steps, in colour on a terminal only, and how they end.
 
 use std::io::IsTerminal;
+use std::process::ExitCode;
 use std::time::Instant;
+
+use anyhow::Result;
+
+/// The exit code of a program of the harness; an error is printed with its causes.
+pub fn exit_code(result: Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// Prints the steps of a demo.
 #[derive(Debug)]
@@ -40,6 +54,15 @@ impl DemoOutput {
     pub fn done(&self, text: &str) {
         let seconds = self.started.elapsed().as_secs_f64();
         println!("  {} {text} ({seconds:.1} s)", self.paint("32", "✓"));
+    }
+
+    /// Leaves a cluster with a node running and says how to look at it. Ctrl-C ends this process, and the cluster's guard the cluster.
+    pub fn keep_cluster(&self, name: &str) -> ! {
+        self.step("Everything keeps running until Ctrl-C");
+        println!("  cargo xtask cluster shell --name {name} -- kubectl get tokenscopepolicies,pods --all-namespaces");
+        loop {
+            std::thread::park();
+        }
     }
 
     fn paint(&self, code: &str, text: &str) -> String {

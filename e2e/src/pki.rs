@@ -1,8 +1,7 @@
 //! Certificates and keys for the servers that the tests start. Made fresh each time and valid on 127.0.0.1 only.
 
-use std::fmt;
-use std::fs;
 use std::path::Path;
+use std::{fmt, fs};
 
 use anyhow::Result;
 use rcgen::{
@@ -11,17 +10,17 @@ use rcgen::{
 };
 
 /// A certificate authority.
-pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub struct CertificateAuthority(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate and its key, both PEM.
-pub struct Identity {
+pub struct IssuedCertificate {
     /// The certificate.
     pub certificate: String,
     /// The key, PKCS #8.
     pub key: String,
 }
 
-impl Authority {
+impl CertificateAuthority {
     /// A new one.
     pub fn new(common_name: &str) -> Result<Self> {
         let mut params = CertificateParams::new(Vec::<String>::new())?;
@@ -42,25 +41,25 @@ impl Authority {
     }
 
     /// A serving certificate for DNS names and IP addresses.
-    pub fn server(&self, names: &[&str]) -> Result<Identity> {
+    pub fn server(&self, names: &[&str]) -> Result<IssuedCertificate> {
         let mut params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())?;
         params.distinguished_name = distinguished_name(names.first().copied().unwrap_or("server"), None);
         self.sign(params, ExtendedKeyUsagePurpose::ServerAuth)
     }
 
     /// A client certificate for a Kubernetes user and its group.
-    pub fn client(&self, user: &str, group: &str) -> Result<Identity> {
+    pub fn client(&self, user: &str, group: &str) -> Result<IssuedCertificate> {
         let mut params = CertificateParams::new(Vec::<String>::new())?;
         params.distinguished_name = distinguished_name(user, Some(group));
         self.sign(params, ExtendedKeyUsagePurpose::ClientAuth)
     }
 
-    fn sign(&self, mut params: CertificateParams, usage: ExtendedKeyUsagePurpose) -> Result<Identity> {
+    fn sign(&self, mut params: CertificateParams, usage: ExtendedKeyUsagePurpose) -> Result<IssuedCertificate> {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![usage];
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate()?;
-        Ok(Identity {
+        Ok(IssuedCertificate {
             certificate: params.signed_by(&key, &self.0)?.pem(),
             key: key.serialize_pem(),
         })
@@ -68,13 +67,13 @@ impl Authority {
 }
 
 /// Without the key.
-impl fmt::Debug for Authority {
+impl fmt::Debug for CertificateAuthority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Authority").finish_non_exhaustive()
+        f.debug_tuple("CertificateAuthority").finish_non_exhaustive()
     }
 }
 
-impl Identity {
+impl IssuedCertificate {
     /// Writes `<name>.crt` and `<name>.key`.
     pub(crate) fn write(&self, folder: &Path, name: &str) -> Result<()> {
         fs::write(folder.join(format!("{name}.crt")), &self.certificate)?;

@@ -281,12 +281,7 @@ impl ServerProcess {
     /// Processor time it has used, in user and kernel mode, since it was started.
     pub fn processor_time(&self) -> Result<Duration> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()?))?;
-        // The name in brackets may hold spaces; utime and stime are the 14th and 15th field, counted from the pid.
-        let (_, rest) = stat.rsplit_once(')').context("a stat line has a name")?;
-        let fields: Vec<&str> = rest.split_whitespace().collect();
-        let ticks: u64 =
-            fields.get(11).context("utime")?.parse::<u64>()? + fields.get(12).context("stime")?.parse::<u64>()?;
-        Ok(Duration::from_millis(ticks * 10)) // USER_HZ is 100 on every Linux
+        processor_time_in(&stat, 14)
     }
 
     /// The file with its standard output and standard error.
@@ -366,6 +361,17 @@ pub fn free_port() -> Result<u16> {
         }
     }
     bail!("no free port on 127.0.0.1 from {FIRST} on")
+}
+
+/// Processor time in user and kernel mode, which a process's `stat` has in this field and the next one, counted from 1 (proc(5)): its own
+/// from field 14 on, and that of the children it has waited for from field 16 on.
+pub fn processor_time_in(stat: &str, field: usize) -> Result<Duration> {
+    // The name in brackets may hold spaces; what is behind it begins with field 3.
+    let (_, rest) = stat.rsplit_once(')').context("a stat line has a name")?;
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    let ticks =
+        |field: usize| -> Result<u64> { Ok(fields.get(field - 3).context("a stat line has all fields")?.parse()?) };
+    Ok(Duration::from_millis((ticks(field)? + ticks(field + 1)?) * 10)) // USER_HZ is 100 on every Linux
 }
 
 /// A test that panicked while it held a lock must not hide its message behind another.

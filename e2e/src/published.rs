@@ -15,7 +15,7 @@ use tokio_util::sync::DropGuard;
 
 use crate::fixtures::ACCOUNT;
 use crate::install::own_programs;
-use crate::pki::Authority;
+use crate::pki::CertificateAuthority;
 use crate::token_maker::spawn;
 
 /// Runs `tokenscope-issuer publish --dir FOLDER` with further arguments. Its failure is the error's text.
@@ -67,7 +67,7 @@ impl PublishedFolder {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let authority = Authority::new("published")?;
+        let authority = CertificateAuthority::new("published")?;
         let server = spawn(listener, app, &authority.server(&[host])?)?;
         Ok(Self {
             issuer: issuer.to_owned(),
@@ -80,7 +80,30 @@ impl PublishedFolder {
 
     /// The stand-in for AWS STS with this issuer as an identity provider and one role, which trusts this subject of it.
     pub async fn sts(&self, role: &str, audience: &str, subject: &str) -> Result<Server> {
-        let name = self.issuer.trim_start_matches("https://");
+        let issuer = TrustedIssuer {
+            url: &self.issuer,
+            host: (&self.host, self.address),
+            authority: &self.authority,
+        };
+        issuer.sts(role, audience, subject).await
+    }
+}
+
+/// An issuer that a strict STS of this process can reach.
+#[derive(Clone, Copy, Debug)]
+pub struct TrustedIssuer<'a> {
+    /// The issuer, as tokens name it.
+    pub url: &'a str,
+    /// The host in it, and the address at which it is reached.
+    pub host: (&'a str, SocketAddr),
+    /// The authorities of its certificate, as PEM.
+    pub authority: &'a str,
+}
+
+impl TrustedIssuer<'_> {
+    /// A strict STS with one role, which this subject may take with this issuer's tokens.
+    pub async fn sts(&self, role: &str, audience: &str, subject: &str) -> Result<Server> {
+        let name = self.url.trim_start_matches("https://");
         let trust_policy = serde_json::json!({"Version": "2012-10-17", "Statement": [{
             "Effect": "Allow", "Action": "sts:AssumeRoleWithWebIdentity",
             "Principal": {"Federated": format!("arn:aws:iam::{ACCOUNT}:oidc-provider/{name}")},
@@ -88,7 +111,7 @@ impl PublishedFolder {
         }]});
         let config = StsConfig {
             providers: vec![Provider {
-                url: self.issuer.clone(),
+                url: self.url.to_owned(),
                 client_ids: vec![audience.to_owned()],
                 account: ACCOUNT.to_owned(),
                 partition: "aws".to_owned(),
@@ -99,8 +122,8 @@ impl PublishedFolder {
                 trust_policy,
                 max_session_duration: 3600,
             }],
-            issuer_trust_pem: self.authority.clone(),
-            connect_to: [(self.host.clone(), self.address)].into(),
+            issuer_trust_pem: self.authority.to_owned(),
+            connect_to: [(self.host.0.to_owned(), self.host.1)].into(),
             ..StsConfig::default()
         };
         Ok(Server::start(config, SocketAddr::from(([127, 0, 0, 1], 0)), None).await?)

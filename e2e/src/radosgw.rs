@@ -16,18 +16,16 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
-use tokenscope_xtask::run_with_input;
 use tokenscope_xtask::tools::{Tool, resolve};
 
 use crate::ceph::{CLUSTER, Programs};
-use crate::eventually;
 use crate::process::{Memory, ServerProcess, free_port};
+use crate::{boto3, eventually};
 
 /// How long starting may take on a busy machine.
 const START_DEADLINE: Duration = Duration::from_secs(120);
@@ -245,20 +243,8 @@ impl Radosgw {
                 "aws_secret_access_key": keys.secret, "aws_session_token": keys.session,
             },
         });
-        let mut command = Command::new(&self.python);
-        command
-            .args(["-c", CALLS])
-            .env_clear()
-            .env("HOME", self.ceph.folder()) // no ~/.aws of whoever runs the tests
-            .env("AWS_EC2_METADATA_DISABLED", "true");
-        let output = run_with_input(&mut command, &task.to_string())?;
-        ensure!(
-            output.status.success(),
-            "{}\n{}",
-            String::from_utf8_lossy(&output.stderr),
-            self.gateway.log_tail(10)
-        );
-        let outcomes: Vec<Value> = serde_json::from_slice(&output.stdout)?;
+        let outcomes = boto3::run_by(&self.python, CALLS, &[], &task).with_context(|| self.gateway.log_tail(10))?;
+        let outcomes: Vec<Value> = serde_json::from_value(outcomes)?;
         ensure!(
             outcomes.len() == calls.len(),
             "{} outcomes of {} calls",

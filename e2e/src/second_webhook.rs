@@ -18,7 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::admission::try_pod;
 use crate::control_plane::ControlPlane;
 use crate::fixtures::init_containers;
-use crate::pki::Authority;
+use crate::pki::CertificateAuthority;
 use crate::{delete, eventually};
 
 const CONFIGURATIONS: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
@@ -67,7 +67,7 @@ impl SecondWebhook {
         namespace: &str,
         change: impl Fn(&Value) -> Vec<Value> + Send + Sync + 'static,
     ) -> Result<Self> {
-        let authority = Authority::new("somebody-else")?;
+        let authority = CertificateAuthority::new("somebody-else")?;
         let identity = authority.server(&["127.0.0.1"])?;
         let certificate = ServingCertificate::empty();
         certificate.replace(&identity.certificate, &identity.key)?;

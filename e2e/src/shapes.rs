@@ -109,6 +109,22 @@ pub fn containers_and_skip_list(namespace: &str, name: &str, containers: usize, 
     )
 }
 
+/// A pod that asks for nothing itself, with so many containers and a list of so many names to skip. The API server stores it.
+pub fn stored_containers_and_skip_list(namespace: &str, name: &str, containers: usize, names: usize) -> String {
+    pod(
+        namespace,
+        name,
+        &format!(
+            "\"annotations\":{{\"tokenscope.io/skip-containers\":\"{}\"}}",
+            "b,".repeat(names)
+        ),
+        &format!(
+            "\"containers\":{}",
+            list(containers, |n| format!("{{\"name\":\"{n}\",\"image\":\"a\"}}"))
+        ),
+    )
+}
+
 /// A pod that asks, with so many containers that a policy grants the role to.
 pub fn containers(namespace: &str, name: &str, count: usize) -> String {
     pod(

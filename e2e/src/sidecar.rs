@@ -11,13 +11,15 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 use serde_json::Value;
+use tokenscope_core::credentials_endpoint::{AUTHORIZATION_FOLDERS, CredentialsEndpoint, ENDPOINT_VARIABLE};
 use tokenscope_core::pod::SIDECAR;
 use tokenscope_core::sidecar::variables;
 use tokenscope_sidecar::token::Token;
 
+use crate::container::ContainerView;
 use crate::eventually;
 use crate::install::own_programs;
-use crate::process::{ServerProcess, Start, Watchdog};
+use crate::process::{ServerProcess, Start, Watchdog, free_port};
 
 /// The file of the token.
 pub const FILE: &str = "token";
@@ -28,6 +30,7 @@ pub struct Sidecar {
     /// The process, for faults.
     pub process: ServerProcess,
     directory: PathBuf,
+    program: PathBuf,
     environment: BTreeMap<String, String>,
 }
 
@@ -66,12 +69,24 @@ impl Sidecar {
             more.iter()
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
         );
-        Self::start_with(environment, directory, logs, name, watchdog)
+        Self::start_with(program()?, environment, directory, logs, name, watchdog)
     }
 
     /// Starts the sidecar of a pod with exactly the environment that admission wrote. Each of its volumes is a folder of `folder`, which
     /// is made if need be, and what stands in `reached` in place of an address of the cluster is used instead of it.
     pub fn of_pod(
+        pod: &Value,
+        folder: &Path,
+        name: &str,
+        reached: (&str, &str),
+        watchdog: &Arc<Watchdog>,
+    ) -> Result<Self> {
+        Self::of_pod_by(program()?, pod, folder, name, reached, watchdog)
+    }
+
+    /// The same with another program, such as that of an earlier release.
+    pub fn of_pod_by(
+        program: PathBuf,
         pod: &Value,
         folder: &Path,
         name: &str,
@@ -98,10 +113,11 @@ impl Sidecar {
             environment.insert(name.to_owned(), value);
         }
         let directory = environment.get(variables::DIRECTORY).context("there is a directory")?;
-        Self::start_with(environment.clone(), directory.into(), folder, name, watchdog)
+        Self::start_with(program, environment.clone(), directory.into(), folder, name, watchdog)
     }
 
     fn start_with(
+        program: PathBuf,
         environment: BTreeMap<String, String>,
         directory: PathBuf,
         logs: &Path,
@@ -111,7 +127,7 @@ impl Sidecar {
         let process = ServerProcess::start(
             Start {
                 name: name.to_owned(),
-                program: program()?,
+                program: program.clone(),
                 arguments: Vec::new(),
                 environment: environment.clone(),
                 logs: logs.to_owned(),
@@ -122,6 +138,7 @@ impl Sidecar {
         Ok(Self {
             process,
             directory,
+            program,
             environment,
         })
     }
@@ -151,7 +168,7 @@ impl Sidecar {
 
     /// Runs the probe, in the same environment: what it says if it is not ready.
     pub fn probe(&self) -> Result<Result<(), String>> {
-        let output = std::process::Command::new(program()?)
+        let output = std::process::Command::new(&self.program)
             .arg("ready")
             .env_clear()
             .envs(&self.environment)
@@ -173,6 +190,41 @@ impl Sidecar {
         names.sort();
         Ok(names)
     }
+}
+
+/// What a stored pod's sidecar that serves credentials is told, as it can run here: its files are below a folder, STS is the tests' own, and the
+/// port may be another test's.
+pub fn endpoint_here(sidecar: &ContainerView, sts_url: &str) -> Result<CredentialsEndpoint> {
+    let told = sidecar.environment.get(ENDPOINT_VARIABLE).context("it serves")?;
+    let mut told: CredentialsEndpoint = serde_json::from_str(told)?;
+    told.port = free_port()?;
+    told.sts_url = Some(sts_url.into());
+    for served in &mut told.containers {
+        served.token_file = sidecar.file(&served.token_file).display().to_string().into();
+        fs::create_dir_all(sidecar.file(AUTHORIZATION_FOLDERS).join(&*served.name))?;
+    }
+    Ok(told)
+}
+
+/// Starts the sidecar of a stored pod that serves credentials, and tells it this.
+pub fn start_endpoint(
+    sidecar: &ContainerView,
+    told: &CredentialsEndpoint,
+    watchdog: &Arc<Watchdog>,
+) -> Result<ServerProcess> {
+    let folders = sidecar.file(AUTHORIZATION_FOLDERS).display().to_string();
+    let mut environment = sidecar.environment.clone();
+    environment.insert(ENDPOINT_VARIABLE.to_owned(), serde_json::to_string(told)?);
+    environment.insert(variables::AUTHORIZATION_FOLDERS.to_owned(), folders);
+    let start = Start {
+        name: "sidecar".to_owned(),
+        program: program()?,
+        arguments: Vec::new(),
+        environment,
+        logs: sidecar.root.clone(),
+        observe_port: None,
+    };
+    ServerProcess::start(start, watchdog)
 }
 
 /// The program that Cargo built.

@@ -14,11 +14,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use tokenscope_sts::Server;
 use tokenscope_xtask::tools::{Tool, resolve};
 
 use crate::eventually;
-use crate::pki::Authority;
+use crate::pki::CertificateAuthority;
 use crate::process::{ServerProcess, Start, Watchdog, free_port};
+use crate::published::TrustedIssuer;
 
 /// The trust domain.
 pub const TRUST_DOMAIN: &str = "example.test";
@@ -87,7 +89,7 @@ impl Spire {
         let port = free_port()?;
         let server = starting.server(port, options).await?;
         let agent = starting.agent(port).await?;
-        let authority = Authority::new("SPIRE's discovery provider")?;
+        let authority = CertificateAuthority::new("SPIRE's discovery provider")?;
         let discovery_address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
         let discovery = starting.discovery(&authority, discovery_address).await?;
         let program = starting.programs.server;
@@ -126,6 +128,16 @@ impl Spire {
     /// The authority of the discovery provider's certificate, PEM.
     pub fn authority(&self) -> &str {
         &self.authority
+    }
+
+    /// A strict STS with one role, which this subject may take with the agent's tokens for `sts.amazonaws.com`.
+    pub async fn strict_sts(&self, role: &str, subject: &str) -> Result<Server> {
+        let issuer = TrustedIssuer {
+            url: ISSUER,
+            host: (ISSUER.trim_start_matches("https://"), self.discovery_address()),
+            authority: self.authority(),
+        };
+        issuer.sts(role, "sts.amazonaws.com", subject).await
     }
 
     /// Registers processes of this user as `spiffe://example.test/<path>`; returns the entry's ID.
@@ -256,7 +268,7 @@ impl Starting<'_> {
         Ok(agent)
     }
 
-    async fn discovery(&self, authority: &Authority, address: SocketAddr) -> Result<ServerProcess> {
+    async fn discovery(&self, authority: &CertificateAuthority, address: SocketAddr) -> Result<ServerProcess> {
         let host = ISSUER.trim_start_matches("https://");
         let identity = authority.server(&[host])?;
         let certificate = self.write("discovery/tls.crt", identity.certificate)?;

@@ -16,9 +16,9 @@ use tokenscope_xtask::root;
 use tokenscope_xtask::tools::{Tool, resolve};
 
 use crate::aws::Aws;
-use crate::csi::{DRIVER, program};
+use crate::csi::{self, DRIVER};
 use crate::node::Node;
-use crate::pki::Authority;
+use crate::pki::CertificateAuthority;
 use crate::probes::with_libraries;
 
 /// The trust domain.
@@ -86,7 +86,7 @@ impl<'a> SpireCluster<'a> {
         let hosts = node.cluster().folder().join("aws/hosts");
         writeln!(OpenOptions::new().append(true).open(&hosts)?, "{ISSUER_ADDRESS} {host}")?;
 
-        let root_ca = Authority::new("root of example.test")?;
+        let root_ca = CertificateAuthority::new("root of example.test")?;
         let serving = aws.certificate_for(host)?;
         let secret = |name: &str, certificate: String, key: String| {
             json!({
@@ -120,23 +120,7 @@ impl<'a> SpireCluster<'a> {
 
     /// Starts what stands for the SPIFFE CSI driver, and makes it known to the cluster as the real one is.
     pub fn start_csi(&self) -> Result<()> {
-        let kubelet = self.node.cluster().folder().join("data/kubelet").display().to_string();
-        self.node.serve("csi-driver", &program()?, &[&kubelet, SOCKETS], &[])?;
-        self.node.apply(&[json!({
-            "apiVersion": "storage.k8s.io/v1", "kind": "CSIDriver", "metadata": {"name": DRIVER},
-            "spec": {
-                "attachRequired": false, "podInfoOnMount": true, "fsGroupPolicy": "None",
-                "volumeLifecycleModes": ["Ephemeral"],
-            },
-        })])?;
-        self.node
-            .eventually(Duration::from_secs(60), "the kubelet knows the CSI driver", || {
-                let nodes = self.node.get(&["csinodes"])?;
-                let drivers = &nodes["items"][0]["spec"]["drivers"];
-                let mut known = drivers.as_array().into_iter().flatten();
-                ensure!(known.any(|driver| driver["name"] == DRIVER), "{drivers}");
-                Ok(())
-            })
+        csi::start(self.node, DRIVER, Some(SOCKETS), json!({}))
     }
 
     /// Restarts the server with keys of another kind, so that it signs with a new one at once, and the agent, which forgets

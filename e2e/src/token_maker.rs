@@ -26,7 +26,7 @@ use tokenscope_issuer::signers::Signers;
 use tokenscope_platform::tls::{ConnectionMetrics, Limits, ServingCertificate, serve, server_config};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::pki::{Authority, Identity};
+use crate::pki::{CertificateAuthority, IssuedCertificate};
 
 /// The text that is served as the key set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +65,7 @@ impl TokenMaker {
                 get((json.clone(), signers.discovery.text.clone())),
             )
             .route(&url.keys_path(), get((json, signers.keys.text.clone())));
-        let authority = Authority::new("issuer")?;
+        let authority = CertificateAuthority::new("issuer")?;
         let server = spawn(listener, app, &authority.server(&["127.0.0.1"])?)?;
         Ok(Self {
             url,
@@ -83,6 +83,11 @@ impl TokenMaker {
     /// The URL of the keys.
     pub fn jwks_url(&self) -> String {
         self.url.jwks_uri()
+    }
+
+    /// The keys as they are published: a JWK Set.
+    pub fn keys(&self) -> &[u8] {
+        &self.signers.keys.text
     }
 
     /// The authority of the certificate that is served with, PEM.
@@ -112,7 +117,7 @@ impl TokenMaker {
 }
 
 /// Serves with this certificate until the guard is dropped.
-pub(crate) fn spawn(listener: TcpListener, app: Router, identity: &Identity) -> Result<DropGuard> {
+pub(crate) fn spawn(listener: TcpListener, app: Router, identity: &IssuedCertificate) -> Result<DropGuard> {
     let certificate = ServingCertificate::from_pem(&identity.certificate, &identity.key)?;
     let config = server_config(certificate, None)?;
     let stop = CancellationToken::new();

@@ -1,5 +1,8 @@
 //! What other machines get: `.ci/run` installs every program that checks and tests run, the workflow runs it, and
-//! the Dockerfile makes every image.
+//! the Dockerfile makes every image. And the tests that the tables of cases name are there.
+
+#[path = "cases/table.rs"]
+mod table_of_cases;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,8 +13,8 @@ use tokenscope_e2e::probes::Sdk;
 use tokenscope_xtask::cluster::FROM_DISTRIBUTION;
 use tokenscope_xtask::images::{IMAGES, ProgramImage};
 use tokenscope_xtask::oci::NON_ROOT;
-use tokenscope_xtask::root;
 use tokenscope_xtask::tools::Tool;
+use tokenscope_xtask::{cargo, root};
 
 /// What is there before `.ci/run`, or that it asks for, or that is on every Debian.
 const GIVEN: [&str; 4] = ["cargo", "rustc", "go", "apt-get"];
@@ -177,7 +180,7 @@ fn no_code_of_the_programs_depends_on_the_architecture() -> Result<()> {
     }
     let mut files = 0;
     for package in [
-        "core", "crds", "index", "issuer", "operator", "platform", "sidecar", "webhook",
+        "aws", "core", "crds", "index", "issuer", "operator", "platform", "sidecar", "webhook",
     ] {
         look(&root().join(package).join("src"), &mut files)?;
     }
@@ -186,6 +189,31 @@ fn no_code_of_the_programs_depends_on_the_architecture() -> Result<()> {
 }
 
 /// What makes the image that `oci::Image` writes.
+/// It is in every such pod, so it has to stay below 2 MB: a library for TLS alone would double it.
+#[test]
+fn the_sidecar_that_only_renews_svids_has_no_library_for_tls() -> Result<()> {
+    let arguments = [
+        "tree",
+        "--locked",
+        "--package=tokenscope-sidecar",
+        "--edges=normal",
+        "--prefix=none",
+    ];
+    let tree = |features: &[&str]| -> Result<String> {
+        let output = cargo(&arguments).args(features).output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    let has_tls = |tree: &str| {
+        let mut names = tree.lines().filter_map(|line| line.split(' ').next());
+        names.any(|name| ["rustls", "aws-lc-rs", "aws-lc-sys", "ring", "openssl"].contains(&name))
+    };
+    ensure!(has_tls(&tree(&[])?), "the one with all features has one");
+    let least = tree(&["--no-default-features", "--features=observe"])?;
+    ensure!(!has_tls(&least), "{least}");
+    Ok(())
+}
+
 fn stage(ProgramImage { name, program, .. }: &ProgramImage) -> String {
     let version = env!("CARGO_PKG_VERSION");
     format!(

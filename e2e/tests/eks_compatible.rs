@@ -11,7 +11,9 @@ use tokenscope_e2e::fixtures::{
 use tokenscope_e2e::{Shared, eventually, install};
 
 static SHARED: Shared = Shared::new(|| install::Options {
-    values: json!({"eksCompatible": true, "policy": {"required": false}}),
+    values: json!({"eksCompatible": true, "policy": {"required": false}, "eksPodIdentity": {"config": {"identities": [
+        {"namespace": "associated", "serviceAccount": "carts"}, {"namespace": "closed", "serviceAccount": "carts"},
+    ]}}}),
     ..install::Options::default()
 });
 
@@ -250,4 +252,105 @@ async fn a_pod_that_brings_volume_mount_and_variables_of_eks_itself_is_left_alon
         }
     }
     assert_eq!(answer.body["spec"]["volumes"].as_array().unwrap().len(), 1);
+}
+
+const AGENT_VOLUME: &str = "eks-pod-identity-token";
+
+/// A namespace with a service account that the configuration of EKS Pod Identity lists.
+#[expect(clippy::unwrap_used, reason = "this is how tests fail")]
+async fn listed(namespace: &str) -> Shop<'static> {
+    let control_plane = &SHARED.environment().await.control_plane;
+    let shop = Shop::open(control_plane, namespace, &[]).await.unwrap();
+    let role = [("eks.amazonaws.com/role-arn", CARTS)];
+    control_plane
+        .create_service_account(namespace, "carts", &role)
+        .await
+        .unwrap();
+    shop
+}
+
+/// A pod of this service account.
+fn carts(shop: &Shop<'_>, name: &str) -> Value {
+    let mut pod = shop.pod(name);
+    pod["spec"]["serviceAccountName"] = json!("carts");
+    pod
+}
+
+#[tokio::test]
+async fn a_service_account_of_eks_pod_identity_is_sent_to_the_agent() {
+    let shop = listed("associated").await;
+    let answer = shop.granted(&carts(&shop, "carts-1")).await.unwrap();
+    let warnings = answer.warnings.join(" ");
+    assert!(
+        warnings.contains("annotation eks.amazonaws.com/role-arn of service account carts has no effect"),
+        "{warnings}"
+    );
+    let pod = answer.body;
+    let folder = "/var/run/secrets/pods.eks.amazonaws.com/serviceaccount";
+    assert_eq!(
+        environment(&pod, "app"),
+        [
+            (
+                "AWS_CONTAINER_CREDENTIALS_FULL_URI".to_owned(),
+                "http://169.254.170.23/v1/credentials".to_owned()
+            ),
+            (
+                "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE".to_owned(),
+                format!("{folder}/{AGENT_VOLUME}")
+            ),
+        ]
+    );
+    assert_eq!(mounted_at(&pod, "app", AGENT_VOLUME), Some(folder));
+    assert_eq!(
+        volume(&pod, AGENT_VOLUME).unwrap()["projected"]["sources"],
+        json!([{"serviceAccountToken": {"audience": "pods.eks.amazonaws.com", "expirationSeconds": 79200, "path": AGENT_VOLUME}}])
+    );
+    assert_eq!(pod["metadata"]["labels"]["eks.amazonaws.com/pod-identity"], "enabled");
+
+    // What was stored is taken over as it is by the review of its copy.
+    let mut copy = shop.pod("copy");
+    copy["spec"] = pod["spec"].clone();
+    for field in ["nodeName", "serviceAccount"] {
+        copy["spec"].as_object_mut().unwrap().remove(field);
+    }
+    let copy = shop.granted(&copy).await.unwrap().body;
+    for field in ["containers", "volumes"] {
+        assert_eq!(copy["spec"][field], pod["spec"][field], "{field}");
+    }
+
+    // Who asks for a role is refused, and not given another one.
+    let asking = with_annotations(carts(&shop, "asking"), &[("tokenscope.io/role-arn", ORDERS)]);
+    shop.refused(&asking, "it would get the role of the association")
+        .await
+        .unwrap();
+
+    // Others stay as they are.
+    shop.untouched(&shop.pod("plain")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_policy_keeps_the_agents_token_from_pods_that_it_selects() {
+    let shop = listed("closed").await;
+    shop.granted(&carts(&shop, "without")).await.unwrap();
+
+    let mut spec = json!({"subjects": [{"serviceAccounts": ["carts"]}], "roles": {"allowed": [CARTS], "default": CARTS},
+        "audiences": {"allowed": ["sts.amazonaws.com"]}, "token": {"expirationSeconds": 86400}});
+    shop.policy("carts", spec.clone()).await.unwrap();
+    shop.refused(&carts(&shop, "closed"), "TokenScopePolicy closed/carts does not allow")
+        .await
+        .unwrap();
+
+    spec["audiences"]["allowed"] = json!(["sts.amazonaws.com", "pods.eks.amazonaws.com"]);
+    shop.policy("open", spec).await.unwrap();
+    let answer = shop.granted(&carts(&shop, "open")).await.unwrap();
+    let warnings = answer.warnings.join(" ");
+    assert!(warnings.contains("and not the default role of"), "{warnings}");
+    assert!(volume(&answer.body, AGENT_VOLUME).is_some(), "{}", answer.body);
+    let record = answer.body["metadata"]["annotations"]["tokenscope.io/grant"]
+        .as_str()
+        .unwrap();
+    assert!(
+        record.contains("EKS Pod Identity association") && record.contains("TokenScopePolicy closed/open"),
+        "{record}"
+    );
 }

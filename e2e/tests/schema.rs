@@ -81,7 +81,9 @@ async fn more_tags_than_aws_takes_are_refused() -> Result<()> {
 #[tokio::test]
 async fn a_policy_as_large_as_the_bounds_allow_is_accepted_and_has_less_than_32_kib() -> Result<()> {
     let client = client().await?;
-    for (kind, spec) in [(NAMESPACED, longest(false)), (CLUSTER, longest(true))] {
+    let namespaced = longest(false).map(|spec| (NAMESPACED, spec));
+    let cluster = longest(true).map(|spec| (CLUSTER, spec));
+    for (kind, spec) in namespaced.into_iter().chain(cluster) {
         let bytes = spec.to_string().len();
         kind.create(&client, spec).await?;
         ensure!(bytes < 32 * 1024, "{}: {bytes} bytes", kind.name);
@@ -145,24 +147,9 @@ async fn a_namespace_selector_is_checked_like_any_other() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn a_boundary_is_checked_by_the_api_server_and_the_message_says_which_field_and_what_would_be_right() -> Result<()>
-{
-    let client = client().await?;
-    let roles = json!(["arn:aws:iam::111122223333:role/shop/*"]);
-    for spec in [
-        json!({"roles": roles}),
-        json!({
-            "namespaceSelector": {"matchLabels": {"team": "core"}}, "roles": roles, "audiences": ["sts.amazonaws.com"],
-            "maxExpirationSeconds": 900, "sources": ["ServiceAccount", "SPIFFE", "Issuer"],
-            "claims": {"principalTags": {"Team": "${namespace.labels['team']}"}, "transitiveTagKeys": ["Team"]},
-        }),
-        json!({"roles": roles, "claims": {}}),
-    ] {
-        let created = BOUNDARY.create(&client, spec.clone()).await?;
-        ensure!(created["spec"] == spec, "{created:#}");
-    }
-    for (spec, field, right) in [
+/// Specifications of boundaries with the field that is wrong in each, and words that say what would be right.
+fn boundaries_with_a_mistake(roles: &Value) -> [(Value, &'static str, &'static str); 9] {
+    [
         (json!({}), "spec.roles", "Required value"),
         (
             json!({"roles": []}),
@@ -194,7 +181,39 @@ async fn a_boundary_is_checked_by_the_api_server_and_the_message_says_which_fiel
             "spec.claims.principalTags",
             "no key should start with aws:",
         ),
+        (
+            json!({"roles": roles, "sessionPolicy": {"arns": []}}),
+            "spec.sessionPolicy",
+            "should have inline or arns",
+        ),
+        (
+            json!({"roles": roles, "sessionPolicy": {"arns": ["arn:aws:iam::111122223333:role/r"]}}),
+            "spec.sessionPolicy.arns[0]",
+            "managed",
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn a_boundary_is_checked_by_the_api_server_and_the_message_says_which_field_and_what_would_be_right() -> Result<()>
+{
+    let client = client().await?;
+    let roles = json!(["arn:aws:iam::111122223333:role/shop/*"]);
+    for spec in [
+        json!({"roles": roles}),
+        json!({
+            "namespaceSelector": {"matchLabels": {"team": "core"}}, "roles": roles, "audiences": ["sts.amazonaws.com"],
+            "maxExpirationSeconds": 900, "sources": ["ServiceAccount", "SPIFFE", "Issuer"],
+            "claims": {"principalTags": {"Team": "${namespace.labels['team']}"}, "transitiveTagKeys": ["Team"]},
+        }),
+        json!({"roles": roles, "claims": {}}),
+        json!({"roles": roles, "sessionPolicy": {"inline": "{}", "arns": ["arn:aws:iam::aws:policy/ReadOnlyAccess"]}}),
+        json!({"roles": roles, "sessionPolicy": {"inline": "{}"}}),
     ] {
+        let created = BOUNDARY.create(&client, spec.clone()).await?;
+        ensure!(created["spec"] == spec, "{created:#}");
+    }
+    for (spec, field, right) in boundaries_with_a_mistake(&roles) {
         let message = BOUNDARY.refusal(&client, field, spec).await?;
         ensure!(
             message.contains(&format!("{field}: ")) && message.contains(right),

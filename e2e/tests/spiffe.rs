@@ -2,24 +2,19 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use serde_json::{Value, json};
-use tokenscope_e2e::eventually;
+use serde_json::Value;
 use tokenscope_e2e::published::{PublishedFolder, publish};
 use tokenscope_e2e::sidecar::{FILE, Reader, Sidecar};
 use tokenscope_e2e::spire::{ISSUER, Options, Spire, TRUST_DOMAIN};
+use tokenscope_e2e::{boto3, eventually};
 use tokenscope_sidecar::token::Token;
-use tokenscope_sts::{Provider, Role, Server, StsConfig};
-use tokenscope_xtask::tools::{Tool, resolve};
 
 /// What SPIRE and two busy cores may take for anything.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -49,34 +44,7 @@ async fn credentials(jwt_key_type: &'static str, algorithm: &str) {
     assert_eq!(header(&token)["alg"], algorithm);
 
     let subject = format!("spiffe://{TRUST_DOMAIN}/ns/shop/sa/orders");
-    let host = ISSUER.trim_start_matches("https://");
-    let trust_policy = json!({"Version": "2012-10-17", "Statement": [{
-        "Effect": "Allow", "Action": "sts:AssumeRoleWithWebIdentity",
-        "Principal": {"Federated": format!("arn:aws:iam::111122223333:oidc-provider/{host}")},
-        "Condition": {"StringEquals": {
-            format!("{host}:sub"): subject, format!("{host}:aud"): "sts.amazonaws.com",
-        }},
-    }]});
-    let config = StsConfig {
-        providers: vec![Provider {
-            url: ISSUER.to_owned(),
-            client_ids: vec!["sts.amazonaws.com".to_owned()],
-            account: "111122223333".to_owned(),
-            partition: "aws".to_owned(),
-            context_provider: None,
-        }],
-        roles: vec![Role {
-            arn: ROLE.to_owned(),
-            trust_policy,
-            max_session_duration: 3600,
-        }],
-        issuer_trust_pem: spire.authority().to_owned(),
-        connect_to: BTreeMap::from([(host.to_owned(), spire.discovery_address())]),
-        ..StsConfig::default()
-    };
-    let sts = Server::start(config, SocketAddr::from(([127, 0, 0, 1], 0)), None)
-        .await
-        .unwrap();
+    let sts = spire.strict_sts(ROLE, &subject).await.unwrap();
     let who = eventually(PATIENCE, "the discovery provider has the keys", async || {
         tokio::task::block_in_place(|| who_am_i(&sidecar, &sts.url()))
     })
@@ -377,20 +345,15 @@ fn header(token: &Token) -> Value {
 
 /// Who the unmodified AWS SDK is with the token file.
 fn who_am_i(sidecar: &Sidecar, sts: &str) -> anyhow::Result<String> {
-    let output = Command::new(resolve(Tool::Boto3)?)
-        .args([
-            "-c",
-            "import boto3; print(boto3.client('sts').get_caller_identity()['Arn'])",
-        ])
-        .env_clear()
-        .env("HOME", sidecar.directory())
-        .env("AWS_EC2_METADATA_DISABLED", "true")
-        .env("AWS_ENDPOINT_URL_STS", sts)
-        .env("AWS_DEFAULT_REGION", "eu-central-1")
-        .env("AWS_ROLE_ARN", ROLE)
-        .env("AWS_ROLE_SESSION_NAME", "orders-1")
-        .env("AWS_WEB_IDENTITY_TOKEN_FILE", sidecar.directory().join(FILE))
-        .output()?;
-    anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+    let file = sidecar.directory().join(FILE).display().to_string();
+    let environment = [
+        ("AWS_ENDPOINT_URL_STS", sts),
+        ("AWS_DEFAULT_REGION", "eu-central-1"),
+        ("AWS_ROLE_ARN", ROLE),
+        ("AWS_ROLE_SESSION_NAME", "orders-1"),
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", &file),
+    ];
+    let script = "import json, boto3; print(json.dumps(boto3.client('sts').get_caller_identity()['Arn']))";
+    let arn = boto3::run(script, &environment, &Value::Null)?;
+    Ok(serde_json::from_value(arn)?)
 }

@@ -8,10 +8,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use kube::config::AuthInfo;
 use secrecy::ExposeSecret as _;
 use serde::Deserialize;
-use tokenscope_core::{
-    Audience,
-    lock::{Lock, LockMode},
-};
+use tokenscope_core::Audience;
+use tokenscope_core::lock::{Lock, LockMode};
 
 /// The largest token that is read. The API server's have about a kibibyte.
 const MOST_TOKEN_BYTES: u64 = 64 << 10;
@@ -57,6 +55,14 @@ pub async fn check_issuer(auth: &AuthInfo, issuer: Option<&str>) -> Result<(), A
         return Err(ApiIssuer(issuer.into()));
     }
     Ok(())
+}
+
+/// The API server's own audiences, as far as the process's own token shows them: at most 16. No policy gives a pod a token of one
+/// for a third party.
+pub async fn of_api_server(auth: &AuthInfo) -> Vec<Box<str>> {
+    const MOST: usize = 16;
+    let own = own_audiences(auth).await.into_iter();
+    own.take(MOST).map(Into::into).collect()
 }
 
 /// The audiences of the token that requests carry; none where there is no token or it can't be read.
@@ -106,6 +112,10 @@ pub fn audiences_of(token: &str) -> Vec<String> {
 
     let payload = token.trim().split('.').nth(1).unwrap_or_default();
     let claims = URL_SAFE_NO_PAD.decode(payload).unwrap_or_default();
+    // Serde reads a list as the members of a struct too; claims are an object (RFC 7519, 7.2).
+    if claims.trim_ascii_start().first() != Some(&b'{') {
+        return Vec::new();
+    }
     match serde_json::from_slice::<AudienceClaim>(&claims) {
         Ok(AudienceClaim {
             aud: OneOrMore::One(audience),

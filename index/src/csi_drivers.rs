@@ -10,11 +10,12 @@ use std::sync::Arc;
 
 use k8s_openapi::api::storage::v1::CSIDriver;
 use kube::runtime::watcher::Event;
-use tokenscope_core::{HeldToken, TokenVolume, lock::Lock};
+use tokenscope_core::lock::Lock;
+use tokenscope_core::{HeldToken, TokenVolume};
 
-/// How many drivers are kept. A cluster has a handful, and only its administrators make them.
+/// The most drivers that are kept. A cluster has a handful, and only its administrators make them.
 const MOST_DRIVERS: usize = 256;
-/// How many tokens of one driver are kept.
+/// The most tokens of one driver that are kept.
 const MOST_TOKENS: usize = 32;
 
 /// The drivers that get tokens, as a watch tells of them.
@@ -128,8 +129,9 @@ impl DriverTokens {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     fn driver(name: &str, audiences: &[&str]) -> CSIDriver {
         let requests: Vec<_> = audiences.iter().map(|audience| json!({"audience": audience})).collect();

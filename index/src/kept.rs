@@ -1,14 +1,17 @@
 //! The parts of namespaces and service accounts that decisions read, bounded in length.
 
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
-use kube::core::ObjectMeta;
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use kube::core::{ObjectMeta, PartialObjectMeta};
+use kube::runtime::watcher::Event;
 use tokenscope_core::known_keys::{KeyRoom, MOST_KEY_BYTES};
 use tokenscope_core::pod::Text;
 use tokenscope_core::text::beyond;
 use tokenscope_core::{Pairs, annotations};
 
 use crate::share::Share;
+use crate::store::{Store, apply_locked};
 
 /// The most labels of a namespace that are looked at. Kubernetes bounds them only together with the annotations, by 256 KiB.
 pub const MOST_LABELS: Share = Share {
@@ -109,6 +112,27 @@ impl KeptAnnotations {
     }
 }
 
+/// Takes in what a watch tells of namespaces, as [`apply_locked`].
+pub fn apply_namespace(store: &RwLock<Store<NamespaceLabels>>, event: Event<PartialObjectMeta<Namespace>>) -> bool {
+    apply_locked(store, event, |namespace| {
+        let labels = NamespaceLabels::of(&namespace.metadata);
+        let bytes = labels.bytes();
+        Some((labels, bytes))
+    })
+}
+
+/// Takes in what a watch tells of service accounts, as [`apply_locked`].
+pub fn apply_service_account(
+    store: &RwLock<Store<KeptAnnotations>>,
+    event: Event<PartialObjectMeta<ServiceAccount>>,
+) -> bool {
+    apply_locked(store, event, |account| {
+        let annotations = KeptAnnotations::of(&account.metadata);
+        let bytes = annotations.bytes();
+        Some((annotations, bytes))
+    })
+}
+
 /// A value; or, of one that is longer than [`annotations::most_bytes`], its start, which still is.
 fn bounded<'a>(key: &str, value: &'a str) -> &'a str {
     let most = annotations::most_bytes(key).unwrap_or_default();
@@ -117,8 +141,9 @@ fn bounded<'a>(key: &str, value: &'a str) -> &'a str {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     fn metadata(value: serde_json::Value) -> ObjectMeta {
         serde_json::from_value(value).unwrap()

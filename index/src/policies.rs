@@ -143,7 +143,9 @@ impl PolicyIndex {
                 let name = read::name(&object);
                 store.remove(group(&name), name.name())
             }
-            Event::InitApply(object) | Event::Apply(object) => return self.put(cluster, object, extra, Origin::Watch),
+            Event::InitApply(object) | Event::Apply(object) => {
+                return self.put(cluster, object, extra, ObjectOrigin::Watch);
+            }
         };
         self.gone(updates)
     }
@@ -171,7 +173,7 @@ impl PolicyIndex {
             Event::InitApply(object) | Event::Apply(object) => object,
         };
         let (name, boundary) = read::boundary(&object);
-        let bytes = POLICY_BYTES + estimate(object.data.get("spec").unwrap_or(&Value::Null));
+        let bytes = object_bytes(&object);
         let mut updates = self.boundaries.put(CLUSTER, &name, (), bytes);
         updates.retain(|update| update.name != name);
         self.forget_boundaries(updates);
@@ -186,7 +188,7 @@ impl PolicyIndex {
                 None
             }
             Err(why) => {
-                self.set.insert_invalid_boundary(&name, &why.to_string());
+                self.set.insert_unusable_boundary(&name, &why.to_string());
                 Some((name, why))
             }
         }
@@ -204,7 +206,7 @@ impl PolicyIndex {
         if !self.store(name.is_cluster()).contains(group(&name), name.name()) {
             return Vec::new();
         }
-        self.put(name.is_cluster(), object, extra, Origin::OwnWrite)
+        self.put(name.is_cluster(), object, extra, ObjectOrigin::OwnWrite)
     }
 
     /// Notes that a list has named a policy of which nothing new is known.
@@ -217,14 +219,14 @@ impl PolicyIndex {
         cluster: bool,
         object: DynamicObject,
         extra: impl FnOnce(&DynamicObject) -> usize,
-        origin: Origin,
+        origin: ObjectOrigin,
     ) -> Vec<PolicyUpdate> {
         let (name, policy) = read::read(&object);
-        let bytes = POLICY_BYTES + estimate(object.data.get("spec").unwrap_or(&Value::Null)) + extra(&object);
+        let bytes = object_bytes(&object) + extra(&object);
         let store = self.store_mut(cluster);
         let mut updates = match origin {
-            Origin::Watch => store.put(group(&name), name.name(), (), bytes),
-            Origin::OwnWrite => store.replace(group(&name), name.name(), (), bytes),
+            ObjectOrigin::Watch => store.put(group(&name), name.name(), (), bytes),
+            ObjectOrigin::OwnWrite => store.replace(group(&name), name.name(), (), bytes),
         };
         let is_kept = store.value(group(&name), name.name()).is_some();
         updates.retain(|update| *update.name != *name.name());
@@ -237,7 +239,7 @@ impl PolicyIndex {
         let policy = is_kept.then(|| policy.map(Arc::new));
         match &policy {
             Some(Ok(policy)) => self.set.insert(policy.clone()),
-            Some(Err(why)) => self.set.insert_invalid(name.clone(), why),
+            Some(Err(why)) => self.set.insert_unusable(name.clone(), why),
             None => self.set.remove(&name),
         }
         let object = Box::new(object);
@@ -269,13 +271,18 @@ impl PolicyIndex {
 
 /// By which way an object came in.
 #[derive(Clone, Copy, Debug)]
-enum Origin {
+enum ObjectOrigin {
     Watch,
     OwnWrite,
 }
 
 fn group(name: &PolicyName) -> &str {
     name.namespace().unwrap_or(CLUSTER)
+}
+
+/// The memory that a policy or a boundary takes, about.
+pub(crate) fn object_bytes(object: &DynamicObject) -> usize {
+    POLICY_BYTES + estimate(object.data.get("spec").unwrap_or(&Value::Null))
 }
 
 /// The memory that a JSON value takes once it is parsed, about: each text, list and object has its own allocation.

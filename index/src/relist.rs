@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-/// How soon a new list is made after one was asked for: as soon as somebody who has just deleted something looks again.
+/// The time until a new list is made after one was asked for: short enough for somebody who has deleted something and looks again.
 const LEAST_PAUSE: Duration = Duration::from_secs(10);
-/// How seldom, where one list after another is asked for: somebody may keep a namespace at the edge of its share, and a list
+/// The time between two lists where one after another is asked for: somebody may keep a namespace at the edge of its share, and a list
 /// is of all namespaces.
-const MOST_PAUSE: Duration = Duration::from_secs(600);
+pub(crate) const MOST_PAUSE: Duration = Duration::from_secs(600);
 
 /// The time of the next list. The pause before it doubles from the least to the most, and is the least again after a rest.
 #[derive(Clone, Copy, Debug)]

@@ -2,20 +2,18 @@
 //! environment variable: `--lock-mode` is `TOKENSCOPE_LOCK_MODE`.
 
 use clap::ArgAction::Set;
-use tokenscope_core::{
-    Audience, Enforcement, InstanceMetadata, Region, Settings, TokenExpiration,
-    lock::{Lock, LockMode},
-    sidecar::SidecarSettings,
-};
+use tokenscope_core::lock::{Lock, LockMode};
+use tokenscope_core::sidecar::SidecarSettings;
+use tokenscope_core::{Audience, Enforcement, InstanceMetadata, Region, Settings, TokenExpiration};
 
-/// What the installation decides for all pods: the flags behind [`Settings`]. A bad value is a usage error.
+/// The flags behind [`Settings`], which decide for all pods. A bad value is a usage error.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SettingsArgs {
     /// Whether eks.amazonaws.com/ annotations count, with the volume and path of EKS
     #[arg(long, env = "TOKENSCOPE_EKS_COMPATIBLE", value_name = "BOOL", default_value_t = false, action = Set)]
     pub eks_compatible: bool,
 
-    /// Whether a role needs a policy that allows it
+    /// Require a policy that allows it for each role
     #[arg(long, env = "TOKENSCOPE_POLICY_REQUIRED", value_name = "BOOL", default_value_t = true, action = Set)]
     pub policy_required: bool,
 
@@ -97,6 +95,10 @@ pub struct SettingsArgs {
     /// The image of the sidecar that keeps tokens from SPIFFE
     #[arg(long, env = "TOKENSCOPE_SIDECAR_IMAGE", value_name = "IMAGE", default_value_t = SidecarSettings::default().image.into(), value_parser = image)]
     pub sidecar_image: String,
+
+    /// The image of the sidecar that serves credentials, for policies with delivery.type Endpoint
+    #[arg(long, env = "TOKENSCOPE_ENDPOINT_SIDECAR_IMAGE", value_name = "IMAGE", default_value_t = SidecarSettings::default().endpoint_image.into(), value_parser = image)]
+    pub endpoint_sidecar_image: String,
 }
 
 impl SettingsArgs {
@@ -119,6 +121,7 @@ impl SettingsArgs {
             sts_regional_endpoints: self.sts_regional_endpoints.unwrap_or(defaults.sts_regional_endpoints),
             sidecar: SidecarSettings {
                 image: self.sidecar_image.as_str().into(),
+                endpoint_image: self.endpoint_sidecar_image.as_str().into(),
                 ..defaults.sidecar
             },
             lock: Lock {
@@ -134,6 +137,9 @@ impl SettingsArgs {
             },
             instance_metadata: self.disable_instance_metadata,
             issuer: defaults.issuer,
+            // What the process's own token says; it is read when the process starts.
+            api_audiences: Vec::new(),
+            pod_identity: defaults.pod_identity,
             never_denied: named(&self.never_deny_namespace),
         }
     }
@@ -155,8 +161,9 @@ pub fn image(text: &str) -> Result<String, &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use clap::Parser;
+
+    use super::*;
 
     #[derive(Debug, Parser)]
     struct TestArguments {

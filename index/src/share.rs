@@ -8,6 +8,11 @@ use std::fmt;
 /// full, and the allocator's share of two allocations.
 pub(crate) const ENTRY_BYTES: usize = 112;
 
+/// The memory that an object takes whose value takes so many bytes.
+pub(crate) fn entry_bytes(name: &str, bytes: usize) -> u32 {
+    u32::try_from(ENTRY_BYTES + name.len() + bytes).unwrap_or(u32::MAX)
+}
+
 /// A bound on what is kept of one group of objects, mostly those of one namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
@@ -36,6 +41,11 @@ pub struct ShareExceeded {
 }
 
 impl ShareExceeded {
+    /// True if the room of all namespaces is used up, which nothing in this namespace need have caused.
+    pub fn is_of_all_namespaces(&self) -> bool {
+        matches!(self.bound, Exceeded::Room(_))
+    }
+
     /// The policies of a namespace do not fit.
     pub fn policies(namespace: &str, bound: Exceeded) -> Self {
         Self {
@@ -90,7 +100,11 @@ impl fmt::Display for Exceeded {
                 bytes,
             }) => write!(f, "more than the namespace's share of {} KiB", bytes >> 10),
             Self::Share(Share { objects, bytes }) => {
-                write!(f, "more than their share of {objects} and {} KiB", bytes >> 10)
+                write!(
+                    f,
+                    "more than their share, which is {objects} in number and {} KiB in size",
+                    bytes >> 10
+                )
             }
             Self::Room(bytes) => write!(f, "more than is left of the {} KiB for all namespaces", bytes >> 10),
         }

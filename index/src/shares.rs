@@ -22,7 +22,7 @@ impl Room {
         }
     }
 
-    /// How many bytes are left.
+    /// The number of bytes that are left.
     fn left(&self) -> usize {
         self.most.saturating_sub(self.used.load(Ordering::Relaxed))
     }
@@ -61,7 +61,7 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Used {
     namespaces: HashMap<Box<str>, Usage>,
-    /// How many objects of all namespaces are known by name only.
+    /// The number of objects of all namespaces that are known by name only.
     names: usize,
 }
 

@@ -116,7 +116,7 @@ impl Told {
                 set.about(namespace)
                     .map(|policy| format!("{namespace} {:?}", policy.roles)),
             );
-            let invalid = set.invalid_about(namespace);
+            let invalid = set.unusable_about(namespace);
             seen.extend(invalid.map(|policy| format!("{} {}", policy.name(), policy.why())));
         }
         for namespace in ["none", "one", "two"] {

@@ -125,7 +125,7 @@ struct Stanza {
 }
 
 struct Header<'a> {
-    /// Those of X25519.
+    /// The stanzas of X25519; others are passed over.
     stanzas: Vec<Stanza>,
     /// Everything up to the three dashes of the last line, with them.
     authenticated: &'a [u8],

@@ -8,6 +8,7 @@ use tokenscope_core::{Algorithm, ClusterName, Settings};
 use tokenscope_index::settings::SettingsArgs;
 use tokenscope_platform::args::{CommonArgs, seconds};
 
+use crate::claims::MOST_LIFETIME;
 use crate::issuer_url::IssuerUrl;
 use crate::key_source::KeyFile;
 use crate::keys::algorithm_of;
@@ -17,12 +18,12 @@ use crate::rotation::{InvalidRotation, KeyRotationSettings};
 #[derive(Debug, clap::Parser)]
 #[command(version)]
 pub struct IssuerCommand {
-    /// What is to be done.
+    /// The command.
     #[command(subcommand)]
     pub action: IssuerAction,
 }
 
-/// What is to be done.
+/// The command.
 #[derive(Debug, clap::Subcommand)]
 pub enum IssuerAction {
     /// Serves discovery, keys and the token exchange
@@ -36,7 +37,7 @@ pub enum IssuerAction {
 }
 
 impl IssuerCommand {
-    /// What every process has.
+    /// The flags of every process.
     pub fn common(&self) -> &CommonArgs {
         match &self.action {
             IssuerAction::Serve(arguments) => &arguments.common,
@@ -50,11 +51,11 @@ impl IssuerCommand {
 /// The issuer's URL.
 #[derive(Clone, Debug, clap::Args)]
 pub struct UrlArgs {
-    /// The issuer: what the tokens' iss says, byte for byte as the IAM provider has it
+    /// The issuer, as the tokens' iss has it: byte for byte the URL of the IAM provider
     #[arg(long, env = "TOKENSCOPE_ISSUER_URL", value_name = "URL")]
     pub issuer_url: IssuerUrl,
 
-    /// Whether the URL may name a port, which AWS does not take and other relying parties do
+    /// Let the URL name a port, which AWS does not take and other relying parties do
     #[arg(long, env = "TOKENSCOPE_ISSUER_ALLOW_PORT", value_name = "BOOL", default_value_t = false, action = clap::ArgAction::Set)]
     pub issuer_allow_port: bool,
 }
@@ -89,7 +90,7 @@ pub struct KeysSecretArgs {
     pub keys_secret: String,
 }
 
-/// Where the keys are.
+/// The place of the keys.
 #[derive(Clone, Debug, clap::Args)]
 pub struct KeysArgs {
     /// The Secret of the keys.
@@ -122,11 +123,11 @@ impl KeysArgs {
 /// Serves discovery, keys and the token exchange.
 #[derive(Debug, clap::Args)]
 pub struct ServeArgs {
-    /// What every process has.
+    /// The flags of every process.
     #[command(flatten)]
     pub common: CommonArgs,
 
-    /// What the installation decides for all pods.
+    /// The settings for all pods.
     #[command(flatten)]
     pub settings: SettingsArgs,
 
@@ -134,11 +135,11 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub url: UrlArgs,
 
-    /// Where the keys are.
+    /// The place of the keys.
     #[command(flatten)]
     pub keys: KeysArgs,
 
-    /// Where all is served, over TLS
+    /// The address at which everything is served, over TLS
     #[arg(long, env = "TOKENSCOPE_LISTEN", value_name = "ADDRESS", default_value = "[::]:8443")]
     pub listen: SocketAddr,
 
@@ -180,19 +181,24 @@ pub struct ServeArgs {
     #[arg(long = "algorithm", env = "TOKENSCOPE_ALGORITHM", value_name = "NAME", value_delimiter = ',', default_value = "RS256", value_parser = algorithm)]
     pub algorithms: Vec<Algorithm>,
 
-    /// How many seconds a key is published before it signs; at least 3600, since nobody says how long AWS remembers keys
+    /// Seconds that a key is published before it signs; at least 3600, since nobody says how long AWS remembers keys
     #[arg(long, env = "TOKENSCOPE_PUBLISH_WAIT", value_name = "SECONDS", default_value = "86400", value_parser = seconds)]
     pub publish_wait: Duration,
 
-    /// How many seconds a key signs before the next one does
+    /// Let a key sign only once the key set at --issuer-url has it, which this process then asks over the internet; the one before
+    /// it signs meanwhile. Its certificate must be one of a public authority
+    #[arg(long, env = "TOKENSCOPE_REQUIRE_PUBLISHED", value_name = "BOOL", default_value_t = false, action = clap::ArgAction::Set)]
+    pub require_published: bool,
+
+    /// Seconds that a key signs before the next one does
     #[arg(long, env = "TOKENSCOPE_SIGNING_PERIOD", value_name = "SECONDS", default_value = "2592000", value_parser = seconds)]
     pub signing_period: Duration,
 
     /// The longest lifetime of a token, in seconds
-    #[arg(long, env = "TOKENSCOPE_LONGEST_TOKEN", value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u32).range(600..=43_200))]
+    #[arg(long, env = "TOKENSCOPE_LONGEST_TOKEN", value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u32).range(600..=i64::from(MOST_LIFETIME)))]
     pub longest_token: u32,
 
-    /// The Lease that the replica holds that writes the keys
+    /// The Lease of the replica that writes the keys
     #[arg(
         long,
         env = "TOKENSCOPE_LEASE",
@@ -201,7 +207,7 @@ pub struct ServeArgs {
     )]
     pub lease: String,
 
-    /// How many requests an address may send at once that prove no pod
+    /// The number of requests that prove no pod which an address may send at once
     #[arg(
         long,
         env = "TOKENSCOPE_SOURCE_BURST",
@@ -210,11 +216,11 @@ pub struct ServeArgs {
     )]
     pub source_burst: u16,
 
-    /// How many such requests a second an address may send for long
+    /// The rate of such requests that an address may keep up, in requests a second
     #[arg(long, env = "TOKENSCOPE_SOURCE_RATE", value_name = "REQUESTS", default_value_t = 20)]
     pub source_rate: u16,
 
-    /// How many seconds running exchanges have to finish after SIGTERM; keep it under --stop-timeout
+    /// Seconds that running exchanges have to finish after SIGTERM; keep it under --stop-timeout
     #[arg(long, env = "TOKENSCOPE_DRAIN", value_name = "SECONDS", default_value = "20", value_parser = seconds)]
     pub drain: Duration,
 }
@@ -241,14 +247,17 @@ impl ServeArgs {
         Ok(audience)
     }
 
-    /// How keys are rotated.
+    /// The algorithms that there is always a key of. None where the keys come from a file: then the file says which.
+    pub fn promised_algorithms(&self) -> &[Algorithm] {
+        match self.keys.file() {
+            Some(_) => &[],
+            None => &self.algorithms,
+        }
+    }
+
+    /// The times of the rotation of keys.
     pub fn rotation(&self) -> Result<KeyRotationSettings, InvalidRotation> {
-        KeyRotationSettings::new(
-            self.algorithms.clone(),
-            self.publish_wait,
-            self.signing_period,
-            Duration::from_secs(self.longest_token.into()),
-        )
+        KeyRotationSettings::new(self.algorithms.clone(), self.publish_wait, self.signing_period)
     }
 }
 
@@ -262,15 +271,11 @@ pub struct AudienceOfApiServer(Box<str>);
 /// Writes discovery and keys as files.
 #[derive(Debug, clap::Args)]
 pub struct PublishArgs {
-    /// What every process has.
+    /// The flags of every process.
     #[command(flatten)]
     pub common: CommonArgs,
 
-    /// Where the keys of --of issuer are.
-    #[command(flatten)]
-    pub keys: KeysArgs,
-
-    /// Whose documents: the issuer's own, the cluster's, or those of a SPIFFE trust domain
+    /// The issuer whose documents are published: this one, the cluster's, or a SPIFFE trust domain
     #[arg(long, value_name = "WHOSE", default_value = "issuer")]
     pub of: Published,
 
@@ -282,12 +287,22 @@ pub struct PublishArgs {
     #[arg(long, env = "TOKENSCOPE_ISSUER_URL", value_name = "URL")]
     pub issuer_url: Option<IssuerUrl>,
 
+    /// For --of issuer: where the issuer itself serves its documents, such as its Service; https, a host and at most a port, since the
+    /// paths are those of --issuer-url
+    #[arg(long, value_name = "URL", requires = "from_authorities")]
+    pub from: Option<IssuerUrl>,
+
+    /// For --of issuer: a PEM file with the authorities that vouch for the certificate of --from: ca.crt of the Secret
+    /// tokenscope-issuer-tls
+    #[arg(long, value_name = "PATH", requires = "from")]
+    pub from_authorities: Option<PathBuf>,
+
     /// For --of spiffe: the trust domain's bundle in the SPIFFE format
     #[arg(long, value_name = "PATH")]
     pub bundle: Option<PathBuf>,
 }
 
-/// Whose documents are published.
+/// The issuer whose documents are published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Published {
     /// Those of this issuer.
@@ -301,7 +316,7 @@ pub enum Published {
 /// Publishes a further key.
 #[derive(Debug, clap::Args)]
 pub struct RotateArgs {
-    /// What every process has.
+    /// The flags of every process.
     #[command(flatten)]
     pub common: CommonArgs,
 
@@ -317,7 +332,7 @@ pub struct RotateArgs {
 /// Removes a leaked key.
 #[derive(Debug, clap::Args)]
 pub struct RevokeArgs {
-    /// What every process has.
+    /// The flags of every process.
     #[command(flatten)]
     pub common: CommonArgs,
 

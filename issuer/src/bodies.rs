@@ -13,14 +13,15 @@ use tokio::time::timeout;
 
 use crate::exchange_request::MOST_BODY_BYTES;
 
-/// How many bodies may be in memory: 16 MiB of them.
+/// The most bodies that may be in memory: 16 MiB of them.
 const MOST_BODIES: usize = (16 << 20) / MOST_BODY_BYTES;
-/// How long a body may arrive before it can be asked to give way.
+/// The longest time that a body may arrive before it can be asked to give way.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// How long whoever needs the place waits for the one that gives way.
-const HANDOVER: Duration = Duration::from_millis(300);
+/// The time that a body which needs the place waits for the one that gives way. That one only has to be woken, which takes part of a second where
+/// the processor is busy.
+const HANDOVER: Duration = Duration::from_secs(1);
 
-/// Why a body was not taken.
+/// The reason why a body was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BodyRefused {
     /// There are too many, and none gives way.

@@ -18,8 +18,8 @@ pub const SOURCE_IDENTITY: &str = "https://aws.amazon.com/source_identity";
 /// The claim that names the policy.
 pub const POLICY: &str = "tokenscope.io/policy";
 
-/// The claims that a token may have, for the discovery document.
-pub const SUPPORTED: [&str; 10] = [
+/// The claims that a token may have beside those of the context, for the discovery document.
+const SUPPORTED: [&str; 10] = [
     "aud",
     "exp",
     "iat",
@@ -32,8 +32,19 @@ pub const SUPPORTED: [&str; 10] = [
     POLICY,
 ];
 
+/// The claims that a token may have, for the discovery document: `context` are those of the context, of which there are at most ten
+/// (`tokenscope_core::claims::MOST_CONTEXT_KEYS`).
+pub fn supported(context: &[String]) -> Vec<&str> {
+    SUPPORTED
+        .into_iter()
+        .chain(context.iter().map(String::as_str))
+        .collect()
+}
+
 /// The longest token that STS takes (STS API reference, AssumeRoleWithWebIdentity, WebIdentityToken).
 pub const MOST_TOKEN_BYTES: usize = 20_000;
+/// The longest lifetime of a token that an installation may set (`--longest-token`), in seconds.
+pub const MOST_LIFETIME: u32 = 12 * 3600;
 /// The shortest token that is worth signing, in seconds: an SDK must be able to use it.
 pub const LEAST_LIFETIME: i64 = 60;
 
@@ -46,11 +57,11 @@ pub struct Issuance<'a> {
     pub id: &'a str,
     /// The `iat` and `nbf` claims, in seconds since the Unix epoch.
     pub issued_at: i64,
-    /// How long the token is valid, in seconds.
+    /// The time that the token is valid, in seconds.
     pub lifetime: i64,
 }
 
-/// Why no token of a lifetime can be had. `Display` is the sentence that the caller reads.
+/// The reason why no token of a lifetime can be had. `Display` is the sentence that the caller reads.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidLifetime {
     /// The subject token ends too soon.
@@ -63,7 +74,7 @@ pub enum InvalidLifetime {
     Requested(u32),
 }
 
-/// How long a token is valid, in seconds: what is granted and asked for, at most `most`, and never beyond the subject token,
+/// The time that a token is valid, in seconds: what is granted and asked for, at most `most`, and never beyond the subject token,
 /// which ends in `subject_left` seconds.
 pub fn lifetime(granted: u32, requested: Option<u32>, most: u32, subject_left: i64) -> Result<i64, InvalidLifetime> {
     if subject_left < LEAST_LIFETIME {

@@ -1,30 +1,32 @@
 //! What the watches have told of pods, namespaces, service accounts, policies and boundaries. Exchanges only read it.
 //!
-//! All that is kept is bounded: each namespace has a share, and where it needs more, only its own pods suffer.
+//! All that is kept is bounded: each namespace has a share, and where it needs more, only its own pods suffer. All namespaces have a
+//! room together as well. Ten namespaces whose pods take their whole share fill it, and so do four with their policies: then what comes
+//! later, of any namespace, is left out. Pods about which that leaves a doubt are told to come again until there is room, and are refused
+//! nothing. What all kinds may take is 270 MiB, and the chart's limit of memory is 384 MiB.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-use arc_swap::ArcSwapOption;
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
-use kube::Resource;
 use kube::core::{DynamicObject, PartialObjectMeta};
 use kube::runtime::watcher::Event;
 use tokenscope_index::{
-    KeptAnnotations, MOST_LABELS, NamespaceLabels, PodObject, Policies, PolicyIndex, Room, Share, ShareExceeded,
-    Shares, Store, apply_locked,
+    Exceeded, KeptAnnotations, MOST_LABELS, NamespaceLabels, PodObject, Policies, PolicyIndex, Room, Share,
+    ShareExceeded, SharedPolicies, Shares, Store, apply_locked, apply_namespace, apply_service_account,
 };
 
 use crate::pods::{AdmittedPod, WatchedPod};
 
-/// The pods with a record, of one namespace: 10,000 with two kilobytes each.
+/// The pods with a record, of one namespace: 10,000 with two kilobytes each. One that has ended takes a fifth of that.
 const PODS: Share = Share {
     objects: 10_000,
     bytes: 20 << 20,
 };
-/// Those of all namespaces: 50,000 with two kilobytes each.
-const ALL_PODS: usize = 100 << 20;
-/// The labels of all namespaces.
+/// The bytes of the pods of all namespaces: 50,000 pods with four kilobytes each.
+const ALL_PODS: usize = 200 << 20;
+/// The bytes of the labels of all namespaces.
 const NAMESPACES: usize = 12 << 20;
 /// The annotated service accounts of one namespace.
 const SERVICE_ACCOUNTS: Share = Share {
@@ -43,7 +45,7 @@ const ALL_SERVICE_ACCOUNTS: usize = 36 << 20;
 /// Policies of all namespaces: a room of their own, so that nobody's service accounts take it.
 const ALL_POLICIES: usize = 16 << 20;
 
-/// What the watches have told so far.
+/// The cluster as the watches have told of it so far.
 #[derive(Debug)]
 pub struct ClusterIndex {
     pods: RwLock<Store<Arc<AdmittedPod>>>,
@@ -51,15 +53,13 @@ pub struct ClusterIndex {
     service_accounts: RwLock<Store<KeptAnnotations>>,
     /// True once all pods were told of: before, one that is not known may be there.
     pods_listed: AtomicBool,
-    /// The same of service accounts.
+    /// True once all service accounts were told of.
     service_accounts_listed: AtomicBool,
-    policies: ArcSwapOption<Policies>,
-    /// What the policies of each namespace take.
+    policies: SharedPolicies,
+    /// The memory that the policies of each namespace take.
     namespaced: Shares,
-    /// What those of the cluster take.
+    /// The memory that the policies of the cluster take.
     cluster: Shares,
-    /// The policies while they change; readers see them once they are whole.
-    changing: Mutex<PolicyIndex>,
 }
 
 impl Default for ClusterIndex {
@@ -81,10 +81,9 @@ impl Default for ClusterIndex {
             )),
             pods_listed: AtomicBool::new(false),
             service_accounts_listed: AtomicBool::new(false),
-            policies: ArcSwapOption::empty(),
+            policies: SharedPolicies::new(index),
             namespaced,
             cluster,
-            changing: Mutex::new(index),
         }
     }
 }
@@ -105,9 +104,9 @@ impl ClusterIndex {
         self.service_accounts_listed.load(Ordering::Acquire)
     }
 
-    /// True if not all pods of a namespace are kept.
-    pub fn pods_exceed_share(&self, namespace: &str) -> bool {
-        read(&self.pods).exceeded(namespace).is_some()
+    /// The reason why not all pods of a namespace are kept, if they aren't.
+    pub fn pods_exceed(&self, namespace: &str) -> Option<Exceeded> {
+        read(&self.pods).exceeded(namespace)
     }
 
     /// A namespace's labels.
@@ -115,14 +114,15 @@ impl ClusterIndex {
         read(&self.namespaces).value("", namespace).cloned()
     }
 
-    /// A service account's annotations.
+    /// The annotations that a service account has now. Pods that this version admitted have a record of those of admission, so these
+    /// are for pods of earlier versions alone.
     pub fn annotations(&self, namespace: &str, service_account: &str) -> Option<KeptAnnotations> {
         read(&self.service_accounts).value(namespace, service_account).cloned()
     }
 
     /// The policies and their boundaries; nothing until all were listed.
     pub fn policies(&self) -> Option<Arc<Policies>> {
-        self.policies.load_full()
+        self.policies.get()
     }
 
     /// The bytes of the policies that may be about pods of a namespace.
@@ -130,16 +130,28 @@ impl ClusterIndex {
         self.namespaced.bytes(namespace) + self.cluster.bytes(CLUSTER)
     }
 
-    /// Why pods of a namespace can't be judged, if they can't.
+    /// The reason why no pod of a namespace can be judged, if none can.
     pub fn share_exceeded(&self, namespace: &str, labels: &NamespaceLabels) -> Option<ShareExceeded> {
         let too_many = labels.too_many.then(|| ShareExceeded::labels(namespace, MOST_LABELS));
-        let accounts = || {
-            let exceeded = read(&self.service_accounts).exceeded(namespace)?;
-            Some(ShareExceeded::service_accounts(namespace, exceeded))
-        };
-        too_many
-            .or_else(|| self.policies()?.share_exceeded(namespace))
-            .or_else(accounts)
+        too_many.or_else(|| self.policies()?.share_exceeded(namespace))
+    }
+
+    /// True if not all service accounts of a namespace are kept, so that one of which nothing is known may have annotations.
+    pub fn leaves_service_accounts_out(&self, namespace: &str) -> bool {
+        read(&self.service_accounts).exceeded(namespace).is_some()
+    }
+
+    /// The number of namespaces that have more pods, service accounts, policies or labels than are kept of one, or of which some are
+    /// left out since those of all namespaces take too much. All namespaces' labels count as one more, and so do the cluster's policies.
+    pub fn namespaces_over_share(&self) -> usize {
+        let (pods, accounts) = (read(&self.pods), read(&self.service_accounts));
+        let (namespaces, policies) = (read(&self.namespaces), self.policies());
+        let exceeded = pods.all_exceeded().chain(accounts.all_exceeded());
+        let mut names: HashSet<&str> = exceeded.map(|(name, _)| name).collect();
+        names.extend(policies.iter().flat_map(|policies| policies.incomplete()));
+        let labelled = namespaces.iter("").filter(|(_, kept)| kept.too_many);
+        names.extend(labelled.map(|(name, _)| name));
+        names.len() + namespaces.all_exceeded().count()
     }
 
     /// Takes in what a watch tells of pods. Whether a new list is wanted, for what was left out.
@@ -155,50 +167,28 @@ impl ClusterIndex {
 
     /// The same of namespaces.
     pub fn apply_namespace(&self, event: Event<PartialObjectMeta<Namespace>>) -> bool {
-        apply_locked(&self.namespaces, event, |object| {
-            let labels = NamespaceLabels::of(object.meta());
-            let bytes = labels.bytes();
-            Some((labels, bytes))
-        })
+        apply_namespace(&self.namespaces, event)
     }
 
     /// The same of service accounts.
     pub fn apply_service_account(&self, event: Event<PartialObjectMeta<ServiceAccount>>) -> bool {
         let is_whole = matches!(event, Event::InitDone);
-        let wants_list = apply_locked(&self.service_accounts, event, |object| {
-            let annotations = KeptAnnotations::of(object.meta());
-            let bytes = annotations.bytes();
-            Some((annotations, bytes))
-        });
+        let wants_list = apply_service_account(&self.service_accounts, event);
         self.service_accounts_listed.fetch_or(is_whole, Ordering::Release);
         wants_list
     }
 
     /// The same of policies; `cluster` says of which kind.
     pub fn apply_policy(&self, cluster: bool, event: Event<DynamicObject>) -> bool {
-        let mut index = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        index.apply(cluster, event, |_| 0);
-        self.publish(&index);
-        index.store(cluster).wants_list()
+        self.policies.apply(cluster, event, drop)
     }
 
     /// The same of boundaries.
     pub fn apply_boundary(&self, event: Event<DynamicObject>) -> bool {
-        let mut index = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((boundary, why)) = index.apply_boundary(event) {
-            tracing::warn!(%boundary, %why, "a boundary can't be used, so policies of no namespace grant anything");
-        }
-        self.publish(&index);
-        index.boundaries().wants_list()
+        self.policies.apply_boundary(event)
     }
 
-    fn publish(&self, index: &PolicyIndex) {
-        if let Some(policies) = index.published() {
-            self.policies.store(Some(Arc::new(policies)));
-        }
-    }
-
-    /// How many things of each kind there are.
+    /// The number of objects of each kind.
     pub fn sizes(&self) -> [(&'static str, usize); 4] {
         [
             ("pods", read(&self.pods).len()),

@@ -18,11 +18,11 @@ use tokio::time::timeout;
 
 use crate::keys::{self, InvalidJwks, PublicJwk, VerificationKeys};
 
-/// How long keys are used before they are fetched again.
+/// The time after which keys are fetched again.
 pub const REFRESH: Duration = Duration::from_secs(300);
-/// How often an unknown key makes the API server be asked.
+/// The least time between two requests to the API server because of unknown keys.
 pub const LEAST_GAP: Duration = Duration::from_secs(10);
-/// How long keys are used while the API server can't be asked. A leaked key of the cluster is believed no longer than this.
+/// The longest time for which keys are used while the API server can't be asked. A leaked key of the cluster is believed no longer than this.
 pub const STALE: Duration = Duration::from_secs(24 * 3600);
 /// For both documents together.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -44,7 +44,7 @@ pub struct KnownCluster {
     fetched: Instant,
 }
 
-/// Why the cluster's keys can't be had.
+/// The reason why the cluster's keys can't be had.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterKeysError {
     /// No answer in time.
@@ -83,9 +83,9 @@ pub struct ClusterKeys {
     /// The audience of exchanges, unless it is known otherwise that the API server does not take it.
     audience: Option<Box<str>>,
     known: ArcSwapOption<KnownCluster>,
-    /// When the API server was last asked. Whoever holds it asks, and others wait for that answer.
+    /// The time when the API server was last asked. Whoever holds the lock asks, and others wait for that answer.
     asked: Arc<Mutex<Option<Instant>>>,
-    /// How many tries have ended.
+    /// The number of tries that have ended.
     tries: watch::Sender<u64>,
 }
 
@@ -103,7 +103,7 @@ impl ClusterKeys {
         }
     }
 
-    /// What is known, unless it is too old.
+    /// The keys and the issuer that are known, unless they are too old.
     pub fn known(&self, now: Instant) -> Option<Arc<KnownCluster>> {
         let known = self.known.load_full()?;
         (now.saturating_duration_since(known.fetched) < STALE).then_some(known)

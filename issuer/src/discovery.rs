@@ -7,22 +7,21 @@ use crate::keys::{self, PublicJwk};
 
 /// The discovery document and the key set of an issuer with these keys, whose tokens may have these claims, as JSON texts.
 pub fn documents(issuer: &str, keys: &[&PublicJwk], claims: &[&str]) -> (String, String) {
-    let mut algorithms: Vec<_> = keys.iter().map(|key| key.algorithm()).collect();
-    algorithms.sort_unstable();
-    algorithms.dedup();
-    let jwks_uri = format!("{issuer}{KEYS_PATH}");
-    let discovery = document(issuer, &jwks_uri, &algorithms, claims);
+    let discovery = document(issuer, keys.iter().map(|key| key.algorithm()), claims);
     (discovery, keys::document(keys.iter().copied()))
 }
 
-/// The discovery document for an issuer whose keys are of these algorithms, as JSON text.
-fn document(issuer: &str, jwks_uri: &str, algorithms: &[&str], claims: &[&str]) -> String {
+/// The discovery document of an issuer with a key of each of these algorithms, as JSON text.
+pub(crate) fn document<'a>(issuer: &str, algorithms: impl Iterator<Item = &'a str>, claims: &[&str]) -> String {
+    let mut algorithms: Vec<_> = algorithms.collect();
+    algorithms.sort_unstable();
+    algorithms.dedup();
     let document = DiscoveryDocument {
         issuer,
-        jwks_uri,
+        jwks_uri: &format!("{issuer}{KEYS_PATH}"),
         response_types_supported: ["id_token"],
         subject_types_supported: ["public"],
-        id_token_signing_alg_values_supported: algorithms,
+        id_token_signing_alg_values_supported: &algorithms,
         claims_supported: claims,
     };
     // Texts and lists of them always serialise.
@@ -45,13 +44,8 @@ mod tests {
 
     #[test]
     fn the_document_says_what_aws_reads() {
-        let document: serde_json::Value = serde_json::from_str(&document(
-            "https://a.example",
-            "https://a.example/keys",
-            &["RS256"],
-            &["sub"],
-        ))
-        .unwrap();
+        let document: serde_json::Value =
+            serde_json::from_str(&document("https://a.example", ["RS256"].into_iter(), &["sub"])).unwrap();
         assert_eq!(document["issuer"], "https://a.example");
         assert_eq!(document["jwks_uri"], "https://a.example/keys");
         assert_eq!(document["response_types_supported"], serde_json::json!(["id_token"]));

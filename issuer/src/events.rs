@@ -82,6 +82,8 @@ impl ExchangeRefusalEvents {
         index: &ClusterIndex,
         reason: &str,
     ) {
+        // A pod that has ended has none: nothing of it waits for a token any more, and whoever still asks has stolen its token. The audit
+        // line and the metric tell of it.
         if !matches!(outcome, ExchangeOutcome::NotGranted | ExchangeOutcome::InvalidClaims) {
             return;
         }

@@ -8,22 +8,25 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use tokenscope_core::{Algorithm, Audience, ClusterName, PolicyName, Settings};
+use tokenscope_index::{Exceeded, KeptAnnotations};
 use tokenscope_platform::freshness::Freshness;
 
 use crate::buckets::Buckets;
-use crate::claims::{self, InvalidLifetime, Issuance, MOST_TOKEN_BYTES};
+use crate::claims::{self, Issuance, MOST_TOKEN_BYTES};
 use crate::cluster_index::ClusterIndex;
 use crate::cluster_keys::KnownCluster;
 use crate::decision::{ExchangeContext, NotGranted, token_grant};
+use crate::exchange_error::ExchangeError;
+use crate::grant::TokenGrant;
 use crate::issuer_url::IssuerUrl;
 use crate::keys::{KeyError, SigningKey, algorithm_name};
-use crate::oauth::{OAuthError, OAuthErrorCode};
+use crate::pods::AdmittedPod;
 use crate::signers::CurrentSigners;
-use crate::subject_token::{Caller, InvalidSubjectToken, SubjectToken};
+use crate::subject_token::{Caller, SubjectToken};
 
 /// A pod's object may reach the watch a little after its token was made.
 const WATCH_LAG: Duration = Duration::from_secs(60);
-/// How long the API server itself takes a token of a pod that should be gone (kube-apiserver, validation of tokens bound to pods).
+/// The time that the API server itself takes a token of a pod that should be gone (kube-apiserver, validation of tokens bound to pods).
 const AFTER_DELETION: Duration = Duration::from_secs(60);
 
 /// The bytes of the policies about a pod, counted once for the pod and once for each of its containers, up to which a decision is made on
@@ -31,7 +34,7 @@ const AFTER_DELETION: Duration = Duration::from_secs(60);
 /// usual ones cost a tenth of it.
 const MOST_BYTES_DECIDED_AT_ONCE: usize = 128 << 10;
 
-/// What exchanges need.
+/// The state that exchanges share.
 pub struct Exchange {
     /// The issuer.
     pub issuer: IssuerUrl,
@@ -39,17 +42,20 @@ pub struct Exchange {
     pub most_lifetime: u32,
     /// The installation's settings. Without an issuer in them nothing is granted.
     pub settings: Settings,
-    /// What tells this cluster's subjects from those of others that have the same issuer.
+    /// The cluster's name, by which its subjects differ from those of other clusters with the same issuer.
     pub cluster_name: Option<ClusterName>,
-    /// What the watches have told.
+    /// The cluster as the watches have told of it.
     pub index: Arc<ClusterIndex>,
-    /// How old their last words are.
+    /// The age of each watch's last word.
     pub freshness: Freshness,
     /// The keys that sign.
     pub signers: CurrentSigners,
-    /// How often each pod may have a token.
+    /// The algorithms that there is a key of, or will be one soon, beside those of the keys that were read. None where the keys come
+    /// from a file.
+    pub algorithms: Vec<Algorithm>,
+    /// The tokens that each pod may have in a time.
     pub pods: Buckets,
-    /// How often the pods of each namespace may together.
+    /// The tokens that all pods of a namespace may have in a time.
     pub namespaces: Buckets,
 }
 
@@ -78,75 +84,6 @@ pub struct UnsignedToken {
     policy: PolicyName,
 }
 
-/// Why there is no token. `Display` is the sentence that the caller reads.
-#[derive(Debug, thiserror::Error)]
-pub enum ExchangeError {
-    /// The subject token proves nothing.
-    #[error(transparent)]
-    Subject(#[from] InvalidSubjectToken),
-    /// The watches are silent.
-    #[error("what is known of the cluster is out of date: try again later")]
-    Stale,
-    /// The pod has not been seen yet.
-    #[error("pod {0}/{1} is not known yet: try again")]
-    PodNotYet(Box<str>, Box<str>),
-    /// The pod is not there, or has no record of a grant.
-    #[error("there is no pod {0}/{1} with this UID that admission granted something")]
-    NoPod(Box<str>, Box<str>),
-    /// The pod is over.
-    #[error("pod {0}/{1} has ended")]
-    PodEnded(Box<str>, Box<str>),
-    /// The namespace has more than is kept of one.
-    #[error("{0}")]
-    OverShare(String),
-    /// The pod has had too many tokens.
-    #[error("this pod has asked for too many tokens: try again later")]
-    TooMany,
-    /// The pods of its namespace have had too many.
-    #[error("the pods of namespace {0} have asked for too many tokens: try again later")]
-    TooManyOfNamespace(Box<str>),
-    /// The decision.
-    #[error(transparent)]
-    NotGranted(#[from] NotGranted),
-    /// The token would end too soon.
-    #[error(transparent)]
-    Lifetime(#[from] InvalidLifetime),
-    /// Nothing signs with the algorithm that the policy wants.
-    #[error("there is no key for {0} yet: try again later")]
-    NoKey(&'static str),
-    /// The token is longer than STS takes.
-    #[error(
-        "the token would have {0} bytes, and AWS takes {MOST_TOKEN_BYTES}: the policy should give fewer or shorter tags"
-    )]
-    TooLong(usize),
-    /// A fault of ours.
-    #[error("the token can't be signed")]
-    Sign(#[source] KeyError),
-}
-
-impl ExchangeError {
-    /// What the answer says.
-    pub fn answer(&self) -> OAuthError {
-        let code = match self {
-            Self::Subject(_)
-            | Self::NoPod(..)
-            | Self::PodEnded(..)
-            | Self::Lifetime(InvalidLifetime::SubjectEnds(_)) => OAuthErrorCode::InvalidGrant,
-            Self::Stale
-            | Self::PodNotYet(..)
-            | Self::TooMany
-            | Self::TooManyOfNamespace(_)
-            | Self::NoKey(_)
-            | Self::NotGranted(NotGranted::NoPolicyUid(_)) => OAuthErrorCode::TemporarilyUnavailable,
-            Self::NotGranted(NotGranted::Audience { .. }) => OAuthErrorCode::InvalidTarget,
-            Self::Lifetime(InvalidLifetime::Requested(_)) => OAuthErrorCode::InvalidRequest,
-            Self::OverShare(_) | Self::NotGranted(_) | Self::TooLong(_) => OAuthErrorCode::UnauthorizedClient,
-            Self::Sign(_) => OAuthErrorCode::ServerError,
-        };
-        OAuthError::new(code, self.to_string())
-    }
-}
-
 impl Exchange {
     /// Checks the signature of a subject token.
     pub fn verify(subject: SubjectToken, cluster: &KnownCluster) -> Result<Caller, ExchangeError> {
@@ -156,10 +93,10 @@ impl Exchange {
 
     /// Counts a verified caller in. What the pod itself may not does not count for its namespace.
     pub fn admit(&self, caller: &Caller, now: Instant) -> Result<(), ExchangeError> {
-        if !self.pods.take(&caller.pod_uid, now) {
+        if self.pods.take(&caller.pod_uid, now).is_none() {
             return Err(ExchangeError::TooMany);
         }
-        if !self.namespaces.take(&caller.namespace, now) {
+        if self.namespaces.take(&caller.namespace, now).is_none() {
             return Err(ExchangeError::TooManyOfNamespace(caller.namespace.clone()));
         }
         Ok(())
@@ -177,12 +114,17 @@ impl Exchange {
             return Err(ExchangeError::Stale);
         }
         let pod = self.pod(caller, now)?;
-        let context = self.context(caller)?;
+        let context = self.context(caller, &pod)?;
         let cluster_name = self.cluster_name.as_ref();
         let grant = token_grant(&pod, &context, audience, &self.settings, cluster_name, now)?;
+        let signer = self.signer(&grant)?;
         let seconds = now.as_second();
         let left = caller.expires_at.saturating_sub(seconds);
-        let lifetime = claims::lifetime(grant.lifetime, expires_in, self.most_lifetime, left)?;
+        let lifetime = claims::lifetime(grant.lifetime, expires_in, self.most_lifetime, left);
+        let lifetime = lifetime.map_err(|why| ExchangeError::Lifetime {
+            policy: grant.policy.name.clone(),
+            why,
+        })?;
         let id = new_id().map_err(ExchangeError::Sign)?;
         let issuance = Issuance {
             issuer: &self.issuer,
@@ -190,14 +132,9 @@ impl Exchange {
             issued_at: seconds,
             lifetime,
         };
-        let signers = self.signers.load();
-        let signer = signers
-            .as_ref()
-            .and_then(|signers| signers.shared_signer(grant.algorithm));
-        let signer = signer.ok_or_else(|| ExchangeError::NoKey(algorithm_name(grant.algorithm)))?;
         Ok(UnsignedToken {
             payload: claims::payload(&grant, issuance),
-            signer: signer.clone(),
+            signer,
             algorithm: grant.algorithm,
             expires_in: lifetime,
             id,
@@ -216,19 +153,22 @@ impl Exchange {
     }
 
     /// The record of the caller's pod, while it is the same pod and not over.
-    fn pod(&self, caller: &Caller, now: Timestamp) -> Result<Arc<crate::pods::AdmittedPod>, ExchangeError> {
+    fn pod(&self, caller: &Caller, now: Timestamp) -> Result<Arc<AdmittedPod>, ExchangeError> {
         let names = || (caller.namespace.clone(), caller.pod.clone());
         let found = self.index.pod(&caller.namespace, &caller.pod);
         let found = found.filter(|pod| pod.uid == caller.pod_uid && pod.service_account == caller.service_account);
         let Some(pod) = found else {
             let (namespace, name) = names();
             let age = now.as_second().saturating_sub(caller.issued_at);
-            return Err(if self.index.pods_exceed_share(&namespace) {
-                ExchangeError::OverShare(format!("namespace {namespace} has more pods than are kept of one"))
-            } else if age < WATCH_LAG.as_secs() as i64 || !self.index.knows_all_pods() {
-                ExchangeError::PodNotYet(namespace, name)
-            } else {
-                ExchangeError::NoPod(namespace, name)
+            return Err(match self.index.pods_exceed(&namespace) {
+                Some(Exceeded::Share(_)) => {
+                    ExchangeError::OverShare(format!("namespace {namespace} has more pods than are kept of one"))
+                }
+                Some(Exceeded::Room(bytes)) => ExchangeError::NoRoom(namespace, name, bytes >> 20),
+                None if age < WATCH_LAG.as_secs() as i64 || !self.index.knows_all_pods() => {
+                    ExchangeError::PodNotYet(namespace, name)
+                }
+                None => ExchangeError::NoPod(namespace, name),
             });
         };
         let gone = pod
@@ -241,37 +181,94 @@ impl Exchange {
         Ok(pod)
     }
 
-    fn context(&self, caller: &Caller) -> Result<ExchangeContext, ExchangeError> {
+    /// The key that signs a token. An algorithm that the installation doesn't have is the policy's mistake, which no waiting cures.
+    fn signer(&self, grant: &TokenGrant) -> Result<Arc<SigningKey>, ExchangeError> {
+        let wanted = grant.algorithm;
+        let not_yet = || ExchangeError::NoKey {
+            policy: grant.policy.name.clone(),
+            algorithm: algorithm_name(wanted),
+        };
+        let signers = self.signers.load();
+        let signers = signers.as_ref().ok_or_else(not_yet)?;
+        if let Some(signer) = signers.shared_signer(wanted) {
+            return Ok(signer.clone());
+        }
+        let ring = signers.ring();
+        let is_offered = |algorithm: &Algorithm| {
+            self.algorithms.contains(algorithm)
+                || ring.signing(*algorithm).is_some()
+                || ring.published(*algorithm).is_some()
+        };
+        if is_offered(&wanted) {
+            return Err(not_yet());
+        }
+        let offered = Algorithm::ALL.into_iter().filter(is_offered);
+        let names: Vec<_> = offered.map(algorithm_name).collect();
+        Err(ExchangeError::NotGranted(NotGranted::Algorithm {
+            policy: grant.policy.name.clone(),
+            algorithm: algorithm_name(wanted),
+            signed_with: names.join(", "),
+        }))
+    }
+
+    /// What is around the pod. The labels of its namespace are those of now, since a policy selects namespaces as they are now.
+    fn context(&self, caller: &Caller, pod: &AdmittedPod) -> Result<ExchangeContext, ExchangeError> {
         // A namespace of which no watch has told yet has no pods either.
         let labels = self.index.labels(&caller.namespace).ok_or(ExchangeError::Stale)?;
-        if !self.index.knows_all_service_accounts() {
-            return Err(ExchangeError::Stale);
-        }
         if let Some(exceeded) = self.index.share_exceeded(&caller.namespace, &labels) {
-            return Err(ExchangeError::OverShare(exceeded.to_string()));
+            return Err(if exceeded.is_of_all_namespaces() {
+                ExchangeError::NoRoomForPolicies(exceeded)
+            } else {
+                ExchangeError::OverShare(exceeded.to_string())
+            });
         }
+        let annotations = match pod.service_account_annotations() {
+            Some(_) => None,
+            None => self.present_annotations(caller)?,
+        };
         Ok(ExchangeContext {
             namespace: caller.namespace.clone(),
             pod_name: caller.pod.clone(),
             labels,
-            annotations: self.index.annotations(&caller.namespace, &caller.service_account),
+            annotations,
             policies: self.index.policies().ok_or(ExchangeError::Stale)?,
         })
+    }
+
+    /// The annotations that the caller's service account has now: for pods whose record does not have those of admission.
+    fn present_annotations(&self, caller: &Caller) -> Result<Option<KeptAnnotations>, ExchangeError> {
+        if !self.index.knows_all_service_accounts() {
+            return Err(ExchangeError::Stale);
+        }
+        let (namespace, name) = (&caller.namespace, &caller.service_account);
+        let kept = self.index.annotations(namespace, name);
+        if kept.is_none() && self.index.leaves_service_accounts_out(namespace) {
+            return Err(ExchangeError::ServiceAccountNotKept(namespace.clone(), name.clone()));
+        }
+        Ok(kept)
     }
 }
 
 impl UnsignedToken {
-    /// Whether to sign takes so long that no thread should do it that serves connections: a quarter of a millisecond with RSA, a third
+    /// True if a signature takes too long for a thread that serves connections: a quarter of a millisecond with RSA, a third
     /// of that on P-384, and less than a tenth on P-256.
     pub fn is_slow(&self) -> bool {
         self.algorithm == Algorithm::RS256
+    }
+
+    /// The policy that grants it.
+    pub fn policy(&self) -> &PolicyName {
+        &self.policy
     }
 
     /// Signs it.
     pub fn sign(self) -> Result<Issued, ExchangeError> {
         let token = self.signer.token(&self.payload).map_err(ExchangeError::Sign)?;
         if token.len() > MOST_TOKEN_BYTES {
-            return Err(ExchangeError::TooLong(token.len()));
+            return Err(ExchangeError::TooLong {
+                policy: self.policy,
+                bytes: token.len(),
+            });
         }
         Ok(Issued {
             token,

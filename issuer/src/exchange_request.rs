@@ -18,7 +18,7 @@ const MOST_PARAMETERS: usize = 32;
 pub struct ExchangeRequest<'a> {
     /// The token that proves who asks.
     pub subject_token: Cow<'a, str>,
-    /// Whom the issued token is to be for.
+    /// The audience of the token that is to be issued.
     pub audience: Audience,
     /// The longest lifetime that is wanted, in seconds. RFC 8693 has no parameter for it; ours has the name of the answer's
     /// `expires_in`.

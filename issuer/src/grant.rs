@@ -1,17 +1,17 @@
-//! What is signed: the part of a decision that becomes a token.
+//! The part of a decision that is signed as a token.
 
 use tokenscope_core::{Algorithm, Audience, FilledClaims, PolicyName};
 
 /// What a policy grants one pod for one audience, under AWS's rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenGrant {
-    /// Whom the token is for.
+    /// The audience of the token.
     pub audience: Audience,
     /// The `sub` claim.
     pub subject: Box<str>,
     /// The longest lifetime that the policy allows, in seconds.
     pub lifetime: u32,
-    /// What the token is signed with.
+    /// The algorithm of the signature.
     pub algorithm: Algorithm,
     /// Session tags, source identity and context.
     pub claims: FilledClaims,

@@ -5,10 +5,13 @@
 use std::fmt;
 use std::str::FromStr;
 
+use tokenscope_core::kubernetes_names::is_label;
+
 /// Where discovery is served, below the issuer's path (OpenID Connect Discovery 1.0 §4).
 pub const DISCOVERY_PATH: &str = "/.well-known/openid-configuration";
 /// Where the keys are served, below the issuer's path.
 pub const KEYS_PATH: &str = "/keys";
+const SCHEME: &str = "https://";
 
 /// The issuer, as the `iss` claim and the IAM provider's URL have it: byte for byte the same everywhere.
 ///
@@ -22,7 +25,7 @@ pub struct IssuerUrl {
     has_port: bool,
 }
 
-/// Why a text is no issuer URL.
+/// The reason why a text is no issuer URL.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} can't be an issuer: {reason}")]
 pub struct InvalidIssuerUrl {
@@ -59,9 +62,35 @@ impl IssuerUrl {
         self.text.get(self.path..).unwrap_or_default()
     }
 
-    /// Whether it names a port. AWS takes none; other relying parties do.
+    /// True if it names a port. AWS takes none; other relying parties do.
     pub fn has_port(&self) -> bool {
         self.has_port
+    }
+
+    /// The same without its path.
+    pub fn origin(&self) -> Self {
+        let text: Box<str> = self.text.get(..self.path).unwrap_or_default().into();
+        Self {
+            path: text.len(),
+            has_port: self.has_port,
+            text,
+        }
+    }
+
+    /// Its host.
+    pub fn host(&self) -> &str {
+        self.authority().split(':').next().unwrap_or_default()
+    }
+
+    /// The port that it names, or that of https.
+    pub fn port(&self) -> u16 {
+        let named = self.authority().split_once(':');
+        named.and_then(|(_, port)| port.parse().ok()).unwrap_or(443)
+    }
+
+    /// Its host, with the port where it names one, as a request's `Host` has it.
+    pub fn authority(&self) -> &str {
+        self.text.get(SCHEME.len()..self.path).unwrap_or_default()
     }
 
     /// Where discovery is served: a path.
@@ -91,7 +120,7 @@ impl FromStr for IssuerUrl {
         if text.len() > 255 {
             return Err(fail(UrlMistake::Length));
         }
-        let rest = text.strip_prefix("https://").ok_or_else(|| fail(UrlMistake::Scheme))?;
+        let rest = text.strip_prefix(SCHEME).ok_or_else(|| fail(UrlMistake::Scheme))?;
         if rest.bytes().any(|b| b"?#@%\\".contains(&b)) {
             return Err(fail(UrlMistake::Parts));
         }
@@ -127,13 +156,6 @@ impl fmt::Display for IssuerUrl {
 }
 
 fn is_host(host: &str) -> bool {
-    let is_label = |label: &str| {
-        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        (1..=63).contains(&label.len())
-            && label.bytes().all(allowed)
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
     host.split('.').all(is_label)
 }
 
@@ -198,5 +220,12 @@ mod tests {
         assert_eq!(issuer.keys_path(), "/clusters/a/keys");
         assert_eq!(issuer.jwks_uri(), "https://example.com/clusters/a/keys");
         assert!(!issuer.has_port());
+        assert_eq!((issuer.host(), issuer.port()), ("example.com", 443));
+        assert_eq!(
+            (issuer.origin().as_str(), issuer.origin().path()),
+            ("https://example.com", "")
+        );
+        let other: IssuerUrl = "https://127.0.0.1:8443/x".parse().unwrap();
+        assert_eq!((other.host(), other.port()), ("127.0.0.1", 8443));
     }
 }

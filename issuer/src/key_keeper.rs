@@ -13,68 +13,81 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::api_clock::api_server_time;
 use crate::events::KeyEvents;
 use crate::issuer_url::IssuerUrl;
 use crate::key_source::{KeySource, KeySourceError, SecretKeys, StoredKeys};
 use crate::keys::{KeyError, SigningKey};
 use crate::metrics::IssuerMetrics;
-use crate::rotation::{KeyRing, KeyRotationSettings, RingError, RingKey, RotationStep, alarms, next_step};
+use crate::public_keys::PublicKeys;
+use crate::rotation::{
+    KeyRing, KeyRotationSettings, KeyStanding, PublicKids, RingError, RingKey, RotationAlarm, RotationStep, alarms,
+    held_back, is_too_early, next_step_if_public,
+};
 use crate::signers::{CurrentSigners, Signers};
 
-/// Between two looks at the keys, where nobody says otherwise and no watch tells of a change.
+/// The default time between two looks at the keys where no watch tells of a change.
 pub const POLL: Duration = Duration::from_secs(5);
 /// The least time between two looks, however often the Secret changes.
 const LEAST_GAP: Duration = Duration::from_millis(500);
-/// How many steps are taken in a row: the first start takes two for each algorithm.
+/// The most steps that are taken in a row. The first start takes two for each algorithm.
 const MOST_STEPS: usize = 16;
-/// How long after a Secret was read it is written again where it is gone: later, nobody knows which keys were removed before.
+/// A Secret that is gone is written again if it was read within this time. Later, nobody knows which keys were removed before.
 const REWRITE: Duration = Duration::from_secs(15);
-/// How long one look may take, its writes included.
+/// The deadline of one look, its writes included.
 const LOOK: Duration = Duration::from_secs(20);
-/// How long keys sign that can't be read any more, where nobody says otherwise: as long as what the watches told is believed.
+/// The default of [`KeyKeeper::longest_unread`]: as long as what the watches told is believed.
 pub const LONGEST_UNREAD: Duration = Duration::from_secs(300);
 
 /// Keeps [`CurrentSigners`] what the source says.
 pub struct KeyKeeper {
-    /// Where the keys are.
+    /// The Secret or the file of the keys.
     pub source: KeySource,
-    /// Whether this process writes.
+    /// The claim on the Lease: the process that holds it writes.
     pub claim: watch::Receiver<Claim>,
-    /// How keys are rotated.
+    /// The times of the rotation.
     pub settings: KeyRotationSettings,
+    /// What the issuer's URL says, where keys sign only once they can be read there.
+    pub public: Option<PublicKeys>,
     /// The issuer.
     pub issuer: IssuerUrl,
-    /// Whether keys are published with certificates.
+    /// True if keys are published with certificates.
     pub x5c: bool,
-    /// What requests sign with.
+    /// The keys that requests sign with.
     pub signers: CurrentSigners,
     /// Open while there are keys.
     pub gate: Gate,
-    /// What is counted.
+    /// The metrics.
     pub metrics: IssuerMetrics,
     /// Tells of keys that were put back.
     pub events: KeyEvents,
-    /// Between two looks.
+    /// The time between two looks.
     pub period: Duration,
-    /// How long keys sign that can't be read any more.
+    /// The time for which keys sign that can't be read any more.
     pub longest_unread: Duration,
     /// The time.
     pub clock: fn() -> Timestamp,
 }
 
-/// What the keeper knows.
+/// The keys as the keeper has read and shown them.
 #[derive(Default)]
 struct Seen {
-    /// What is in use.
+    /// The keys that are in use.
     shown: Option<StoredKeys>,
-    /// When the keys were last read.
+    /// The time when the keys were last read.
     read: Option<Instant>,
     /// The keys that were removed, as far as this process has read of it.
     removed: Vec<Box<str>>,
+    /// What was wrong with the keys at the last look.
+    alarms: Vec<RotationAlarm>,
+    /// The keys that were held back at the last look.
+    held: Vec<Box<str>>,
+    /// True if a step was due by a clock that is ahead of the API server's.
+    clock_is_ahead: bool,
 }
 
 impl Seen {
-    /// Whether the keys were read so lately that nothing that matters can have happened to them since.
+    /// True if the keys were read within this time.
     fn is_fresh(&self, within: Duration) -> bool {
         self.read.is_some_and(|read| read.elapsed() < within)
     }
@@ -168,8 +181,10 @@ impl KeyKeeper {
         }
         // What was read is of use also where nothing can be written.
         self.show(&keys, seen);
-        keys = self.rotate(secret, keys).await?;
+        let public = self.public_kids(&keys.ring);
+        keys = self.rotate(secret, keys, &public, seen).await?;
         self.show(&keys, seen);
+        self.tell_of_held(&keys.ring, &public, seen);
         Ok(())
     }
 
@@ -198,11 +213,62 @@ impl KeyKeeper {
         }
     }
 
-    async fn rotate(&self, secret: &SecretKeys, mut keys: StoredKeys) -> Result<StoredKeys, KeySourceError> {
+    /// The keys that can be read at the issuer's URL. Nobody is asked while no key waits, and by no replica but the leader.
+    fn public_kids(&self, ring: &KeyRing) -> PublicKids {
+        let waits = |key: &RingKey| key.standing() == KeyStanding::Published;
+        match &self.public {
+            None => PublicKids::NotAsked,
+            Some(public) if self.leads() && ring.keys().iter().any(waits) => public.known(),
+            Some(_) => PublicKids::Unknown,
+        }
+    }
+
+    /// Says which keys would sign if they could be read at the issuer's URL. A key is one line in the log when that begins.
+    fn tell_of_held(&self, ring: &KeyRing, public: &PublicKids, seen: &mut Seen) {
+        let held = if self.leads() {
+            held_back(ring, (self.clock)(), &self.settings, public)
+        } else {
+            Vec::new()
+        };
+        for kid in held
+            .iter()
+            .filter(|kid| !seen.held.iter().any(|other| **other == ***kid))
+        {
+            let problem = self.public.as_ref().and_then(PublicKeys::problem);
+            tracing::warn!(
+                kid,
+                url = self.issuer.jwks_uri(),
+                problem = problem
+                    .as_deref()
+                    .unwrap_or("the key set there was not read yet, or does not have the key"),
+                "a key is due to sign and is held back until it can be read at the issuer's URL: publish the documents"
+            );
+        }
+        self.metrics.keys_held_back.set(count(held.len()));
+        seen.held = held.into_iter().map(Box::from).collect();
+    }
+
+    /// Takes the steps that are due, if this process leads.
+    async fn rotate(
+        &self,
+        secret: &SecretKeys,
+        mut keys: StoredKeys,
+        public: &PublicKids,
+        seen: &mut Seen,
+    ) -> Result<StoredKeys, KeySourceError> {
+        seen.clock_is_ahead = false;
         for _ in 0..MOST_STEPS {
             let now = (self.clock)();
-            let step = next_step(&keys.ring, now, &self.settings);
+            let step = next_step_if_public(&keys.ring, now, &self.settings, public);
             if matches!(step, RotationStep::Wait(_)) || !self.leads() {
+                break;
+            }
+            // Without an answer the write fails too.
+            let client = secret.secrets.clone().into_client();
+            if let Some(time) = api_server_time(&client).await
+                && is_too_early(&step, now, time)
+            {
+                seen.clock_is_ahead = true;
                 break;
             }
             let ring = keys.ring.clone();
@@ -220,6 +286,7 @@ impl KeyKeeper {
         let now = (self.clock)();
         self.metrics.keys_read.set(now.as_second());
         seen.removed = keys.ring.removed().to_vec();
+        self.alarm(&keys.ring, now, seen);
         let is_same = seen.shown.as_ref().is_some_and(|shown| shown.version == keys.version);
         if is_same {
             return;
@@ -236,14 +303,20 @@ impl KeyKeeper {
             return;
         }
         seen.shown = Some(keys.clone());
-        let alarms = alarms(&keys.ring, now);
-        for alarm in &alarms {
+        self.metrics.keys.set(count(keys.ring.keys().len()));
+        self.signers.store(Some(Arc::new(self.signers_of(&keys.ring))));
+    }
+
+    /// Looks for what is wrong with the keys, also where they are the same: a time that was still to come does come. Each alarm is one
+    /// line in the log when it begins.
+    fn alarm(&self, ring: &KeyRing, now: Timestamp, seen: &mut Seen) {
+        let mut alarms = alarms(ring, now);
+        alarms.extend(seen.clock_is_ahead.then_some(RotationAlarm::ClockAhead));
+        for alarm in alarms.iter().filter(|alarm| !seen.alarms.contains(alarm)) {
             tracing::error!(%alarm, "the keys need a look");
         }
-        let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        self.metrics.keys.set(count(keys.ring.keys().len()));
         self.metrics.key_alarms.set(count(alarms.len()));
-        self.signers.store(Some(Arc::new(self.signers_of(&keys.ring))));
+        seen.alarms = alarms;
     }
 
     fn signers_of(&self, ring: &KeyRing) -> Signers {
@@ -260,6 +333,10 @@ impl KeyKeeper {
     fn leads(&self) -> bool {
         self.claim.borrow().is_held(Instant::now())
     }
+}
+
+fn count(of: usize) -> i64 {
+    i64::try_from(of).unwrap_or(i64::MAX)
 }
 
 fn kids(ring: &KeyRing) -> impl Iterator<Item = &str> {

@@ -27,7 +27,7 @@ use crate::rotation::{ENTRY, InvalidKeyRing, KeyRing, RingError};
 
 /// The longest file of keys.
 const MOST_FILE_BYTES: u64 = 1 << 20;
-/// How often a write is tried again after somebody else wrote in between.
+/// The number of times that a write is tried again after somebody else wrote in between.
 const TRIES: usize = 5;
 
 /// Where the keys are.
@@ -67,7 +67,7 @@ pub struct StoredKeys {
     pub version: Option<String>,
 }
 
-/// Why keys can't be read or written. No text repeats anything of a key.
+/// The reason why keys can't be read or written. No text repeats anything of a key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeySourceError {
     /// The Secret can't be read or written.

@@ -5,10 +5,12 @@
 //!
 //! The rest: [`cluster_index`] and [`cluster_keys`] keep what the cluster says, [`exchange`] brings all together, and [`router`] serves
 //! it within the bounds of [`bodies`], [`buckets`] and [`work`], writes it into the [`audit`] log and, where a pod was refused, an Event ([`events`]).
-//! [`token_review`] asks the API server about each token, where that is wanted. [`key_keeper`] rotates the keys of a [`key_source`], and [`publish`] writes
-//! what is published as files.
+//! [`token_review`] asks the API server about each token, where that is wanted. [`key_keeper`] rotates the keys of a [`key_source`], where that is wanted only
+//! to [`public_keys`], and [`publish`] writes
+//! what is published as files, which a [`document_source`] has fetched.
 
 pub mod age;
+pub mod api_clock;
 pub mod args;
 pub mod audit;
 pub mod bodies;
@@ -19,8 +21,10 @@ pub mod cluster_keys;
 pub mod commands;
 pub mod decision;
 pub mod discovery;
+pub mod document_source;
 pub mod events;
 pub mod exchange;
+pub mod exchange_error;
 pub mod exchange_request;
 pub mod grant;
 pub mod issuer_url;
@@ -30,6 +34,7 @@ pub mod keys;
 pub mod metrics;
 pub mod oauth;
 pub mod pods;
+pub mod public_keys;
 pub mod publish;
 pub mod rotation;
 pub mod router;

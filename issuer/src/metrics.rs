@@ -1,18 +1,19 @@
-//! What the issuer counts.
+//! The metrics of the issuer.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::MetricType;
+use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use tokenscope_platform::events::EventOutcome;
-use tokenscope_platform::metrics::{OutcomeLabel, Registry, SECONDS_50_MICROS_TO_100_MILLIS};
+use tokenscope_platform::metrics::{
+    OutcomeLabel, Registry, SECONDS_50_MICROS_TO_100_MILLIS, encode_gauges, encode_size,
+};
 
 use crate::cluster_index::ClusterIndex;
 
@@ -77,6 +78,8 @@ pub struct IssuerMetrics {
     pub keys: Gauge,
     /// Alarms about the keys.
     pub key_alarms: Gauge,
+    /// Keys that are due to sign, and are held back until they can be read at the issuer's URL.
+    pub keys_held_back: Gauge,
     /// Keys that were put back: they had been taken out of their Secret without `revoke-key`, or lost with it.
     pub keys_restored: Counter,
     /// The time of the last read or write of the keys, in seconds since the Unix epoch.
@@ -102,6 +105,7 @@ impl IssuerMetrics {
             audit_suppressed: Counter::default(),
             keys: Gauge::default(),
             key_alarms: Gauge::default(),
+            keys_held_back: Gauge::default(),
             keys_restored: Counter::default(),
             keys_read: Gauge::default(),
             certificate_expires: Gauge::default(),
@@ -121,28 +125,37 @@ impl IssuerMetrics {
             "Refused exchanges that have no line in the audit log, since their source had too many",
             this.audit_suppressed.clone(),
         );
-        registry.register("issuer_keys", "Published keys", this.keys.clone());
-        registry.register(
-            "issuer_key_alarms",
-            "Problems with the keys that somebody should look at; the log names them",
-            this.key_alarms.clone(),
-        );
-        registry.register(
-            "issuer_keys_restored",
-            "Keys that were put back after they had been taken out of their Secret without revoke-key, or lost with it",
-            this.keys_restored.clone(),
-        );
-        registry.register(
-            "issuer_keys_read_seconds",
-            "When the keys were last read, in seconds since the Unix epoch",
-            this.keys_read.clone(),
-        );
+        this.register_keys(registry);
         registry.register(
             "issuer_certificate_expiry_seconds",
             "When the serving certificate expires, in seconds since the Unix epoch; 0 while there is none",
             this.certificate_expires.clone(),
         );
         this
+    }
+
+    fn register_keys(&self, registry: &Registry) {
+        registry.register("issuer_keys", "Published keys", self.keys.clone());
+        registry.register(
+            "issuer_key_alarms",
+            "Problems with the keys that somebody should look at; the log names them",
+            self.key_alarms.clone(),
+        );
+        registry.register(
+            "issuer_keys_held_back",
+            "Keys that are due to sign and are held back until they can be read at the issuer's URL; the leader counts",
+            self.keys_held_back.clone(),
+        );
+        registry.register(
+            "issuer_keys_restored",
+            "Keys that were put back after they had been taken out of their Secret without revoke-key, or lost with it",
+            self.keys_restored.clone(),
+        );
+        registry.register(
+            "issuer_keys_read_seconds",
+            "When the keys were last read, in seconds since the Unix epoch",
+            self.keys_read.clone(),
+        );
     }
 
     /// Shows how much is known, whenever somebody looks.
@@ -176,16 +189,17 @@ struct IndexSizes(Arc<ClusterIndex>);
 
 impl Collector for IndexSizes {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let mut descriptor = encoder.encode_descriptor(
+        let metric = (
             "tokenscope_issuer_index_size",
             "How many objects of each kind are known",
-            None,
-            MetricType::Gauge,
-        )?;
-        for (kind, size) in self.0.sizes() {
-            let size = ConstGauge::new(i64::try_from(size).unwrap_or(i64::MAX));
-            size.encode(descriptor.encode_family(&[("kind", kind)])?)?;
-        }
-        Ok(())
+        );
+        let sizes = self.0.sizes();
+        let sizes = sizes.map(|(kind, size)| (kind, i64::try_from(size).unwrap_or(i64::MAX)));
+        encode_gauges(&mut encoder, metric, "kind", sizes)?;
+        let metric = (
+            "tokenscope_issuer_namespaces_over_share",
+            "How many namespaces have more pods, service accounts, policies or labels than are kept",
+        );
+        encode_size(&mut encoder, metric, self.0.namespaces_over_share())
     }
 }

@@ -1,8 +1,8 @@
 //! What admission recorded of pods: all that an exchange looks at of them.
 //!
 //! Only pods with the mark and a record of a grant are kept, since no other can exchange anything. Labels and annotations are those
-//! of the record, and so is their number: a running pod's own belong to whoever may patch it. Containers and volumes are the pod's
-//! own, which nobody can change.
+//! of the record, and so is their number: a running pod's own belong to whoever may patch it. So are the annotations of its service
+//! account. Containers and volumes are the pod's own, which nobody can change. Of a pod that has ended nothing is kept but that it has: finished Jobs stay for long, and get nothing.
 
 use std::borrow::Cow;
 
@@ -19,21 +19,25 @@ use tokenscope_index::{DEFAULT_SERVICE_ACCOUNT, FromPodJson, PodObject, pod_iden
 pub struct AdmittedPod {
     /// Its UID.
     pub uid: Box<str>,
-    /// Whether all its containers have ended for good.
+    /// True if all its containers have ended for good.
     pub finished: bool,
-    /// When it is gone at the latest, once it is being deleted.
+    /// The time when it is gone at the latest, if it is being deleted.
     pub ends: Option<Timestamp>,
     /// Its service account.
     pub service_account: Box<str>,
+    /// True if admission left its role to an association of EKS Pod Identity. The issuer has no list of such service accounts.
+    pub is_associated: bool,
     labels: Pairs<Box<str>>,
     annotations: Pairs<Box<str>>,
     annotation_count: usize,
+    /// Nothing in records of versions that did not keep them.
+    service_account_annotations: Option<Pairs<Box<str>>>,
     containers: Box<[ContainerFacts<Box<str>>]>,
     beyond: Box<[Beyond]>,
 }
 
 impl AdmittedPod {
-    /// The facts that the decision of admission looked at.
+    /// The facts that the decision of admission looked at; none of a pod that has ended.
     pub fn facts(&self) -> PodFacts<'_> {
         let containers = self.containers.iter().map(|container| container.map(|text| text));
         PodFacts {
@@ -44,6 +48,12 @@ impl AdmittedPod {
             beyond: self.beyond.to_vec(),
             ..PodFacts::default()
         }
+    }
+
+    /// The annotations of its service account that the decision of admission looked at; nothing where admission did not record
+    /// them, as versions before this one did not.
+    pub fn service_account_annotations(&self) -> Option<Pairs<&str>> {
+        self.service_account_annotations.as_ref().map(Pairs::borrowed)
     }
 
     /// About how many bytes it takes.
@@ -66,6 +76,7 @@ impl AdmittedPod {
             + self.service_account.len()
             + pairs(&self.labels)
             + pairs(&self.annotations)
+            + self.service_account_annotations.as_ref().map_or(0, pairs)
             + containers.sum::<usize>()
             + size_of_val(&*self.beyond)
     }
@@ -77,19 +88,36 @@ impl AdmittedPod {
         }
         let record = whole.grant_record()?;
         // Records of versions before 0.2 have no labels, and whoever may patch the pod can write them.
-        let labels = boxed(record.labels.as_ref()?, |_| true);
-        let kept = record.annotations.as_ref();
+        let labels = record.labels.as_ref()?;
         let service_account = whole.spec.service_account_name.clone().filter(|name| !name.is_empty());
-        Some(Self {
+        let bare = Self {
             uid,
             finished,
             ends,
             service_account: service_account.unwrap_or_else(|| DEFAULT_SERVICE_ACCOUNT.into()),
-            labels,
+            is_associated: record.association.is_some(),
+            labels: Pairs::default(),
+            annotations: Pairs::default(),
+            annotation_count: 0,
+            service_account_annotations: None,
+            containers: Box::default(),
+            beyond: Box::default(),
+        };
+        if finished {
+            return Some(bare);
+        }
+        let kept = record.annotations.as_ref();
+        Some(Self {
+            labels: boxed(labels, |_| true),
             annotations: kept.map(|pairs| boxed(pairs, annotations::decides)).unwrap_or_default(),
             annotation_count: kept.map_or(0, |pairs| pairs.iter().count()),
+            service_account_annotations: record
+                .service_account_annotations
+                .as_ref()
+                .map(|pairs| boxed(pairs, |key| annotations::OF_SERVICE_ACCOUNTS.contains(&key))),
             containers: containers(whole, &record),
             beyond: whole.beyond().into_iter().filter(Beyond::is_of_spec).collect(),
+            ..bare
         })
     }
 }
@@ -104,7 +132,7 @@ fn containers(whole: &pod::Pod<Box<str>>, record: &GrantRecord<'_>) -> Box<[Cont
     containers.iter().map(|container| container.map(Box::from)).collect()
 }
 
-/// What is kept of a pod that a watch tells of.
+/// The part that is kept of a pod from a watch.
 #[derive(Clone, Debug)]
 pub struct WatchedPod {
     /// Nothing of a pod that can't exchange anything.

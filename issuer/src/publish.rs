@@ -6,15 +6,15 @@
 use std::io::{self, Write as _};
 use std::path::Path;
 
-use crate::claims;
 use crate::discovery;
-use crate::issuer_url::{DISCOVERY_PATH, KEYS_PATH};
-use crate::keys::{self, InvalidJwks, PublicJwk};
+use crate::document_source::FetchedDocuments;
+use crate::issuer_url::{DISCOVERY_PATH, IssuerUrl, KEYS_PATH};
+use crate::keys::{self, InvalidJwks, InvalidOwnSet, PublicJwk};
 
-/// What tokens of any issuer say that AWS takes.
+/// The claims that AWS takes from tokens of any issuer.
 const CLAIMS_OF_OTHERS: [&str; 5] = ["aud", "exp", "iat", "iss", "sub"];
 
-/// Why nothing was published.
+/// The reason why nothing was published.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
     /// A file can't be written.
@@ -23,12 +23,15 @@ pub enum PublishError {
     /// There is nothing to publish, and an empty key set would make every token fail.
     #[error("there are no keys to publish")]
     NoKeys,
+    /// The issuer serves no key set of its own.
+    #[error("the issuer's key set can't be published")]
+    Own(#[from] InvalidOwnSet),
     /// The bundle can't be used.
     #[error("the bundle of the SPIFFE trust domain can't be used")]
     Bundle(#[from] InvalidJwks),
 }
 
-/// What is published.
+/// The documents that an issuer publishes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Publication {
     discovery: String,
@@ -36,12 +39,14 @@ pub struct Publication {
 }
 
 impl Publication {
-    /// Those of this issuer with these keys, served below `issuer`.
-    pub fn of(issuer: &str, published: &[PublicJwk]) -> Result<Self, PublishError> {
-        Self::with(issuer, published, &claims::SUPPORTED)
+    /// The documents of our issuer as it serves them. They are written anew from what was read, so nothing else of them is published.
+    pub fn of(issuer: &IssuerUrl, fetched: &FetchedDocuments) -> Result<Self, PublishError> {
+        let published = keys::read_own(&fetched.keys)?;
+        let claims: Vec<&str> = fetched.claims.iter().map(|claim| &**claim).collect();
+        Self::with(issuer.as_str(), &published, &claims)
     }
 
-    /// Those of somebody else's issuer.
+    /// The documents of somebody else's issuer.
     pub fn of_another(issuer: &str, published: &[PublicJwk]) -> Result<Self, PublishError> {
         Self::with(issuer, published, &CLAIMS_OF_OTHERS)
     }

@@ -22,7 +22,8 @@ use crate::buckets::Buckets;
 use crate::cluster_keys::{ClusterKeys, KnownCluster, LEAST_GAP};
 use crate::decision::NotGranted;
 use crate::events::ExchangeRefusalEvents;
-use crate::exchange::{Exchange, ExchangeError, Issued, UnsignedToken};
+use crate::exchange::{Exchange, Issued, UnsignedToken};
+use crate::exchange_error::ExchangeError;
 use crate::exchange_request::ExchangeRequest;
 use crate::metrics::{ExchangeOutcome, IssuerMetrics};
 use crate::oauth::{OAuthError, OAuthErrorCode, token_body};
@@ -31,14 +32,14 @@ use crate::subject_token::{Caller, Expected, InvalidSubjectToken, SubjectToken};
 use crate::token_review::{NotConfirmed, TokenReviews};
 use crate::work::{NotDone, SignatureThreads};
 
-/// How long an exchange may take, its body and all waiting included.
+/// The longest time that an exchange may take, its body and all waiting included.
 const DEADLINE: Duration = Duration::from_secs(3);
-/// How long an exchange waits for the cluster's keys to be fetched anew. The fetch goes on without it.
+/// The time that an exchange waits for the cluster's keys to be fetched anew. The fetch goes on without it.
 const WAIT_FOR_KEYS: Duration = Duration::from_secs(1);
 /// Where tokens are exchanged.
 pub const TOKEN_PATH: &str = "/token";
 
-/// What requests need.
+/// The state that requests share.
 pub struct IssuerService {
     /// Exchanges.
     pub exchange: Arc<Exchange>,
@@ -48,19 +49,19 @@ pub struct IssuerService {
     pub cluster: Arc<ClusterKeys>,
     /// The keys of the issuer.
     pub signers: CurrentSigners,
-    /// How often each source may bring what is no honest token.
+    /// The bound on tokens from each source that prove nothing.
     pub sources: Buckets,
     /// The room for bodies.
     pub bodies: Bodies,
     /// The threads for signatures, and for decisions that take long.
     pub threads: SignatureThreads,
-    /// Where it is written who got a token and who did not.
+    /// The log of issued and refused tokens.
     pub audit: AuditLog,
     /// Asks the API server about each token, where that is wanted.
     pub reviews: Option<TokenReviews>,
     /// Tells the pods' authors of refusals.
     pub events: ExchangeRefusalEvents,
-    /// What is counted.
+    /// The metrics.
     pub metrics: IssuerMetrics,
     /// The time.
     pub clock: fn() -> Timestamp,
@@ -77,14 +78,19 @@ pub fn router(issuer: IssuerService) -> Router {
 }
 
 async fn discovery(State(issuer): State<Arc<IssuerService>>, headers: HeaderMap) -> Response {
-    document(&issuer, &headers, |signers| &signers.discovery)
+    // Which claims tokens have depends on the policies as well as on the keys.
+    let policies = issuer.exchange.index.policies();
+    document(&issuer, &headers, |signers| match &policies {
+        Some(policies) => signers.discovery_with(policies.context_keys()),
+        None => signers.discovery.clone(),
+    })
 }
 
 async fn keys(State(issuer): State<Arc<IssuerService>>, headers: HeaderMap) -> Response {
-    document(&issuer, &headers, |signers| &signers.keys)
+    document(&issuer, &headers, |signers| signers.keys.clone())
 }
 
-fn document(issuer: &IssuerService, headers: &HeaderMap, which: fn(&Signers) -> &ServedDocument) -> Response {
+fn document(issuer: &IssuerService, headers: &HeaderMap, which: impl FnOnce(&Signers) -> ServedDocument) -> Response {
     let signers = issuer.signers.load();
     let Some(served) = signers.as_ref().map(|signers| which(signers)) else {
         return (StatusCode::SERVICE_UNAVAILABLE, "there are no keys yet\n").into_response();
@@ -105,7 +111,7 @@ fn document(issuer: &IssuerService, headers: &HeaderMap, which: fn(&Signers) -> 
     (status, headers, body).into_response()
 }
 
-/// Why an exchange brought no token.
+/// The reason why an exchange brought no token.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error("this address has sent too many requests that were refused: try again later")]
@@ -151,15 +157,20 @@ impl Failure {
             | Self::Exchange(
                 ExchangeError::Stale
                 | ExchangeError::PodNotYet(..)
-                | ExchangeError::NoKey(_)
+                | ExchangeError::NoRoom(..)
+                | ExchangeError::NoRoomForPolicies(_)
+                | ExchangeError::NoKey { .. }
                 | ExchangeError::NotGranted(NotGranted::NoPolicyUid(_)),
             ) => ExchangeOutcome::Unavailable,
             Self::Exchange(
-                ExchangeError::NotGranted(NotGranted::Claims(_))
-                | ExchangeError::Lifetime(_)
-                | ExchangeError::TooLong(_),
+                ExchangeError::NotGranted(NotGranted::Claims { .. })
+                | ExchangeError::Lifetime { .. }
+                | ExchangeError::TooLong { .. },
             ) => ExchangeOutcome::InvalidClaims,
-            Self::Exchange(ExchangeError::NotGranted(_) | ExchangeError::OverShare(_)) => ExchangeOutcome::NotGranted,
+            // Whoever may change the pod or its namespace can put these right, so an Event tells of them.
+            Self::Exchange(
+                ExchangeError::NotGranted(_) | ExchangeError::OverShare(_) | ExchangeError::ServiceAccountNotKept(..),
+            ) => ExchangeOutcome::NotGranted,
             Self::Exchange(ExchangeError::Sign(_)) | Self::NotDone(NotDone::Panic) => ExchangeOutcome::Failed,
             Self::Late => ExchangeOutcome::Late,
         }
@@ -189,15 +200,16 @@ async fn token(State(issuer): State<Arc<IssuerService>>, peer: Option<Extension<
     let began = Instant::now();
     let peer = peer.map(|Extension(peer)| peer);
     let mut audit = AuditRecord::default();
-    let exchanged = if issuer.sources.take(&peer, began) {
+    let taken = issuer.sources.take(&peer, began);
+    let exchanged = if taken.is_some() {
         let exchanged = timeout(DEADLINE, issuer.exchange(request, &mut audit)).await;
         exchanged.unwrap_or(Err(Failure::Late))
     } else {
         Err(Failure::Source)
     };
     // Whoever proved to be a pod of the cluster is counted by the pod, as long as the pod keeps within its own limit.
-    if audit.within_limits {
-        issuer.sources.give_back(&peer, Instant::now());
+    if let Some(taken) = taken.filter(|_| audit.within_limits) {
+        issuer.sources.give_back(&peer, taken, Instant::now());
     }
     let outcome = exchanged
         .as_ref()
@@ -248,19 +260,35 @@ impl IssuerService {
         if let Some(reviews) = &self.reviews {
             // Whatever can be refused here costs the API server nothing. What it says comes before the signature, and all is judged
             // again then, since it may take a while.
-            self.decide(&caller, &request).await?;
+            self.decide(&caller, &request, audit).await?;
             reviews.confirm(&request.subject_token, &caller).await?;
         }
-        let unsigned = self.decide(&caller, &request).await?;
+        let unsigned = self.decide(&caller, &request, audit).await?;
         if unsigned.is_slow() {
             return Ok(self.threads.run(move || unsigned.sign()).await??);
         }
         Ok(unsigned.sign()?)
     }
 
+    /// Decides, and notes the policy that grants a token, also where none can be made by its grant.
+    async fn decide(
+        &self,
+        caller: &Caller,
+        request: &ExchangeRequest<'_>,
+        audit: &mut AuditRecord,
+    ) -> Result<UnsignedToken, Failure> {
+        let decided = self.decided(caller, request).await;
+        audit.policy = match &decided {
+            Ok(unsigned) => Some(unsigned.policy().clone()),
+            Err(Failure::Exchange(error)) => error.policy().cloned(),
+            Err(_) => None,
+        };
+        decided
+    }
+
     /// Decides here and now, as nearly all decisions are faster than the way to another thread. Of those that are not, a namespace has
     /// one at a time on a thread.
-    async fn decide(&self, caller: &Caller, request: &ExchangeRequest<'_>) -> Result<UnsignedToken, Failure> {
+    async fn decided(&self, caller: &Caller, request: &ExchangeRequest<'_>) -> Result<UnsignedToken, Failure> {
         let (expires_in, clock) = (request.expires_in, self.clock);
         if !self.exchange.is_slow_to_decide(caller) {
             return Ok(self.exchange.decide(caller, &request.audience, expires_in, clock())?);

@@ -1,18 +1,16 @@
 //! The process: flags, watches, keys, certificate, listener.
 
 use std::convert::Infallible;
-use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::Router;
 use jiff::Timestamp;
 use kube::{Api, Client};
-use tokenscope_platform::certificate::CertificateWatcher;
+use tokenscope_core::Settings;
+use tokenscope_index::audiences;
 use tokenscope_platform::lease::Elector;
-use tokenscope_platform::tls::{self, ServingCertificate};
-use tokenscope_platform::{ConnectionMetrics, Limits, Process, client, listen};
+use tokenscope_platform::tls::{ServeError, ServingCertificate, TlsServer};
+use tokenscope_platform::{Limits, Process, certificate, client};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{AudienceOfApiServer, PortNotAllowed, ServeArgs};
@@ -21,11 +19,13 @@ use crate::bodies::Bodies;
 use crate::buckets::Buckets;
 use crate::cluster_index::ClusterIndex;
 use crate::cluster_keys::ClusterKeys;
+use crate::document_source::DocumentError;
 use crate::events::{ExchangeRefusalEvents, KeyEvents, events};
 use crate::exchange::Exchange;
 use crate::key_keeper::{self, KeyKeeper};
 use crate::key_source::{KeySource, SecretKeys};
 use crate::metrics::IssuerMetrics;
+use crate::public_keys::PublicKeys;
 use crate::rotation::InvalidRotation;
 use crate::router::{IssuerService, router};
 use crate::signers::CurrentSigners;
@@ -33,19 +33,19 @@ use crate::token_review::TokenReviews;
 use crate::watches;
 use crate::work::SignatureThreads;
 
-/// How long a connection may be stuck in a body that does not come or an answer that is not taken.
+/// The longest time that a connection may be stuck in a body that does not come or an answer that is not taken.
 const REQUEST: Duration = Duration::from_secs(5);
 /// Requests at a time on one HTTP/2 connection: a sidecar has one for each audience.
 const STREAMS: u32 = 32;
-/// How many tokens a pod may have at once, and how many a second for long. A sidecar with all its audiences needs a handful an hour.
+/// The number of tokens that a pod may have at once, and that it may have a second for long. A sidecar with all its audiences needs a handful an hour.
 const POD_TOKENS: (u16, u16) = (60, 2);
 /// The same of all pods of a namespace together: 5,000 pods with two audiences that start at once, and then an exchange of each
 /// every half minute.
 const NAMESPACE_TOKENS: (u16, u16) = (10_000, 200);
-/// How long after its last sign of life another replica takes the Lease.
+/// The time after the holder's last sign of life until another replica takes the Lease.
 const LEASE: Duration = Duration::from_secs(15);
 
-/// Why the issuer can't run.
+/// The reason why the issuer can't run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The URL names a port.
@@ -57,20 +57,20 @@ pub enum RunError {
     /// Keys can't be rotated so.
     #[error("keys can't be rotated so")]
     Rotation(#[from] InvalidRotation),
+    /// The flags say that keys wait for something that nobody does.
+    #[error(
+        "--require-published is for keys in the Secret: leave it out with --keys-file, whose keys sign as the file says"
+    )]
+    RequirePublished,
+    /// The issuer's URL can't be asked.
+    #[error("the issuer's URL can't be asked for its keys")]
+    Public(#[from] DocumentError),
     /// No client for the API server.
     #[error("the API server can't be reached")]
     Client(#[from] client::Error),
-    /// The address is taken, or not ours.
-    #[error("can't listen on {address}")]
-    Listen {
-        /// Which address.
-        address: SocketAddr,
-        /// Why not.
-        source: io::Error,
-    },
-    /// TLS can't be set up.
-    #[error("TLS can't be set up")]
-    Tls(#[from] rustls::Error),
+    /// Exchanges can't be answered.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
 }
 
 /// Runs the issuer until it is told to stop.
@@ -78,6 +78,10 @@ pub async fn run(arguments: ServeArgs, process: Process) -> Result<(), RunError>
     let url = arguments.url.url()?;
     let audience = arguments.audience()?;
     let config = client::configuration(&arguments.common).await?;
+    let settings = Settings {
+        api_audiences: audiences::of_api_server(&config.auth_info).await,
+        ..arguments.settings()
+    };
     let client = client::connect(config, &process.freshness)?;
     let metrics = IssuerMetrics::new(&process.registry);
     let index = Arc::new(ClusterIndex::default());
@@ -92,7 +96,8 @@ pub async fn run(arguments: ServeArgs, process: Process) -> Result<(), RunError>
     keep_cluster_keys(&cluster, &process);
     let events = write_events(&arguments, client.clone(), &process, &metrics);
     let signers = keep_keys(&arguments, &client, &process, (&metrics, events.of_keys()))?;
-    let certificate = keep_certificate(&arguments, client.clone(), &process, &metrics);
+    let expires = metrics.certificate_expires.clone();
+    let certificate = certificate::keep(client.clone(), &arguments.serving_secret, expires, &process);
 
     let now = Instant::now();
     let app = router(IssuerService {
@@ -102,12 +107,13 @@ pub async fn run(arguments: ServeArgs, process: Process) -> Result<(), RunError>
         exchange: Arc::new(Exchange {
             issuer: url.clone(),
             most_lifetime: arguments.longest_token,
-            settings: arguments.settings(),
+            settings,
             cluster_name: arguments.cluster_name.clone(),
             index,
             freshness: process.freshness.clone(),
             signers: signers.clone(),
-            pods: Buckets::new(POD_TOKENS.0, POD_TOKENS.1, now),
+            algorithms: arguments.promised_algorithms().to_vec(),
+            pods: Buckets::for_pods(POD_TOKENS.0, POD_TOKENS.1, now),
             namespaces: Buckets::new(NAMESPACE_TOKENS.0, NAMESPACE_TOKENS.1, now),
         }),
         cluster,
@@ -119,56 +125,23 @@ pub async fn run(arguments: ServeArgs, process: Process) -> Result<(), RunError>
         metrics,
         clock: Timestamp::now,
     });
-    serve(&arguments, url.as_str(), certificate, app, &process).await
+    tracing::info!(issuer = url.as_str(), "the issuer of this URL starts");
+    Ok(tls_server(&arguments, certificate).serve(app, &process).await?)
 }
 
-/// Serves until the stop, and then what has been asked already.
-async fn serve(
-    arguments: &ServeArgs,
-    issuer: &str,
-    certificate: Arc<ServingCertificate>,
-    app: Router,
-    process: &Process,
-) -> Result<(), RunError> {
-    let address = arguments.listen;
-    let listener = listen::bind(address).map_err(|source| RunError::Listen { address, source })?;
-    let limits = Limits {
-        request: REQUEST,
-        streams: STREAMS,
-        drain: arguments.drain,
-        ..Limits::default()
-    };
-    tracing::info!(%address, issuer, "serving");
-    tls::serve(
-        listener,
-        tls::server_config(certificate, None)?,
-        app,
-        limits,
-        ConnectionMetrics::registered(&process.registry, "issuer"),
-        process.stop.clone(),
-    )
-    .await;
-    Ok(())
-}
-
-/// Starts the watch of the serving certificate's Secret.
-fn keep_certificate(
-    arguments: &ServeArgs,
-    client: Client,
-    process: &Process,
-    metrics: &IssuerMetrics,
-) -> Arc<ServingCertificate> {
-    let certificate = ServingCertificate::empty();
-    let watcher = CertificateWatcher {
-        secrets: Api::namespaced(client, &arguments.common.namespace),
-        name: arguments.serving_secret.clone(),
-        certificate: certificate.clone(),
-        gate: process.gates.gate("certificate"),
-        expires: metrics.certificate_expires.clone(),
-        clock: Timestamp::now,
-    };
-    process.spawn("certificate", watcher.run(process.stop.clone()));
-    certificate
+fn tls_server(arguments: &ServeArgs, certificate: Arc<ServingCertificate>) -> TlsServer {
+    TlsServer {
+        name: "issuer",
+        address: arguments.listen,
+        certificate,
+        clients: None,
+        limits: Limits {
+            request: REQUEST,
+            streams: STREAMS,
+            drain: arguments.drain,
+            ..Limits::default()
+        },
+    }
 }
 
 /// Starts the writer of Events. It has no stop of its own: what waits is written once the last exchange has ended.
@@ -222,6 +195,7 @@ fn keep_keys(
         source,
         claim: process.hold_lease(elector),
         settings: arguments.rotation()?,
+        public: public_keys(arguments)?,
         issuer: arguments.url.url()?,
         x5c: arguments.keys.x5c,
         signers: signers.clone(),
@@ -234,4 +208,14 @@ fn keep_keys(
     };
     process.spawn("keys", keeper.run(process.stop.clone()));
     Ok(signers)
+}
+
+fn public_keys(arguments: &ServeArgs) -> Result<Option<PublicKeys>, RunError> {
+    if !arguments.require_published {
+        return Ok(None);
+    }
+    if arguments.keys.file().is_some() {
+        return Err(RunError::RequirePublished);
+    }
+    Ok(Some(PublicKeys::of(&arguments.url.url()?)?))
 }

@@ -1,9 +1,9 @@
 //! The API server's word on a subject token, where an installation wants it for each exchange (`--token-review`).
 //!
 //! The cluster's keys prove who made a token. The API server knows also at once that the pod or the service account is gone, and
-//! another authenticator than its own keys. It is asked only about tokens that were verified already, within the limits of their
-//! pods, and that would bring a token by all that is known here. So strangers can't make it work, nor pods that are over or granted
-//! nothing; and no namespace's pods take the room of all others.
+//! another authenticator than its own keys. It is asked last: about tokens that were verified, within the limits of their pods, and
+//! that would bring a token by everything that is known here. So neither strangers nor pods that have ended or are granted nothing
+//! cause such a request, and no namespace's pods take the room of all others.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,8 @@ use std::time::Duration;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
 use kube::api::PostParams;
 use kube::{Api, Client};
-use tokio::time::{error::Elapsed, timeout};
+use tokio::time::error::Elapsed;
+use tokio::time::timeout;
 
 use crate::subject_token::Caller;
 
@@ -39,13 +40,13 @@ struct Asking(Mutex<HashMap<Box<str>, usize>>);
 
 /// One question's place. It is given back with its end.
 #[derive(Debug)]
-struct Place<'a> {
+struct ReviewSlot<'a> {
     asking: &'a Asking,
     namespace: &'a str,
 }
 
 impl Asking {
-    fn place<'a>(&'a self, namespace: &'a str) -> Result<Place<'a>, NotConfirmed> {
+    fn place<'a>(&'a self, namespace: &'a str) -> Result<ReviewSlot<'a>, NotConfirmed> {
         let mut counts = self.counts();
         let own = counts.get(namespace).copied().unwrap_or_default();
         if own >= MOST_OF_A_NAMESPACE {
@@ -56,7 +57,7 @@ impl Asking {
         }
         counts.insert(namespace.into(), own + 1);
         drop(counts);
-        Ok(Place {
+        Ok(ReviewSlot {
             asking: self,
             namespace,
         })
@@ -67,7 +68,7 @@ impl Asking {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for ReviewSlot<'_> {
     fn drop(&mut self) {
         let mut counts = self.asking.counts();
         if let Some(count) = counts.get_mut(self.namespace) {
@@ -79,7 +80,7 @@ impl Drop for Place<'_> {
     }
 }
 
-/// Why a token is not confirmed. No text repeats the token or what the API server says of it.
+/// The reason why a token is not confirmed. No text repeats the token or what the API server says of it.
 #[derive(Debug, thiserror::Error)]
 pub enum NotConfirmed {
     /// The API server does not take the token, or takes it for somebody else's.
@@ -143,10 +144,9 @@ impl TokenReviews {
 }
 
 fn is_of(user: &UserInfo, caller: &Caller) -> bool {
-    let name = format!("system:serviceaccount:{}:{}", caller.namespace, caller.service_account);
     let none = BTreeMap::new();
     let pod = user.extra.as_ref().unwrap_or(&none).get(POD_UID);
-    user.username.as_deref() == Some(&*name)
+    user.username.as_deref() == Some(&*caller.user_name())
         && user.uid.as_deref() == Some(&*caller.service_account_uid)
         && pod.is_some_and(|uids| matches!(&**uids, [uid] if **uid == *caller.pod_uid))
 }

@@ -14,7 +14,7 @@ const LONGEST_QUEUE: usize = 1024;
 /// The most slow decisions about pods of one namespace that are made or wait. They are made one after the other.
 pub const MOST_OF_A_NAMESPACE: usize = 32;
 
-/// Why work was not done.
+/// The reason why work was not done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotDone {
     /// Too many exchanges wait.
@@ -32,7 +32,7 @@ pub enum NotDone {
 #[derive(Debug)]
 pub struct SignatureThreads {
     threads: Arc<Semaphore>,
-    /// Those of them that decisions may have.
+    /// The part of the threads that decisions may take.
     decisions: Arc<Semaphore>,
     queue: Arc<Semaphore>,
     lines: Lines,
@@ -51,14 +51,14 @@ struct Line {
 
 /// A decision's place in its namespace's line. It is given back with its end.
 #[derive(Debug)]
-struct Place {
+struct DecisionSlot {
     lines: Lines,
     namespace: Box<str>,
 }
 
 impl Lines {
     /// A place, and what to wait for.
-    fn place(&self, namespace: &str) -> Result<(Place, Arc<Semaphore>), NotDone> {
+    fn place(&self, namespace: &str) -> Result<(DecisionSlot, Arc<Semaphore>), NotDone> {
         let mut lines = self.lines();
         let line = lines.entry(namespace.into()).or_insert_with(|| Line {
             length: 0,
@@ -68,7 +68,7 @@ impl Lines {
             return Err(NotDone::Namespace);
         }
         line.length += 1;
-        let place = Place {
+        let place = DecisionSlot {
             lines: self.clone(),
             namespace: namespace.into(),
         };
@@ -80,7 +80,7 @@ impl Lines {
     }
 }
 
-impl Drop for Place {
+impl Drop for DecisionSlot {
     fn drop(&mut self) {
         let mut lines = self.lines.lines();
         if let Some(line) = lines.get_mut(&self.namespace) {
@@ -137,11 +137,13 @@ impl SignatureThreads {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::sync::mpsc::{self, Receiver, Sender};
     use std::time::Duration;
+
     use tokio::task::JoinHandle;
     use tokio::time::{sleep, timeout};
+
+    use super::*;
 
     const SOON: Duration = Duration::from_secs(5);
 

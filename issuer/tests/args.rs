@@ -5,6 +5,7 @@
 use clap::Parser as _;
 use tokenscope_core::TokenSource;
 use tokenscope_issuer::args::{IssuerAction, IssuerCommand, ServeArgs};
+use tokenscope_issuer::rotation::KeyRotationSettings;
 
 const URL: &str = "https://issuer.example.com/a";
 const CLUSTER: &str = "https://kubernetes.default.svc";
@@ -46,6 +47,15 @@ fn the_exchange_audience_is_the_issuers_url_unless_it_is_given() {
     assert_eq!(serve(&["--cluster-issuer", CLUSTER]).unwrap().audience().unwrap(), URL);
     let given = serve(&["--exchange-audience", "exchange", "--api-audience", CLUSTER]).unwrap();
     assert_eq!(given.audience().unwrap(), "exchange");
+}
+
+#[test]
+fn how_long_a_retired_key_verifies_does_not_depend_on_the_longest_lifetime_of_now() {
+    let rotation = |seconds: &str| serve(&["--longest-token", seconds]).unwrap().rotation().unwrap();
+    assert_eq!(rotation("600"), rotation("43200"));
+    assert!(serve(&["--longest-token", "43201"]).is_err());
+    // The rotation's own tests show that a key goes after this time and not before.
+    assert_eq!(KeyRotationSettings::KEPT.as_secs(), 43_200 + 600);
 }
 
 #[test]

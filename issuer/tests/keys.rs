@@ -7,20 +7,15 @@
     reason = "helpers of tests may fail as tests do"
 )]
 
+mod one_secret;
 mod world;
 
-use std::convert::Infallible;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::{Method, Request, Response};
-use http_body_util::BodyExt as _;
 use jiff::Timestamp;
-use kube::client::Body;
-use kube::{Api, Client};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use tokenscope_core::Algorithm;
@@ -28,7 +23,7 @@ use tokenscope_issuer::age::AgeError;
 use tokenscope_issuer::commands::marked_as_removed;
 use tokenscope_issuer::events::events;
 use tokenscope_issuer::key_keeper::KeyKeeper;
-use tokenscope_issuer::key_source::{KeyFile, KeySource, KeySourceError, SecretKeys};
+use tokenscope_issuer::key_source::{KeyFile, KeySource, KeySourceError};
 use tokenscope_issuer::keys::SigningKey;
 use tokenscope_issuer::metrics::IssuerMetrics;
 use tokenscope_issuer::rotation::{KeyRing, KeyRotationSettings, RingKey};
@@ -40,54 +35,7 @@ use tokenscope_platform::metrics::Registry;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// The one Secret of an API server.
-type Stored = Arc<Mutex<Option<Value>>>;
-
-fn api_server(stored: &Stored) -> Client {
-    let stored = stored.clone();
-    let service = tower::service_fn(move |request: Request<Body>| {
-        let stored = stored.clone();
-        async move {
-            let method = request.method().clone();
-            let bytes = request.into_body().collect().await.unwrap().to_bytes();
-            let (status, body) = answer(&mut stored.lock().unwrap(), &method, &bytes);
-            let body = Body::from(body.to_string().into_bytes());
-            Ok::<_, Infallible>(Response::builder().status(status).body(body).unwrap())
-        }
-    });
-    Client::new(service, "default")
-}
-
-fn answer(stored: &mut Option<Value>, method: &Method, bytes: &[u8]) -> (u16, Value) {
-    let failed = |code: u16, reason: &str| {
-        let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason});
-        (code, status)
-    };
-    let version = |secret: &Value| secret["metadata"]["resourceVersion"].as_str().map(str::to_owned);
-    match (method, &*stored) {
-        (&Method::GET, None) => failed(404, "NotFound"),
-        (&Method::GET, Some(secret)) => (200, secret.clone()),
-        (&Method::POST, Some(_)) => failed(409, "AlreadyExists"),
-        (_, before) => {
-            let mut secret: Value = serde_json::from_slice(bytes).unwrap();
-            let current = before.as_ref().and_then(version);
-            if method == Method::PUT && version(&secret) != current {
-                return failed(409, "Conflict");
-            }
-            let next: u64 = current.map_or(0, |current| current.parse().unwrap());
-            secret["metadata"]["resourceVersion"] = json!((next + 1).to_string());
-            *stored = Some(secret.clone());
-            (200, secret)
-        }
-    }
-}
-
-fn secret(stored: &Stored) -> SecretKeys {
-    SecretKeys {
-        secrets: Api::namespaced(api_server(stored), "tokenscope-system"),
-        name: "keys".to_owned(),
-    }
-}
+use crate::one_secret::{Stored, api_server, secret, until};
 
 /// A replica that looks every ten milliseconds.
 fn replica(source: KeySource, leads: bool, stop: &CancellationToken) -> CurrentSigners {
@@ -111,7 +59,8 @@ fn observed(source: KeySource, leads: bool, stop: &CancellationToken) -> (Curren
     let keeper = KeyKeeper {
         source,
         claim,
-        settings: KeyRotationSettings::new(algorithms, hour, 48 * hour, hour).unwrap(),
+        settings: KeyRotationSettings::new(algorithms, hour, 48 * hour).unwrap(),
+        public: None,
         issuer: "https://issuer.example.com".parse().unwrap(),
         x5c: false,
         signers: signers.clone(),
@@ -128,16 +77,6 @@ fn observed(source: KeySource, leads: bool, stop: &CancellationToken) -> (Curren
         keeper.run(stop).await
     });
     (signers, metrics, told)
-}
-
-async fn until(mut holds: impl FnMut() -> bool) {
-    for _ in 0..1000 {
-        if holds() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("it never held");
 }
 
 fn signing(signers: &CurrentSigners) -> Option<String> {

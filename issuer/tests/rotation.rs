@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 use secrecy::ExposeSecret as _;
 use tokenscope_core::Algorithm;
+use tokenscope_issuer::commands::without_leaked;
 use tokenscope_issuer::keys::SigningKey;
 use tokenscope_issuer::rotation::{
     InvalidKeyRing, InvalidRotation, KeyRing, KeyRotationSettings, KeyStanding, RingError, RotationAlarm, RotationStep,
@@ -31,7 +32,7 @@ fn hours(hours: u64) -> Duration {
 }
 
 fn settings() -> KeyRotationSettings {
-    KeyRotationSettings::new(vec![Algorithm::ES256], hours(24), hours(24 * 30), hours(1)).unwrap()
+    KeyRotationSettings::new(vec![Algorithm::ES256], hours(24), hours(24 * 30)).unwrap()
 }
 
 /// One round: what a process does that looks at the ring at a moment, through the stored text as in a Secret.
@@ -81,7 +82,7 @@ fn the_first_key_signs_at_once_and_each_later_one_after_its_wait() {
     assert_eq!(ring(&stored).signing(Algorithm::ES256).unwrap().0.kid(), first);
     assert!(matches!(round(&mut stored, at(sign), &settings), RotationStep::Sign(_)));
     assert_ne!(ring(&stored).signing(Algorithm::ES256).unwrap().0.kid(), first);
-    let remove = sign + HOUR + 600;
+    let remove = sign + 12 * HOUR + 600;
     assert_eq!(
         round(&mut stored, at(remove - 1), &settings),
         RotationStep::Wait(at(remove))
@@ -99,7 +100,7 @@ fn the_first_key_signs_at_once_and_each_later_one_after_its_wait() {
 fn wherever_the_process_is_killed_every_token_verifies_with_any_key_set_that_aws_may_remember() {
     /// Somebody looks every five minutes.
     const ROUND: i64 = 5 * 60;
-    let settings = KeyRotationSettings::new(vec![Algorithm::ES256], hours(2), hours(6), hours(1)).unwrap();
+    let settings = KeyRotationSettings::new(vec![Algorithm::ES256], hours(2), hours(6)).unwrap();
     let rounds = 30 * 3600 / ROUND;
     // The steps until the second rotation is over; each run is killed after another number of writes, and starts again later.
     for killed_after in 0..12 {
@@ -127,7 +128,7 @@ fn wherever_the_process_is_killed_every_token_verifies_with_any_key_set_that_aws
             for (turn, kid) in &tokens {
                 // What AWS remembers is of the time before, but never of the time before there was any key.
                 let from = (turn - 2 * HOUR / ROUND).max(started);
-                let to = (turn + (HOUR + 300) / ROUND).min(rounds - 1);
+                let to = (turn + (12 * HOUR + 300) / ROUND).min(rounds - 1);
                 let seen = &published[usize::try_from(from).unwrap()..=usize::try_from(to).unwrap()];
                 assert!(
                     seen.iter().all(|kids| kids.contains(kid)),
@@ -156,14 +157,61 @@ fn a_forced_rotation_waits_too_and_a_leaked_key_goes_at_once() {
         next_step(&forced, at(25 * HOUR), &settings),
         RotationStep::Sign(_)
     ));
-    // The next key signs at once when the one before it is gone, since nothing else can.
-    let revoked = forced.without(&leaked).unwrap();
-    assert!(matches!(
-        next_step(&revoked, at(2 * HOUR), &settings),
-        RotationStep::Sign(_)
-    ));
+    // The next key signs in the write that removes the one before it, since nothing else can.
+    let revoked = without_leaked(&forced, &leaked, at(2 * HOUR)).unwrap();
+    assert!(revoked.signing(Algorithm::ES256).is_some());
     assert!(kids(&revoked).len() == 1 && !kids(&revoked).contains(&leaked));
     assert_eq!(revoked.without("none").unwrap_err(), RingError::NoKey("none".into()));
+}
+
+#[test]
+fn an_algorithm_in_place_of_another_one_waits_also_once_the_other_one_is_gone() {
+    let (before, mut stored) = (settings(), empty());
+    while !matches!(round(&mut stored, at(0), &before), RotationStep::Wait(_)) {}
+    let other = vec![Algorithm::ES384];
+    let after = KeyRotationSettings::new(other, hours(24), hours(24 * 30)).unwrap();
+    let began = 48 * HOUR;
+    for minutes in (0..24 * 60 - 1).step_by(10) {
+        while !matches!(
+            round(&mut stored, at(began + minutes * 60), &after),
+            RotationStep::Wait(_)
+        ) {}
+        assert!(
+            ring(&stored).signing(Algorithm::ES384).is_none(),
+            "after {minutes} minutes"
+        );
+    }
+    assert!(kids(&ring(&stored)).len() == 1, "the other one is gone");
+    while !matches!(round(&mut stored, at(began + 24 * HOUR), &after), RotationStep::Wait(_)) {}
+    assert!(ring(&stored).signing(Algorithm::ES384).is_some());
+}
+
+/// Its kid alone says what a revoked key was that somebody took out of the Secret before.
+#[test]
+fn where_a_leaked_key_was_taken_out_by_hand_another_one_signs_from_the_write_that_marks_it() {
+    let (settings, mut stored) = (settings(), empty());
+    let mut now = 0;
+    let is_retired = |ring: &KeyRing| {
+        ring.keys()
+            .iter()
+            .any(|key| matches!(key.standing(), KeyStanding::Retired(_)))
+    };
+    while !is_retired(&ring(&stored)) {
+        round(&mut stored, at(now), &settings);
+        now += HOUR;
+    }
+    let whole = ring(&stored);
+    let leaked = whole.signing(Algorithm::ES256).unwrap().0.kid().to_owned();
+    // By hand: the key is gone, and no mark says so.
+    let mut text: serde_json::Value = serde_json::from_str(&stored).unwrap();
+    let keys = text["keys"].as_array_mut().unwrap();
+    keys.retain(|key| key["kid"] != *leaked);
+    let by_hand = KeyRing::from_text(text.to_string().as_bytes()).unwrap();
+    assert!(by_hand.signing(Algorithm::ES256).is_none() && is_retired(&by_hand));
+    let marked = without_leaked(&by_hand, &leaked, at(now)).unwrap();
+    let signs = marked.signing(Algorithm::ES256).unwrap().0;
+    assert_ne!(signs.kid(), leaked);
+    assert!(marked.removed().iter().any(|removed| **removed == *leaked));
 }
 
 #[test]
@@ -188,8 +236,7 @@ fn a_key_never_comes_back() {
 
 #[test]
 fn an_algorithm_that_is_not_wanted_any_more_leaves_in_order() {
-    let both =
-        KeyRotationSettings::new(vec![Algorithm::ES256, Algorithm::ES384], hours(24), hours(48), hours(1)).unwrap();
+    let both = KeyRotationSettings::new(vec![Algorithm::ES256, Algorithm::ES384], hours(24), hours(48)).unwrap();
     let mut stored = empty();
     while !matches!(round(&mut stored, at(0), &both), RotationStep::Wait(_)) {}
     let kid = ring(&stored).signing(Algorithm::ES384).unwrap().0.kid().to_owned();
@@ -199,12 +246,49 @@ fn an_algorithm_that_is_not_wanted_any_more_leaves_in_order() {
     );
     assert_eq!(
         round(&mut stored, at(20), &settings()),
-        RotationStep::Wait(at(10 + HOUR + 600))
+        RotationStep::Wait(at(10 + 12 * HOUR + 600))
     );
     assert_eq!(
-        round(&mut stored, at(10 + HOUR + 600), &settings()),
+        round(&mut stored, at(10 + 12 * HOUR + 600), &settings()),
         RotationStep::Remove(kid.into())
     );
+}
+
+#[test]
+fn a_further_algorithm_signs_only_after_its_wait() {
+    let of =
+        |algorithms: &[Algorithm]| KeyRotationSettings::new(algorithms.to_vec(), hours(24), hours(24 * 30)).unwrap();
+    let (one, both) = (of(&[Algorithm::RS256]), of(&[Algorithm::RS256, Algorithm::ES384]));
+    let mut stored = empty();
+    while !matches!(round(&mut stored, at(0), &one), RotationStep::Wait(_)) {}
+    let added = 24 * HOUR;
+    assert_eq!(
+        round(&mut stored, at(added), &both),
+        RotationStep::Publish(Algorithm::ES384)
+    );
+    for moment in [added, added + HOUR, added + 24 * HOUR - 1] {
+        assert_eq!(
+            round(&mut stored, at(moment), &both),
+            RotationStep::Wait(at(added + 24 * HOUR))
+        );
+    }
+    assert!(ring(&stored).signing(Algorithm::ES384).is_none());
+    assert!(matches!(
+        round(&mut stored, at(added + 24 * HOUR), &both),
+        RotationStep::Sign(_)
+    ));
+    assert!(ring(&stored).signing(Algorithm::ES384).is_some());
+}
+
+#[test]
+fn several_algorithms_of_a_new_installation_sign_at_once() {
+    let both = KeyRotationSettings::new(vec![Algorithm::RS256, Algorithm::ES384], hours(24), hours(48)).unwrap();
+    let mut stored = empty();
+    let mut second = 0;
+    while !matches!(round(&mut stored, at(second), &both), RotationStep::Wait(_)) {
+        second += 60;
+    }
+    assert!(ring(&stored).signing(Algorithm::RS256).is_some() && ring(&stored).signing(Algorithm::ES384).is_some());
 }
 
 #[test]
@@ -227,17 +311,16 @@ fn near_a_hundred_keys_there_is_an_alarm_and_at_a_hundred_no_more_are_made() {
 }
 
 #[test]
-fn a_clock_that_was_wrong_makes_no_key_sign_early_and_is_told_of() {
+fn a_key_that_was_published_by_a_clock_ahead_waits_for_its_time_and_is_told_of() {
     let (settings, mut stored) = (settings(), empty());
     round(&mut stored, at(0), &settings);
     round(&mut stored, at(0), &settings);
     let ahead = 400 * 24 * HOUR;
     round(&mut stored, at(ahead), &settings);
     let published = ring(&stored).published(Algorithm::ES256).unwrap().kid().to_owned();
-    assert_eq!(
-        alarms(&ring(&stored), at(60)),
-        [RotationAlarm::Future(published.into())]
-    );
+    let told = alarms(&ring(&stored), at(60));
+    assert_eq!(told, [RotationAlarm::Future(published.as_str().into())]);
+    assert!(told[0].to_string().contains(&format!("`revoke-key {published}`")));
     for later in [60, 25 * HOUR, 100 * 24 * HOUR] {
         assert!(matches!(
             next_step(&ring(&stored), at(later), &settings),
@@ -248,13 +331,13 @@ fn a_clock_that_was_wrong_makes_no_key_sign_early_and_is_told_of() {
 
 #[test]
 fn settings_that_would_break_verification_are_refused() {
-    let new = |wait, period| KeyRotationSettings::new(vec![Algorithm::ES256], wait, period, hours(1));
+    let new = |wait, period| KeyRotationSettings::new(vec![Algorithm::ES256], wait, period);
     assert_eq!(
         new(Duration::from_secs(3599), hours(24)).unwrap_err(),
         InvalidRotation::Wait
     );
     assert_eq!(new(hours(24), hours(24)).unwrap_err(), InvalidRotation::Period);
-    let none = KeyRotationSettings::new(Vec::new(), hours(24), hours(48), hours(1));
+    let none = KeyRotationSettings::new(Vec::new(), hours(24), hours(48));
     assert_eq!(none.unwrap_err(), InvalidRotation::NoAlgorithm);
 }
 

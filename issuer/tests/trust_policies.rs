@@ -87,6 +87,7 @@ fn trust(policy: &Policy, cluster: Option<&ClusterName>) -> Option<TrustPolicy> 
         default_audience: &Audience::sts(),
         cluster,
         namespaces: selected.map(|(name, _)| name).collect(),
+        unserved: &Unserved::default(),
         now: Timestamp::from_second(NOW).unwrap(),
     };
     trust_policy(policy, &ORDERS.parse().unwrap(), &context)
@@ -213,10 +214,15 @@ fn a_token_with_another_tenants_tags_is_refused() {
     };
     assert_eq!(verdict(&trust, &workload.claims(&tenant, None)), Ok(()));
 
+    let transitive = |keys: &[&str]| Claims {
+        transitive_tag_keys: keys.iter().map(|key| (*key).into()).collect(),
+        ..tags(&[("tenant", "${namespace}")])
+    };
     for other in [
         tags(&[("tenant", "evil")]),
         tags(&[("tenant", "${namespace}"), ("admin", "yes")]),
         tags(&[]),
+        transitive(&["tenant"]),
     ] {
         let mut forged = tenant.clone();
         forged.claims = Arc::new(other);
@@ -354,6 +360,9 @@ proptest! {
         other_cluster in prop::option::of(prop::sample::select(vec!["eu-1", "eu-2"])),
     ) {
         let [cluster, other_cluster] = [cluster, other_cluster].map(|name| name.map(|name| name.parse().unwrap()));
+        // In one cluster a name is one policy.
+        let is_own = shown.name == other.name && cluster == other_cluster;
+        let other = if is_own { shown.clone() } else { other };
         let Some(trust) = trust(&shown, cluster.as_ref()) else {
             return Err(TestCaseError::fail("a policy of these always has a document"));
         };
@@ -366,11 +375,13 @@ proptest! {
             if verdict(&trust, &claims).is_ok() {
                 prop_assert!(workload.is_meant(&shown), "{:?}", trust.document);
                 prop_assert_eq!(&cluster, &other_cluster);
-                let is_own = shown.name == other.name;
                 prop_assert!(is_own || shown.token.subject_format == SubjectFormat::ServiceAccount);
                 prop_assert!(is_own || trust.notes.iter().any(|note| note.contains("tokens that other policies")));
                 let keys = |policy: &Policy| policy.claims.principal_tags.keys().cloned().collect::<Vec<_>>();
                 prop_assert_eq!(keys(&shown), keys(&other));
+                let transitive = &shown.claims.transitive_tag_keys;
+                let passes_on = other.claims.transitive_tag_keys.iter().find(|key| !transitive.contains(key));
+                prop_assert_eq!(passes_on, None, "{:?}", trust.document);
             }
         }
     }

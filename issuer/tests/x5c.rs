@@ -13,10 +13,8 @@ use tokenscope_issuer::rotation::KeyRing;
 use tokenscope_issuer::signers::Signers;
 use tokenscope_platform::certificate::Certificate;
 
-const ALGORITHMS: [Algorithm; 3] = [Algorithm::RS256, Algorithm::ES256, Algorithm::ES384];
-
 fn ring() -> KeyRing {
-    let keys = ALGORITHMS.map(|algorithm| SigningKey::generate(algorithm).unwrap());
+    let keys = Algorithm::ALL.map(|algorithm| SigningKey::generate(algorithm).unwrap());
     KeyRing::of_signing_keys(keys, Timestamp::UNIX_EPOCH).unwrap()
 }
 

@@ -1,26 +1,35 @@
 //! The operator's flags. Each is also an environment variable: `--ca-secret` is `TOKENSCOPE_CA_SECRET`.
 
-use crate::{
-    certificates::{Names, RotationSettings, Trusting},
-    probe::ClientCertificate,
-};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
 use clap::ArgAction::Set;
-use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, time::Duration};
-use tokenscope_core::{ClusterName, Settings, sidecar::SidecarSettings};
+use tokenscope_core::sidecar::SidecarSettings;
+use tokenscope_core::{ClusterName, Settings};
+use tokenscope_index::eks_pod_identity::PodIdentityArgs;
 use tokenscope_index::settings::SettingsArgs;
 use tokenscope_platform::args::{CommonArgs, seconds};
+
+use crate::certificates::{Names, RotationSettings, Trusting};
+use crate::probe::ClientCertificate;
 
 /// Keeps the state of policies, the certificates of the webhook and its configuration true.
 #[derive(Clone, Debug, clap::Parser)]
 #[command(version)]
 pub struct OperatorArguments {
-    /// Those of every process
+    /// The flags of every process
     #[command(flatten)]
     pub common: CommonArgs,
 
-    /// Those that decide about pods; the same as the webhook's
+    /// The settings for all pods; the same as the webhook's
     #[command(flatten)]
     pub settings: SettingsArgs,
+
+    /// The ServiceAccounts whose pods get their credentials from the agent of EKS Pod Identity.
+    #[command(flatten)]
+    pub pod_identity: PodIdentityArgs,
 
     /// The MutatingWebhookConfiguration whose caBundle is kept
     #[arg(
@@ -102,7 +111,7 @@ pub struct OperatorArguments {
     )]
     pub lease: String,
 
-    /// How many seconds after its last sign of life another operator takes over
+    /// Seconds after the last sign of life of the operator that leads, until another one takes over
     #[arg(long, env = "TOKENSCOPE_LEASE_DURATION", value_name = "SECONDS", default_value = "15", value_parser = seconds)]
     pub lease_duration: Duration,
 
@@ -126,7 +135,7 @@ pub struct OperatorArguments {
     #[arg(long, env = "TOKENSCOPE_CLUSTER_NAME", value_name = "NAME")]
     pub cluster_name: Option<ClusterName>,
 
-    /// Whether pods that match no ClusterSPIFFEID are told of, where spire-controller-manager's definitions are in the cluster
+    /// Report pods that match no ClusterSPIFFEID, where spire-controller-manager's definitions are in the cluster
     #[arg(long, env = "TOKENSCOPE_WATCH_CLUSTER_SPIFFE_IDS", value_name = "BOOL", default_value_t = true, action = Set)]
     pub watch_cluster_spiffe_ids: bool,
 
@@ -134,19 +143,19 @@ pub struct OperatorArguments {
     #[arg(long, env = "TOKENSCOPE_SPIFFE_CLASS_NAME", value_name = "NAME")]
     pub spiffe_class_name: Option<String>,
 
-    /// How many seconds a certificate authority lives; it is replaced after two thirds
+    /// Seconds that a certificate authority is valid; it is replaced after two thirds
     #[arg(long, env = "TOKENSCOPE_CA_LIFETIME", value_name = "SECONDS", default_value = "31536000", value_parser = seconds)]
     pub ca_lifetime: Duration,
 
-    /// How many seconds the issuer's certificate authority lives; it is replaced after two thirds. No pod may run longer than the last third
+    /// Seconds that the issuer's certificate authority is valid; it is replaced after two thirds. No pod may run longer than the last third
     #[arg(long, env = "TOKENSCOPE_ISSUER_CA_LIFETIME", value_name = "SECONDS", default_value = "315360000", value_parser = seconds)]
     pub issuer_ca_lifetime: Duration,
 
-    /// How many seconds a serving certificate lives; it is replaced after two thirds
+    /// Seconds that a serving certificate is valid; it is replaced after two thirds
     #[arg(long, env = "TOKENSCOPE_SERVING_LIFETIME", value_name = "SECONDS", default_value = "2592000", value_parser = seconds)]
     pub serving_lifetime: Duration,
 
-    /// How many seconds API servers, then webhooks, get to notice a new certificate authority before the old one goes
+    /// Seconds that API servers, and then webhooks, get to notice a new certificate authority before the old one goes
     #[arg(long, env = "TOKENSCOPE_ROTATION_OVERLAP", value_name = "SECONDS", default_value = "300", value_parser = seconds)]
     pub rotation_overlap: Duration,
 
@@ -168,19 +177,19 @@ pub struct OperatorArguments {
     )]
     pub issuer_extra_serving_name: Vec<String>,
 
-    /// After how many seconds everything is looked at again without a change
+    /// Seconds after which everything is looked at again without a change
     #[arg(long, env = "TOKENSCOPE_RESYNC", value_name = "SECONDS", default_value = "300", value_parser = seconds)]
     pub resync: Duration,
 
-    /// Whether running pods that should have been injected and were not are evicted
+    /// Evict running pods that should have been injected and were not
     #[arg(long, env = "TOKENSCOPE_EVICT_MISSED", value_name = "BOOL", default_value_t = false, action = Set)]
     pub evict_missed: bool,
 
-    /// Whether running pods are evicted whose policy says onExpiry: Evict and has expired, is disabled or outside its schedule
+    /// Evict running pods whose policy says onExpiry: Evict and has expired, is disabled or outside its schedule
     #[arg(long, env = "TOKENSCOPE_EVICT_EXPIRED", value_name = "BOOL", default_value_t = false, action = Set)]
     pub evict_expired: bool,
 
-    /// Where the webhook is asked whether it works before a pod is evicted: HOST:PORT [default: its Service]
+    /// The HOST:PORT at which the webhook must show that it works before a pod is evicted [default: its Service]
     #[arg(long, env = "TOKENSCOPE_WEBHOOK_ADDRESS", value_name = "ADDRESS")]
     pub webhook_address: Option<String>,
 
@@ -203,7 +212,7 @@ pub struct OperatorArguments {
     pub webhook_client_key: Option<PathBuf>,
 }
 
-/// Who makes the webhook's certificates.
+/// The maker of the webhook's certificates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum CertificatesProvider {
     /// The operator.
@@ -212,7 +221,7 @@ pub enum CertificatesProvider {
     CertManager,
 }
 
-/// What a trust policy and the tokens can name. That AWS takes it, the issuer itself sees to.
+/// A URL that a trust policy and the tokens can name. The issuer itself checks that AWS takes it.
 fn issuer_url(text: &str) -> Result<String, &'static str> {
     let rest = text.strip_prefix("https://").unwrap_or_default();
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~:/".contains(&b);
@@ -303,9 +312,10 @@ impl OperatorArguments {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use clap::Parser as _;
     use tokenscope_core::TokenSource;
+
+    use super::*;
 
     fn parse(flags: &[&str]) -> Result<OperatorArguments, clap::Error> {
         let required = [

@@ -4,35 +4,34 @@
 //! same write that takes a distrusted authority out of the caBundle, and no authority that it names gets back in, whatever a replica
 //! believes that has heard nothing of it.
 
-use crate::{
-    FIELD_MANAGER,
-    certificates::{DistrustLedger, TrustBundles, Trusting},
-    configuration_patch::{AUTHORITIES, bundles, noted, patch, without_distrusted},
-    events::{EventReason, EventSender, Notice},
-    leader::Leader,
-    metrics::OperatorMetrics,
-    versions,
-};
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+
 use futures::StreamExt as _;
 use jiff::Timestamp;
-use k8s_openapi::api::{admissionregistration::v1::MutatingWebhookConfiguration, core::v1::ObjectReference};
-use kube::{
-    Api, Client,
-    api::{Patch, PatchParams},
-};
-use std::{convert::Infallible, pin::pin, sync::Arc};
-use tokenscope_platform::{health::Gate, telemetry};
-use tokio::{
-    sync::watch,
-    time::{Duration, Instant},
-};
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client};
+use tokenscope_platform::health::Gate;
+use tokenscope_platform::telemetry;
+use tokio::sync::watch;
+use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-/// How often everything is looked at without an event, and after a write that failed.
+use crate::certificates::{DistrustLedger, TrustBundles, Trusting};
+use crate::configuration_patch::{AUTHORITIES, bundles, noted, patch, without_distrusted};
+use crate::events::{EventReason, EventSender, Notice};
+use crate::leader::Leader;
+use crate::metrics::OperatorMetrics;
+use crate::{FIELD_MANAGER, versions};
+
+/// The time between two looks at everything without an event, and after a write that failed.
 const POLL: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(1);
 
-/// How long the configuration may be missing before people are told: an installation makes it last.
+/// The longest time that the configuration may be missing before people are told: an installation makes it last.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// The loop that keeps it right.
@@ -221,7 +220,7 @@ impl MissingConfiguration {
     }
 }
 
-/// Why API servers could not trust the webhook, though nobody here writes the caBundle.
+/// The reason why API servers could not trust the webhook, though nobody here writes the caBundle.
 fn lacks_bundle(bundles: Option<&[Vec<u8>]>) -> Option<&'static str> {
     match bundles {
         None => Some("the webhook configuration is missing"),

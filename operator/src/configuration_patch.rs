@@ -1,11 +1,13 @@
 //! What the webhook configuration says of authorities, and the patch that makes it say what it should.
 
-use crate::certificates::{DISTRUSTED_CERTIFICATES, DistrustList, Trusting};
 use jiff::Timestamp;
 use json_patch::jsonptr::PointerBuf;
-use k8s_openapi::{ByteString, api::admissionregistration::v1::MutatingWebhookConfiguration};
+use k8s_openapi::ByteString;
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use serde_json::json;
 use tokenscope_platform::certificate::Certificate;
+
+use crate::certificates::{DISTRUSTED_CERTIFICATES, DistrustList, Trusting};
 
 /// Annotation of the configuration: what is distrusted of the issuer's authorities. What is of the webhook's stands in
 /// [`DISTRUSTED_CERTIFICATES`].

@@ -1,14 +1,17 @@
 //! Warning Events: about pods that miss their credentials, policies whose status can't be written, a missing webhook
 //! configuration. Their names are the same in every operator, so that another one that takes over tells nobody again.
 
-use crate::{leader::Leader, metrics::OperatorMetrics};
+use std::sync::Arc;
+use std::time::Duration;
+
 use jiff::Timestamp;
 use kube::Client;
-use std::{sync::Arc, time::Duration};
-use tokenscope_platform::events::{self, EventLimits, EventSource};
-
 pub(crate) use tokenscope_index::EventReason;
+use tokenscope_platform::events::{self, EventLimits, EventSource};
 pub(crate) use tokenscope_platform::events::{EventSender, EventWriter, Notice};
+
+use crate::leader::Leader;
+use crate::metrics::OperatorMetrics;
 
 /// Whoever has more to tell asks first, so a namespace needs no bound of its own; namespaces take turns all the same.
 const LIMITS: EventLimits = EventLimits {

@@ -4,32 +4,32 @@
 //! controller after the other: the next one goes when the one that took the place of the last one is ready. Disruption
 //! budgets are kept by the API server.
 
-use crate::index::{Finding, PodKey, Siblings};
-use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Pod;
-use kube::{
-    Api, Client,
-    api::{DeleteParams, EvictParams, Preconditions},
-};
 use std::collections::HashMap;
 
-/// Between any two evictions.
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, EvictParams, Preconditions};
+use kube::{Api, Client};
+
+use crate::index::{Finding, PodKey, Siblings};
+
+/// The time between any two evictions.
 const PAUSE: SignedDuration = SignedDuration::from_secs(1);
-/// Between two evictions in one namespace.
+/// The time between two evictions in one namespace.
 const NAMESPACE_PAUSE: SignedDuration = SignedDuration::from_secs(10);
-/// For how long a pod that was tried is not tried again: it was refused, or is on its way out.
+/// The time for which a pod is not tried again: its eviction was refused, or it is on its way out.
 const REFUSED_PAUSE: SignedDuration = SignedDuration::from_secs(30);
-/// For how long at most the pod that takes an evicted one's place is waited for; a controller that was scaled down makes none.
+/// The longest wait for the pod that takes an evicted one's place. A controller that was scaled down makes none.
 const REPLACEMENT_WAIT: SignedDuration = SignedDuration::from_mins(5);
 
 /// The times of the last evictions.
 #[derive(Default)]
 pub(crate) struct Pace {
     last: Option<Timestamp>,
-    /// By UID. All three maps forget what no longer holds anything back, so the pause between two bounds them.
+    /// The last try of each pod, by its UID. All three maps forget what no longer holds anything back, so the pause between two bounds them.
     pods: HashMap<Box<str>, Timestamp>,
     namespaces: HashMap<Box<str>, Timestamp>,
-    /// By the controller's UID.
+    /// The last eviction of each controller's pods, by its UID.
     controllers: HashMap<Box<str>, Timestamp>,
 }
 

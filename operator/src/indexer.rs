@@ -1,24 +1,23 @@
 //! The task that keeps the index: events → [`crate::index::Index::apply`] → [`crate::index::Index::reassess`].
 
-use crate::{
-    index::{Index, IndexEvent, SharedIndex},
-    metrics::OperatorMetrics,
-    watches::QUEUE,
-};
+use std::convert::Infallible;
+use std::sync::Arc;
+
 use jiff::Timestamp;
-use std::{convert::Infallible, sync::Arc};
 use tokenscope_platform::health::{Gate, Heartbeat};
-use tokio::{
-    sync::{mpsc, watch},
-    time::{Duration, Instant, sleep_until},
-};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Duration, Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-/// Between two looks at what changed: the first of many changes waits for the others, however many follow.
+use crate::index::{Index, IndexEvent, SharedIndex};
+use crate::metrics::OperatorMetrics;
+use crate::watches::QUEUE;
+
+/// The time between two looks at what changed. The first of many changes waits for the others.
 const GATHER: Duration = Duration::from_millis(200);
-/// Between two times that all numbers are set, however much happens.
+/// The least time between two updates of all metrics.
 const COUNT_PAUSE: Duration = Duration::from_secs(1);
-/// How often the task shows at least that it lives.
+/// The longest time between two signs that the task lives.
 const TICK: Duration = Duration::from_secs(10);
 
 /// The task.
@@ -31,13 +30,13 @@ pub(crate) struct Indexer {
     pub(crate) resync: Duration,
     /// Open once everything was looked at.
     pub(crate) gate: Gate,
-    /// That the task lives.
+    /// The sign that the task lives.
     pub(crate) heartbeat: Heartbeat,
     /// The metrics.
     pub(crate) metrics: Arc<OperatorMetrics>,
 }
 
-/// When what is done next.
+/// The times when each kind of work is done next.
 struct Due {
     reassess: Instant,
     resync: Instant,

@@ -2,29 +2,33 @@
 //!
 //! The chart creates it empty; the operator may patch this one and no other.
 
-use crate::{FIELD_MANAGER, index::SharedIndex, leader::Leader};
+use std::convert::Infallible;
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::{
-    Api, Client,
-    api::{Patch, PatchParams},
-};
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client};
 use serde_json::{Value, json};
-use std::{convert::Infallible, time::Duration};
 use tokenscope_core::ContextKeys;
-use tokenscope_platform::{health::Heartbeat, telemetry};
+use tokenscope_platform::health::Heartbeat;
+use tokenscope_platform::telemetry;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-/// Its name.
+use crate::FIELD_MANAGER;
+use crate::index::SharedIndex;
+use crate::leader::Leader;
+
+/// The name of the ConfigMap.
 const NAME: &str = "tokenscope-issuer-context";
-/// How often it is looked at without an event.
+/// The time after which it is looked at without an event.
 const POLL: Duration = Duration::from_secs(60);
 /// The least time between two writes, and after one that failed.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// The task that keeps it true.
+/// The task that keeps the ConfigMap true.
 pub(crate) struct IssuerContext {
-    /// For the writes.
+    /// The client of the API server, for the writes.
     pub(crate) client: Client,
     /// The operator's own namespace.
     pub(crate) namespace: String,
@@ -34,7 +38,7 @@ pub(crate) struct IssuerContext {
     pub(crate) leader: Leader,
     /// The index of what is known.
     pub(crate) index: SharedIndex,
-    /// That the task lives.
+    /// The sign that the task lives.
     pub(crate) heartbeat: Heartbeat,
 }
 
@@ -76,7 +80,7 @@ impl IssuerContext {
     }
 }
 
-/// What the ConfigMap has.
+/// The contents of the ConfigMap.
 fn data(issuer: &str, keys: &ContextKeys) -> Value {
     let provider = issuer.strip_prefix("https://").unwrap_or(issuer);
     let document = serde_json::to_string_pretty(&keys.provider_document()).unwrap_or_default();
@@ -87,7 +91,7 @@ fn data(issuer: &str, keys: &ContextKeys) -> Value {
          --open-id-connect-provider-arn arn:aws:iam::ACCOUNT:oidc-provider/{provider} \\\n    \
          --context-provider file://context-provider.json\n"
     );
-    json!({"context-provider.json": document, "README": how})
+    json!({ContextKeys::PROVIDER_ENTRY: document, "README": how})
 }
 
 #[cfg(test)]

@@ -1,34 +1,37 @@
 //! How many running pods know another authority of the issuer than the present one: they were admitted before its last rotation, and
 //! reach the issuer for as long as an authority that they know vouches for the present one.
 
-use crate::{drift::IssuerAuthority, index::SharedIndex, metrics::OperatorMetrics};
-use std::{
-    convert::Infallible,
-    future::pending,
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::convert::Infallible;
+use std::future::pending;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokenscope_core::sidecar::MOST_ISSUER_CA_BYTES;
 use tokenscope_platform::health::Heartbeat;
-use tokio::{fs::File, io::AsyncReadExt as _, sync::watch, time::sleep};
+use tokio::fs::File;
+use tokio::io::AsyncReadExt as _;
+use tokio::sync::watch;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+
+use crate::drift::IssuerAuthority;
+use crate::index::SharedIndex;
+use crate::metrics::OperatorMetrics;
 
 /// The time between two counts. Each takes a look at every pod.
 const PERIOD: Duration = Duration::from_secs(60);
 
-/// The longest file of authorities that is read.
-const MOST_FILE_BYTES: u64 = 64 << 10;
-
 /// The source of the authorities that new pods are told, PEM.
-pub(crate) enum ToldPods {
+pub(crate) enum AuthoritySource {
     /// From the task that makes the certificates; none before it has made one.
     Here(watch::Receiver<Option<Vec<u8>>>),
     /// From the file that the webhook tells pods of, where somebody else makes the certificates.
     File(PathBuf),
 }
 
-impl ToldPods {
+impl AuthoritySource {
     /// The present authority; none before it is known.
     async fn present(&mut self) -> Option<IssuerAuthority> {
         let told = match self {
@@ -56,22 +59,23 @@ impl ToldPods {
     }
 }
 
+/// The file's beginning. Of a longer file pods are told nothing: the webhook refuses it.
 async fn read(file: &Path) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
-    let mut file = File::open(file).await?.take(MOST_FILE_BYTES);
+    let mut file = File::open(file).await?.take(MOST_ISSUER_CA_BYTES);
     file.read_to_end(&mut text).await?;
     Ok(text)
 }
 
 /// The task that counts them.
 pub(crate) struct IssuerTrust {
-    /// What new pods are told.
-    pub(crate) told: ToldPods,
-    /// What is known.
+    /// The source of the authorities that new pods are told.
+    pub(crate) told: AuthoritySource,
+    /// The index of what is known.
     pub(crate) index: SharedIndex,
-    /// That the task lives.
+    /// The sign that the task lives.
     pub(crate) heartbeat: Heartbeat,
-    /// Where the number goes.
+    /// The metrics, which show the number.
     pub(crate) metrics: Arc<OperatorMetrics>,
 }
 
@@ -101,7 +105,7 @@ mod tests {
     async fn the_present_authority_is_read_from_the_file_again_and_again_and_may_come_late() {
         let file = std::env::temp_dir().join(format!("tokenscope-issuer-trust-{}", std::process::id()));
         let pem = |body: &str| format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n");
-        let mut told = ToldPods::File(file.clone());
+        let mut told = AuthoritySource::File(file.clone());
         assert_eq!(told.present().await, None);
         for body in ["QUFB", "QkJC"] {
             std::fs::write(&file, pem(body) + &pem("older")).unwrap();
@@ -109,7 +113,7 @@ mod tests {
         }
         std::fs::remove_file(file).unwrap();
         let (known, told) = watch::channel(None);
-        let mut told = ToldPods::Here(told);
+        let mut told = AuthoritySource::Here(told);
         assert_eq!(told.present().await, None);
         known.send(Some(pem("QUFB").into_bytes())).unwrap();
         told.changed().await;

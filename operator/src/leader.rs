@@ -1,15 +1,16 @@
 //! The leadership: which process is the one that writes.
 
 use std::time::Instant;
+
 use tokenscope_platform::lease::Claim;
 use tokio::sync::watch;
 
-/// To be asked before each write.
+/// Says whether this process is the leader. It is asked before each write.
 #[derive(Clone, Debug)]
 pub(crate) struct Leader(watch::Receiver<Claim>);
 
 impl Leader {
-    /// By the claim on the Lease.
+    /// The leadership that follows from the claim on the Lease.
     pub(crate) fn new(claim: watch::Receiver<Claim>) -> Self {
         Self(claim)
     }

@@ -24,15 +24,17 @@ mod status;
 mod versions;
 mod watches;
 
-pub use args::{CertificatesProvider, OperatorArguments};
+use std::sync::Arc;
+use std::time::Duration;
 
+pub use args::{CertificatesProvider, OperatorArguments};
 use ca_bundle::CaBundleController;
 use certificates::{Certificates, DistrustLedger, Names, RotationSettings, TrustBundles, Trusting};
 use events::EventSender;
 use index::{Index, IndexEvent, Installation, SharedIndex};
 use indexer::Indexer;
 use issuer_context::IssuerContext;
-use issuer_trust::{IssuerTrust, ToldPods};
+use issuer_trust::{AuthoritySource, IssuerTrust};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client};
 use leader::Leader;
@@ -41,14 +43,12 @@ use pods::{Evictions, PodController};
 use probe::Probe;
 use spiffe_ids::SpiffeIds;
 use status::StatusWriter;
-use std::{sync::Arc, time::Duration};
 use tokenscope_core::Settings;
 use tokenscope_index::audiences::{self, ApiAudience, ApiIssuer};
-use tokenscope_platform::{
-    Process, client,
-    health::{Gate, Heartbeat},
-    lease::Elector,
-};
+use tokenscope_index::eks_pod_identity::PodIdentityError;
+use tokenscope_platform::health::{Gate, Heartbeat};
+use tokenscope_platform::lease::Elector;
+use tokenscope_platform::{Process, client};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -68,6 +68,9 @@ pub enum Error {
     /// The lock would take every pod its token.
     #[error("the lock can't be set up")]
     Lock(#[from] ApiAudience),
+    /// Nobody knows whose pods get their credentials from the agent of EKS Pod Identity.
+    #[error("EKS Pod Identity can't be set up")]
+    PodIdentity(#[from] PodIdentityError),
     /// The issuer would take every pod's own token.
     #[error("the issuer can't be used")]
     Issuer(#[from] ApiIssuer),
@@ -75,10 +78,14 @@ pub enum Error {
 
 /// The operator's body: starts everything and waits for the stop.
 pub async fn run(args: OperatorArguments, process: Process) -> Result<(), Error> {
-    let settings = args.settings();
+    let mut settings = Settings {
+        pod_identity: args.pod_identity.load()?,
+        ..args.settings()
+    };
     let config = client::configuration(&args.common).await?;
     audiences::check_locked(&config.auth_info, &settings.lock).await?;
     audiences::check_issuer(&config.auth_info, args.issuer_url.as_deref()).await?;
+    settings.api_audiences = audiences::of_api_server(&config.auth_info).await;
     let client = client::connect(config, &process.freshness)?;
     let metrics = Arc::new(OperatorMetrics::register(&process.registry));
     let (certificates_gate, policies_gate) = (process.gates.gate("certificates"), process.gates.gate("policies"));
@@ -113,7 +120,7 @@ struct Trusted {
 }
 
 /// The channels between the tasks that keep authorities.
-struct Told {
+struct AuthorityChannels {
     /// The distrusted certificates.
     ledger: DistrustLedger,
     /// The bundles in the webhook configuration.
@@ -122,7 +129,7 @@ struct Told {
     wanted_bundle: watch::Sender<Option<Vec<u8>>>,
 }
 
-/// What most tasks need.
+/// The state that most tasks share.
 struct Common<'a> {
     args: &'a OperatorArguments,
     process: &'a Process,
@@ -155,7 +162,7 @@ impl Common<'_> {
             .spawn("webhook configuration", controller.run(stop.clone()));
         if makes_certificates {
             let (names, settings) = (args.certificate_names(), args.certificate_settings());
-            let told = Told {
+            let told = AuthorityChannels {
                 ledger: ledger.clone(),
                 bundles: bundles.clone(),
                 wanted_bundle,
@@ -176,7 +183,7 @@ impl Common<'_> {
         bundles: watch::Receiver<Option<TrustBundles>>,
     ) -> watch::Receiver<Option<Vec<u8>>> {
         let (wanted_bundle, told) = watch::channel(None);
-        let telling = Told {
+        let telling = AuthorityChannels {
             ledger,
             bundles,
             wanted_bundle,
@@ -190,7 +197,13 @@ impl Common<'_> {
     }
 
     /// What keeps an authority and a serving certificate.
-    fn certificates(&self, names: Names, settings: RotationSettings, told: Told, gate: Option<Gate>) -> Certificates {
+    fn certificates(
+        &self,
+        names: Names,
+        settings: RotationSettings,
+        told: AuthorityChannels,
+        gate: Option<Gate>,
+    ) -> Certificates {
         let task = match names.trusting {
             Trusting::ApiServers => "certificates",
             Trusting::Pods => "issuer certificates",
@@ -290,8 +303,8 @@ impl Common<'_> {
     }
 
     fn keep_issuer_trust(&self, index: &SharedIndex, made: Option<watch::Receiver<Option<Vec<u8>>>>) {
-        let file = || self.args.issuer_ca_file.clone().map(ToldPods::File);
-        let Some(told) = made.map(ToldPods::Here).or_else(file) else {
+        let file = || self.args.issuer_ca_file.clone().map(AuthoritySource::File);
+        let Some(told) = made.map(AuthoritySource::Here).or_else(file) else {
             return;
         };
         let trust = IssuerTrust {

@@ -1,6 +1,7 @@
 //! The operator's process.
 
 use std::process::ExitCode;
+
 use tokenscope_operator::OperatorArguments;
 
 fn main() -> ExitCode {

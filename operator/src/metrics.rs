@@ -1,14 +1,13 @@
 //! The metrics of the operator. No label has more values than are written here.
 
 use jiff::Timestamp;
-use prometheus_client::{
-    encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
-};
-use tokenscope_platform::{
-    events::EventOutcome,
-    metrics::{OutcomeLabel, Registry},
-};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use tokenscope_platform::events::EventOutcome;
+use tokenscope_platform::metrics::{OutcomeLabel, Registry};
 
 /// The metrics; counting takes no lock.
 #[derive(Debug, Default)]
@@ -195,7 +194,7 @@ impl OperatorMetrics {
         self.namespaces_over_share.set(gauge(namespaces));
     }
 
-    /// How many pods know another authority of the issuer than the present one.
+    /// Sets the number of pods that know another authority of the issuer than the present one.
     pub(crate) fn pods_with_other_issuer_ca(&self, pods: usize) {
         self.other_issuer_ca_pods.set(gauge(pods));
     }

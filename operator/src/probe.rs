@@ -3,36 +3,40 @@
 //! What pods say about it can be written by whoever may create a pod, so it is no evidence. The operator sends a review as
 //! the API server does: through the Service, over TLS, trusting what the webhook configuration tells the API server to trust.
 
-use crate::certificates::TrustBundles;
-use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
-use std::{io, path::PathBuf, sync::Arc};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::crypto::aws_lc_rs;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokenscope_core::trial_review;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-    sync::watch,
-    time::{Duration, Instant, timeout},
-};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Duration, Instant, timeout};
 use tokio_rustls::TlsConnector;
 
-/// How long one question may take, from the name's resolution to the answer's end.
+use crate::certificates::TrustBundles;
+
+/// The deadline of one question, from the name's resolution to the answer's end.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// Between two questions.
+/// The time between two questions.
 const PAUSE: Duration = Duration::from_secs(5);
-/// For how long an answer shows that the webhook works: until the next one may be there.
+/// The time for which an answer shows that the webhook works: until the next one may be there.
 const VALID: Duration = Duration::from_secs(12);
 
 /// The reason why the webhook does not count as working.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The flag's value.
+    /// The value of the flag is no address.
     #[error("--webhook-address: {0:?} is no address: HOST:PORT is expected")]
     Address(String),
     /// There is no configuration, or an entry of it has no bundle.
     #[error("the webhook configuration names no certificate authority that all of its entries trust")]
     NoAuthority,
-    /// A file of the client's certificate.
+    /// A file of the client's certificate can't be read.
     #[error("{} has no readable certificate or key", .0.display())]
     ClientCertificate(PathBuf),
     /// TLS can't be set up.
@@ -41,10 +45,10 @@ pub(crate) enum Error {
     /// Nobody answers.
     #[error("{0} can't be reached, or broke off")]
     Unreachable(String, #[source] io::Error),
-    /// It takes too long.
+    /// The webhook takes too long.
     #[error("{0} did not answer within {seconds} s", seconds = DEADLINE.as_secs())]
     Late(String),
-    /// It does not let the pod through.
+    /// The webhook does not let the pod through.
     #[error("{0} answered {1:?}")]
     Answer(String, String),
 }

@@ -3,12 +3,13 @@
 //! A pod whose token comes from SPIFFE waits for an identity, forever if no ClusterSPIFFEID is about it. Where the cluster
 //! has no such definitions, spiffe_ids come by other ways, and there is nothing to say.
 
-use kube::{core::DynamicObject, runtime::watcher::Event};
+use kube::core::DynamicObject;
+use kube::runtime::watcher::Event;
 use tokenscope_core::{Pairs, Selector};
 use tokenscope_crds::read;
 use tokenscope_index::{Room, Share, Shares, Store, estimate};
 
-/// How much is kept of ClusterSPIFFEIDs, which only administrators write.
+/// The share of ClusterSPIFFEIDs, which only administrators write.
 const SHARE: Share = Share {
     objects: 10_000,
     bytes: 8 << 20,
@@ -22,7 +23,7 @@ pub(crate) type SpiffeIdEvent = Option<Event<DynamicObject>>;
 pub(crate) struct SpiffeIds {
     /// Only those of this class count.
     class_name: Option<String>,
-    rules: Store<Rule>,
+    rules: Store<IdentityRule>,
 }
 
 impl Default for SpiffeIds {
@@ -31,9 +32,9 @@ impl Default for SpiffeIds {
     }
 }
 
-/// Which pods a ClusterSPIFFEID is about.
+/// The pods that a ClusterSPIFFEID selects.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Rule {
+struct IdentityRule {
     namespaces: Selector,
     pods: Selector,
 }
@@ -77,7 +78,7 @@ impl SpiffeIds {
 }
 
 /// None where it is another controller's.
-fn rule(class_name: Option<&str>, object: &DynamicObject) -> Option<Rule> {
+fn rule(class_name: Option<&str>, object: &DynamicObject) -> Option<IdentityRule> {
     let spec = object.data.get("spec");
     let found = spec
         .and_then(|spec| spec.get("className")?.as_str())
@@ -92,7 +93,7 @@ fn rule(class_name: Option<&str>, object: &DynamicObject) -> Option<Rule> {
             .map(|found| read::selector(found, field));
         selector.and_then(Result::ok).unwrap_or_default()
     };
-    Some(Rule {
+    Some(IdentityRule {
         namespaces: selector("namespaceSelector"),
         pods: selector("podSelector"),
     })
@@ -100,8 +101,9 @@ fn rule(class_name: Option<&str>, object: &DynamicObject) -> Option<Rule> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::{Value, json};
+
+    use super::*;
 
     fn object(name: &str, spec: &Value) -> DynamicObject {
         serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec})).unwrap()

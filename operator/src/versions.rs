@@ -26,9 +26,10 @@ pub(crate) fn is_older(version: Option<&str>, other: Option<&str>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use k8s_openapi::api::core::v1::Secret;
     use kube::core::ObjectMeta;
+
+    use super::*;
 
     fn secret(uid: &str, version: &str) -> Secret {
         Secret {

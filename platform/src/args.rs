@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::telemetry;
 
-/// Who the process is, where it is seen, and how it reaches the cluster.
+/// The flags of every process: its name, its logs and metrics, its way to the cluster.
 #[derive(Clone, Debug, clap::Args)]
 pub struct CommonArgs {
     /// The namespace that tokenscope itself is installed in
@@ -18,7 +18,7 @@ pub struct CommonArgs {
     )]
     pub namespace: String,
 
-    /// Who this process is, in the Lease and in Events [default: the host name]
+    /// The name of this process in the Lease and in Events [default: the host name]
     #[arg(long, env = "TOKENSCOPE_POD_NAME", value_name = "NAME", default_value_t = host_name(), hide_default_value = true)]
     pub pod_name: String,
 
@@ -31,11 +31,11 @@ pub struct CommonArgs {
     )]
     pub observe: SocketAddr,
 
-    /// What is logged: a level, or targets and levels as in "info,kube=debug"
+    /// What is logged: a level, or targets and levels as in "info,kube=debug"; audit lines of the issuer always are, unless "audit=off" is among them
     #[arg(long, env = "TOKENSCOPE_LOG_LEVEL", value_name = "FILTER", default_value = "info", value_parser = telemetry::checked_filter)]
     pub log_level: String,
 
-    /// How it is logged, to standard error
+    /// The form of the log, which goes to standard error
     #[arg(long, env = "TOKENSCOPE_LOG_FORMAT", value_name = "FORMAT", default_value = "json")]
     pub log_format: telemetry::Format,
 
@@ -43,15 +43,15 @@ pub struct CommonArgs {
     #[arg(long, env = "TOKENSCOPE_KUBECONFIG", value_name = "PATH")]
     pub kubeconfig: Option<PathBuf>,
 
-    /// From how many seconds without a word of a watch the process is not ready, its decisions being out of date; 0 for never
+    /// The process is not ready once a watch has brought nothing for more than so many seconds, because its decisions may be out of date; 0 for never
     #[arg(long, env = "TOKENSCOPE_WATCH_AGE_LIMIT", value_name = "SECONDS", default_value = "300", value_parser = seconds)]
     pub watch_age_limit: Duration,
 
-    /// How many threads serve requests
+    /// The number of threads that serve requests
     #[arg(long, env = "TOKENSCOPE_WORKERS", value_name = "THREADS", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub workers: u16,
 
-    /// How many seconds running work has to finish after SIGTERM; keep it under the pod's termination grace period
+    /// Seconds that running work has to finish after SIGTERM; keep it under the pod's termination grace period
     #[arg(long, env = "TOKENSCOPE_STOP_TIMEOUT", value_name = "SECONDS", default_value = "25", value_parser = seconds)]
     pub stop_timeout: Duration,
 }
@@ -69,8 +69,9 @@ fn host_name() -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use clap::Parser;
+
+    use super::*;
 
     #[derive(Debug, Parser)]
     struct TestArguments {

@@ -118,7 +118,11 @@ where
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::collections::HashMap;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Instant;
+
     use axum::Router;
     use axum::extract::Query;
     use futures::{StreamExt as _, TryStreamExt as _, pin_mut};
@@ -126,11 +130,9 @@ mod tests {
     use k8s_openapi::api::core::v1::Namespace;
     use kube::Api;
     use kube::api::{ListParams, WatchParams};
-    use std::collections::HashMap;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicU32, Ordering};
-    use std::time::Instant;
     use tokio::net::TcpListener;
+
+    use super::*;
 
     const SHORT: Duration = Duration::from_millis(300);
 

@@ -121,8 +121,9 @@ impl<T> Drop for Membership<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use futures::FutureExt as _;
+
+    use super::*;
 
     #[test]
     fn the_lowest_rank_goes_once_and_who_has_none_stays() {

@@ -18,15 +18,15 @@ use http::{Method, Request, Response};
 use hyper::body::{Frame, SizeHint};
 use kube::client::Body;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::encoding::DescriptorEncoder;
 use tower::{BoxError, Service};
+
+use crate::metrics::encode_gauges;
 
 /// A watch that nobody has asked for again so long after it ended was given up. Pauses between tries are much shorter.
 const GIVEN_UP: Duration = Duration::from_secs(60);
 
-/// How the line of an error begins in a watch's answer.
+/// The beginning of an error's line in a watch's answer.
 const ERROR: &[u8] = br#"{"type":"ERROR""#;
 
 /// The watches of a process; a clone is a handle to the same ones.
@@ -48,7 +48,7 @@ struct Watch {
     name: String,
     began: Instant,
     word: AtomicU64,
-    /// How many requests run.
+    /// The number of requests that run.
     running: AtomicUsize,
     /// When the last request ended.
     ended: AtomicU64,
@@ -177,16 +177,12 @@ impl Watch {
 /// The metric `tokenscope_watch_age_seconds`.
 impl Collector for Freshness {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let mut descriptor = encoder.encode_descriptor(
+        let metric = (
             "tokenscope_watch_age_seconds",
             "How old the last word of each watch is, bookmarks included",
-            None,
-            MetricType::Gauge,
-        )?;
-        for (name, age) in self.ages() {
-            ConstGauge::new(age.as_secs_f64()).encode(descriptor.encode_family(&[("watch", name.as_str())])?)?;
-        }
-        Ok(())
+        );
+        let ages = self.ages().into_iter().map(|(name, age)| (name, age.as_secs_f64()));
+        encode_gauges(&mut encoder, metric, "watch", ages)
     }
 }
 
@@ -295,14 +291,16 @@ impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for NotedBody<B> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::convert::Infallible;
+    use std::sync::atomic::AtomicBool;
+
     use futures::StreamExt as _;
     use k8s_openapi::api::core::v1::ServiceAccount;
     use kube::{Api, Client};
-    use std::convert::Infallible;
-    use std::sync::atomic::AtomicBool;
     use tokio::task::JoinHandle;
     use tokio::time::sleep;
+
+    use super::*;
 
     const LIMIT: Duration = Duration::from_millis(400);
     const BOOKMARK: &str = r#"{"type":"BOOKMARK","object":{"kind":"ServiceAccount","apiVersion":"v1","metadata":{"resourceVersion":"7","annotations":{"k8s.io/initial-events-end":"true"}}}}"#;

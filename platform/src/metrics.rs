@@ -1,10 +1,13 @@
 //! Numbers about the process, in the OpenMetrics text that Prometheus reads.
+//!
+//! Memory, processor time and start of the process are read from `/proc` here, because prometheus-client has no collector for them.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Metric;
@@ -73,6 +76,29 @@ impl Default for Registry {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Writes one gauge for each value of a label, for a [`Collector`] of what is known only when asked.
+pub fn encode_gauges<L: AsRef<str>, N>(
+    encoder: &mut DescriptorEncoder<'_>,
+    (name, help): (&str, &str),
+    label: &str,
+    values: impl IntoIterator<Item = (L, N)>,
+) -> fmt::Result
+where
+    ConstGauge<N>: EncodeMetric,
+{
+    let mut descriptor = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for (value_of_label, value) in values {
+        ConstGauge::new(value).encode(descriptor.encode_family(&[(label, value_of_label.as_ref())])?)?;
+    }
+    Ok(())
+}
+
+/// Writes one gauge of a size, for a [`Collector`] of what is known only when asked.
+pub fn encode_size(encoder: &mut DescriptorEncoder<'_>, (name, help): (&str, &str), size: usize) -> fmt::Result {
+    let descriptor = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    ConstGauge::new(i64::try_from(size).unwrap_or(i64::MAX)).encode(descriptor)
 }
 
 /// The name of the executable, such as `tokenscope-webhook`.
@@ -163,8 +189,9 @@ fn resident_bytes() -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use prometheus_client::metrics::counter::Counter;
+
+    use super::*;
 
     #[test]
     fn the_text_has_the_process_its_version_and_what_was_registered() {

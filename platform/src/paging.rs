@@ -23,10 +23,10 @@ const MOST_OBJECT_BYTES: usize = 16 << 20;
 const SHRINK: u32 = 4;
 /// A page of less than this leaves room for a larger one.
 const SMALL_PAGE_BYTES: usize = MOST_PAGE_BYTES / 4;
-/// How many lists' limits are remembered. A process has a few; beyond it all begin anew.
+/// The most lists' limits that are remembered. A process has a few; beyond it all begin anew.
 const MOST_LISTS: usize = 64;
 
-/// Why a page was not read.
+/// The reason why a page was not read.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error("a single object of the list {path} has more than {} MiB", MOST_OBJECT_BYTES >> 20)]
@@ -202,11 +202,12 @@ impl PageLimits {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use k8s_openapi::api::core::v1::ConfigMap;
     use kube::api::ListParams;
     use kube::{Api, Client};
     use serde_json::json;
+
+    use super::*;
 
     /// An API server with objects of these sizes, and the limits that it was asked for.
     fn api_server(sizes: Vec<usize>) -> (Api<ConfigMap>, Arc<Mutex<Vec<usize>>>) {

@@ -33,16 +33,13 @@ pub enum Error {
     Taken(#[source] Box<dyn StdError + Send + Sync>),
 }
 
-/// Starts logs for the whole process, panics included; `level` is a `tracing` filter such as `info` or `info,kube=debug`.
+/// The target of lines that say who got what and who did not. They are a record and no log of a level.
+const AUDIT: &str = "audit";
+
+/// Starts logs for the whole process, panics included; `level` is a `tracing` filter such as `info` or `info,kube=debug`. Lines with
+/// the target `audit` are written at every level, unless the filter itself says something of that target.
 pub fn start(level: &str, format: Format) -> Result<(), Error> {
-    // kube logs each failed request as an error of its own; whoever made the request logs it too, and knows if it matters. And it warns
-    // of an answer that it can't read with the whole answer, in which tokens and keys can be.
-    let filter = if level.contains("kube_client") {
-        level.to_owned()
-    } else {
-        format!("{level},kube_client::client=error,kube_client::client::builder=off")
-    };
-    let filter = EnvFilter::try_new(filter).map_err(Error::Filter)?;
+    let filter = filter(level).map_err(Error::Filter)?;
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(move || Bounded {
@@ -57,6 +54,21 @@ pub fn start(level: &str, format: Format) -> Result<(), Error> {
     // Else a panic is the one thing in the log that isn't JSON.
     std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "panicked")));
     Ok(())
+}
+
+/// The filter of a level, with what holds where it doesn't say otherwise.
+fn filter(level: &str) -> Result<EnvFilter, ParseError> {
+    let mut filter = level.to_owned();
+    // kube logs each failed request as an error of its own; whoever made the request logs it too, and knows if it matters. And it warns
+    // of an answer that it can't read with the whole answer, in which tokens and keys can be.
+    if !level.contains("kube_client") {
+        filter.push_str(",kube_client::client=error,kube_client::client::builder=off");
+    }
+    let target = |directive: &str| directive.split(['=', '[']).next().unwrap_or_default().trim() == AUDIT;
+    if !level.split(',').any(target) {
+        filter.push_str(",audit=info");
+    }
+    EnvFilter::try_new(filter)
 }
 
 /// Writes lines of at most [`MOST_LINE_BYTES`]. Each call writes one whole line, as the formatter does.
@@ -207,6 +219,10 @@ mod tests {
     }
 
     fn logged(format: Format, log: impl FnOnce()) -> String {
+        logged_at("info", format, log)
+    }
+
+    fn logged_at(level: &str, format: Format, log: impl FnOnce()) -> String {
         #[derive(Clone, Default)]
         struct LogBuffer(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
 
@@ -223,15 +239,36 @@ mod tests {
 
         let output = LogBuffer::default();
         let written = output.clone();
-        let logs = tracing_subscriber::fmt().with_writer(move || Bounded {
-            output: written.clone(),
-            format,
-        });
+        let logs = tracing_subscriber::fmt()
+            .with_env_filter(filter(level).unwrap())
+            .with_writer(move || Bounded {
+                output: written.clone(),
+                format,
+            });
         match format {
             Format::Json => tracing::subscriber::with_default(logs.json().flatten_event(true).finish(), log),
             Format::Text => tracing::subscriber::with_default(logs.with_ansi(false).finish(), log),
         }
         String::from_utf8(output.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn lines_of_the_audit_are_written_at_every_level_unless_the_filter_names_them() {
+        let lines = |level: &str| {
+            let log = || {
+                tracing::info!(target: "audit", "who got what");
+                tracing::info!(target: "other", "news");
+            };
+            let logged = logged_at(level, Format::Text, log);
+            (logged.contains("who got what"), logged.contains("news"))
+        };
+        for level in ["warn", "error", "off", "kube=debug", "auditing=debug"] {
+            assert_eq!(lines(level), (true, false), "{level}");
+        }
+        assert_eq!(lines("info"), (true, true));
+        for level in ["info,audit=off", "audit=warn,info"] {
+            assert_eq!(lines(level), (false, true), "{level}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use rcgen::date_time_ymd;
 use support::{Ca, NAME, SOON, lasts, receive, send, serving};
 use tokenscope_platform::certificate::UnusablePair;
 use tokenscope_platform::tls::{Limits, ServingCertificate};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
@@ -87,6 +87,48 @@ async fn without_a_certificate_handshakes_fail_and_the_listener_stays() {
     let (pem, key) = ca.leaf(|_| {});
     certificate.replace(pem, key).unwrap();
     assert!(ca.connect(server.address, b"http/1.1").await.is_ok());
+}
+
+/// A ClientHello of TLS 1.2 at most (RFC 5246, 7.4.1.2): one cipher suite, and the extensions that an ECDHE handshake needs.
+fn client_hello(version: [u8; 2]) -> Vec<u8> {
+    let extensions = [
+        &[0, 10, 0, 4, 0, 2, 0, 23][..],  // supported_groups: secp256r1
+        &[0, 13, 0, 6, 0, 4, 4, 3, 8, 4], // signature_algorithms: ECDSA and RSA-PSS with SHA-256
+        &[0, 23, 0, 0],                   // extended_master_secret
+    ]
+    .concat();
+    let mut body = [&version[..], &[7; 32], &[0]].concat(); // the random part, and no session
+    body.extend([0, 4, 0xc0, 0x2b, 0xc0, 0x2f]); // ECDHE with AES-128-GCM, for both kinds of keys
+    body.extend([1, 0]); // no compression
+    body.extend(u16::try_from(extensions.len()).unwrap().to_be_bytes());
+    body.extend(extensions);
+    let length = u32::try_from(body.len()).unwrap().to_be_bytes();
+    let handshake = [&[1][..], &length[1..], &body].concat();
+    let length = u16::try_from(handshake.len()).unwrap().to_be_bytes();
+    [&[22, 3, 1][..], &length, &handshake].concat()
+}
+
+#[tokio::test]
+async fn versions_of_tls_before_1_2_are_refused() {
+    const ALERT: u8 = 21;
+    const HANDSHAKE: u8 = 22;
+    let ca = Ca::new();
+    let server = serving(ca.certificate(), Limits::default()).await;
+    // SSL 3.0, TLS 1.0, 1.1 and 1.2 (RFC 8446, appendix D).
+    for (version, answer) in [(0, ALERT), (1, ALERT), (2, ALERT), (3, HANDSHAKE)] {
+        let mut connection = TcpStream::connect(server.address).await.unwrap();
+        connection.write_all(&client_hello([3, version])).await.unwrap();
+        let mut record = [0; 7];
+        timeout(SOON, connection.read_exact(&mut record))
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(record[0], answer, "version 3.{version}: {record:?}");
+        if answer == ALERT {
+            // Fatal, and protocol_version (RFC 8446, section 6.2).
+            assert_eq!(record[5..], [2, 70], "version 3.{version}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -7,13 +7,21 @@ use std::future::Future;
 use std::io;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{Timestamp, TimestampArithmetic};
 use rustix::io::Errno;
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
+
+/// The wait after the clock was set: it is often set again right after.
+pub(crate) const SETTLING: Duration = Duration::from_secs(1);
+
+/// The time after a wait, or the last that there is: only one thousands of years from now can't be stated.
+pub(crate) fn later(time: Timestamp, wait: impl Into<TimestampArithmetic>) -> Timestamp {
+    time.checked_add(wait).unwrap_or(Timestamp::MAX)
+}
 
 /// The reason why waiting has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,8 +92,9 @@ async fn expired(timer: &mut pipe::Receiver) -> io::Result<Woken> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::time::Instant;
+
+    use super::*;
 
     #[tokio::test]
     async fn waiting_ends_at_the_time_and_at_once_when_it_has_passed() {

@@ -18,6 +18,8 @@ const UNFINISHED: &str = ".partial";
 pub enum Readers {
     /// All: 0644, as a kubelet writes the tokens of a pod whose user it does not know. The volume's mounts say who sees it.
     All,
+    /// All, and nobody writes it: 0444. The file is replaced and never changed.
+    AllForReading,
     /// Only the user of this process: 0600, for private keys.
     Owner,
 }
@@ -83,6 +85,7 @@ impl Directory {
         let unfinished = unfinished(folder, &file.to_string_lossy());
         let mode = match readers {
             Readers::All => 0o644,
+            Readers::AllForReading => 0o444,
             Readers::Owner => 0o600,
         };
         let written = write_new(&unfinished, content, mode).and_then(|()| fs::rename(&unfinished, &path));
@@ -121,8 +124,9 @@ fn write_new(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::os::unix::fs::MetadataExt;
+
+    use super::*;
 
     /// A directory that goes away with the test.
     struct Scratch(PathBuf);

@@ -100,7 +100,10 @@ pub enum FetchError {
     #[error("the SPIFFE agent's answer is malformed: {0}")]
     Malformed(&'static str),
     /// The token is none.
-    #[error("the SPIFFE agent's token is malformed: {0}")]
+    #[error("the SPIFFE agent's token is malformed: {0}{hint}", hint = match .0 {
+        InvalidToken::Issuer => ", and AWS takes no token without: set the issuer at the SPIFFE provider, in SPIRE as jwt_issuer",
+        _ => "",
+    })]
     InvalidToken(InvalidToken),
     /// The token is for somebody else.
     #[error("{0} gave a token for another audience than was asked for")]
@@ -164,6 +167,15 @@ impl FetchError {
             #[cfg(feature = "issuer")]
             Self::Exchange(error) => error.kind(),
             _ => Kind::Passing,
+        }
+    }
+
+    /// True if whoever grants the token says that it is not granted any more.
+    pub fn is_withdrawal(&self) -> bool {
+        match self {
+            #[cfg(feature = "issuer")]
+            Self::Exchange(error) => matches!(error, NotExchanged::Refused { .. }),
+            _ => false,
         }
     }
 
@@ -267,6 +279,16 @@ mod tests {
         assert!(!text.contains(char::is_control), "{text}");
         assert!(text.len() < 400, "{text}");
         assert!(text.starts_with("the SPIFFE agent answered INTERNAL: a b"), "{text}");
+    }
+
+    #[test]
+    fn a_token_without_an_issuer_is_told_with_what_to_set_at_spire() {
+        assert_eq!(
+            FetchError::InvalidToken(InvalidToken::Issuer).to_string(),
+            "the SPIFFE agent's token is malformed: it has no claim iss, and AWS takes no token without: set the issuer at the SPIFFE provider, in SPIRE as jwt_issuer"
+        );
+        let other = FetchError::InvalidToken(InvalidToken::Algorithm).to_string();
+        assert!(other.ends_with("PS512") && !other.contains("jwt_issuer"), "{other}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use crate::directory::{Directory, Readers};
 use crate::fetch_error::FetchError;
@@ -18,6 +19,8 @@ pub const REASON_FILE: &str = ".reason";
 pub struct Health {
     directory: Directory,
     files: Mutex<BTreeMap<String, FileHealth>>,
+    /// The tasks that wait for news of trouble, or of its end.
+    changes: watch::Sender<()>,
 }
 
 /// The state of one file.
@@ -30,6 +33,8 @@ struct FileHealth {
     /// The reason why it was not renewed, and the time of the first such failure.
     trouble: Option<(FetchError, Timestamp)>,
     failures: BTreeMap<&'static str, u64>,
+    /// The words of whoever grants the token, from its refusal until it grants one again: no failure to ask ends a withdrawal.
+    withdrawn: Option<String>,
 }
 
 impl Health {
@@ -40,6 +45,7 @@ impl Health {
         Self {
             directory,
             files: Mutex::new(files.collect()),
+            changes: watch::Sender::new(()),
         }
     }
 
@@ -57,6 +63,7 @@ impl Health {
         health.expires_at = expires_at;
         health.last_success = Some(now);
         health.refreshes += 1;
+        health.withdrawn = None;
         let before = health.trouble.take();
         if before.is_some() {
             self.tell(&files);
@@ -78,6 +85,9 @@ impl Health {
         let news = last.is_none_or(|(last, _)| is_new(last));
         let since = last.map_or(now, |(_, since)| *since);
         health.trouble = Some((trouble.clone(), since));
+        if trouble.is_withdrawal() {
+            health.withdrawn = Some(trouble.to_string());
+        }
         if news {
             self.tell(&files);
         }
@@ -96,6 +106,23 @@ impl Health {
             return Ok(());
         }
         Err(lines.join("\n"))
+    }
+
+    /// The words of whoever grants a file's token, if it was refused since it was last given.
+    pub fn withdrawn(&self, file: &str) -> Option<String> {
+        self.files().get(file)?.withdrawn.clone()
+    }
+
+    /// The reason why a file was not written or renewed, as far as that is known.
+    pub fn reason(&self, file: &str) -> String {
+        let files = self.files();
+        let trouble = files.get(file).and_then(|health| health.trouble.as_ref());
+        trouble.map_or_else(|| "not there yet".to_owned(), |(trouble, _)| trouble.to_string())
+    }
+
+    /// Changes each time when there is news of trouble, or it has ended.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     /// The numbers, in Prometheus' text format.
@@ -143,6 +170,7 @@ impl Health {
 
     /// Leaves the reason where the probe finds it.
     fn tell(&self, files: &BTreeMap<String, FileHealth>) {
+        self.changes.send_replace(());
         let mut text = String::new();
         for (file, health) in files {
             if let Some((trouble, since)) = &health.trouble {

@@ -1,5 +1,6 @@
 //! The probe `tokenscope-sidecar ready`: every file must be there and valid now. It looks at the files themselves, as a
-//! workload does.
+//! workload does. Of credentials that are served it reads what the running process has left in a folder that no neighbour can write to. A token
+//! that they are taken with is no workload's: while they are valid it may have ended, as where its source is away.
 
 use std::process::ExitCode;
 
@@ -43,8 +44,9 @@ pub fn ready(config: &Config, now: Timestamp) -> Result<(), String> {
         valid(end)
     };
 
+    let sources = sources(config);
     let mut checks: Vec<(&str, Result<(), String>)> = Vec::new();
-    for file in &config.tokens {
+    for file in config.tokens.iter().filter(|file| !sources.contains(&&*file.name)) {
         checks.push((&file.name, token(&file.name)));
     }
     let agent = config.workload_api();
@@ -54,6 +56,33 @@ pub fn ready(config: &Config, now: Timestamp) -> Result<(), String> {
     if agent.is_some_and(|agent| agent.jwt_bundle) {
         checks.push((JWT_BUNDLE_FILE, read(JWT_BUNDLE_FILE).map(|_| ())));
     }
+    told(config, checks)?;
+    #[cfg(feature = "endpoint")]
+    if let Some(endpoint) = &config.endpoint {
+        let taken_with = sources.into_iter().map(|name| (name, token(name)));
+        return crate::endpoint::ready(endpoint, now).or_else(|why| told(config, taken_with).and(Err(why)));
+    }
+    Ok(())
+}
+
+/// The files of tokens that roles are taken with, whose credentials are served.
+#[cfg(feature = "endpoint")]
+fn sources(config: &Config) -> Vec<&str> {
+    let containers = config.endpoint.iter().flat_map(|endpoint| &endpoint.containers);
+    let taken_with: Vec<_> = containers.map(|container| &container.token_file).collect();
+    let files = config.tokens.iter().map(|file| &*file.name);
+    files
+        .filter(|file| taken_with.contains(&&config.directory.join(file)))
+        .collect()
+}
+
+#[cfg(not(feature = "endpoint"))]
+fn sources(_: &Config) -> Vec<&str> {
+    Vec::new()
+}
+
+/// The first of these files that is not as it should be, in one line, with the reason that the running process has left.
+fn told<'f>(config: &Config, checks: impl IntoIterator<Item = (&'f str, Result<(), String>)>) -> Result<(), String> {
     let Some((name, Err(why))) = checks.into_iter().find(|(_, check)| check.is_err()) else {
         return Ok(());
     };
@@ -72,7 +101,7 @@ mod tests {
     use crate::token::tests::token;
 
     /// The probe as the webhook writes it for the files of a folder.
-    fn probe(folder: &std::path::Path, tokens: &str) -> Config {
+    fn probe(folder: &std::path::Path, tokens: &str, more: &[(&str, &str)]) -> Config {
         let variables = [
             ("TOKENSCOPE_DIRECTORY", folder.to_str().unwrap()),
             ("TOKENSCOPE_JWT_SVIDS", tokens),
@@ -80,7 +109,7 @@ mod tests {
             ("TOKENSCOPE_INJECTED", "true"),
         ];
         let value = |name: &str| {
-            let found = variables.iter().find(|(variable, _)| *variable == name);
+            let found = variables.iter().chain(more).find(|(variable, _)| *variable == name);
             found.map(|(_, value)| (*value).to_owned())
         };
         match invocation(["ready".into()], value) {
@@ -93,7 +122,7 @@ mod tests {
     fn the_probe_says_that_a_token_has_expired_and_nothing_while_it_is_valid() {
         let folder = std::env::temp_dir().join(format!("tokenscope-probe-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
-        let config = probe(&folder, "token=sts.amazonaws.com other=sts.amazonaws.com.cn");
+        let config = probe(&folder, "token=sts.amazonaws.com other=sts.amazonaws.com.cn", &[]);
         let at = |second| ready(&config, Timestamp::from_second(second).unwrap());
         assert_eq!(at(0), Err("token is not there yet".to_owned()));
 
@@ -115,6 +144,41 @@ mod tests {
         assert_eq!(at(2000), Err("other expired 0 s ago".to_owned()));
         std::fs::write(folder.join("other"), token("k", 1000, 3000).secret()).unwrap();
         assert_eq!(at(2000), Ok(()));
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    /// One container takes its role itself, with `token`; another one is served, by a role that is taken with `own`.
+    #[cfg(feature = "endpoint")]
+    #[test]
+    fn a_token_that_a_role_was_taken_with_may_have_ended_while_the_credentials_are_valid() {
+        let folder = std::env::temp_dir().join(format!("tokenscope-probe-served-{}", std::process::id()));
+        std::fs::create_dir_all(folder.join("app")).unwrap();
+        let endpoint = serde_json::json!({"port": 9912, "containers": [{
+            "name": "app", "tokenFile": folder.join("own"), "role": {"role": "arn:aws:iam::111122223333:role/orders"},
+            "regions": ["eu-central-1"],
+        }]});
+        let endpoint = endpoint.to_string();
+        let more = [
+            ("TOKENSCOPE_ENDPOINT", &*endpoint),
+            ("TOKENSCOPE_AUTHORIZATION_FOLDERS", folder.to_str().unwrap()),
+            ("TOKENSCOPE_POD_NAME", "orders-0"),
+        ];
+        let config = probe(&folder, "token=sts.amazonaws.com own=sts.amazonaws.com", &more);
+        let at = |second| ready(&config, Timestamp::from_second(second).unwrap());
+        let write = |file: &str, end| std::fs::write(folder.join(file), token("k", 0, end).secret()).unwrap();
+        write("token", 5000);
+        write("own", 1000);
+        std::fs::write(folder.join("app/.state"), "1970-01-01T01:00:00Z\n\n").unwrap();
+        assert_eq!(at(1042), Ok(()), "its source may be away");
+        assert_eq!(at(3642), Err("own expired 2642 s ago".to_owned()));
+        write("own", 7000);
+        let expired = "the credentials of container app expired 42 s ago: AWS STS has not answered yet";
+        assert_eq!(at(3642), Err(expired.to_owned()));
+        assert_eq!(
+            at(5001),
+            Err("token expired 1 s ago".to_owned()),
+            "a container reads this one"
+        );
         std::fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -5,6 +5,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::clock::later;
 use crate::token::Token;
 
 /// From which part of a token's life on a new one is asked for.
@@ -62,17 +63,13 @@ impl CachedToken {
     }
 }
 
-fn later(time: Timestamp, wait: SignedDuration) -> Timestamp {
-    // Only a time thousands of years from now can't be stated.
-    time.checked_add(wait).unwrap_or(Timestamp::MAX)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::token::tests::{token, token_with};
     use proptest::prelude::*;
     use serde_json::json;
+
+    use super::*;
+    use crate::token::tests::{token, token_with};
 
     const NOW: i64 = 1_700_000_000;
 

@@ -6,6 +6,9 @@ use jiff::SignedDuration;
 
 /// The bound of the first wait; that of each further one is twice as long.
 const FIRST: Duration = Duration::from_millis(250);
+/// The bound of the first wait after an answer of a server that has too much to do. A thousand clients that it sent away together would
+/// ask it nearly three times more each within the first second with [`FIRST`], and ask half a time more with this.
+const FIRST_BUSY: Duration = Duration::from_secs(2);
 /// The shortest wait.
 const SHORTEST: Duration = Duration::from_millis(50);
 /// The bound while there is no token that is valid: a workload waits for it.
@@ -23,6 +26,8 @@ const LONGEST_ASKED: Duration = Duration::from_secs(60);
 pub enum Kind {
     /// Asking again may help: the agent restarts, the entry isn't there yet, the disk is full just now.
     Passing,
+    /// The same, of a server that answers: it has too much to do, or fails just now. Whoever asks again at once makes it worse.
+    Busy,
     /// Asking again can't help, unless somebody changes something elsewhere: the question itself is wrong, or a policy says no.
     Rejected,
 }
@@ -43,7 +48,8 @@ pub fn wait(kind: Kind, failures: u32, left: Option<SignedDuration>, draw: f64) 
         CAP_WITHOUT_TOKEN
     };
     let doublings = failures.saturating_sub(1).min(10);
-    let bound = (FIRST * 2_u32.pow(doublings)).min(cap);
+    let first = if kind == Kind::Busy { FIRST_BUSY } else { FIRST };
+    let bound = (first * 2_u32.pow(doublings)).min(cap);
     let wait = bound.mul_f64(draw);
     // A try should be left before the token ends.
     let wait = left.map_or(wait, |left| wait.min(left / 2));
@@ -58,8 +64,9 @@ pub fn after(asked: Option<Duration>, chosen: Duration) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     #[test]
     fn the_bound_doubles_up_to_ten_seconds_without_a_token_and_thirty_with_one() {
@@ -73,6 +80,16 @@ mod tests {
         assert_eq!(longest(u32::MAX, None), Duration::from_secs(10));
         assert_eq!(longest(7, hour), Duration::from_secs(16));
         assert_eq!(longest(8, hour), Duration::from_secs(30));
+    }
+
+    #[test]
+    fn a_server_that_has_too_much_to_do_is_left_alone_for_longer_at_first() {
+        let longest = |failures| wait(Kind::Busy, failures, None, 1.0);
+
+        assert_eq!(longest(1), Duration::from_secs(2));
+        assert_eq!(longest(2), Duration::from_secs(4));
+        assert_eq!(longest(4), Duration::from_secs(10));
+        assert_eq!(longest(u32::MAX), Duration::from_secs(10));
     }
 
     #[test]
@@ -103,8 +120,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_wait_is_too_long_or_none(failures: u32, left in -1000..100_000_i64, draw in 0.0..=1.0) {
-            let waited = wait(Kind::Passing, failures, Some(SignedDuration::from_secs(left)), draw);
+        fn no_wait_is_too_long_or_none(busy: bool, failures: u32, left in -1000..100_000_i64, draw in 0.0..=1.0) {
+            let kind = if busy { Kind::Busy } else { Kind::Passing };
+            let waited = wait(kind, failures, Some(SignedDuration::from_secs(left)), draw);
 
             prop_assert!(waited >= SHORTEST && waited <= CAP_WITH_TOKEN);
             if left > 0 {

@@ -1,5 +1,10 @@
-//! A token's own words: those of a JWT-SVID, or of one of tokenscope's issuer. Nothing is verified: the agent is trusted by its socket, the
-//! issuer by its certificate, and AWS verifies.
+//! A token's own words: those of a JWT-SVID, of one of tokenscope's issuer, or of one for a third party that AWS signed. Nothing is verified:
+//! the agent is trusted by its socket, the issuer and AWS by their certificates, and whoever the token is for verifies.
+//!
+//! Two parts are decoded from base64 and read by serde_json. A library for JWTs would do so too and verify besides; what it would add to
+//! the program was not measured.
+//!
+//! What is wrong with a token is said here in words that fit each source. What to do about it differs, and is said by the errors of the source.
 
 use std::fmt;
 
@@ -11,7 +16,7 @@ use serde_json::Value;
 /// The longest token that is taken, in bytes: AssumeRoleWithWebIdentity takes 20,000 characters.
 const LONGEST: usize = 20_000;
 
-/// The algorithms of a JWT-SVID (SPIFFE JWT-SVID, section 2.1).
+/// The algorithms of a JWT-SVID (SPIFFE JWT-SVID, section 2.1). Those with which tokenscope's issuer and AWS sign are among them.
 const ALGORITHMS: [&str; 9] = [
     "RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512",
 ];
@@ -22,7 +27,7 @@ pub struct Token {
     text: Box<str>,
     /// The key that signed it.
     pub key_id: Option<Box<str>>,
-    /// The SPIFFE ID, or what the issuer's policy says.
+    /// The SPIFFE ID, what the issuer's policy says, or what AWS says of the role.
     pub subject: Box<str>,
     /// The audiences.
     pub audiences: Vec<Box<str>>,
@@ -36,7 +41,8 @@ impl Token {
     /// Reads header and claims of a JWS in compact form.
     ///
     /// Fails where the SPIFFE JWT-SVID standard has a validator refuse, signature apart: without `sub`, `aud` or `exp`, or
-    /// with another algorithm than it allows. Fails without `iss` too, which the standard leaves open and AWS does not.
+    /// with another algorithm than it allows. Fails without `iss` too, which the standard leaves open and AWS does not; AWS and tokenscope's issuer
+    /// always write it.
     pub fn parse(text: &str) -> Result<Self, InvalidToken> {
         if text.len() > LONGEST {
             return Err(InvalidToken::TooLong { length: text.len() });
@@ -110,8 +116,8 @@ impl fmt::Debug for Token {
 /// The reason why a text is no token. It never holds any part of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidToken {
-    /// AWS would not take it.
-    #[error("it has {length} bytes, and AWS takes no more than {LONGEST}")]
+    /// AWS would not take it, and nobody is known who writes such a one.
+    #[error("it has {length} bytes, and at most {LONGEST} are taken")]
     TooLong {
         /// Its length in bytes.
         length: usize,
@@ -122,13 +128,11 @@ pub enum InvalidToken {
     /// A part is not what it should be.
     #[error("its {0} can't be decoded")]
     Part(&'static str),
-    /// None, or one that a JWT-SVID may not have.
-    #[error("its alg is none that a JWT-SVID may have")]
+    /// None, or one by which whoever the token is for can't know who signed it.
+    #[error("its alg is none of {}", ALGORITHMS.join(", "))]
     Algorithm,
-    /// Nobody is named as its issuer, so AWS can't find the keys.
-    #[error(
-        "it has no claim iss, and AWS takes no token without: set the issuer at the SPIFFE provider, in SPIRE as jwt_issuer"
-    )]
+    /// Nobody is named as its issuer, so whoever the token is for can't find the keys.
+    #[error("it has no claim iss")]
     Issuer,
     /// Missing, or of another type.
     #[error("its claim {0} is missing or can't be read")]
@@ -147,9 +151,10 @@ fn numeric_date(value: &Value) -> Option<Timestamp> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::*;
     use proptest::prelude::*;
     use serde_json::json;
+
+    use super::*;
 
     /// A token with these claims, and a signature that nobody made.
     pub(crate) fn token_with(header: &Value, claims: &Value) -> String {
@@ -244,6 +249,19 @@ pub(crate) mod tests {
         assert_eq!(Token::parse("[].e30.AA"), Err(InvalidToken::Part("header")));
         let long = "a".repeat(LONGEST + 1);
         assert_eq!(Token::parse(&long), Err(InvalidToken::TooLong { length: LONGEST + 1 }));
+    }
+
+    /// A token of tokenscope's issuer or of AWS has the same readers.
+    #[test]
+    fn what_is_wrong_with_a_token_is_said_without_the_name_of_a_source() {
+        let long = InvalidToken::TooLong { length: 20_001 };
+        for why in [long, InvalidToken::Algorithm, InvalidToken::Issuer, InvalidToken::Shape] {
+            let said = why.to_string();
+            for source in ["SPIFFE", "SPIRE", "SVID", "AWS"] {
+                assert!(!said.contains(source), "{said}");
+            }
+        }
+        assert_eq!(long.to_string(), "it has 20001 bytes, and at most 20000 are taken");
     }
 
     #[test]

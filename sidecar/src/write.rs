@@ -38,8 +38,9 @@ fn write(file: &TextFile) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::fs;
+
+    use super::*;
 
     #[test]
     fn each_text_is_written_to_its_path_and_replaces_what_was_there() {

@@ -121,8 +121,9 @@ fn to_pem(label: &str, der: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     fn der(tag: u8, content: &[u8]) -> Vec<u8> {
         let length = content.len();

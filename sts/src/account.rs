@@ -56,13 +56,13 @@ pub struct OutboundFederation {
 
 /// Users, permissions and managed policies that passed their checks.
 #[derive(Default)]
-pub(crate) struct Directory {
+pub(crate) struct AccountDirectory {
     users: HashMap<String, User>,
     permissions: HashMap<String, Permissions>,
     managed: HashMap<String, Value>,
 }
 
-impl Directory {
+impl AccountDirectory {
     pub(crate) fn add_user(&mut self, user: User) -> Result<(), StsConfigError> {
         if UserName::parse(&user.arn).is_none() {
             let problem = format!(
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn what_iam_would_refuse_is_refused_with_its_field() {
-        let mut directory = Directory::default();
+        let mut directory = AccountDirectory::default();
         let user = |arn: &str, id: &str| User {
             arn: arn.into(),
             access_key_id: id.into(),

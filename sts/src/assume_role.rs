@@ -60,7 +60,10 @@ impl AwsAccount {
             policies,
         );
         let session = Session::issue(&grant, (self.clock)(), principal).map_err(|_| AwsError::internal())?;
-        tracing::info!(arn = session.arn, by = caller.arn, expires = %session.expires, "role assumed");
+        tracing::info!(
+            arn = session.arn, by = caller.arn, expires = %session.expires, tags = ?attributes.tags,
+            session_policies = %request.session_policies.described(), "role assumed"
+        );
         let source = attributes.source_identity.as_deref();
         let source = source.map_or_else(String::new, |source| elements(&[("SourceIdentity", source)]));
         let result = format!("{}{source}", credentials(&session, packed));

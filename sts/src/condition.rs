@@ -108,15 +108,15 @@ enum Comparison {
     Like,
     /// An ARN whose six parts match one by one.
     Arn,
-    Date(Order),
-    Number(Order),
+    Date(Relation),
+    Number(Relation),
     Bool,
     Null,
 }
 
 /// A relation between the time or number of the request and that of the policy.
 #[derive(Clone, Copy, Debug)]
-enum Order {
+enum Relation {
     Equal,
     Before,
     NotAfter,
@@ -173,18 +173,18 @@ impl ConditionOperator {
             "ArnEquals" | "ArnLike" => (Comparison::Arn, false),
             "ArnNotEquals" | "ArnNotLike" => (Comparison::Arn, true),
             "Bool" => (Comparison::Bool, false),
-            "NumericEquals" => (Comparison::Number(Order::Equal), false),
-            "NumericNotEquals" => (Comparison::Number(Order::Equal), true),
-            "NumericLessThan" => (Comparison::Number(Order::Before), false),
-            "NumericLessThanEquals" => (Comparison::Number(Order::NotAfter), false),
-            "NumericGreaterThan" => (Comparison::Number(Order::After), false),
-            "NumericGreaterThanEquals" => (Comparison::Number(Order::NotBefore), false),
-            "DateEquals" => (Comparison::Date(Order::Equal), false),
-            "DateNotEquals" => (Comparison::Date(Order::Equal), true),
-            "DateLessThan" => (Comparison::Date(Order::Before), false),
-            "DateLessThanEquals" => (Comparison::Date(Order::NotAfter), false),
-            "DateGreaterThan" => (Comparison::Date(Order::After), false),
-            "DateGreaterThanEquals" => (Comparison::Date(Order::NotBefore), false),
+            "NumericEquals" => (Comparison::Number(Relation::Equal), false),
+            "NumericNotEquals" => (Comparison::Number(Relation::Equal), true),
+            "NumericLessThan" => (Comparison::Number(Relation::Before), false),
+            "NumericLessThanEquals" => (Comparison::Number(Relation::NotAfter), false),
+            "NumericGreaterThan" => (Comparison::Number(Relation::After), false),
+            "NumericGreaterThanEquals" => (Comparison::Number(Relation::NotBefore), false),
+            "DateEquals" => (Comparison::Date(Relation::Equal), false),
+            "DateNotEquals" => (Comparison::Date(Relation::Equal), true),
+            "DateLessThan" => (Comparison::Date(Relation::Before), false),
+            "DateLessThanEquals" => (Comparison::Date(Relation::NotAfter), false),
+            "DateGreaterThan" => (Comparison::Date(Relation::After), false),
+            "DateGreaterThanEquals" => (Comparison::Date(Relation::NotBefore), false),
             "Null" if quantifier.is_none() && !if_exists => (Comparison::Null, false),
             _ => return None,
         };
@@ -264,7 +264,7 @@ impl Condition {
     }
 }
 
-impl Order {
+impl Relation {
     fn holds<T: Ord>(self, fact: &T, value: &T) -> bool {
         match self {
             Self::Equal => fact == value,

@@ -26,9 +26,9 @@ use crate::token::{Key, KeySet, no_verification_key};
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Enough for 200 keys with their certificates.
 const MAX_BODY: usize = 1 << 20;
-/// How long keys are used without asking again, in seconds.
+/// The time that keys are used without asking again, in seconds.
 const KEYS_LAST: i64 = 300;
-/// How often an unknown `kid` makes us ask again, in seconds.
+/// The time between two questions because of an unknown `kid`, in seconds.
 const REFRESH_EVERY: i64 = 30;
 
 /// Fetches and remembers keys. One fetch at a time for each issuer.
@@ -54,7 +54,7 @@ impl Remembered {
     }
 }
 
-/// Why an issuer's keys could not be had. For the log; the caller reads AWS's text.
+/// The reason why an issuer's keys could not be had. For the log; the caller reads AWS's text.
 #[derive(Debug, thiserror::Error)]
 enum KeyFetchError {
     #[error("no connection to {0}")]

@@ -29,7 +29,7 @@ const MAX_CONNECTIONS: usize = 256;
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 /// Between two requests on a connection, until the head of the next one is there.
 const HEAD_DEADLINE: Duration = Duration::from_secs(60);
-/// How long `stop` waits for requests in flight.
+/// The time that `stop` waits for requests in flight.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The certificate that a server shows to its callers when it speaks TLS.

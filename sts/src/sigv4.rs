@@ -15,7 +15,7 @@ use crate::aws_error::AwsError;
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 const SERVICE: &str = "sts";
-/// How far the signer's clock may be off, in seconds.
+/// The most seconds that the signer's clock may be off.
 const MAX_SKEW: i64 = 15 * 60;
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::account::Directory;
+use crate::account::AccountDirectory;
 use crate::config::{CheckedProvider, CheckedRole, Provider, Role, checked_context};
 use crate::config_error::StsConfigError;
 use crate::issuer::Issuers;
@@ -30,7 +30,7 @@ pub(crate) struct AwsAccount {
     roles: Mutex<HashMap<String, Arc<CheckedRole>>>,
     pub(crate) providers: Mutex<Vec<Arc<CheckedProvider>>>,
     pub(crate) sessions: Mutex<Sessions>,
-    pub(crate) directory: Mutex<Directory>,
+    pub(crate) directory: Mutex<AccountDirectory>,
     pub(crate) outbound: OutboundIssuers,
     /// `None` = any.
     pub(crate) region: Option<String>,

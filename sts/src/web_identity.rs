@@ -1,10 +1,14 @@
 //! `AssumeRoleWithWebIdentity`.
 
+use std::sync::Arc;
+
 use crate::aws_error::AwsError;
 use crate::condition::Facts;
+use crate::config::CheckedProvider;
 use crate::context_provider::Propagated;
 use crate::identity::WebIdentity;
 use crate::lock::lock;
+use crate::names::AssumableRole;
 use crate::packed_size::packed_policy_size;
 use crate::principal::Principal;
 use crate::request::AssumeRequest;
@@ -24,18 +28,7 @@ impl AwsAccount {
             let message = "Tokens of GetWebIdentityToken can't be used with AssumeRoleWithWebIdentity";
             return Err(AwsError::invalid_token(message));
         }
-        // The account of the request is the role's.
-        let provider = lock(&self.providers)
-            .iter()
-            .find(|provider| {
-                provider.url == issuer
-                    && provider.account == request.role.account
-                    && provider.partition == request.role.partition
-            })
-            .cloned()
-            .ok_or_else(|| {
-                AwsError::invalid_token(format!("No OpenIDConnect provider found in your account for {issuer}"))
-            })?;
+        let provider = self.provider(issuer, &request.role)?;
         let key = self.issuers.key(issuer, &unverified.key_id, (self.clock)()).await?;
         let now = (self.clock)();
         let mut identity = token::verify(&unverified, &key, &provider.client_ids, now)?;
@@ -72,10 +65,25 @@ impl AwsAccount {
         };
         let principal = Principal::federated(issuer, &provider.arn, &identity, &role_tags, policies);
         let session = Session::issue(&grant, now, principal).map_err(|_| AwsError::internal())?;
-        tracing::info!(arn = session.arn, subject = identity.subject, expires = %session.expires, "role assumed");
+        tracing::info!(
+            arn = session.arn, subject = identity.subject, expires = %session.expires, tags = ?identity.tags,
+            session_policies = %request.session_policies.described(), "role assumed"
+        );
         let result = assumed(&session, &identity, &provider.arn, packed);
         self.remember(session);
         Ok(result)
+    }
+
+    /// The provider of an issuer in the account of the request, which is the role's.
+    fn provider(&self, issuer: &str, role: &AssumableRole) -> Result<Arc<CheckedProvider>, AwsError> {
+        let is_wanted = |provider: &&Arc<CheckedProvider>| {
+            provider.url == issuer && provider.account == role.account && provider.partition == role.partition
+        };
+        let providers = lock(&self.providers);
+        let provider = providers.iter().find(is_wanted).cloned();
+        provider.ok_or_else(|| {
+            AwsError::invalid_token(format!("No OpenIDConnect provider found in your account for {issuer}"))
+        })
     }
 }
 

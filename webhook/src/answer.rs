@@ -5,14 +5,15 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
-use crate::json::push_string;
 use base64_simd::STANDARD;
 use tokenscope_core::lock::UngrantedToken;
 use tokenscope_core::pod::OwnerReference;
+use tokenscope_core::pod_identity::ASSOCIATED_ROLE;
 use tokenscope_core::text::up_to;
-use tokenscope_core::{ContainerGrant, Decision, Enforcement, Granted};
+use tokenscope_core::{Associated, ContainerGrant, Decision, Enforcement, Granted};
 
-use crate::injection::Verdict;
+use crate::injection::InjectionOutcome;
+use crate::json::push_string;
 use crate::metrics::ReviewOutcome;
 
 /// The answer to a review.
@@ -51,7 +52,7 @@ pub fn allow(uid: &str) -> ReviewAnswer {
     }
 }
 
-/// The entries of the audit log beside the verdict.
+/// The entries of the audit log beside the outcome.
 pub(crate) struct Audited<'a> {
     /// The decision about the roles that the pod asks for.
     pub(crate) decision: &'a Decision,
@@ -61,12 +62,12 @@ pub(crate) struct Audited<'a> {
     pub(crate) stale: bool,
 }
 
-/// The outcome as which a verdict is counted.
-pub(crate) fn outcome(verdict: &Verdict) -> ReviewOutcome {
-    match verdict {
-        Verdict::Untouched(_) => ReviewOutcome::Untouched,
-        Verdict::Granted => ReviewOutcome::Granted,
-        Verdict::Refused { enforcement, .. } => match enforcement {
+/// The outcome of the review as which this one is counted.
+pub(crate) fn counted(outcome: &InjectionOutcome) -> ReviewOutcome {
+    match outcome {
+        InjectionOutcome::Untouched(_) => ReviewOutcome::Untouched,
+        InjectionOutcome::Granted => ReviewOutcome::Granted,
+        InjectionOutcome::Refused { enforcement, .. } => match enforcement {
             Enforcement::Enforce => ReviewOutcome::Denied,
             Enforcement::Warn => ReviewOutcome::Warned,
             Enforcement::Audit => ReviewOutcome::Audited,
@@ -74,22 +75,22 @@ pub(crate) fn outcome(verdict: &Verdict) -> ReviewOutcome {
     }
 }
 
-/// The AdmissionReview that carries a verdict.
+/// The AdmissionReview that says what has come of the pod.
 pub(crate) fn body(
     uid: &str,
-    verdict: &Verdict,
+    outcome: &InjectionOutcome,
     patch: Option<&str>,
     warnings: &Warnings,
     audited: &Audited<'_>,
 ) -> String {
-    let allowed = outcome(verdict) != ReviewOutcome::Denied;
+    let allowed = counted(outcome) != ReviewOutcome::Denied;
     let mut body = begin(uid, allowed, patch.map_or(0, str::len));
     if let Some(patch) = patch {
         body.push_str(",\"patchType\":\"JSONPatch\",\"patch\":\"");
         STANDARD.encode_append(patch, &mut body);
         body.push('"');
     }
-    if let Verdict::Refused { reasons, .. } = verdict
+    if let InjectionOutcome::Refused { reasons, .. } = outcome
         && !allowed
     {
         body.push_str(",\"status\":{\"status\":\"Failure\",\"message\":");
@@ -98,7 +99,7 @@ pub(crate) fn body(
         body.push_str(",\"reason\":\"Forbidden\",\"code\":403}");
     }
     warnings.write(&mut body);
-    audit(verdict, audited, &mut body);
+    audit(outcome, audited, &mut body);
     body.push_str("}}");
     body
 }
@@ -120,10 +121,10 @@ fn begin(uid: &str, allowed: bool, patch: usize) -> String {
 }
 
 /// What the API server writes into its audit log, if it has one.
-fn audit(verdict: &Verdict, audited: &Audited<'_>, body: &mut String) {
+fn audit(outcome: &InjectionOutcome, audited: &Audited<'_>, body: &mut String) {
     /// An audit event has many readers and no use for a book.
     const MOST_BYTES: usize = 2048;
-    let mut annotations = vec![("decision", Cow::Borrowed(outcome(verdict).as_str()))];
+    let mut annotations = vec![("decision", Cow::Borrowed(counted(outcome).as_str()))];
     let ungranted = audited.ungranted;
     if !ungranted.is_empty() {
         let tokens: Vec<_> = ungranted.iter().map(ToString::to_string).collect();
@@ -132,9 +133,9 @@ fn audit(verdict: &Verdict, audited: &Audited<'_>, body: &mut String) {
     if audited.stale {
         annotations.push(("stale-policies", "true".into()));
     }
-    match (verdict, audited.decision) {
-        (Verdict::Untouched(_), _) if ungranted.is_empty() => return,
-        (Verdict::Granted, Decision::Granted(granted)) => annotations.extend([
+    match (outcome, audited.decision) {
+        (InjectionOutcome::Untouched(_), _) if ungranted.is_empty() => return,
+        (InjectionOutcome::Granted, Decision::Granted(granted)) => annotations.extend([
             ("role", distinct(granted, |granted| Some(&granted.grant.role)).into()),
             (
                 "policy",
@@ -142,9 +143,10 @@ fn audit(verdict: &Verdict, audited: &Audited<'_>, body: &mut String) {
             ),
             ("reasons", distinct(granted, |granted| Some(&granted.reason)).into()),
         ]),
-        (Verdict::Refused { reasons, .. }, _) => annotations.push(("reasons", reasons.join("; ").into())),
+        (InjectionOutcome::Granted, Decision::Associated(associated)) => annotations.extend(of_associated(associated)),
+        (InjectionOutcome::Refused { reasons, .. }, _) => annotations.push(("reasons", reasons.join("; ").into())),
         // Nothing more is to be said of an untouched pod, and an injection grants only what was granted.
-        (Verdict::Untouched(_) | Verdict::Granted, _) => {}
+        (InjectionOutcome::Untouched(_) | InjectionOutcome::Granted, _) => {}
     }
     body.push_str(",\"auditAnnotations\":{");
     let present = annotations.iter().filter(|(_, value)| !value.is_empty());
@@ -159,14 +161,32 @@ fn audit(verdict: &Verdict, audited: &Audited<'_>, body: &mut String) {
     body.push('}');
 }
 
+/// The same of a pod whose role an association of EKS Pod Identity decides.
+fn of_associated(associated: &Associated) -> [(&'static str, Cow<'_, str>); 3] {
+    let containers = &associated.containers;
+    let policies = containers.iter().filter_map(|found| found.association.policy.as_ref());
+    [
+        ("role", ASSOCIATED_ROLE.into()),
+        ("policy", once_each(policies).into()),
+        (
+            "reasons",
+            once_each(containers.iter().map(|found| &found.reason)).into(),
+        ),
+    ]
+}
+
 /// What the containers' grants say, each once.
 fn distinct<'a, T>(granted: &'a Granted, said: impl Fn(&'a ContainerGrant) -> Option<&'a T>) -> String
 where
     T: PartialEq + fmt::Display + 'a,
 {
+    once_each(granted.containers.iter().filter_map(said))
+}
+
+fn once_each<'a, T: PartialEq + fmt::Display + 'a>(said: impl Iterator<Item = &'a T>) -> String {
     let mut things: Vec<&T> = Vec::with_capacity(1);
     let mut text = String::with_capacity(128);
-    for thing in granted.containers.iter().filter_map(said) {
+    for thing in said {
         if things.contains(&thing) {
             continue;
         }
@@ -212,9 +232,9 @@ impl Warnings {
     }
 
     /// Tells whoever creates the pod that it was admitted without what it asked for.
-    pub(crate) fn tell(&mut self, verdict: &Verdict) {
-        if let Verdict::Refused { reasons, .. } = verdict
-            && outcome(verdict) == ReviewOutcome::Warned
+    pub(crate) fn tell(&mut self, outcome: &InjectionOutcome) {
+        if let InjectionOutcome::Refused { reasons, .. } = outcome
+            && counted(outcome) == ReviewOutcome::Warned
         {
             self.add("the pod gets no AWS credentials:");
             for reason in reasons {

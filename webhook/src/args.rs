@@ -8,10 +8,12 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use tokenscope_core::sidecar::{Readiness, SidecarSettings, WorkloadApi};
 use tokenscope_core::{Audience, Settings};
+use tokenscope_index::eks_pod_identity::PodIdentityArgs;
 use tokenscope_index::settings::{SettingsArgs, image};
 use tokenscope_platform::args::{CommonArgs, seconds};
 
 use crate::check::CheckArguments;
+use crate::endpoint_args::EndpointArgs;
 
 /// The most namespaces that have their own resources of the sidecar.
 const MOST_NAMESPACES: usize = 256;
@@ -23,27 +25,35 @@ type NamespaceResources = BTreeMap<Box<str>, Box<str>>;
 #[derive(Clone, Debug, clap::Parser)]
 #[command(version)]
 pub struct WebhookArguments {
-    /// What is done in place of answering reviews.
+    /// The command that runs in place of answering reviews.
     #[command(subcommand)]
     pub command: Option<WebhookCommand>,
 
-    /// What every process has.
+    /// The flags of every process.
     #[command(flatten)]
     pub common: CommonArgs,
 
-    /// What the installation decides for all pods.
+    /// The settings for all pods.
     #[command(flatten)]
     pub settings: SettingsArgs,
 
-    /// How the sidecar is added to pods.
+    /// The ServiceAccounts whose pods get their credentials from the agent of EKS Pod Identity.
+    #[command(flatten)]
+    pub pod_identity: PodIdentityArgs,
+
+    /// The flags of the sidecar that keeps tokens.
     #[command(flatten)]
     pub sidecar: SidecarArgs,
+
+    /// The flags of the sidecar that serves credentials.
+    #[command(flatten)]
+    pub endpoint: EndpointArgs,
 
     /// tokenscope's own issuer, where the installation runs one.
     #[command(flatten)]
     pub issuer: IssuerArgs,
 
-    /// Where reviews are answered, over TLS
+    /// The address at which reviews are answered, over TLS
     #[arg(long, env = "TOKENSCOPE_LISTEN", value_name = "ADDRESS", default_value = "[::]:8443")]
     pub listen: SocketAddr,
 
@@ -70,12 +80,12 @@ pub struct WebhookArguments {
     )]
     pub client_names: Vec<String>,
 
-    /// How many seconds running reviews have to finish after SIGTERM; keep it under --stop-timeout
+    /// Seconds that running reviews have to finish after SIGTERM; keep it under --stop-timeout
     #[arg(long, env = "TOKENSCOPE_DRAIN", value_name = "SECONDS", default_value = "20", value_parser = seconds)]
     pub drain: Duration,
 }
 
-/// What the program does in place of answering reviews.
+/// The commands that run in place of answering reviews.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum WebhookCommand {
     /// Ask an installed webhook to review a pod that wants nothing: exit status 0 if it lets the pod through, 1 if not, 2 for wrong usage
@@ -90,7 +100,9 @@ impl WebhookArguments {
             sidecar: SidecarSettings {
                 issuer_image: self.issuer.issuer_sidecar_image.as_str().into(),
                 issuer_endpoint: self.issuer.issuer_endpoint.as_deref().map(Into::into),
-                ..self.sidecar.sidecar(settings.sidecar, unsupported)
+                ..self
+                    .endpoint
+                    .sidecar(self.sidecar.sidecar(settings.sidecar, unsupported))
             },
             issuer: self.issuer.issuer_url.as_deref().map(Into::into),
             ..settings
@@ -105,7 +117,7 @@ pub struct IssuerArgs {
     #[arg(long, env = "TOKENSCOPE_ISSUER_URL", value_name = "URL", value_parser = issuer_url, requires = "issuer_ca_file")]
     pub issuer_url: Option<String>,
 
-    /// Where sidecars reach the issuer, if not at its URL
+    /// The URL at which sidecars reach the issuer, if not its own
     #[arg(long, env = "TOKENSCOPE_ISSUER_ENDPOINT", value_name = "URL", value_parser = issuer_url, requires = "issuer_url")]
     pub issuer_endpoint: Option<String>,
 
@@ -118,7 +130,7 @@ pub struct IssuerArgs {
     pub issuer_sidecar_image: String,
 }
 
-/// How the sidecar that keeps tokens from SPIFFE is added to pods; its image is in [`SettingsArgs`].
+/// The flags of the sidecar that keeps tokens from SPIFFE; its image is in [`SettingsArgs`].
 #[derive(Clone, Debug, clap::Args)]
 pub struct SidecarArgs {
     /// When the kubelet pulls the sidecar's image: Always, IfNotPresent or Never
@@ -152,7 +164,7 @@ pub struct SidecarArgs {
     #[arg(long, env = "TOKENSCOPE_SIDECAR_SECURITY_CONTEXT", value_name = "JSON", value_parser = json_object)]
     pub sidecar_security_context: Option<String>,
 
-    /// What the sidecar logs
+    /// The level of the sidecar's logs
     #[arg(long, env = "TOKENSCOPE_SIDECAR_LOG_LEVEL", value_name = "LEVEL", default_value = "info",
           value_parser = ["off", "error", "warn", "info", "debug"])]
     pub sidecar_log_level: String,
@@ -217,7 +229,7 @@ fn issuer_url(text: &str) -> Result<String, &'static str> {
     Ok(text.to_owned())
 }
 
-/// What goes into patches as it is must be what it says.
+/// A JSON object, checked here because patches contain it unchanged.
 fn json_object(text: &str) -> Result<String, String> {
     serde_json::from_str::<Map<String, Value>>(text)
         .map(|object| Value::Object(object).to_string())
@@ -267,8 +279,9 @@ fn file_name(text: &str) -> Result<String, &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use clap::Parser as _;
+
+    use super::*;
 
     fn settings(flags: &[&str]) -> Settings {
         let all = ["webhook"].iter().chain(flags);
@@ -282,6 +295,8 @@ mod tests {
 
     #[test]
     fn the_sidecar_is_as_the_flags_say() {
+        let made = rcgen::generate_simple_self_signed(vec!["sts".to_owned()]).unwrap();
+        let authorities = made.cert.pem().replace('\r', "");
         let sidecar = settings(&[
             "--sidecar-image=example.com/sidecar@sha256:0",
             "--sidecar-pull-policy=Never",
@@ -292,12 +307,20 @@ mod tests {
             "--sidecar-readiness-failures=1000",
             "--sidecar-security-context={}",
             "--sidecar-log-level=debug",
+            "--endpoint-sidecar-image=example.com/endpoint",
+            "--endpoint-port=1024",
+            "--sts-url=https://vpce-1.sts.eu-central-1.vpce.amazonaws.com",
+            &format!("--sts-authorities={authorities}"),
             "--spiffe-host-path=/run/spire/agent-sockets",
             "--spiffe-socket-file=api.sock",
         ])
         .sidecar;
         let wanted = SidecarSettings {
             image: "example.com/sidecar@sha256:0".into(),
+            endpoint_image: "example.com/endpoint".into(),
+            endpoint_port: 1024,
+            sts_url: Some("https://vpce-1.sts.eu-central-1.vpce.amazonaws.com".into()),
+            sts_authorities: Some(authorities.into()),
             pull_policy: "Never".into(),
             workload_api: WorkloadApi::HostPath {
                 path: "/run/spire/agent-sockets".into(),
@@ -359,11 +382,17 @@ mod tests {
             "--issuer-url=https://tokens.example.com?a",
             "--issuer-endpoint=tokens.example.com",
             "--issuer-sidecar-image=a b",
+            "--endpoint-sidecar-image=a b",
+            "--endpoint-port=80",
+            "--endpoint-port=65536",
+            "--sts-url=http://sts.example.com",
+            "--sts-url=https://",
+            "--sts-url=https://sts.example.com?a",
+            "--sts-authorities=none",
         ] {
             let (name, value) = flag.split_once('=').unwrap();
-            let error = WebhookArguments::try_parse_from(["webhook", flag])
-                .unwrap_err()
-                .to_string();
+            let parsed = WebhookArguments::try_parse_from(["webhook", flag]);
+            let error = parsed.unwrap_err().to_string();
             assert!(error.contains(name) && error.contains(value), "{error}");
         }
     }

@@ -2,9 +2,12 @@
 //!
 //! Bytes count as they arrive, not as they are announced, and those of an answer until they were written. The first
 //! [`SMALL_BYTES`] of each come from one share and all further ones from another, so that large reviews, however many, never
-//! keep a small one out. Where a share is used up, the body that has been arriving the longest gives way, or else the
-//! connection that has not taken its answer for the longest time.
+//! keep a small one out. Of either share, no peer and no namespace takes so much that others find no room
+//! (`budget_share.rs`). Where a source may have no more, or a share is used up, the body that has been arriving the
+//! longest gives way, or else the connection that has not taken its answer for the longest time, but none of a peer that holds less.
 
+use std::hash::RandomState;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,10 +15,11 @@ use axum::body::{Body, Bytes, HttpBody as _};
 use http_body_util::BodyExt as _;
 use tokenscope_platform::eviction::{Evictable, Membership};
 use tokenscope_platform::tls::GiveWay;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use crate::soon::soon;
+pub use crate::budget_share::ReviewSource;
+use crate::budget_share::{BudgetShare, TELLING_BYTES};
+use crate::few_turns::done_in_few_turns;
 
 /// Up to here a review is small: a pod of three containers has about 6 KiB, and one of fifty less than 64.
 pub const SMALL_BYTES: usize = 64 << 10;
@@ -23,6 +27,9 @@ pub const SMALL_BYTES: usize = 64 << 10;
 pub const MOST_BODY_BYTES: usize = 8 << 20;
 /// What a body counts at least, so that very short ones are bounded in number.
 const LEAST_BYTES: usize = 4 << 10;
+/// What a body beyond [`SMALL_BYTES`] counts at least of the share of the large ones, so that whoever sends very many that are hardly
+/// large is bounded in number too: they wait for the same threads.
+pub(crate) const LEAST_LARGE_BYTES: usize = 256 << 10;
 /// How long a body may arrive, and an answer be written, before it can be asked to give way. The API server sends and takes
 /// them at once.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -49,60 +56,63 @@ pub enum Refused {
 /// The memory of one route.
 #[derive(Debug)]
 pub struct ByteBudget {
-    small: BudgetShare,
-    large: BudgetShare,
-    /// The bodies that are arriving, by when they began.
-    arriving: Arc<Evictable<Instant>>,
-    /// The answers that are being written, by when they were made.
-    leaving: Arc<Evictable<Instant>>,
+    /// The first bytes of each, and what is beyond them.
+    shares: [BudgetShare; 2],
+    /// The bodies that are arriving.
+    arriving: Arc<Evictable<Occupant>>,
+    /// The answers that are being written.
+    leaving: Arc<Evictable<Occupant>>,
+    /// For the names of namespaces.
+    hasher: RandomState,
 }
 
-/// One part of it: a permit a byte.
-#[derive(Debug)]
-struct BudgetShare {
-    bytes: usize,
-    free: Arc<Semaphore>,
+/// Whose body arrives, or whose answer is written, and since when.
+#[derive(Clone, Copy, Debug)]
+struct Occupant {
+    peer: IpAddr,
+    since: Instant,
 }
 
 /// Bytes that count until this is dropped.
 #[derive(Debug)]
 struct Account {
     budget: Arc<ByteBudget>,
-    bytes: usize,
-    permits: [Option<OwnedSemaphorePermit>; 2],
+    source: ReviewSource,
+    /// Of each share.
+    held: [usize; 2],
 }
 
 /// A whole body, which counts until it is dropped.
 #[derive(Debug)]
 pub struct BufferedBody {
     bytes: Vec<u8>,
-    _account: Account,
+    account: Account,
 }
 
 impl ByteBudget {
     /// So many bytes for the small, and for what is beyond [`SMALL_BYTES`].
     pub fn new(small: usize, large: usize) -> Arc<Self> {
         Arc::new(Self {
-            small: BudgetShare::new(small),
-            large: BudgetShare::new(large),
+            shares: [BudgetShare::new(small), BudgetShare::new(large)],
             arriving: Arc::default(),
             leaving: Arc::default(),
+            hasher: RandomState::new(),
         })
     }
 
     /// The bytes in use: of the small share, and of the large one.
     pub fn in_use(&self) -> [usize; 2] {
-        [&self.small, &self.large].map(|share| share.bytes - share.free.available_permits())
+        self.shares.each_ref().map(|share| share.held().all())
     }
 
-    /// The whole body.
-    pub async fn read(self: &Arc<Self>, body: Body) -> Result<BufferedBody, Refused> {
-        let mut arrival = std::pin::pin!(self.collect(body));
+    /// The whole body of a review from this source.
+    pub async fn read(self: &Arc<Self>, body: Body, source: ReviewSource) -> Result<BufferedBody, Refused> {
+        let mut arrival = std::pin::pin!(self.collect(body, source));
         // Mostly it is there already, and nobody needs to be told of it.
-        if let Some(arrived) = soon(arrival.as_mut()).await {
+        if let Some(arrived) = done_in_few_turns(arrival.as_mut()).await {
             return arrived;
         }
-        let membership = self.arriving.join(Instant::now());
+        let membership = self.arriving.join(Occupant::now(source));
         tokio::select! {
             biased;
             arrived = arrival => arrived,
@@ -110,12 +120,12 @@ impl ByteBudget {
         }
     }
 
-    async fn collect(self: &Arc<Self>, mut body: Body) -> Result<BufferedBody, Refused> {
+    async fn collect(self: &Arc<Self>, mut body: Body, source: ReviewSource) -> Result<BufferedBody, Refused> {
         let announced = body.size_hint().lower();
         if announced > MOST_BODY_BYTES as u64 {
             return Err(Refused::TooLarge);
         }
-        let mut account = self.account();
+        let mut account = self.account(source);
         account.charge(LEAST_BYTES).await?;
         let mut bytes = Vec::new();
         while let Some(frame) = body.frame().await {
@@ -133,98 +143,133 @@ impl ByteBudget {
                     .max(bytes.capacity() * 2)
                     .max(LEAST_BYTES)
                     .min(most.max(LEAST_BYTES));
-                account.charge(capacity.saturating_sub(account.bytes)).await?;
+                account
+                    .charge(counted(capacity).saturating_sub(account.bytes()))
+                    .await?;
                 bytes.reserve_exact(capacity - bytes.len());
             }
             bytes.extend_from_slice(&data);
+            if account.source.is_unnamed() && bytes.len() >= TELLING_BYTES {
+                account.name(&bytes);
+            }
         }
-        Ok(BufferedBody {
-            bytes,
-            _account: account,
-        })
+        Ok(BufferedBody { bytes, account })
     }
 
-    /// An answer's text, which counts until it was written or its connection gave way.
-    pub async fn hold(self: &Arc<Self>, text: String, connection: Option<GiveWay>) -> Result<Bytes, Refused> {
+    /// An answer's text to this source, which counts until it was written or its connection gave way.
+    pub async fn hold(
+        self: &Arc<Self>,
+        text: String,
+        source: ReviewSource,
+        connection: Option<GiveWay>,
+    ) -> Result<Bytes, Refused> {
         struct WrittenAnswer {
             text: String,
             _account: Account,
-            _membership: Option<Membership<Instant>>,
+            _membership: Option<Membership<Occupant>>,
         }
         impl AsRef<[u8]> for WrittenAnswer {
             fn as_ref(&self) -> &[u8] {
                 self.text.as_bytes()
             }
         }
-        let mut account = self.account();
+        let mut account = self.account(source);
         account.charge(text.capacity()).await?;
         Ok(Bytes::from_owner(WrittenAnswer {
             text,
             _account: account,
-            _membership: connection.map(|GiveWay(token)| self.leaving.join_with(Instant::now(), token)),
+            _membership: connection.map(|GiveWay(token)| self.leaving.join_with(Occupant::now(source), token)),
         }))
     }
 
-    fn account(self: &Arc<Self>) -> Account {
+    fn account(self: &Arc<Self>, source: ReviewSource) -> Account {
         Account {
             budget: self.clone(),
-            bytes: 0,
-            permits: [None, None],
+            source,
+            held: [0, 0],
         }
     }
 
+    /// Takes bytes of a share, where others have to give way for them at need.
+    async fn acquire(&self, share: &BudgetShare, source: ReviewSource, bytes: usize) -> Result<(), Refused> {
+        if share.take(source, bytes) {
+            return Ok(());
+        }
+        if !self.evict(share, source, bytes) && !self.arriving.is_any_leaving() && !self.leaving.is_any_leaving() {
+            return Err(Refused::Full);
+        }
+        let taken = timeout(HANDOVER, share.taken(source, bytes)).await;
+        taken.map_err(|_| Refused::Full)
+    }
+
     /// Makes the body give way that has been arriving the longest, if it had its time, or else the connection with the oldest
-    /// answer. Whether there was one.
-    fn evict(&self) -> bool {
-        let had_its_time = |began: &Instant| (began.elapsed() >= PATIENCE).then_some(*began);
+    /// answer. It is of the same peer, or of one that holds no less of the share than this one would. Whether there was one.
+    fn evict(&self, share: &BudgetShare, source: ReviewSource, bytes: usize) -> bool {
+        let held = share.held();
+        let wanted = held.of_peer(source.peer()) + bytes;
+        let had_its_time = |one: &Occupant| {
+            let may_stay = one.peer != source.peer() && held.of_peer(one.peer) < wanted;
+            (!may_stay && one.since.elapsed() >= PATIENCE).then_some(one.since)
+        };
         self.arriving.evict(had_its_time) || self.leaving.evict(had_its_time)
     }
 }
 
-impl BudgetShare {
-    fn new(bytes: usize) -> Self {
+/// What a body counts for which there is room for so many bytes.
+fn counted(capacity: usize) -> usize {
+    if capacity > SMALL_BYTES {
+        capacity.max(SMALL_BYTES + LEAST_LARGE_BYTES)
+    } else {
+        capacity
+    }
+}
+
+impl Occupant {
+    fn now(source: ReviewSource) -> Self {
         Self {
-            bytes,
-            free: Arc::new(Semaphore::new(bytes)),
+            peer: source.peer(),
+            since: Instant::now(),
         }
     }
 }
 
 impl Account {
+    /// What is counted in all.
+    fn bytes(&self) -> usize {
+        self.held.iter().sum()
+    }
+
     /// Counts so many bytes more.
     async fn charge(&mut self, bytes: usize) -> Result<(), Refused> {
-        let small = SMALL_BYTES.saturating_sub(self.bytes).min(bytes);
-        let budget = self.budget.clone();
-        for ((share, bytes), permits) in [(&budget.small, small), (&budget.large, bytes - small)]
-            .into_iter()
-            .zip(&mut self.permits)
-        {
-            if bytes == 0 {
-                continue;
-            }
-            let more = budget.acquire(share, bytes).await?;
-            match permits {
-                Some(permits) => permits.merge(more),
-                None => *permits = Some(more),
+        let small = SMALL_BYTES.saturating_sub(self.bytes()).min(bytes);
+        let parts = [small, bytes - small];
+        for ((share, bytes), held) in self.budget.shares.iter().zip(parts).zip(&mut self.held) {
+            if bytes > 0 {
+                self.budget.acquire(share, self.source, bytes).await?;
+                *held += bytes;
             }
         }
-        self.bytes += bytes;
         Ok(())
+    }
+
+    /// What is counted is that of the namespace from now on that a review with this beginning is about.
+    fn name(&mut self, beginning: &[u8]) {
+        let named = self.source.named_by(beginning, &self.budget.hasher);
+        for (share, held) in self.budget.shares.iter().zip(self.held) {
+            if held > 0 {
+                share.hand_over(self.source, named, held);
+            }
+        }
+        self.source = named;
     }
 }
 
-impl ByteBudget {
-    async fn acquire(&self, share: &BudgetShare, bytes: usize) -> Result<OwnedSemaphorePermit, Refused> {
-        let bytes = u32::try_from(bytes).map_err(|_| Refused::TooLarge)?;
-        if let Ok(permits) = share.free.clone().try_acquire_many_owned(bytes) {
-            return Ok(permits);
-        }
-        if !self.evict() && !self.arriving.is_any_leaving() && !self.leaving.is_any_leaving() {
-            return Err(Refused::Full);
-        }
-        match timeout(HANDOVER, share.free.clone().acquire_many_owned(bytes)).await {
-            Ok(Ok(permits)) => Ok(permits),
-            _ => Err(Refused::Full),
+impl Drop for Account {
+    fn drop(&mut self) {
+        for (share, held) in self.budget.shares.iter().zip(self.held) {
+            if held > 0 {
+                share.give_back(self.source, held);
+            }
         }
     }
 }
@@ -234,35 +279,57 @@ impl BufferedBody {
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
+
+    /// Whoever sent it.
+    pub fn source(&self) -> ReviewSource {
+        self.account.source
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokenscope_platform::tls::Peer;
     use tokio_util::sync::CancellationToken;
 
     use super::*;
 
     #[tokio::test]
     async fn a_connection_that_does_not_take_its_answers_gives_way_to_others() {
-        let budget = ByteBudget::new(2 * SMALL_BYTES, 0);
+        let budget = ByteBudget::new(3 * SMALL_BYTES, 0);
         let answer = || "a".repeat(SMALL_BYTES);
+        let source = |last: u8| ReviewSource::of(Some(Peer([10, 0, 0, last].into())));
         let token = CancellationToken::new();
         let connection = Some(GiveWay(token.clone()));
-        let first = budget.hold(answer(), connection.clone()).await.unwrap();
-        let second = budget.hold(answer(), connection).await.unwrap();
+        let first = budget.hold(answer(), source(1), connection.clone()).await.unwrap();
+        let second = budget.hold(answer(), source(2), connection).await.unwrap();
         tokio::spawn(async move {
             token.cancelled().await;
             drop((first, second));
         });
         assert_eq!(
-            budget.hold(answer(), None).await.err(),
+            budget.hold(answer(), source(3), None).await.err(),
             Some(Refused::Full),
             "it has its time"
         );
         tokio::time::sleep(PATIENCE).await;
-        let held = budget.hold(answer(), None).await.unwrap();
+        let held = budget.hold(answer(), source(3), None).await.unwrap();
         assert_eq!(budget.in_use(), [SMALL_BYTES, 0]);
         drop(held);
         assert_eq!(budget.in_use(), [0, 0]);
+    }
+
+    #[tokio::test]
+    async fn no_slow_body_gives_way_to_a_peer_that_holds_more() {
+        let budget = ByteBudget::new(3 * SMALL_BYTES, 0);
+        let answer = || "a".repeat(SMALL_BYTES);
+        let source = |last: u8| ReviewSource::of(Some(Peer([10, 0, 0, last].into())));
+        let token = CancellationToken::new();
+        let little = budget.hold(answer(), source(1), Some(GiveWay(token.clone()))).await;
+        let much = budget.hold(answer(), source(2), None).await;
+        assert!(little.is_ok() && much.is_ok());
+        tokio::time::sleep(PATIENCE).await;
+        let more = budget.hold(answer(), source(2), None).await;
+        assert_eq!(more.err(), Some(Refused::Full));
+        assert!(!token.is_cancelled());
     }
 }

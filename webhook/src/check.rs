@@ -24,7 +24,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsConnector;
 
-/// How long one try may take.
+/// The longest time that one try may take.
 const TRY_DEADLINE: Duration = Duration::from_secs(5);
 /// The pause between two.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -53,7 +53,7 @@ pub struct CheckArguments {
     deadline: Duration,
 }
 
-/// Why the check failed.
+/// The reason why the check failed.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error("no thread or timer can be had")]

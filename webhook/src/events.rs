@@ -2,8 +2,9 @@
 //! the answer to a review.
 //!
 //! A review says who owns the pod, and anybody may have written that. So an Event is about an owner that exists with that UID,
-//! in the pod's own namespace, and each namespace has its own bound.
+//! in the pod's own namespace, and each namespace has its own bound, of every peer that sends reviews another.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -50,14 +51,14 @@ pub fn events(
 }
 
 impl RefusalEvents {
-    /// Has an Event written, unless the owner is of no built-in kind or too many of its namespace wait.
-    pub fn report(&self, refusal: ReportedRefusal) {
+    /// Has an Event written about a review of this peer, unless the owner is of no built-in kind or too many of its namespace wait.
+    pub fn report(&self, peer: IpAddr, refusal: ReportedRefusal) {
         let Some(resource) = owner::resource(&refusal.owner) else {
             self.metrics.events_without_owner.inc();
             return;
         };
         let owner = refusal.owner;
-        self.sender.send(Notice {
+        let notice = Notice {
             name: None,
             about: ObjectReference {
                 api_version: Some(owner.api_version.into()),
@@ -70,17 +71,22 @@ impl RefusalEvents {
             verified_as: Some(resource),
             reason: EventReason::CredentialsRefused.as_str(),
             message: refusal.message,
-        });
+        };
+        self.sender.send_for(peer, notice);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::convert::Infallible;
+
     use tokenscope_core::pod::OwnerReference;
     use tokenscope_platform::events::MOST_MESSAGE_BYTES;
     use tokenscope_platform::metrics::Registry;
+
+    use super::*;
+
+    const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     fn ends() -> (RefusalEvents, EventWriter) {
         let api_server = tower::service_fn(|_: http::Request<kube::client::Body>| {
@@ -112,7 +118,7 @@ mod tests {
     #[tokio::test]
     async fn a_long_message_is_cut_where_a_character_ends() {
         let (events, writer) = ends();
-        events.report(refusal("ReplicaSet", "orders-1"));
+        events.report(PEER, refusal("ReplicaSet", "orders-1"));
         assert_eq!(writer.next_notice().unwrap().message.len(), MOST_MESSAGE_BYTES);
     }
 
@@ -126,11 +132,11 @@ mod tests {
             ("ReplicaSet", &*long),
             ("ReplicaSet", ""),
         ] {
-            events.report(refusal(kind, name));
+            events.report(PEER, refusal(kind, name));
         }
         let mut long_uid = refusal("ReplicaSet", "orders-1");
         long_uid.owner.uid = "u".repeat(1 << 20).into();
-        events.report(long_uid);
+        events.report(PEER, long_uid);
         assert!(writer.next_notice().is_none());
         assert_eq!(events.metrics.events_without_owner.get(), 5);
     }
@@ -141,7 +147,7 @@ mod tests {
         for number in 0..EventLimits::OF_REFUSALS.waiting_of_a_namespace + 3 {
             let mut refusal = refusal("ReplicaSet", "orders-1");
             refusal.owner.uid = number.to_string().into();
-            events.report(refusal);
+            events.report(PEER, refusal);
         }
         assert_eq!(events.metrics.events_dropped.get(), 3);
     }

@@ -2,9 +2,8 @@
 
 use tokenscope_core::pod::Pod;
 use tokenscope_core::{GrantRecord, Pairs, Request};
-use tokenscope_index::{DriverTokens, PodContext};
-
 pub use tokenscope_index::service_account;
+use tokenscope_index::{DriverTokens, PodContext};
 
 /// The facts about a pod's namespace and service account.
 #[derive(Clone, Debug, Default)]
@@ -24,7 +23,7 @@ pub struct ReviewContext<'a> {
 /// The facts about a pod, without what `record` says that an earlier review added.
 pub fn request<'a, S: AsRef<str>>(
     pod: &'a Pod<S>,
-    record: Option<&GrantRecord<'_>>,
+    record: Option<&'a GrantRecord<'_>>,
     namespace: &'a str,
     surroundings: ReviewContext<'a>,
 ) -> Request<'a> {

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use base64_simd::STANDARD;
+use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::{self, PemObject as _};
 use tokenscope_core::Settings;
+use tokenscope_core::sidecar::MOST_ISSUER_CA_BYTES;
 use tokenscope_platform::telemetry::chain;
 use tokio_util::sync::CancellationToken;
 
-/// The largest file that is read. What it has stands in every pod that gets tokens of the issuer, so it must stay small.
-const MOST_FILE_BYTES: u64 = 32 << 10;
 /// Between two looks at the file: a kubelet needs a minute or so for a changed volume anyway.
 const PERIOD: Duration = Duration::from_secs(10);
 
@@ -25,11 +25,14 @@ pub enum AuthoritiesError {
     #[error("{} can't be read", .0.display())]
     Read(PathBuf, #[source] io::Error),
     /// The file is larger than it may be.
-    #[error("{} has more than {} KiB", .0.display(), MOST_FILE_BYTES >> 10)]
+    #[error("{} has more than {} KiB", .0.display(), MOST_ISSUER_CA_BYTES >> 10)]
     TooLarge(PathBuf),
     /// The file is no PEM.
     #[error("{} is not readable PEM", .0.display())]
     Pem(PathBuf, #[source] pem::Error),
+    /// A certificate in the file can't be read.
+    #[error("a certificate in {} can't be read", .0.display())]
+    Certificate(PathBuf, #[source] rustls::Error),
     /// There is no certificate in the file.
     #[error("there is no certificate in {}", .0.display())]
     Empty(PathBuf),
@@ -41,21 +44,48 @@ pub fn read(file: &Path) -> Result<Box<str>, AuthoritiesError> {
     let mut text = Vec::new();
     let opened = std::fs::File::open(file).map_err(unread)?;
     opened
-        .take(MOST_FILE_BYTES + 1)
+        .take(MOST_ISSUER_CA_BYTES + 1)
         .read_to_end(&mut text)
         .map_err(unread)?;
-    if text.len() as u64 > MOST_FILE_BYTES {
+    if text.len() as u64 > MOST_ISSUER_CA_BYTES {
         return Err(AuthoritiesError::TooLarge(file.to_owned()));
     }
+    match certificates(&text) {
+        Ok(written) => Ok(written.into()),
+        Err(NoCertificates::Pem(error)) => Err(AuthoritiesError::Pem(file.to_owned(), error)),
+        Err(NoCertificates::Certificate(error)) => Err(AuthoritiesError::Certificate(file.to_owned(), error)),
+        Err(NoCertificates::Empty) => Err(AuthoritiesError::Empty(file.to_owned())),
+    }
+}
+
+/// The reason why a text has no certificates that can be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoCertificates {
+    /// The text is no PEM.
+    #[error("it is not readable PEM")]
+    Pem(#[source] pem::Error),
+    /// A certificate in it can't be read.
+    #[error("a certificate in it can't be read")]
+    Certificate(#[source] rustls::Error),
+    /// There is no certificate in it.
+    #[error("there is no certificate in it")]
+    Empty,
+}
+
+/// The certificates in a PEM text, as PEM. They are written anew, so that nothing else of the text is in the result.
+pub(crate) fn certificates(text: &[u8]) -> Result<String, NoCertificates> {
     let mut written = String::with_capacity(text.len());
-    for certificate in CertificateDer::pem_slice_iter(&text) {
-        let certificate = certificate.map_err(|error| AuthoritiesError::Pem(file.to_owned(), error))?;
+    for certificate in CertificateDer::pem_slice_iter(text) {
+        let certificate = certificate.map_err(NoCertificates::Pem)?;
         push_certificate(&mut written, &certificate);
+        // As the sidecar reads it.
+        let added = RootCertStore::empty().add(certificate);
+        added.map_err(NoCertificates::Certificate)?;
     }
     if written.is_empty() {
-        return Err(AuthoritiesError::Empty(file.to_owned()));
+        return Err(NoCertificates::Empty);
     }
-    Ok(written.into())
+    Ok(written)
 }
 
 /// The textual encoding of RFC 7468: lines of 64 characters.

@@ -11,7 +11,9 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
-use tokenscope_platform::metrics::{OutcomeLabel, Registry, SECONDS_50_MICROS_TO_100_MILLIS};
+use tokenscope_platform::metrics::{
+    OutcomeLabel, Registry, SECONDS_50_MICROS_TO_100_MILLIS, encode_gauges, encode_size,
+};
 
 use crate::budget::ByteBudget;
 use crate::cache::Cache;
@@ -262,24 +264,18 @@ struct Sizes(Arc<Cache>);
 
 impl Collector for Sizes {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let mut descriptor = encoder.encode_descriptor(
+        let metric = (
             "tokenscope_webhook_cache_size",
             "How many objects of each kind are known",
-            None,
-            MetricType::Gauge,
-        )?;
-        for (kind, size) in self.0.sizes() {
-            let size = ConstGauge::new(i64::try_from(size).unwrap_or(i64::MAX));
-            size.encode(descriptor.encode_family(&[("kind", kind)])?)?;
-        }
-        let over_share = self.0.namespaces_over_share();
-        let descriptor = encoder.encode_descriptor(
+        );
+        let sizes = self.0.sizes();
+        let sizes = sizes.map(|(kind, size)| (kind, i64::try_from(size).unwrap_or(i64::MAX)));
+        encode_gauges(&mut encoder, metric, "kind", sizes)?;
+        let metric = (
             "tokenscope_namespaces_over_share",
             "How many namespaces have more service accounts, policies or labels than are kept of one",
-            None,
-            MetricType::Gauge,
-        )?;
-        ConstGauge::new(i64::try_from(over_share).unwrap_or(i64::MAX)).encode(descriptor)
+        );
+        encode_size(&mut encoder, metric, self.0.namespaces_over_share())
     }
 }
 

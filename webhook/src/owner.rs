@@ -1,9 +1,8 @@
 //! The objects that create pods: where one can be asked for.
 
 use kube::core::{ApiResource, GroupVersionKind};
+use tokenscope_core::kubernetes_names::is_subdomain;
 use tokenscope_core::pod::OwnerReference;
-
-use crate::names::is_subdomain;
 
 /// Kubernetes' own controllers of pods. The chart lets the webhook read these and no others.
 const CONTROLLERS: [Controller; 7] = [

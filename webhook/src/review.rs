@@ -1,4 +1,4 @@
-//! AdmissionReview of admission.k8s.io/v1 on the wire: a pod in, a verdict and a patch out.
+//! AdmissionReview of admission.k8s.io/v1 on the wire: a pod in, an outcome and a patch out.
 //!
 //! The request is read by a borrowed, partial decode, and the answer is written straight to text ([`crate::answer`]): the pod is
 //! never built as a whole, so nothing of it can get lost.
@@ -6,17 +6,15 @@
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use tokenscope_core::known_keys;
 use tokenscope_core::lock::{self, LockMode, UngrantedToken};
 use tokenscope_core::pod::{OwnerReference, Pod, PodAnnotations, Text};
-use tokenscope_core::{Enforcement, PolicySet, Request, Settings, decide};
+use tokenscope_core::{Enforcement, PolicySet, Request, Settings, decide, known_keys};
 
 use crate::answer::{self, Audited, Warnings, printable};
-use crate::facts::{self, ReviewContext};
-use crate::injection::{self, Reviewed, Verdict};
-use crate::json;
-
 pub use crate::answer::{ReportedRefusal, ReviewAnswer, allow};
+use crate::facts::{self, ReviewContext};
+use crate::injection::{self, InjectionOutcome, Reviewed};
+use crate::json;
 
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
@@ -47,7 +45,7 @@ pub struct Review<'a> {
 /// The reason why a review can't be answered. `Display` repeats nothing of the body, since the API server shows it; the
 /// cause is for the log.
 #[derive(Debug, thiserror::Error)]
-pub enum Unreadable {
+pub enum ReviewError {
     /// The body is no review.
     #[error("the body is not an AdmissionReview")]
     Json(#[source] json::Error),
@@ -99,42 +97,42 @@ struct WireKind<'a> {
 }
 
 /// Reads a review.
-pub fn read(body: &[u8]) -> Result<Asked<'_>, Unreadable> {
+pub fn read(body: &[u8]) -> Result<Asked<'_>, ReviewError> {
     let text = std::str::from_utf8(body)?;
     let error = match json::from_str::<Wire<'_, Pod<Text<'_>>>>(text) {
         Ok(wire) => return asked(wire, text),
         Err(error) => error,
     };
     // An object that is no pod is none of our business, but a pod that can't be read is.
-    let wire: Wire<'_, IgnoredAny> = json::from_str(text).map_err(Unreadable::Json)?;
+    let wire: Wire<'_, IgnoredAny> = json::from_str(text).map_err(ReviewError::Json)?;
     let request = checked(wire)?;
     if request.creates_a_pod() {
-        return Err(Unreadable::Pod(error));
+        return Err(ReviewError::Pod(error));
     }
     Ok(Asked::Other { uid: request.uid })
 }
 
-fn asked<'a>(wire: Wire<'a, Pod<Text<'a>>>, text: &'a str) -> Result<Asked<'a>, Unreadable> {
+fn asked<'a>(wire: Wire<'a, Pod<Text<'a>>>, text: &'a str) -> Result<Asked<'a>, ReviewError> {
     let request = checked(wire)?;
     if !request.creates_a_pod() {
         return Ok(Asked::Other { uid: request.uid });
     }
     Ok(Asked::Pod(Box::new(Review {
         uid: request.uid,
-        namespace: request.namespace.ok_or(Unreadable::Missing("namespace"))?,
+        namespace: request.namespace.ok_or(ReviewError::Missing("namespace"))?,
         dry_run: request.dry_run.unwrap_or_default(),
-        pod: request.object.ok_or(Unreadable::Missing("object"))?,
+        pod: request.object.ok_or(ReviewError::Missing("object"))?,
         text,
     })))
 }
 
-fn checked<O>(wire: Wire<'_, O>) -> Result<WireRequest<'_, O>, Unreadable> {
+fn checked<O>(wire: Wire<'_, O>) -> Result<WireRequest<'_, O>, ReviewError> {
     if *wire.api_version != *API_VERSION || *wire.kind != *KIND {
-        return Err(Unreadable::Version);
+        return Err(ReviewError::Version);
     }
-    let request = wire.request.ok_or(Unreadable::Missing("request"))?;
+    let request = wire.request.ok_or(ReviewError::Missing("request"))?;
     if request.uid.is_empty() {
-        return Err(Unreadable::Missing("request.uid"));
+        return Err(ReviewError::Missing("request.uid"));
     }
     Ok(request)
 }
@@ -192,6 +190,39 @@ impl Review<'_> {
         let volumes = &mut request.pod.token_volumes;
         volumes.retain(|volume| !injection.settled_volumes.iter().any(|settled| *settled == volume.name));
         let ungranted = lock::ungranted(&request, policies, settings, now);
+        let mut warnings = self.warnings(account_is_known, &injection.warnings, &request, settings);
+        let (outcome, patch) = match refused_by_lock(&ungranted, &injection.outcome, &request, settings) {
+            Some(refused) => (refused, None),
+            None => (injection.outcome, injection.patch),
+        };
+        warnings.tell(&outcome);
+        warn_of_ungranted(&mut warnings, &ungranted, &outcome, settings);
+        ReviewAnswer {
+            body: answer::body(
+                &self.uid,
+                &outcome,
+                patch.as_deref(),
+                &warnings,
+                &Audited {
+                    decision: &decision,
+                    ungranted: &ungranted,
+                    stale,
+                },
+            ),
+            outcome: answer::counted(&outcome),
+            ungranted_tokens: ungranted.len(),
+            refusal: self.refusal(&outcome),
+        }
+    }
+
+    /// What the pod's author is told beside the outcome.
+    fn warnings(
+        &self,
+        account_is_known: bool,
+        of_injection: &[String],
+        request: &Request<'_>,
+        settings: &Settings,
+    ) -> Warnings {
         let mut warnings = Warnings::default();
         if !account_is_known {
             warnings.add(&format!(
@@ -201,40 +232,16 @@ impl Review<'_> {
         }
         let annotations = self.pod.metadata.annotations.iter();
         let unknown = annotations.flat_map(PodAnnotations::without_effect).map(|key| &**key);
-        for warning in injection
-            .warnings
-            .iter()
-            .chain(&known_keys::warnings(&request, unknown, settings))
-        {
+        let of_keys = known_keys::warnings(request, unknown, settings);
+        for warning in of_injection.iter().chain(&of_keys) {
             warnings.add(warning);
         }
-        let (verdict, patch) = match refused_by_lock(&ungranted, &injection.verdict, &request, settings) {
-            Some(refused) => (refused, None),
-            None => (injection.verdict, injection.patch),
-        };
-        warnings.tell(&verdict);
-        warn_of_ungranted(&mut warnings, &ungranted, &verdict, settings);
-        ReviewAnswer {
-            body: answer::body(
-                &self.uid,
-                &verdict,
-                patch.as_deref(),
-                &warnings,
-                &Audited {
-                    decision: &decision,
-                    ungranted: &ungranted,
-                    stale,
-                },
-            ),
-            outcome: answer::outcome(&verdict),
-            ungranted_tokens: ungranted.len(),
-            refusal: self.refusal(&verdict),
-        }
+        warnings
     }
 
     /// What is to be written on the pod's owner: whoever asked it for pods does not see our answer.
-    fn refusal(&self, verdict: &Verdict) -> Option<ReportedRefusal> {
-        let Verdict::Refused { reasons, enforcement } = verdict else {
+    fn refusal(&self, outcome: &InjectionOutcome) -> Option<ReportedRefusal> {
+        let InjectionOutcome::Refused { reasons, enforcement } = outcome else {
             return None;
         };
         let what = match enforcement {
@@ -262,22 +269,27 @@ impl Review<'_> {
 }
 
 /// Warns of tokens that no policy grants, unless the pod is refused or the lock's mode is too low for it.
-fn warn_of_ungranted(warnings: &mut Warnings, ungranted: &[UngrantedToken], verdict: &Verdict, settings: &Settings) {
+fn warn_of_ungranted(
+    warnings: &mut Warnings,
+    ungranted: &[UngrantedToken],
+    outcome: &InjectionOutcome,
+    settings: &Settings,
+) {
     let warns = settings.lock.mode >= LockMode::Warn || lock::refuses(ungranted, settings);
-    if warns && !matches!(verdict, Verdict::Refused { .. }) {
+    if warns && !matches!(outcome, InjectionOutcome::Refused { .. }) {
         for token in ungranted {
             warnings.add(&token.to_string());
         }
     }
 }
 
-/// The verdict where the lock keeps the pod out, whatever else was decided. It does not where namespaces are never denied.
+/// The outcome where the lock keeps the pod out, whatever else was decided. It does not where namespaces are never denied.
 fn refused_by_lock(
     ungranted: &[UngrantedToken],
-    decided: &Verdict,
+    decided: &InjectionOutcome,
     request: &Request<'_>,
     settings: &Settings,
-) -> Option<Verdict> {
+) -> Option<InjectionOutcome> {
     if settings.never_denies(request.namespace) {
         return None;
     }
@@ -287,10 +299,10 @@ fn refused_by_lock(
     if reasons.is_empty() {
         return None;
     }
-    if let Verdict::Refused { reasons: others, .. } = decided {
+    if let InjectionOutcome::Refused { reasons: others, .. } = decided {
         reasons.extend(others.iter().cloned());
     }
-    Some(Verdict::Refused {
+    Some(InjectionOutcome::Refused {
         reasons,
         enforcement: Enforcement::Enforce,
     })

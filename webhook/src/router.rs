@@ -16,28 +16,31 @@ use tokenscope_core::{Pairs, Settings};
 use tokenscope_index::KeptAnnotations;
 use tokenscope_platform::freshness::Freshness;
 use tokenscope_platform::telemetry::chain;
-use tokenscope_platform::tls::GiveWay;
+use tokenscope_platform::tls::{GiveWay, Peer};
 use tokio::time::timeout;
 
-use crate::budget::{BufferedBody, ByteBudget, Refused};
+use crate::budget::{BufferedBody, ByteBudget, LEAST_LARGE_BYTES, Refused, ReviewSource};
 use crate::cache::Cache;
 use crate::csi_drivers::SharedCsiDrivers;
 use crate::events::RefusalEvents;
 use crate::facts::ReviewContext;
+use crate::few_turns::done_in_few_turns;
 use crate::lookup::{LiveLookups, LookupError};
 use crate::metrics::{ReviewOutcome, Shed, StripMark, WebhookMetrics};
-use crate::review::{self, Asked, ReviewAnswer, Unreadable};
-use crate::soon::soon;
+use crate::review::{self, Asked, ReviewAnswer, ReviewError};
 use crate::strip_mark;
-use crate::work::{Undone, Work};
+use crate::work::{LONGEST_QUEUE, Undone, Work};
 
 /// How long a review may take, its body and all waiting included. The API server waits for 2 seconds, and a clear answer is
 /// better than none.
 const DEADLINE: Duration = Duration::from_millis(1800);
-/// What the bodies and answers of `/mutate` may hold: 256 small ones at a time, and four of the largest.
+/// What the bodies and answers of `/mutate` may hold: some hundred small ones at a time, and a few of the largest.
 const REVIEW_BYTES: (usize, usize) = (16 << 20, 32 << 20);
 /// What those of `/strip-mark` may hold: pods that bring the mark are rare, and a crowd on one path must not starve the other.
-const STRIP_MARK_BYTES: (usize, usize) = (4 << 20, 12 << 20);
+const STRIP_MARK_BYTES: (usize, usize) = (4 << 20, 16 << 20);
+// However small large reviews are, their bytes run out before the places where they wait: only of bytes has each source its share.
+const _: () = assert!(REVIEW_BYTES.1 / LEAST_LARGE_BYTES <= LONGEST_QUEUE);
+const _: () = assert!(STRIP_MARK_BYTES.1 / LEAST_LARGE_BYTES <= LONGEST_QUEUE);
 /// How many large reviews are decided at a time. The runtime has eight threads for this and for the resolution of names.
 const LARGE_REVIEWS: usize = 2;
 /// The same for `/strip-mark`.
@@ -109,7 +112,7 @@ enum ReviewFailure {
     #[error("too many large reviews at a time")]
     Queue,
     #[error("the review can't be read: {0}")]
-    Unreadable(#[from] Unreadable),
+    Unreadable(#[from] ReviewError),
     #[error("what is around the pod is not known, and the API server could not be asked for it")]
     Lookup(#[from] LookupError),
     #[error("no verdict within {} s", DEADLINE.as_secs_f32())]
@@ -152,12 +155,13 @@ impl ReviewFailure {
 async fn mutate(
     State(serving): State<Arc<WebhookService>>,
     connection: Option<Extension<GiveWay>>,
+    peer: Option<Extension<Peer>>,
     body: Body,
 ) -> Response {
     let began = Instant::now();
     let metrics = &serving.webhook.metrics;
     let connection = connection.map(|Extension(connection)| connection);
-    let failure = match in_time(serving.review(body, connection)).await {
+    let failure = match in_time(serving.review(body, source(peer), connection)).await {
         Ok((answer, outcome)) => {
             metrics.reviewed(outcome, began.elapsed());
             return answer;
@@ -171,9 +175,9 @@ async fn mutate(
     failed(&failure)
 }
 
-async fn strip(State(serving): State<Arc<WebhookService>>, body: Body) -> Response {
+async fn strip(State(serving): State<Arc<WebhookService>>, peer: Option<Extension<Peer>>, body: Body) -> Response {
     let metrics = &serving.webhook.metrics;
-    let failure = match in_time(serving.strips.strip(body)).await {
+    let failure = match in_time(serving.strips.strip(body, source(peer))).await {
         Ok((answer, removed)) => {
             metrics.stripped(if removed { StripMark::Removed } else { StripMark::Absent });
             return answer;
@@ -187,10 +191,14 @@ async fn strip(State(serving): State<Arc<WebhookService>>, body: Body) -> Respon
     failed(&failure)
 }
 
+fn source(peer: Option<Extension<Peer>>) -> ReviewSource {
+    ReviewSource::of(peer.map(|Extension(peer)| peer))
+}
+
 /// The work's result, or that it is late. No timer is set where there is nothing to wait for.
 async fn in_time<T>(work: impl Future<Output = Result<T, ReviewFailure>>) -> Result<T, ReviewFailure> {
     let mut work = pin!(work);
-    if let Some(result) = soon(work.as_mut()).await {
+    if let Some(result) = done_in_few_turns(work.as_mut()).await {
         return result;
     }
     timeout(DEADLINE, work).await.unwrap_or(Err(ReviewFailure::Late))
@@ -200,29 +208,31 @@ impl WebhookService {
     async fn review(
         self: &Arc<Self>,
         body: Body,
+        source: ReviewSource,
         connection: Option<GiveWay>,
     ) -> Result<(Response, ReviewOutcome), ReviewFailure> {
         let Route { budget, work } = &self.reviews;
-        let body = budget.read(body).await?;
+        let body = budget.read(body, source).await?;
+        let source = body.source();
         let this = self.clone();
         let answer = work
             .run(body.bytes().len(), async move { this.webhook.review(body).await })
             .await??;
-        let body = budget.hold(answer.body, connection).await?;
+        let body = budget.hold(answer.body, source, connection).await?;
         self.webhook
             .metrics
             .ungranted_tokens
             .inc_by(answer.ungranted_tokens as u64);
         if let Some(refusal) = answer.refusal {
-            self.webhook.events.report(refusal);
+            self.webhook.events.report(source.peer(), refusal);
         }
         Ok((json(body.into()), answer.outcome))
     }
 }
 
 impl Route {
-    async fn strip(&self, body: Body) -> Result<(Response, bool), ReviewFailure> {
-        let body = self.budget.read(body).await?;
+    async fn strip(&self, body: Body, source: ReviewSource) -> Result<(Response, bool), ReviewFailure> {
+        let body = self.budget.read(body, source).await?;
         let answer = self
             .work
             .run(body.bytes().len(), async move { strip_mark::answer(body.bytes()) })
@@ -239,7 +249,7 @@ impl Webhook {
         };
         let known = self
             .lookups
-            .around(review.namespace(), review.service_account())
+            .around(body.source().peer(), review.namespace(), review.service_account())
             .await?;
         let annotations = known.annotations.as_ref().map(KeptAnnotations::pairs);
         let driver_tokens = self.csi_drivers.tokens_of(review.csi_drivers());

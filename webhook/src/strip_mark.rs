@@ -1,19 +1,24 @@
 //! Takes the mark of a finished review away from pods that bring it: only the webhook may write it.
 //!
-//! The entry in the webhook configuration selects such pods by label and has the failure policy Fail, so every error here
-//! keeps the pod out. Nothing but the review's ID and the keys of the labels is looked at.
+//! The mark is a label. While an upgrade from version 0.1 runs, the guard takes an annotation of the same name for one, so that is taken
+//! away too. The entries in the webhook configuration select such pods and have the failure policy Fail, so every error here keeps the
+//! pod out. Nothing but the review's ID and the keys of labels and annotations is looked at.
 
 use std::fmt;
 
-use crate::json::{self, push_string};
+use base64_simd::STANDARD;
 use serde::Deserialize;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
-use tokenscope_core::{annotations, pod::Text};
+use tokenscope_core::annotations;
+use tokenscope_core::pod::Text;
 
-use crate::review::Unreadable;
+use crate::json::{self, push_string};
+use crate::review::ReviewError;
 
-/// `[{"op":"remove","path":"/metadata/labels/tokenscope.io~1reviewed"}]` in base64.
-const PATCH: &str = "W3sib3AiOiJyZW1vdmUiLCJwYXRoIjoiL21ldGFkYXRhL2xhYmVscy90b2tlbnNjb3BlLmlvfjFyZXZpZXdlZCJ9XQ==";
+/// Removes the label.
+const REMOVE_LABEL: &str = r#"{"op":"remove","path":"/metadata/labels/tokenscope.io~1reviewed"}"#;
+/// Removes the annotation.
+const REMOVE_ANNOTATION: &str = r#"{"op":"remove","path":"/metadata/annotations/tokenscope.io~1reviewed"}"#;
 
 /// The answer to a review.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,51 +54,61 @@ struct Object {
 #[derive(Deserialize)]
 struct MarkedMetadata {
     #[serde(default)]
-    labels: Option<MarkLabel>,
+    labels: Option<Marks>,
+    #[serde(default)]
+    annotations: Option<Marks>,
 }
 
-/// A map of labels, of which only the mark is looked for.
-struct MarkLabel {
+/// A map of labels or annotations, of which only the mark is looked for.
+struct Marks {
     marked: bool,
 }
 
-impl<'de> Deserialize<'de> for MarkLabel {
+impl<'de> Deserialize<'de> for Marks {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct LabelVisitor;
+        struct MarksVisitor;
 
-        impl<'de> Visitor<'de> for LabelVisitor {
-            type Value = MarkLabel;
+        impl<'de> Visitor<'de> for MarksVisitor {
+            type Value = Marks;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("labels")
+                f.write_str("labels or annotations")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<MarkLabel, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Marks, A::Error> {
                 let mut marked = false;
                 while let Some((key, IgnoredAny)) = map.next_entry::<Text<'_>, IgnoredAny>()? {
                     marked |= *key == *annotations::REVIEWED;
                 }
-                Ok(MarkLabel { marked })
+                Ok(Marks { marked })
             }
         }
 
-        deserializer.deserialize_map(LabelVisitor)
+        deserializer.deserialize_map(MarksVisitor)
     }
 }
 
 /// The answer to the review in this body.
-pub fn answer(body: &[u8]) -> Result<StripAnswer, Unreadable> {
+pub fn answer(body: &[u8]) -> Result<StripAnswer, ReviewError> {
     let text = std::str::from_utf8(body)?;
-    let wire: StripReview<'_> = json::from_str(text).map_err(Unreadable::Json)?;
+    let wire: StripReview<'_> = json::from_str(text).map_err(ReviewError::Json)?;
     if *wire.api_version != *"admission.k8s.io/v1" || *wire.kind != *"AdmissionReview" {
-        return Err(Unreadable::Version);
+        return Err(ReviewError::Version);
     }
-    let request = wire.request.ok_or(Unreadable::Missing("request"))?;
+    let request = wire.request.ok_or(ReviewError::Missing("request"))?;
     if request.uid.is_empty() {
-        return Err(Unreadable::Missing("request.uid"));
+        return Err(ReviewError::Missing("request.uid"));
     }
-    let object = request.object.ok_or(Unreadable::Missing("object"))?;
-    let removed = object.metadata.labels.is_some_and(|labels| labels.marked);
+    let object = request.object.ok_or(ReviewError::Missing("object"))?;
+    let is_marked = |map: Option<Marks>| map.is_some_and(|map| map.marked);
+    let operations: Vec<&str> = [
+        (object.metadata.labels, REMOVE_LABEL),
+        (object.metadata.annotations, REMOVE_ANNOTATION),
+    ]
+    .into_iter()
+    .filter_map(|(map, remove)| is_marked(map).then_some(remove))
+    .collect();
+    let removed = !operations.is_empty();
 
     let mut body = String::with_capacity(384);
     body.push_str(r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"uid":"#);
@@ -101,7 +116,7 @@ pub fn answer(body: &[u8]) -> Result<StripAnswer, Unreadable> {
     body.push_str(r#","allowed":true"#);
     if removed {
         body.push_str(r#","patchType":"JSONPatch","patch":""#);
-        body.push_str(PATCH);
+        STANDARD.encode_append(format!("[{}]", operations.join(",")), &mut body);
         body.push('"');
     }
     body.push_str("}}");
@@ -110,10 +125,9 @@ pub fn answer(body: &[u8]) -> Result<StripAnswer, Unreadable> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use base64::Engine as _;
-    use base64::engine::general_purpose::STANDARD;
     use serde_json::{Value, json};
+
+    use super::*;
 
     fn review(metadata: &Value) -> String {
         json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
@@ -122,15 +136,21 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_that_a_pod_brings_is_removed_and_nothing_else() {
-        let mut pod = json!({"metadata": {"labels": {"app": "a", "tokenscope.io/reviewed": "granted"}}});
-        let answer = answer(review(&pod["metadata"]).as_bytes()).unwrap();
-        assert!(answer.removed);
-        let response = &serde_json::from_str::<Value>(&answer.body).unwrap()["response"];
-        assert_eq!((&response["uid"], &response["allowed"]), (&json!("u\"1"), &json!(true)));
-        let patch = STANDARD.decode(response["patch"].as_str().unwrap()).unwrap();
-        json_patch::patch(&mut pod, &serde_json::from_slice::<json_patch::Patch>(&patch).unwrap()).unwrap();
-        assert_eq!(pod, json!({"metadata": {"labels": {"app": "a"}}}));
+    fn a_mark_that_a_pod_brings_is_removed_be_it_a_label_an_annotation_or_both() {
+        let others = json!({"labels": {"app": "a"}, "annotations": {"note": "b"}});
+        for maps in [&["labels"][..], &["annotations"], &["labels", "annotations"]] {
+            let mut pod = json!({"metadata": others.clone()});
+            for map in maps {
+                pod["metadata"][*map]["tokenscope.io/reviewed"] = json!("granted");
+            }
+            let answer = answer(review(&pod["metadata"]).as_bytes()).unwrap();
+            assert!(answer.removed, "{maps:?}");
+            let response = &serde_json::from_str::<Value>(&answer.body).unwrap()["response"];
+            assert_eq!((&response["uid"], &response["allowed"]), (&json!("u\"1"), &json!(true)));
+            let patch = STANDARD.decode_to_vec(response["patch"].as_str().unwrap()).unwrap();
+            json_patch::patch(&mut pod, &serde_json::from_slice::<json_patch::Patch>(&patch).unwrap()).unwrap();
+            assert_eq!(pod, json!({"metadata": others.clone()}), "{maps:?}");
+        }
     }
 
     #[test]
@@ -144,7 +164,7 @@ mod tests {
         for metadata in [
             json!({}),
             json!({"labels": null}),
-            json!({"labels": {"a": "tokenscope.io/reviewed"}}),
+            json!({"labels": {"a": "tokenscope.io/reviewed"}, "annotations": {"b": "tokenscope.io/reviewed"}}),
         ] {
             let answer = answer(review(&metadata).as_bytes()).unwrap();
             assert!(!answer.removed && !answer.body.contains("patch"), "{}", answer.body);

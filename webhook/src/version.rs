@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::version::Info;
 use kube::Client;
-use tokenscope_platform::{health::Gate, telemetry};
+use tokenscope_platform::health::Gate;
+use tokenscope_platform::telemetry;
 use tokio_util::sync::CancellationToken;
 
 /// The first version that has them without being asked (Kubernetes, "Sidecar Containers").
@@ -51,7 +52,7 @@ fn too_old(version: &Info) -> Option<String> {
     let found = (number(&version.major)?, number(&version.minor)?);
     (found < NATIVE_SIDECARS).then(|| {
         format!(
-            "tokens that a sidecar keeps, from SPIFFE or from tokenscope's issuer, need Kubernetes 1.29 or newer, whose init containers can run as sidecars, and this cluster has {}.{}: give it a role by a policy with token.source ServiceAccount",
+            "tokens that a sidecar keeps, from SPIFFE or from tokenscope's issuer, and credentials that it serves need Kubernetes 1.29 or newer, whose init containers can run as sidecars, and this cluster has {}.{}: give it a role by a policy with token.source ServiceAccount and delivery.type File or Profile",
             found.0, found.1
         )
     })

@@ -10,8 +10,9 @@ use tokio::sync::Semaphore;
 
 use crate::budget::SMALL_BYTES;
 
-/// How many large reviews may wait for a thread. Their bytes are bounded beside.
-const LONGEST_QUEUE: usize = 64;
+/// How many large reviews may wait for a thread. Their bytes run out before, of which each namespace and each peer has a share; so this
+/// bound alone would not be fair.
+pub(crate) const LONGEST_QUEUE: usize = 128;
 
 /// The reason why work was not done.
 #[derive(Debug, thiserror::Error)]
@@ -72,9 +73,11 @@ fn text_of(panic: &(dyn Any + Send)) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::time::{Duration, Instant};
+
     use tokio::time::sleep;
+
+    use super::*;
 
     const LARGE: usize = SMALL_BYTES + 1;
 

@@ -107,7 +107,7 @@ fn what_is_no_longer_granted_is_taken_back_and_nothing_else() {
         pod["metadata"]["annotations"]["tokenscope.io/reviewed"] = json!(mark);
         pod["metadata"]["labels"]["tokenscope.io/reviewed"] = json!(mark);
     };
-    mark(&mut expected, "untouched");
+    mark(&mut expected, "asks-nothing");
     assert_eq!(fixture.review(&granted).pod, expected);
 
     fixture.service_account = vec![("tokenscope.io/role-arn", "nonsense".to_owned())];
@@ -142,4 +142,56 @@ fn a_forged_record_takes_no_other_variable_away() {
         json!({"grants": [{"role": ROLE, "containers": ["app"], "env": ["PATH", "AWS_ROLE_ARN"]}], "hash": "0"});
     pod["metadata"]["annotations"] = json!({"tokenscope.io/grant": record.to_string()});
     assert_eq!(ReviewFixture::new().review(&pod).env("app"), ["PATH=/bin"]);
+}
+
+#[test]
+fn the_record_has_the_annotations_of_the_service_account_that_decide_as_they_are_at_the_last_review() {
+    let mut fixture = ReviewFixture::new();
+    let role = |role: &str| ("tokenscope.io/role-arn", role.to_owned());
+    fixture.service_account = vec![
+        role(ROLE),
+        ("tokenscope.io/role-arn.app", OTHER_ROLE.to_owned()),
+        ("eks.amazonaws.com/audience", "elsewhere".to_owned()),
+        ("example.com/note", "x".to_owned()),
+    ];
+    let reviewed = fixture.review(&plain(app()));
+    assert_eq!(
+        reviewed.record()["service_account_annotations"],
+        json!({"tokenscope.io/role-arn": ROLE, "eks.amazonaws.com/audience": "elsewhere"})
+    );
+    fixture.service_account = vec![role(OTHER_ROLE)];
+    let again = fixture.review(&reviewed.pod);
+    assert_eq!(
+        again.record()["service_account_annotations"],
+        json!({"tokenscope.io/role-arn": OTHER_ROLE})
+    );
+    fixture.service_account = Vec::new();
+    let without = fixture.review(&asking(app()));
+    assert_eq!(without.record()["service_account_annotations"], json!({}));
+}
+
+#[test]
+fn a_record_that_lists_of_containers_make_too_long_is_refused_with_what_to_shorten() {
+    let names = |letter: char| -> String {
+        let names = (0..255).map(|number| format!("{letter}{number:062}"));
+        names.chain(["app".to_owned()]).collect::<Vec<_>>().join(",")
+    };
+    let (only, skipped) = (names('a'), names('b').replace(",app", ""));
+    let mut fixture = ReviewFixture::new();
+    let mut pod = asking(app());
+    for (key, list) in [
+        ("tokenscope.io/containers", only),
+        ("tokenscope.io/skip-containers", skipped),
+    ] {
+        pod["metadata"]["annotations"][key] = json!(list);
+        fixture.service_account.push((key, list));
+    }
+    pod["metadata"]["annotations"]["tokenscope.io/role-arn.app"] = json!(ROLE);
+    let reviewed = fixture.review(&pod);
+    let message = reviewed.message();
+    assert!(
+        message.contains("the record of the grant would have")
+            && message.contains("of the pod and its service account"),
+        "{message}"
+    );
 }

@@ -94,6 +94,10 @@ fn a_key_on_the_wrong_object_is_told_where_it_belongs() {
     fixture.service_account = vec![("eks.amazonaws.com/skip-containers", "app".into())];
     let warnings = fixture.review(&plain(app())).warnings();
     assert!(warnings.contains("it is an annotation of the pod"), "{warnings}");
+
+    let skipping = with_annotation("eks.amazonaws.com/skip-pod-identity-webhook", "true");
+    let warnings = fixture.review(&skipping).warnings();
+    assert!(warnings.contains("it is a label of the pod"), "{warnings}");
 }
 
 #[test]
@@ -147,8 +151,35 @@ fn a_region_of_another_partition_than_the_roles_is_warned_of() {
         "stores of others have regions of their own"
     );
     assert_eq!(warnings_of(&none, ROLE, None), "");
+    let both =
+        json!([{"name": "AWS_REGION", "value": "cn-north-1"}, {"name": "AWS_DEFAULT_REGION", "value": "us-east-1"}]);
+    let warnings = warnings_of(&both, CHINESE_ROLE, None);
+    assert!(warnings.contains("has region us-east-1, whose STS"), "{warnings}");
     let by_reference = json!([{"name": "AWS_REGION", "value": "$(REGION)"}]);
     assert_eq!(warnings_of(&by_reference, CHINESE_ROLE, None), "");
+}
+
+#[test]
+fn a04_a_region_that_is_nearly_one_of_aws_is_warned_of() {
+    for (own, of_policy) in [
+        (Some("us-east1"), None),
+        (None, Some("us-east1")),
+        (Some("eu-central-1a"), Some("eu-central-1")),
+    ] {
+        let environment: Value = own
+            .map(|own| json!({"name": "AWS_REGION", "value": own}))
+            .into_iter()
+            .collect();
+        let warnings = warnings_of(&environment, ROLE, of_policy);
+        let expected = format!(
+            "container app has region {:?}, which is not written as AWS writes regions",
+            own.or(of_policy).unwrap()
+        );
+        assert!(warnings.contains(&expected), "{warnings}");
+    }
+    for region in ["garage", "eu-central-1", "us-east-1-fips"] {
+        assert_eq!(warnings_of(&json!([]), ROLE, Some(region)), "", "{region}");
+    }
 }
 
 #[test]

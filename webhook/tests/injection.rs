@@ -118,7 +118,7 @@ fn a_pod_that_must_be_reviewed_is_marked_even_if_nothing_becomes_of_it() {
     let mut fixture = ReviewFixture::new();
     fixture.namespace_labels = vec![("tokenscope.io/required", "true".into())];
     let reviewed = fixture.review(&plain(app()));
-    assert_eq!(reviewed.mark(), Some("untouched"));
+    assert_eq!(reviewed.mark(), Some("asks-nothing"));
     assert_eq!(reviewed.patch.len(), 2);
 }
 
@@ -128,7 +128,7 @@ fn marks_and_records_that_the_user_brought_are_set_right() {
     pod["metadata"]["annotations"] =
         json!({"tokenscope.io/reviewed": "granted", "tokenscope.io/grant": "{\"grants\":[],\"hash\":\"\"}"});
     let reviewed = ReviewFixture::new().review(&pod);
-    assert_eq!(reviewed.annotation("tokenscope.io/reviewed"), Some("untouched"));
+    assert_eq!(reviewed.annotation("tokenscope.io/reviewed"), Some("asks-nothing"));
     assert_eq!(reviewed.annotation("tokenscope.io/grant"), None);
 
     let mut pod = asking(app());

@@ -47,7 +47,7 @@ fn o01_a_mirror_pod_is_shown_and_never_changed_or_kept_out() {
     // It opts out of credentials, and of nothing else.
     let mut required = by_default();
     required.namespace_labels = vec![("tokenscope.io/required", "true".into())];
-    assert_eq!(required.review(&mirror(app())).mark(), Some("untouched"));
+    assert_eq!(required.review(&mirror(app())).mark(), Some("asks-nothing"));
     let mut locked = no_policy;
     locked.settings.lock.mode = LockMode::Deny;
     let mut holds = mirror(app());

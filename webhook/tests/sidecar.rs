@@ -19,6 +19,45 @@ fn volume<'a>(reviewed: &'a ReviewedPod, name: &str) -> Option<&'a Value> {
     volumes.find(|volume| volume["name"] == name)
 }
 
+/// The sidecar of a policy that asks for all that there is.
+fn full_sidecar() -> Value {
+    json!({
+        "name": SIDECAR,
+        "image": concat!("localhost/tokenscope-sidecar:", env!("CARGO_PKG_VERSION")),
+        "imagePullPolicy": "IfNotPresent",
+        "restartPolicy": "Always",
+        "env": [
+            {"name": "TOKENSCOPE_DIRECTORY", "value": MOUNT},
+            {"name": "TOKENSCOPE_JWT_SVIDS", "value": "token=sts.amazonaws.com"},
+            {"name": "SPIFFE_ENDPOINT_SOCKET", "value": "unix:///spiffe-workload-api/spire-agent.sock"},
+            {"name": "TOKENSCOPE_SPIFFE_ID", "value": "spiffe://example.org/ns/shop/sa/orders"},
+            {"name": "TOKENSCOPE_HINT", "value": "for $$(AWS)"},
+            {"name": "TOKENSCOPE_TRUST_DOMAIN", "value": "example.org"},
+            {"name": "TOKENSCOPE_X509_SVID", "value": "true"},
+            {"name": "TOKENSCOPE_JWT_BUNDLE", "value": "true"},
+            {"name": "TOKENSCOPE_LOG_LEVEL", "value": "info"},
+            {"name": "TOKENSCOPE_INJECTED", "value": "true"},
+        ],
+        "startupProbe": {
+            "exec": {"command": ["/tokenscope-sidecar", "ready"]},
+            "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 900,
+        },
+        "readinessProbe": {
+            "exec": {"command": ["/tokenscope-sidecar", "ready"]},
+            "periodSeconds": 30, "timeoutSeconds": 5, "failureThreshold": 3,
+        },
+        "volumeMounts": [
+            {"name": VOLUME, "mountPath": MOUNT},
+            {"name": SOCKET_VOLUME, "mountPath": "/spiffe-workload-api", "readOnly": true},
+        ],
+        "resources": {"requests": {"cpu": "5m", "memory": "8Mi"}, "limits": {"cpu": "100m", "memory": "32Mi"}},
+        "securityContext": {
+            "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": true,
+            "runAsGroup": 65532, "runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"},
+        },
+    })
+}
+
 #[test]
 fn a_granted_pod_gets_the_sidecar_its_volumes_and_what_every_grant_gives() {
     let fixture = ReviewFixture::with_policy(|policy| {
@@ -31,44 +70,7 @@ fn a_granted_pod_gets_the_sidecar_its_volumes_and_what_every_grant_gives() {
     });
     let reviewed = fixture.review(&asking(app()));
 
-    assert_eq!(
-        reviewed.pod["spec"]["initContainers"],
-        json!([{
-            "name": SIDECAR,
-            "image": concat!("localhost/tokenscope-sidecar:", env!("CARGO_PKG_VERSION")),
-            "imagePullPolicy": "IfNotPresent",
-            "restartPolicy": "Always",
-            "env": [
-                {"name": "TOKENSCOPE_DIRECTORY", "value": MOUNT},
-                {"name": "TOKENSCOPE_JWT_SVIDS", "value": "token=sts.amazonaws.com"},
-                {"name": "SPIFFE_ENDPOINT_SOCKET", "value": "unix:///spiffe-workload-api/spire-agent.sock"},
-                {"name": "TOKENSCOPE_SPIFFE_ID", "value": "spiffe://example.org/ns/shop/sa/orders"},
-                {"name": "TOKENSCOPE_HINT", "value": "for $$(AWS)"},
-                {"name": "TOKENSCOPE_TRUST_DOMAIN", "value": "example.org"},
-                {"name": "TOKENSCOPE_X509_SVID", "value": "true"},
-                {"name": "TOKENSCOPE_JWT_BUNDLE", "value": "true"},
-                {"name": "TOKENSCOPE_LOG_LEVEL", "value": "info"},
-                {"name": "TOKENSCOPE_INJECTED", "value": "true"},
-            ],
-            "startupProbe": {
-                "exec": {"command": ["/tokenscope-sidecar", "ready"]},
-                "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 900,
-            },
-            "readinessProbe": {
-                "exec": {"command": ["/tokenscope-sidecar", "ready"]},
-                "periodSeconds": 30, "timeoutSeconds": 5, "failureThreshold": 3,
-            },
-            "volumeMounts": [
-                {"name": VOLUME, "mountPath": MOUNT},
-                {"name": SOCKET_VOLUME, "mountPath": "/spiffe-workload-api", "readOnly": true},
-            ],
-            "resources": {"requests": {"cpu": "5m", "memory": "8Mi"}, "limits": {"cpu": "100m", "memory": "32Mi"}},
-            "securityContext": {
-                "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": true,
-                "runAsGroup": 65532, "runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"},
-            },
-        }])
-    );
+    assert_eq!(reviewed.pod["spec"]["initContainers"], json!([full_sidecar()]));
     assert_eq!(
         reviewed.pod["spec"]["volumes"],
         json!([

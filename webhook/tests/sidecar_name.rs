@@ -4,7 +4,7 @@
 
 mod fixtures;
 
-use fixtures::{MOUNT, ROLE, ReviewFixture, ReviewedPod, SOCKET_VOLUME, VOLUME, app, asking, refusal, spiffe};
+use fixtures::{MOUNT, ROLE, ReviewFixture, ReviewedPod, SOCKET_VOLUME, VOLUME, app, asking, copy_of, refusal, spiffe};
 use serde_json::{Value, json};
 use tokenscope_core::pod::SIDECAR;
 use tokenscope_webhook::metrics::ReviewOutcome;
@@ -101,8 +101,42 @@ fn the_sidecars_names_are_taken_in_every_reviewed_pod() {
     assert!(refusal(&required, &plain).contains("tokenscope-sidecar"));
     // Granted from the cluster's own tokens, which need no sidecar.
     assert!(refusal(&ReviewFixture::new(), &asking(look_alike)).contains("tokenscope-sidecar"));
-    // A pod that nobody reviews for credentials stays as it is.
-    assert_eq!(ReviewFixture::new().review(&plain).outcome(), ReviewOutcome::Untouched);
+    // So it is in a pod that asks for nothing, and in one that opts out: an entry of SPIRE may select by the name alone.
+    assert!(refusal(&ReviewFixture::new(), &plain).contains("tokenscope-sidecar"));
+    let mut opted_out = plain.clone();
+    opted_out["metadata"]["annotations"] = json!({"tokenscope.io/inject": "false"});
+    assert!(refusal(&ReviewFixture::new(), &opted_out).contains("tokenscope-sidecar"));
+    let mut as_init = asking(app());
+    as_init["metadata"]["annotations"] = json!({});
+    as_init["spec"]["initContainers"] = json!([{"name": "tokenscope-aws-config", "image": "evil"}]);
+    assert!(refusal(&ReviewFixture::new(), &as_init).contains("tokenscope-aws-config"));
+    // A mirror pod only shows what a kubelet runs already.
+    let mut mirror = plain;
+    mirror["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "x"});
+    assert_eq!(ReviewFixture::new().review(&mirror).outcome(), ReviewOutcome::Untouched);
+}
+
+#[test]
+fn the_sidecars_names_are_taken_behind_the_bound_of_each_list_too() {
+    let mut required = ReviewFixture::new();
+    required.namespace_labels = vec![("tokenscope.io/required", "true".into())];
+    for list in ["initContainers", "containers"] {
+        for name in [SIDECAR, "tokenscope-aws-config", "tokenscope-sidecars"] {
+            let mut pod = asking(app());
+            pod["metadata"]["annotations"] = json!({});
+            let many = (0..256).map(|number| json!({"name": format!("c{number}")}));
+            let last = json!({"image": "evil", "name": name});
+            pod["spec"][list] = Value::Array(many.chain([last]).collect());
+            for fixture in [&required, &ReviewFixture::new()] {
+                if name == "tokenscope-sidecars" {
+                    assert_eq!(fixture.review(&pod).outcome(), ReviewOutcome::Untouched, "{list}");
+                } else {
+                    let message = refusal(fixture, &pod);
+                    assert!(message.contains("behind the first 256"), "{list} {name}: {message}");
+                }
+            }
+        }
+    }
 }
 
 #[test]
@@ -123,15 +157,6 @@ fn volumes_that_differ_in_any_member_are_replaced() {
         pod["spec"]["volumes"][index(name)].pointer_mut(parent).unwrap()[member] = value;
         assert_eq!(spiffe().review(&pod).pod, granted, "{pointer}");
     }
-}
-
-/// What `kubectl debug --copy-to` makes of a pod: no labels and no annotations, and one container more.
-fn copy_of(pod: &Value) -> Value {
-    let mut copy = pod.clone();
-    copy["metadata"] = json!({"name": "copy", "namespace": "shop"});
-    let containers = copy["spec"]["containers"].as_array_mut().unwrap();
-    containers.push(json!({"name": "debugger", "image": "busybox"}));
-    copy
 }
 
 #[test]

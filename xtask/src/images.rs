@@ -23,14 +23,19 @@ pub struct ProgramImage {
     features: Option<&'static str>,
 }
 
-/// All images. The program of the sidecar is in two: a client for TLS is half of the one that needs it.
-pub const IMAGES: [ProgramImage; 5] = [
+/// All images. The program of the sidecar is in three: a client for TLS is half of one that needs it.
+pub const IMAGES: [ProgramImage; 6] = [
     of_program("tokenscope-issuer"),
     of_program("tokenscope-operator"),
     ProgramImage {
         name: SIDECAR,
         program: SIDECAR,
         features: Some("observe"),
+    },
+    ProgramImage {
+        name: "tokenscope-sidecar-endpoint",
+        program: SIDECAR,
+        features: Some("observe,issuer,endpoint"),
     },
     ProgramImage {
         name: "tokenscope-sidecar-issuer",
@@ -56,17 +61,25 @@ pub const RELEASE_PROFILE: &str = "dist";
 /// The profile that the sidecar's releases are built with instead: it is in every pod, so it is to be small before all.
 const RELEASE_PROFILE_OF_SIDECAR: &str = "sidecar";
 
-/// Builds every image into `target/images/`, or a folder there for another profile than `dist`. `profile` is one of Cargo's: `dist` for what is published, `dev` for tests.
+/// Builds the named images, or all where none is named, into `target/images/`, or a folder there for another profile than `dist`.
+/// `profile` is one of Cargo's: `dist` for what is published, `dev` for tests. Fails if there is no image of a name.
 ///
 /// The programs are linked with glibc statically. Only the last step of the build differs for that, so everything that a
 /// usual build of the profile has compiled is used again.
-pub fn build(profile: &str) -> Result<Vec<Written>> {
+pub fn build(profile: &str, names: &[&str]) -> Result<Vec<Written>> {
+    for name in names {
+        ensure!(
+            IMAGES.iter().any(|image| image.name == *name),
+            "there is no image {name:?}"
+        );
+    }
     let mut folder = target().join("images");
     if profile != RELEASE_PROFILE {
         folder.push(profile); // a test must not replace what is about to be published
     }
     IMAGES
         .into_iter()
+        .filter(|image| names.is_empty() || names.contains(&image.name))
         .map(|ProgramImage { name, .. }| {
             let started = Instant::now();
             say(&format!("  building {name} for its image, profile {profile} …"));

@@ -8,7 +8,7 @@ mod run;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokenscope_xtask::cluster::Cluster;
 use tokenscope_xtask::images;
@@ -40,6 +40,9 @@ enum Command {
         /// With tokens of tokenscope's own issuer: two tenants isolated by tags
         #[arg(long, conflicts_with_all = ["cluster", "spiffe"])]
         issuer: bool,
+        /// In a cluster with a node: a chain of roles, credentials from a sidecar, and tokens for third parties (needs root)
+        #[arg(long, conflicts_with_all = ["cluster", "spiffe", "issuer"])]
+        delivery: bool,
         /// Leave everything running and print the kubeconfig; Ctrl-C ends it
         #[arg(long)]
         keep: bool,
@@ -57,6 +60,8 @@ enum Command {
     Test(checks::Selection),
     /// List the real servers and clients that demo and test use; builds or fetches what is missing
     Tools {
+        /// Only these, by their names in the list
+        tools: Vec<String>,
         #[arg(short, long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
@@ -65,6 +70,8 @@ enum Command {
     Cluster(cluster_command::ClusterCommand),
     /// Build the container images, of one static program each, into target/images
     Images {
+        /// Only these; all by default
+        names: Vec<String>,
         /// A profile of Cargo: dist for what is published; dev compiles faster
         #[arg(long, default_value = images::RELEASE_PROFILE)]
         profile: String,
@@ -103,6 +110,7 @@ fn main() -> ExitCode {
             cluster,
             spiffe,
             issuer,
+            delivery,
             keep,
             verbose,
             kubeconfig,
@@ -115,18 +123,22 @@ fn main() -> ExitCode {
                 .map(|(flag, _)| (*flag).to_owned())
                 .chain(kubeconfig.map(|file| format!("--kubeconfig={}", file.display())))
                 .chain(registry.map(|registry| format!("--registry={registry}")));
-            let program = match (cluster, spiffe, issuer) {
-                (true, ..) => "demo_cluster",
-                (_, true, _) => "demo_spiffe",
-                (.., true) => "demo_issuer",
-                _ => "demo",
-            };
+            let asked = [
+                (cluster, "demo_cluster"),
+                (spiffe, "demo_spiffe"),
+                (issuer, "demo_issuer"),
+                (delivery, "demo_delivery"),
+            ];
+            let program = asked.iter().find(|(given, _)| *given);
+            let program = program.map_or("demo", |(_, program)| program);
             run::program(program, run::Profile::Debug, flags.collect())
         }
         Command::Test(selection) => Ok(checks::run(&selection)),
-        Command::Tools { output } => list_tools(output).map(|()| ExitCode::SUCCESS),
+        Command::Tools { tools, output } => list_tools(&tools, output).map(|()| ExitCode::SUCCESS),
         Command::Cluster(command) => cluster_command::run(command),
-        Command::Images { profile, load } => build_images(&profile, load.as_deref()).map(|()| ExitCode::SUCCESS),
+        Command::Images { names, profile, load } => {
+            build_images(&names, &profile, load.as_deref()).map(|()| ExitCode::SUCCESS)
+        }
         Command::Crds { check } => crds::run(check).map(|()| ExitCode::SUCCESS),
         Command::Bench(PassedOn { arguments }) => run::program("bench", run::Profile::Dist, arguments),
         Command::Compat(PassedOn { arguments }) => run::program("compat", run::Profile::Debug, arguments),
@@ -137,9 +149,10 @@ fn main() -> ExitCode {
     })
 }
 
-fn build_images(profile: &str, load: Option<&str>) -> Result<()> {
+fn build_images(names: &[String], profile: &str, load: Option<&str>) -> Result<()> {
     let cluster = load.map(Cluster::named).transpose()?;
-    let built = images::build(profile)?;
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let built = images::build(profile, &names)?;
     if let Some(cluster) = cluster {
         images::load(&built, &cluster)?;
     }
@@ -147,10 +160,24 @@ fn build_images(profile: &str, load: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-fn list_tools(output: Output) -> Result<()> {
-    let tools = Tool::ALL.into_iter().map(locate);
+fn list_tools(names: &[String], output: Output) -> Result<()> {
+    let known = || {
+        Tool::ALL
+            .map(Tool::name)
+            .into_iter()
+            .chain(Packaged::ALL.map(Packaged::name))
+    };
+    for name in names {
+        ensure!(
+            known().any(|known| known == name),
+            "there is no tool {name:?}, but {}",
+            known().collect::<Vec<_>>().join(", ")
+        );
+    }
+    let wanted = |name: &str| names.is_empty() || names.iter().any(|wanted| wanted == name);
+    let tools = Tool::ALL.into_iter().filter(|tool| wanted(tool.name())).map(locate);
     let mut found = tools.collect::<Result<Vec<Resolved>>>()?;
-    for server in Packaged::ALL {
+    for server in Packaged::ALL.into_iter().filter(|server| wanted(server.name())) {
         // One test program needs them, and fails with the same words where they can't be had.
         match packaged::locate(server) {
             Ok(located) => found.push(located),

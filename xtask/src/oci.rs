@@ -1,5 +1,5 @@
 //! Writes container images without a registry or a build engine: OCI archives (image-spec 1.1, image-layout), which
-//! containerd, podman and Docker load.
+//! containerd, podman and Docker load. Unpacks them again for whoever starts their programs without a container.
 //!
 //! The same files give the same digest: entries are sorted and carry neither time nor user names, and the layer isn't
 //! compressed.
@@ -9,12 +9,16 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::{BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
-use tar::{Builder, EntryType, Header};
+use tar::{Archive, Builder, EntryType, Header};
+
+/// How many archives this process has begun: tests of one program may write the same one at once.
+static BEGUN: AtomicU64 = AtomicU64::new(0);
 
 /// The user that images run as: the "nonroot" of distroless images.
 pub const NON_ROOT: u32 = 65532;
@@ -45,6 +49,58 @@ pub struct Written {
     pub size: u64,
     /// The manifest's digest, which names the image: `sha256:…`.
     pub digest: String,
+}
+
+/// The command that starts the program of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartOf {
+    /// The command: places in the image.
+    pub entrypoint: Vec<String>,
+    /// Environment variables, as `NAME=value`.
+    pub environment: Vec<String>,
+}
+
+/// Unpacks an archive that [`Image::write`] has written. The files of the image are below `folder` then, which is made anew unless it has them
+/// already; beside it are its lock and a note of what it has.
+///
+/// Fails if the archive is another's, or can't be read.
+pub fn unpack(archive: &Path, folder: &Path) -> Result<StartOf> {
+    let what = || format!("{} is no archive of ours", archive.display());
+    if let Some(parent) = folder.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    let lock = File::create(folder.with_extension("lock"))?;
+    lock.lock()?; // another process may be unpacking it; the kernel releases it
+    let file = File::open(archive).with_context(|| format!("can't read {}", archive.display()))?;
+    let mut tar = Archive::new(BufReader::new(file));
+    let (mut manifest, mut start) = (serde_json::Value::Null, None);
+    for entry in tar.entries()? {
+        let entry = entry?;
+        let place = entry.path()?.display().to_string();
+        if place == "manifest.json" {
+            // It comes before what it names.
+            manifest = serde_json::from_reader(entry)?;
+        } else if manifest[0]["Config"] == place.as_str() {
+            let config: serde_json::Value = serde_json::from_reader(entry)?;
+            let texts = |name: &str| serde_json::from_value(config["config"][name].clone());
+            start = Some(StartOf {
+                entrypoint: texts("Entrypoint")?,
+                environment: texts("Env")?,
+            });
+        } else if manifest[0]["Layers"][0] == place.as_str() {
+            let note = folder.with_extension("unpacked");
+            if folder.is_dir() && fs::read_to_string(&note).is_ok_and(|text| text == place) {
+                continue;
+            }
+            fs::write(&note, "")?; // nothing is whole if this process ends meanwhile
+            if folder.is_dir() {
+                fs::remove_dir_all(folder)?;
+            }
+            Archive::new(entry).unpack(folder).with_context(what)?;
+            fs::write(note, place)?;
+        }
+    }
+    start.with_context(what)
 }
 
 impl Image {
@@ -108,7 +164,8 @@ impl Image {
             "Config": blob(&config), "RepoTags": [self.name], "Layers": [blob(&layer)],
         }]))?;
 
-        let partial = PathBuf::from(format!("{}.{}.partial", archive.display(), std::process::id()));
+        let number = BEGUN.fetch_add(1, Ordering::Relaxed);
+        let partial = PathBuf::from(format!("{}.{}-{number}.partial", archive.display(), std::process::id()));
         if let Some(folder) = archive.parent() {
             fs::create_dir_all(folder)?;
         }
@@ -242,6 +299,38 @@ mod tests {
         assert_eq!(fs::read(&first.path).unwrap(), fs::read(&second.path).unwrap());
         fs::write(folder.join("a"), "two").unwrap();
         assert_ne!(image.write(&folder.join("third.tar")).unwrap().digest, first.digest);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn an_archive_is_unpacked_once_and_anew_when_it_is_another() {
+        let folder = std::env::temp_dir().join(format!("tokenscope-oci-unpacked-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let write = |text: &str| {
+            fs::write(folder.join("a"), text).unwrap();
+            let image = Image {
+                name: "localhost/a:1".to_owned(),
+                entrypoint: vec!["/bin/a".to_owned(), "b".to_owned()],
+                files: vec![(folder.join("a"), "/bin/a".to_owned())],
+                environment: vec!["C=d".to_owned()],
+                labels: Vec::new(),
+            };
+            image.write(&folder.join("a.tar")).unwrap().path
+        };
+        let files = folder.join("files");
+        let start = unpack(&write("one"), &files).unwrap();
+        assert_eq!(start.entrypoint, ["/bin/a", "b"]);
+        assert_eq!(start.environment, ["C=d"]);
+        assert_eq!(fs::read_to_string(files.join("bin/a")).unwrap(), "one");
+
+        fs::write(files.join("kept"), "").unwrap();
+        unpack(&write("one"), &files).unwrap();
+        assert!(files.join("kept").exists());
+        unpack(&write("two"), &files).unwrap();
+        assert_eq!(fs::read_to_string(files.join("bin/a")).unwrap(), "two");
+        assert!(!files.join("kept").exists());
+        fs::write(folder.join("b.tar"), "").unwrap();
+        unpack(&folder.join("b.tar"), &files).unwrap_err();
         fs::remove_dir_all(folder).unwrap();
     }
 

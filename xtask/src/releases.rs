@@ -12,8 +12,15 @@ use anyhow::{Context, Result, ensure};
 use crate::progress::{Step, say};
 use crate::{cargo, root, tools};
 
-/// The programs that are built of each.
-const PROGRAMS: [&str; 2] = ["tokenscope-webhook", "tokenscope-operator"];
+/// The programs of releases whose issuer or sidecar no test runs.
+const PROGRAMS: &[&str] = &["tokenscope-webhook", "tokenscope-operator"];
+/// Those of releases whose issuer and sidecar run too.
+const ALL_PROGRAMS: &[&str] = &[
+    "tokenscope-webhook",
+    "tokenscope-operator",
+    "tokenscope-issuer",
+    "tokenscope-sidecar",
+];
 
 /// A state of the project from which an upgrade to the present one is promised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,18 +29,30 @@ pub struct Release {
     pub name: &'static str,
     /// The commit, whole.
     pub commit: &'static str,
+    /// The programs that are built of it. A package has the name of its program.
+    programs: &'static [&'static str],
 }
 
 /// Version 0.1.0, whose webhook marked pods by an annotation.
 pub const VERSION_0_1_0: Release = Release {
     name: "0.1.0",
     commit: "b6cab92e059bd79221ae9d58e0e98a1729e8584c",
+    programs: PROGRAMS,
 };
 
 /// A later state of the main branch: the mark is a label, and records hold the labels of admission.
 pub const MARK_IS_A_LABEL: Release = Release {
     name: "77376bc",
     commit: "77376bc2a524c9bc3297bf3808eae60f48534440",
+    programs: PROGRAMS,
+};
+
+/// The latest state that was published: an issuer whose authority vouches for the next, and delivery by a config file. The next state that is published
+/// takes its place.
+pub const LAST_PUBLISHED: Release = Release {
+    name: "fbef8e1",
+    commit: "fbef8e1c7aa5c42fc35272c4341ae3edf009ba7a",
+    programs: ALL_PROGRAMS,
 };
 
 /// A release that can be installed.
@@ -59,7 +78,10 @@ impl Release {
         fs::create_dir_all(&folder)?;
         let lock = File::create(folder.join("lock"))?;
         lock.lock().context("can't lock the folder of the release")?;
-        if built.programs.is_dir() {
+        // An earlier state of this list may have built fewer.
+        let is_missing = |program: &&str| !built.programs.join(program).is_file();
+        let missing: Vec<&str> = self.programs.iter().copied().filter(is_missing).collect();
+        if missing.is_empty() && built.charts.is_dir() {
             return Ok(Some(built));
         }
         if !self.is_in_the_history()? {
@@ -73,19 +95,23 @@ impl Release {
         let sources = folder.join("sources");
         let partial = folder.join("partial");
         self.unpack(&sources)?;
-        compile(&sources, &partial)?;
-        let programs = folder.join("programs.partial");
-        fs::create_dir_all(&programs)?;
-        for program in PROGRAMS {
-            fs::copy(partial.join("debug").join(program), programs.join(program))?;
+        if !missing.is_empty() {
+            compile(&sources, &partial, &missing)?;
         }
-        if built.charts.exists() {
-            fs::remove_dir_all(&built.charts)?;
+        fs::create_dir_all(&built.programs)?;
+        for program in missing {
+            // A program of this name is whole, whenever this is ended.
+            let whole = partial.join(program);
+            fs::copy(partial.join("debug").join(program), &whole)?;
+            fs::rename(whole, built.programs.join(program))?;
         }
-        fs::rename(sources.join("charts"), &built.charts)?;
-        fs::rename(&programs, &built.programs)?;
+        if !built.charts.is_dir() {
+            fs::rename(sources.join("charts"), &built.charts)?;
+        }
         fs::remove_dir_all(&sources)?;
-        fs::remove_dir_all(&partial)?;
+        if partial.exists() {
+            fs::remove_dir_all(&partial)?;
+        }
         step.done("");
         Ok(Some(built))
     }
@@ -128,14 +154,14 @@ impl Release {
 }
 
 /// Compiles with the libraries that this project's own build has, and puts the programs elsewhere than its own.
-fn compile(sources: &Path, target: &Path) -> Result<()> {
+fn compile(sources: &Path, target: &Path, programs: &[&str]) -> Result<()> {
     let mut command = cargo(&["build", "--quiet", "--locked"]);
     command
         .current_dir(sources)
         .env("CARGO_TARGET_DIR", target)
         .env("CARGO_BUILD_BUILD_DIR", root().join("target"))
         .stdin(Stdio::null());
-    for program in PROGRAMS {
+    for &program in programs {
         command.args(["--package", program, "--bin", program]);
     }
     let status = command.status().context("can't run cargo")?;

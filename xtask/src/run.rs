@@ -6,10 +6,9 @@ use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use tokenscope_xtask::cargo;
-use tokenscope_xtask::images;
 use tokenscope_xtask::progress::say;
 use tokenscope_xtask::tools::{Tool, resolve};
+use tokenscope_xtask::{cargo, images};
 
 /// The profile with which the project is compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -33,7 +33,7 @@ fn a_web_identity_is_presented_without_a_signature() {
         session_name: "pod-1",
         token: &Secret::new("a.b.c"),
         duration_seconds: Some(900),
-        session_policy: SessionPolicy {
+        session_policy: SessionPolicyParameters {
             inline: Some("{}"),
             arns: &["arn:aws:iam::aws:policy/ReadOnlyAccess"],
         },
@@ -57,7 +57,7 @@ fn a_chain_is_signed_with_the_credentials_before_it() {
         session_name: "pod-1",
         external_id: Some("e-2"),
         duration_seconds: None,
-        session_policy: SessionPolicy::default(),
+        session_policy: SessionPolicyParameters::default(),
         tags: &[("team", "blue")],
         transitive_tag_keys: &["team"],
         source_identity: Some("shop.orders"),
@@ -86,7 +86,7 @@ fn a_chain_is_signed_with_the_credentials_before_it() {
 fn tokens_for_others_are_asked_of_a_region_only() {
     let token = GetWebIdentityToken {
         audiences: &["https://api.test"],
-        algorithm: SigningAlgorithm::ES384,
+        algorithm: AwsAlgorithm::ES384,
         duration_seconds: Some(600),
         tags: &[],
         subject_mode: SubjectMode::OriginIdentity,

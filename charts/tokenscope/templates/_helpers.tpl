@@ -54,6 +54,10 @@ true
 {{- define "tokenscope.commonArguments" -}}
 - {{ printf "--log-level=%s" .Values.logging.level | quote }}
 - --log-format={{ .Values.logging.format }}
+{{- /* Kept values of an older release have none: the processes have the same default. */}}
+{{- if not (kindIs "invalid" .Values.watchAgeLimitSeconds) }}
+- --watch-age-limit={{ int64 .Values.watchAgeLimitSeconds }}
+{{- end }}
 - --eks-compatible={{ .Values.eksCompatible }}
 - --policy-required={{ .Values.policy.required }}
 - --enforcement={{ .Values.enforcement }}
@@ -109,7 +113,7 @@ secret:
 {{- end -}}
 
 {{- /* The pod of a process. Call with a dict: root, component (which names the values, the container and the ServiceAccount), arguments, ports,
-       gracePeriod (seconds), and optionally mounts and volumes. */ -}}
+       gracePeriod (seconds), and optionally annotations, mounts and volumes. */ -}}
 {{- define "tokenscope.podTemplate" -}}
 {{- $root := .root -}}
 {{- $values := index $root.Values .component -}}
@@ -117,7 +121,7 @@ metadata:
   labels:
     {{- mergeOverwrite (dict) $root.Values.commonLabels $values.podLabels (include "tokenscope.labels" (list $root .component) | fromYaml) | toYaml | nindent 4 }}
   annotations:
-    {{- mergeOverwrite (dict "kubectl.kubernetes.io/default-container" .component) $root.Values.commonAnnotations $values.podAnnotations | toYaml | nindent 4 }}
+    {{- mergeOverwrite (dict "kubectl.kubernetes.io/default-container" .component) $root.Values.commonAnnotations $values.podAnnotations (.annotations | default dict) | toYaml | nindent 4 }}
 spec:
   serviceAccountName: tokenscope-{{ .component }}
   automountServiceAccountToken: true

@@ -15,12 +15,16 @@
 
 {{- /* Names of the namespaces that the guard leaves alone, as a JSON list: our own, so that we can start, and those that values name. */ -}}
 {{- define "tokenscope.unguardedNamespaces" -}}
-{{- append .Values.guard.excludeNamespaces .Release.Namespace | uniq | toJson -}}
+{{- append (.Values.guard.excludeNamespaces | default list) .Release.Namespace | uniq | toJson -}}
 {{- end -}}
 
-{{- /* The locked audiences, as a JSON list, which is a CEL list too. */ -}}
+{{- /* The locked audiences, as a JSON list, which is a CEL list too. A token for the agent of EKS Pod Identity is worth a role where ServiceAccounts are listed for it. */ -}}
 {{- define "tokenscope.lockedAudiences" -}}
-{{- .Values.lock.audiences | default (list .Values.defaults.audience) | uniq | toJson -}}
+{{- $audiences := .Values.lock.audiences | default (list .Values.defaults.audience) -}}
+{{- if include "tokenscope.hasPodIdentity" . -}}
+{{- $audiences = append $audiences .Values.eksPodIdentity.audience -}}
+{{- end -}}
+{{- $audiences | uniq | toJson -}}
 {{- end -}}
 
 {{- /* What a binding does where the policy doesn't hold, by lock.mode; empty with off. */ -}}

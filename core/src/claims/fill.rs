@@ -1,15 +1,14 @@
 //! Putting a workload's facts into the claims of a token, under AWS's rules.
 
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::{
     Claims, MOST_CONTEXT_KEYS, MOST_CONTEXT_VALUE, MOST_TAG_KEY, MOST_TAG_VALUE, MOST_TAGS, fits_session_name,
     is_context_character, is_context_key, is_reserved_tag, is_tag_text,
 };
 use crate::arn::shortened;
 use crate::{Pairs, Template, Variable, Variables};
-use std::{
-    borrow::Cow,
-    collections::{BTreeMap, BTreeSet},
-};
 
 /// The most bytes of a variable's value. The longest that Kubernetes allows is a name of 253 (RFC 1123 subdomain).
 const MOST_VALUE_BYTES: usize = 256;
@@ -60,7 +59,7 @@ pub enum ClaimsError {
         value: Box<str>,
         /// The variables that it comes from, as ` by ${…} and ${…}`, or nothing.
         from: Box<str>,
-        /// What is right.
+        /// The right value.
         rule: &'static str,
     },
     /// A key breaks a rule of AWS.
@@ -70,7 +69,7 @@ pub enum ClaimsError {
         field: &'static str,
         /// The key, shortened.
         key: Box<str>,
-        /// What is right.
+        /// The right value.
         rule: &'static str,
     },
     /// There are too many keys.
@@ -78,9 +77,9 @@ pub enum ClaimsError {
     TooMany {
         /// The field of the policy.
         field: &'static str,
-        /// How many there are.
+        /// The number of them.
         count: usize,
-        /// How many AWS takes.
+        /// The most that AWS takes.
         most: usize,
     },
     /// All together are too long for a token.

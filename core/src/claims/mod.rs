@@ -2,12 +2,14 @@
 
 mod fill;
 
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
 pub(crate) use fill::CONTEXT_PREFIX;
 pub use fill::{ClaimsError, FilledClaims, WorkloadFacts};
+use regex::Regex;
 
 use crate::Template;
-use regex::Regex;
-use std::{collections::BTreeMap, sync::LazyLock};
 
 /// The most session tags of a token (IAM user guide, "Passing session tags in AWS STS").
 pub const MOST_TAGS: usize = 50;

@@ -1,13 +1,21 @@
 //! The policies around a pod, and which of them grant a role.
 
+use std::borrow::Cow;
+use std::ptr;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
 use super::checks::{self, Against, RoleRequest};
+use crate::annotation_request::AnnotationRequest;
+use crate::audience::NO_DEFAULT_AUDIENCE;
+use crate::policy_set::BoundaryAgainst;
+use crate::refusal::Refusals;
+use crate::unusable::PodPlace;
 use crate::{
     Grant, NoContextRoom, OutsideBoundary, Policy, PolicySet, Refusal, Request, RoleArn, Settings, Standing,
-    UnusablePolicy, annotation_request::AnnotationRequest, audience::NO_DEFAULT_AUDIENCE, policy_set::BoundaryAgainst,
-    refusal::Refusals, unusable::PodPlace,
+    UnusablePolicy,
 };
-use jiff::Timestamp;
-use std::{borrow::Cow, ptr, sync::Arc};
 
 /// The policies around a pod, and those that are no candidates but nearly.
 pub(super) struct Candidates<'a> {
@@ -129,6 +137,16 @@ impl<'a> Candidates<'a> {
         self.policies.is_empty() && self.barred.is_empty()
     }
 
+    /// The candidates: not `fallback` first, then namespaced before cluster, then by name.
+    pub(super) fn policies(&self) -> &[&'a Arc<Policy>] {
+        &self.policies
+    }
+
+    /// True if none is required and none selects the pod.
+    pub(super) fn needs_no_policy(&self) -> bool {
+        self.nothing_selects() && !self.settings.policy_required
+    }
+
     /// True if no policy selects the pod, in whatever state. One that can't be used may select any.
     fn nothing_selects(&self) -> bool {
         let selects = |standing| matches!(standing, Standing::Disabled | Standing::Expired | Standing::Inactive);
@@ -153,7 +171,7 @@ impl<'a> Candidates<'a> {
                     None => continue,
                 }
             };
-            let conflict = defaults.find(|(policy, role)| *role != one_role || !one.tokens_agree_with(policy));
+            let conflict = defaults.find(|(policy, role)| *role != one_role || !one.grants_the_same_as(policy));
             return match conflict {
                 None => Ok(Some(one_role)),
                 Some((other, other_role)) if other_role == one_role => Err(Refusal::ConflictingTokens {
@@ -184,7 +202,7 @@ impl<'a> Candidates<'a> {
 
     /// Each candidate's standing to a role. Containers that want the same role share the answer.
     pub(super) fn examine(&self, wanted: &RoleRequest<'_>, asks: &AnnotationRequest<'_>) -> Examined<'a> {
-        let needs_no_policy = self.nothing_selects() && !self.settings.policy_required;
+        let needs_no_policy = self.needs_no_policy();
         let mut examined = Examined {
             without_policy: needs_no_policy.then(|| self.grant_without_policy(wanted, asks).map(Arc::new)),
             ..Examined::default()
@@ -237,7 +255,7 @@ fn unusable<'a>(
         labels: &request.pod.labels,
         now,
     };
-    let around = policies.invalid_about(request.namespace);
+    let around = policies.unusable_about(request.namespace);
     around.map(|policy| (policy, policy.standing(&pod))).collect()
 }
 
@@ -257,7 +275,7 @@ fn unusable_refusal(policy: &UnusablePolicy) -> Refusal {
 enum Bar<'a> {
     /// It is beyond a boundary.
     Boundary(BoundaryAgainst<'a>),
-    /// Its context keys have no room beside those of older policies.
+    /// Its context keys have no room beside those of cluster policies and older ones.
     ContextKeys(&'a NoContextRoom),
     /// A pod that names no audience would get a token of one that it doesn't allow.
     Audience,

@@ -1,11 +1,12 @@
 //! The checks of a candidate against a role, and the sentences that follow.
 
-use crate::delivery::{Delivery, NO_REGION, is_plain};
-use crate::{
-    Policy, Refusal, RoleArn, Settings, Standing, TokenSource, annotation_request::AnnotationRequest, text::some_of,
-};
-use jiff::Timestamp;
 use std::borrow::Cow;
+
+use jiff::Timestamp;
+
+use crate::annotation_request::AnnotationRequest;
+use crate::text::some_of;
+use crate::{Policy, Refusal, RoleArn, Settings, Standing, TokenSource};
 
 /// A role that a container is to have, and who says so.
 pub(super) struct RoleRequest<'a> {
@@ -22,11 +23,10 @@ pub(super) struct RoleRequest<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Against {
     Role,
-    ExchangeAudience,
+    /// The policy can't be used in this installation, whatever is asked for.
+    Unusable,
     Audience,
     Expiration,
-    Source,
-    Region,
     RoleInFile,
 }
 
@@ -40,8 +40,8 @@ pub(super) fn against(
     if !policy.roles.allow(&wanted.role) {
         return Some(Against::Role);
     }
-    if settings.exchange_audience_of(policy).is_some() {
-        return Some(Against::ExchangeAudience);
+    if settings.stands_against(policy).is_some() {
+        return Some(Against::Unusable);
     }
     let audiences = &policy.audiences.allowed;
     let is_other = |audience| !audiences.is_empty() && !audiences.contains(audience);
@@ -53,14 +53,7 @@ pub(super) fn against(
     if policy.token.source != TokenSource::Spiffe && asks.expiration.is_some_and(is_longer) {
         return Some(Against::Expiration);
     }
-    if !settings.has_source(policy.token.source) {
-        return Some(Against::Source);
-    }
-    if settings.lacks_region(policy) {
-        return Some(Against::Region);
-    }
-    let by_file = matches!(policy.delivery, Delivery::Profile(_));
-    (by_file && !is_plain(wanted.role.as_str())).then_some(Against::RoleInFile)
+    (!policy.delivers(&wanted.role)).then_some(Against::RoleInFile)
 }
 
 /// The sentence about it.
@@ -78,10 +71,7 @@ pub(super) fn refusal(
             role: wanted.role.clone(),
             allowed: some_of(&policy.roles.allowed),
         },
-        Against::ExchangeAudience => Refusal::ExchangeAudienceInPolicy {
-            policy: name,
-            audience: settings.exchange_audience_of(policy)?.clone(),
-        },
+        Against::Unusable => settings.stands_against(policy)?,
         Against::Audience => Refusal::AudienceNotAllowed {
             policy: name,
             audience: asks.audience.clone()?,
@@ -91,14 +81,6 @@ pub(super) fn refusal(
             policy: name,
             asked: asks.expiration?,
             most: policy.token.expiration,
-        },
-        Against::Source => Refusal::SourceNotAvailable {
-            policy: name,
-            source_of_token: policy.token.source,
-        },
-        Against::Region => Refusal::InvalidPolicy {
-            policy: name,
-            why: NO_REGION.into(),
         },
         Against::RoleInFile => Refusal::RoleInFile {
             policy: name,

@@ -1,16 +1,19 @@
 //! The role of each container.
 
-use super::{
-    ContainerGrant, LeftAlone,
-    candidates::{Candidates, Examined, Given, Stand},
-    checks::{self, RoleRequest},
-};
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::ContainerGrant;
+use super::candidates::{Candidates, Examined, Given, Stand};
+use super::checks::{self, RoleRequest};
+use super::left_out::LeftOut;
+use crate::annotation_request::AnnotationRequest;
+use crate::arn::shortened;
 use crate::config_file::ConfigFile;
-use crate::{
-    ContainerFacts, Grant, InvalidRoleArn, OwnConfiguration, OwnRole, Policy, Refusal, RoleArn,
-    annotation_request::AnnotationRequest, annotations, arn::shortened, refusal::Refusals, text::some_of,
-};
-use std::{borrow::Cow, collections::HashMap, sync::Arc};
+use crate::refusal::Refusals;
+use crate::text::some_of;
+use crate::{ContainerFacts, Grant, InvalidRoleArn, OwnConfiguration, OwnRole, Policy, Refusal, RoleArn, annotations};
 
 /// Judges one container after the other. Containers that want the same role share what the policies say about it.
 pub(super) struct ContainerDecider<'a, 'b> {
@@ -26,7 +29,8 @@ pub(super) struct ContainerDecider<'a, 'b> {
 #[derive(Default)]
 pub(super) struct ContainerOutcomes {
     pub(super) containers: Vec<ContainerGrant>,
-    pub(super) left_alone: Vec<LeftAlone>,
+    /// The indices of those that get nothing, and why.
+    pub(super) left_out: Vec<(usize, LeftOut)>,
     pub(super) warnings: Vec<String>,
     pub(super) refusals: Refusals,
     /// True if a container is left out because no policy that allows its role covers it.
@@ -52,24 +56,22 @@ impl<'a, 'b> ContainerDecider<'a, 'b> {
     pub(super) fn decide(&mut self, index: usize, container: &ContainerFacts<&'a str>) {
         let named = self.asks.container_roles.get(container.name);
         if self.asks.leave_out(container.name) {
-            return self.leave(index, "its pod's annotations leave it out");
+            return self.leave(index, LeftOut::ByList);
         }
         match (container.own_role, container.own_token_file) {
             // SDKs would take the role in place of the agent's, which whoever named no role here did not ask for.
             (OwnRole::Agent, _) if named.is_none() && !self.asks.names_role_itself() => {
-                return self.leave(
-                    index,
-                    "it takes its credentials from an agent (AWS_CONTAINER_CREDENTIALS_FULL_URI)",
-                );
+                let agent = "it takes its credentials from an agent (AWS_CONTAINER_CREDENTIALS_FULL_URI)";
+                return self.leave(index, LeftOut::WithOwn(agent));
             }
             (OwnRole::Absent | OwnRole::Agent, _) => {}
-            (_, true) => return self.leave(index, "it brings its own role and token file"),
+            (_, true) => return self.leave(index, LeftOut::WithOwn("it brings its own role and token file")),
             (OwnRole::Indirect, false) => {
                 self.outcome.warnings.push(format!(
                     "container {} takes AWS_ROLE_ARN from elsewhere, which can't be judged, so it gets no token: write the role out",
                     shortened(container.name)
                 ));
-                return self.leave(index, "its AWS_ROLE_ARN comes from elsewhere");
+                return self.leave(index, LeftOut::Told("its AWS_ROLE_ARN comes from elsewhere"));
             }
             (OwnRole::Literal(own), false) => return self.judge_own_role(index, container, own, named),
         }
@@ -89,7 +91,7 @@ impl<'a, 'b> ContainerDecider<'a, 'b> {
         }
         match self.default {
             Ok(Some(role)) => self.grant(index, &wanted(role, "default".into(), false, true)),
-            Ok(None) => self.leave(index, "no role is named for it"),
+            Ok(None) => self.leave(index, LeftOut::WithoutRole),
             Err(conflict) => self.outcome.refusals.add(conflict.clone()),
         }
     }
@@ -160,7 +162,9 @@ impl<'a, 'b> ContainerDecider<'a, 'b> {
         let is_left_out = |stand: &Stand<'_>| stand.allows_role() && !covers(stand.policy);
         if !wanted.by_name && !examined.policies.is_empty() && examined.policies.iter().all(is_left_out) {
             self.outcome.not_covered = true;
-            return self.leave(index, "its policies don't cover it");
+            let policies: Vec<_> = examined.policies.iter().map(|stand| &stand.policy.name).collect();
+            let policies = some_of(&policies);
+            return self.leave(index, LeftOut::ByPolicies(policies));
         }
         if let Some(Ok(grant)) = &examined.without_policy {
             let reason = format!(
@@ -174,27 +178,24 @@ impl<'a, 'b> ContainerDecider<'a, 'b> {
         tell(examined, wanted, candidates, asks, &mut self.outcome.refusals);
     }
 
-    fn leave(&mut self, container: usize, reason: &str) {
-        self.outcome.left_alone.push(LeftAlone {
-            container,
-            reason: reason.into(),
-        });
+    fn leave(&mut self, container: usize, why: LeftOut) {
+        self.outcome.left_out.push((container, why));
     }
 
     /// Gives a container a grant, unless its own configuration would keep its SDK from it.
     fn equip(&mut self, container: usize, grant: Arc<Grant>, reason: Arc<str>) {
         let facts = self.candidates.request.pod.containers.get(container);
-        let file = grant.config_file.as_ref();
-        if let Some((facts, why)) = facts.and_then(|facts| Some((facts, keeps_from_file(facts, file?)?))) {
+        if let Some((facts, delivery, why)) = facts.and_then(|facts| kept_from(facts, &grant)) {
             let name = shortened(facts.name);
             let policy = grant
                 .policy
                 .as_ref()
                 .map_or_else(|| "the installation".to_owned(), ToString::to_string);
             self.outcome.warnings.push(format!(
-                "container {name} gets no credentials, since {policy} delivers them by an AWS config file and the container {why}"
+                "container {name} gets no credentials, since {policy} delivers them by {delivery} and the container {why}"
             ));
-            return self.leave(container, "its own configuration of the SDK is left alone");
+            let own = "its own configuration of the SDK is left alone";
+            return self.leave(container, LeftOut::Told(own));
         }
         self.outcome.containers.push(ContainerGrant {
             container,
@@ -210,6 +211,30 @@ impl<'a, 'b> ContainerDecider<'a, 'b> {
         }
         self.outcome
     }
+}
+
+/// The delivery of a grant from which a container's own configuration keeps its SDK, if it does, why, and what to do.
+fn kept_from<'f>(
+    facts: &'f ContainerFacts<&'f str>,
+    grant: &Grant,
+) -> Option<(&'f ContainerFacts<&'f str>, &'static str, String)> {
+    if grant.endpoint.is_some() {
+        return Some((facts, "a sidecar", keeps_from_endpoint(facts)?.to_owned()));
+    }
+    let why = keeps_from_file(facts, grant.config_file.as_ref()?)?;
+    Some((facts, "an AWS config file", why))
+}
+
+/// The reason why a container's SDK would not ask the sidecar, if there is one, and what to do.
+fn keeps_from_endpoint(container: &ContainerFacts<&str>) -> Option<&'static str> {
+    if container.own_agent {
+        return Some(
+            "sets AWS_CONTAINER_CREDENTIALS_FULL_URI, AWS_CONTAINER_CREDENTIALS_RELATIVE_URI or a variable of their authorization token itself: remove it",
+        );
+    }
+    container
+        .own_token_file
+        .then_some("sets AWS_WEB_IDENTITY_TOKEN_FILE itself, which SDKs prefer to the sidecar: remove it")
 }
 
 /// The reason why a container's SDK would not use a config file, if there is one, and what to do.

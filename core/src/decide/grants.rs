@@ -1,15 +1,17 @@
 //! What is granted: the role, and everything that the policy and the pod's request say of it.
 
+use std::borrow::Cow;
+
 use super::candidates::Candidates;
 use super::checks::RoleRequest;
+use crate::annotation_request::AnnotationRequest;
+use crate::claims::fits_session_name;
 use crate::config_file::{ConfigFile, FileHop, FileProfile};
 use crate::delivery::{Delivery, ProfileName, RoleHop};
 use crate::{
-    Grant, InstanceMetadata, MOST_SESSION_NAME, OutsideBoundary, Policy, Region, RoleArn, SessionName, Spiffe,
-    Template, TokenClaims, TokenSource, Variable, Variables, annotation_request::AnnotationRequest,
-    claims::fits_session_name,
+    Grant, GrantedEndpoint, InstanceMetadata, MOST_SESSION_NAME, OutsideBoundary, Policy, Region, RoleArn, SessionName,
+    Spiffe, Template, TokenClaims, TokenSource, Variable, Variables,
 };
-use std::borrow::Cow;
 
 impl Candidates<'_> {
     /// The grant of a role by a policy.
@@ -48,6 +50,8 @@ impl Candidates<'_> {
                 .as_ref()
                 .and_then(|template| self.session_name(template)),
             config_file: self.config_file(policy, &wanted.role),
+            endpoint: self.endpoint(policy),
+            outbound: policy.outbound.clone(),
             policy: Some(policy.name.clone()),
         }
     }
@@ -69,6 +73,36 @@ impl Candidates<'_> {
         })
     }
 
+    /// The sessions that a sidecar takes, if the policy delivers by one.
+    fn endpoint(&self, policy: &Policy) -> Option<GrantedEndpoint> {
+        let Delivery::Endpoint(endpoint) = &policy.delivery else {
+            return None;
+        };
+        let own = policy.aws.region.as_ref().or(self.settings.default_region.as_ref());
+        let regions = if endpoint.regions.is_empty() {
+            // A policy without any grants nothing by an endpoint.
+            vec![own?.clone()]
+        } else {
+            endpoint.regions.clone()
+        };
+        Some(GrantedEndpoint {
+            regions,
+            chain: policy.aws.role_chain.iter().map(|hop| self.hop(policy, hop)).collect(),
+            duration: endpoint.duration,
+            policy: endpoint.policy.clone(),
+            gives_tokens: endpoint.gives_tokens,
+        })
+    }
+
+    fn hop(&self, policy: &Policy, hop: &RoleHop) -> FileHop {
+        let name = hop.session_name.as_ref().or(policy.aws.role_session_name.as_ref());
+        FileHop {
+            role: hop.role.clone(),
+            external_id: hop.external_id.clone(),
+            session_name: name.and_then(|name| self.session_name(name)),
+        }
+    }
+
     fn file_profile(
         &self,
         policy: &Policy,
@@ -78,15 +112,6 @@ impl Candidates<'_> {
         chain: &[RoleHop],
     ) -> FileProfile {
         let own_name = policy.aws.role_session_name.as_ref();
-        let hop = |hop: &RoleHop| FileHop {
-            role: hop.role.clone(),
-            external_id: hop.external_id.clone(),
-            session_name: hop
-                .session_name
-                .as_ref()
-                .or(own_name)
-                .and_then(|name| self.session_name(name)),
-        };
         FileProfile {
             name: name.cloned(),
             region: region.clone(),
@@ -95,7 +120,7 @@ impl Candidates<'_> {
                 external_id: None,
                 session_name: own_name.and_then(|name| self.session_name(name)),
             },
-            chain: chain.iter().map(hop).collect(),
+            chain: chain.iter().map(|hop| self.hop(policy, hop)).collect(),
         }
     }
 
@@ -122,6 +147,8 @@ impl Candidates<'_> {
             disables_instance_metadata: self.settings.instance_metadata == InstanceMetadata::AlwaysDisabled,
             session_name: None,
             config_file: None,
+            endpoint: None,
+            outbound: [].into(),
             policy: None,
         };
         let outside = self.set.outside_without_policy(&grant, &self.request.namespace_labels);
@@ -144,8 +171,9 @@ impl Candidates<'_> {
             .role_session_name
             .as_ref()
             .map(|template| ("roleSessionName", template));
-        let of_file = grant.config_file.iter().flat_map(|_| policy.hops());
-        let of_hops = of_file.filter_map(|hop| Some(("roleSessionName of a role chain", hop.session_name.as_ref()?)));
+        let takes_hops = grant.config_file.is_some() || grant.endpoint.is_some();
+        let hops = policy.hops().filter(|_| takes_hops);
+        let of_hops = hops.filter_map(|hop| Some(("roleSessionName of a role chain", hop.session_name.as_ref()?)));
         let (field, template) = own
             .into_iter()
             .chain(of_hops)

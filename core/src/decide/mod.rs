@@ -1,24 +1,29 @@
 //! The rule: which container of a pod gets which role, by which policy, or why not.
 
+mod association;
 mod candidates;
 mod checks;
 mod containers;
 mod grants;
+mod left_out;
 
-use crate::{
-    Audience, ContainerGrant, Denied, PolicySet, Refusal, Request, Settings, TokenClaims, TokenSource,
-    annotation_request::{self, AnnotationRequest},
-    annotations,
-    arn::shortened,
-    asks_itself,
-    bounds::Beyond,
-    refusal::Refusals,
-    text::{and_more, some_of},
-};
+use std::collections::HashMap;
+
+pub use association::Associated;
 use candidates::Candidates;
 use containers::{ContainerDecider, ContainerOutcomes};
 use jiff::Timestamp;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use left_out::LeftOut;
+
+use crate::annotation_request::{self, AnnotationRequest};
+use crate::annotations::InvalidAnnotation;
+use crate::arn::shortened;
+use crate::bounds::Beyond;
+use crate::refusal::Refusals;
+use crate::text::and_more;
+use crate::{
+    Audience, ContainerGrant, Denied, PolicySet, Refusal, Request, Settings, TokenClaims, TokenSource, annotations,
+};
 
 /// The decision about a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +32,8 @@ pub enum Decision {
     Untouched(Untouched),
     /// At least one container gets a role.
     Granted(Granted),
+    /// At least one container gets the role of an association of EKS Pod Identity, which is not known here.
+    Associated(Associated),
     /// It asks for something that it may not have.
     Denied(Denied),
 }
@@ -100,6 +107,9 @@ pub fn decide(request: &Request<'_>, policies: &PolicySet, settings: &Settings, 
         Err(_) if !beyond.is_empty() => return too_large(beyond),
         Err(invalid) => return denied([Refusal::InvalidAnnotation(invalid)]),
     }
+    if let Some(pod_identity) = settings.pod_identity_of(request.namespace, request.service_account) {
+        return association::decide(request, policies, settings, (pod_identity, beyond), now);
+    }
     let asks = match AnnotationRequest::read(request, settings) {
         Ok(asks) => asks,
         Err(_) if !beyond.is_empty() => return too_large(beyond),
@@ -126,7 +136,8 @@ pub fn decide(request: &Request<'_>, policies: &PolicySet, settings: &Settings, 
         decider.decide(index, container);
     }
     let mut outcome = decider.outcome();
-    outcome.warnings.extend(unknown_containers(request, &asks));
+    let of_named = left_out::warnings(request, &asks, &outcome.left_out);
+    outcome.warnings.extend(of_named);
     let from_spiffe = |granted: &ContainerGrant| granted.grant.source == TokenSource::Spiffe;
     if asks.expiration.is_some() && outcome.containers.iter().any(from_spiffe) {
         outcome.warnings.push(SPIFFE_DECIDES.to_owned());
@@ -136,29 +147,11 @@ pub fn decide(request: &Request<'_>, policies: &PolicySet, settings: &Settings, 
         outcome.refusals.add(refusal);
     }
     if outcome.containers.is_empty()
-        && let Some(refusal) = named_nothing(request, &asks)
+        && let Some(refusal) = left_out::named_nothing(request, &asks, &outcome.left_out)
     {
         outcome.refusals.add(refusal);
     }
     decision(outcome, asks)
-}
-
-/// The refusal of a pod that names containers, none of which it has: it asked by name, and would get nothing in silence.
-fn named_nothing(request: &Request<'_>, asks: &AnnotationRequest<'_>) -> Option<Refusal> {
-    let is_known = |name: &&str| request.pod.containers.iter().any(|container| container.name == *name);
-    let asks_on_pod = asks.lists_on_pod || asks_itself(&request.pod.annotations);
-    let listed = asks.only.iter().flatten().filter(|_| asks_on_pod);
-    let named: BTreeSet<&str> = listed.chain(asks.container_roles.keys()).copied().collect();
-    if named.is_empty() || named.iter().any(is_known) {
-        return None;
-    }
-    let named: Vec<_> = named.into_iter().map(shortened).collect();
-    let containers = request.pod.containers.iter();
-    let containers: Vec<_> = containers.map(|container| shortened(container.name)).collect();
-    Some(Refusal::UnknownContainers {
-        named: some_of(&named),
-        containers: some_of(&containers),
-    })
 }
 
 /// Said to a workload that asks a SPIFFE provider for a lifetime.
@@ -168,7 +161,7 @@ const SPIFFE_DECIDES: &str =
 fn decision(outcome: ContainerOutcomes, asks: AnnotationRequest<'_>) -> Decision {
     let ContainerOutcomes {
         containers,
-        left_alone,
+        left_out,
         mut warnings,
         refusals,
         not_covered,
@@ -180,22 +173,49 @@ fn decision(outcome: ContainerOutcomes, asks: AnnotationRequest<'_>) -> Decision
         let warning = "the policies that allow the role cover none of this pod's containers: see their spec.containers";
         warnings.push(warning.to_owned());
     }
-    warnings.dedup();
-    if let Some(more) = warnings.len().checked_sub(MOST_WARNINGS).filter(|more| *more > 0) {
-        warnings.truncate(MOST_WARNINGS);
-        warnings.push(format!("{} warnings", and_more(more)));
-    }
     if containers.is_empty() {
-        return Decision::Untouched(Untouched::NoContainer { warnings });
+        return without_container(asks.invalid, warnings);
     }
     if !asks.invalid.is_empty() {
         return denied(asks.invalid.into_iter().map(Refusal::InvalidAnnotation));
     }
     Decision::Granted(Granted {
         containers,
-        left_alone,
-        warnings,
+        left_alone: left_alone(&left_out),
+        warnings: finished(warnings),
     })
+}
+
+/// The decision about a pod of which no container gets anything, and of which these annotations can't be used.
+fn without_container(invalid: Vec<InvalidAnnotation>, mut warnings: Vec<String>) -> Decision {
+    match left_out::invalid_without_effect(invalid) {
+        Ok(of_annotations) => {
+            warnings.extend(of_annotations);
+            let warnings = finished(warnings);
+            Decision::Untouched(Untouched::NoContainer { warnings })
+        }
+        Err(refusals) => denied(refusals),
+    }
+}
+
+fn left_alone(left_out: &[(usize, LeftOut)]) -> Vec<LeftAlone> {
+    let left_out = left_out.iter();
+    left_out
+        .map(|(container, why)| LeftAlone {
+            container: *container,
+            reason: why.reason().into(),
+        })
+        .collect()
+}
+
+/// The warnings that are told: no more than somebody reads.
+fn finished(mut warnings: Vec<String>) -> Vec<String> {
+    warnings.dedup();
+    if let Some(more) = warnings.len().checked_sub(MOST_WARNINGS).filter(|more| *more > 0) {
+        warnings.truncate(MOST_WARNINGS);
+        warnings.push(format!("{} warnings", and_more(more)));
+    }
+    warnings
 }
 
 fn too_large(beyond: Vec<Beyond>) -> Decision {
@@ -206,19 +226,6 @@ fn denied(refusals: impl IntoIterator<Item = Refusal>) -> Decision {
     let mut kept = Refusals::default();
     refusals.into_iter().for_each(|refusal| kept.add(refusal));
     Decision::Denied(kept.denied().unwrap_or_default())
-}
-
-/// Names in annotations that no container has: a typo, or a sidecar that another webhook adds later.
-fn unknown_containers(request: &Request<'_>, asks: &AnnotationRequest<'_>) -> Vec<String> {
-    let known: HashSet<&str> = request.pod.containers.iter().map(|container| container.name).collect();
-    let by_list = asks.only.iter().flatten().chain(&asks.skip);
-    let named = asks.container_roles.keys().chain(by_list).copied();
-    let unknown: BTreeSet<&str> = named.filter(|name| !known.contains(name)).collect();
-    let warning = |name| {
-        let name = shortened(name);
-        format!("an annotation names container {name}, which this pod does not have")
-    };
-    unknown.into_iter().map(warning).collect()
 }
 
 /// One volume has a pod's tokens, and one sidecar keeps them.
@@ -244,22 +251,25 @@ fn different_tokens(request: &Request<'_>, granted: &[ContainerGrant]) -> Option
     })
 }
 
-/// The issuer's tokens of one audience are one token, which says what one policy grants.
+/// The issuer's tokens of one audience are one token, which says what one policy grants: for its role, or for a third party.
 fn different_claims(request: &Request<'_>, granted: &[ContainerGrant]) -> Option<Refusal> {
     let name = |granted: &ContainerGrant| {
         let container = request.pod.containers.get(granted.container);
         shortened(container.map_or("", |container| container.name))
     };
-    let mut first_of: HashMap<&Audience, (&ContainerGrant, &TokenClaims)> = HashMap::new();
+    let mut first_of: HashMap<&Audience, (&ContainerGrant, &TokenClaims, bool)> = HashMap::new();
     granted.iter().find_map(|other| {
         let claims = other.grant.claims.as_ref()?;
-        let (one, ones) = *first_of.entry(&other.grant.audience).or_insert((other, claims));
-        (ones != claims).then(|| Refusal::DifferentClaims {
-            one: name(one),
-            one_policy: ones.policy.clone(),
-            other: name(other),
-            other_policy: claims.policy.clone(),
-            audience: other.grant.audience.clone(),
+        let mut audiences = other.grant.issued_audiences();
+        audiences.find_map(|(audience, is_outbound)| {
+            let (one, ones, ones_outbound) = *first_of.entry(audience).or_insert((other, claims, is_outbound));
+            (ones != claims || ones_outbound != is_outbound).then(|| Refusal::DifferentClaims {
+                one: name(one),
+                one_policy: ones.policy.clone(),
+                other: name(other),
+                other_policy: claims.policy.clone(),
+                audience: audience.clone(),
+            })
         })
     })
 }

@@ -1,8 +1,9 @@
 //! The variables that an earlier review added, by container.
 
+use std::collections::HashMap;
+
 use super::container::VARIABLES;
 use crate::GrantRecord;
-use std::collections::HashMap;
 
 /// The variables that a record says the webhook added, made for many questions: a record and a pod are both sized by users.
 #[derive(Debug, Default)]

@@ -1,21 +1,26 @@
 //! Containers, their variables and their mounts.
 
-use super::{list::BoundedList, text::Text, windows::SecurityContext};
-use crate::{
-    bounds::{MOST_ARGUMENTS, MOST_MOUNTS},
-    sidecar::variables,
-};
-use serde::{
-    Deserialize, Deserializer,
-    de::{IgnoredAny, SeqAccess, Visitor},
-};
-use std::{fmt, marker::PhantomData};
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use super::added_names::is_added_container;
+use super::list::{BoundedList, PassedOver};
+use super::text::Text;
+use super::windows::SecurityContext;
+use crate::bounds::{MOST_ARGUMENTS, MOST_MOUNTS};
+use crate::credentials_endpoint::{AUTHORIZATION_FILE_VARIABLE, FULL_URI_VARIABLE};
+use crate::sidecar::variables;
 
 /// The variables that decisions and edits look at: those that SDKs of AWS read, and those of our sidecar.
-pub const VARIABLES: [&str; 24] = [
+pub const VARIABLES: [&str; 26] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_CONFIG_FILE",
-    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+    AUTHORIZATION_FILE_VARIABLE,
+    FULL_URI_VARIABLE,
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
     "AWS_DEFAULT_PROFILE",
     "AWS_DEFAULT_REGION",
@@ -38,6 +43,32 @@ pub const VARIABLES: [&str; 24] = [
     variables::TRUST_DOMAIN,
     variables::X509_SVID,
 ];
+
+/// What is read of a container behind the bound of a list: whether its name is one of ours.
+#[derive(Clone, Copy, Debug)]
+pub struct PassedOverContainer {
+    has_added_name: bool,
+}
+
+impl PassedOver for PassedOverContainer {
+    fn is_told(&self) -> bool {
+        self.has_added_name
+    }
+}
+
+impl<'de> Deserialize<'de> for PassedOverContainer {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(bound(deserialize = "'de: 'a"))]
+        struct Named<'a> {
+            name: Text<'a>,
+        }
+        let Named { name } = Named::deserialize(deserializer)?;
+        Ok(Self {
+            has_added_name: is_added_container(&name),
+        })
+    }
+}
 
 /// A container.
 #[derive(Clone, Debug, Deserialize)]
@@ -66,7 +97,7 @@ pub struct Container<S> {
     /// `Always` makes an init container a native sidecar.
     #[serde(default = "Option::default")]
     pub restart_policy: Option<S>,
-    /// What it may do.
+    /// Its security context.
     #[serde(default)]
     pub(super) security_context: Option<SecurityContext>,
 }

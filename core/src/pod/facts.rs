@@ -2,22 +2,24 @@
 
 use super::token_volumes::token_volumes;
 use super::{AddedVariables, Container, EnvVar, Pod};
-use crate::delivery::ProfileName;
-use crate::{
-    ContainerFacts, GrantRecord, OwnConfiguration, OwnRole, PodFacts,
-    arn::shortened,
-    bounds::{Beyond, MOST_CONTAINERS},
-    config_file::CONFIG_FILE,
+use crate::arn::shortened;
+use crate::bounds::{Beyond, MOST_CONTAINERS};
+use crate::config_file::CONFIG_FILE;
+use crate::credentials_endpoint::{
+    AUTHORIZATION_FILE, AUTHORIZATION_FILE_VARIABLE, AUTHORIZATION_FOLDER, CREDENTIALS_PATH, FULL_URI_VARIABLE,
 };
+use crate::delivery::ProfileName;
+use crate::pod_identity::POD_LABEL;
+use crate::{ContainerFacts, GrantRecord, OwnConfiguration, OwnRole, Pairs, PodFacts};
 
 impl<S: AsRef<str>> Pod<S> {
     /// The facts that a decision looks at, without what `record` says that we added ourselves. Token volumes are all
     /// that it has, our own too.
-    pub fn facts(&self, record: Option<&GrantRecord<'_>>) -> PodFacts<'_> {
+    pub fn facts<'p>(&'p self, record: Option<&'p GrantRecord<'_>>) -> PodFacts<'p> {
         let added = AddedVariables::of(record);
         let annotations = self.metadata.annotations.as_ref();
         PodFacts {
-            labels: self.metadata.labels.pairs().borrowed(),
+            labels: labels(self.metadata.labels.pairs(), record),
             annotations: annotations.map(|found| found.pairs().borrowed()).unwrap_or_default(),
             annotation_count: annotations.map_or(0, super::PodAnnotations::count),
             containers: self
@@ -67,13 +69,14 @@ impl<S: AsRef<str>> Pod<S> {
 impl<S: AsRef<str>> Container<S> {
     fn facts(&self, added: &AddedVariables<'_>) -> ContainerFacts<&str> {
         let own = |name: &str| self.variable(name).filter(|_| !added.has(self.name.as_ref(), name));
-        let agents = [
-            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-            "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-        ];
-        let without_role = match agents.into_iter().find_map(own) {
-            Some(_) => OwnRole::Agent,
-            None => OwnRole::Absent,
+        let is_others =
+            |name: &str| own(name).is_some_and(|variable| !is_of_our_endpoint(variable, self.name.as_ref()));
+        let agents = [FULL_URI_VARIABLE, "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"];
+        let authorizations = [AUTHORIZATION_FILE_VARIABLE, "AWS_CONTAINER_AUTHORIZATION_TOKEN"];
+        let without_role = if agents.into_iter().any(is_others) {
+            OwnRole::Agent
+        } else {
+            OwnRole::Absent
         };
         ContainerFacts {
             name: self.name.as_ref(),
@@ -84,9 +87,39 @@ impl<S: AsRef<str>> Container<S> {
                 _ => OwnRole::Indirect,
             }),
             own_token_file: own("AWS_WEB_IDENTITY_TOKEN_FILE").is_some(),
+            own_agent: agents.into_iter().chain(authorizations).any(is_others),
             own_configuration: own_configuration(own),
         }
     }
+}
+
+/// True if a variable says what ours says, as in the copy of a pod that we equipped. Which port is ours nobody knows here.
+fn is_of_our_endpoint<S: AsRef<str>>(variable: &EnvVar<S>, container: &str) -> bool {
+    let Some(value) = variable.value.as_ref().filter(|_| variable.value_from.is_none()) else {
+        return false;
+    };
+    match variable.name {
+        FULL_URI_VARIABLE => {
+            let rest = value.as_ref().strip_prefix("http://127.0.0.1:");
+            let port_and_name = rest.and_then(|rest| rest.split_once(CREDENTIALS_PATH));
+            port_and_name.is_some_and(|(port, name)| port.parse::<u16>().is_ok() && name == container)
+        }
+        AUTHORIZATION_FILE_VARIABLE => {
+            let file = value.as_ref().strip_prefix(AUTHORIZATION_FOLDER);
+            file.and_then(|file| file.strip_prefix('/')) == Some(AUTHORIZATION_FILE)
+        }
+        _ => false,
+    }
+}
+
+/// The labels without the one that an earlier review wrote for EKS Pod Identity: it has the value that the pod had at admission.
+fn labels<'p, S: AsRef<str>>(present: &'p Pairs<S>, record: Option<&'p GrantRecord<'_>>) -> Pairs<&'p str> {
+    let Some(record) = record.filter(|record| record.association.is_some()) else {
+        return present.borrowed();
+    };
+    let others = present.iter().filter(|(key, _)| *key != POD_LABEL);
+    let before = record.labels.as_ref().and_then(|labels| labels.value(POD_LABEL));
+    others.chain(before.map(|value| (POD_LABEL, value))).collect()
 }
 
 /// A config file of the container's own counts before a profile, since that would be looked for in it.

@@ -1,25 +1,40 @@
 //! Lists and maps of which no more is kept than decisions read.
 
-use super::text::Text;
-use crate::{
-    Pairs, annotations,
-    bounds::{MOST_ANNOTATIONS, MOST_LABELS},
-    known_keys::{KeyRoom, MOST_KEY_BYTES},
-};
-use serde::{
-    Deserialize, Deserializer,
-    de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
-};
-use std::{fmt, marker::PhantomData, ops::Deref};
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Deref;
 
-/// A list of which the first `MOST` items are kept. The others are passed over and counted.
-#[derive(Clone, Debug)]
-pub struct BoundedList<T, const MOST: usize> {
-    items: Vec<T>,
-    count: usize,
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use super::text::Text;
+use crate::bounds::{MOST_ANNOTATIONS, MOST_LABELS};
+use crate::known_keys::{KeyRoom, MOST_KEY_BYTES};
+use crate::{Pairs, annotations};
+
+/// What is read of an item that is passed over.
+pub trait PassedOver: for<'de> Deserialize<'de> {
+    /// True if the list must tell that there is such a one.
+    fn is_told(&self) -> bool;
 }
 
-impl<T, const MOST: usize> BoundedList<T, MOST> {
+/// Nothing is read of them.
+impl PassedOver for IgnoredAny {
+    fn is_told(&self) -> bool {
+        false
+    }
+}
+
+/// A list of which the first `MOST` items are kept. The others are passed over and counted; `P` is what is read of them.
+#[derive(Clone, Debug)]
+pub struct BoundedList<T, const MOST: usize, P = IgnoredAny> {
+    items: Vec<T>,
+    count: usize,
+    is_told: bool,
+    passed_over: PhantomData<fn() -> P>,
+}
+
+impl<T, const MOST: usize, P> BoundedList<T, MOST, P> {
     /// The number of items, those that were passed over too.
     pub fn count(&self) -> usize {
         self.count
@@ -30,13 +45,18 @@ impl<T, const MOST: usize> BoundedList<T, MOST> {
         self.count > self.items.len()
     }
 
+    /// True if one was passed over that must be told ([`PassedOver::is_told`]).
+    pub fn has_passed_over_told(&self) -> bool {
+        self.is_told
+    }
+
     /// The items that are kept.
     pub(super) fn into_items(self) -> impl Iterator<Item = T> {
         self.items.into_iter()
     }
 }
 
-impl<T, const MOST: usize> Deref for BoundedList<T, MOST> {
+impl<T, const MOST: usize, P> Deref for BoundedList<T, MOST, P> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
@@ -44,7 +64,7 @@ impl<T, const MOST: usize> Deref for BoundedList<T, MOST> {
     }
 }
 
-impl<'a, T, const MOST: usize> IntoIterator for &'a BoundedList<T, MOST> {
+impl<'a, T, const MOST: usize, P> IntoIterator for &'a BoundedList<T, MOST, P> {
     type Item = &'a T;
     type IntoIter = std::slice::Iter<'a, T>;
 
@@ -53,11 +73,11 @@ impl<'a, T, const MOST: usize> IntoIterator for &'a BoundedList<T, MOST> {
     }
 }
 
-impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for BoundedList<T, MOST> {
+impl<'de, T: Deserialize<'de>, const MOST: usize, P: PassedOver> Deserialize<'de> for BoundedList<T, MOST, P> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Read<T, const MOST: usize>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for Read<T, MOST> {
-            type Value = BoundedList<T, MOST>;
+        struct Read<T, const MOST: usize, P>(PhantomData<fn() -> (T, P)>);
+        impl<'de, T: Deserialize<'de>, const MOST: usize, P: PassedOver> Visitor<'de> for Read<T, MOST, P> {
+            type Value = BoundedList<T, MOST, P>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a sequence")
@@ -72,10 +92,20 @@ impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for BoundedLi
                     }
                 }
                 let mut count = items.len();
-                while count >= MOST && list.next_element::<IgnoredAny>()?.is_some() {
+                let mut is_told = false;
+                while count >= MOST {
+                    let Some(passed) = list.next_element::<P>()? else {
+                        break;
+                    };
                     count += 1;
+                    is_told |= passed.is_told();
                 }
-                Ok(BoundedList { items, count })
+                Ok(BoundedList {
+                    items,
+                    count,
+                    is_told,
+                    passed_over: PhantomData,
+                })
             }
         }
         deserializer.deserialize_seq(Read(PhantomData))
@@ -199,9 +229,9 @@ impl<'de, S: Deserialize<'de>> Deserialize<'de> for PodAnnotations<S> {
 
 /// Reads a map of texts: the pairs that are kept, how many there are, how many of them are wanted, and keys that look like ours.
 struct Read<S> {
-    /// How many are kept.
+    /// The number that is kept.
     most: usize,
-    /// How many bytes of the value of this key are kept; `None` where the key is not wanted.
+    /// The number of bytes that are kept of this key's value; `None` where the key is not wanted.
     kept_bytes: fn(&str) -> Option<usize>,
     what: PhantomData<S>,
 }

@@ -19,24 +19,26 @@ mod windows;
 
 pub use added::AddedVariables;
 pub use added_names::{
-    CONFIG_VOLUME, CONFIG_WRITER, EKS_TOKEN_VOLUME, SIDECAR, SOCKET_VOLUME, SUBJECT_TOKEN_VOLUME, TOKEN_VOLUME,
-    is_added_container, is_config_volume, is_sidecar_volume, is_token_volume,
+    AUTHORIZATION_VOLUME, CONFIG_VOLUME, CONFIG_WRITER, EKS_TOKEN_VOLUME, OUTBOUND_VOLUME, SIDECAR, SOCKET_VOLUME,
+    SOURCE_TOKEN_VOLUME, SUBJECT_TOKEN_VOLUME, TOKEN_VOLUME, is_added_container, is_authorization_volume,
+    is_config_volume, is_outbound_volume, is_sidecar_volume, is_token_volume, outbound_volume,
 };
-pub use container::{Container, ContainerEnvironment, EnvVar, FieldRef, IsSet, VARIABLES, ValueFrom, VolumeMount};
-pub use list::{BoundedList, PodAnnotations, PodLabels};
+pub use container::{
+    Container, ContainerEnvironment, EnvVar, FieldRef, IsSet, PassedOverContainer, VARIABLES, ValueFrom, VolumeMount,
+};
+pub use list::{BoundedList, PassedOver, PodAnnotations, PodLabels};
 pub use owner::{Owner, OwnerReference};
+use serde::Deserialize;
 pub use text::Text;
 pub use volume::{Csi, EmptyDir, HostPath, IsThere, Projected, ServiceAccountToken, Sources, Volume};
-
-use crate::{
-    GrantRecord, annotations,
-    bounds::{MOST_CONTAINERS, MOST_VOLUMES},
-};
-use serde::Deserialize;
 use windows::{Affinity, NodeLabels, SecurityContext};
 
-/// A list of containers.
-pub type Containers<S> = BoundedList<Container<S>, MOST_CONTAINERS>;
+use crate::bounds::{MOST_CONTAINERS, MOST_VOLUMES};
+pub use crate::windows_path::path_on_windows;
+use crate::{GrantRecord, annotations};
+
+/// A list of containers. It tells of one that was passed over and has the name of a container that the webhook adds.
+pub type Containers<S> = BoundedList<Container<S>, MOST_CONTAINERS, PassedOverContainer>;
 
 /// A list of volumes.
 pub type Volumes<S> = BoundedList<Volume<S>, MOST_VOLUMES>;
@@ -95,13 +97,13 @@ pub struct Spec<S> {
     /// The operating system that it says it needs.
     #[serde(default)]
     pub os: Option<Os<S>>,
-    /// What the labels of the nodes that it may run on demand.
+    /// The labels that it demands of its node.
     #[serde(default, rename = "nodeSelector")]
     node_labels: NodeLabels,
     /// Further rules about nodes.
     #[serde(default)]
     affinity: Option<Affinity>,
-    /// What all containers may do, unless they say otherwise.
+    /// The security context of all containers that have none of their own.
     #[serde(default)]
     security_context: Option<SecurityContext>,
     /// Containers.

@@ -1,10 +1,10 @@
 //! The objects that made a pod.
 
-use serde::{
-    Deserialize, Deserializer,
-    de::{SeqAccess, Visitor},
-};
-use std::{fmt, marker::PhantomData};
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 /// An object that made the pod.
 #[derive(Clone, Debug, Deserialize)]

@@ -1,8 +1,9 @@
 //! What is read of a pod, and what it costs.
 
+use std::borrow::Cow;
+
 use super::*;
 use crate::{HeldToken, OwnRole};
-use std::borrow::Cow;
 
 fn pod(spec: &str) -> Pod<String> {
     serde_json::from_str(&format!(r#"{{"spec":{spec}}}"#)).unwrap()
@@ -340,6 +341,18 @@ fn a_projected_token_names_its_audience_its_lifetime_and_the_containers_that_mou
         [token(Some("sts.amazonaws.com"), Some(86_400)), token(None, None)]
     );
     assert_eq!(driver.csi_driver, Some("secrets-store.csi.k8s.io"));
+}
+
+#[test]
+fn of_several_volumes_of_one_name_each_has_the_containers_that_mount_the_name() {
+    let pod = pod(
+        r#"{"containers":[{"name":"app","volumeMounts":[{"name":"t","mountPath":"/a"},{"name":"u","mountPath":"/b"},{"name":"t","mountPath":"/c"}]}],
+            "volumes":[{"name":"t","projected":{"sources":[{"serviceAccountToken":{"audience":"sts.amazonaws.com","path":"x"}}]}},
+              {"name":"t","projected":{"sources":[{"serviceAccountToken":{"audience":"vault","path":"x"}}]}}]}"#,
+    );
+    let volumes = pod.facts(None).token_volumes;
+    assert_eq!(volumes.len(), 2);
+    assert!(volumes.iter().all(|volume| volume.containers == ["app"]), "{volumes:?}");
 }
 
 #[test]

@@ -1,14 +1,14 @@
 //! Texts that are borrowed from the bytes that they were read from.
 
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Deref;
+
+use serde::de::value::{BorrowedStrDeserializer, StringDeserializer};
+use serde::de::{Error, Visitor};
+use serde::{Deserialize, Deserializer};
+
 use crate::text::beyond;
-use serde::{
-    Deserialize, Deserializer,
-    de::{
-        Error, Visitor,
-        value::{BorrowedStrDeserializer, StringDeserializer},
-    },
-};
-use std::{borrow::Cow, fmt, ops::Deref};
 
 /// A text that is borrowed from the bytes unless it has escapes in it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,7 +5,11 @@ use std::collections::HashMap;
 use super::{Pod, Volume};
 use crate::{HeldToken, TokenVolume};
 
-/// The volumes with projected service account tokens, in the pod's order. The cost is linear in the pod's volumes and mounts.
+/// The volumes with projected service account tokens, in the pod's order. The cost is linear in the pod's mounts, and in what comes
+/// out: at most as many containers as the pod has for each volume.
+///
+/// A pod under review may bring several volumes of one name, and which of them stays is not known here. Whoever mounts the name
+/// counts for each of them.
 ///
 /// An inline CSI volume is among them, without tokens: which ones its driver gets is said by the driver's `CSIDriver` object.
 pub(super) fn token_volumes<S: AsRef<str>>(pod: &Pod<S>) -> Vec<TokenVolume<'_>> {
@@ -13,21 +17,19 @@ pub(super) fn token_volumes<S: AsRef<str>>(pod: &Pod<S>) -> Vec<TokenVolume<'_>>
     if volumes.is_empty() {
         return volumes;
     }
-    let indices: HashMap<&str, usize> = volumes
-        .iter()
-        .enumerate()
-        .map(|(index, volume)| (volume.name, index))
-        .collect();
+    let mut users: HashMap<&str, Vec<&str>> = volumes.iter().map(|volume| (volume.name, Vec::new())).collect();
     for container in pod.all_containers() {
         for mount in container.volume_mounts.iter().flatten() {
-            if let Some(&index) = indices.get(mount.name.as_ref()) {
-                let containers = &mut volumes[index].containers;
+            if let Some(containers) = users.get_mut(mount.name.as_ref()) {
                 // Several mounts of one container stand together.
                 if containers.last() != Some(&container.name.as_ref()) {
                     containers.push(container.name.as_ref());
                 }
             }
         }
+    }
+    for volume in &mut volumes {
+        volume.containers = users.get(volume.name).cloned().unwrap_or_default();
     }
     volumes
 }

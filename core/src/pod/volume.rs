@@ -1,9 +1,10 @@
 //! Volumes, and the tokens that are projected into them.
 
-use super::list::BoundedList;
-use crate::bounds::MOST_SOURCES;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
+
+use super::list::BoundedList;
+use crate::bounds::MOST_SOURCES;
 
 /// A volume.
 #[derive(Clone, Debug, Deserialize)]

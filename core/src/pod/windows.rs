@@ -1,11 +1,12 @@
 //! Pods that can only run on Windows nodes. Nothing of the rules about nodes is kept but the answer.
 
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
 use super::text::Text;
-use serde::{
-    Deserialize, Deserializer,
-    de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
-};
-use std::{fmt, marker::PhantomData};
 
 const OS_LABELS: [&str; 2] = ["kubernetes.io/os", "beta.kubernetes.io/os"];
 /// The label that kubelets put on Windows nodes alone.
@@ -66,7 +67,7 @@ struct NodeAffinity {
 #[serde(rename_all = "camelCase")]
 struct NodeSelector {
     #[serde(default)]
-    node_selector_terms: Option<Tally<Term>>,
+    node_selector_terms: Option<ItemCount<Term>>,
 }
 
 /// A term of a node selector: every expression must hold.
@@ -74,7 +75,7 @@ struct NodeSelector {
 #[serde(rename_all = "camelCase")]
 struct Term {
     #[serde(default)]
-    match_expressions: Option<Tally<Expression>>,
+    match_expressions: Option<ItemCount<Expression>>,
 }
 
 /// An expression about a node's label.
@@ -127,7 +128,7 @@ impl SecurityContext {
     }
 }
 
-/// How many values an expression has, and how many of them are these systems.
+/// The number of values of an expression, and the number of these systems among them.
 #[derive(Clone, Copy, Debug, Default)]
 struct OperatingSystems {
     count: usize,
@@ -169,7 +170,7 @@ impl Affinity {
         // Terms are alternatives: only if each of them says Windows, the pod needs it.
         required
             .and_then(|selector| selector.node_selector_terms.as_ref())
-            .is_some_and(Tally::all)
+            .is_some_and(ItemCount::all)
     }
 }
 
@@ -196,26 +197,26 @@ impl Item for Expression {
     }
 }
 
-/// How many items of a list there are, and how many of them demand Windows.
+/// The number of items of a list, and the number of those that demand Windows.
 #[derive(Clone, Copy, Debug)]
-struct Tally<T> {
+struct ItemCount<T> {
     count: usize,
     windows: usize,
     of: PhantomData<T>,
 }
 
-impl<T> Tally<T> {
+impl<T> ItemCount<T> {
     /// True if there are items and all of them demand Windows.
     fn all(&self) -> bool {
         self.count > 0 && self.windows == self.count
     }
 }
 
-impl<'de, T: Item> Deserialize<'de> for Tally<T> {
+impl<'de, T: Item> Deserialize<'de> for ItemCount<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Read<T>(PhantomData<T>);
         impl<'de, T: Item> Visitor<'de> for Read<T> {
-            type Value = Tally<T>;
+            type Value = ItemCount<T>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a sequence")
@@ -228,7 +229,7 @@ impl<'de, T: Item> Deserialize<'de> for Tally<T> {
                     windows += usize::from(is_windows);
                 }
                 let of = PhantomData;
-                Ok(Tally { count, windows, of })
+                Ok(ItemCount { count, windows, of })
             }
         }
         deserializer.deserialize_seq(Read(PhantomData))

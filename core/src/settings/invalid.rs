@@ -9,19 +9,19 @@ pub enum InvalidSettings {
     /// Not one of the three words.
     #[error("{text:?} is not an enforcement: it should be enforce, warn or audit")]
     Enforcement {
-        /// What was given.
+        /// The given value.
         text: Box<str>,
     },
     /// Not one of the four words.
     #[error("{text:?} is not a lock mode: it should be off, audit, warn or deny")]
     LockMode {
-        /// What was given.
+        /// The given value.
         text: Box<str>,
     },
     /// Not one of the three words.
     #[error("{text:?} does not say when the metadata service is disabled: it should be always, with-region or never")]
     InstanceMetadata {
-        /// What was given.
+        /// The given value.
         text: Box<str>,
     },
     /// A bad audience.

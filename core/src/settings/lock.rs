@@ -3,10 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::InvalidSettings;
 use crate::arn::shortened;
 use crate::audience::Audience;
-
-use super::InvalidSettings;
 
 /// The installation's lock.
 #[derive(Clone, Debug, PartialEq, Eq)]

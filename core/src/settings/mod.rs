@@ -5,18 +5,21 @@ mod lock;
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
+
+pub use invalid::InvalidSettings;
+pub use lock::{Lock, LockMode};
 
 use crate::annotations;
 use crate::arn::shortened;
 use crate::audience::{Audience, TokenExpiration};
-use crate::delivery::Delivery;
+use crate::delivery::{Delivery, NO_REGION, NO_STS_REGION};
 use crate::labels::Pairs;
-use crate::policy::{Policy, TokenSource};
+use crate::pod_identity::PodIdentity;
+use crate::policy::Policy;
 use crate::region::Region;
 use crate::sidecar::SidecarSettings;
-
-pub use invalid::InvalidSettings;
-pub use lock::{Lock, LockMode};
+use crate::token_source::TokenSource;
 
 /// The installation's settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +46,10 @@ pub struct Settings {
     pub instance_metadata: InstanceMetadata,
     /// The URL of tokenscope's own issuer, where the installation runs one.
     pub issuer: Option<Box<str>>,
+    /// The audiences of the API server itself, as far as they are known.
+    pub api_audiences: Vec<Box<str>>,
+    /// The ServiceAccounts whose pods get their credentials from the agent of EKS Pod Identity. It counts in EKS-compatible mode only.
+    pub pod_identity: Option<Arc<PodIdentity>>,
     /// Namespaces whose pods are never refused: a denied one is left alone, with a warning.
     pub never_denied: Vec<Box<str>>,
 }
@@ -61,6 +68,8 @@ impl Default for Settings {
             lock: Lock::default(),
             instance_metadata: InstanceMetadata::WithRegionDisabled,
             issuer: None,
+            api_audiences: Vec::new(),
+            pod_identity: None,
             never_denied: vec!["kube-system".into()],
         }
     }
@@ -85,10 +94,14 @@ impl Settings {
         }
     }
 
-    /// True if a policy delivers by a config file, whose default profile would have no region.
-    pub fn lacks_region(&self, policy: &Policy) -> bool {
-        let by_file = matches!(policy.delivery, Delivery::Profile(_));
-        by_file && policy.aws.region.is_none() && self.default_region.is_none()
+    /// The message about a policy whose way of delivery needs a region, where it has none.
+    pub fn lacks_region(&self, policy: &Policy) -> Option<&'static str> {
+        let message = match &policy.delivery {
+            Delivery::Profile(_) => NO_REGION,
+            Delivery::Endpoint(endpoint) if endpoint.regions.is_empty() => NO_STS_REGION,
+            Delivery::File | Delivery::Endpoint(_) => return None,
+        };
+        (policy.aws.region.is_none() && self.default_region.is_none()).then_some(message)
     }
 
     /// True if this is the exchange audience: that of the tokens which tokenscope's own issuer exchanges, which is its URL.
@@ -102,6 +115,20 @@ impl Settings {
     pub fn exchange_audience_of<'p>(&self, policy: &'p Policy) -> Option<&'p Audience> {
         let mut named = policy.audiences.allowed.iter().chain(&policy.audiences.default);
         named.find(|audience| self.is_exchange_audience(audience.as_str()))
+    }
+
+    /// The configuration of EKS Pod Identity, where it lists the service account.
+    pub fn pod_identity_of(&self, namespace: &str, service_account: &str) -> Option<&PodIdentity> {
+        let configured = self.pod_identity.as_deref().filter(|_| self.eks_compatible)?;
+        configured.lists(namespace, service_account).then_some(configured)
+    }
+
+    /// The service accounts of a namespace that the configuration of EKS Pod Identity lists, by name.
+    pub fn associated_in(&self, namespace: &str) -> impl Iterator<Item = &str> {
+        let configured = self.pod_identity.as_deref().filter(|_| self.eks_compatible);
+        configured
+            .into_iter()
+            .flat_map(move |configured| configured.listed_in(namespace))
     }
 
     /// True if pods of this namespace are left alone where others would be refused.

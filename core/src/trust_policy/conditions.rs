@@ -1,19 +1,22 @@
-//! The conditions of a trust policy.
+//! The conditions of IAM policies.
 
-use crate::{Policy, Template, Variable, Variables};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::Serialize;
-use std::{borrow::Cow, collections::BTreeMap};
+
+use crate::{Policy, Template, Variable, Variables};
 
 /// The Condition block of a statement: by operator, then by key.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
-pub(super) struct Conditions(BTreeMap<&'static str, BTreeMap<String, Texts>>);
+pub(crate) struct Conditions(BTreeMap<&'static str, BTreeMap<String, Texts>>);
 
 /// One text or a list of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
-pub(super) enum Texts {
+pub(crate) enum Texts {
     One(String),
     Many(Vec<String>),
 }
@@ -30,7 +33,7 @@ impl Texts {
 /// A text that a condition compares with, in which `*` may stand for any characters. What IAM reads in a special way is
 /// escaped in it (IAM user guide, "IAM policy elements: Variables and tags", special characters).
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Comparand {
+pub(crate) struct Comparand {
     pattern: String,
     exact: String,
     has_stars: bool,
@@ -94,8 +97,27 @@ impl Comparand {
 }
 
 impl Conditions {
-    pub(super) fn equals<'a>(&mut self, key: &str, texts: impl Iterator<Item = &'a str>) {
+    /// True if nothing is required.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The key's value must be one of the texts.
+    pub(crate) fn equals<'a>(&mut self, key: &str, texts: impl Iterator<Item = &'a str>) {
         self.add(key, texts.map(Comparand::exact).collect());
+    }
+
+    /// None of the key's values may be another text; there may be none.
+    pub(crate) fn only<'a>(&mut self, key: &str, texts: impl Iterator<Item = &'a str>) {
+        let texts: Vec<String> = texts.map(|text| Comparand::exact(text).exact).collect();
+        if !texts.is_empty() {
+            self.put("ForAllValues:StringEquals", key, texts);
+        }
+    }
+
+    /// The key's value must be a number of at most this.
+    pub(crate) fn at_most(&mut self, key: &str, most: u32) {
+        self.put("NumericLessThanEquals", key, vec![most.to_string()]);
     }
 
     /// One of the comparands must be like the key's value.
@@ -110,11 +132,18 @@ impl Conditions {
     }
 
     /// That it is not yet this time.
-    pub(super) fn before(&mut self, time: Timestamp) {
+    pub(crate) fn before(&mut self, time: Timestamp) {
         self.put("DateLessThan", "aws:CurrentTime", vec![time.to_string()]);
     }
 
-    /// That the token has the tags and the source identity which `policy` gives it, and no other tags.
+    /// The request must not have this key (IAM user guide, "Condition operator to check existence of condition keys": `true` holds
+    /// where the key is missing or its value is null).
+    fn absent(&mut self, key: &str) {
+        self.put("Null", key, vec!["true".to_owned()]);
+    }
+
+    /// That the token has the tags and the source identity which `policy` gives it, no other tags, and that no others persist through
+    /// role chaining. Without tags the document does not allow `sts:TagSession`, so AWS refuses every token that has some.
     pub(super) fn add_claims(&mut self, policy: &Policy) {
         let claims = &policy.claims;
         for (key, template) in &claims.principal_tags {
@@ -123,17 +152,12 @@ impl Conditions {
                 vec![Comparand::template(template, policy)],
             );
         }
-        let mut only = |key: &str, texts: Vec<&str>| {
-            if !texts.is_empty() {
-                let texts = texts.into_iter().map(|text| Comparand::exact(text).exact).collect();
-                self.put("ForAllValues:StringEquals", key, texts);
-            }
-        };
-        only("aws:TagKeys", claims.principal_tags.keys().map(|key| &**key).collect());
-        only(
-            "sts:TransitiveTagKeys",
-            claims.transitive_tag_keys.iter().map(|key| &**key).collect(),
-        );
+        self.only("aws:TagKeys", claims.principal_tags.keys().map(|key| &**key));
+        let transitive = claims.transitive_tag_keys.iter().map(|key| &**key);
+        self.only("sts:TransitiveTagKeys", transitive);
+        if claims.transitive_tag_keys.is_empty() && !claims.principal_tags.is_empty() {
+            self.absent("sts:TransitiveTagKeys");
+        }
         if let Some(template) = &claims.source_identity {
             self.add("sts:SourceIdentity", vec![Comparand::template(template, policy)]);
         }

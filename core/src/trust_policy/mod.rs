@@ -3,14 +3,20 @@
 mod conditions;
 mod limits;
 mod subjects;
+mod unserved;
 
-use crate::{Audience, Claims, ClusterName, Policy, RoleArn, TokenSource};
-use conditions::{Conditions, Texts};
+use std::collections::BTreeMap;
+
+pub(crate) use conditions::Conditions;
+use conditions::Texts;
 use jiff::Timestamp;
 pub use limits::never_grants;
+pub(crate) use limits::{Admitted, grants_nothing, limit, note_length, note_pod_selector};
 use serde::Serialize;
-use std::collections::BTreeMap;
 pub use subjects::{MOST_TRUSTED_NAMESPACES, NAMESPACE_NAME_LABEL, named_namespaces, names_selected_namespaces};
+pub use unserved::Unserved;
+
+use crate::{Audience, Claims, ClusterName, Policy, RoleArn, TokenSource};
 
 /// A trust policy document and what it can't say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +38,8 @@ pub struct TrustContext<'a> {
     pub cluster: Option<&'a ClusterName>,
     /// The namespaces that a cluster policy's selector selects now. They are read where [`names_selected_namespaces`] says so.
     pub namespaces: Vec<&'a str>,
+    /// Those that get nothing although the policy may select them; a note names the ones whose tokens the document trusts.
+    pub unserved: &'a Unserved<'a>,
     /// The present time: a policy that is over grants nothing more.
     pub now: Timestamp,
 }
@@ -52,9 +60,6 @@ struct Statement {
     action: Texts,
     condition: Conditions,
 }
-
-/// The most bytes of a trust policy that IAM takes by default (IAM quotas, "Role trust policy length").
-const MOST_BYTES: usize = 2048;
 
 /// Writes the trust policy of `role` for tokens that the cluster, a SPIFFE provider or tokenscope's own issuer signs.
 ///
@@ -82,7 +87,8 @@ pub fn trust_policy(policy: &Policy, role: &RoleArn, context: &TrustContext<'_>)
         actions.extend(session_actions(&policy.claims).map(str::to_owned));
         condition.add_claims(policy);
     }
-    limits::limit(policy, &mut condition, &mut notes);
+    limit(policy, &limits::TOKENS, &mut condition, &mut notes);
+    limits::note_duration(policy, &mut notes);
 
     let document = Document {
         version: "2012-10-17",
@@ -100,12 +106,7 @@ pub fn trust_policy(policy: &Policy, role: &RoleArn, context: &TrustContext<'_>)
             condition,
         }],
     };
-    let bytes = serde_json::to_string(&document).map_or(0, |text| text.len());
-    if bytes > MOST_BYTES {
-        notes.push(format!(
-            "the document has {bytes} bytes; IAM takes {MOST_BYTES} unless the account's quota was raised"
-        ));
-    }
+    note_length(&document, &mut notes);
     Some(TrustPolicy { document, notes })
 }
 

@@ -3,11 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail as tests do")]
 
 mod not_required;
+mod outbound;
 mod patterns;
 mod policies;
+mod sessions;
+
+use std::sync::Arc;
 
 use jiff::Timestamp;
-use std::sync::Arc;
 use tokenscope_core::*;
 use tokenscope_fixtures::policy;
 
@@ -26,6 +29,8 @@ fn boundary(name: &str) -> Boundary {
         max_expiration: None,
         sources: Vec::new(),
         claims: None,
+        outbound_audiences: None,
+        session_policy: None,
     }
 }
 
@@ -55,6 +60,7 @@ fn decided(policies: &PolicySet, name: &str, settings: &Settings) -> Decision {
                 name: "app",
                 own_role: OwnRole::Absent,
                 own_token_file: false,
+                own_agent: false,
                 own_configuration: tokenscope_core::OwnConfiguration::Absent,
             }],
             ..PodFacts::default()

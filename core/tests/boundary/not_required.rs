@@ -54,7 +54,7 @@ fn where_no_policy_is_required_a_role_without_one_must_be_inside_every_boundary_
             "the token's seconds to be 3600: it allows at most 3599",
         ),
         (
-            changed(|narrow| narrow.sources = vec![TokenSource::Issuer]),
+            changed(|narrow| narrow.sources = vec![TokenSource::Issuer.into()]),
             "the token's source to be ServiceAccount: it allows Issuer",
         ),
     ] {
@@ -67,7 +67,7 @@ fn where_no_policy_is_required_a_role_without_one_must_be_inside_every_boundary_
     assert!(is_granted(changed(|narrow| {
         narrow.audiences = vec![Audience::sts()];
         narrow.max_expiration = Some(TokenExpiration::from_seconds(3600).unwrap());
-        narrow.sources = vec![TokenSource::ServiceAccount];
+        narrow.sources = vec![TokenSource::ServiceAccount.into()];
     })));
     let of_others = Requirement {
         key: "team".into(),
@@ -88,7 +88,7 @@ fn where_no_policy_is_required_a_boundary_that_can_not_be_used_refuses_every_rol
         ..Settings::default()
     };
     let mut set = set([], []);
-    set.insert_invalid_boundary("core", "spec.roles: Required value");
+    set.insert_unusable_boundary("core", "spec.roles: Required value");
 
     let Decision::Denied(denied) = decided(&set, "shop/orders", &settings) else {
         panic!("granted");

@@ -1,6 +1,7 @@
 //! Policies inside and outside of boundaries.
 
 use std::sync::Arc;
+
 use tokenscope_core::*;
 use tokenscope_fixtures::policy;
 
@@ -63,7 +64,7 @@ fn of_several_boundaries_all_count() {
 #[test]
 fn a_boundary_that_can_not_be_used_keeps_every_policy_of_a_namespace_from_granting() {
     let mut set = set([inside("orders")], []);
-    set.insert_invalid_boundary("core", "spec.roles: Required value");
+    set.insert_unusable_boundary("core", "spec.roles: Required value");
 
     assert_eq!(
         refused(&set),
@@ -97,7 +98,7 @@ fn every_field_of_a_boundary_counts() {
     assert_eq!(field(default, boundary("b")), "spec.roles.default");
 
     let sources = || Boundary {
-        sources: vec![TokenSource::Issuer],
+        sources: vec![TokenSource::Issuer.into()],
         ..boundary("b")
     };
     assert_eq!(field(inside("p"), sources()), "spec.token.source");
@@ -222,7 +223,7 @@ fn what_is_inside_follows_every_change_in_whatever_order_policies_and_boundaries
     set.insert(Arc::new(inside("orders")));
     assert!(is_granted(&set), "the policy was narrowed");
     set.insert(Arc::new(admin.clone()));
-    set.insert_invalid_boundary("team", "it is broken");
+    set.insert_unusable_boundary("team", "it is broken");
     assert!(!is_granted(&set));
     set.remove_boundary("team");
     assert!(is_granted(&set));
@@ -231,6 +232,35 @@ fn what_is_inside_follows_every_change_in_whatever_order_policies_and_boundaries
     let labels: Pairs<&str> = Pairs::default();
     assert!(set.outside_boundary(&admin, &labels).is_some());
     assert!(set.outside_boundary(&inside("orders"), &labels).is_none());
+}
+
+#[test]
+fn a_session_may_not_last_longer_than_a_token_may() {
+    let with = |seconds: Option<i64>, most: Option<u32>| {
+        let mut policy = inside("orders");
+        policy.aws.region = Some("eu-central-1".parse().unwrap());
+        policy.token.expiration = TokenExpiration::from_seconds(600).unwrap();
+        policy.delivery = delivery::Delivery::Endpoint(delivery::EndpointDelivery {
+            duration: seconds.map(|seconds| delivery::SessionDuration::from_seconds(seconds).unwrap()),
+            ..delivery::EndpointDelivery::default()
+        });
+        let most = most.map(|most| TokenExpiration::from_seconds(most.into()).unwrap());
+        set(
+            [policy],
+            [Boundary {
+                max_expiration: most,
+                ..boundary("core")
+            }],
+        )
+    };
+    for (seconds, most) in [(None, Some(600)), (Some(7200), None), (Some(7200), Some(7200))] {
+        assert!(is_granted(&with(seconds, most)), "{seconds:?} {most:?}");
+    }
+    let refusal = refused(&with(Some(7200), Some(3600)));
+    assert!(
+        refusal.contains("does not allow spec.aws.sessionDurationSeconds to be 7200: it allows at most 3600"),
+        "{refusal}"
+    );
 }
 
 #[test]

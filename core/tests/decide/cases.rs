@@ -210,6 +210,20 @@ fn f12_a_session_name_that_is_too_long_is_left_out_with_a_warning() {
 }
 
 #[test]
+fn f12_what_every_pod_of_a_policy_has_in_its_session_name_is_counted_beforehand() {
+    let mut named = policy("p");
+    named.aws.role_session_name = Some("${serviceAccount}.${namespace}".parse().unwrap());
+    assert_eq!(least_session_name(&named), Some("orders.shop".len()));
+    named.subjects[0].service_accounts.push(Glob::new("or*"));
+    assert_eq!(least_session_name(&named), Some("or.shop".len()));
+    named.subjects.push(Subject::default());
+    assert_eq!(least_session_name(&named), Some(".shop".len()));
+    named.name = PolicyName::cluster("p");
+    assert_eq!(least_session_name(&named), Some(".".len()));
+    assert_eq!(least_session_name(&policy("p")), None);
+}
+
+#[test]
 fn f14_a_policy_that_selects_the_pod_decides_in_whatever_state() {
     let expired = |policy: &mut Policy| policy.expires_at = Some(now());
     let inactive = |policy: &mut Policy| {
@@ -241,7 +255,7 @@ fn f14_a_policy_that_selects_the_pod_decides_in_whatever_state() {
 fn f14_a_policy_that_can_not_be_used_may_select_the_pod() {
     let mut policies = PolicySet::default();
     let why = InvalidPolicy::new("spec.subjects", "nonsense");
-    policies.insert_invalid(PolicyName::namespaced("shop", "bad"), &why);
+    policies.insert_unusable(PolicyName::namespaced("shop", "bad"), &why);
     let workload = asking(ORDERS);
     let decision = decide(&workload.request(), &policies, &not_required(), now());
     let Decision::Denied(denied) = decision else {
@@ -276,7 +290,7 @@ fn in_other_namespaces(scope: &mut PolicyScope) {
 
 fn decided_beside(name: PolicyName, why: &InvalidPolicy, workload: &Workload, settings: &Settings) -> Decision {
     let mut policies = PolicySet::default();
-    policies.insert_invalid(name, why);
+    policies.insert_unusable(name, why);
     decide(&workload.request(), &policies, settings, now())
 }
 
@@ -352,7 +366,7 @@ fn a_farther_policy_does_not_give_its_default_in_the_place_of_a_nearer_one_that_
     beside.roles.default = Some(ORDERS.parse().unwrap());
     for (other, is_granted) in [(farther, false), (beside, true)] {
         let mut policies: PolicySet = [other].into_iter().collect();
-        policies.insert_invalid(PolicyName::namespaced("shop", "bad"), &why);
+        policies.insert_unusable(PolicyName::namespaced("shop", "bad"), &why);
         let workload = workload();
         let decision = decide(&workload.request(), &policies, &Settings::default(), now());
         assert_eq!(matches!(decision, Decision::Granted(_)), is_granted, "{decision:?}");

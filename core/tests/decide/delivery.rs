@@ -1,9 +1,10 @@
 //! Credentials that reach the SDK by a config file.
 
-use super::*;
 use tokenscope_core::config_file::{CONFIG_FILE, ConfigFile};
 use tokenscope_core::delivery::{Delivery, NamedProfile, RoleHop};
 use tokenscope_fixtures::ORDERS;
+
+use super::*;
 
 const TARGET: &str = "arn:aws:iam::444455556666:role/target";
 

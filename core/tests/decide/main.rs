@@ -3,16 +3,22 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail as tests do")]
 
 mod asking;
+mod association;
 mod cases;
 mod containers;
 mod delivery;
 mod eks;
+mod endpoint;
+mod named;
+mod outbound;
+mod outbound_permission;
 mod policies;
 mod properties;
 mod role_chain;
 mod tokens;
 
 use jiff::Timestamp;
+use tokenscope_core::delivery::{Delivery, EndpointDelivery, SessionPolicy};
 use tokenscope_core::*;
 
 const CARTS: &str = "arn:aws:iam::111122223333:role/shop/carts";
@@ -49,6 +55,33 @@ fn assigning(role: &str, mut policy: Policy) -> Policy {
     policy
 }
 
+/// Limits the policy in each way that IAM documents can't express, or only in part.
+fn limit_in_every_way(policy: &mut Policy) {
+    policy.expires_at = "2027-01-15T08:01:00Z".parse().ok();
+    policy.on_expiry = OnExpiry::Evict;
+    policy.active_schedule = Some(Schedule::parse("0 8 * * *", "1h", "UTC").unwrap());
+    policy.containers.include = vec![Glob::new("app")];
+    policy.subjects[0].pod_selector = Some(Selector(Vec::new()));
+    policy.delivery = Delivery::Endpoint(EndpointDelivery {
+        policy: SessionPolicy {
+            inline: "{}".parse().ok(),
+            arns: Vec::new(),
+        },
+        ..EndpointDelivery::default()
+    });
+}
+
+/// Each of these is how a note begins, and all notes have room in the status.
+fn assert_limits(notes: &[String], beginnings: &[&str]) {
+    for beginning in beginnings {
+        assert!(
+            notes.iter().any(|note| note.starts_with(beginning)),
+            "{beginning}: {notes:#?}"
+        );
+    }
+    assert!(notes.len() <= 16 && notes.iter().all(|note| note.len() <= 1024));
+}
+
 /// A pod of service account `orders` in namespace `shop`, with container `app`.
 #[derive(Debug)]
 struct Workload {
@@ -64,6 +97,7 @@ fn container(name: &'static str) -> ContainerFacts<&'static str> {
         name,
         own_role: OwnRole::Absent,
         own_token_file: false,
+        own_agent: false,
         own_configuration: tokenscope_core::OwnConfiguration::Absent,
     }
 }

@@ -164,7 +164,7 @@ fn a_cluster_policy_is_about_the_namespaces_that_it_selects() {
 #[test]
 fn an_unusable_policy_grants_nothing_and_the_denied_pod_hears_of_it() {
     let mut policies = PolicySet::default();
-    policies.insert_invalid(
+    policies.insert_unusable(
         PolicyName::namespaced("shop", "broken"),
         &InvalidPolicy::new("spec.roles.allowed[0]", "not a role"),
     );

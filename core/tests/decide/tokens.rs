@@ -1,7 +1,8 @@
 //! The token of a grant: how long it is valid, for whom it is, and who signs it.
 
-use jiff::Timestamp;
 use std::sync::LazyLock;
+
+use jiff::Timestamp;
 use tokenscope_core::*;
 use tokenscope_fixtures::ORDERS;
 
@@ -124,11 +125,13 @@ fn one_pod_has_one_kind_of_token_and_one_identity() {
 
 fn trust_context(issuer: &str) -> TrustContext<'_> {
     static STS: LazyLock<Audience> = LazyLock::new(Audience::sts);
+    static NONE: LazyLock<Unserved<'static>> = LazyLock::new(Unserved::default);
     TrustContext {
         issuer,
         default_audience: &STS,
         cluster: None,
         namespaces: Vec::new(),
+        unserved: &NONE,
         now: now(),
     }
 }

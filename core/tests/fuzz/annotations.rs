@@ -92,6 +92,7 @@ fn decided(pod: &[(&str, &str)], service_account: &[(&str, &str)], containers: &
         name,
         own_role: OwnRole::Absent,
         own_token_file: false,
+        own_agent: false,
         own_configuration: tokenscope_core::OwnConfiguration::Absent,
     };
     let request = Request {
@@ -114,6 +115,7 @@ fn is_bounded(decision: &Decision) -> TestCaseResult {
     let (message, warnings) = match decision {
         Decision::Denied(denied) => (denied.to_string(), &[][..]),
         Decision::Granted(granted) => (String::new(), &granted.warnings[..]),
+        Decision::Associated(associated) => (String::new(), &associated.warnings[..]),
         Decision::Untouched(untouched) => (untouched.to_string(), &[][..]),
     };
     prop_assert!(message.len() <= 4096, "{} bytes: {message}", message.len());
@@ -223,6 +225,7 @@ fn check_list(key: &'static str, list: &str, on_pod: bool) -> TestCaseResult {
     match decision {
         Decision::Denied(denied) => prop_assert!(is_refused, "{denied}"),
         Decision::Untouched(why) => prop_assert!(!is_refused && expected.is_empty(), "{why}"),
+        Decision::Associated(associated) => prop_assert!(false, "no service account is listed: {associated:?}"),
         Decision::Granted(granted) => {
             prop_assert!(!is_refused);
             let found: Vec<&str> = granted.containers.iter().map(|it| containers[it.container]).collect();

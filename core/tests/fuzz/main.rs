@@ -14,9 +14,10 @@ mod annotations;
 mod names;
 mod schedules;
 
+use std::fmt::Debug;
+
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use std::fmt::Debug;
 use tokenscope_fixtures::fuzz;
 
 /// The texts of a folder of `tests/corpus`.

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use jiff::civil::{Date, DateTime};
-use jiff::{Timestamp, ToSpan as _, tz::TimeZone};
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan as _};
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::TestCaseResult;
@@ -14,9 +15,8 @@ use crate::{all, any_text, corpus, fuzz, in_time};
 /// Zones, and the days of their changes: an hour, half an hour and two hours, at night and at midnight, back and forth.
 ///
 /// No change is longer than three hours: the date line has moved over a place by a day, last in 2011, and openings on the day
-/// that there never was are passed over then. No day is in December: cronexpr 1.7 does not take its 31st for `L`, since the
-/// month after it has a smaller number.
-const CHANGES: [(&str, &str); 18] = [
+/// that there never was are passed over then. Two days are those of a year's end, which has no change.
+const CHANGES: [(&str, &str); 20] = [
     ("Europe/Berlin", "2026-03-29"),
     ("Europe/Berlin", "2026-10-25"),
     ("Europe/Dublin", "2026-10-25"),
@@ -35,6 +35,8 @@ const CHANGES: [(&str, &str); 18] = [
     ("Antarctica/Troll", "2026-10-25"),
     ("Asia/Kathmandu", "2026-02-28"),
     ("UTC", "2028-02-29"),
+    ("UTC", "2027-12-31"),
+    ("Europe/Berlin", "2026-12-31"),
 ];
 
 const DAY: i64 = 24 * 60;

@@ -1,7 +1,12 @@
 //! Writes what is generated from the types: `crdgen --root DIR [--check]`.
 
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
 use clap::Parser;
-use std::{collections::BTreeSet, error::Error, fs, path::PathBuf, process::ExitCode};
 use tokenscope_crds::FOLDER;
 
 /// Writes the custom resource definitions of tokenscope and the reference about them.

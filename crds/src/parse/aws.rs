@@ -1,12 +1,13 @@
 //! The settings of the AWS SDK.
 
+use tokenscope_core as core;
+use tokenscope_core::InvalidPolicy;
+
 use super::delivery::role_chain;
 use super::session_name::session_name;
 use super::{invalid, parse_optional};
 use crate::messages;
 use crate::v1alpha1::{AwsSpec, DeliveryTypeSpec, StsEndpointsSpec};
-use tokenscope_core as core;
-use tokenscope_core::InvalidPolicy;
 
 pub(super) fn aws(aws: &AwsSpec, delivery: DeliveryTypeSpec) -> Result<core::AwsSettings, InvalidPolicy> {
     const ROLE_CHAIN: &str = "spec.aws.roleChain";
@@ -16,8 +17,8 @@ pub(super) fn aws(aws: &AwsSpec, delivery: DeliveryTypeSpec) -> Result<core::Aws
             messages::STS_REGIONAL_ENDPOINTS,
         ));
     }
-    if !aws.role_chain.is_empty() && delivery != DeliveryTypeSpec::Profile {
-        return Err(invalid(ROLE_CHAIN, messages::CHAIN_WITHOUT_PROFILE));
+    if !aws.role_chain.is_empty() && delivery == DeliveryTypeSpec::File {
+        return Err(invalid(ROLE_CHAIN, messages::CHAIN_WITHOUT_TYPE));
     }
     Ok(core::AwsSettings {
         region: parse_optional(aws.region.as_deref(), "spec.aws.region")?,

@@ -1,16 +1,18 @@
 //! The claims of a token of tokenscope's issuer about the pod.
 
-use super::session_name::sts_name;
-use super::{Placeholder, invalid, parse};
-use crate::messages;
-use crate::v1alpha1::{ClaimsSpec, SourceSpec};
 use std::collections::{BTreeMap, BTreeSet};
+
 use tokenscope_core as core;
 use tokenscope_core::claims::{
     MOST_CONTEXT_KEYS, MOST_CONTEXT_VALUE, MOST_TAG_KEY, MOST_TAG_VALUE, MOST_TAGS, is_context_character,
     is_context_key, is_reserved_tag, is_tag_text,
 };
 use tokenscope_core::{InvalidPolicy, Template};
+
+use super::session_name::sts_name;
+use super::{Placeholder, invalid, parse};
+use crate::messages;
+use crate::v1alpha1::{ClaimsSpec, SourceSpec};
 
 pub(super) fn claims(claims: &ClaimsSpec, source: SourceSpec) -> Result<core::Claims, InvalidPolicy> {
     if *claims != ClaimsSpec::default() && source != SourceSpec::Issuer {

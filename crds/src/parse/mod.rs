@@ -7,20 +7,25 @@ mod aws;
 mod boundary;
 mod claims;
 mod delivery;
+mod outbound;
 pub(crate) mod selector;
 mod session_name;
 mod token;
+
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use tokenscope_core as core;
+use tokenscope_core::{Glob, InvalidPolicy, Policy, PolicyName, Selector, Variable, Variables};
 
 use crate::messages;
 use crate::v1alpha1::{
     AudiencesSpec, ClusterTokenScopePolicy, ContainersSpec, OnExpirySpec, PolicySpec, RolesSpec, SubjectSpec,
     TokenScopePolicy,
 };
-use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use std::{borrow::Cow, fmt, str::FromStr};
-use tokenscope_core as core;
-use tokenscope_core::{Glob, InvalidPolicy, Policy, PolicyName, Selector, Variable, Variables};
 
 impl TokenScopePolicy {
     /// The policy that this object states. The error names the first field that is wrong.
@@ -66,7 +71,8 @@ impl PolicySpec {
             token: token::token(&self.token)?,
             claims: claims::claims(&self.claims, self.token.source)?.into(),
             aws: aws::aws(&self.aws, self.delivery.type_)?,
-            delivery: delivery::delivery(&self.delivery)?,
+            delivery: delivery::delivery(self)?,
+            outbound: outbound::outbound(self)?,
             containers: containers(&self.containers)?,
             disabled: self.disabled,
             fallback: self.fallback,

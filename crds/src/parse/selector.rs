@@ -1,9 +1,10 @@
 //! Selectors over labels.
 
+use tokenscope_core::{InvalidPolicy, Requirement, Selector, SelectorOperator};
+
 use super::invalid;
 use crate::messages;
 use crate::v1alpha1::{LabelOperator, LabelRequirement, LabelSelector};
-use tokenscope_core::{InvalidPolicy, Requirement, Selector, SelectorOperator};
 
 /// The selector that an object's field states.
 pub(crate) fn selector(selector: &LabelSelector, field: &str) -> Result<Selector, InvalidPolicy> {

@@ -1,8 +1,9 @@
 //! Names of sessions, and the texts of which STS takes the same characters.
 
+use tokenscope_core::{InvalidPolicy, Template, Variable, claims};
+
 use super::{Placeholder, invalid, parse};
 use crate::messages;
-use tokenscope_core::{InvalidPolicy, Template, Variable, claims};
 
 /// A session's name: a template, in which the pod's name may stand alone only.
 pub(super) fn session_name(text: &str, field: &str) -> Result<Template, InvalidPolicy> {

@@ -1,10 +1,11 @@
 //! The kind of token that a policy's pods get.
 
+use tokenscope_core as core;
+use tokenscope_core::InvalidPolicy;
+
 use super::{invalid, parse_optional};
 use crate::messages;
 use crate::v1alpha1::{AlgorithmSpec, SourceSpec, SpiffeSpec, SubjectFormatSpec, TokenSpec};
-use tokenscope_core as core;
-use tokenscope_core::InvalidPolicy;
 
 pub(super) fn token(token: &TokenSpec) -> Result<core::TokenSettings, InvalidPolicy> {
     if token.algorithm.is_some() && token.source != SourceSpec::Issuer {
@@ -35,7 +36,7 @@ pub(super) fn token(token: &TokenSpec) -> Result<core::TokenSettings, InvalidPol
 }
 
 /// The signer of tokens, in the rule's own words.
-pub(super) fn source(source: SourceSpec) -> core::TokenSource {
+fn source(source: SourceSpec) -> core::TokenSource {
     match source {
         SourceSpec::ServiceAccount => core::TokenSource::ServiceAccount,
         SourceSpec::Spiffe => core::TokenSource::Spiffe,

@@ -5,11 +5,13 @@
     reason = "what KubeSchema derives holds a copy of each struct inside a function"
 )]
 
-use super::schema;
-use crate::messages;
+use std::collections::BTreeMap;
+
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+
+use super::schema;
+use crate::messages;
 
 /// Claims of a token that tokenscope's issuer signs. Values are templates over ${namespace},
 /// ${namespace.labels['key']}, ${serviceAccount}, ${pod.name}, ${pod.uid} and ${pod.labels['key']}.

@@ -5,12 +5,13 @@
     reason = "what KubeSchema derives holds a copy of each struct inside a function"
 )]
 
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
 use super::default::is_default;
 use super::policy::PolicySpec;
 use super::selector::LabelSelector;
 use super::status::PolicyStatus;
-use kube::{CustomResource, KubeSchema};
-use serde::{Deserialize, Serialize};
 
 /// Which workloads of which namespaces may take which AWS roles, and how.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

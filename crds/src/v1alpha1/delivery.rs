@@ -5,36 +5,40 @@
     reason = "what KubeSchema derives holds a copy of each struct inside a function"
 )]
 
-use super::default::is_default;
-use super::{schema, size};
-use crate::messages;
 use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use tokenscope_core::delivery::{MOST_HOPS, MOST_PROFILES};
 
+use super::default::is_default;
+use super::{schema, size};
+use crate::messages;
+
 /// How credentials reach the SDK in a container.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(
-    validation = Rule::new("self.type != 'Endpoint'")
-        .message(messages::ENDPOINT)
-        .field_path(".type"),
-    validation = Rule::new("!has(self.profile) || self.type == 'Profile'")
-        .message(messages::PROFILE_WITHOUT_TYPE)
-        .field_path(".profile")
-)]
+#[x_kube(validation = Rule::new("!has(self.profile) || self.type == 'Profile'")
+    .message(messages::PROFILE_WITHOUT_TYPE)
+    .field_path(".profile"),
+    validation = Rule::new("!has(self.endpoint) || self.type == 'Endpoint'")
+    .message(messages::ENDPOINT_WITHOUT_TYPE)
+    .field_path(".endpoint"))]
 pub struct DeliverySpec {
     /// File: a file with the token, and the variables of web identity, by which the SDK takes one role. Profile: an AWS config
     /// file, and AWS_CONFIG_FILE, by which it can take several roles, one after the other (aws.roleChain) or by name. The file
-    /// is written when the pod starts, by an init container whose arguments have its text, which can't be changed on a running pod. Profile
-    /// needs a region and Linux. Endpoint is not available in this version, and refused.
+    /// is written when the pod starts, by an init container whose arguments have its text, which can't be changed on a running pod. Endpoint:
+    /// a sidecar in the pod takes the roles and serves the credentials to the SDK, which sees no token. Profile and Endpoint need a region and Linux, and
+    /// Endpoint a network of the pod's own (no hostNetwork).
     #[serde(default, rename = "type")]
     pub type_: DeliveryTypeSpec,
 
     /// What the config file has besides the default profile. Only with type Profile.
     #[serde(default, skip_serializing_if = "is_default")]
     pub profile: ProfileDeliverySpec,
+
+    /// What the sidecar serves besides credentials. Only with type Endpoint.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub endpoint: EndpointDeliverySpec,
 }
 
 /// How credentials reach the SDK in a container.
@@ -48,6 +52,18 @@ pub enum DeliveryTypeSpec {
     File,
     Profile,
     Endpoint,
+}
+
+/// What the sidecar serves besides credentials.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointDeliverySpec {
+    /// True: the sidecar also gives the pod's own tokens by audience, as Aporeto's enforcer did: GET /token?audience=...&validity=10m with the
+    /// header X-Aporeto-Metadata: secrets, on its port. It gives those of the role's audience and of outboundTokens with source Issuer: to every
+    /// process of the pod, ephemeral containers included, if all its containers have the audience by such policies, otherwise to a container that
+    /// sends its own authorization token. A container can then read the token that its role is taken with. Only with token.source Issuer.
+    #[serde(default)]
+    pub aporeto_tokens: bool,
 }
 
 /// What the config file has besides the default profile.

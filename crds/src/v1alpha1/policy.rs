@@ -5,19 +5,21 @@
     reason = "what KubeSchema derives holds a copy of each struct inside a function"
 )]
 
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use super::aws::AwsSpec;
 use super::claims::ClaimsSpec;
 use super::default::is_default;
 use super::delivery::DeliverySpec;
+use super::outbound::{self, OutboundTokenSpec};
 use super::selector::LabelSelector;
 use super::status::PolicyStatus;
 use super::time::{ActiveSchedule, OnExpirySpec};
 use super::token::TokenSpec;
 use super::{schema, size};
 use crate::messages;
-use kube::{CustomResource, KubeSchema};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
 /// Which workloads may take which AWS roles, and how.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -39,17 +41,41 @@ use serde::{Deserialize, Serialize};
 #[x_kube(validation = Rule::new("!has(self.claims) || (has(self.token) && self.token.source == 'Issuer')")
     .message(messages::CLAIMS_WITHOUT_ISSUER)
     .field_path(".claims"),
-    validation = Rule::new("!has(self.aws) || !has(self.aws.roleChain) || (has(self.delivery) && self.delivery.type == 'Profile')")
-    .message(messages::CHAIN_WITHOUT_PROFILE)
-    .field_path(".aws.roleChain"))]
+    validation = Rule::new("!has(self.aws) || !has(self.aws.roleChain) || (has(self.delivery) && self.delivery.type != 'File')")
+    .message(messages::CHAIN_WITHOUT_TYPE)
+    .field_path(".aws.roleChain"),
+    validation = Rule::new("!has(self.aws) || !has(self.aws.sessionPolicy) || (has(self.delivery) && self.delivery.type == 'Endpoint')")
+    .message(messages::SESSION_POLICY_WITHOUT_ENDPOINT)
+    .field_path(".aws.sessionPolicy"),
+    validation = Rule::new("!has(self.aws) || !has(self.aws.sessionDurationSeconds) || (has(self.delivery) && self.delivery.type == 'Endpoint')")
+    .message(messages::DURATION_WITHOUT_ENDPOINT)
+    .field_path(".aws.sessionDurationSeconds"),
+    validation = Rule::new("!has(self.aws) || !has(self.aws.sessionDurationSeconds) || !has(self.aws.roleChain) || self.aws.sessionDurationSeconds <= 3600")
+    .message(messages::DURATION_WITH_CHAIN)
+    .field_path(".aws.sessionDurationSeconds"),
+    validation = Rule::new("!has(self.aws) || !has(self.aws.sts) || !has(self.aws.sts.regions) || (has(self.delivery) && self.delivery.type == 'Endpoint')")
+    .message(messages::REGIONS_WITHOUT_ENDPOINT)
+    .field_path(".aws.sts.regions"),
+    validation = Rule::new("!has(self.token) || !has(self.token.spiffe) || !has(self.delivery) || self.delivery.type != 'Endpoint' || !(self.token.spiffe.x509Svid || self.token.spiffe.jwtBundle)")
+    .message(messages::FILES_WITH_ENDPOINT)
+    .field_path(".token.spiffe"),
+    validation = Rule::new("!has(self.delivery) || !has(self.delivery.endpoint) || !has(self.delivery.endpoint.aporetoTokens) || !self.delivery.endpoint.aporetoTokens || (has(self.token) && self.token.source == 'Issuer')")
+    .message(messages::APORETO_WITHOUT_ISSUER)
+    .field_path(".delivery.endpoint.aporetoTokens"),
+    validation = Rule::new("!has(self.outboundTokens) || (has(self.token) && self.token.source == 'Issuer') || !self.outboundTokens.exists(each, has(each.source) && each.source == 'Issuer')")
+    .message(messages::OUTBOUND_WITHOUT_ISSUER)
+    .field_path(".outboundTokens"),
+    validation = Rule::new("!has(self.outboundTokens) || (has(self.delivery) && self.delivery.type == 'Endpoint') || !self.outboundTokens.exists(each, has(each.source) && each.source == 'AWS')")
+    .message(messages::OUTBOUND_WITHOUT_ENDPOINT)
+    .field_path(".outboundTokens"))]
 pub struct PolicySpec {
     /// What the policy is for, in words: at most 256 characters. Nothing reads it but people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    #[schemars(length(max = 256))]
+    #[schemars(schema_with = "schema::description")]
     pub description: String,
 
     /// Which pods the policy is about. A pod is meant if any item matches it; an item matches if everything in it does.
-    /// Without items the policy is about no pod. At most 32 items with 8192 characters together.
+    /// Without items the policy is about no pod. At most 32 items with 6144 characters together.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-validations" = size::subjects()))]
     pub subjects: Vec<SubjectSpec>,
@@ -77,6 +103,12 @@ pub struct PolicySpec {
     #[serde(default, skip_serializing_if = "is_default")]
     pub delivery: DeliverySpec,
 
+    /// Tokens for third parties that the containers get with their role, as files, with the variables that the third party's SDK
+    /// reads. At most 8 with 1024 characters together.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "outbound::tokens")]
+    pub outbound_tokens: Vec<OutboundTokenSpec>,
+
     /// Which containers of a matching pod get credentials. Left out: all of them.
     #[serde(default, skip_serializing_if = "is_default")]
     pub containers: ContainersSpec,
@@ -91,9 +123,10 @@ pub struct PolicySpec {
     #[serde(default)]
     pub fallback: bool,
 
-    /// From this moment on the policy grants nothing to new pods, RFC 3339, such as "2027-01-01T00:00:00Z". Pods that run with
-    /// a grant of it keep their role, since the kubelet renews their tokens as long as they run: see onExpiry. With source
-    /// Issuer they get no further token.
+    /// From this moment on the policy grants nothing to new pods, RFC 3339, such as "2027-01-01T00:00:00Z". The trust policies
+    /// in the status have it as a condition: where IAM has them as they are, AWS gives nobody new credentials from then on,
+    /// running pods included. Where IAM has others, pods that run with a grant keep their role, since the kubelet (with source
+    /// SPIFFE the sidecar) renews their tokens as long as they run: see onExpiry. With source Issuer they get no further token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::moment")]
     pub expires_at: Option<String>,
@@ -105,9 +138,10 @@ pub struct PolicySpec {
     pub active_schedule: Option<ActiveSchedule>,
 
     /// What becomes of pods that run with a grant of the policy once it has expired, is disabled or its window is closed.
-    /// Keep: they keep their role until they are deleted. Evict: the operator evicts them, within their
-    /// PodDisruptionBudgets, if the chart's value operator.evictExpired allows it to. No token is revoked: one that a pod
-    /// read before stays valid until it expires.
+    /// Keep: they keep their role until they are deleted; after expiresAt only where IAM has another trust policy than the
+    /// status's, which ends then. With source Issuer they keep the token that they have until it expires. Evict: the operator
+    /// evicts them, within their PodDisruptionBudgets, if the chart's value operator.evictExpired allows it to and a
+    /// controller makes them anew. No token is revoked: one that a pod read before stays valid until it expires.
     #[serde(default)]
     pub on_expiry: OnExpirySpec,
 }
@@ -168,7 +202,7 @@ pub struct RolesSpec {
     .field_path(".default"))]
 pub struct AudiencesSpec {
     /// Audiences that a pod may ask for with the annotation tokenscope.io/audience, such as sts.amazonaws.com. Left out or
-    /// empty: any. At most 32 with 1024 characters together.
+    /// empty: any. At most 32 with 768 characters together.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::audiences")]
     pub allowed: Vec<String>,

@@ -3,10 +3,13 @@
 //! A rule is CEL rather than a `pattern` wherever a person may get it wrong, since only CEL has a message of its own. Every
 //! text and list has a bound: the API server refuses a definition whose rules could cost too much.
 
-use super::size;
-use crate::messages;
 use kube::core::Rule;
 use schemars::{Schema, SchemaGenerator, json_schema};
+use serde::Serialize;
+use tokenscope_core::delivery::{MOST_POLICY_ARNS, MOST_POLICY_BYTES, MOST_STS_REGIONS};
+
+use super::size;
+use crate::messages;
 
 /// What a template may speak of, as the rule's own parser knows it.
 macro_rules! variable {
@@ -56,19 +59,31 @@ const EXTERNAL_ID: (&str, &str) = (
     "should have 2 to 1224 letters, digits and _+=,.@:/-, as AWS STS demands of an external id",
 );
 
+/// STS takes more characters; these take at most 2 bytes of JSON each.
+const POLICY_DOCUMENT: (&str, &str) = (
+    r#"self.matches(r"^\s*\{[\t\n\r -~]*\}\s*$")"#,
+    messages::POLICY_DOCUMENT,
+);
+
+const POLICY_ARN: (&str, &str) = (
+    r#"self.matches(r"^arn:aws(-[a-z0-9-]{0,30}[a-z0-9])?:iam::(aws|[0-9]{12}):policy/([A-Za-z0-9_+=,.@/-]*/)?[A-Za-z0-9_+=,.@-]{1,128}$")"#,
+    "should be the ARN of a managed IAM policy, such as arn:aws:iam::aws:policy/ReadOnlyAccess",
+);
+
 const PROFILE_NAME: (&str, &str) = (
     r#"self.matches(r"^[A-Za-z0-9_-]+$") && self != 'default' && !self.startsWith('tokenscope-')"#,
     "should have 1 to 64 letters, digits, - and _, and be neither default nor begin with tokenscope-, which are tokenscope's own",
 );
 
-const AUDIENCE: (&str, &str) = (
+pub(super) const AUDIENCE: (&str, &str) = (
     r#"self.matches(r"^[!-~]+$")"#,
     "should have 1 to 255 printable ASCII characters without spaces, such as sts.amazonaws.com",
 );
 
+/// As [`tokenscope_core::Region`] has it.
 const REGION: (&str, &str) = (
-    r#"self.matches(r"^[a-z0-9-]+$")"#,
-    "should be an AWS region, such as eu-central-1",
+    r#"self.matches(r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$") && !self.matches(r"^[0-9]+$")"#,
+    "should have 1 to 32 lower case letters, digits and hyphens, begin and end with a letter or digit, and be no number, such as eu-central-1",
 );
 
 /// As [`tokenscope_core::Region`] tells zones and their IDs.
@@ -122,6 +137,17 @@ pub(super) fn role_arn(_: &mut SchemaGenerator) -> Schema {
     text(ROLE_LENGTH, &[ROLE_ARN])
 }
 
+/// A text for people. A control character takes 6 bytes of JSON, but for those that are lines and tabs.
+pub(super) fn description(_: &mut SchemaGenerator) -> Schema {
+    text(
+        256,
+        &[(
+            r#"self.matches(r"^[^\x00-\x08\x0b\x0c\x0e-\x1f]*$")"#,
+            "should have no control characters but tabs and ends of lines",
+        )],
+    )
+}
+
 /// Roles, exact or with `*`.
 pub(super) fn role_patterns(_: &mut SchemaGenerator) -> Schema {
     within(set(32, &text(ROLE_LENGTH, &[ROLE_PATTERN])), size::ROLES)
@@ -134,6 +160,18 @@ pub(super) fn plain_role_arn(_: &mut SchemaGenerator) -> Schema {
 
 pub(super) fn external_id(_: &mut SchemaGenerator) -> Schema {
     text(1224, &[EXTERNAL_ID])
+}
+
+pub(super) fn policy_document(_: &mut SchemaGenerator) -> Schema {
+    text(MOST_POLICY_BYTES, &[POLICY_DOCUMENT])
+}
+
+pub(super) fn policy_arns(_: &mut SchemaGenerator) -> Schema {
+    set(MOST_POLICY_ARNS, &text(512, &[POLICY_ARN]))
+}
+
+pub(super) fn sts_regions(_: &mut SchemaGenerator) -> Schema {
+    set(MOST_STS_REGIONS, &text(32, &[REGION, NO_ZONE]))
 }
 
 pub(super) fn profile_name(_: &mut SchemaGenerator) -> Schema {
@@ -328,7 +366,7 @@ pub(super) fn label_values(_: &mut SchemaGenerator) -> Schema {
     set(32, &text(63, &[LABEL_VALUE]))
 }
 
-fn text(most: u32, checks: &[(&str, &str)]) -> Schema {
+pub(super) fn text(most: impl Serialize, checks: &[(&str, &str)]) -> Schema {
     let mut schema = json_schema!({"type": "string", "maxLength": most});
     if !checks.is_empty() {
         schema.insert("x-kubernetes-validations".into(), rules(checks));
@@ -337,7 +375,7 @@ fn text(most: u32, checks: &[(&str, &str)]) -> Schema {
 }
 
 /// A list without duplicates.
-fn set(most: u32, item: &Schema) -> Schema {
+fn set(most: impl Serialize, item: &Schema) -> Schema {
     json_schema!({"type": "array", "x-kubernetes-list-type": "set", "maxItems": most, "items": item})
 }
 

@@ -5,12 +5,14 @@
     reason = "what KubeSchema derives holds a copy of each struct inside a function"
 )]
 
-use super::{schema, size};
-use crate::messages;
+use std::collections::BTreeMap;
+
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+
+use super::{schema, size};
+use crate::messages;
 
 /// Labels that must all be as said. At most 1536 characters in all.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,13 +1,15 @@
 //! How long a policy may be in all.
 //!
-//! Every policy is kept in memory by the webhook and the operator, so a whole specification has less than 36 KiB of JSON
+//! Every policy is kept in memory by the webhook and the operator, so a whole specification has less than 32 KiB of JSON
 //! ([`crate::read::MOST_SPEC_BYTES`]). The bounds of single texts and lists would allow much more together, so the lists that
 //! people size also have a bound on their sum. Each is several times what a policy of an ordinary team needs.
 //!
-//! In the longest policy, in bytes of JSON: description 1536 (256 characters, of which a control character takes 6), subjects
-//! 8192, roles 2048 characters and a default of 512, 5120 in all (a quotation mark takes 2), audiences 1024 and a default of
-//! 255, 2558; claims 7168 with keys of transitive tags (896 characters, of which one takes up to 4) and 768 of context, containers
-//! 3168, namespaceSelector 1536, roleChain 1024, profiles 2048, and 2000 for all other texts and the fields' names. That is 34.3 KiB.
+//! In the longest policy, in bytes of JSON: description 1024 (256 characters, of which one takes up to 4), subjects 6144, roles
+//! 2048 characters and a default of 512, 5120 in all (a quotation mark takes 2), audiences 768 and a default of 255, 2046; claims
+//! 6900 with keys of transitive tags (896 characters, of which one takes up to 4) and 768 of context, containers 2144,
+//! namespaceSelector 1536, roleChain 1024, outboundTokens 1024, and 2000 for all other texts and the fields' names. Beside it stands
+//! what one delivery has and no other: profiles 2048, or sessionPolicy and sts.regions 2800 (1024 characters of inline take up to 2
+//! each, the ARNs 512, and the regions 140). That is 31.8 KiB.
 
 use kube::core::Rule;
 
@@ -30,9 +32,9 @@ pub(super) fn subjects() -> serde_json::Value {
             "self.map(subject, 80 + (has(subject.serviceAccounts) ? subject.serviceAccounts.map(name, name.size() + 3).sum() : 0)",
             " + (has(subject.podSelector) ? ",
             selector_size!("subject.podSelector"),
-            " : 0)).sum() <= 8192",
+            " : 0)).sum() <= 6144",
         ),
-        "should have at most 8192 characters in all subjects together: use * in names, or write several policies",
+        "should have at most 6144 characters in all subjects together: use * in names, or write several policies",
     )
 }
 
@@ -50,8 +52,8 @@ pub(super) const ROLES: (&str, &str) = (
 
 /// On `audiences.allowed`.
 pub(super) const AUDIENCES: (&str, &str) = (
-    "self.map(audience, audience.size() + 3).sum() <= 1024",
-    "should have at most 1024 characters in all audiences together: list fewer",
+    "self.map(audience, audience.size() + 3).sum() <= 768",
+    "should have at most 768 characters in all audiences together: list fewer",
 );
 
 /// On `claims.principalTags`.
@@ -82,6 +84,12 @@ pub(super) const ROLE_CHAIN: (&str, &str) = (
     "should have at most 1024 characters in all roles together: use shorter names or fewer roles",
 );
 
+/// On `aws.sessionPolicy`. STS takes 2048 characters (AWS STS API reference, AssumeRole).
+pub(super) const SESSION_POLICY: (&str, &str) = (
+    "(has(self.inline) ? self.inline.size() : 0) + (has(self.arns) ? self.arns.map(arn, arn.size()).sum() : 0) <= 1536",
+    "should have at most 1536 characters in inline and arns together: shorten the document, or make it a managed policy",
+);
+
 /// On `delivery.profile.profiles`.
 pub(super) const PROFILES: (&str, &str) = (
     concat!(
@@ -93,10 +101,21 @@ pub(super) const PROFILES: (&str, &str) = (
     "should have at most 2048 characters in all profiles together: use shorter names or fewer profiles",
 );
 
+/// On `outboundTokens`: as many characters as their JSON has.
+pub(super) const OUTBOUND: (&str, &str) = (
+    concat!(
+        "self.map(token, token.name.size() + token.audience.size() + 26 + (has(token.source) ? 26 : 0) + (has(token.preset) ? 22 : 0)",
+        " + (has(token.aws) ? 71 + (has(token.aws.scope) ? token.aws.scope.size() : 0) : 0)",
+        " + (has(token.expirationSeconds) ? 26 : 0) + (has(token.env) ? 9 + ",
+        "token.env.map(each, each.name.size() + (has(each.value) ? each.value.size() + 23 : 34)).sum() : 0)).sum() <= 1024",
+    ),
+    "should have at most 1024 characters in all tokens together: use shorter names and values, or write several policies",
+);
+
 /// On `containers.include` and `containers.exclude`.
 pub(super) const CONTAINERS: (&str, &str) = (
-    "self.map(name, name.size() + 3).sum() <= 1536",
-    "should have at most 1536 characters in all names together: use * in names",
+    "self.map(name, name.size() + 3).sum() <= 1024",
+    "should have at most 1024 characters in all names together: use * in names",
 );
 
 fn rule(rule: &str, message: &str) -> serde_json::Value {

@@ -93,6 +93,33 @@ pub struct PolicyStatus {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["roleArn"])
     )]
     pub role_chain_policies: Vec<RoleChainPolicyStatus>,
+
+    /// For each role that the policy names exactly, the permission that it needs to have AWS sign the policy's tokens for third parties
+    /// (outboundTokens with source AWS), ready to paste. At most 20. Not yet seen by AWS.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = MOST_TRUST_POLICIES),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["roleArn"])
+    )]
+    pub outbound_token_policies: Vec<OutboundTokenPolicyStatus>,
+}
+
+/// The permission of a role that AWS signs tokens for third parties for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OutboundTokenPolicyStatus {
+    /// The role that the document belongs to: the last one that is taken.
+    #[schemars(length(max = 2048))]
+    pub role_arn: String,
+
+    /// The permission policy that it needs, JSON: audience, algorithm and lifetime are conditions.
+    #[schemars(length(max = 65536))]
+    pub permission_policy: String,
+
+    /// What the document doesn't say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 1024)))]
+    pub notes: Vec<String>,
 }
 
 /// The IAM policies of one role of a chain.

@@ -1,8 +1,9 @@
 //! When a policy is in force, and what becomes of running pods afterwards.
 
-use super::schema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::schema;
 
 /// Windows of time that open at the times of a cron expression.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

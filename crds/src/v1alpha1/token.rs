@@ -5,12 +5,13 @@
     reason = "what KubeSchema derives holds a copy of each struct inside a function"
 )]
 
-use super::default::is_default;
-use super::schema;
-use crate::messages;
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::default::is_default;
+use super::schema;
+use crate::messages;
 
 /// The kind of token.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -32,6 +32,21 @@ pub(super) const BAD: &[BadSpec] = &[
         ("spec.aws.region", "such as eu-central-1"),
     ),
     (
+        "a region that ends with a hyphen",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, aws: {region: eu-central-1-}}",
+        ("spec.aws.region", "begin and end with a letter or digit"),
+    ),
+    (
+        "a region that begins with a hyphen",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, aws: {region: -central-1}}",
+        ("spec.aws.region", "begin and end with a letter or digit"),
+    ),
+    (
+        "a number in place of a region",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, aws: {region: '2026'}}",
+        ("spec.aws.region", "be no number"),
+    ),
+    (
         "a zone in place of a region",
         "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, aws: {region: eu-central-1a}}",
         ("spec.aws.region", "zone"),

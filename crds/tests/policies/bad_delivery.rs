@@ -9,14 +9,6 @@ pub(super) const BAD: &[BadSpec] = &[
         ("spec.delivery.type", "\"File\", \"Profile\""),
     ),
     (
-        "a delivery that is not available yet",
-        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, delivery: {type: Endpoint}}",
-        (
-            "spec.delivery.type",
-            "Endpoint is not available in this version: write File or Profile",
-        ),
-    ),
-    (
         "profiles without a config file",
         "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, delivery: {profile: {profiles: [{name: a, region: r}]}}}",
         (
@@ -29,7 +21,7 @@ pub(super) const BAD: &[BadSpec] = &[
         "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, aws: {roleChain: [{roleArn: 'arn:aws:iam::444455556666:role/t'}]}}",
         (
             "spec.aws.roleChain",
-            "should be left out unless delivery.type is Profile",
+            "should be left out unless delivery.type is Profile or Endpoint",
         ),
     ),
     (
@@ -112,6 +104,137 @@ pub(super) const BAD: &[BadSpec] = &[
         (
             "spec.delivery.profile.profiles[0].roleChain[0].externalId",
             "as AWS STS demands of an external id",
+        ),
+    ),
+    (
+        "profiles with an endpoint",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, delivery: {type: Endpoint, profile: {profiles: [{name: a, region: r}]}}}",
+        (
+            "spec.delivery.profile",
+            "should be left out unless delivery.type is Profile",
+        ),
+    ),
+    (
+        "a session policy without an endpoint",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, aws: {sessionPolicy: {inline: '{}'}}}",
+        (
+            "spec.aws.sessionPolicy",
+            "should be left out unless delivery.type is Endpoint",
+        ),
+    ),
+    (
+        "a session policy with a config file",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, delivery: {type: Profile}, aws: {sessionPolicy: {arns: ['arn:aws:iam::aws:policy/ReadOnlyAccess']}}}",
+        (
+            "spec.aws.sessionPolicy",
+            "should be left out unless delivery.type is Endpoint",
+        ),
+    ),
+    (
+        "a session's length without an endpoint",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, aws: {sessionDurationSeconds: 3600}}",
+        (
+            "spec.aws.sessionDurationSeconds",
+            "should be left out unless delivery.type is Endpoint",
+        ),
+    ),
+    (
+        "regions of STS with a config file",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, delivery: {type: Profile}, aws: {sts: {regions: [eu-central-1]}}}",
+        (
+            "spec.aws.sts.regions",
+            "should be left out unless delivery.type is Endpoint",
+        ),
+    ),
+    (
+        "a session that AWS cuts to an hour",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, delivery: {type: Endpoint}, aws: {sessionDurationSeconds: 7200, roleChain: [{roleArn: 'arn:aws:iam::444455556666:role/t'}]}}",
+        (
+            "spec.aws.sessionDurationSeconds",
+            "should be at most 3600 with aws.roleChain",
+        ),
+    ),
+    (
+        "a session that is too short",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, delivery: {type: Endpoint}, aws: {sessionDurationSeconds: 900}}",
+        ("spec.aws.sessionDurationSeconds", "3600"),
+    ),
+    (
+        "a session that is too long",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, delivery: {type: Endpoint}, aws: {sessionDurationSeconds: 43201}}",
+        ("spec.aws.sessionDurationSeconds", "43200"),
+    ),
+    (
+        "a session policy that is no object",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, delivery: {type: Endpoint}, aws: {sessionPolicy: {inline: '[]'}}}",
+        ("spec.aws.sessionPolicy.inline", "should be a JSON object"),
+    ),
+    (
+        "a session policy of other characters",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, delivery: {type: Endpoint}, aws: {sessionPolicy: {inline: '{\"ä\": 1}'}}}",
+        ("spec.aws.sessionPolicy.inline", "printable ASCII characters"),
+    ),
+    (
+        "a session policy that is a role",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, delivery: {type: Endpoint}, aws: {sessionPolicy: {arns: ['arn:aws:iam::111122223333:role/r']}}}",
+        (
+            "spec.aws.sessionPolicy.arns[0]",
+            "should be the ARN of a managed IAM policy",
+        ),
+    ),
+    (
+        "a policy's ARN with a variable of the kubelet",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, delivery: {type: Endpoint}, aws: {sessionPolicy: {arns: ['arn:aws:iam::111122223333:policy/$(A)']}}}",
+        (
+            "spec.aws.sessionPolicy.arns[0]",
+            "should be the ARN of a managed IAM policy",
+        ),
+    ),
+    (
+        "eleven managed policies",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, delivery: {type: Endpoint}, aws: {sessionPolicy: {arns: ['arn:aws:iam::aws:policy/p0', 'arn:aws:iam::aws:policy/p1', 'arn:aws:iam::aws:policy/p2', 'arn:aws:iam::aws:policy/p3', 'arn:aws:iam::aws:policy/p4', 'arn:aws:iam::aws:policy/p5', 'arn:aws:iam::aws:policy/p6', 'arn:aws:iam::aws:policy/p7', 'arn:aws:iam::aws:policy/p8', 'arn:aws:iam::aws:policy/p9', 'arn:aws:iam::aws:policy/p10']}}}",
+        ("spec.aws.sessionPolicy.arns", "10"),
+    ),
+    (
+        "a zone of STS",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, delivery: {type: Endpoint}, aws: {sts: {regions: [eu-central-1a]}}}",
+        ("spec.aws.sts.regions[0]", "should be a region and not a zone"),
+    ),
+    (
+        "five regions of STS",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, delivery: {type: Endpoint}, aws: {sts: {regions: [r1, r2, r3, r4, r5]}}}",
+        ("spec.aws.sts.regions", "4"),
+    ),
+    (
+        "an X.509-SVID that no container sees",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, delivery: {type: Endpoint}, token: {source: SPIFFE, spiffe: {x509Svid: true}}}",
+        (
+            "spec.token.spiffe",
+            "should not have x509Svid or jwtBundle with delivery.type Endpoint",
+        ),
+    ),
+    (
+        "tokens by audience of the cluster",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, delivery: {type: Endpoint, endpoint: {aporetoTokens: true}}}",
+        (
+            "spec.delivery.endpoint.aporetoTokens",
+            "should not be true unless token.source is Issuer",
+        ),
+    ),
+    (
+        "tokens by audience of SPIFFE",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, token: {source: SPIFFE}, delivery: {type: Endpoint, endpoint: {aporetoTokens: true}}}",
+        (
+            "spec.delivery.endpoint.aporetoTokens",
+            "should not be true unless token.source is Issuer",
+        ),
+    ),
+    (
+        "tokens by audience without a sidecar that serves",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, token: {source: Issuer}, delivery: {type: File, endpoint: {aporetoTokens: true}}}",
+        (
+            "spec.delivery.endpoint",
+            "should be left out unless delivery.type is Endpoint",
         ),
     ),
 ];

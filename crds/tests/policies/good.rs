@@ -59,8 +59,66 @@ delivery:
 "#,
     ),
     (
+        "tokens for third parties",
+        r#"
+roles: {default: "arn:aws:iam::111122223333:role/r"}
+token: {source: Issuer}
+outboundTokens:
+- name: claude
+  audience: https://api.anthropic.com
+  preset: Anthropic
+  env:
+  - {name: ANTHROPIC_FEDERATION_RULE_ID, value: "fdrl_1 $(X) 'a'"}
+  - {name: MY_AUDIENCE, valueFrom: Audience}
+- {name: data-1, audience: "//iam.example/x", source: Issuer, preset: Databricks, expirationSeconds: 900}
+- {name: plain, audience: b, source: ServiceAccount, env: [{name: MY_TOKEN_FILE, valueFrom: File}]}
+"#,
+    ),
+    (
+        "tokens that AWS signs for third parties",
+        r#"
+roles: {default: "arn:aws:iam::111122223333:role/r"}
+aws: {region: eu-central-1}
+delivery: {type: Endpoint}
+outboundTokens:
+- {name: claude, audience: https://api.anthropic.com, source: AWS, preset: Anthropic}
+- {name: short, audience: a, source: AWS, aws: {algorithm: ES384}, expirationSeconds: 600}
+- {name: pod, audience: b, source: AWS, aws: {algorithm: RS256, subjectMode: OriginIdentity, scope: "orders:read [x]-~ !"}, expirationSeconds: 3600}
+- {name: role, audience: c, source: AWS, aws: {subjectMode: AWSIdentity}}
+"#,
+    ),
+    (
         "a config file with the default profile alone, and a token's file by name",
         "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, aws: {region: eu-central-1}, delivery: {type: Profile}}",
+    ),
+    (
+        "credentials that a sidecar serves, with a role chain and a session policy",
+        r#"
+roles: {default: "arn:aws:iam::111122223333:role/r"}
+aws:
+  region: eu-central-1
+  sts: {regions: [eu-central-1, eu-west-1]}
+  roleChain:
+  - {roleArn: "arn:aws:iam::444455556666:role/a", externalId: "7f3e"}
+  sessionDurationSeconds: 3600
+  sessionPolicy:
+    inline: |
+      {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}]}
+    arns: ["arn:aws:iam::aws:policy/ReadOnlyAccess", "arn:aws:iam::111122223333:policy/shop/orders"]
+delivery: {type: Endpoint}
+"#,
+    ),
+    (
+        "an endpoint that says nothing else, and a long session",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, delivery: {type: Endpoint}, aws: {sessionDurationSeconds: 43200, sessionPolicy: {}}}",
+    ),
+    (
+        "tokens by audience",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, token: {source: Issuer}, delivery: {type: Endpoint, endpoint: {aporetoTokens: true}}}",
+    ),
+    (
+        "no tokens by audience, said of an endpoint of another source",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, token: {source: SPIFFE}, delivery: {type: Endpoint, endpoint: {aporetoTokens: false}}}",
     ),
     (
         "delivery by a token's file",

@@ -4,6 +4,7 @@ mod bad_claims;
 mod bad_conditions;
 mod bad_delivery;
 mod bad_grants;
+mod bad_outbound;
 mod good;
 mod size;
 
@@ -18,7 +19,13 @@ type BadSpec = (&'static str, &'static str, Complaint);
 
 /// Specs that are wrong, and the complaint about each.
 pub(crate) fn bad() -> impl Iterator<Item = &'static BadSpec> {
-    [bad_grants::BAD, bad_claims::BAD, bad_conditions::BAD, bad_delivery::BAD]
-        .into_iter()
-        .flatten()
+    [
+        bad_grants::BAD,
+        bad_claims::BAD,
+        bad_conditions::BAD,
+        bad_delivery::BAD,
+        bad_outbound::BAD,
+    ]
+    .into_iter()
+    .flatten()
 }

@@ -1,5 +1,5 @@
-//! The programs that the tests and the demo run beside a cluster: a web server that publishes its issuer, and a guard that
-//! ends it.
+//! The programs that the tests and the demo run beside a cluster: a web server that publishes its issuer, an address that stands
+//! for a server, and a guard that ends it.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -13,6 +13,8 @@ use clap::Parser;
 use rustls::{ServerConfig, ServerConnection, Stream};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokenscope_e2e::forward::leads_to;
+use tokenscope_e2e::output::exit_code;
 use tokenscope_xtask::cluster::Cluster;
 
 /// What is published: the two documents that a verifier of tokens asks for.
@@ -42,6 +44,15 @@ enum Arguments {
         #[arg(long)]
         key: PathBuf,
     },
+    /// Let an address stand for a server that listens on a loopback address only
+    Forward {
+        /// Where to listen
+        #[arg(long)]
+        listen: SocketAddr,
+        /// The server
+        #[arg(long)]
+        to: SocketAddr,
+    },
     /// End a cluster when standard input closes, because whoever started it is done or gone
     Guard {
         /// The cluster's name
@@ -57,21 +68,23 @@ fn main() -> ExitCode {
             certificate,
             key,
         } => publish(listen, &folder, &certificate, &key),
+        Arguments::Forward { listen, to } => forward(listen, to),
         Arguments::Guard { name } => guard(&name),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(result)
 }
 
 fn guard(name: &str) -> Result<()> {
     let mut rest = Vec::new();
     let _ = std::io::stdin().read_to_end(&mut rest);
     Cluster::named(name)?.down()?;
+    Ok(())
+}
+
+fn forward(listen: SocketAddr, to: SocketAddr) -> Result<()> {
+    let listener = TcpListener::bind(listen).with_context(|| format!("can't listen on {listen}"))?;
+    println!("{}", listener.local_addr()?);
+    leads_to(&listener, to);
     Ok(())
 }
 

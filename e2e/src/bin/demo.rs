@@ -1,8 +1,6 @@
 //! The main job on a real API server, step by step: a policy, a pod that it allows, one that it doesn't, and credentials
 //! for the first one's own token from an STS that verifies it as AWS would.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,11 +8,12 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use kube::Client;
 use serde_json::{Value, json};
-use tokenscope_e2e::control_plane::{self, ControlPlane, ISSUER};
+use tokenscope_e2e::control_plane::{self, ControlPlane};
+use tokenscope_e2e::fixtures::{self, ACCOUNT, WHO_AM_I};
 use tokenscope_e2e::install::{self, install};
-use tokenscope_e2e::output::DemoOutput;
+use tokenscope_e2e::output::{DemoOutput, exit_code};
 use tokenscope_e2e::{admission, eventually, get_json};
-use tokenscope_sts::{Provider, Role, Server, StsConfig};
+use tokenscope_sts::Server;
 
 /// Shows the main job on a real API server.
 ///
@@ -30,7 +29,6 @@ struct Arguments {
     verbose: bool,
 }
 
-const ACCOUNT: &str = "111122223333";
 const ROLE: &str = "arn:aws:iam::111122223333:role/shop/orders";
 const FOREIGN_ROLE: &str = "arn:aws:iam::111122223333:role/admin";
 const POLICY: &str = "\
@@ -45,19 +43,11 @@ spec:
     allowed: [\"arn:aws:iam::111122223333:role/shop/orders\"]
   aws: {region: eu-central-1, roleSessionName: \"${pod.name}\"}
 ";
-/// What an application does: the SDK's default chain, nothing configured in code.
-const WHO_AM_I: &str = "import boto3; print(boto3.client('sts').get_caller_identity()['Arn'])";
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match demo(&arguments).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(demo(&arguments).await)
 }
 
 async fn demo(arguments: &Arguments) -> Result<()> {
@@ -162,7 +152,7 @@ async fn show_credentials(
         "trust policy of {ROLE}, from the policy's status:\n{}",
         serde_json::to_string_pretty(&trust_policy)?
     ));
-    let sts = start_sts(control_plane, trust_policy).await?;
+    let sts = fixtures::sts(control_plane, &["sts.amazonaws.com"], &[(ROLE, &trust_policy)]).await?;
     let container = control_plane.container("shop", "orders-1", "app").await?;
     let url = sts.url();
     let arn = tokio::task::block_in_place(|| container.python(WHO_AM_I, &[("AWS_ENDPOINT_URL_STS", &url)]))
@@ -231,28 +221,4 @@ fn trust_policy(policy: &Value) -> Result<Value> {
     };
     let document = entry["document"].as_str().context("a trust policy has a document")?;
     Ok(serde_json::from_str(document)?)
-}
-
-async fn start_sts(control_plane: &ControlPlane, trust_policy: Value) -> Result<Server> {
-    let config = StsConfig {
-        providers: vec![Provider {
-            url: ISSUER.to_owned(),
-            client_ids: vec!["sts.amazonaws.com".to_owned()],
-            account: ACCOUNT.to_owned(),
-            partition: "aws".to_owned(),
-            context_provider: None,
-        }],
-        roles: vec![Role {
-            arn: ROLE.to_owned(),
-            trust_policy,
-            max_session_duration: 3600,
-        }],
-        issuer_trust_pem: control_plane.ca()?,
-        connect_to: BTreeMap::from([(
-            "oidc.tokenscope.test".to_owned(),
-            SocketAddr::from(([127, 0, 0, 1], control_plane.port())),
-        )]),
-        ..StsConfig::default()
-    };
-    Ok(Server::start(config, SocketAddr::from(([127, 0, 0, 1], 0)), None).await?)
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokenscope_e2e::aws::{ACCOUNT, Aws};
 use tokenscope_e2e::helm::{NAMESPACE, chart};
 use tokenscope_e2e::node::Node;
-use tokenscope_e2e::output::DemoOutput;
+use tokenscope_e2e::output::{DemoOutput, exit_code};
 use tokenscope_e2e::probes::Sdk;
 use tokenscope_xtask::tools::{Tool, resolve};
 use tokenscope_xtask::{images, run_with_input};
@@ -57,20 +57,14 @@ fn main() -> ExitCode {
         Some(kubeconfig) => Existing::named(kubeconfig).and_then(|cluster| cluster.demo(&arguments)),
         None => demo(&arguments),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(result)
 }
 
 fn demo(arguments: &Arguments) -> Result<()> {
     let tell = DemoOutput::new();
 
     tell.step("Images of one static program each");
-    let built = images::build("dev")?;
+    let built = images::build("dev", &[])?;
     tell.done("the operator's and the webhook's");
 
     tell.step("A Kubernetes cluster with a node, apart from everything else on this machine");
@@ -97,13 +91,7 @@ fn demo(arguments: &Arguments) -> Result<()> {
     show_refusal(&tell, &node)?;
 
     if arguments.keep {
-        tell.step("Everything keeps running until Ctrl-C");
-        println!(
-            "  cargo xtask cluster shell --name {CLUSTER} -- kubectl get tokenscopepolicies,pods --all-namespaces"
-        );
-        loop {
-            std::thread::park(); // Ctrl-C ends this process, and the cluster's guard the cluster
-        }
+        tell.keep_cluster(CLUSTER);
     }
     node.end()?;
     println!(

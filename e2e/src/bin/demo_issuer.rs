@@ -8,15 +8,14 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use serde_json::{Value, json};
 use tokenscope_core::pod::SUBJECT_TOKEN_VOLUME;
-use tokenscope_e2e::Environment;
 use tokenscope_e2e::fixtures::{PROPAGATION, Shop};
 use tokenscope_e2e::helm::NAMESPACE;
 use tokenscope_e2e::install::Options;
 use tokenscope_e2e::issuer::{assume, authority, document, exchange, sts, tag_condition};
-use tokenscope_e2e::output::DemoOutput;
+use tokenscope_e2e::output::{DemoOutput, exit_code};
 use tokenscope_e2e::sidecar::{FILE, Sidecar};
 use tokenscope_e2e::token_maker::claims_of;
-use tokenscope_e2e::{eventually, get_json, merge};
+use tokenscope_e2e::{Environment, eventually, get_json, merge};
 use tokenscope_sts::Server;
 
 /// Shows tokens of tokenscope's own issuer on a real API server: two tenants, isolated by tags.
@@ -60,13 +59,7 @@ spec:
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match demo(&Arguments::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(demo(&Arguments::parse()).await)
 }
 
 /// A tenant's pod, whose sidecar has its token.

@@ -9,7 +9,7 @@ use clap::Parser;
 use serde_json::{Value, json};
 use tokenscope_e2e::aws::{ACCOUNT, Aws};
 use tokenscope_e2e::node::Node;
-use tokenscope_e2e::output::DemoOutput;
+use tokenscope_e2e::output::{DemoOutput, exit_code};
 use tokenscope_e2e::probes::Sdk;
 use tokenscope_e2e::spire_cluster::{Keys, SpireCluster, values};
 use tokenscope_xtask::images;
@@ -48,20 +48,14 @@ spec:
 ";
 
 fn main() -> ExitCode {
-    match demo(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(demo(&Arguments::parse()))
 }
 
 fn demo(arguments: &Arguments) -> Result<()> {
     let tell = DemoOutput::new();
 
     tell.step("Images of one static program each");
-    let built = images::build("dev")?;
+    let built = images::build("dev", &[])?;
     tell.done("the operator's, the webhook's and the sidecar's");
 
     tell.step("A Kubernetes cluster with a node, apart from everything else on this machine");
@@ -89,13 +83,7 @@ fn demo(arguments: &Arguments) -> Result<()> {
     let log = show_use(&tell, &node, &aws, &spire)?;
 
     if arguments.keep {
-        tell.step("Everything keeps running until Ctrl-C");
-        println!(
-            "  cargo xtask cluster shell --name {CLUSTER} -- kubectl get tokenscopepolicies,pods --all-namespaces"
-        );
-        loop {
-            std::thread::park(); // Ctrl-C ends this process, and the cluster's guard the cluster
-        }
+        tell.keep_cluster(CLUSTER);
     }
     node.end()?;
     let caller = log.lines().next().unwrap_or_default().trim_start_matches("caller: ");

@@ -56,8 +56,17 @@ pub(super) const EXPIRATION_FLAG: &str = "handler/expiration";
 
 pub(super) const MOUNT_PATH_FLAG: &str = "handler/mountPath";
 
+/// The flags for EKS Pod Identity: URL, audience, mount path, name of the volume, and path of the token in it.
+pub(super) const AGENT_KEYS: [&str; 5] = [
+    "containercredentials/uri",
+    "containercredentials/audience",
+    "containercredentials/mountPath",
+    "containercredentials/volumeName",
+    "containercredentials/tokenPath",
+];
+
 /// Every key that a case may have.
-pub(super) const KEYS: [&str; 9] = [
+pub(super) const KEYS: [&str; 14] = [
     SERVICE_ACCOUNT_KEYS[0].0,
     SERVICE_ACCOUNT_KEYS[1].0,
     SERVICE_ACCOUNT_KEYS[2].0,
@@ -68,4 +77,9 @@ pub(super) const KEYS: [&str; 9] = [
     "handler/injectSTS",
     // What a bare role name is completed with. Names are not completed here: they are invalid roles.
     "handler/baseArn",
+    AGENT_KEYS[0],
+    AGENT_KEYS[1],
+    AGENT_KEYS[2],
+    AGENT_KEYS[3],
+    AGENT_KEYS[4],
 ];

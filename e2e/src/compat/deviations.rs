@@ -1,5 +1,7 @@
 //! The differences on purpose, and their reasons.
 
+use serde_json::Value;
+
 use super::case::Case;
 use super::causes::{
     brings_a_foreign_volume, mounts_at_our_path, names_an_invalid_expiration, names_an_invalid_flag,
@@ -9,7 +11,6 @@ use super::changes::{
     complete_half_pairs, drop_unused_volume, keep_fields, leave_indirect_roles_alone, leave_own_credentials_alone,
     move_to_our_path, skip_trimmed_names,
 };
-use serde_json::Value;
 
 /// A difference on purpose.
 #[derive(Debug)]

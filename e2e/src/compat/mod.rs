@@ -16,11 +16,10 @@ mod replay;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use serde::Deserialize;
-
 pub use case::Case;
 pub use deviations::Deviation;
 pub use outcome::{Outcome, Total};
+use serde::Deserialize;
 
 /// A file of cases.
 #[derive(Clone, Debug, Deserialize)]

@@ -11,8 +11,6 @@ pub enum Outcome {
     Equal,
     /// Another pod comes out, or none, and these reasons explain every difference.
     Deviation(Vec<&'static Deviation>),
-    /// It is about something that tokenscope does not do yet.
-    Later(&'static str),
     /// Another pod comes out, or none, and nobody said why.
     Different(String),
 }
@@ -28,7 +26,6 @@ impl fmt::Display for Outcome {
                     .collect();
                 write!(f, "deviation  {}", reasons.join("; "))
             }
-            Self::Later(reason) => write!(f, "later      {reason}"),
             Self::Different(difference) => write!(f, "DIFFERENT  {}", difference.replace('\n', "\n    ")),
         }
     }
@@ -41,8 +38,6 @@ pub struct Total {
     pub equal: usize,
     /// Another pod, with a reason.
     pub deviations: usize,
-    /// Not yet done.
-    pub later: usize,
     /// Another pod, without a reason.
     pub different: usize,
 }
@@ -53,7 +48,6 @@ impl Total {
         *match outcome {
             Outcome::Equal => &mut self.equal,
             Outcome::Deviation(_) => &mut self.deviations,
-            Outcome::Later(_) => &mut self.later,
             Outcome::Different(_) => &mut self.different,
         } += 1;
     }
@@ -64,13 +58,12 @@ impl fmt::Display for Total {
         let Self {
             equal,
             deviations,
-            later,
             different,
         } = self;
-        let cases = equal + deviations + later + different;
+        let cases = equal + deviations + different;
         write!(
             f,
-            "{cases} cases: {equal} equal, {deviations} deviations, {later} later, {different} different"
+            "{cases} cases: {equal} equal, {deviations} deviations, {different} different"
         )
     }
 }

@@ -1,32 +1,26 @@
 //! The replay of a case: its pod, admitted with its settings, beside the pod that is expected.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokenscope_core::pod_identity::{PodIdentity, PodIdentityAgent};
 use tokenscope_core::{Pairs, PolicySet, Settings, TokenExpiration};
 use tokenscope_webhook::facts::ReviewContext;
 use tokenscope_webhook::review::{self, Asked};
 
-use super::case::{Case, EXPIRATION_FLAG, KEYS, SERVICE_ACCOUNT_KEYS};
+use super::case::{AGENT_KEYS, Case, EXPIRATION_FLAG, KEYS, SERVICE_ACCOUNT_KEYS};
 use super::deviations::{DEVIATIONS, Effect};
 use super::difference::differences;
 use super::outcome::Outcome;
 use super::pods::{complete_mounts, normalised, without_our_metadata};
 
-const LATER: &str = "credentials of the EKS Pod Identity agent belong to a later version";
-
 impl Case {
     /// Admits the pod and compares.
     pub fn replay(&self) -> Outcome {
-        if self
-            .webhook_state
-            .keys()
-            .any(|key| key.starts_with("containercredentials/"))
-        {
-            return Outcome::Later(LATER);
-        }
         let unknown = self.webhook_state.keys().find(|key| !KEYS.contains(&key.as_str()));
         if let Some(key) = unknown {
             return Outcome::Different(format!("webhook_state has {key:?}, which this replay does not know"));
@@ -153,7 +147,34 @@ impl Case {
             let regional = regional.parse();
             settings.sts_regional_endpoints = regional.map_err(|error| format!("handler/injectSTS: {error}"))?;
         }
+        settings.pod_identity = self.pod_identity()?.map(Arc::new);
         Ok(settings)
+    }
+
+    /// The configuration of EKS Pod Identity, which lists the pod's service account where a case has the agent's URL.
+    fn pod_identity(&self) -> Result<Option<PodIdentity>, String> {
+        let flag = |key: &str| self.webhook_state.get(key).map(String::as_str);
+        let [uri, audience, mount_path, volume, token_path] = AGENT_KEYS.map(flag);
+        let Some(uri) = uri else {
+            return Ok(None);
+        };
+        let default = PodIdentityAgent::default();
+        let text = |given: Option<&str>, default: Box<str>| given.map_or(default, Into::into);
+        let agent = PodIdentityAgent {
+            audience: match audience {
+                Some(audience) => audience.parse().map_err(|error| format!("{error}"))?,
+                None => default.audience,
+            },
+            full_uri: uri.into(),
+            mount_path: text(mount_path, default.mount_path),
+            volume: text(volume, default.volume),
+            token_path: text(token_path, default.token_path),
+        };
+        let namespace = self.pod["metadata"]["namespace"].as_str().unwrap_or("default");
+        let account = self.pod["spec"]["serviceAccountName"].as_str().unwrap_or("default");
+        let config = json!({"identities": [{"namespace": namespace, "serviceAccount": account}]}).to_string();
+        let parsed = PodIdentity::parse(&config, agent);
+        parsed.map(Some).map_err(|error| error.to_string())
     }
 }
 

@@ -7,11 +7,11 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::{ISSUER, NODE, Options};
-use crate::pki::{Authority, write_signing_key};
+use crate::pki::{CertificateAuthority, write_signing_key};
 
 pub(super) fn write_pki(folder: &Path, port: u16) -> Result<()> {
     let pki = folder.join("pki");
-    let authority = Authority::new("tokenscope-e2e-ca")?;
+    let authority = CertificateAuthority::new("tokenscope-e2e-ca")?;
     fs::write(pki.join("ca.crt"), authority.certificate())?;
     let names = [
         "127.0.0.1",

@@ -38,6 +38,8 @@ pub struct Options {
     pub keep: bool,
     /// More arguments of kube-apiserver.
     pub arguments: Vec<String>,
+    /// An API server of the older minor version.
+    pub older: bool,
 }
 
 impl Default for Options {
@@ -46,6 +48,7 @@ impl Default for Options {
             audit: true,
             keep: false,
             arguments: Vec::new(),
+            older: false,
         }
     }
 }
@@ -57,6 +60,8 @@ pub struct ControlPlane {
     etcd: ServerProcess,
     port: u16,
     folder: PathBuf,
+    /// The version of Kubernetes.
+    version: String,
     watchdog: Arc<Watchdog>, // last: it removes the folder
 }
 
@@ -74,6 +79,11 @@ impl ControlPlane {
     /// The API server's port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The version of Kubernetes, without a leading `v`.
+    pub fn version(&self) -> &str {
+        &self.version
     }
 
     /// The API server, for faults.

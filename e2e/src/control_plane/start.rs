@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
-use tokenscope_xtask::tools::{Tool, resolve};
+use tokenscope_xtask::tools::{Tool, locate, resolve};
 
 use super::files::{apiserver_arguments, etcd_arguments, write_pki};
 use super::{ControlPlane, NODE, Options};
@@ -23,7 +23,12 @@ impl ControlPlane {
     /// of the token issuer open to everybody, as AWS has to reach it.
     pub async fn start(options: Options) -> Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let (etcd, apiserver) = (resolve(Tool::Etcd)?, resolve(Tool::KubeApiserver)?);
+        let tool = if options.older {
+            Tool::OlderKubeApiserver
+        } else {
+            Tool::KubeApiserver
+        };
+        let (etcd, found) = (resolve(Tool::Etcd)?, locate(tool)?);
         resolve(Tool::Kubectl)?; // here, because building it later would outlast the deadline of whoever calls it
         let name = format!(
             "tokenscope-{}-{}",
@@ -54,12 +59,13 @@ impl ControlPlane {
         write_pki(&folder, port)?;
         wait_for_port(&etcd, etcd_port).await?;
         let arguments = apiserver_arguments(&folder, port, etcd_port, &options)?;
-        let apiserver = ServerProcess::start(start("kube-apiserver", apiserver, arguments), &watchdog)?;
+        let apiserver = ServerProcess::start(start("kube-apiserver", found.path, arguments), &watchdog)?;
         let control_plane = Self {
             apiserver,
             etcd,
             port,
             folder,
+            version: found.version,
             watchdog,
         };
         control_plane.wait_ready().await?;

@@ -14,18 +14,19 @@ use anyhow::{Result, ensure};
 use kube::Client;
 use serde_json::{Value, json};
 
+use self::programs::Programs;
 pub(crate) use self::programs::own_programs;
-use self::programs::run;
 use crate::admission::try_pod;
 use crate::control_plane::ControlPlane;
 use crate::forward::Forward;
 use crate::helm::{NAMESPACE, chart, template_of};
 use crate::issuer::authority;
+use crate::policies_act::policies_act;
 use crate::process::{ServerProcess, free_port};
 use crate::{eventually, get_json};
 
 /// How long the programs may take to become ready on a busy machine.
-const READY_DEADLINE: Duration = Duration::from_secs(60);
+const READY_DEADLINE: Duration = Duration::from_secs(180);
 
 /// The options of an installation.
 #[derive(Clone, Debug)]
@@ -38,6 +39,8 @@ pub struct Options {
     pub operators: usize,
     /// The number of issuers that run; the values must have one then. The operator makes their certificate.
     pub issuers: usize,
+    /// True if the webhooks know the authority of an issuer that doesn't run; the values must have one then.
+    pub knows_issuer: bool,
     /// Arguments that replace or add to the chart's, such as `--drain=1`.
     pub webhook_arguments: Vec<String>,
     /// The same for the operator.
@@ -63,6 +66,7 @@ impl Default for Options {
             webhooks: 1,
             operators: 1,
             issuers: 0,
+            knows_issuer: false,
             webhook_arguments: none(),
             operator_arguments: none(),
             programs: None,
@@ -71,6 +75,13 @@ impl Default for Options {
             upgrade: false,
             prefix: "",
         }
+    }
+}
+
+impl Options {
+    /// True if the operator makes the certificate of an issuer.
+    fn has_issuer(&self) -> bool {
+        self.issuers > 0 || self.knows_issuer
     }
 }
 
@@ -85,9 +96,9 @@ pub struct Installed {
     objects: Vec<Value>,
 }
 
-/// Installs into [`NAMESPACE`] and waits until a pod that asks is answered by the webhook.
+/// Installs into [`NAMESPACE`] and waits until the API server acts by all admission policies and a pod that asks is answered by the webhook.
 pub async fn install(control_plane: &ControlPlane, options: Options) -> Result<Installed> {
-    let programs = match &options.programs {
+    let folder = match &options.programs {
         Some(folder) => folder.clone(),
         None => own_programs()?,
     };
@@ -103,24 +114,16 @@ pub async fn install(control_plane: &ControlPlane, options: Options) -> Result<I
         control_plane.create_namespace(NAMESPACE, &[]).await?;
     }
     let objects = objects(control_plane, &options, port)?;
+    let programs = Programs::new(control_plane, &objects, &folder, port, &options).await?;
     control_plane.apply(&objects, NAMESPACE).await?;
 
-    let operators = run(
-        control_plane,
-        &objects,
-        &programs,
-        "tokenscope-operator",
-        port,
-        &options,
-    )
-    .await?;
-    let issuers = if options.issuers > 0 {
-        std::fs::write(issuer_authority(control_plane), made_authority(&client).await?)?;
-        run(control_plane, &objects, &programs, "tokenscope-issuer", port, &options).await?
-    } else {
-        Vec::new()
-    };
-    let webhooks = run(control_plane, &objects, &programs, "tokenscope-webhook", port, &options).await?;
+    let starting = start(&client, &programs);
+    let (started, ()) = tokio::try_join!(starting, policies_act(control_plane, &objects))?;
+    let Started {
+        operators,
+        issuers,
+        webhooks,
+    } = started;
     let webhook_ports: Vec<u16> = webhooks.iter().map(|(_, port)| *port).collect();
     let service = match options.service {
         None if webhooks.len() > 1 => Some(Forward::listen(port)?),
@@ -144,16 +147,46 @@ pub async fn install(control_plane: &ControlPlane, options: Options) -> Result<I
     Ok(installed)
 }
 
-/// Everything that helm installs, custom resource definitions first. The accounts come before the webhook configuration: the
-/// programs' tokens are of theirs.
+/// The programs, those that listen with their port.
+struct Started {
+    operators: Vec<(ServerProcess, u16)>,
+    issuers: Vec<(ServerProcess, u16)>,
+    webhooks: Vec<(ServerProcess, u16)>,
+}
+
+/// Starts the programs of these objects. The webhook reads the authority of the issuer's certificate, which the operator makes.
+async fn start(client: &Client, programs: &Programs<'_>) -> Result<Started> {
+    let operators = programs.start("tokenscope-operator")?;
+    if programs.options.has_issuer() {
+        std::fs::write(issuer_authority(programs.control_plane), made_authority(client).await?)?;
+    }
+    let issuers = if programs.options.issuers > 0 {
+        programs.start("tokenscope-issuer")?
+    } else {
+        Vec::new()
+    };
+    let webhooks = programs.start("tokenscope-webhook")?;
+    Ok(Started {
+        operators,
+        issuers,
+        webhooks,
+    })
+}
+
+/// Everything that helm installs, custom resource definitions first.
 fn objects(control_plane: &ControlPlane, options: &Options, port: u16) -> Result<Vec<Value>> {
     let folder = |name: &str| match &options.charts {
         Some(charts) => charts.join(name),
         None => chart(name),
     };
     let kubeconfig = format!("--kubeconfig={}", control_plane.kubeconfig().display());
-    let flags = ["--is-upgrade", "--dry-run=server", &kubeconfig];
-    let flags = if options.upgrade { flags.as_slice() } else { &[] };
+    let in_view = ["--is-upgrade", "--dry-run=server", &kubeconfig];
+    let by_version = ["--kube-version", control_plane.version()];
+    let flags = if options.upgrade {
+        in_view.as_slice()
+    } else {
+        &by_version
+    };
     let mut objects = template_of(&folder("tokenscope"), flags, &options.values)?;
     for object in &mut objects {
         reach_by_address(object, port);

@@ -28,55 +28,120 @@ pub(crate) fn own_programs() -> Result<PathBuf> {
     .to_owned())
 }
 
-/// Starts the program of a Deployment, as often as asked for; each with the port it serves on, `only_port` if it is alone.
-pub(super) async fn run(
-    control_plane: &ControlPlane,
-    objects: &[Value],
-    programs: &Path,
-    name: &str,
-    only_port: u16,
-    options: &Options,
-) -> Result<Vec<(ServerProcess, u16)>> {
-    let pod = pod_of(objects, name)?;
-    let account = pod["serviceAccountName"]
-        .as_str()
-        .context("the Deployment names its ServiceAccount")?;
-    let container = &pod["containers"][0];
-    let program = program_at(programs, name, options)?;
-    let kubeconfig = control_plane.config_as(NAMESPACE, account).await?;
-    let (count, more) = match name {
-        "tokenscope-webhook" => (options.webhooks, options.webhook_arguments.as_slice()),
-        "tokenscope-issuer" => (options.issuers, [].as_slice()),
-        _ => (options.operators, options.operator_arguments.as_slice()),
-    };
-    let is_alone = name == "tokenscope-webhook" && count == 1 && options.service.is_none();
-    let mut processes = Vec::new();
-    for number in 0..count {
-        let (port, observe) = (if is_alone { only_port } else { free_port()? }, free_port()?);
-        let mut own = vec![
-            format!("--observe=127.0.0.1:{observe}"),
-            format!("--kubeconfig={}", kubeconfig.display()),
-        ];
-        own.extend(addresses(&program, name, port, only_port)?);
-        if options.issuers > 0 && knows(&program, "--issuer-ca-file")? {
-            own.push(format!(
-                "--issuer-ca-file={}",
-                issuer_authority(control_plane).display()
-            ));
+/// The programs of an installation, and what they authenticate by.
+pub(super) struct Programs<'a> {
+    pub(super) control_plane: &'a ControlPlane,
+    pub(super) objects: &'a [Value],
+    /// Where they are.
+    pub(super) folder: &'a Path,
+    /// Where the webhook listens if it is the only one.
+    pub(super) only_port: u16,
+    pub(super) options: &'a Options,
+    /// By ServiceAccount.
+    kubeconfigs: BTreeMap<String, PathBuf>,
+}
+
+impl<'a> Programs<'a> {
+    /// Applies the ServiceAccounts among these objects and asks for their tokens: before there are policies, which may refuse such requests
+    /// to anybody but kubelets.
+    pub(super) async fn new(
+        control_plane: &'a ControlPlane,
+        objects: &'a [Value],
+        folder: &'a Path,
+        only_port: u16,
+        options: &'a Options,
+    ) -> Result<Self> {
+        let accounts = objects.iter().filter(|object| object["kind"] == "ServiceAccount");
+        let accounts: Vec<Value> = accounts.cloned().collect();
+        control_plane.apply(&accounts, NAMESPACE).await?;
+        let mut kubeconfigs = BTreeMap::new();
+        for account in &accounts {
+            let name = account["metadata"]["name"].as_str().context("an account has a name")?;
+            kubeconfigs.insert(name.to_owned(), control_plane.config_as(NAMESPACE, name).await?);
         }
-        let instance = format!("{}{name}-{number}", options.prefix);
-        let environment = environment(container, &instance)?;
-        let start = Start {
-            name: instance,
-            program: program.clone(),
-            arguments: arguments(container, &environment, own.iter().chain(more)),
-            environment,
-            logs: control_plane.folder().join("logs"),
-            observe_port: Some(observe),
-        };
-        processes.push((ServerProcess::start(start, control_plane.watchdog())?, port));
+        Ok(Self {
+            control_plane,
+            objects,
+            folder,
+            only_port,
+            options,
+            kubeconfigs,
+        })
     }
-    Ok(processes)
+
+    /// Starts the program of a Deployment, as often as asked for; each with the port it serves on.
+    pub(super) fn start(&self, name: &str) -> Result<Vec<(ServerProcess, u16)>> {
+        let Self {
+            control_plane,
+            objects,
+            only_port,
+            options,
+            ..
+        } = *self;
+        let pod = pod_of(objects, name)?;
+        let account = pod["serviceAccountName"]
+            .as_str()
+            .context("the Deployment names its ServiceAccount")?;
+        let container = &pod["containers"][0];
+        let program = program_at(self.folder, name, options)?;
+        let kubeconfig = self
+            .kubeconfigs
+            .get(account)
+            .context("the chart has the ServiceAccount")?;
+        let (count, more) = match name {
+            "tokenscope-webhook" => (options.webhooks, options.webhook_arguments.as_slice()),
+            "tokenscope-issuer" => (options.issuers, [].as_slice()),
+            _ => (options.operators, options.operator_arguments.as_slice()),
+        };
+        let is_alone = name == "tokenscope-webhook" && count == 1 && options.service.is_none();
+        let mut processes = Vec::new();
+        for number in 0..count {
+            let (port, observe) = (if is_alone { only_port } else { free_port()? }, free_port()?);
+            let mut own = vec![
+                format!("--observe=127.0.0.1:{observe}"),
+                format!("--kubeconfig={}", kubeconfig.display()),
+            ];
+            own.extend(addresses(&program, name, port, only_port)?);
+            if options.has_issuer() && knows(&program, "--issuer-ca-file")? {
+                own.push(format!(
+                    "--issuer-ca-file={}",
+                    issuer_authority(control_plane).display()
+                ));
+            }
+            own.extend(pod_identity_file(control_plane, objects, container)?);
+            let instance = format!("{}{name}-{number}", options.prefix);
+            let environment = environment(container, &instance)?;
+            let start = Start {
+                name: instance,
+                program: program.clone(),
+                arguments: arguments(container, &environment, own.iter().chain(more)),
+                environment,
+                logs: control_plane.folder().join("logs"),
+                observe_port: Some(observe),
+            };
+            processes.push((ServerProcess::start(start, control_plane.watchdog())?, port));
+        }
+        Ok(processes)
+    }
+}
+
+/// The flag of the file that the kubelet would mount of the ConfigMap for EKS Pod Identity, if the program has one.
+fn pod_identity_file(control_plane: &ControlPlane, objects: &[Value], container: &Value) -> Result<Option<String>> {
+    const FLAG: &str = "--eks-pod-identity-config=";
+    let mut arguments = container["args"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str);
+    if !arguments.any(|argument| argument.starts_with(FLAG)) {
+        return Ok(None);
+    }
+    let mut maps = objects.iter().filter(|object| object["kind"] == "ConfigMap");
+    let map = maps.find(|map| map["metadata"]["name"] == "tokenscope-eks-pod-identity");
+    let text = map.and_then(|map| map["data"]["config.json"].as_str());
+    let file = control_plane.folder().join("eks-pod-identity.json");
+    std::fs::write(&file, text.context("the chart has no ConfigMap for EKS Pod Identity")?)?;
+    Ok(Some(format!("{FLAG}{}", file.display())))
 }
 
 /// The pod of a Deployment.

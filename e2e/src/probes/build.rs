@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use tokenscope_xtask::oci::Image;
-use tokenscope_xtask::{cargo, root};
+use tokenscope_xtask::{cargo, root, run_quietly as run};
 
 use super::files::{files_of, with_libraries};
 
@@ -217,19 +217,4 @@ pub(super) fn rust(sources: &Path) -> Result<Image> {
         environment: Vec::new(),
         labels: Vec::new(),
     })
-}
-
-fn run(command: &mut Command) -> Result<String> {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("can't run {command:?}"))?;
-    ensure!(
-        output.status.success(),
-        "{command:?} ended with {}:\n{}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -6,12 +6,11 @@ use anyhow::ensure;
 use serde_json::{Value, json};
 use tokenscope_e2e::admission::{accepts, try_pod};
 use tokenscope_e2e::fixtures::{ORDERS, Shop};
-use tokenscope_e2e::helm::{template, template_with};
 use tokenscope_e2e::{delete, eventually, get_json, put};
 
 use crate::failures::{DRIVER, marks, needing_a_review};
 use crate::stand_in::Way;
-use crate::{BEFORE_MUTATING_POLICIES, Door, MARK, SOON, with_label};
+use crate::{Door, MARK, SOON, chart_for, with_label};
 
 const CONFIGURATION: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/tokenscope";
 
@@ -33,12 +32,9 @@ async fn without_the_configuration_or_its_authority_no_pod_is_admitted_by_a_forg
         // A mark that was taken away leaves an honest pod, which a working webhook would review.
         reviews: Way::Status(500),
     };
-    nothing_gets_past_a_changed_configuration(
-        Door::open(&values).await,
-        template("tokenscope", &values).unwrap(),
-        refusals,
-    )
-    .await;
+    let door = Door::open(&values).await;
+    let objects = chart_for(&door.control_plane, &values);
+    nothing_gets_past_a_changed_configuration(door, objects, refusals).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,9 +45,9 @@ async fn the_same_holds_before_mutating_policies() {
         without_the_entry: "'tokenscope-guard-marks'",
         reviews: Way::Works,
     };
-    let objects = template_with("tokenscope", &BEFORE_MUTATING_POLICIES, &values).unwrap();
-    nothing_gets_past_a_changed_configuration(Door::open_before_mutating_policies(&values).await, objects, refusals)
-        .await;
+    let door = Door::open_before_mutating_policies(&values).await;
+    let objects = chart_for(&door.control_plane, &values);
+    nothing_gets_past_a_changed_configuration(door, objects, refusals).await;
 }
 
 async fn nothing_gets_past_a_changed_configuration(door: Door, objects: Vec<Value>, refusals: Refusals) {
@@ -112,6 +108,42 @@ async fn nothing_gets_past_a_changed_configuration(door: Door, objects: Vec<Valu
     })
     .await
     .unwrap();
+}
+
+/// What remains possible: before Kubernetes 1.36 a mark is as true as the registration of the webhook. Whoever may edit that is
+/// to be trusted as the webhook is, unless `protectConfiguration.enabled` refuses it to him.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_edits_the_entries_selectors_or_address_gets_a_forged_mark_past_only_before_mutating_policies() {
+    let values = json!({"lock": {"mode": "deny"}});
+    for older in [true, false] {
+        let door = if older {
+            Door::open_before_mutating_policies(&values).await
+        } else {
+            Door::open(&values).await
+        };
+        let shop = door.shop("shop", &[]).await;
+        let healthy = get_json(&door.client, CONFIGURATION).await.unwrap();
+        let nobody = json!({"matchLabels": {"kubernetes.io/metadata.name": "nobody"}});
+        let selectors: &dyn Fn(&mut Value) = &|entry| entry["namespaceSelector"] = nobody.clone();
+        // A server of his own that allows everything.
+        let taken_over: &dyn Fn(&mut Value) = &|_| door.stand_in.answers(Way::Allows, Way::Allows);
+        for (what, change) in [("selectors", selectors), ("address", taken_over)] {
+            let mut configuration = healthy.clone();
+            let entries = configuration["webhooks"].as_array_mut().unwrap();
+            entries.iter_mut().for_each(change);
+            change_configuration(&door, Some(configuration)).await;
+            let forged = with_label(shop.asking("forged", ORDERS), MARK, "granted");
+            eventually(SOON, format!("{what}, older: {older}"), async || {
+                let answer = try_pod(&door.client, &forged).await?;
+                ensure!(answer.accepted() == older, "{}", answer.body);
+                Ok(())
+            })
+            .await
+            .unwrap();
+            door.stand_in.answers(Way::Works, Way::Works);
+            change_configuration(&door, Some(healthy.clone())).await;
+        }
+    }
 }
 
 /// Puts the configuration in the place of the present one, or deletes that.

@@ -5,9 +5,8 @@ use serde_json::{Value, json};
 use tokenscope_e2e::admission::{accepts, create, create_pod, try_pod};
 use tokenscope_e2e::fixtures::{ORDERS, PROPAGATION, Shop, mounted_at, orders_may, reviewed, volume, with_annotations};
 use tokenscope_e2e::helm::NAMESPACE;
-use tokenscope_e2e::install;
-use tokenscope_e2e::pki::Authority;
-use tokenscope_e2e::{Environment, Shared, eventually, get_json, put};
+use tokenscope_e2e::pki::CertificateAuthority;
+use tokenscope_e2e::{Environment, Shared, eventually, get_json, install, put};
 
 use crate::lock::{editor, refused, token};
 use crate::stand_in::Way;
@@ -22,7 +21,7 @@ const SIDECAR: &str = "tokenscope-sidecar";
 static ISSUING: Shared = Shared::new(|| {
     // The webhook passes it on and connects to nobody.
     let authorities = std::env::temp_dir().join(format!("tokenscope-exchange-{}.crt", std::process::id()));
-    let certificate = Authority::new("issuer").unwrap().certificate();
+    let certificate = CertificateAuthority::new("issuer").unwrap().certificate();
     std::fs::write(&authorities, certificate).unwrap();
     install::Options {
         values: values(),

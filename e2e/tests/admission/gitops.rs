@@ -3,9 +3,9 @@
 use serde_json::{Map, Value, json};
 use tokenscope_e2e::control_plane::{ControlPlane, Options};
 use tokenscope_e2e::get_json;
-use tokenscope_e2e::helm::{NAMESPACE, template_with};
+use tokenscope_e2e::helm::NAMESPACE;
 
-use crate::BEFORE_MUTATING_POLICIES;
+use crate::chart_for;
 
 /// What the API server keeps of its own of every object.
 const ITS_OWN: [&str; 5] = [
@@ -43,7 +43,20 @@ fn added(stored: &Value, written: &Value, path: &str, found: &mut Vec<String>) {
 
 #[tokio::test]
 async fn the_api_server_fills_nothing_into_what_the_chart_writes_of_admission() {
-    let control_plane = ControlPlane::start(Options::default()).await.unwrap();
+    nothing_is_filled_in(Options::default()).await;
+}
+
+#[tokio::test]
+async fn nor_does_an_older_one_before_mutating_policies() {
+    let options = Options {
+        older: true,
+        ..Options::default()
+    };
+    nothing_is_filled_in(options).await;
+}
+
+async fn nothing_is_filled_in(options: Options) {
+    let control_plane = ControlPlane::start(options).await.unwrap();
     control_plane.create_namespace(NAMESPACE, &[]).await.unwrap();
     let client = control_plane.client().await.unwrap();
     let everything = json!({
@@ -51,13 +64,9 @@ async fn the_api_server_fills_nothing_into_what_the_chart_writes_of_admission() 
     });
     let protected = json!({"protectConfiguration": {"enabled": true}});
     let mut looked_at = 0;
-    for (flags, values) in [
-        (&[][..], &Value::Null),
-        (&[], &everything),
-        (&BEFORE_MUTATING_POLICIES, &everything),
-        (&[], &protected), // last: from then on the configuration can't be written
-    ] {
-        let mut objects = template_with("tokenscope", flags, values).unwrap();
+    // The protected last: from then on the configuration can't be written.
+    for values in [&Value::Null, &everything, &protected] {
+        let mut objects = chart_for(&control_plane, values);
         objects.sort_by_key(|object| object["kind"] != "MutatingWebhookConfiguration");
         for written in objects {
             let group = written["apiVersion"].as_str().unwrap();

@@ -10,6 +10,7 @@
 //! - [`lock`]: users with the role `edit`, and tokens of a locked audience;
 //! - [`record`]: users who may change running pods, and what admission wrote on them;
 //! - [`operator`]: what the operator could do with its rights, and others with the webhook configuration;
+//! - [`share`]: namespaces whose share of the webhook is used up;
 //! - [`cost`]: pods that are meant to keep the API server busy;
 //! - [`upgrade`]: from the release before, while pods are created.
 
@@ -25,6 +26,7 @@ mod gitops;
 mod lock;
 mod operator;
 mod record;
+mod share;
 mod stand_in;
 mod upgrade;
 
@@ -37,7 +39,8 @@ use tokenscope_e2e::admission::try_pod;
 use tokenscope_e2e::control_plane::{ControlPlane, Options};
 use tokenscope_e2e::eventually;
 use tokenscope_e2e::fixtures::{ORDERS, Shop, with_annotations};
-use tokenscope_e2e::helm::{NAMESPACE, template, template_with};
+use tokenscope_e2e::helm::{NAMESPACE, template_with};
+use tokenscope_e2e::policies_act::policies_act;
 
 use crate::stand_in::StandIn;
 
@@ -47,10 +50,7 @@ const SOON: Duration = Duration::from_secs(30);
 /// The mark of a review.
 const MARK: &str = "tokenscope.io/reviewed";
 
-/// What helm is told for a cluster of the last Kubernetes without MutatingAdmissionPolicy v1.
-const BEFORE_MUTATING_POLICIES: [&str; 2] = ["--kube-version", "1.35.0"];
-
-/// A control plane with all that the chart makes, where a stand-in answers for the webhook and no program runs.
+/// A control plane with all that the chart makes for its version of Kubernetes, where a stand-in answers for the webhook and no program runs.
 struct Door {
     control_plane: ControlPlane,
     stand_in: StandIn,
@@ -63,21 +63,16 @@ impl Door {
         Self::open_in(control_plane, values).await
     }
 
-    /// As the chart is for a Kubernetes that can't take marks away by itself.
+    /// On the older Kubernetes, which can't take marks away by itself.
     async fn open_before_mutating_policies(values: &Value) -> Self {
-        let control_plane = ControlPlane::start(Options::default()).await.unwrap();
-        Self::open_with(
-            control_plane,
-            template_with("tokenscope", &BEFORE_MUTATING_POLICIES, values).unwrap(),
-        )
-        .await
+        let options = Options {
+            older: true,
+            ..Options::default()
+        };
+        Self::open_in(ControlPlane::start(options).await.unwrap(), values).await
     }
 
     async fn open_in(control_plane: ControlPlane, values: &Value) -> Self {
-        Self::open_with(control_plane, template("tokenscope", values).unwrap()).await
-    }
-
-    async fn open_with(control_plane: ControlPlane, objects: Vec<Value>) -> Self {
         control_plane.create_namespace(NAMESPACE, &[]).await.unwrap();
         let stand_in = StandIn::start().await.unwrap();
         let client = control_plane.client().await.unwrap();
@@ -86,7 +81,9 @@ impl Door {
             stand_in,
             client,
         };
-        door.apply(objects).await.unwrap();
+        let objects = chart_for(&door.control_plane, values);
+        door.apply(objects.clone()).await.unwrap();
+        policies_act(&door.control_plane, &objects).await.unwrap();
         door.wait_until_guarded().await;
         door
     }
@@ -102,7 +99,7 @@ impl Door {
         Ok(())
     }
 
-    /// Policies take up to a second to act. The last one of the chart is waited for too.
+    /// The webhook is asked, and the guard refuses what it doesn't answer.
     async fn wait_until_guarded(&self) {
         self.stand_in
             .answers(stand_in::Way::Status(500), stand_in::Way::Status(500));
@@ -119,14 +116,17 @@ impl Door {
         })
         .await
         .unwrap();
-        // All were written in one go before this, and each is known after its own moment.
-        tokio::time::sleep(Duration::from_secs(1)).await;
         self.stand_in.answers(stand_in::Way::Works, stand_in::Way::Works);
     }
 
     async fn shop(&self, namespace: &str, labels: &[(&str, &str)]) -> Shop<'_> {
         Shop::open(&self.control_plane, namespace, labels).await.unwrap()
     }
+}
+
+/// What the chart makes of these values for the version of Kubernetes that the control plane has.
+fn chart_for(control_plane: &ControlPlane, values: &Value) -> Vec<Value> {
+    template_with("tokenscope", &["--kube-version", control_plane.version()], values).unwrap()
 }
 
 /// The pod with a label.

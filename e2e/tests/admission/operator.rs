@@ -1,10 +1,12 @@
-//! What the operator could do with its rights if somebody took it over, and what others may do with the webhook configuration.
+//! What the operator and the webhook could do with their rights if somebody took them over, and what others may do with the webhook
+//! configuration.
 
+use anyhow::ensure;
 use kube::Client;
 use serde_json::{Value, json};
 use tokenscope_e2e::admission::create;
 use tokenscope_e2e::helm::NAMESPACE;
-use tokenscope_e2e::{delete, get_json, merge, put};
+use tokenscope_e2e::{delete, eventually, get_json, merge, post, put};
 
 use crate::{Door, SOON};
 
@@ -75,25 +77,26 @@ fn weakened(configuration: &Value) -> Vec<Value> {
     all
 }
 
+/// Changes of the configuration that are none of the caBundle.
+fn forbidden_changes(configuration: &Value) -> Vec<Value> {
+    let mut changes = weakened(configuration);
+    changes.push(with(configuration, "/metadata/labels", json!({})));
+    changes.push(with(
+        configuration,
+        "/metadata/annotations",
+        json!({"cert-manager.io/inject-ca-from": "a/b"}),
+    ));
+    changes.push(with(configuration, "/metadata/finalizers", json!(["example.com/stay"])));
+    changes
+}
+
 #[tokio::test]
 async fn the_operator_can_change_the_ca_bundle_and_nothing_else_of_any_webhook_configuration() {
     let door = Door::open(&Value::Null).await;
     let operator = operator(&door).await;
     let configuration = get_json(&door.client, CONFIGURATION).await.unwrap();
 
-    let mut changes = weakened(&configuration);
-    changes.push(with(&configuration, "/metadata/labels", json!({})));
-    changes.push(with(
-        &configuration,
-        "/metadata/annotations",
-        json!({"cert-manager.io/inject-ca-from": "a/b"}),
-    ));
-    changes.push(with(
-        &configuration,
-        "/metadata/finalizers",
-        json!(["example.com/stay"]),
-    ));
-    for change in changes {
+    for change in forbidden_changes(&configuration) {
         let error = put(&operator, CONFIGURATION, &change).await.unwrap_err().to_string();
         assert!(
             error.contains("may change nothing of webhook configurations but the caBundle"),
@@ -242,4 +245,73 @@ async fn a_protected_configuration_is_changed_and_deleted_by_listed_users_only()
     })
     .await
     .unwrap();
+}
+
+/// Whether RBAC gives a client this right: the verb, the API group, the resource, and a name, in a namespace.
+async fn may(client: &Client, [verb, group, resource, name]: [&str; 4], namespace: &str) -> anyhow::Result<bool> {
+    let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+    let review = json!({
+        "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": {
+            "verb": verb, "group": group, "resource": resource, "subresource": subresource, "name": name, "namespace": namespace,
+        }},
+    });
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    Ok(post(client, path, &review).await?["status"]["allowed"] == true)
+}
+
+#[tokio::test]
+async fn the_webhook_reads_what_decides_about_pods_and_writes_nothing_but_events() {
+    let door = Door::open(&Value::Null).await;
+    let webhook = door
+        .control_plane
+        .client_as(NAMESPACE, "tokenscope-webhook")
+        .await
+        .unwrap();
+    let rights = [
+        ["list", "", "serviceaccounts", ""],
+        ["watch", "", "namespaces", ""],
+        ["watch", "tokenscope.io", "clustertokenscopepolicies", ""],
+        ["get", "apps", "deployments", "any"],
+        ["create", "", "events", ""],
+    ];
+    for right in rights {
+        eventually(SOON, format!("the webhook has the right {right:?}"), async || {
+            ensure!(may(&webhook, right, "default").await?, "it has not");
+            Ok(())
+        })
+        .await
+        .unwrap();
+    }
+    let own = ["watch", "", "secrets", "tokenscope-webhook-tls"];
+    assert!(may(&webhook, own, NAMESPACE).await.unwrap(), "its certificate");
+    for right in [
+        ["get", "", "secrets", "tokenscope-ca"],
+        ["list", "", "secrets", ""],
+        ["get", "", "configmaps", "any"],
+        ["get", "", "pods", "any"],
+        ["create", "", "pods", ""],
+        ["patch", "", "pods", "any"],
+        ["create", "", "pods/exec", "any"],
+        ["create", "", "serviceaccounts/token", "any"],
+        ["patch", "", "serviceaccounts", "any"],
+        ["impersonate", "", "serviceaccounts", "any"],
+        ["list", "apps", "deployments", ""],
+        ["patch", "apps", "deployments", "any"],
+        ["patch", "", "events", "any"],
+        ["create", "tokenscope.io", "tokenscopepolicies", ""],
+        ["patch", "tokenscope.io", "tokenscopepolicies/status", "any"],
+        [
+            "patch",
+            "admissionregistration.k8s.io",
+            "mutatingwebhookconfigurations",
+            "tokenscope",
+        ],
+        ["create", "rbac.authorization.k8s.io", "rolebindings", ""],
+    ] {
+        for namespace in [NAMESPACE, "default"] {
+            let has = may(&webhook, right, namespace).await.unwrap();
+            assert!(!has, "{right:?} in namespace {namespace}");
+        }
+    }
 }

@@ -12,7 +12,8 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
-use tokenscope_e2e::pki::Authority;
+use tokenscope_e2e::pki::CertificateAuthority;
+use tokenscope_webhook::strip_mark;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -68,7 +69,7 @@ struct State {
 impl StandIn {
     /// Starts one that works.
     pub(crate) async fn start() -> Result<Self> {
-        let authority = Authority::new("stand-in")?;
+        let authority = CertificateAuthority::new("stand-in")?;
         let identity = authority.server(&["127.0.0.1"])?;
         let chain = CertificateDer::pem_slice_iter(identity.certificate.as_bytes()).collect::<Result<_, _>>()?;
         let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes())?;
@@ -153,46 +154,30 @@ impl State {
         let way = if strips { &self.strip } else { &self.mutate };
         let way = *way.lock().unwrap_or_else(PoisonError::into_inner);
         let review: Value = serde_json::from_slice(&body)?;
-        let respond = |operations: Vec<Value>, uid: &Value| {
-            let mut response = json!({"uid": uid, "allowed": true});
-            if !operations.is_empty() {
-                response["patchType"] = json!("JSONPatch");
-                response["patch"] = json!(BASE64_STANDARD.encode(Value::from(operations).to_string()));
-            }
-            json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}).to_string()
-        };
         let (pod, uid) = (&review["request"]["object"], &review["request"]["uid"]);
         let edits = |annotation_only| {
             if strips {
-                stripped(pod)
+                stripped(&body)
             } else {
-                marked(pod, annotation_only)
+                Ok(marked(pod, annotation_only))
             }
         };
         let (status, text) = match way {
-            Way::Works => (200, respond(edits(false), uid)),
-            Way::WorksAsBefore => (200, respond(edits(true), uid)),
+            Way::Works => (200, respond(edits(false)?, uid)),
+            Way::WorksAsBefore => (200, respond(edits(true)?, uid)),
             Way::Allows => (200, respond(Vec::new(), uid)),
             Way::Status(status) => (status, "{}".to_owned()),
             Way::Unreadable => (200, "no JSON".to_owned()),
-            Way::WrongUid => (200, respond(edits(false), &json!("another"))),
+            Way::WrongUid => (200, respond(edits(false)?, &json!("another"))),
             Way::WrongPatch => {
                 let absent = json!({"op": "remove", "path": "/metadata/absent/member"});
                 (200, respond(vec![absent], uid))
             }
             Way::Nothing => (200, String::new()),
             Way::HalfAnAnswer => {
-                let text = respond(edits(false), uid);
+                let text = respond(edits(false)?, uid);
                 let half = &text[..text.len() / 2];
-                stream
-                    .write_all(
-                        format!(
-                            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{half}",
-                            text.len()
-                        )
-                        .as_bytes(),
-                    )
-                    .await?;
+                stream.write_all((head(200, text.len()) + half).as_bytes()).await?;
                 return Ok(false);
             }
             Way::HangsUp => return Ok(false),
@@ -201,14 +186,25 @@ impl State {
                 return Ok(false);
             }
         };
-        let head = format!(
-            "HTTP/1.1 {status} Status\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-            text.len()
-        );
-        stream.write_all((head + &text).as_bytes()).await?;
+        stream.write_all((head(status, text.len()) + &text).as_bytes()).await?;
         stream.flush().await?;
         Ok(true)
     }
+}
+
+/// A review's answer with these changes of the pod.
+fn respond(operations: Vec<Value>, uid: &Value) -> String {
+    let mut response = json!({"uid": uid, "allowed": true});
+    if !operations.is_empty() {
+        response["patchType"] = json!("JSONPatch");
+        response["patch"] = json!(BASE64_STANDARD.encode(Value::from(operations).to_string()));
+    }
+    json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}).to_string()
+}
+
+/// The head of an answer whose body has so many bytes.
+fn head(status: u16, length: usize) -> String {
+    format!("HTTP/1.1 {status} Status\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n")
 }
 
 /// The path and the body of the next request; none where the other side has ended the connection.
@@ -237,14 +233,13 @@ async fn request(stream: &mut (impl AsyncReadExt + Unpin)) -> Result<Option<(Str
     Ok(Some((path.to_owned(), body)))
 }
 
-/// What `/strip-mark` does: nothing is left of a mark that the pod brought.
-fn stripped(pod: &Value) -> Vec<Value> {
-    let brought = |map: &str, key: &str| pod["metadata"][map].get(key).is_some();
-    let keys = [("labels", "reviewed"), ("annotations", "reviewed")];
-    keys.iter()
-        .filter(|(map, key)| brought(map, &format!("tokenscope.io/{key}")))
-        .map(|(map, key)| json!({"op": "remove", "path": format!("/metadata/{map}/tokenscope.io~1{key}")}))
-        .collect()
+/// What `/strip-mark` does, by the code that does it: nothing is left of a mark that the pod brought.
+fn stripped(review: &[u8]) -> Result<Vec<Value>> {
+    let answer: Value = serde_json::from_str(&strip_mark::answer(review)?.body)?;
+    let Some(patch) = answer["response"]["patch"].as_str() else {
+        return Ok(Vec::new());
+    };
+    Ok(serde_json::from_slice(&BASE64_STANDARD.decode(patch)?)?)
 }
 
 /// What `/mutate` does as far as the API server's policies see it: the pod bears the mark, and one that asks a record.

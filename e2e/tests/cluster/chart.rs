@@ -8,7 +8,7 @@ use tokenscope_e2e::helm::{NAMESPACE, chart, template};
 use tokenscope_e2e::node::Node;
 use tokenscope_xtask::progress::say;
 
-use crate::shared;
+use crate::{locked, shared};
 
 #[test]
 fn helm_installs_upgrades_rolls_back_and_leaves_policies_when_it_uninstalls() -> Result<()> {
@@ -18,7 +18,7 @@ fn helm_installs_upgrades_rolls_back_and_leaves_policies_when_it_uninstalls() ->
     the_demo_leaves_nothing(node)?;
 
     let started = Instant::now();
-    node.install(&Value::Null)?;
+    node.install(&locked(&Value::Null))?;
     say(&format!(
         "  helm install --wait of both charts: {:.1} s",
         started.elapsed().as_secs_f64()
@@ -36,7 +36,8 @@ fn helm_installs_upgrades_rolls_back_and_leaves_policies_when_it_uninstalls() ->
     let refused = demo(node).err().context("the demo removes what it didn't make")?;
     assert!(format!("{refused:#}").contains("already"), "{refused:#}");
 
-    node.install(&Value::Null).context("it doesn't adopt what was left")?;
+    node.install(&locked(&Value::Null))
+        .context("it doesn't adopt what was left")?;
     node.kubectl_in(
         "kept",
         &["wait", "--for=condition=Ready", "--timeout=60s", "tokenscopepolicy/app"],
@@ -103,7 +104,9 @@ fn helm_test(node: &Node) -> Result<String> {
 }
 
 fn values_are_changed_and_rolled_back(node: &Node) -> Result<()> {
-    node.install(&json!({"webhook": {"replicas": 3}, "enforcement": "warn", "logging": {"level": "debug"}}))?;
+    node.install(&locked(
+        &json!({"webhook": {"replicas": 3}, "enforcement": "warn", "logging": {"level": "debug"}}),
+    ))?;
     assert_eq!(replicas(node)?, "3", "changed values are in force");
     helm_test(node)?;
     let arguments = "--output=jsonpath={.spec.template.spec.containers[0].args}";

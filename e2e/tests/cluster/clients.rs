@@ -8,11 +8,12 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tokenscope_e2e::apply::documents;
 use tokenscope_e2e::helm::{NAMESPACE, chart, helm};
-use tokenscope_e2e::node::{Node, NodeServer};
-use tokenscope_e2e::pki::Authority;
+use tokenscope_e2e::node::Node;
+use tokenscope_e2e::node_servers::NodeServer;
+use tokenscope_e2e::pki::CertificateAuthority;
 use tokenscope_e2e::probes::Sdk;
 
-use crate::{Shared, asking, pod, set, shared, without_node};
+use crate::{Shared, asking, locked, pod, scale_webhook, set, shared, without_node};
 
 /// The names in the certificates.
 const API_SERVERS: &str = "kube-apiserver-webhooks";
@@ -25,20 +26,20 @@ const EVICTED: Duration = Duration::from_secs(120);
 fn with_client_certificates_api_servers_operator_and_helm_test_are_answered_and_nobody_else() -> Result<()> {
     let Some(shared) = shared()? else { return Ok(()) };
     let node = &shared.node;
-    let authority = Authority::new("tokenscope-clients")?;
+    let authority = CertificateAuthority::new("tokenscope-clients")?;
     let file = admission_configuration(node, &authority)?;
     let as_before = node.server("kube-apiserver")?;
     let showing = as_before.with_argument(&format!("--admission-control-config-file={}", file.display()));
     restart(node, &showing)?;
     let result = only_known_callers_are_answered(&shared, &authority);
     // For the next test, in the order of docs/client-certificates.md.
-    node.install(&Value::Null)?;
+    node.install(&locked(&Value::Null))?;
     restart(node, &as_before)?;
     result
 }
 
 /// The two files of docs/client-certificates.md beside the certificate; gives the first one's path.
-fn admission_configuration(node: &Node, authority: &Authority) -> Result<PathBuf> {
+fn admission_configuration(node: &Node, authority: &CertificateAuthority) -> Result<PathBuf> {
     let folder = node.cluster().folder().join("admission");
     fs::create_dir_all(&folder)?;
     let identity = authority.client(API_SERVERS, "api-servers")?;
@@ -65,14 +66,10 @@ fn admission_configuration(node: &Node, authority: &Authority) -> Result<PathBuf
 
 fn restart(node: &Node, apiserver: &NodeServer) -> Result<()> {
     node.kill("kube-apiserver")?;
-    node.start_again(apiserver)?;
-    node.eventually(Duration::from_secs(60), "the API server is back", || {
-        node.kubectl(&["get", "--raw", "/readyz", "--request-timeout=5s"])
-    })?;
-    Ok(())
+    node.serves_again(std::slice::from_ref(apiserver))
 }
 
-fn only_known_callers_are_answered(shared: &Shared, authority: &Authority) -> Result<()> {
+fn only_known_callers_are_answered(shared: &Shared, authority: &CertificateAuthority) -> Result<()> {
     let node = &shared.node;
     let role = shared.workloads("clients")?;
     let probe = authority.client(PROBE, "probes")?;
@@ -92,7 +89,7 @@ fn only_known_callers_are_answered(shared: &Shared, authority: &Authority) -> Re
         }},
         "operator": {"evictMissed": true},
     });
-    node.install(&values)?;
+    node.install(&locked(&values))?;
 
     // The API server is answered.
     shared.create(&pod("clients", "asking", &without_node(Some(&role))))?;
@@ -147,7 +144,7 @@ fn a_missed_pod_is_replaced(shared: &Shared, role: &str) -> Result<()> {
     let ready = ["wait", "--for=condition=Ready", "--timeout=60s", "tokenscopepolicy/app"];
     node.kubectl_in(namespace, &ready)?;
     // What a label of the namespace keeps away is not missed; what nobody reviewed is.
-    scale_webhook(node, 0)?;
+    scale_webhook_and_wait(node, 0)?;
     let mut template = asking(
         role,
         &json!({"containers": [Sdk::Go.staying("app", namespace, "missed", 2)]}),
@@ -167,7 +164,7 @@ fn a_missed_pod_is_replaced(shared: &Shared, role: &str) -> Result<()> {
         Ok(pods.lines().count())
     };
     ensure!(granted()? == 0, "the pod was reviewed, so it will not be missed");
-    scale_webhook(node, 2)?;
+    scale_webhook_and_wait(node, 2)?;
     node.eventually(EVICTED, "the missed pod is evicted and another one is granted", || {
         let count = granted()?;
         ensure!(count == 1, "there are {count}");
@@ -175,11 +172,12 @@ fn a_missed_pod_is_replaced(shared: &Shared, role: &str) -> Result<()> {
     })
 }
 
-fn scale_webhook(node: &Node, replicas: usize) -> Result<()> {
-    let deployment = "deployment/tokenscope-webhook";
-    node.kubectl_in(NAMESPACE, &["scale", deployment, &format!("--replicas={replicas}")])?;
+/// Sets the number of webhooks, and waits until they are ready, or until none runs.
+fn scale_webhook_and_wait(node: &Node, replicas: usize) -> Result<()> {
+    scale_webhook(node, replicas)?;
     if replicas > 0 {
-        node.kubectl_in(NAMESPACE, &["rollout", "status", deployment, "--timeout=90s"])?;
+        let ready = ["rollout", "status", "deployment/tokenscope-webhook", "--timeout=90s"];
+        node.kubectl_in(NAMESPACE, &ready)?;
         return Ok(());
     }
     // Those that end answer until they have.

@@ -9,14 +9,15 @@ use tokenscope_e2e::node::Node;
 use tokenscope_e2e::probes::Sdk;
 use tokenscope_xtask::progress::say;
 
-use crate::{Shared, asking, set, shared, without_node};
+use crate::cold::start_from_cold;
+use crate::{Shared, asking, locked, scale_webhook, set, shared, without_node};
 
 #[test]
 fn without_any_webhook_pods_that_ask_wait_and_start_by_themselves_and_all_others_run() -> Result<()> {
     let Some(shared) = shared()? else { return Ok(()) };
     let node = &shared.node;
     let role = shared.workloads("waiting")?;
-    scale_webhook(node, "0")?;
+    scale_webhook(node, 0)?;
     node.eventually(Duration::from_secs(60), "no webhook is left", || {
         let left = node.memory_of("tokenscope-webhook")?;
         ensure!(left.is_empty(), "{left:?}");
@@ -43,58 +44,6 @@ fn without_any_webhook_pods_that_ask_wait_and_start_by_themselves_and_all_others
 
     start_from_cold(node)?;
     shared.asking_starts("waiting")
-}
-
-fn scale_webhook(node: &Node, replicas: &str) -> Result<()> {
-    let replicas = format!("--replicas={replicas}");
-    node.kubectl_in(NAMESPACE, &["scale", "deployment/tokenscope-webhook", &replicas])?;
-    Ok(())
-}
-
-/// From cold, and without us: a control plane that starts, nothing of ours and no DNS server, and a webhook configuration
-/// which says that pods need the webhook. Nothing makes pods meanwhile.
-fn start_from_cold(node: &Node) -> Result<()> {
-    let servers = ["etcd", "kube-apiserver", "kube-scheduler", "kube-controller-manager"];
-    let servers = servers.map(|name| node.server(name).map(|server| (name, server)));
-    let servers = servers.into_iter().collect::<Result<Vec<_>>>()?;
-    for makes_pods in ["kube-controller-manager", "kube-scheduler"] {
-        node.kill(makes_pods)?;
-    }
-    scale_webhook(node, "2")?;
-    for namespace in [NAMESPACE, "kube-system"] {
-        let all = ["delete", "pods", "--all", "--grace-period=1", "--timeout=120s"];
-        node.kubectl_in(namespace, &all)?;
-    }
-    for name in ["kube-apiserver", "etcd"] {
-        node.kill(name)?;
-    }
-    for program in ["coredns", "tokenscope-operator", "tokenscope-webhook"] {
-        ensure!(node.processes(program)?.is_empty(), "{program} runs");
-    }
-    let started = Instant::now();
-    let (serving, working) = servers.split_at(2);
-    for (_, server) in serving {
-        node.start_again(server)?;
-    }
-    node.eventually(Duration::from_secs(120), "the API server is back", || {
-        node.kubectl(&["get", "--raw", "/readyz", "--request-timeout=5s"])
-    })?;
-    // These end at once while the API server doesn't know of their rights yet.
-    for (_, server) in working {
-        node.start_again(server)?;
-    }
-    for (namespace, deployment) in [
-        ("kube-system", "deployment/coredns"),
-        (NAMESPACE, "deployment/tokenscope-operator"),
-        (NAMESPACE, "deployment/tokenscope-webhook"),
-    ] {
-        node.kubectl_in(namespace, &["rollout", "status", deployment, "--timeout=120s"])?;
-    }
-    say(&format!(
-        "  from cold until all is ready: {:.1} s",
-        started.elapsed().as_secs_f64()
-    ));
-    Ok(())
 }
 
 #[test]
@@ -220,7 +169,7 @@ fn no_create_fails_while_certificate_and_authority_are_rotated() -> Result<()> {
         "--reset-values",
         "--wait",
     ];
-    shared.node.helm(&restore, &Value::Null)?;
+    shared.node.helm(&restore, &locked(&Value::Null))?;
     result
 }
 
@@ -228,7 +177,7 @@ impl Shared {
     fn rotate(&self) -> Result<()> {
         let node = &self.node;
         // It is about certificates: on a busy machine a slow answer is none that failed.
-        node.install(&json!({"webhook": {"timeoutSeconds": 10}}))?;
+        node.install(&locked(&json!({"webhook": {"timeoutSeconds": 10}})))?;
         let role = self.workloads("rotating")?;
         shorten_overlap(node)?;
 

@@ -6,6 +6,8 @@
 
 mod chart;
 mod clients;
+mod cold;
+mod drivers;
 mod editors;
 mod faults;
 mod issuer;
@@ -34,11 +36,19 @@ struct Shared {
     long_lived: tokens::LongLived,
 }
 
-/// The cluster with tokenscope installed as its defaults say; `None` where there can't be one.
+/// The chart's values of every test here: the lock on `deny`, so that all that runs and every token that a kubelet fetches or renews has to pass
+/// it, and beside that the test's own (an object, or `null` for the defaults).
+fn locked(own: &Value) -> Value {
+    let mut values = own.clone();
+    values["lock"]["mode"] = "deny".into();
+    values
+}
+
+/// The cluster with tokenscope installed as its defaults say, but for the lock on `deny`; `None` where there can't be one.
 fn shared() -> Result<Option<MutexGuard<'static, Shared>>> {
     let shared = as_it_is()?;
     if let Some(Shared { node, .. }) = shared.as_deref() {
-        node.install(&Value::Null)?;
+        node.install(&locked(&Value::Null))?;
         // Helm doesn't wait for pods that go.
         node.eventually(Duration::from_secs(90), "two pods of each process run", || {
             for program in ["tokenscope-operator", "tokenscope-webhook"] {
@@ -81,7 +91,7 @@ fn start() -> Result<Option<Mutex<Shared>>> {
         sdk.load(&node)?;
     }
     let aws = Aws::start(&node)?;
-    node.install(&Value::Null)?;
+    node.install(&locked(&Value::Null))?;
     let mut shared = Shared {
         node,
         aws,
@@ -126,6 +136,13 @@ impl Shared {
                 self.node.apply(std::slice::from_ref(pod))
             })
     }
+}
+
+/// Sets the number of webhooks, and doesn't wait for them.
+fn scale_webhook(node: &Node, replicas: usize) -> Result<()> {
+    let replicas = format!("--replicas={replicas}");
+    node.kubectl_in(NAMESPACE, &["scale", "deployment/tokenscope-webhook", &replicas])?;
+    Ok(())
 }
 
 /// What a pod that asks for a role has in its template.

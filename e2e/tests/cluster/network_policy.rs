@@ -12,7 +12,7 @@ use tokenscope_e2e::helm::{NAMESPACE, template};
 use tokenscope_e2e::node::Node;
 use tokenscope_e2e::probes::Sdk;
 
-use crate::{asking, pod, shared};
+use crate::{asking, locked, pod, shared};
 
 /// Where the webhook answers reviews, and both processes probes and metrics.
 const REVIEWS: u64 = 8443;
@@ -26,8 +26,10 @@ fn policies(values: &Value) -> Result<Vec<Value>> {
 
 #[test]
 fn they_say_what_is_needed_and_nothing_else() -> Result<()> {
-    let off = policies(&json!({"networkPolicy": {"enabled": false}}))?;
+    let issuer = json!({"enabled": true, "url": "https://tokens.example.com"});
+    let off = policies(&json!({"networkPolicy": {"enabled": false}, "issuer": issuer}))?;
     assert!(off.is_empty(), "{off:?}");
+    assert_eq!(policies(&json!({}))?.len(), 2, "without an issuer it has none");
     let monitoring = json!([{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]);
     for (metrics, egress) in [
         (json!([]), false),
@@ -35,8 +37,9 @@ fn they_say_what_is_needed_and_nothing_else() -> Result<()> {
         (json!([]), true),
         (monitoring, true),
     ] {
-        let found = policies(&json!({"networkPolicy": {"restrictEgress": egress, "metricsFrom": metrics}}))?;
-        assert_eq!(found.len(), 2, "they are there unless somebody turns them off");
+        let values = json!({"networkPolicy": {"restrictEgress": egress, "metricsFrom": metrics}, "issuer": issuer});
+        let found = policies(&values)?;
+        assert_eq!(found.len(), 3, "they are there unless somebody turns them off");
         for policy in found {
             let component = policy["metadata"]["labels"]["app.kubernetes.io/component"].as_str();
             let spec = &policy["spec"];
@@ -54,9 +57,9 @@ fn they_say_what_is_needed_and_nothing_else() -> Result<()> {
             let expected = if egress { outward(component) } else { Value::Null };
             assert_eq!(spec["egress"], expected, "{component:?}");
             let mut ingress = Vec::new();
-            if component == Some("webhook") {
-                // No `from`: API servers come from addresses of nodes, or from outside.
-                ingress.push(json!({"ports": [{"port": "webhook", "protocol": "TCP"}]}));
+            // No `from`: API servers come from addresses of nodes, or from outside, and pods of every namespace exchange tokens.
+            if let Some(port @ ("webhook" | "issuer")) = component {
+                ingress.push(json!({"ports": [{"port": port, "protocol": "TCP"}]}));
             }
             if metrics != json!([]) {
                 ingress.push(json!({"from": metrics, "ports": [{"port": "metrics", "protocol": "TCP"}]}));
@@ -86,7 +89,7 @@ fn outward(component: Option<&str>) -> Value {
 fn with_no_more_than_they_admit_pods_are_granted_and_policies_become_ready() -> Result<()> {
     let Some(shared) = shared()? else { return Ok(()) };
     let node = &shared.node;
-    node.install(&json!({"networkPolicy": {"restrictEgress": true}}))?;
+    node.install(&locked(&json!({"networkPolicy": {"restrictEgress": true}})))?;
     let rules = rules(node)?;
     node.run("nft", &["--file", "-"], &rules)?;
     let result = (|| {
@@ -130,6 +133,33 @@ fn with_no_more_than_they_admit_pods_are_granted_and_policies_become_ready() -> 
     result
 }
 
+/// The ports that a policy admits in a direction, as rules.
+fn admitted(policy: &Value, direction: &str) -> Result<Vec<String>> {
+    let rules = policy["spec"][direction].as_array();
+    let ports = rules
+        .into_iter()
+        .flatten()
+        .filter_map(|rule| rule["ports"].as_array())
+        .flatten();
+    ports
+        .map(|port| {
+            let protocol = port["protocol"]
+                .as_str()
+                .context("a port has a protocol")?
+                .to_lowercase();
+            let number = match port["port"].as_str() {
+                Some("webhook") => Some(REVIEWS),
+                Some(_) => None,
+                None => port["port"].as_u64(),
+            };
+            Ok(format!(
+                "{protocol} dport {}",
+                number.with_context(|| port.to_string())?
+            ))
+        })
+        .collect()
+}
+
 /// The installed policies as rules: for packets from the pods once a Service's address is replaced by a server's, and for
 /// packets to them. The node may always probe its pods.
 fn rules(node: &Node) -> Result<String> {
@@ -149,35 +179,10 @@ fn rules(node: &Node) -> Result<String> {
         let pods = node.get(&["pods", "--namespace", NAMESPACE, "--selector", &selector.join(",")])?;
         for pod in pods["items"].as_array().into_iter().flatten() {
             let address = pod["status"]["podIP"].as_str().context("the pod runs")?;
-            let admitted = |direction: &str| -> Result<Vec<String>> {
-                let rules = policy["spec"][direction].as_array();
-                let ports = rules
-                    .into_iter()
-                    .flatten()
-                    .filter_map(|rule| rule["ports"].as_array())
-                    .flatten();
-                ports
-                    .map(|port| {
-                        let protocol = port["protocol"]
-                            .as_str()
-                            .context("a port has a protocol")?
-                            .to_lowercase();
-                        let number = match port["port"].as_str() {
-                            Some("webhook") => Some(REVIEWS),
-                            Some(_) => None,
-                            None => port["port"].as_u64(),
-                        };
-                        Ok(format!(
-                            "{protocol} dport {}",
-                            number.with_context(|| port.to_string())?
-                        ))
-                    })
-                    .collect()
-            };
-            for admitted in admitted("egress")? {
+            for admitted in admitted(policy, "egress")? {
                 writeln!(outward, "ip saddr {address} {admitted} accept")?;
             }
-            for admitted in admitted("ingress")? {
+            for admitted in admitted(policy, "ingress")? {
                 writeln!(inward, "ip daddr {address} {admitted} accept")?;
             }
             writeln!(outward, "ip saddr {address} drop")?;

@@ -1,4 +1,4 @@
-//! What pods get: AWS SDKs of six languages, the STS's refusals, and every kind of workload.
+//! What pods get: AWS SDKs of five languages and both versions of the AWS CLI, the STS's refusals, and every kind of workload.
 
 use std::time::{Duration, Instant};
 

@@ -85,18 +85,22 @@ impl Shared {
             .collect()
     }
 
-    /// Whether a long-lived pod has used its second token for three exchanges; what it did, if so.
-    fn has_used_another_token(&self, sdk: Sdk, first: &Token) -> Result<String> {
-        let second = self.token(sdk)?;
-        ensure!(second.id != first.id, "{} has its first token", sdk.name());
-        let age = second.issued - first.issued;
+    /// Says what a long-lived pod did once it has used its newest token, which is not its first, for three exchanges.
+    fn used_another_token(&self, sdk: Sdk, first: &Token) -> Result<String> {
+        let newest = self.token(sdk)?;
+        ensure!(newest.id != first.id, "{} has its first token", sdk.name());
+        let age = newest.issued - first.issued;
+        // Where the tests before this one take long, the kubelet has replaced it more than once.
+        let replacements = (1..=5)
+            .find(|times| (400 * times..600 * times).contains(&age))
+            .unwrap_or_default();
         assert!(
-            (400..600).contains(&age),
-            "replaced after {age} s, so not because it was old"
+            replacements > 0,
+            "another token after {age} s, so not because the one before was old"
         );
         let rounds = self.rounds(sdk)?;
         // A second of the file's, and one round that may have begun before it.
-        let replaced = Timestamp::from_second(second.issued)? + SignedDuration::from_secs(2 + i64::from(EVERY));
+        let replaced = Timestamp::from_second(newest.issued)? + SignedDuration::from_secs(2 + i64::from(EVERY));
         let keys = |after: bool| -> usize {
             let mut keys: Vec<&str> = rounds
                 .iter()
@@ -106,11 +110,11 @@ impl Shared {
             keys.dedup();
             keys.len()
         };
-        ensure!(keys(true) >= 3, "{} rounds after the second token", keys(true));
-        assert!(keys(false) >= 10, "{} exchanges of the first token", keys(false));
+        ensure!(keys(true) >= 3, "{} exchanges of the last token", keys(true));
+        assert!(keys(false) >= 10, "{} exchanges before the last token", keys(false));
         Ok(format!(
-            "  {}: the token was replaced after {age} s; {} rounds without a failure, {} exchanges with the first token and {} with \
-             the second",
+            "  {}: {replacements} replacements of the token in {age} s; {} rounds without a failure, {} exchanges before the last of \
+             them and {} after it",
             sdk.name(),
             rounds.len(),
             keys(false),
@@ -130,7 +134,7 @@ fn while_the_kubelet_replaces_their_tokens_sdks_never_see_a_failure() -> Result<
         let done = loop {
             let shared = as_it_is()?.context("there is a cluster")?;
             shared.rounds(sdk)?;
-            match shared.has_used_another_token(sdk, &first) {
+            match shared.used_another_token(sdk, &first) {
                 Ok(done) => break done,
                 Err(error) => ensure!(started.elapsed() < Duration::from_secs(720), "in vain: {error:#}"),
             }

@@ -1,13 +1,12 @@
 //! The files of generated policies, as botocore reads them.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
-use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 use tokenscope_core::SessionName;
 use tokenscope_core::config_file::{ConfigFile, FileHop, FileProfile};
-use tokenscope_xtask::tools::{Tool, resolve};
+use tokenscope_e2e::boto3;
+use tokenscope_fixtures::Numbers;
 
 /// Reads each file with botocore, and prints its profiles with all that they say.
 const READ: &str = "
@@ -25,37 +24,17 @@ for text in json.load(sys.stdin):
 print(json.dumps(found))
 ";
 
-/// Numbers that follow from one another, the same in every run (Steele and Vigna, splitmix64).
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self, below: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((mixed ^ (mixed >> 31)) % below as u64).unwrap()
-    }
-
-    /// A text of characters that may stand in a file.
-    fn text(&mut self, characters: &[u8], least: usize, most: usize) -> String {
-        let length = least + self.next(most - least + 1);
-        (0..length)
-            .map(|_| char::from(characters[self.next(characters.len())]))
-            .collect()
-    }
-}
-
-const NAME: &[u8] = b"ABYZabyz0189_-";
-const PLAIN: &[u8] = b"ABYZabyz0189_+=,.@:/-";
-const SESSION: &[u8] = b"ABYZabyz0189_+=,.@-";
+const NAME: &str = "ABYZabyz0189_-";
+const PLAIN: &str = "ABYZabyz0189_+=,.@:/-";
+const SESSION: &str = "ABYZabyz0189_+=,.@-";
 
 fn hop(numbers: &mut Numbers) -> FileHop {
-    let path = numbers.text(b"abAB01_+=,.@:-", 1, 40);
+    let path = numbers.text("abAB01_+=,.@:-", 1, 40);
     let name = numbers.text(SESSION, 1, 64);
     FileHop {
         role: format!("arn:aws:iam::444455556666:role/{path}/{name}").parse().unwrap(),
-        external_id: (numbers.next(2) == 0).then(|| numbers.text(PLAIN, 2, 60).parse().unwrap()),
-        session_name: match numbers.next(3) {
+        external_id: numbers.some(|numbers| numbers.text(PLAIN, 2, 60).parse().unwrap()),
+        session_name: match numbers.below(3) {
             0 => None,
             1 => Some(SessionName::PodName),
             _ => Some(SessionName::Text(numbers.text(SESSION, 2, 64).into())),
@@ -67,12 +46,12 @@ fn profile(name: Option<String>, numbers: &mut Numbers) -> FileProfile {
     let regions = ["eu-central-1", "us-gov-west-1", "default", "a"];
     FileProfile {
         name: name.map(|name| name.parse().unwrap()),
-        region: regions[numbers.next(regions.len())].parse().unwrap(),
+        region: regions[numbers.below(regions.len())].parse().unwrap(),
         first: FileHop {
             external_id: None,
             ..hop(numbers)
         },
-        chain: (0..numbers.next(5)).map(|_| hop(numbers)).collect(),
+        chain: (0..numbers.below(5)).map(|_| hop(numbers)).collect(),
     }
 }
 
@@ -119,10 +98,10 @@ fn expected(profile: &FileProfile) -> Vec<BTreeMap<String, Value>> {
 
 #[test]
 fn botocore_reads_every_profile_and_chain_as_it_was_meant() {
-    let mut numbers = Numbers(1);
+    let mut numbers = Numbers::new(1);
     let files: Vec<ConfigFile> = (0..200)
         .map(|_| {
-            let mut names: Vec<String> = (0..numbers.next(5))
+            let mut names: Vec<String> = (0..numbers.below(5))
                 .map(|at| format!("{at}{}", numbers.text(NAME, 1, 60)))
                 .collect();
             names.dedup();
@@ -136,22 +115,8 @@ fn botocore_reads_every_profile_and_chain_as_it_was_meant() {
         })
         .collect();
     let texts: Vec<String> = files.iter().map(|file| file.text("/token", Some("orders-0"))).collect();
-    let mut python = Command::new(resolve(Tool::Boto3).unwrap())
-        .args(["-c", READ])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .env("HOME", "/nonexistent")
-        .spawn()
-        .unwrap();
-    python
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(json!(texts).to_string().as_bytes())
-        .unwrap();
-    let output = python.wait_with_output().unwrap();
-    assert!(output.status.success());
-    let found: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let found = boto3::run(READ, &[], &json!(texts)).unwrap();
+    let found: Vec<Value> = serde_json::from_value(found).unwrap();
 
     assert_eq!(found.len(), files.len());
     for ((file, text), found) in files.iter().zip(&texts).zip(&found) {

@@ -1,9 +1,18 @@
-//! Policies that deliver credentials by an AWS config file, on a real API server: what pods get, who can change it, and what the
-//! unmodified SDK makes of it.
+//! Policies that deliver credentials by an AWS config file or a sidecar, on a real API server: what pods get, who can change it, and what
+//! unmodified SDKs make of it.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
+mod accounts;
 mod botocore;
+mod endpoint;
+mod ministack;
+mod neighbour;
+mod patched;
+mod profile_sdks;
+mod recorder;
+mod sdks;
+mod served_sdk;
 
 use std::process::Command;
 
@@ -17,7 +26,7 @@ use tokenscope_e2e::fixtures::{
     variable, volume,
 };
 use tokenscope_e2e::second_webhook::{Order, SecondWebhook, put_mesh_first};
-use tokenscope_e2e::{Environment, Shared, eventually, get_json, install, merge, sidecar};
+use tokenscope_e2e::{Environment, Shared, eventually, get_json, install, sidecar};
 
 static SHARED: Shared = Shared::new(install::Options::default);
 
@@ -110,68 +119,6 @@ async fn a_pod_gets_the_file_that_its_sdk_takes_the_role_by() {
     let url = sts.url();
     let arn = tokio::task::block_in_place(|| container.python(WHO_AM_I, &[("AWS_ENDPOINT_URL_STS", &url)])).unwrap();
     assert_eq!(arn.trim(), "arn:aws:sts::111122223333:assumed-role/orders/orders-1");
-}
-
-#[tokio::test]
-async fn whoever_may_change_a_running_pod_changes_nothing_of_the_files_text() {
-    let shop = shop("patched").await;
-    shop.policy("orders", by_file(&chain())).await.unwrap();
-    let mut pod = shop.asking("orders", ORDERS);
-    pod["metadata"]["labels"] = json!({"app": "orders"});
-    pod["metadata"]["annotations"]["example.com/note"] = json!("a");
-    let before = shop.granted(&pod).await.unwrap().body;
-    let user = shop.patcher().await.unwrap();
-    let path = shop.path("pods/orders");
-
-    let evil = "x\ncredential_process = /bin/sh";
-    let metadata =
-        |key: &str| -> Vec<String> { before["metadata"][key].as_object().unwrap().keys().cloned().collect() };
-    let mut changed = 0;
-    for (map, keys) in [("labels", metadata("labels")), ("annotations", metadata("annotations"))] {
-        for key in keys {
-            for value in [json!(if map == "labels" { "x" } else { evil }), Value::Null] {
-                for subresource in ["", "/status"] {
-                    let change = json!({"metadata": {map: {&key: value}}});
-                    changed += usize::from(merge(&user, &format!("{path}{subresource}"), &change).await.is_ok());
-                }
-            }
-        }
-    }
-    assert!(changed > 3, "what is not ours can be changed: {changed}");
-    let arguments =
-        json!({"spec": {"initContainers": [{"name": WRITER, "image": "evil", "args": ["write", CONFIG_FILE, evil]}]}});
-    merge(&user, &path, &arguments).await.unwrap_err();
-    let binding = json!({
-        "apiVersion": "v1", "kind": "Binding", "metadata": {"name": "orders", "annotations": {"example.com/note": evil}},
-        "target": {"apiVersion": "v1", "kind": "Node", "name": tokenscope_e2e::control_plane::NODE},
-    });
-    tokenscope_e2e::post(&user, &shop.path("pods/orders/binding"), &binding)
-        .await
-        .unwrap();
-
-    let after = get_json(&shop.client, &path).await.unwrap();
-    assert_eq!(
-        after["metadata"]["annotations"]["example.com/note"], evil,
-        "the binding wrote it"
-    );
-    assert_eq!(text(&after), text(&before));
-    assert_eq!(after["spec"]["initContainers"], before["spec"]["initContainers"]);
-    assert_eq!(container_of(&after, "app")["env"], container_of(&before, "app")["env"]);
-
-    // An ephemeral container may read the file and not write it.
-    let with = |name: &str, read_only: bool| {
-        json!({"spec": {"ephemeralContainers": [{
-            "name": name, "image": "i",
-            "volumeMounts": [{"name": WRITER, "mountPath": "/config", "readOnly": read_only}],
-        }]}})
-    };
-    let ephemeral = format!("{path}/ephemeralcontainers");
-    let refused = merge(&user, &ephemeral, &with("writes", false))
-        .await
-        .unwrap_err()
-        .to_string();
-    assert!(refused.contains("only with readOnly: true"), "{refused}");
-    merge(&user, &ephemeral, &with("reads", true)).await.unwrap();
 }
 
 #[tokio::test]

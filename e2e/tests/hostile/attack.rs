@@ -1,6 +1,5 @@
 //! What an attack is, and how it is run.
 
-use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,7 +16,7 @@ use crate::field::{Field, HOSTILE};
 use crate::health::Watch;
 use crate::honest::Window;
 use crate::judgement;
-use crate::report::{Outcome, Times};
+use crate::report::{LargePods, Outcome, Tally, Times};
 
 /// How often quiet and attacked creates are measured; the median counts.
 const WINDOWS: usize = 3;
@@ -41,7 +40,10 @@ pub(crate) struct Attack {
     pub(crate) finding: &'static str,
     /// Whether it goes to the API server, so that it can be made without tokenscope too.
     pub(crate) through_api_server: bool,
+    /// Whether there are honest large pods beside it too.
+    pub(crate) beside_large_pods: bool,
     workers: usize,
+    prepare: fn(Arc<Field>) -> Judging,
     strike: fn(Arc<Field>, Round) -> Doing,
     judge: fn(Arc<Field>) -> Judging,
 }
@@ -53,16 +55,6 @@ pub(crate) struct Round {
     pub(crate) worker: usize,
     until: Instant,
     tally: Arc<Mutex<Tally>>,
-}
-
-/// What came of an attacker's requests.
-#[derive(Debug, Default)]
-pub(crate) struct Tally {
-    /// How often there was which answer, or none.
-    pub(crate) answers: BTreeMap<String, u64>,
-    /// Pods that ask and were admitted without their grant.
-    pub(crate) unreviewed: Vec<String>,
-    pub(crate) longest_refusal: usize,
 }
 
 impl Attack {
@@ -77,7 +69,9 @@ impl Attack {
             name,
             finding,
             through_api_server: false,
+            beside_large_pods: false,
             workers,
+            prepare: |_| Box::pin(async { Ok(()) }),
             strike,
             judge: |_| Box::pin(async { Ok(()) }),
         }
@@ -91,6 +85,19 @@ impl Attack {
         }
     }
 
+    /// It takes what large reviews need: honest large pods are created beside it too, and must be granted.
+    pub(crate) fn beside_large_pods(self) -> Self {
+        Self {
+            beside_large_pods: true,
+            ..self
+        }
+    }
+
+    /// What the attackers do before, after the quiet times were measured. However long it takes, memory and probes are judged.
+    pub(crate) fn prepared_by(self, prepare: fn(Arc<Field>) -> Judging) -> Self {
+        Self { prepare, ..self }
+    }
+
     /// What must be true at its end, before anything is cleaned up.
     pub(crate) fn judged_by(self, judge: fn(Arc<Field>) -> Judging) -> Self {
         Self { judge, ..self }
@@ -99,13 +106,16 @@ impl Attack {
     /// Measures the honest load, attacks, measures it meanwhile, and judges all but the times.
     pub(crate) async fn run(&self, field: &Arc<Field>) -> Outcome {
         let mut failures = Vec::new();
-        let quiet = windows(field, QUIET).await;
+        let quiet = self.windows(field, QUIET).await;
         if let Err(error) = field.forget_peaks() {
             failures.push(format!("{error:#}"));
         }
         let watch = Watch::begin(field);
+        if let Err(error) = (self.prepare)(Arc::clone(field)).await {
+            failures.push(format!("the attack could not be prepared: {error:#}"));
+        }
         let (workers, tally) = self.strike(field);
-        let attacked = windows(field, length() / WINDOWS as u32).await;
+        let attacked = self.windows(field, length() / WINDOWS as u32).await;
         failures.extend(ended(workers).await);
         if let Err(error) = (self.judge)(Arc::clone(field)).await {
             failures.push(format!("{error:#}"));
@@ -120,6 +130,7 @@ impl Attack {
             name: self.name,
             finding: self.finding,
             times: Times::of(&quiet, &attacked),
+            large: self.beside_large_pods.then(|| LargePods::of(&attacked)),
             without: None,
             refused: attacked.iter().flat_map(|window| window.refused.clone()).collect(),
             unreviewed: attacked.iter().map(|window| window.unreviewed.len()).sum::<usize>() + tally.unreviewed.len(),
@@ -133,13 +144,23 @@ impl Attack {
 
     /// Makes the same attack where tokenscope was taken away: what the honest creates take then is not its doing.
     pub(crate) async fn run_without(&self, field: &Arc<Field>) -> Result<(Times, usize)> {
-        let quiet = windows(field, QUIET).await;
+        let quiet = self.windows(field, QUIET).await;
+        (self.prepare)(Arc::clone(field)).await?;
         let (workers, _) = self.strike(field);
-        let attacked = windows(field, length() / WINDOWS as u32).await;
+        let attacked = self.windows(field, length() / WINDOWS as u32).await;
         ended(workers).await;
         field.clean_up().await?;
         let failed = attacked.iter().map(|window| window.refused.len()).sum();
         Ok((Times::of(&quiet, &attacked), failed))
+    }
+
+    /// Measures the honest load for so long, several times.
+    async fn windows(&self, field: &Arc<Field>, length: Duration) -> Vec<Window> {
+        let mut windows = Vec::new();
+        for _ in 0..WINDOWS {
+            windows.push(field.honest.window(length, self.beside_large_pods).await);
+        }
+        windows
     }
 
     /// Starts the workers.
@@ -186,7 +207,7 @@ impl Round {
         self.create_in(author, HOSTILE, pod).await
     }
 
-    /// Creates a pod. One that asks and is admitted must have its grant.
+    /// Creates a pod. One that is admitted must have the grant that it needs, and the mark of a review where that is required.
     pub(crate) async fn create_in(&self, author: &Client, namespace: &str, pod: impl Into<Vec<u8>>) -> Result<()> {
         let path = format!("/api/v1/namespaces/{namespace}/pods");
         let Some((status, body)) = self.send(author, http::Method::POST, &path, pod).await? else {
@@ -194,7 +215,7 @@ impl Round {
         };
         if status == 201
             && let Ok(pod) = serde_json::from_slice::<Value>(&body)
-            && let Some(fault) = judgement::without_its_grant(&pod)
+            && let Some(fault) = judgement::got_past(&pod)
         {
             guard(&self.tally).unreviewed.push(fault);
         }
@@ -250,14 +271,6 @@ impl Round {
 fn length() -> Duration {
     let nightly = std::env::var_os("TOKENSCOPE_NIGHTLY").is_some_and(|value| value == "1");
     Duration::from_secs(if nightly { 60 } else { 4 })
-}
-
-async fn windows(field: &Arc<Field>, length: Duration) -> Vec<Window> {
-    let mut windows = Vec::new();
-    for _ in 0..WINDOWS {
-        windows.push(field.honest.window(length).await);
-    }
-    windows
 }
 
 /// Waits for the workers. An attack that can't be made is a failure of the test.

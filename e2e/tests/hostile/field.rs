@@ -10,12 +10,13 @@ use http_body_util::BodyExt;
 use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
+use tokenscope_e2e::admission::try_pod;
 use tokenscope_e2e::control_plane::{self, ControlPlane, client_of};
 use tokenscope_e2e::fixtures::{PROPAGATION, Shop, orders_may};
 use tokenscope_e2e::helm::NAMESPACE as RELEASE;
 use tokenscope_e2e::install::{Installed, Options, install};
 use tokenscope_e2e::process::ServerProcess;
-use tokenscope_e2e::{delete, eventually, get_json, post, put};
+use tokenscope_e2e::{delete, eventually, get_json, post, put, shapes};
 use tokio::runtime::Handle;
 
 use crate::honest::Honest;
@@ -31,6 +32,21 @@ pub(crate) const REQUIRED: &str = "hostile-required";
 const READY: Duration = Duration::from_secs(30);
 
 const POLICIES: &str = "/apis/tokenscope.io/v1alpha1/namespaces/hostile/tokenscopepolicies";
+
+/// What the API server does at admission because somebody has configured it: bindings before what they bind.
+const ADMISSION: [&str; 5] = [
+    "validatingadmissionpolicybindings",
+    "mutatingadmissionpolicybindings",
+    "mutatingwebhookconfigurations",
+    "validatingadmissionpolicies",
+    "mutatingadmissionpolicies",
+];
+
+/// The audience that is locked.
+pub(crate) const LOCKED: &str = "sts.amazonaws.com";
+
+/// The label of a review.
+pub(crate) const MARK: &str = "tokenscope.io/reviewed";
 
 /// Everything that the attacks need. Its programs end first, then the control plane.
 pub(crate) struct Field {
@@ -52,6 +68,15 @@ pub(crate) struct Field {
     pub(crate) control_plane: ControlPlane,
 }
 
+/// The lock on `deny`: the API server's own policies look at every pod's volumes, and tokens are refused that nobody grants.
+fn options() -> Options {
+    Options {
+        values: json!({"lock": {"mode": "deny"}}),
+        programs: std::env::var_os("TOKENSCOPE_PROGRAMS").map(PathBuf::from),
+        ..Options::default()
+    }
+}
+
 impl Field {
     /// `honest` is where the honest load runs, and `attackers` where the attacks do.
     pub(crate) async fn open(honest: Handle, attackers: Handle) -> Result<Self> {
@@ -60,11 +85,7 @@ impl Field {
             ..control_plane::Options::default()
         })
         .await?;
-        let options = Options {
-            programs: std::env::var_os("TOKENSCOPE_PROGRAMS").map(PathBuf::from),
-            ..Options::default()
-        };
-        let installed = install(&control_plane, options).await?;
+        let installed = install(&control_plane, options()).await?;
         let limits = [
             Limit::of_deployment(installed.objects(), "tokenscope-webhook")?,
             Limit::of_deployment(installed.objects(), "tokenscope-operator")?,
@@ -186,24 +207,37 @@ impl Field {
         Ok(())
     }
 
-    /// Takes tokenscope away for good: the webhook, the admission policies, and the processes. The CRDs and the people stay.
+    /// Takes tokenscope away for good: the processes, the webhook, and everything of it that the API server does at admission.
+    /// The CRDs and the people stay.
     pub(crate) async fn take_tokenscope_away(&self) -> Result<()> {
         for process in self.processes() {
             process.kill()?;
         }
         let group = "/apis/admissionregistration.k8s.io/v1";
-        for resource in ["mutatingwebhookconfigurations", "validatingadmissionpolicybindings"] {
+        for resource in ADMISSION {
             let list = get_json(&self.admin, &format!("{group}/{resource}")).await?;
             for object in list["items"].as_array().into_iter().flatten() {
                 let name = object["metadata"]["name"].as_str().context("an object has a name")?;
                 delete(&self.admin, &format!("{group}/{resource}/{name}")).await?;
             }
+            let left = get_json(&self.admin, &format!("{group}/{resource}")).await?;
+            let left = left["items"].as_array().map_or(0, Vec::len);
+            anyhow::ensure!(left == 0, "{left} {resource} are left");
         }
-        eventually(PROPAGATION, "pods are admitted without tokenscope", async || {
-            let window = self.honest.window(Duration::from_millis(200)).await;
-            anyhow::ensure!(window.refused.is_empty(), "{}", window.refused[0]);
-            Ok(())
-        })
+        eventually(
+            PROPAGATION,
+            "pods are admitted as they are, without tokenscope",
+            async || {
+                let window = self.honest.window(Duration::from_millis(200), false).await;
+                anyhow::ensure!(window.refused.is_empty(), "{}", window.refused[0]);
+                // A forged mark stays: it is the last thing that anything of tokenscope would take away.
+                let mut pod: Value = serde_json::from_str(&shapes::asks_too_much(HOSTILE, "marked"))?;
+                pod["metadata"]["labels"] = json!({MARK: "granted"});
+                let answer = try_pod(&self.author, &pod).await?;
+                anyhow::ensure!(answer.body["metadata"]["labels"][MARK] == "granted", "{}", answer.body);
+                Ok(())
+            },
+        )
         .await
     }
 

@@ -1,4 +1,5 @@
-//! The honest load: pods that ask, pods whose ServiceAccount asks, ordinary pods, and pods that ask for too much.
+//! The honest load: pods that ask, pods whose ServiceAccount asks, ordinary pods, and pods that ask for too much. Beside some
+//! attacks there are also large pods that ask.
 //!
 //! It keeps its rate whatever the answers take, and each time counts from when the create was due. It has a thread of its
 //! own, so that what the attackers do in this process does not count.
@@ -21,6 +22,15 @@ use tokio::task::JoinSet;
 /// Between two creates.
 const PERIOD: Duration = Duration::from_millis(35);
 
+/// Between two creates of large pods: enough to see whether each is granted, and too few to be a load.
+const LARGE_PERIOD: Duration = Duration::from_millis(400);
+
+/// The shape of a large pod, which has some 400 kB.
+const LARGE_CONTAINERS: usize = 48;
+const LARGE_VARIABLES: usize = 140;
+/// What stands in its text for its name.
+const LARGE_NAME: &str = "name-of-a-large-pod";
+
 /// A create that takes longer has failed.
 const DEADLINE: Duration = Duration::from_secs(15);
 
@@ -33,6 +43,8 @@ pub(crate) struct Honest {
     client: Client,
     number: AtomicUsize,
     runtime: Handle,
+    /// The text of a large pod.
+    large: String,
 }
 
 /// What a pod expects.
@@ -46,13 +58,19 @@ enum Kind {
     Ordinary,
     /// It asks for a role that nobody allows, and must be refused.
     AsksTooMuch,
+    /// It asks, has very many variables in many containers, and each of these must be granted. Only tried, so that what is
+    /// stored is what an attack stores.
+    Large,
 }
 
 /// The creates of some seconds.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Window {
     latencies: Vec<Duration>,
-    /// Creates that should have been admitted and were refused, or failed otherwise.
+    /// The latencies of large pods, and how many of these were granted.
+    pub(crate) large: Vec<Duration>,
+    pub(crate) large_granted: usize,
+    /// Creates, of large pods too, that should have been admitted and were refused, or failed otherwise.
     pub(crate) refused: Vec<String>,
     /// Creates that were admitted without what they must have, or although they must be refused.
     pub(crate) unreviewed: Vec<String>,
@@ -76,6 +94,7 @@ impl Honest {
             client: runtime.spawn(async move { client_of(&kubeconfig).await }).await??,
             number: AtomicUsize::new(0),
             runtime,
+            large: large_pod(),
         };
         this.is_served().await?;
         Ok(this)
@@ -84,7 +103,7 @@ impl Honest {
     /// Waits until every kind of pod gets what it should.
     pub(crate) async fn is_served(&self) -> Result<()> {
         eventually(PROPAGATION, "honest pods get what they should", async || {
-            for kind in Kind::ALL {
+            for kind in Kind::ALL.into_iter().chain([Kind::Large]) {
                 self.create(kind).await?.map_err(|fault| anyhow::anyhow!("{fault:?}"))?;
             }
             Ok(())
@@ -92,22 +111,33 @@ impl Honest {
         .await
     }
 
-    /// Creates pods at the steady rate for so long.
-    pub(crate) async fn window(self: &Arc<Self>, length: Duration) -> Window {
+    /// Creates pods at the steady rate for so long, and large ones beside if that is wanted.
+    pub(crate) async fn window(self: &Arc<Self>, length: Duration, with_large: bool) -> Window {
         let this = Arc::clone(self);
-        let window = self.runtime.spawn(async move { this.creates(length).await });
-        window.await.unwrap_or_default()
+        let large_length = if with_large { length } else { Duration::ZERO };
+        let windows = self.runtime.spawn(async move {
+            tokio::join!(
+                this.creates(&Kind::ALL, PERIOD, length),
+                this.creates(&[Kind::Large], LARGE_PERIOD, large_length)
+            )
+        });
+        let (mut window, large) = windows.await.unwrap_or_default();
+        window.large_granted = large.latencies.len() - large.refused.len() - large.unreviewed.len();
+        window.large = large.latencies;
+        window.refused.extend(large.refused);
+        window.unreviewed.extend(large.unreviewed);
+        window
     }
 
-    async fn creates(self: &Arc<Self>, length: Duration) -> Window {
+    async fn creates(self: &Arc<Self>, kinds: &'static [Kind], period: Duration, length: Duration) -> Window {
         let mut creates = JoinSet::new();
-        let mut ticks = tokio::time::interval(PERIOD);
+        let mut ticks = tokio::time::interval(period);
         let until = Instant::now() + length;
         while Instant::now() < until {
             let due = ticks.tick().await;
             let this = Arc::clone(self);
             creates.spawn(async move {
-                let kind = Kind::ALL[this.number.load(Ordering::Relaxed) % Kind::ALL.len()];
+                let kind = kinds[this.number.load(Ordering::Relaxed) % kinds.len()];
                 let result = tokio::time::timeout(DEADLINE, this.create(kind)).await;
                 (kind, due.elapsed(), result)
             });
@@ -131,13 +161,21 @@ impl Honest {
     /// Creates one pod; the inner result says what is wrong with the answer.
     async fn create(&self, kind: Kind) -> Result<Result<(), Fault>> {
         let name = format!("honest-{}", self.number.fetch_add(1, Ordering::Relaxed));
-        let path = format!("/api/v1/namespaces/{NAMESPACE}/pods");
+        let (pod, query) = if kind == Kind::Large {
+            (self.large.replace(LARGE_NAME, &name), "?dryRun=All")
+        } else {
+            (pod(&name, kind).to_string(), "")
+        };
+        let path = format!("/api/v1/namespaces/{NAMESPACE}/pods{query}");
         let request = http::Request::post(path)
             .header(http::header::CONTENT_TYPE, "application/json")
-            .body(Body::from(pod(&name, kind).to_string().into_bytes()))?;
+            .body(Body::from(pod.into_bytes()))?;
         let answer = self.client.send(request).await?;
         let status = answer.status().as_u16();
         let bytes = answer.into_body().collect().await?.to_bytes();
+        if kind == Kind::Large && status == 201 {
+            return Ok(judge_large(&bytes));
+        }
         let body: Value = serde_json::from_slice(&bytes).context("the API server answers in JSON")?;
         Ok(judge(kind, status, &body))
     }
@@ -151,22 +189,27 @@ enum Fault {
 }
 
 impl Kind {
-    /// As often as each should come.
+    /// As often as each should come, but for large ones.
     const ALL: [Self; 4] = [Self::Asks, Self::ByAccount, Self::Ordinary, Self::AsksTooMuch];
 }
 
 impl Window {
     /// The time below which `percent` of the creates stayed.
     pub(crate) fn percentile(&self, percent: usize) -> Duration {
-        let index = (self.latencies.len() * percent / 100).min(self.latencies.len().saturating_sub(1));
-        self.latencies.get(index).copied().unwrap_or_default()
+        percentile(&self.latencies, percent)
     }
+}
+
+/// The time below which `percent` of these stayed, the shortest of which is the first.
+pub(crate) fn percentile(latencies: &[Duration], percent: usize) -> Duration {
+    let index = (latencies.len() * percent / 100).min(latencies.len().saturating_sub(1));
+    latencies.get(index).copied().unwrap_or_default()
 }
 
 fn pod(name: &str, kind: Kind) -> Value {
     let account = match kind {
         Kind::ByAccount => ANNOTATED,
-        Kind::Asks | Kind::AsksTooMuch => "orders",
+        Kind::Asks | Kind::AsksTooMuch | Kind::Large => "orders",
         Kind::Ordinary => "default",
     };
     let pod = json!({
@@ -174,10 +217,36 @@ fn pod(name: &str, kind: Kind) -> Value {
         "spec": {"serviceAccountName": account, "containers": [{"name": "app", "image": "app"}]},
     });
     match kind {
-        Kind::Asks => with_annotations(pod, &[("tokenscope.io/role-arn", ORDERS)]),
+        Kind::Asks | Kind::Large => with_annotations(pod, &[("tokenscope.io/role-arn", ORDERS)]),
         Kind::AsksTooMuch => with_annotations(pod, &[("tokenscope.io/role-arn", ADMIN)]),
         Kind::ByAccount | Kind::Ordinary => pod,
     }
+}
+
+/// The text of a pod that asks, with many containers of many variables.
+fn large_pod() -> String {
+    let mut pod = pod(LARGE_NAME, Kind::Large);
+    let variables: Vec<Value> = (0..LARGE_VARIABLES)
+        .map(|number| json!({"name": format!("SETTING_{number}"), "value": format!("https://{number}.example.com/")}))
+        .collect();
+    let containers =
+        (0..LARGE_CONTAINERS).map(|number| json!({"name": format!("app-{number}"), "image": "app", "env": variables}));
+    pod["spec"]["containers"] = containers.collect();
+    pod.to_string()
+}
+
+/// A large pod that was admitted. Its text is only searched, since this thread serves the other creates too; in the list of who
+/// manages which field the quotation marks are escaped.
+fn judge_large(body: &[u8]) -> Result<(), Fault> {
+    let granted = String::from_utf8_lossy(body)
+        .matches(r#""name":"AWS_WEB_IDENTITY_TOKEN_FILE""#)
+        .count();
+    if granted == LARGE_CONTAINERS {
+        return Ok(());
+    }
+    Err(Fault::Unreviewed(format!(
+        "admitted, and {granted} of {LARGE_CONTAINERS} containers have their grant"
+    )))
 }
 
 fn judge(kind: Kind, status: u16, body: &Value) -> Result<(), Fault> {
@@ -186,7 +255,7 @@ fn judge(kind: Kind, status: u16, body: &Value) -> Result<(), Fault> {
     let result: Result<()> = (|| {
         let granted = body["spec"].to_string().contains("AWS_WEB_IDENTITY_TOKEN_FILE");
         match kind {
-            Kind::Asks | Kind::ByAccount => ensure!(granted, "admitted without its grant"),
+            Kind::Asks | Kind::ByAccount | Kind::Large => ensure!(granted, "admitted without its grant"),
             Kind::Ordinary => ensure!(!granted, "granted what it did not ask for"),
             Kind::AsksTooMuch => ensure!(!admitted, "admitted, and asks for a role that nobody allows"),
         }

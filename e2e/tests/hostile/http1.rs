@@ -18,7 +18,8 @@ pub(crate) fn attacks() -> Vec<Attack> {
         }),
         Attack::new("N2", "bodies_that_are_declared_and_never_come", 4, |field, round| {
             Box::pin(slow_bodies(field, round))
-        }),
+        })
+        .beside_large_pods(),
         Attack::new(
             "T7b",
             "idle_connections_to_the_port_of_the_reviews",
@@ -33,10 +34,12 @@ pub(crate) fn attacks() -> Vec<Attack> {
         ),
         Attack::new("", "answers_that_nobody_reads", 4, |field, round| {
             Box::pin(unread_answers(field, round))
-        }),
+        })
+        .beside_large_pods(),
         Attack::new("", "bodies_in_chunks_without_end", 3, |field, round| {
             Box::pin(endless_chunks(field, round))
-        }),
+        })
+        .beside_large_pods(),
         Attack::new("", "heads_of_megabytes", 2, |field, round| {
             Box::pin(large_heads(field, round))
         }),

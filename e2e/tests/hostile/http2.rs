@@ -38,7 +38,8 @@ pub(crate) fn attacks() -> Vec<Attack> {
         }),
         Attack::new("", "answers_held_back_by_a_window_of_zero", 4, |field, round| {
             Box::pin(zero_window(field, round))
-        }),
+        })
+        .beside_large_pods(),
         Attack::new("", "pings_and_settings_in_floods", 2, |field, round| {
             Box::pin(control_frames(field, round))
         }),

@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::attack::Tally;
-use crate::field::Field;
+use crate::field::{Field, LOCKED, MARK, REQUIRED};
 use crate::health::{FAILURE_THRESHOLD, Health};
 use crate::honest::Window;
-use crate::report::Outcome;
+use crate::report::{Outcome, Tally};
 
 /// How much longer honest creates may take than when it is quiet, beyond what the same attack adds without tokenscope.
 const MOST_ADDED: Duration = Duration::from_millis(250);
@@ -44,6 +43,9 @@ pub(crate) fn judge(field: &Field, attacked: &[Window], tally: &Tally, outcome: 
     }
     if tally.answers.is_empty() {
         failures.push("the attack sent nothing".to_owned());
+    }
+    if let Some(large) = outcome.large.filter(|large| large.granted == 0) {
+        failures.push(format!("none of {} honest large pods was granted", large.created));
     }
     if tally.longest_refusal > LONGEST_REFUSAL {
         failures.push(format!(
@@ -104,10 +106,28 @@ pub(crate) fn late(outcome: &Outcome) -> Vec<String> {
     late
 }
 
-/// A pod that asks for a role by an annotation of its own and has none, or one that nobody allows.
-pub(crate) fn without_its_grant(pod: &Value) -> Option<String> {
-    let annotations = pod["metadata"]["annotations"].as_object()?;
-    let containers = pod["spec"]["containers"].as_array()?;
+/// What is wrong with a pod that was admitted: it asks for a role by an annotation of its own and has none, or one that nobody allows; it holds a
+/// token of the locked audience that no policy grants its ServiceAccount; or it lives where reviews are required, and had none.
+pub(crate) fn got_past(pod: &Value) -> Option<String> {
+    let fault = if asks_without_grant(pod) {
+        "without its grant"
+    } else if holds_ungranted_token(pod) {
+        "with a locked token that nobody grants"
+    } else if pod["metadata"]["namespace"] == REQUIRED && pod["metadata"]["labels"][MARK].is_null() {
+        "without a review where one is required"
+    } else {
+        return None;
+    };
+    Some(format!("admitted {fault}: {}", pod["metadata"]["name"]))
+}
+
+fn asks_without_grant(pod: &Value) -> bool {
+    let (Some(annotations), Some(containers)) = (
+        pod["metadata"]["annotations"].as_object(),
+        pod["spec"]["containers"].as_array(),
+    ) else {
+        return false;
+    };
     let asks = annotations.keys().any(|key| {
         let rest = key.strip_prefix("tokenscope.io/role-arn");
         // A role for a container that isn't there asks for nothing.
@@ -118,7 +138,15 @@ pub(crate) fn without_its_grant(pod: &Value) -> Option<String> {
         .is_some_and(|value| value == "false");
     let spec = pod["spec"].to_string();
     let granted = spec.contains("AWS_WEB_IDENTITY_TOKEN_FILE") && spec.contains(":role/shop/");
-    (asks && !opted_out && !granted).then(|| format!("admitted without its grant: {}", pod["metadata"]["name"]))
+    asks && !opted_out && !granted
+}
+
+/// The policies are about the ServiceAccount `orders` alone.
+fn holds_ungranted_token(pod: &Value) -> bool {
+    let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
+    let mut sources = volumes.flat_map(|volume| volume["projected"]["sources"].as_array().into_iter().flatten());
+    pod["spec"]["serviceAccountName"] != "orders"
+        && sources.any(|source| source["serviceAccountToken"]["audience"] == LOCKED)
 }
 
 fn short(text: &str) -> String {

@@ -23,6 +23,7 @@ mod pods;
 mod policies;
 mod report;
 mod reviews;
+mod stored;
 mod wire;
 
 use std::process::ExitCode;
@@ -81,7 +82,12 @@ fn main() -> ExitCode {
 }
 
 fn attacks() -> Vec<Attack> {
-    let by_users = [pods::attacks(), accounts::attacks(), policies::attacks()];
+    let by_users = [
+        pods::attacks(),
+        stored::attacks(),
+        accounts::attacks(),
+        policies::attacks(),
+    ];
     let by_neighbours = [reviews::attacks(), http1::attacks(), http2::attacks()];
     let by_users = by_users.into_iter().flatten().map(Attack::through_api_server);
     by_users.chain(by_neighbours.into_iter().flatten()).collect()

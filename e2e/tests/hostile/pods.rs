@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokenscope_e2e::admission::create_pod;
 use tokenscope_e2e::fixtures::{ADMIN, ORDERS, PROPAGATION, Shop};
 use tokenscope_e2e::{eventually, post, shapes};
 
 use crate::attack::{Attack, Round};
-use crate::field::{Field, HOSTILE, REQUIRED};
+use crate::field::{Field, HOSTILE, LOCKED, MARK, REQUIRED};
 
 pub(crate) fn attacks() -> Vec<Attack> {
     let mut attacks = vec![
@@ -23,13 +23,15 @@ pub(crate) fn attacks() -> Vec<Attack> {
                     shapes::containers_and_skip_list(HOSTILE, name, 9000, 24_000)
                 }))
             },
-        ),
+        )
+        .beside_large_pods(),
         Attack::new(
             "C2",
             "thousands_of_containers_under_a_policy_that_grants",
             4,
             |field, round| Box::pin(shape(field, round, |name| shapes::containers(HOSTILE, name, 8000))),
-        ),
+        )
+        .beside_large_pods(),
         Attack::new("M2", "pods_with_variables_of_a_megabyte", 2, |field, round| {
             Box::pin(megabyte_variables(field, round))
         })
@@ -44,6 +46,13 @@ pub(crate) fn attacks() -> Vec<Attack> {
             Box::pin(invented_owners(field, round))
         })
         .judged_by(|field| Box::pin(others_still_get_events(field))),
+        Attack::new(
+            "",
+            "tokens_by_hand_in_pods_that_are_too_large_for_a_review",
+            2,
+            |field, round| Box::pin(tokens_by_hand(field, round)),
+        )
+        .beside_large_pods(),
         Attack::new("T13", "pods_that_bring_the_mark_of_a_review", 2, |field, round| {
             Box::pin(forged_marks(field, round))
         }),
@@ -81,7 +90,8 @@ fn shape_attacks() -> Vec<Attack> {
         }),
         Attack::new("", "tens_of_thousands_of_variables", 2, |field, round| {
             Box::pin(shape(field, round, |name| shapes::variables(HOSTILE, name, 25_000)))
-        }),
+        })
+        .beside_large_pods(),
         Attack::new("", "thousands_of_owners_and_terms_of_affinity", 2, |field, round| {
             Box::pin(shape(field, round, |name| {
                 if name.len() % 2 == 0 {
@@ -97,7 +107,8 @@ fn shape_attacks() -> Vec<Attack> {
                 let annotations = format!("{{\"tokenscope.io/role-arn\":\"{ADMIN}\",\"k\":\"{value}\"}}");
                 shapes::metadata(HOSTILE, name, "annotations", &annotations)
             }))
-        }),
+        })
+        .beside_large_pods(),
     ]
 }
 
@@ -157,7 +168,7 @@ async fn invented_owners(field: Arc<Field>, round: Round) -> Result<()> {
         if !round.goes_on() {
             break;
         }
-        let mut pod: serde_json::Value = serde_json::from_str(&shapes::asks_too_much(
+        let mut pod: Value = serde_json::from_str(&shapes::asks_too_much(
             HOSTILE,
             &format!("refused-{}-{number}", round.worker),
         ))?;
@@ -220,18 +231,55 @@ async fn forged_marks(field: Arc<Field>, round: Round) -> Result<()> {
         }
         let namespace = if number % 2 == 0 { HOSTILE } else { REQUIRED };
         let name = format!("forged-{}-{number}", round.worker);
-        let mut pod: serde_json::Value = serde_json::from_str(&shapes::asks_too_much(namespace, &name))?;
+        let mut pod: Value = serde_json::from_str(&shapes::asks_too_much(namespace, &name))?;
         for mark in ["granted", "untouched"] {
-            pod["metadata"]["labels"]["tokenscope.io/reviewed"] = json!(mark);
-            pod["metadata"]["annotations"]["tokenscope.io/reviewed"] = json!(mark);
+            pod["metadata"]["labels"][MARK] = json!(mark);
+            pod["metadata"]["annotations"][MARK] = json!(mark);
             pod["metadata"]["annotations"]["tokenscope.io/grant"] = json!(grant);
             if number % 3 == 0 {
-                pod["spec"]["schedulerName"] = json!("<".repeat(1_500_000));
+                make_too_large_for_a_review(&mut pod);
             }
-            let sent = Instant::now();
-            round.create_in(&field.author, namespace, pod.to_string()).await?;
-            round.pace(sent.elapsed()).await;
+            create_paced(&field, &round, namespace, &pod).await?;
         }
+    }
+    Ok(())
+}
+
+/// A review's JSON writes each of these characters in six bytes.
+fn make_too_large_for_a_review(pod: &mut Value) {
+    pod["spec"]["schedulerName"] = json!("<".repeat(1_500_000));
+}
+
+async fn create_paced(field: &Field, round: &Round, namespace: &str, pod: &Value) -> Result<()> {
+    let sent = Instant::now();
+    round.create_in(&field.author, namespace, pod.to_string()).await?;
+    round.pace(sent.elapsed()).await;
+    Ok(())
+}
+
+/// Tokens of the locked audience that nobody grants, and pods where reviews are required: each brings a mark, and is too large for a review or one of a flood.
+async fn tokens_by_hand(field: Arc<Field>, round: Round) -> Result<()> {
+    let token = json!({"serviceAccountToken": {"audience": LOCKED, "path": "token"}});
+    for number in 0.. {
+        if !round.goes_on() {
+            break;
+        }
+        let namespace = if number % 2 == 0 { HOSTILE } else { REQUIRED };
+        let mut pod = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {
+                "name": format!("by-hand-{}-{number}", round.worker), "namespace": namespace,
+                "labels": {MARK: "granted"}, "annotations": {MARK: "granted", "tokenscope.io/inject": "false"},
+            },
+            "spec": {"serviceAccountName": "default", "containers": [{"name": "app", "image": "app"}]},
+        });
+        if number % 4 < 2 {
+            pod["spec"]["volumes"] = json!([{"name": "mine", "projected": {"sources": [token]}}]);
+        }
+        if number % 3 == 0 {
+            make_too_large_for_a_review(&mut pod);
+        }
+        create_paced(&field, &round, namespace, &pod).await?;
     }
     Ok(())
 }
@@ -275,8 +323,8 @@ async fn ephemeral_containers(field: Arc<Field>, round: Round) -> Result<()> {
 }
 
 async fn churn(field: Arc<Field>, round: Round) -> Result<()> {
-    let mut pod: serde_json::Value = serde_json::from_str(&shapes::containers(HOSTILE, "x", 1))?;
-    pod["metadata"]["name"] = serde_json::Value::Null;
+    let mut pod: Value = serde_json::from_str(&shapes::containers(HOSTILE, "x", 1))?;
+    pod["metadata"]["name"] = Value::Null;
     pod["metadata"]["generateName"] = json!("churn-");
     pod["spec"]["containers"][0] = json!({"name": "app", "image": "app"});
     let path = format!("/api/v1/namespaces/{HOSTILE}/pods");
@@ -285,7 +333,7 @@ async fn churn(field: Arc<Field>, round: Round) -> Result<()> {
             .send(&field.author, http::Method::POST, &path, pod.to_string())
             .await?;
         let Some((201, body)) = created else { continue };
-        let stored: serde_json::Value = serde_json::from_slice(&body)?;
+        let stored: Value = serde_json::from_slice(&body)?;
         let name = stored["metadata"]["name"].as_str().context("a pod has a name")?;
         let now = r#"{"gracePeriodSeconds":0}"#;
         round

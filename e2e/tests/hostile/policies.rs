@@ -25,7 +25,8 @@ pub(crate) fn attacks() -> Vec<Attack> {
                     field,
                     round,
                     30,
-                    |number, size| json!({"subjects": subjects(number, size, 64, 253), "roles": roles(size)}),
+                    // All that the schema takes together: 6144 characters of subjects, 2048 of roles, 256 of description.
+                    |number, _| json!({"description": "d".repeat(250), "subjects": subjects(number, 1, 23, 250), "roles": roles(4)}),
                 ))
             },
         )
@@ -35,9 +36,9 @@ pub(crate) fn attacks() -> Vec<Attack> {
             "subjects_times_names_with_different_default_roles",
             1,
             |field, round| {
-                Box::pin(many(field, round, 4, |number, size| {
+                Box::pin(many(field, round, 4, |number, _| {
                     let role = format!("{ORDERS}-{number}");
-                    json!({"subjects": subjects(0, size, 64, 253), "roles": {"allowed": [role], "default": role}})
+                    json!({"subjects": subjects(0, 15, 14, 20), "roles": {"allowed": [role], "default": role}})
                 }))
             },
         ),
@@ -84,10 +85,10 @@ fn policy(name: &str, spec: &Value) -> String {
     .to_string()
 }
 
-/// `size` subjects of at most `most` names of so many characters. They differ at their ends.
-fn subjects(number: usize, size: usize, most: usize, length: usize) -> Value {
+/// So many subjects, each of so many names of so many characters. They differ at their ends.
+fn subjects(number: usize, count: usize, names: usize, length: usize) -> Value {
     let subject = |subject: usize| {
-        let names: Vec<String> = (0..most.min(size * 2))
+        let names: Vec<String> = (0..names)
             .map(|name| {
                 let end = format!("{number}-{subject}-{name}");
                 format!("{}{end}", "n".repeat(length - end.len()))
@@ -95,7 +96,7 @@ fn subjects(number: usize, size: usize, most: usize, length: usize) -> Value {
             .collect();
         json!({"serviceAccounts": names})
     };
-    (0..size).map(subject).collect()
+    (0..count).map(subject).collect()
 }
 
 fn roles(size: usize) -> Value {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::health::Health;
-use crate::honest::Window;
+use crate::honest::{Window, percentile};
 
 /// What honest creates take in quiet and under an attack: half of them, and 99 of 100. Medians of the windows.
 #[derive(Clone, Copy, Debug, Default)]
@@ -14,11 +14,22 @@ pub(crate) struct Times {
     attacked: [Duration; 2],
 }
 
+/// What honest large pods came to during an attack.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LargePods {
+    pub(crate) created: usize,
+    pub(crate) granted: usize,
+    /// Half of their creates took less, and 99 of 100.
+    took: [Duration; 2],
+}
+
 /// What one attack came to.
 pub(crate) struct Outcome {
     pub(crate) name: &'static str,
     pub(crate) finding: &'static str,
     pub(crate) times: Times,
+    /// The honest large pods, if there were any beside.
+    pub(crate) large: Option<LargePods>,
     /// The times without tokenscope, and the honest creates that failed then; none if that was not needed.
     pub(crate) without: Option<(Times, usize)>,
     /// What honest creates that failed were told.
@@ -48,6 +59,18 @@ impl Times {
     }
 }
 
+impl LargePods {
+    pub(crate) fn of(windows: &[Window]) -> Self {
+        let mut latencies: Vec<Duration> = windows.iter().flat_map(|window| window.large.clone()).collect();
+        latencies.sort_unstable();
+        Self {
+            created: latencies.len(),
+            granted: windows.iter().map(|window| window.large_granted).sum(),
+            took: [50, 99].map(|percent| percentile(&latencies, percent)),
+        }
+    }
+}
+
 fn median(windows: &[Window], percent: usize) -> Duration {
     let mut values: Vec<Duration> = windows.iter().map(|window| window.percentile(percent)).collect();
     values.sort_unstable();
@@ -55,7 +78,7 @@ fn median(windows: &[Window], percent: usize) -> Duration {
 }
 
 /// One line an attack. Times are of honest creates, in milliseconds: those of quiet, under attack, and under the same attack
-/// without tokenscope.
+/// without tokenscope; those of large pods stand apart, behind how many of how many were granted.
 pub(crate) fn table(outcomes: &[Outcome]) -> String {
     let width = outcomes
         .iter()
@@ -63,12 +86,13 @@ pub(crate) fn table(outcomes: &[Outcome]) -> String {
         .max()
         .unwrap_or_default();
     let mut text = format!(
-        "{:<width$}  {:<7} {:>11} {:>11} {:>10} {:>7} {:>10} {:>10} {:>11} {:>8} {:>8}  {}\n",
+        "{:<width$}  {:<7} {:>11} {:>11} {:>10} {:>14} {:>7} {:>10} {:>10} {:>11} {:>8} {:>8}  {}\n",
         "ATTACK",
         "FINDING",
         "QUIET ms",
         "ATTACKED ms",
         "WITHOUT ms",
+        "LARGE ms",
         "REFUSED",
         "UNREVIEWED",
         "WEBHOOK MB",
@@ -87,7 +111,7 @@ pub(crate) fn table(outcomes: &[Outcome]) -> String {
             .collect();
         let _ = writeln!(
             text,
-            "{:<width$}  {:<7} {:>11} {:>11} {:>10} {:>7} {:>10} {:>10} {:>11} {:>8} {:>8}  {}",
+            "{:<width$}  {:<7} {:>11} {:>11} {:>10} {:>14} {:>7} {:>10} {:>10} {:>11} {:>8} {:>8}  {}",
             outcome.name,
             if outcome.finding.is_empty() {
                 "-"
@@ -99,6 +123,10 @@ pub(crate) fn table(outcomes: &[Outcome]) -> String {
             outcome
                 .without
                 .map_or_else(|| "-".to_owned(), |(without, _)| times(without.attacked)),
+            outcome.large.map_or_else(
+                || "-".to_owned(),
+                |large| format!("{}/{} {}", large.granted, large.created, times(large.took))
+            ),
             outcome.refused.len(),
             outcome.unreviewed,
             peak(0),
@@ -109,4 +137,14 @@ pub(crate) fn table(outcomes: &[Outcome]) -> String {
         );
     }
     text
+}
+
+/// What came of an attacker's requests.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// How often there was which answer, or none.
+    pub(crate) answers: BTreeMap<String, u64>,
+    /// Pods that ask and were admitted without their grant.
+    pub(crate) unreviewed: Vec<String>,
+    pub(crate) longest_refusal: usize,
 }

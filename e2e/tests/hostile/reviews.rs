@@ -1,15 +1,17 @@
 //! What a neighbour on the pod network can do with reviews of his own making.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tokenscope_e2e::fixtures::{ADMIN, ORDERS};
 use tokenscope_e2e::{get_json, shapes};
+use tokio::io::AsyncWriteExt;
 
 use crate::attack::{Attack, Round};
 use crate::field::{Field, HOSTILE};
-use crate::wire::{post, post_with};
+use crate::wire::{connect_from_elsewhere, head, post, post_with};
 
 /// The largest body that is worth sending: just below what the webhook reads.
 const LARGE: usize = 8_300_000;
@@ -22,7 +24,15 @@ pub(crate) fn attacks() -> Vec<Attack> {
                 let pod = format!("{{\"metadata\":{{\"name\":\"p\"}},\"spec\":{{\"containers\":{containers}}}}}");
                 vec![shapes::review(HOSTILE, &pod).into_bytes()]
             }))
-        }),
+        })
+        .beside_large_pods(),
+        Attack::new(
+            "",
+            "the_largest_reviews_of_invented_namespaces_that_nearly_come",
+            6,
+            |field, round| Box::pin(nearly_whole(field, round)),
+        )
+        .beside_large_pods(),
         Attack::new("T3", "forged_reviews_for_namespaces_of_others", 4, |field, round| {
             Box::pin(forged(field, round))
         })
@@ -39,7 +49,8 @@ pub(crate) fn attacks() -> Vec<Attack> {
                     nested.into_bytes()[..LARGE / 2].to_vec(),
                 ]
             }))
-        }),
+        })
+        .beside_large_pods(),
         Attack::new(
             "",
             "members_that_stand_twice_are_never_granted_by_the_wrong_one",
@@ -50,31 +61,33 @@ pub(crate) fn attacks() -> Vec<Attack> {
             "",
             "bytes_that_are_no_json_and_numbers_without_end",
             2,
-            |field, round| {
-                Box::pin(send(field, round, 60, || {
-                    vec![
-                        vec![0xff; 1 << 20],
-                        b"{\"a\":\"\\ud800\"}".to_vec(),
-                        shapes::review(
-                            HOSTILE,
-                            &format!("{{\"spec\":{{\"containers\":{}}}}}", "9".repeat(4 << 20)),
-                        )
-                        .into_bytes(),
-                        shapes::review(
-                            HOSTILE,
-                            &format!("{{\"metadata\":{{\"name\":\"{}\"}}}}", "\\u0041".repeat(1 << 20)),
-                        )
-                        .into_bytes(),
-                        Vec::new(),
-                        b"null".to_vec(),
-                        vec![b' '; LARGE],
-                    ]
-                }))
-            },
-        ),
+            |field, round| Box::pin(send(field, round, 60, no_json)),
+        )
+        .beside_large_pods(),
         Attack::new("", "compressed_bodies_that_would_be_gigabytes", 2, |field, round| {
             Box::pin(compressed(field, round))
         }),
+    ]
+}
+
+/// Bytes that are no JSON, and some that are no review.
+fn no_json() -> Vec<Vec<u8>> {
+    vec![
+        vec![0xff; 1 << 20],
+        b"{\"a\":\"\\ud800\"}".to_vec(),
+        shapes::review(
+            HOSTILE,
+            &format!("{{\"spec\":{{\"containers\":{}}}}}", "9".repeat(4 << 20)),
+        )
+        .into_bytes(),
+        shapes::review(
+            HOSTILE,
+            &format!("{{\"metadata\":{{\"name\":\"{}\"}}}}", "\\u0041".repeat(1 << 20)),
+        )
+        .into_bytes(),
+        Vec::new(),
+        b"null".to_vec(),
+        vec![b' '; LARGE],
     ]
 }
 
@@ -87,6 +100,36 @@ async fn send(field: Arc<Field>, round: Round, pause: u64, bodies: fn() -> Vec<V
         }
         post(&field, &round, body).await;
         round.pause(pause).await;
+    }
+    Ok(())
+}
+
+/// Each body holds as much memory as one can, is given up before it would be too slow, and is of another namespace. Six of them need
+/// half as much again as there is for all large reviews.
+async fn nearly_whole(field: Arc<Field>, round: Round) -> Result<()> {
+    let filler = vec![b' '; LARGE];
+    let head = head(&format!("Content-Length: {LARGE}"));
+    for number in 0_u64.. {
+        if !round.goes_on() {
+            break;
+        }
+        let Ok(mut stream) = connect_from_elsewhere(&field, b"http/1.1").await else {
+            round.count("not accepted");
+            round.pause(50).await;
+            continue;
+        };
+        let namespace = format!("invented-{}-{number}", round.worker);
+        let begun = shapes::review(&namespace, &" ".repeat(1000));
+        let rest = filler.len() - begun.len() - 1;
+        let sent = async {
+            stream.write_all(head.as_bytes()).await?;
+            stream.write_all(begun.as_bytes()).await?;
+            stream.write_all(filler.get(..rest).unwrap_or_default()).await?;
+            stream.flush().await
+        };
+        let sent = tokio::time::timeout(Duration::from_secs(1), sent).await;
+        round.count(if matches!(sent, Ok(Ok(()))) { "held" } else { "refused" });
+        round.pause(120).await;
     }
     Ok(())
 }

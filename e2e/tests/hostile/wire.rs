@@ -1,6 +1,7 @@
 //! What a neighbour sends: bytes over TCP and TLS, without a client that would mend them.
 
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use anyhow::{Context, Result};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
@@ -24,7 +25,19 @@ const MOST_READ: u64 = 1 << 20;
 
 /// A TLS connection to where reviews are taken, for HTTP/1.1 or HTTP/2.
 pub(crate) async fn connect(field: &Field, protocol: &[u8]) -> Result<TlsStream<TcpStream>> {
-    let stream = tcp(field.review_port()).await?;
+    secured(field, protocol, tcp(field.review_port()).await?).await
+}
+
+/// The same from an address that no API server has, as pods have: 127.0.0.2.
+pub(crate) async fn connect_from_elsewhere(field: &Field, protocol: &[u8]) -> Result<TlsStream<TcpStream>> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), 0)))?;
+    let webhook = SocketAddr::from((Ipv4Addr::LOCALHOST, field.review_port()));
+    let stream = tokio::time::timeout(PATIENCE, socket.connect(webhook)).await??;
+    secured(field, protocol, stream).await
+}
+
+async fn secured(field: &Field, protocol: &[u8], stream: TcpStream) -> Result<TlsStream<TcpStream>> {
     let connector = TlsConnector::from(client_config(&field.authorities, protocol)?);
     let name = ServerName::try_from("127.0.0.1")?;
     Ok(tokio::time::timeout(PATIENCE, connector.connect(name, stream)).await??)

@@ -1,6 +1,5 @@
 //! Who gets which role by which policy, and what the others read.
 
-use crate::{SHARED, VOLUME};
 use anyhow::ensure;
 use serde_json::json;
 use tokenscope_e2e::admission::try_pod;
@@ -8,6 +7,8 @@ use tokenscope_e2e::fixtures::{
     ADMIN, CARTS, ORDERS, PROPAGATION, Shop, annotation, orders_may, reviewed, variable, volume, with_annotations,
 };
 use tokenscope_e2e::{eventually, get_json, merge};
+
+use crate::{SHARED, VOLUME};
 
 #[tokio::test]
 async fn an_annotation_of_the_service_account_asks_for_its_pods() {

@@ -1,10 +1,11 @@
 //! Which containers get what, and what they bring themselves.
 
-use crate::{MOUNT, SHARED, VOLUME};
 use serde_json::{Value, json};
 use tokenscope_e2e::fixtures::{
     ADMIN, CARTS, ORDERS, Shop, environment, mounted_at, orders_may, reviewed, variable, volume, with_annotations,
 };
+
+use crate::{MOUNT, SHARED, VOLUME};
 
 const ROLE: &str = "AWS_ROLE_ARN";
 const TOKEN_FILE: &str = "AWS_WEB_IDENTITY_TOKEN_FILE";
@@ -348,7 +349,7 @@ async fn a_pod_that_asks_and_in_the_end_gets_nothing_hears_why() {
     indirect["spec"]["containers"][0]["env"] = json!([{"name": ROLE, "valueFrom": elsewhere}]);
     let typo = with_annotations(shop.pod("typo"), &[("tokenscope.io/role-arn.aap", ORDERS)]);
     let answer = shop.untouched(&indirect).await.unwrap();
-    assert_eq!(reviewed(&answer.body), Some("untouched"));
+    assert_eq!(reviewed(&answer.body), Some("holds-nothing"));
     let [warning] = answer.warnings.as_slice() else {
         panic!("{:?}", answer.warnings)
     };

@@ -1,12 +1,13 @@
 //! From the pod's own token to credentials: verified as AWS verifies it, used by the unmodified SDK.
 
-use crate::{MOUNT, SHARED, VOLUME};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokenscope_e2e::fixtures::{
     ACCOUNT, CARTS, ORDERS, Shop, container_of, environment, mounted_at, orders_may, sts, variable, volume, who_is,
     with_annotations,
 };
 use tokenscope_e2e::{get_json, post};
+
+use crate::{MOUNT, SHARED, VOLUME};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_annotated_pod_that_a_policy_allows_gets_credentials_for_its_own_token() {
@@ -144,26 +145,7 @@ async fn containers_with_roles_and_audiences_of_their_own_have_a_token_file_each
     assert_eq!(variable(&pod, "carts", "AWS_ROLE_ARN").as_deref(), Some(CARTS));
     assert_eq!(environment(&pod, "neither"), []);
     assert_eq!(mounted_at(&pod, "neither", VOLUME), None);
-    // Each has a volume of its own, and no other's.
-    let volumes_of = |container| {
-        let mounts = container_of(&pod, container)["volumeMounts"].as_array().unwrap();
-        let names = mounts
-            .iter()
-            .filter(|mount| mount["mountPath"] == MOUNT || mount["name"].as_str().unwrap().starts_with(VOLUME));
-        names
-            .map(|mount| mount["name"].as_str().unwrap().to_owned())
-            .collect::<Vec<_>>()
-    };
-    let (of_orders, of_carts) = (volumes_of("orders"), volumes_of("carts"));
-    assert_eq!((of_orders.len(), of_carts.len()), (1, 1));
-    assert_ne!(of_orders, of_carts);
-    for (volumes, audience) in [(of_orders, "sts.amazonaws.com"), (of_carts, "carts.example.com")] {
-        let sources = volume(&pod, &volumes[0]).unwrap()["projected"]["sources"]
-            .as_array()
-            .unwrap();
-        assert_eq!(sources.len(), 1);
-        assert_eq!(sources[0]["serviceAccountToken"]["audience"], audience);
-    }
+    has_a_volume_each(&pod, [("orders", "sts.amazonaws.com"), ("carts", "carts.example.com")]);
 
     // Each file has the token that its role's trust policy wants; the other's would be refused.
     let (trust_orders, trust_carts) = (
@@ -188,6 +170,29 @@ async fn containers_with_roles_and_audiences_of_their_own_have_a_token_file_each
         );
     }
     sts.stop().await;
+}
+
+/// Each of the containers has a volume of its own with a token for its audience, and no other's.
+fn has_a_volume_each(pod: &Value, containers: [(&str, &str); 2]) {
+    let volumes_of = |container| {
+        let mounts = container_of(pod, container)["volumeMounts"].as_array().unwrap();
+        let names = mounts
+            .iter()
+            .filter(|mount| mount["mountPath"] == MOUNT || mount["name"].as_str().unwrap().starts_with(VOLUME));
+        names
+            .map(|mount| mount["name"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let [one, other] = containers.map(|(container, _)| volumes_of(container));
+    assert_eq!((one.len(), other.len()), (1, 1));
+    assert_ne!(one, other);
+    for (volumes, (_, audience)) in [one, other].iter().zip(containers) {
+        let sources = volume(pod, &volumes[0]).unwrap()["projected"]["sources"]
+            .as_array()
+            .unwrap();
+        assert_eq!(sources.len(), 1);
+        assert_eq!(sources[0]["serviceAccountToken"]["audience"], audience);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

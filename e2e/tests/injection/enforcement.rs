@@ -1,6 +1,5 @@
 //! What happens to a pod that is denied, and to those that stay out.
 
-use crate::{SHARED, VOLUME};
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use tokenscope_e2e::admission::{create_pod, try_pod};
@@ -9,6 +8,8 @@ use tokenscope_e2e::fixtures::{
     ADMIN, ORDERS, PROPAGATION, Shop, annotation, environment, orders_may, reviewed, volume, with_annotations,
 };
 use tokenscope_e2e::{eventually, get_json, merge};
+
+use crate::{SHARED, VOLUME};
 
 #[tokio::test]
 async fn a_namespace_with_the_warn_label_admits_without_credentials_and_warns() {
@@ -189,7 +190,7 @@ async fn opting_out_works_on_the_pod_its_service_account_and_its_namespace() {
 
     let out = with_annotations(shop.asking("pod", ADMIN), &[("tokenscope.io/inject", "false")]);
     let out = shop.untouched(&out).await.unwrap().body;
-    assert_eq!(reviewed(&out), Some("untouched"), "it names a role all the same");
+    assert_eq!(reviewed(&out), Some("holds-nothing"), "it names a role all the same");
     let of_quiet = |mut pod: Value| {
         pod["spec"]["serviceAccountName"] = json!("quiet");
         pod
@@ -202,7 +203,7 @@ async fn opting_out_works_on_the_pod_its_service_account_and_its_namespace() {
         .body;
     assert_eq!(
         reviewed(&asking),
-        Some("untouched"),
+        Some("holds-nothing"),
         "or the guard would not let it pass"
     );
     let back_in = with_annotations(of_quiet(shop.pod("back-in")), &[("tokenscope.io/inject", "true")]);
@@ -227,13 +228,13 @@ async fn every_pod_of_a_required_namespace_bears_the_mark_of_its_review() {
     eventually(PROPAGATION, "the label is known", async || {
         let answer = try_pod(&shop.client, &shop.pod("plain")).await?;
         ensure!(answer.accepted(), "{}", answer.message());
-        ensure!(reviewed(&answer.body) == Some("untouched"), "{}", answer.body);
+        ensure!(reviewed(&answer.body) == Some("asks-nothing"), "{}", answer.body);
         Ok(())
     })
     .await
     .unwrap();
     let plain = shop.untouched(&shop.pod("plain")).await.unwrap().body;
-    assert_eq!(reviewed(&plain), Some("untouched"));
+    assert_eq!(reviewed(&plain), Some("asks-nothing"));
     shop.granted(&shop.asking("asking", ORDERS)).await.unwrap();
     shop.refused(&shop.asking("denied", ADMIN), "does not allow")
         .await
@@ -268,7 +269,7 @@ async fn a_pod_is_reviewed_once() {
 }
 
 #[tokio::test]
-async fn the_namespaces_of_the_control_plane_and_our_own_are_left_alone() {
+async fn a_pod_that_may_have_nothing_is_left_alone_in_the_namespaces_of_the_control_plane_and_our_own() {
     let control_plane = &SHARED.environment().await.control_plane;
     let client = control_plane.client().await.unwrap();
     for namespace in ["kube-system", "tokenscope-system"] {

@@ -1,6 +1,5 @@
 //! Nothing that a user wrote gets lost, however large or new it is.
 
-use crate::{SHARED, VOLUME};
 use anyhow::Result;
 use serde_json::{Value, json};
 use tokenscope_e2e::admission::{create_pod, try_pod};
@@ -9,6 +8,8 @@ use tokenscope_e2e::fixtures::{
     ORDERS, PROPAGATION, Shop, annotation, orders_may, reviewed, variable, with_annotations,
 };
 use tokenscope_e2e::{eventually, get_json};
+
+use crate::{SHARED, VOLUME};
 
 /// Fields of later versions of Kubernetes than any type of this project knows are among them.
 fn full_pod(shop: &Shop<'_>) -> Value {
@@ -87,7 +88,7 @@ async fn every_field_of_the_user_stays_also_those_that_no_type_of_ours_knows() {
     let bypassed = with_annotations(pod.clone(), &[("tokenscope.io/inject", "false")]);
     let before = try_pod(&shop.client, &bypassed).await.unwrap();
     assert!(before.accepted(), "{}", before.message());
-    assert_eq!(reviewed(&before.body), Some("untouched"));
+    assert_eq!(reviewed(&before.body), Some("holds-nothing"));
     let after = try_pod(&shop.client, &pod).await.unwrap();
     assert!(after.accepted(), "{}", after.message());
     assert_eq!(reviewed(&after.body), Some("granted"));

@@ -7,6 +7,7 @@ mod containers;
 mod credentials;
 mod enforcement;
 mod fidelity;
+mod kube_system;
 mod time;
 
 use tokenscope_e2e::{Shared, install};

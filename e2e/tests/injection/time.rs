@@ -1,10 +1,13 @@
 //! Policies that hold for a time, by the clock of the machine.
 
-use crate::SHARED;
-use jiff::{Timestamp, ToSpan, tz::TimeZone};
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan};
 use serde_json::json;
+use tokenscope_e2e::admission::try_pod;
+use tokenscope_e2e::eventually;
 use tokenscope_e2e::fixtures::{ORDERS, PROPAGATION, Shop, orders_may};
-use tokenscope_e2e::{admission::try_pod, eventually};
+
+use crate::SHARED;
 
 #[tokio::test]
 async fn a_policy_grants_until_it_expires() {

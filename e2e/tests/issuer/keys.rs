@@ -68,13 +68,14 @@ async fn is_gone(environment: &Environment, client: &Client, subject: &str, kid:
     Ok(())
 }
 
-/// Runs `tokenscope-issuer revoke-key` as an administrator does.
-fn revoke(environment: &Environment, kid: &str) -> Output {
+/// Runs a command of `tokenscope-issuer` as an administrator does.
+fn run(environment: &Environment, command_and_arguments: &[&str]) -> Output {
     let (program, _) = environment.installed.issuer(0).0.command_line();
     let kubeconfig = environment.control_plane.kubeconfig();
     let mut command = Command::new(program);
     command
-        .args(["revoke-key", kid, "--namespace", NAMESPACE, "--kubeconfig"])
+        .args(command_and_arguments)
+        .args(["--namespace", NAMESPACE, "--kubeconfig"])
         .arg(kubeconfig);
     command.output().unwrap()
 }
@@ -102,7 +103,7 @@ async fn a_key_that_is_taken_out_by_hand_comes_back_with_an_event_and_one_that_r
 
     // The command wins against the replicas, whether the key is in the Secret at that moment or not.
     let mut backup = take_out_by_hand(client).await.unwrap();
-    let output = revoke(&environment, &leaked[0]);
+    let output = run(&environment, &["revoke-key", &leaked[0]]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     eventually(SOON, "no replica knows the key any more", async || {
         is_gone(&environment, client, &subject, &leaked[0]).await
@@ -124,6 +125,20 @@ async fn a_key_that_is_taken_out_by_hand_comes_back_with_an_event_and_one_that_r
     .await
     .unwrap();
 
-    let slip = revoke(&environment, "no-such-key");
+    let slip = run(&environment, &["revoke-key", "no-such-key"]);
     assert!(!slip.status.success() && String::from_utf8_lossy(&slip.stderr).contains("there is no key"));
+
+    // A further key waits, and a second one beside it would be of no use.
+    let before = kids(client).await.unwrap();
+    let rotated = run(&environment, &["rotate", "--algorithm", "RS256"]);
+    let said = String::from_utf8_lossy(&rotated.stdout).into_owned();
+    let after = kids(client).await.unwrap();
+    let new: Vec<&String> = after.iter().filter(|kid| !before.contains(kid)).collect();
+    assert!(
+        rotated.status.success() && new.len() == 1 && said.contains(new[0]),
+        "{rotated:?} {after:?}"
+    );
+    let again = run(&environment, &["rotate", "--algorithm", "RS256"]);
+    assert!(!again.status.success(), "{again:?}");
+    assert_eq!(kids(client).await.unwrap(), after);
 }

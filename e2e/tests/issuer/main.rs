@@ -5,6 +5,7 @@
 //! - [`sidecars`]: the sidecar as admission wrote it into the pod, which exchanges by itself;
 //! - [`rights`]: what the issuer and its neighbours may and may not do;
 //! - [`rotation`]: keys that rotate under three replicas while the leader is killed at each step;
+//! - [`workload`]: a pod with the sidecar and the AWS SDK, which call all the time;
 //! - [`keys`]: keys that are taken out of the Secret by hand, and those that are revoked;
 //! - [`publishing`]: the documents as files, of this issuer and of the cluster's own, by the same command;
 //! - [`demo`]: the demo ends well;
@@ -25,6 +26,7 @@ mod publishing;
 mod rights;
 mod rotation;
 mod sidecars;
+mod workload;
 
 use anyhow::{Context, Result};
 use kube::Client;
@@ -44,7 +46,10 @@ static SHARED: Shared = Shared::new(options);
 
 fn options() -> Options {
     Options {
-        values: json!({"issuer": {"enabled": true, "url": URL, "tokenReview": true, "keys": {"x5c": true}}}),
+        values: json!({"issuer": {
+            "enabled": true, "url": URL, "tokenReview": true, "keys": {"x5c": true},
+            "publish": {"enabled": true, "image": "copy", "command": ["copy"]},
+        }}),
         issuers: 1,
         operator_arguments: vec![
             format!("--issuer-extra-serving-name={HOST}"),

@@ -1,7 +1,8 @@
 //! The documents as files, for where AWS can't reach the issuer: of this issuer and of the cluster's own, by the same command.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use tokenscope_e2e::fixtures::PROPAGATION;
 use tokenscope_e2e::issuer::document;
 use tokenscope_e2e::published::{self, PublishedFolder, publish};
 use tokenscope_e2e::token_maker::claims_of;
@@ -24,20 +25,34 @@ async fn assumed(published: &PublishedFolder, subject: &str, token: &str) -> (u1
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_published_of_this_issuer_is_what_it_serves() {
     let environment = SHARED.environment().await;
+    let tenant = Tenant::open(environment, "published-as-served").await;
+    let mut spec = policy();
+    spec["claims"]["context"] = json!({"team": "${namespace.labels['team']}"});
+    tenant.shop.policy("orders", spec).await.unwrap();
     let folder = folder(environment, "published");
-    let kubeconfig = environment.control_plane.kubeconfig().display().to_string();
-    let whose = ["--issuer-url", URL, "--x5c=true", "--kubeconfig", &kubeconfig];
-    publish(&folder, &whose).unwrap();
     let (_, port) = environment.installed.issuer(0);
     let authorities = authority(&environment.control_plane.client().await.unwrap())
         .await
         .unwrap();
-    for path in [DISCOVERY_PATH, KEYS_PATH] {
-        let (status, served) = document(port, &authorities, &format!("/cluster-1{path}"))
-            .await
-            .unwrap();
-        assert_eq!((status, &published::document(&folder, path).unwrap()), (200, &served));
-    }
+    let file = environment.control_plane.folder().join("published-authorities.crt");
+    std::fs::write(&file, &authorities).unwrap();
+    let (from, file) = (format!("https://127.0.0.1:{port}"), file.display().to_string());
+    // As the CronJob does, which has no way to the API server.
+    let whose = ["--issuer-url", URL, "--from", &from, "--from-authorities", &file];
+    eventually(PROPAGATION, "the issuer knows the policy", async || {
+        publish(&folder, &whose)?;
+        for path in [DISCOVERY_PATH, KEYS_PATH] {
+            let (status, served) = document(port, &authorities, &format!("/cluster-1{path}")).await?;
+            let published = published::document(&folder, path)?;
+            anyhow::ensure!((status, &published) == (200, &served), "{status} {published} {served}");
+        }
+        let discovery = published::document(&folder, DISCOVERY_PATH)?;
+        let claims = discovery["claims_supported"].to_string();
+        anyhow::ensure!(claims.contains("\"tokenscope_team\""), "{claims}");
+        Ok(())
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -57,28 +72,4 @@ async fn what_is_published_of_the_clusters_own_issuer_lets_an_sts_verify_the_clu
     assert_eq!(status, 200, "{answer}");
     let (status, answer) = assumed(&published, "system:serviceaccount:published:default", &token).await;
     assert_eq!(status, 403, "{answer}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn keys_of_ones_own_are_published_from_a_file_that_is_encrypted_with_age() {
-    let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("../issuer/tests/age");
-    let text = |name: &str| keys.join(name).display().to_string();
-    let folder = folder(SHARED.environment().await, "published-file");
-    let (file, identity) = (text("keys.pem.age"), text("identity.txt"));
-    let error = publish(&folder, &["--issuer-url", URL, "--keys-file", &file]).unwrap_err();
-    assert!(
-        error.to_string().contains("--keys-identity names no identity"),
-        "{error}"
-    );
-    let other = text("other-identity.txt");
-    let whose = ["--issuer-url", URL, "--keys-file", &file, "--keys-identity", &other];
-    let error = publish(&folder, &whose).unwrap_err();
-    assert!(error.to_string().contains("for none of the identities"), "{error}");
-    assert!(!folder.exists(), "nothing is published");
-
-    let whose = ["--issuer-url", URL, "--keys-file", &file, "--keys-identity", &identity];
-    publish(&folder, &whose).unwrap();
-    let published = published::document(&folder, KEYS_PATH).unwrap();
-    assert_eq!(published["keys"][0]["alg"], "ES256", "{published}");
-    assert!(published["keys"][0].get("d").is_none(), "{published}");
 }

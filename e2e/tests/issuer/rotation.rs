@@ -1,4 +1,5 @@
-//! Keys that rotate under three replicas and one real Secret, while the leader is killed at each write and pods go on exchanging.
+//! Keys that rotate under three replicas and one real Secret, while the leader is killed at each write and pods go on exchanging, one of
+//! them with its sidecar and the AWS SDK.
 //!
 //! Keys wait for hours at least, so time is made to pass in the Secret: all its times are set back until a step is due. The step
 //! that is due is what the state machine itself says of those keys.
@@ -18,12 +19,14 @@ use tokenscope_issuer::issuer_url::KEYS_PATH;
 use tokenscope_issuer::keys::{SigningKey, VerificationKeys, read};
 use tokenscope_issuer::rotation::{ENTRY, KeyRing, KeyRotationSettings, KeyStanding, RingKey, RotationStep, next_step};
 
+use super::workload::{Workload, es256, kid_of};
 use super::*;
 
 const REPLICAS: usize = 3;
-/// The chart's least values.
+/// The chart's least value.
 const WAIT: Duration = Duration::from_secs(3600);
-const PERIOD: Duration = Duration::from_secs(7200);
+/// Long enough that a retired key is removed before the next one is made.
+const PERIOD: Duration = Duration::from_secs(24 * 3600);
 /// How long another replica may take to lead and write: the Lease of fifteen seconds, a look every five, and a busy machine.
 const TAKEN_OVER: Duration = Duration::from_secs(60);
 /// How long a caller tries again before it counts as a failure. A sidecar has a third of its token's life.
@@ -44,7 +47,7 @@ fn three_issuers() -> Options {
 }
 
 fn settings() -> KeyRotationSettings {
-    KeyRotationSettings::new(vec![Algorithm::ES256], WAIT, PERIOD, Duration::from_secs(3600)).unwrap()
+    KeyRotationSettings::new(vec![Algorithm::ES256], WAIT, PERIOD).unwrap()
 }
 
 /// The kind of a step that writes. A new kind has to be named here, and then be seen by the test.
@@ -205,12 +208,6 @@ impl Callers {
     }
 }
 
-fn kid_of(token: &str) -> Result<String> {
-    let header = token.split('.').next().context("a header")?;
-    let header: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header)?)?;
-    Ok(header["kid"].as_str().context("a kid")?.to_owned())
-}
-
 fn verifies(token: &str, keys: &VerificationKeys) -> Result<bool> {
     let (message, signature) = token.rsplit_once('.').context("three parts")?;
     let signature = URL_SAFE_NO_PAD.decode(signature)?;
@@ -278,9 +275,7 @@ async fn settled(callers: &Callers, fallen: &Fallen<'_>, ring: &KeyRing) {
 
 async fn callers(environment: &Environment) -> Callers {
     let tenant = Tenant::open(environment, "rotating").await;
-    let mut policy = policy();
-    policy["token"]["algorithm"] = json!("ES256");
-    tenant.shop.policy("orders", policy).await.unwrap();
+    tenant.shop.policy("orders", es256()).await.unwrap();
     let mut subjects = Vec::new();
     for number in 0..PODS {
         let name = format!("orders-{number}");
@@ -331,7 +326,11 @@ fn assert_taken(step: &RotationStep, ring: &KeyRing) {
 }
 
 /// Kills the leader at each write of a step until every kind of step was seen and the keys of the beginning are gone: what is left.
-async fn killed_at_each_step(keys: &mut Keys, fallen: &mut Fallen<'_>, callers: &Callers) -> KeyRing {
+async fn killed_at_each_step(
+    keys: &mut Keys,
+    fallen: &mut Fallen<'_>,
+    (callers, workload): (&Callers, &mut Workload),
+) -> KeyRing {
     let mut seen = BTreeSet::new();
     let (unwanted, version) = add_unwanted_signer(keys).await;
     let first = keys.read().await.unwrap().0;
@@ -340,12 +339,14 @@ async fn killed_at_each_step(keys: &mut Keys, fallen: &mut Fallen<'_>, callers: 
         let (step, version) = due;
         let ring = keys.written_after(&version).await;
         fallen.kill_leader(&keys.client).await;
+        workload.renew();
         assert_taken(&step, &ring);
         seen.extend(kind(&step));
         settled(callers, fallen, &ring).await;
         if seen == BTreeSet::from(KINDS) && kids(&ring).is_disjoint(&kids(&first)) {
             return ring;
         }
+        workload.let_time_pass(&ring).await;
         due = keys.pass_time().await.unwrap();
     }
     panic!("after {MOST_STEPS} steps only {seen:?} were seen");
@@ -370,6 +371,7 @@ async fn deleted(keys: &mut Keys, fallen: &mut Fallen<'_>, callers: &Callers, ri
 async fn the_leader_is_killed_at_each_step_of_a_rotation_and_no_exchange_fails() {
     let environment = Environment::start(three_issuers()).await.unwrap();
     let callers = callers(&environment).await;
+    let mut workload = Workload::start(&environment, "workload", es256(), REPLICAS).await;
     let mut keys = Keys {
         client: environment.control_plane.client().await.unwrap(),
         known: BTreeSet::new(),
@@ -382,12 +384,16 @@ async fn the_leader_is_killed_at_each_step_of_a_rotation_and_no_exchange_fails()
     let (first, _) = keys.read().await.unwrap();
     settled(&callers, &fallen, &first).await;
     let rotated = async {
-        let last = killed_at_each_step(&mut keys, &mut fallen, &callers).await;
+        let last = killed_at_each_step(&mut keys, &mut fallen, (&callers, &mut workload)).await;
         assert!(kids(&last).is_disjoint(&kids(&first)), "the first key is gone");
         deleted(&mut keys, &mut fallen, &callers, &last).await;
+        workload.let_time_pass(&last).await;
         callers.stop.store(true, Ordering::Relaxed);
     };
     let (tokens, ()) = tokio::join!(callers.exchange_and_verify(), rotated);
     let tokens = tokens.unwrap();
     assert!(tokens > 50, "{tokens}");
+    assert!(workload.first_tokens() > KINDS.len(), "{}", workload.first_tokens());
+    let calls = workload.stop().await;
+    assert!(calls.failed.is_empty() && calls.good > 50, "{calls:?}");
 }

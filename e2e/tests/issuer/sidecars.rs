@@ -92,3 +92,51 @@ async fn the_sidecar_of_a_pod_whose_policy_was_disabled_says_so_in_the_policys_w
     assert!(log.contains(&refusal) && !log.contains("eyJ"), "{log}");
     assert!(sidecar.token(FILE).is_err());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sidecar_keeps_a_token_for_a_third_party_beside_that_of_the_role() {
+    const PARTY: &str = "https://api.example.com";
+    let environment = SHARED.environment().await;
+    let tenant = Tenant::open(environment, "outbound").await;
+    let mut giving = policy();
+    giving["outboundTokens"] = json!([{"name": "party", "audience": PARTY, "source": "Issuer", "env": [{"name": "PARTY_TOKEN_FILE", "valueFrom": "File"}]}]);
+    tenant.shop.policy("orders", giving).await.unwrap();
+    let mut pod = tenant.shop.asking("orders-1", ORDERS);
+    pod["metadata"]["labels"] = json!({"app": "orders"});
+    let pod = tenant.shop.granted(&pod).await.unwrap().body;
+    let shop = &tenant.shop;
+    let subject = shop
+        .control_plane
+        .pod_token(&shop.namespace, "orders-1", URL, 3600)
+        .await
+        .unwrap();
+    let folder = environment.control_plane.folder().join(&shop.namespace);
+    fs::create_dir_all(folder.join(SUBJECT_TOKEN_VOLUME)).unwrap();
+    fs::write(folder.join(SUBJECT_TOKEN_VOLUME).join("token"), subject).unwrap();
+
+    let sidecar = start(environment, &pod, &folder);
+    let volumes = pod["spec"]["volumes"].as_array().unwrap();
+    let mut names = volumes.iter().filter_map(|volume| volume["name"].as_str());
+    let volume = names.find(|name| name.starts_with("tokenscope-outbound-")).unwrap();
+    let file = folder.join(volume).join(FILE);
+    let token = eventually(
+        PROPAGATION,
+        "the token for the third party is in its file",
+        async || Ok(fs::read_to_string(&file)?),
+    )
+    .await
+    .unwrap();
+    sidecar
+        .wait_for(PROPAGATION, "the role's token is there too", |_| true)
+        .await
+        .unwrap();
+    assert_eq!(sidecar.probe().unwrap(), Ok(()));
+    let claims = claims_of(&token).unwrap();
+    assert_eq!((&claims["iss"], &claims["aud"]), (&json!(URL), &json!(PARTY)));
+    assert_eq!(claims["sub"], "system:serviceaccount:outbound:orders");
+    let names: Vec<&String> = claims.as_object().unwrap().keys().collect();
+    assert!(names.iter().all(|name| !name.contains("aws.amazon.com")), "{names:?}");
+    let path = format!("/var/run/secrets/tokenscope.io/outbound/party/{FILE}");
+    let variable = tokenscope_e2e::fixtures::variable(&pod, "app", "PARTY_TOKEN_FILE");
+    assert_eq!(variable.as_deref(), Some(&*path));
+}

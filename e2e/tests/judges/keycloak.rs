@@ -10,7 +10,7 @@ use tokenscope_issuer::claims::{SOURCE_IDENTITY, TAGS};
 use tokenscope_issuer::keys::SigningKey;
 use tokio::sync::OnceCell;
 
-use crate::{ALGORITHMS, SUBJECT, grant, tagged_grant};
+use crate::{SUBJECT, grant, tagged_grant};
 
 /// The client of Keycloak's realm that the subject is.
 const CLIENT: &str = "orders";
@@ -33,7 +33,7 @@ impl RelyingParty {
     }
 
     async fn start() -> anyhow::Result<Self> {
-        let issuer = TokenMaker::start(&ALGORITHMS, KeySet::Plain)?;
+        let issuer = TokenMaker::start(&Algorithm::ALL, KeySet::Plain)?;
         let keycloak = Keycloak::start(issuer.authority()).await?;
         let alias = keycloak.trust_issuer(issuer.url(), &issuer.jwks_url()).await?;
         keycloak.add_client(CLIENT, &alias, SUBJECT).await?;
@@ -89,7 +89,7 @@ impl RelyingParty {
 #[tokio::test]
 async fn keycloak_accepts_our_tokens_signed_with_rs256_es256_and_es384() {
     let party = RelyingParty::shared().await;
-    for algorithm in ALGORITHMS {
+    for algorithm in Algorithm::ALL {
         party.accepts(&party.token(algorithm)).await;
     }
     println!("Keycloak: {:?}", party.keycloak.process.memory().unwrap());
@@ -98,7 +98,7 @@ async fn keycloak_accepts_our_tokens_signed_with_rs256_es256_and_es384() {
 #[tokio::test]
 async fn keycloak_accepts_our_tokens_with_tags_source_identity_and_context_claims() {
     let party = RelyingParty::shared().await;
-    for algorithm in ALGORITHMS {
+    for algorithm in Algorithm::ALL {
         let grant = tagged_grant(&party.keycloak.audience(), algorithm, "a");
         let token = party.issuer.token(&grant).unwrap();
         let claims = claims_of(&token).unwrap();
@@ -180,7 +180,7 @@ async fn keycloak_refuses_a_key_that_the_issuer_does_not_publish() {
 #[tokio::test]
 async fn keycloak_refuses_a_token_that_was_changed_after_it_was_signed() {
     let party = RelyingParty::shared().await;
-    for algorithm in ALGORITHMS {
+    for algorithm in Algorithm::ALL {
         let (token, other) = (party.token(algorithm), party.token(algorithm));
         let (message, signature) = token.rsplit_once('.').unwrap();
         let (other_message, other_signature) = other.rsplit_once('.').unwrap();

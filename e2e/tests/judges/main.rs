@@ -13,9 +13,6 @@ use tokenscope_issuer::grant::{GrantingPolicy, TokenGrant};
 /// The subject of every honest token.
 const SUBJECT: &str = "system:serviceaccount:shop:orders";
 
-/// Every algorithm.
-const ALGORITHMS: [Algorithm; 3] = [Algorithm::RS256, Algorithm::ES256, Algorithm::ES384];
-
 /// What a policy grants without tags, source identity and context.
 fn grant(audience: &str, algorithm: Algorithm) -> TokenGrant {
     TokenGrant {

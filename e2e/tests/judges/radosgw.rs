@@ -10,7 +10,7 @@ use tokenscope_issuer::grant::TokenGrant;
 use tokenscope_issuer::keys::{SigningKey, algorithm_name};
 use tokio::sync::OnceCell;
 
-use crate::{ALGORITHMS, SUBJECT, grant, tagged_grant};
+use crate::{SUBJECT, grant, tagged_grant};
 
 /// What radosgw takes tokens for.
 pub(crate) const AUDIENCE: &str = "sts.amazonaws.com";
@@ -58,7 +58,7 @@ impl Store {
     async fn start() -> anyhow::Result<Self> {
         let radosgw = Radosgw::start().await?;
         let mut issuers = Vec::new();
-        for algorithm in ALGORITHMS {
+        for algorithm in Algorithm::ALL {
             let issuer = TokenMaker::start(&[algorithm], KeySet::WithCertificates)?;
             let host = radosgw.trust_issuer(issuer.url(), AUDIENCE)?;
             for (role, actions, tag) in [
@@ -212,7 +212,7 @@ pub(crate) fn tenants_policy() -> Value {
 #[tokio::test]
 async fn two_tenants_with_one_role_see_only_their_own_at_radosgw() {
     let store = Store::shared().await;
-    for algorithm in ALGORITHMS {
+    for algorithm in Algorithm::ALL {
         for (tenant, expected) in [("a", [true, true, false, false]), ("b", [false, false, true, true])] {
             let token = store.token(&tagged(algorithm, tenant));
             let keys = store.assume(TENANT_ROLE, algorithm, &token);

@@ -20,6 +20,21 @@ pub(crate) fn sections() -> BTreeMap<u8, String> {
         .collect()
 }
 
+/// A section without a number, by its title.
+pub(crate) fn section(title: &str) -> String {
+    let text = std::fs::read_to_string(root().join(DOCUMENT)).unwrap();
+    let start = format!("{title}\n");
+    let found = text.split("\n## ").find_map(|section| section.strip_prefix(&start));
+    found.unwrap_or_else(|| panic!("no section {title}")).to_owned()
+}
+
+/// The first fenced block of a language.
+pub(crate) fn block(section: &str, language: &str) -> String {
+    let start = format!("```{language}\n");
+    let (_, rest) = section.split_once(&start).unwrap();
+    rest.split("```").next().unwrap().to_owned()
+}
+
 /// Something that the document says to do.
 pub(crate) enum Block {
     /// A command. One that ends in a backslash goes on in the next line; one with quotation marks is a whole block.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail as tests do")]
 
 mod document;
+mod pod_identity;
 mod pods;
 mod walk;
 

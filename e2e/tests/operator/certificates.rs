@@ -12,20 +12,11 @@ use tokenscope_e2e::helm::NAMESPACE;
 use tokenscope_e2e::install::Options;
 use tokenscope_e2e::{Environment, delete, eventually, get_json, merge};
 
-#[tokio::test]
-async fn secrets_that_are_deleted_or_damaged_are_healed_and_pods_are_reviewed_all_the_while() {
-    let environment = Environment::start(Options {
-        operator_arguments: vec!["--rotation-overlap=2".to_owned()],
-        ..Options::default()
-    })
-    .await
-    .unwrap();
-    let control_plane = &environment.control_plane;
-    let shop = Shop::open(control_plane, "heal", &[]).await.unwrap();
-    shop.allow_orders().await.unwrap();
-    shop.granted(&shop.asking("before", ORDERS)).await.unwrap();
+/// What is done to Secrets, to which of them, and the change; none where they are deleted.
+type Damage = (&'static str, &'static [&'static str], Option<Value>);
 
-    let damages: [(&str, &[&str], Option<Value>); 6] = [
+fn damages() -> [Damage; 6] {
+    [
         ("the authority is deleted", &["tokenscope-ca"], None),
         ("the serving certificate is deleted", &["tokenscope-webhook-tls"], None),
         ("both are deleted", &["tokenscope-ca", "tokenscope-webhook-tls"], None),
@@ -44,8 +35,23 @@ async fn secrets_that_are_deleted_or_damaged_are_healed_and_pods_are_reviewed_al
             &["tokenscope-webhook-tls"],
             Some(json!({"stringData": {"tls.key": "nonsense"}})),
         ),
-    ];
-    for (what, names, damage) in damages {
+    ]
+}
+
+#[tokio::test]
+async fn secrets_that_are_deleted_or_damaged_are_healed_and_pods_are_reviewed_all_the_while() {
+    let environment = Environment::start(Options {
+        operator_arguments: vec!["--rotation-overlap=2".to_owned()],
+        ..Options::default()
+    })
+    .await
+    .unwrap();
+    let control_plane = &environment.control_plane;
+    let shop = Shop::open(control_plane, "heal", &[]).await.unwrap();
+    shop.allow_orders().await.unwrap();
+    shop.granted(&shop.asking("before", ORDERS)).await.unwrap();
+
+    for (what, names, damage) in damages() {
         let mut versions = Vec::new();
         for name in names {
             let path = secret_path(name);

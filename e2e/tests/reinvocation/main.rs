@@ -5,6 +5,7 @@
 mod accounts;
 mod edits;
 mod late;
+mod unreviewed;
 
 use serde_json::Value;
 use tokenscope_e2e::fixtures::{Shop, annotation, without_random_names};

@@ -9,7 +9,7 @@ use tokenscope_e2e::admission::{accepts, rejects, try_pod};
 use tokenscope_e2e::fixtures::{CARTS, ORDERS, Shop, annotation, reviewed, variable, with_annotations};
 use tokenscope_e2e::helm::NAMESPACE;
 use tokenscope_e2e::install::Options;
-use tokenscope_e2e::pki::Authority;
+use tokenscope_e2e::pki::CertificateAuthority;
 use tokenscope_e2e::{delete, eventually, get_json, put};
 
 use crate::{CONFIGURATION, SOON, Scenario, bundles, policy_when, runs, until_after};
@@ -267,7 +267,7 @@ impl<'a> Shops<'a> {
         assert!(healthy.iter().all(|bundle| !bundle.is_empty()), "{healthy:?}");
         let foreign = {
             use base64::prelude::{BASE64_STANDARD, Engine as _};
-            BASE64_STANDARD.encode(Authority::new("foreign").unwrap().certificate())
+            BASE64_STANDARD.encode(CertificateAuthority::new("foreign").unwrap().certificate())
         };
         for bundle in [Value::Null, json!(foreign)] {
             eventually(SOON, "the caBundle is damaged", async || {

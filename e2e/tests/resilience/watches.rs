@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokenscope_e2e::admission::create_pod;
 use tokenscope_e2e::fixtures::{ADMIN, ORDERS, Shop};
 use tokenscope_e2e::install::Options;
@@ -17,7 +17,7 @@ const RIGHTS: &str = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/tok
 async fn watches_that_are_refused_make_the_webhook_unready_and_a_metric_tells_how_old_they_are() {
     let scenario = Scenario::start(Options {
         // API servers send bookmarks about each minute.
-        webhook_arguments: vec!["--watch-age-limit=80".to_owned()],
+        values: json!({"watchAgeLimitSeconds": 80}),
         ..Options::default()
     })
     .await;
@@ -51,6 +51,7 @@ async fn watches_that_are_refused_make_the_webhook_unready_and_a_metric_tells_ho
     assert!(age > 80.0, "the oldest watch is {age} s old:\n{metrics}");
     let (status, _) = webhook.observe("/livez").await.unwrap();
     assert_eq!(status, 200, "a restart would not mend it");
+    grants_are_audited_as_stale(&shop).await;
 
     // With its rights it reads again what it missed.
     control_plane
@@ -60,6 +61,31 @@ async fn watches_that_are_refused_make_the_webhook_unready_and_a_metric_tells_ho
     is_back(control_plane, installed).await;
     shop.delete_policy("orders").await.unwrap();
     shop.refused(&shop.asking("after", ORDERS), "").await.unwrap();
+}
+
+/// What is decided by policies that may be out of date stands in the audit log as such; what was decided before does not.
+async fn grants_are_audited_as_stale(shop: &Shop<'_>) {
+    const STALE: &str = "pods.tokenscope.io/stale-policies";
+    shop.granted(&shop.asking("while-stale", ORDERS)).await.unwrap();
+    let annotations = eventually(SOON, "both grants are in the audit log", async || {
+        let created = |name: &str| {
+            let events = shop.control_plane.audit_events(|event| {
+                event["verb"] == "create"
+                    && event["objectRef"]["resource"] == "pods"
+                    && event["objectRef"]["name"] == name
+            })?;
+            let granted = |event: &&Value| event["annotations"]["pods.tokenscope.io/decision"] == "granted";
+            let event = events.iter().find(granted);
+            let event = event.with_context(|| format!("no grant of {name}: {events:?}"))?;
+            anyhow::Ok(event["annotations"].clone())
+        };
+        Ok([created("before")?, created("while-stale")?])
+    })
+    .await
+    .unwrap();
+    let [before, stale] = annotations;
+    assert_eq!(before[STALE], Value::Null, "{before}");
+    assert_eq!(stale[STALE], "true", "{stale}");
 }
 
 #[tokio::test]

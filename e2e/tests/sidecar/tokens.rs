@@ -81,8 +81,10 @@ async fn a_token_without_iat_is_used() {
     assert_eq!(agent.questions(), 2);
 }
 
-#[tokio::test]
-async fn useless_answers_never_reach_the_file() {
+/// An answer of the agent, and what the probe says of it.
+type UselessAnswer = (fn() -> Answer, &'static str);
+
+fn useless_answers() -> [UselessAnswer; 8] {
     fn usual(audience: &str) -> String {
         let now = Timestamp::now().as_second();
         token(audience, "k1", Some(now), now + 3600)
@@ -99,8 +101,7 @@ async fn useless_answers_never_reach_the_file() {
             "",
         )])
     }
-    type Case = (fn() -> Answer, &'static str);
-    let cases: [Case; 8] = [
+    [
         (expired, "gave a token that ended"),
         (|| Answer::Svids(Vec::new()), "it has no identity"),
         (|| Answer::Bytes(b"\xff\xff\xff"), "the SPIFFE agent answered INTERNAL"),
@@ -118,8 +119,12 @@ async fn useless_answers_never_reach_the_file() {
         ),
         (|| of("spiffe://example.test/other"), "of another identity"),
         (|| of(""), "an identity has no SPIFFE ID"),
-    ];
-    let running = cases.map(|(useless, part)| {
+    ]
+}
+
+#[tokio::test]
+async fn useless_answers_never_reach_the_file() {
+    let running = useless_answers().map(|(useless, part)| {
         let lab = Lab::new();
         let well = Arc::new(AtomicBool::new(false));
         let is_well = Arc::clone(&well);

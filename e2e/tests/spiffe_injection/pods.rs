@@ -23,7 +23,30 @@ async fn a_pod_under_restricted_pod_security_gets_the_sidecar_first_and_its_volu
     let pod = answer.body;
 
     assert_eq!(init_containers(&pod), [SIDECAR, "migrate"]);
-    let sidecar = container_of(&pod, SIDECAR);
+    has_sidecar(&pod);
+    for container in ["migrate", "app"] {
+        assert_eq!(variable(&pod, container, "AWS_ROLE_ARN").as_deref(), Some(ORDERS));
+        assert_eq!(mounted_at(&pod, container, VOLUME), Some(MOUNT));
+        assert_eq!(
+            mounted_at(&pod, container, SOCKET_VOLUME),
+            None,
+            "the socket is the sidecar's"
+        );
+    }
+
+    // A copy of the stored pod comes out the same.
+    let copy = accepts(&shop.client, &copied(&pod, "copy")).await.unwrap();
+    for part in ["initContainers", "containers", "volumes"] {
+        assert_eq!(copy["spec"][part], pod["spec"][part], "{part}");
+    }
+
+    trusts_spiffe(&shop.trust_policy("orders", ORDERS).await.unwrap());
+    within_rights(&shop);
+}
+
+/// The sidecar runs as the policy says, and has its two volumes.
+fn has_sidecar(pod: &Value) {
+    let sidecar = container_of(pod, SIDECAR);
     assert_eq!(sidecar["restartPolicy"], "Always");
     assert_eq!(
         sidecar["image"],
@@ -42,34 +65,21 @@ async fn a_pod_under_restricted_pod_security_gets_the_sidecar_first_and_its_volu
         ("TOKENSCOPE_TRUST_DOMAIN", "example.org"),
     ];
     for (name, value) in expected {
-        assert_eq!(variable(&pod, SIDECAR, name).as_deref(), Some(value), "{name}");
+        assert_eq!(variable(pod, SIDECAR, name).as_deref(), Some(value), "{name}");
     }
-    assert_eq!(mounted_at(&pod, SIDECAR, SOCKET_VOLUME), Some("/spiffe-workload-api"));
+    assert_eq!(mounted_at(pod, SIDECAR, SOCKET_VOLUME), Some("/spiffe-workload-api"));
     assert_eq!(
-        volume(&pod, VOLUME).unwrap()["emptyDir"],
+        volume(pod, VOLUME).unwrap()["emptyDir"],
         json!({"medium": "Memory", "sizeLimit": "1Mi"})
     );
     assert_eq!(
-        volume(&pod, SOCKET_VOLUME).unwrap()["csi"],
+        volume(pod, SOCKET_VOLUME).unwrap()["csi"],
         json!({"driver": "csi.spiffe.io", "readOnly": true})
     );
-    for container in ["migrate", "app"] {
-        assert_eq!(variable(&pod, container, "AWS_ROLE_ARN").as_deref(), Some(ORDERS));
-        assert_eq!(mounted_at(&pod, container, VOLUME), Some(MOUNT));
-        assert_eq!(
-            mounted_at(&pod, container, SOCKET_VOLUME),
-            None,
-            "the socket is the sidecar's"
-        );
-    }
+}
 
-    // A copy of the stored pod comes out the same.
-    let copy = accepts(&shop.client, &copied(&pod, "copy")).await.unwrap();
-    for part in ["initContainers", "containers", "volumes"] {
-        assert_eq!(copy["spec"][part], pod["spec"][part], "{part}");
-    }
-
-    let trust = shop.trust_policy("orders", ORDERS).await.unwrap();
+/// The trust policy is about the identity and the audience of the token.
+fn trusts_spiffe(trust: &Value) {
     let statement = &trust["Statement"][0];
     assert_eq!(
         statement["Principal"]["Federated"],
@@ -82,7 +92,6 @@ async fn a_pod_under_restricted_pod_security_gets_the_sidecar_first_and_its_volu
             "oidc-discovery.example.org:sub": SPIFFE_ID,
         }})
     );
-    within_rights(&shop);
 }
 
 #[tokio::test]

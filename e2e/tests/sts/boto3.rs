@@ -30,7 +30,8 @@ for step in json.load(sys.stdin):
 print(json.dumps(outcomes, default=str))
 ";
 
-fn calls(url: &str, steps: &Value) -> Result<Value> {
+/// Makes such calls as the user; gives their answers and errors.
+pub(crate) fn calls(url: &str, steps: &Value) -> Result<Value> {
     let variables = [
         ("AWS_ENDPOINT_URL_STS", url),
         ("AWS_DEFAULT_REGION", REGION),

@@ -3,10 +3,12 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokenscope_aws::{
-    AssumeRole, AssumeRoleWithWebIdentity, Credentials, EndpointFlavor, GetWebIdentityToken, Secret, SessionPolicy,
-    SigningAlgorithm, StsEndpoint, StsRequest, SubjectMode, get_caller_identity,
+    AssumeRole, AssumeRoleWithWebIdentity, Credentials, EndpointFlavor, GetWebIdentityToken, Secret,
+    SessionPolicyParameters, StsEndpoint, StsRequest, SubjectMode, get_caller_identity,
 };
+use tokenscope_core::outbound::AwsAlgorithm;
 use tokenscope_core::{Region, RoleArn};
+use tokenscope_fixtures::Numbers;
 
 use crate::python;
 
@@ -72,30 +74,6 @@ async fn every_region_of_every_partition_has_botocores_endpoint() {
     }
 }
 
-/// Numbers that look like chance and are the same in every run.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, count: usize) -> usize {
-        // Knuth's multiplier and increment for 64 bits; the upper half is used.
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from(self.0 >> 33).unwrap() % count
-    }
-
-    fn text(&mut self, alphabet: &str, least: usize, most: usize) -> String {
-        let characters: Vec<char> = alphabet.chars().collect();
-        let length = least + self.below(most - least + 1);
-        (0..length).map(|_| characters[self.below(characters.len())]).collect()
-    }
-
-    fn some<T>(&mut self, make: impl FnOnce(&mut Self) -> T) -> Option<T> {
-        (self.below(2) == 0).then(|| make(self))
-    }
-}
-
 const NAME: &str = "aZ09_+=,.@-";
 const TAG: &str = "aZ09 _.:/=+-@ÄéЖ中😀";
 const ANY: &str = " !\"#$%&'()*+,-./09:;<=>?@AZ[\\]^_`az{|}~ÄéЖ中😀\n\t";
@@ -107,30 +85,30 @@ struct Case {
     task: Value,
 }
 
-fn case(dice: &mut Dice) -> Case {
+fn case(numbers: &mut Numbers) -> Case {
     const REGIONS: [&str; 4] = ["eu-central-1", "us-gov-west-1", "cn-north-1", "eusc-de-east-1"];
-    let region: Region = REGIONS[dice.below(4)].parse().unwrap();
-    let endpoint = match dice.below(3) {
+    let region: Region = REGIONS[numbers.below(4)].parse().unwrap();
+    let endpoint = match numbers.below(3) {
         0 => StsEndpoint::custom("http://127.0.0.1:4566", &region).unwrap(),
         1 => StsEndpoint::custom("https://sts.test", &region).unwrap(),
         _ => StsEndpoint::regional(&region, EndpointFlavor::default()).unwrap(),
     };
     let credentials = Credentials {
-        access_key_id: dice.text("AZ27", 16, 20).into(),
-        secret_access_key: Secret::new(dice.text(KEY, 1, 60)),
-        session_token: dice.some(|dice| Secret::new(dice.text(KEY, 1, 500))),
+        access_key_id: numbers.text("AZ27", 16, 20).into(),
+        secret_access_key: Secret::new(numbers.text(KEY, 1, 60)),
+        session_token: numbers.some(|numbers| Secret::new(numbers.text(KEY, 1, 500))),
     };
     // Between 2001 and 2069.
-    let now = Timestamp::from_second(1_000_000_000 + i64::try_from(dice.below(3_000_000_000)).unwrap()).unwrap();
-    let (action, members, request) = match dice.below(5) {
+    let now = Timestamp::from_second(1_000_000_000 + i64::try_from(numbers.below(3_000_000_000)).unwrap()).unwrap();
+    let (action, members, request) = match numbers.below(5) {
         0 => (
             "GetCallerIdentity",
             json!({}),
             get_caller_identity(&endpoint, &credentials, now),
         ),
-        1 => web_identity_token(dice, &endpoint, &credentials, now),
-        2 => web_identity(dice, &endpoint),
-        _ => assume_role(dice, &endpoint, &credentials, now),
+        1 => web_identity_token(numbers, &endpoint, &credentials, now),
+        2 => web_identity(numbers, &endpoint),
+        _ => assume_role(numbers, &endpoint, &credentials, now),
     };
     let content_type = header(&request, "content-type").unwrap();
     let scheme = if endpoint.is_https() { "https" } else { "http" };
@@ -145,11 +123,11 @@ fn case(dice: &mut Dice) -> Case {
 }
 
 /// The one request that isn't signed.
-fn web_identity(dice: &mut Dice, endpoint: &StsEndpoint) -> Written {
+fn web_identity(numbers: &mut Numbers, endpoint: &StsEndpoint) -> Written {
     let role: RoleArn = "arn:aws-cn:iam::111122223333:role/shop/orders".parse().unwrap();
-    let (session_name, token) = (dice.text(NAME, 2, 64), Secret::new(dice.text("aZ09-_.", 4, 2000)));
-    let duration = 900 + u32::try_from(dice.below(40_000)).unwrap();
-    let policy = dice.text(" {}\"[]:*\u{e9}", 1, 300);
+    let (session_name, token) = (numbers.text(NAME, 2, 64), Secret::new(numbers.text("aZ09-_.", 4, 2000)));
+    let duration = 900 + u32::try_from(numbers.below(40_000)).unwrap();
+    let policy = numbers.text(" {}\"[]:*\u{e9}", 1, 300);
     let members = json!({"RoleArn": role.as_str(), "RoleSessionName": session_name, "WebIdentityToken": token.expose(),
         "DurationSeconds": duration, "Policy": policy});
     let request = AssumeRoleWithWebIdentity {
@@ -157,7 +135,7 @@ fn web_identity(dice: &mut Dice, endpoint: &StsEndpoint) -> Written {
         session_name: &session_name,
         token: &token,
         duration_seconds: Some(duration),
-        session_policy: SessionPolicy {
+        session_policy: SessionPolicyParameters {
             inline: Some(&policy),
             arns: &[],
         },
@@ -167,19 +145,19 @@ fn web_identity(dice: &mut Dice, endpoint: &StsEndpoint) -> Written {
 
 type Written = (&'static str, Value, StsRequest);
 
-fn assume_role(dice: &mut Dice, endpoint: &StsEndpoint, credentials: &Credentials, now: Timestamp) -> Written {
-    let role: RoleArn = format!("arn:aws:iam::111122223333:role/{}", dice.text("aZ09+=,.@_-", 1, 30))
+fn assume_role(numbers: &mut Numbers, endpoint: &StsEndpoint, credentials: &Credentials, now: Timestamp) -> Written {
+    let role: RoleArn = format!("arn:aws:iam::111122223333:role/{}", numbers.text("aZ09+=,.@_-", 1, 30))
         .parse()
         .unwrap();
-    let session_name = dice.text(NAME, 2, 64);
-    let external_id = dice.some(|dice| dice.text("aZ09_+=,.@:/-", 2, 100));
-    let duration = dice.some(|dice| 900 + u32::try_from(dice.below(2000)).unwrap());
-    let policy = dice.some(|dice| dice.text(" !\"#$%&'()*+,-./09:;<=>?@AZ[\\]^_`az{|}~\u{e9}", 1, 300));
-    let arns: Vec<String> = (0..dice.below(4))
-        .map(|_| format!("arn:aws:iam::aws:policy/{}", dice.text("aZ09", 1, 20)))
+    let session_name = numbers.text(NAME, 2, 64);
+    let external_id = numbers.some(|numbers| numbers.text("aZ09_+=,.@:/-", 2, 100));
+    let duration = numbers.some(|numbers| 900 + u32::try_from(numbers.below(2000)).unwrap());
+    let policy = numbers.some(|numbers| numbers.text(" !\"#$%&'()*+,-./09:;<=>?@AZ[\\]^_`az{|}~\u{e9}", 1, 300));
+    let arns: Vec<String> = (0..numbers.below(4))
+        .map(|_| format!("arn:aws:iam::aws:policy/{}", numbers.text("aZ09", 1, 20)))
         .collect();
-    let tags = tags(dice);
-    let source = dice.some(|dice| dice.text(NAME, 2, 64));
+    let tags = tags(numbers);
+    let source = numbers.some(|numbers| numbers.text(NAME, 2, 64));
 
     let mut members = json!({"RoleArn": role.as_str(), "RoleSessionName": session_name});
     let mut add = |name: &str, value: Option<Value>| {
@@ -207,7 +185,7 @@ fn assume_role(dice: &mut Dice, endpoint: &StsEndpoint, credentials: &Credential
         session_name: &session_name,
         external_id: external_id.as_deref(),
         duration_seconds: duration,
-        session_policy: SessionPolicy {
+        session_policy: SessionPolicyParameters {
             inline: policy.as_deref(),
             arns: &arns,
         },
@@ -218,10 +196,15 @@ fn assume_role(dice: &mut Dice, endpoint: &StsEndpoint, credentials: &Credential
     ("AssumeRole", members, request.request(endpoint, credentials, now))
 }
 
-fn web_identity_token(dice: &mut Dice, endpoint: &StsEndpoint, credentials: &Credentials, now: Timestamp) -> Written {
-    let audiences: Vec<String> = (0..=dice.below(3)).map(|_| dice.text(ANY, 1, 60)).collect();
-    let tags = tags(dice);
-    let scope = dice.some(|dice| dice.text("aZ:/.", 1, 30));
+fn web_identity_token(
+    numbers: &mut Numbers,
+    endpoint: &StsEndpoint,
+    credentials: &Credentials,
+    now: Timestamp,
+) -> Written {
+    let audiences: Vec<String> = (0..=numbers.below(3)).map(|_| numbers.text(ANY, 1, 60)).collect();
+    let tags = tags(numbers);
+    let scope = numbers.some(|numbers| numbers.text("aZ:/.", 1, 30));
     let mut members = json!({"Audience": audiences, "SigningAlgorithm": "ES384", "DurationSeconds": 600});
     if !tags.is_empty() {
         members["Tags"] = json!(tag_members(&tags));
@@ -234,7 +217,7 @@ fn web_identity_token(dice: &mut Dice, endpoint: &StsEndpoint, credentials: &Cre
     let pairs: Vec<(&str, &str)> = tags.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
     let request = GetWebIdentityToken {
         audiences: &audiences,
-        algorithm: SigningAlgorithm::ES384,
+        algorithm: AwsAlgorithm::ES384,
         duration_seconds: Some(600),
         tags: &pairs,
         subject_mode: match scope {
@@ -247,10 +230,10 @@ fn web_identity_token(dice: &mut Dice, endpoint: &StsEndpoint, credentials: &Cre
     ("GetWebIdentityToken", members, request)
 }
 
-fn tags(dice: &mut Dice) -> Vec<(String, String)> {
-    let count = dice.below(4);
+fn tags(numbers: &mut Numbers) -> Vec<(String, String)> {
+    let count = numbers.below(4);
     (0..count)
-        .map(|_| (dice.text(TAG, 1, 30), dice.text(TAG, 0, 60)))
+        .map(|_| (numbers.text(TAG, 1, 30), numbers.text(TAG, 0, 60)))
         .collect()
 }
 
@@ -285,8 +268,8 @@ fn decoded(body: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn botocore_writes_the_same_members_and_finds_the_same_signature() {
-    let mut dice = Dice(20_261_129);
-    let cases: Vec<Case> = (0..500).map(|_| case(&mut dice)).collect();
+    let mut numbers = Numbers::new(20_261_129);
+    let cases: Vec<Case> = (0..500).map(|_| case(&mut numbers)).collect();
     let tasks: Vec<&Value> = cases.iter().map(|case| &case.task).collect();
     let outcomes = python(SIGNATURES, &[], &json!(tasks)).unwrap();
     assert_eq!(outcomes.as_array().unwrap().len(), cases.len());

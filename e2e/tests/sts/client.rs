@@ -7,9 +7,10 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokenscope_aws::{
-    AssumeRole, AssumedRole, CallerIdentity, GetWebIdentityToken, RefusalCode, SessionPolicy, SigningAlgorithm,
-    StsEndpoint, StsRequest, SubjectMode, WebIdentityToken, get_caller_identity,
+    AssumeRole, AssumedRole, CallerIdentity, GetWebIdentityToken, RefusalCode, SessionPolicyParameters, StsEndpoint,
+    StsRequest, SubjectMode, WebIdentityToken, get_caller_identity,
 };
+use tokenscope_core::outbound::AwsAlgorithm;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -52,7 +53,7 @@ fn role<'a>(role: &'a tokenscope_core::RoleArn, external_id: Option<&'a str>) ->
         session_name: "pod-1",
         external_id,
         duration_seconds: None,
-        session_policy: SessionPolicy::default(),
+        session_policy: SessionPolicyParameters::default(),
         tags: &[],
         transitive_tag_keys: &[],
         source_identity: None,
@@ -70,7 +71,7 @@ async fn it_walks_a_chain_and_the_stand_in_verifies_every_signature() {
         tags: &[("team", "blü e/+="), ("job", "7")],
         transitive_tag_keys: &["team"],
         source_identity: Some("shop.orders"),
-        session_policy: SessionPolicy {
+        session_policy: SessionPolicyParameters {
             inline: Some(r#"{"Statement":{"Effect":"Allow","Action":"sts:*","Resource":"*"}}"#),
             arns: &[],
         },
@@ -121,7 +122,7 @@ async fn it_asks_for_tokens_that_end_before_their_session_does() {
 
     let token = |duration: Option<u32>| GetWebIdentityToken {
         audiences: &["https://api.test", "b"],
-        algorithm: SigningAlgorithm::RS256,
+        algorithm: AwsAlgorithm::RS256,
         duration_seconds: duration,
         tags: &[("job", "7")],
         subject_mode: SubjectMode::AwsIdentity,

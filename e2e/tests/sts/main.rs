@@ -8,17 +8,15 @@ mod botocore;
 mod client;
 mod ministack;
 mod regions;
+mod tag_documents;
 
 use std::net::SocketAddr;
-use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use serde_json::{Value, json};
-use tokenscope_aws::{AssumeRole, Credentials, Secret, SessionPolicy};
+use tokenscope_aws::{AssumeRole, Credentials, Secret, SessionPolicyParameters};
 use tokenscope_core::RoleArn;
 use tokenscope_sts::{OutboundFederation, Permissions, Role, Server, StsConfig, User};
-use tokenscope_xtask::run_with_input;
-use tokenscope_xtask::tools::{Tool, resolve};
 
 /// A user with keys of her own, who starts every chain.
 const ANN: &str = "arn:aws:iam::111122223333:user/ann";
@@ -51,7 +49,7 @@ fn plain_call(role: &RoleArn) -> AssumeRole<'_> {
         session_name: "pod-1",
         external_id: None,
         duration_seconds: None,
-        session_policy: SessionPolicy::default(),
+        session_policy: SessionPolicyParameters::default(),
         tags: &[],
         transitive_tag_keys: &[],
         source_identity: None,
@@ -93,13 +91,7 @@ async fn stand_in() -> Result<Server> {
     Ok(Server::start(config, SocketAddr::from(([127, 0, 0, 1], 0)), None).await?)
 }
 
-/// Runs a program of Python with the AWS SDK, and nothing of this process's environment; its input and output are JSON.
+/// Runs a program of Python with the AWS SDK beside the servers of this process.
 fn python(script: &str, variables: &[(&str, &str)], input: &Value) -> Result<Value> {
-    let mut command = Command::new(resolve(Tool::Boto3)?);
-    command.args(["-c", script]).env_clear().envs(variables.iter().copied());
-    command.env("AWS_EC2_METADATA_DISABLED", "true");
-    command.env("HOME", "/nonexistent");
-    let output = tokio::task::block_in_place(|| run_with_input(&mut command, &input.to_string()))?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).context("the program prints JSON")
+    tokio::task::block_in_place(|| tokenscope_e2e::boto3::run(script, variables, input))
 }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokenscope_aws::{
     AssumeRole, AssumeRoleWithWebIdentity, AssumedRole, CallerIdentity, Credentials, RefusalCode, Secret,
-    SessionPolicy, StsEndpoint, StsError, get_caller_identity,
+    SessionPolicyParameters, StsEndpoint, StsError, get_caller_identity,
 };
 use tokenscope_core::RoleArn;
 use tokenscope_e2e::ministack::MiniStack;
@@ -40,35 +40,37 @@ fn refusal(outcome: Result<AssumedRole, StsError>) -> RefusalCode {
     outcome.unwrap_err().refusal().unwrap()
 }
 
+/// Makes the user and both roles of the chain; the second takes sessions of `near` with the external id. The user's keys.
+fn with_roles(ministack: &MiniStack, near: &RoleArn) -> Credentials {
+    let trust = |principal: &str, condition: &Value| {
+        json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"AWS": principal},
+            "Action": ["sts:AssumeRole", "sts:TagSession"], "Condition": condition}]})
+    };
+    let key = ministack
+        .add_user(HOME, "ann", &allow(&json!(["sts:AssumeRole", "sts:TagSession"])))
+        .unwrap();
+    let ann = format!("arn:aws:iam::{HOME}:user/ann");
+    ministack
+        .add_role(HOME, "near", &trust(&ann, &json!({})), &allow(&json!("sts:*")))
+        .unwrap();
+    let external = json!({"StringEquals": {"sts:ExternalId": "e-2"}});
+    ministack
+        .add_role(ABROAD, "far", &trust(near.as_str(), &external), &allow(&json!("s3:*")))
+        .unwrap();
+    Credentials {
+        access_key_id: key.0.as_str().into(),
+        secret_access_key: Secret::new(key.1.as_str()),
+        session_token: None,
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chain_into_another_account_needs_its_external_id() {
     let ministack = MiniStack::start().await.unwrap();
     let endpoint = StsEndpoint::custom(&ministack.url(), &REGION.parse().unwrap()).unwrap();
     let near: RoleArn = format!("arn:aws:iam::{HOME}:role/near").parse().unwrap();
     let far: RoleArn = format!("arn:aws:iam::{ABROAD}:role/far").parse().unwrap();
-    let key = tokio::task::block_in_place(|| {
-        let trust = |principal: &str, condition: &Value| {
-            json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"AWS": principal},
-                "Action": ["sts:AssumeRole", "sts:TagSession"], "Condition": condition}]})
-        };
-        let key = ministack
-            .add_user(HOME, "ann", &allow(&json!(["sts:AssumeRole", "sts:TagSession"])))
-            .unwrap();
-        let ann = format!("arn:aws:iam::{HOME}:user/ann");
-        ministack
-            .add_role(HOME, "near", &trust(&ann, &json!({})), &allow(&json!("sts:*")))
-            .unwrap();
-        let external = json!({"StringEquals": {"sts:ExternalId": "e-2"}});
-        ministack
-            .add_role(ABROAD, "far", &trust(near.as_str(), &external), &allow(&json!("s3:*")))
-            .unwrap();
-        key
-    });
-    let ann = Credentials {
-        access_key_id: key.0.as_str().into(),
-        secret_access_key: Secret::new(key.1.as_str()),
-        session_token: None,
-    };
+    let ann = tokio::task::block_in_place(|| with_roles(&ministack, &near));
 
     let tags = [("team", "blü e/+=")];
     let first = take(&endpoint, &ann, &near, |call| call.tags = &tags).await.unwrap();
@@ -138,7 +140,7 @@ async fn a_web_identity_is_taken_for_its_subject_and_audience_and_no_other() {
             session_name: "pod-1",
             token,
             duration_seconds: Some(900),
-            session_policy: SessionPolicy::default(),
+            session_policy: SessionPolicyParameters::default(),
         };
         let (status, body) = send(&endpoint, &request.request(&endpoint), Duration::from_secs(30))
             .await

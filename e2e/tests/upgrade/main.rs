@@ -1,12 +1,15 @@
 //! Upgrades and the way back with the real programs and charts of earlier releases, while pods are created all the time.
 //!
 //! Each step is what helm and a rolling update do: objects are applied and removed, new processes start beside the old
-//! ones, connections go to both, and the old ones drain. [`together`] lets both versions run for longer, each leading once.
+//! ones, connections go to both, and the old ones drain. [`together`] lets both versions run for longer, each leading once; [`issuing`] follows
+//! pods with the sidecar of either version, and their tokens.
 //! `admission::upgrade` looks at single objects and single answers.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
 mod helm;
+mod issuing;
+mod kinds;
 mod together;
 
 use std::sync::Arc;

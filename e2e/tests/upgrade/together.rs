@@ -1,58 +1,33 @@
 //! Both versions at once, for as long as it takes: webhooks of both answer, and the operator of each leads once.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, Result, ensure};
+use kube::Client;
 use serde_json::{Value, json};
 use tokenscope_e2e::admission::create_pod;
 use tokenscope_e2e::control_plane::{self, ControlPlane};
-use tokenscope_e2e::fixtures::{CARTS, ORDERS, Shop, annotation, with_annotations};
+use tokenscope_e2e::fixtures::{Shop, annotation};
 use tokenscope_e2e::install::Options;
 use tokenscope_e2e::process::ServerProcess;
 use tokenscope_e2e::rollout::{Load, Rollout};
 use tokenscope_e2e::{eventually, get_json};
-use tokenscope_xtask::releases::MARK_IS_A_LABEL;
+use tokenscope_xtask::releases::LAST_PUBLISHED;
+use tokio::task::JoinHandle;
 
-use crate::{COUNTED, SIDE_BY_SIDE, admitted_with, failed_calls, judge, options_of, status_of};
+use crate::kinds::{self, POLICIES, kinds};
+use crate::{COUNTED, SIDE_BY_SIDE, failed_calls, options_of, status_of};
 
-/// The pause behind each pod of a kind that is created.
+/// The pause after each pod of a kind that is created.
 const PAUSE: Duration = Duration::from_millis(60);
+/// How long each version answers before it is the other's turn.
+const TURN: Duration = Duration::from_millis(300);
+const CONFIGURATION: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/tokenscope";
 /// How long an operator may take to end.
 const END: Duration = Duration::from_secs(30);
-/// The policies, each of whose pods are counted.
-const POLICIES: [&str; 2] = ["orders", "carts"];
-
-/// A pod of each kind, and the role of its container `app`.
-fn kinds(shop: &Shop<'_>, strict: &Shop<'_>) -> Vec<(Value, Option<&'static str>)> {
-    let of_carts = |mut pod: Value| {
-        pod["spec"]["serviceAccountName"] = json!("carts");
-        pod
-    };
-    let mut many = shop.asking("many", ORDERS);
-    many["spec"]["containers"] = json!([{"name": "app", "image": "app"}, {"name": "other", "image": "app"}]);
-    many["spec"]["initContainers"] =
-        json!([{"name": "init", "image": "app"}, {"name": "mesh", "image": "app", "restartPolicy": "Always"}]);
-    let mut by_hand = shop.pod("by-hand");
-    let token =
-        json!({"serviceAccountToken": {"audience": "sts.amazonaws.com", "expirationSeconds": 3600, "path": "token"}});
-    by_hand["spec"]["volumes"] = json!([{"name": "own", "projected": {"sources": [token]}}]);
-    by_hand["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "own", "mountPath": "/own"}]);
-    let shorter = [
-        ("tokenscope.io/token-expiration", "900"),
-        ("tokenscope.io/role-arn.app", CARTS),
-    ];
-    vec![
-        (shop.asking("asks", ORDERS), Some(ORDERS)),
-        (with_annotations(shop.asking("for-one", ORDERS), &shorter), Some(CARTS)),
-        (of_carts(shop.pod("by-default")), Some(CARTS)),
-        (many, Some(ORDERS)),
-        (by_hand, None),
-        (shop.pod("plain"), None),
-        (strict.pod("required"), None),
-    ]
-}
-
 /// Every pod that was created is there, as it was, and none of a policy's is missed, outdated or holds a token that it may not.
 async fn nothing_is_lost(shop: &Shop<'_>, first: &BTreeMap<String, Value>, load: &Load, when: &str) {
     let pods = get_json(&shop.client, &shop.path("pods")).await.unwrap();
@@ -90,39 +65,75 @@ fn is_granted_by(pod: &Value, policy: &str) -> bool {
     record.contains(&format!("TokenScopePolicy shop/{policy}\""))
 }
 
+/// Sends reviews to one webhook and to the other in turn. A connection of the API server's stays with whom it has, so with a Service alone the
+/// old ones would answer nearly all.
+struct Turns {
+    over: Arc<AtomicBool>,
+    task: JoinHandle<()>,
+}
+
+impl Turns {
+    fn begin(shop: &Shop<'_>, ports: [u16; 2]) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let (client, is_over) = (shop.client.clone(), Arc::clone(&over));
+        let task = tokio::spawn(async move {
+            for port in ports.into_iter().cycle() {
+                if is_over.load(Ordering::Relaxed) {
+                    break;
+                }
+                call(&client, port).await.unwrap();
+                tokio::time::sleep(TURN).await;
+            }
+        });
+        Self { over, task }
+    }
+
+    /// Ends, and leaves reviews to whoever is behind this port.
+    async fn end(self, shop: &Shop<'_>, port: u16) {
+        self.over.store(true, Ordering::Relaxed);
+        self.task.await.unwrap();
+        call(&shop.client, port).await.unwrap();
+    }
+}
+
+/// Has the API server call the webhooks on this port.
+async fn call(client: &Client, port: u16) -> Result<()> {
+    let configuration = get_json(client, CONFIGURATION).await?;
+    let entries = configuration["webhooks"].as_array().context("webhooks is a list")?;
+    let changes = entries.iter().enumerate().map(|(index, entry)| {
+        let url = entry["clientConfig"]["url"].as_str().unwrap_or_default();
+        let path = url.splitn(4, '/').nth(3).unwrap_or_default();
+        let url = format!("https://127.0.0.1:{port}/{path}");
+        json!({"op": "replace", "path": format!("/webhooks/{index}/clientConfig/url"), "value": url})
+    });
+    let changes = changes.collect::<Value>().to_string();
+    let request = http::Request::patch(CONFIGURATION).header("content-type", "application/json-patch+json");
+    client.request::<Value>(request.body(changes.into_bytes())?).await?;
+    Ok(())
+}
+
+/// How many reviews a webhook has answered.
+async fn reviews(webhook: &ServerProcess) -> u64 {
+    let (_, metrics) = webhook.observe("/metrics").await.unwrap();
+    let lines = metrics
+        .lines()
+        .filter(|line| line.contains("_reviews") && line.contains("outcome="));
+    lines
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+        .sum()
+}
+
 /// Ends the operator that leads, so that the other one does.
 async fn hands_over(operator: &ServerProcess) {
     operator.terminate(END).await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn both_versions_at_once_refuse_nothing_and_no_operator_finds_fault_with_the_others_pods() {
-    let Some(built) = MARK_IS_A_LABEL.build().unwrap() else {
-        return;
-    };
-    let values = json!({"lock": {"mode": "deny"}});
-    let control_plane = ControlPlane::start(control_plane::Options::default()).await.unwrap();
-    let old = Options {
-        values: values.clone(),
-        ..options_of(&built)
-    };
-    let mut rollout = Rollout::start(&control_plane, old.clone()).await.unwrap();
-    let shop = Shop::open(&control_plane, "shop", &[]).await.unwrap();
-    let strict = Shop::open(&control_plane, "strict", &[("tokenscope.io/required", "true")])
-        .await
-        .unwrap();
-    control_plane
-        .create_service_account("shop", "carts", &[])
-        .await
-        .unwrap();
-    shop.allow_orders().await.unwrap();
-    let by_default =
-        json!({"subjects": [{"serviceAccounts": ["carts"]}], "roles": {"allowed": [CARTS], "default": CARTS}});
-    shop.policy("carts", by_default).await.unwrap();
+/// Creates a pod of each kind, as soon as the policies are known; the versions of those in `shop`, by name.
+async fn first_versions(shop: &Shop<'_>, strict: &Shop<'_>) -> BTreeMap<String, Value> {
     let mut first = BTreeMap::new();
-    for (pod, role) in kinds(&shop, &strict) {
+    for (pod, judge) in kinds(shop, strict) {
         eventually(COUNTED, "a pod is reviewed by the policies", async || {
-            judge(&create_pod(&shop.client, &pod).await?, role)
+            judge(&create_pod(&shop.client, &pod).await?)
         })
         .await
         .unwrap();
@@ -136,17 +147,42 @@ async fn both_versions_at_once_refuse_nothing_and_no_operator_finds_fault_with_t
             first.insert(pod["metadata"]["name"].as_str().unwrap().to_owned(), version);
         }
     }
-    let pods = kinds(&shop, &strict).into_iter();
-    let pods = pods.map(|(pod, role)| (pod, admitted_with(role))).collect();
-    let load = Load::begin(&shop.client, pods, PAUSE);
+    first
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_versions_at_once_refuse_nothing_and_no_operator_finds_fault_with_the_others_pods() {
+    let Some(built) = LAST_PUBLISHED.build().unwrap() else {
+        return;
+    };
+    let values = kinds::values();
+    let control_plane = ControlPlane::start(control_plane::Options::default()).await.unwrap();
+    let old = Options {
+        values: values.clone(),
+        knows_issuer: true,
+        ..options_of(&built)
+    };
+    let mut rollout = Rollout::start(&control_plane, old.clone()).await.unwrap();
+    let shop = Shop::open(&control_plane, "shop", &[]).await.unwrap();
+    let strict = Shop::open(&control_plane, "strict", &[("tokenscope.io/required", "true")])
+        .await
+        .unwrap();
+    kinds::prepare(&shop).await.unwrap();
+    let first = first_versions(&shop, &strict).await;
+    let load = Load::begin(&shop.client, kinds(&shop, &strict), PAUSE);
     nothing_is_lost(&shop, &first, &load, "before the upgrade").await;
 
     // New webhooks beside old ones, and the old operator leads: it counts what both have granted.
     let next = Options {
         values,
+        knows_issuer: true,
         ..Options::default()
     };
     let leaving = rollout.begin(&control_plane, "next-", next).await.unwrap();
+    let (old_webhook, new_webhook) = (leaving.installed().webhook(0), rollout.installed().webhook(0));
+    let before = (reviews(old_webhook).await, reviews(new_webhook).await);
+    let ports = [leaving.installed().webhook_port(0), rollout.installed().webhook_port(0)];
+    let turns = Turns::begin(&shop, ports);
     tokio::time::sleep(SIDE_BY_SIDE).await;
     nothing_is_lost(&shop, &first, &load, "while the old operator leads").await;
     // The new one leads, and old webhooks still answer.
@@ -156,6 +192,12 @@ async fn both_versions_at_once_refuse_nothing_and_no_operator_finds_fault_with_t
     leaving.installed().operator(0).restart().unwrap();
     hands_over(rollout.installed().operator(0)).await;
     nothing_is_lost(&shop, &first, &load, "while the old operator leads again").await;
+    let after = (reviews(old_webhook).await, reviews(new_webhook).await);
+    assert!(
+        after.0 > before.0 + 50 && after.1 > before.1 + 50,
+        "{before:?} {after:?}"
+    );
+    turns.end(&shop, rollout.installed().port()).await;
     rollout.installed().operator(0).restart().unwrap();
     rollout.end(&control_plane, leaving).await.unwrap();
     nothing_is_lost(&shop, &first, &load, "after the upgrade").await;
@@ -164,7 +206,7 @@ async fn both_versions_at_once_refuse_nothing_and_no_operator_finds_fault_with_t
         .replace(&control_plane, "back-", old, SIDE_BY_SIDE)
         .await
         .unwrap();
-    // Nothing is asked of the status now: operators from before fingerprints had a version (ADR 8) find every record of a later one outdated.
+    nothing_is_lost(&shop, &first, &load, "after the way back").await;
     let created = load.created();
     assert_eq!(load.end().await, [""; 0], "{:#?}", failed_calls(&control_plane));
     assert!(created > 200, "only {created} pods were created");

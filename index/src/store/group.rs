@@ -2,10 +2,9 @@
 
 use std::collections::HashMap;
 
+use super::Update;
 use crate::share::Exceeded;
 use crate::shares::{Footprint, Shares};
-
-use super::Update;
 
 /// An object.
 #[derive(Debug)]
@@ -31,13 +30,13 @@ impl<V> GroupEntry<V> {
 #[derive(Debug)]
 pub(super) struct Group<V> {
     entries: HashMap<Box<str>, GroupEntry<V>>,
-    /// How many of them are known by name only.
+    /// The number of them that are known by name only.
     names: usize,
     /// True if there are objects of which not even the name is known.
     leaves_out: bool,
     /// The same, as far as the list that runs has come.
     leaves_out_in_list: bool,
-    /// Why the last one that did not fit did not.
+    /// The bound that kept out the last one that did not fit.
     exceeded: Option<Exceeded>,
 }
 

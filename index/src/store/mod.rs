@@ -1,8 +1,8 @@
 //! Objects of one kind by namespace and name: as many as fit into each namespace's share.
 //!
-//! A new list marks what it names and takes the rest away when it ends: what was known stays known meanwhile, and there are
+//! A new list marks the objects that it names, and removes the others when it ends. Until then they stay known, and there are
 //! never two maps in memory. An object that does not fit is known by name only, or left out ([`Shares`]), and its namespace is
-//! known as one that is not here whole. That ends when such objects are gone, or with a list that leaves nothing out, which
+//! known as incomplete. That ends when such objects are gone, or with a list that leaves nothing out, which
 //! [`Store::wants_list`] asks for.
 
 mod group;
@@ -10,16 +10,14 @@ mod locked;
 
 use std::collections::HashMap;
 
+use group::{Group, GroupEntry};
 use kube::Resource;
 use kube::core::ObjectMeta;
 use kube::runtime::watcher::Event;
-
-use crate::share::{ENTRY_BYTES, Exceeded};
-use crate::shares::{Footprint, Shares};
-
-use group::{Group, GroupEntry};
-
 pub use locked::apply_locked;
+
+use crate::share::{Exceeded, entry_bytes};
+use crate::shares::{Footprint, Shares};
 
 /// The objects of one kind.
 #[derive(Debug)]
@@ -33,6 +31,8 @@ pub struct Store<V> {
     /// True if a list was whole once.
     synced: bool,
     wants_list: bool,
+    /// True if an object was left out because the room of all namespaces was used up: there may be room for it wherever some is made.
+    left_out_by_room: bool,
 }
 
 /// An object that may be another one now, or gone: [`Store::value`] tells.
@@ -56,6 +56,7 @@ impl<V> Store<V> {
             listing: false,
             synced: false,
             wants_list: false,
+            left_out_by_room: false,
         }
     }
 
@@ -147,6 +148,7 @@ impl<V> Store<V> {
     pub fn begin_list(&mut self) {
         self.listing = true;
         self.wants_list = false;
+        self.left_out_by_room = false;
         self.namespaces.values_mut().for_each(Group::begin_list);
     }
 
@@ -164,6 +166,8 @@ impl<V> Store<V> {
             }
             !group.is_needless()
         });
+        // What the list did not name was here until now.
+        self.wants_list = self.left_out_by_room && !updates.is_empty();
         updates
     }
 
@@ -196,7 +200,9 @@ impl<V> Store<V> {
         let Some(group) = self.namespaces.get_mut(namespace) else {
             return Vec::new();
         };
+        let mut made_room = false;
         let removed = group.take(name).map(|(name, entry)| {
+            made_room = matches!(entry.footprint(), Footprint::Kept(_));
             self.shares.release(namespace, entry.footprint());
             Update {
                 namespace: namespace.into(),
@@ -204,7 +210,7 @@ impl<V> Store<V> {
                 before: entry.value,
             }
         });
-        self.wants_list |= !self.listing && group.leaves_out();
+        self.wants_list |= !self.listing && (group.leaves_out() || (made_room && self.left_out_by_room));
         if group.is_needless() {
             self.namespaces.remove(namespace);
         }
@@ -219,7 +225,7 @@ impl<V> Store<V> {
         let Some(group) = self.namespaces.get_mut(namespace) else {
             return updates;
         };
-        let bytes = u32::try_from(ENTRY_BYTES + name.len() + bytes).unwrap_or(u32::MAX);
+        let bytes = entry_bytes(name, bytes);
         let (key, old) = match group.take(name) {
             Some((key, entry)) => (key, Some(entry)),
             None => (name.into(), None),
@@ -239,9 +245,15 @@ impl<V> Store<V> {
         match taken {
             Ok(()) => {
                 group.insert(key, GroupEntry { value, bytes, listed });
-                self.wants_list |= !self.listing && group.leaves_out();
+                // One that was kept and takes no less makes no room, such as a policy with another status.
+                let makes_no_room = matches!(footprint, Footprint::Kept(old) if old <= bytes)
+                    && matches!(group.exceeded(), Some(Exceeded::Share(_)));
+                let made_room = matches!(footprint, Footprint::Kept(old) if old > bytes);
+                self.wants_list |=
+                    !self.listing && ((group.leaves_out() && !makes_no_room) || (made_room && self.left_out_by_room));
             }
             Err(exceeded) => {
+                self.left_out_by_room |= matches!(exceeded, Exceeded::Room(_));
                 if group.exceeded().is_none() {
                     tracing::warn!(kind = self.kind, namespace, "not all are kept: they take {exceeded}");
                 }

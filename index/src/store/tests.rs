@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::share::Share;
+use crate::share::{ENTRY_BYTES, Share};
 use crate::shares::Room;
 
 /// Six objects of ordinary size fit.
@@ -299,4 +299,49 @@ fn what_is_known_already_is_replaced_without_counting_as_listed() {
     assert_eq!(watched.store.value("one", "a"), Some(&50));
     assert_eq!(watched.store.end_list().len(), 1);
     assert!(watched.store.is_empty());
+}
+
+#[test]
+fn what_is_left_out_for_want_of_room_is_read_again_when_another_namespace_makes_some() {
+    let full = |store: &mut Store<u32>| {
+        for name in &NAMES[..6] {
+            store.put("one", name, 0, 100);
+        }
+        store.put("two", "a", 0, 100);
+        assert!(store.exceeded("two").is_some() && !store.wants_list());
+    };
+    let of_room = || {
+        let bytes = 6 * (100 + ENTRY_BYTES + 1);
+        Store::new("objects", Shares::new(SHARE, Room::new(bytes)))
+    };
+    let mut store = of_room();
+    full(&mut store);
+    store.remove("one", "a");
+    assert!(store.wants_list());
+
+    let mut store = of_room();
+    full(&mut store);
+    store.put("one", "a", 1, 10);
+    assert!(store.wants_list());
+
+    // In a list what goes last makes room after what came first was left out.
+    let mut store = of_room();
+    full(&mut store);
+    store.begin_list();
+    store.put("two", "a", 0, 100);
+    store.end_list();
+    assert!(store.exceeded("two").is_none() || store.wants_list());
+}
+
+#[test]
+fn another_version_of_an_object_that_is_kept_asks_for_a_list_only_if_it_is_smaller() {
+    let mut store = Store::new("objects", Shares::new(SHARE, Room::new(usize::MAX)));
+    for name in &NAMES[..7] {
+        store.put("one", name, 0, 100);
+    }
+    assert!(store.exceeded("one").is_some() && !store.wants_list());
+    store.put("one", "a", 1, 100);
+    assert!(!store.wants_list(), "nothing has more room than before");
+    store.put("one", "a", 1, 99);
+    assert!(store.wants_list());
 }

@@ -5,14 +5,15 @@
 
 mod certificate;
 mod jwk;
+mod own_set;
 mod signing;
 mod verification;
 
 pub use jwk::{InvalidJwks, MOST_KEYS_OF_A_KIND, PublicJwk, document, read};
+pub use own_set::{InvalidOwnSet, read_own};
 pub use signing::{KeyError, SigningKey};
-pub use verification::{VerificationKey, VerificationKeys};
-
 use tokenscope_core::Algorithm;
+pub use verification::{VerificationKey, VerificationKeys};
 
 /// The name of a signature algorithm in a token's header (RFC 7518 §3.1).
 pub fn algorithm_name(algorithm: Algorithm) -> &'static str {
@@ -25,6 +26,6 @@ pub fn algorithm_name(algorithm: Algorithm) -> &'static str {
 
 /// The algorithm of a name.
 pub fn algorithm_of(name: &str) -> Option<Algorithm> {
-    let all = [Algorithm::RS256, Algorithm::ES256, Algorithm::ES384];
-    all.into_iter().find(|algorithm| algorithm_name(*algorithm) == name)
+    let mut all = Algorithm::ALL.into_iter();
+    all.find(|algorithm| algorithm_name(*algorithm) == name)
 }

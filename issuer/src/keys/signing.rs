@@ -19,7 +19,7 @@ use tokenscope_core::Algorithm;
 use super::jwk::PublicJwk;
 use super::{algorithm_name, certificate};
 
-/// Why a key can't be made, read or used. No text repeats anything of the key.
+/// The reason why a key can't be made, read or used. No text repeats anything of the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// The text is no PEM of PKCS #8.
@@ -128,7 +128,7 @@ impl SigningKey {
         self.algorithm
     }
 
-    /// What is published of it.
+    /// The public part that is published.
     pub fn public(&self) -> &PublicJwk {
         &self.public
     }
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_key_comes_back_from_its_pem_and_keeps_its_identifier() {
-        for algorithm in [Algorithm::RS256, Algorithm::ES256, Algorithm::ES384] {
+        for algorithm in Algorithm::ALL {
             let key = SigningKey::generate(algorithm).unwrap();
             let pem = key.to_pem().unwrap();
             let again = SigningKey::from_pem(pem.expose_secret()).unwrap();

@@ -50,7 +50,7 @@ impl VerificationKey {
         self.algorithm
     }
 
-    /// Whether the key's algorithm is `algorithm` and the signature is the key's.
+    /// True if the key's algorithm is `algorithm` and the signature is the key's.
     pub fn verifies(&self, algorithm: &str, message: &[u8], signature: &[u8]) -> bool {
         algorithm == self.algorithm && self.key.verify_sig(message, signature).is_ok()
     }
@@ -74,12 +74,12 @@ impl VerificationKeys {
         self.0.get(kid)
     }
 
-    /// How many there are.
+    /// The number of them.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// True if there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -4,30 +4,31 @@
 //! signs, and stays published until the last token that it signed has ended. Every [`RotationStep`] is one write of the
 //! [`KeyRing`]: whoever is killed between two of them leaves a state from which [`next_step`] goes on.
 
+mod public;
 mod ring;
 mod stored;
 
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokenscope_core::Algorithm;
-
-use crate::keys::MOST_KEYS_OF_A_KIND;
+pub use public::PublicKids;
 pub use ring::{KeyRing, KeyStanding, RingError, RingKey};
 pub use stored::{ENTRY, InvalidKeyRing};
+use tokenscope_core::Algorithm;
 
-/// How long keys wait and sign.
+use crate::claims::MOST_LIFETIME;
+use crate::keys::MOST_KEYS_OF_A_KIND;
+
+/// The times that keys wait and sign.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyRotationSettings {
     /// The algorithms that there is always a signing key of.
     algorithms: Vec<Algorithm>,
     publish_wait: Duration,
     signing_period: Duration,
-    longest_token: Duration,
-    leeway: Duration,
 }
 
-/// Why settings can't be used.
+/// The reason why settings can't be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidRotation {
     /// The wait is too short.
@@ -46,16 +47,18 @@ pub enum InvalidRotation {
 impl KeyRotationSettings {
     /// The least time that a key is published before it signs.
     pub const LEAST_WAIT: Duration = Duration::from_secs(3600);
-    /// How long after its end AWS still takes a token (IAM User Guide, "OIDC federation": five minutes), and as much again for
+    /// The time after its end for which AWS still takes a token (IAM User Guide, "OIDC federation": five minutes), and as much again for
     /// replicas that have not read the latest keys yet.
     pub const LEEWAY: Duration = Duration::from_secs(10 * 60);
+    /// The time that a key that signs no more verifies: as long as any token that it may have signed, whatever the longest lifetime was at
+    /// that time. A setting that is lowered ends no token that was signed before.
+    pub const KEPT: Duration = Duration::from_secs(MOST_LIFETIME as u64 + Self::LEEWAY.as_secs());
 
-    /// Checks the bounds. `longest_token` is the longest lifetime of a token.
+    /// Checks the bounds.
     pub fn new(
         algorithms: Vec<Algorithm>,
         publish_wait: Duration,
         signing_period: Duration,
-        longest_token: Duration,
     ) -> Result<Self, InvalidRotation> {
         if algorithms.is_empty() {
             return Err(InvalidRotation::NoAlgorithm);
@@ -70,13 +73,26 @@ impl KeyRotationSettings {
             algorithms,
             publish_wait,
             signing_period,
-            longest_token,
-            leeway: Self::LEEWAY,
         })
+    }
+
+    /// True if the time has come for a published key to sign, as far as its times say.
+    fn is_due_to_sign(&self, key: &RingKey, ring: &KeyRing, now: Timestamp) -> bool {
+        let is_first = ring.signing(key.algorithm()).is_none() && Self::came_with_all_others(key, ring, now);
+        is_first || later(key.published_at(), self.publish_wait) <= now
+    }
+
+    /// True if no other key was published long before or after this one, and none was removed, unless this one is new. Then nobody can
+    /// remember keys without it but from a ring that is lost, and waiting helps nobody. The key of an algorithm that is added later, or
+    /// in place of another one, waits: relying parties remember the keys of before.
+    fn came_with_all_others(key: &RingKey, ring: &KeyRing, now: Timestamp) -> bool {
+        let is_near = |time: Timestamp| time.duration_since(key.published_at()).unsigned_abs() < Self::LEEWAY;
+        let others_are = ring.keys().iter().all(|other| is_near(other.published_at()));
+        others_are && (ring.removed().is_empty() || is_near(now))
     }
 }
 
-/// What is to be done to the keys next: one write each.
+/// The next thing to do to the keys. Each is one write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RotationStep {
     /// A new key of this algorithm is made and published.
@@ -87,11 +103,11 @@ pub enum RotationStep {
     Retire(Box<str>),
     /// A key is forgotten: every token that it signed has ended.
     Remove(Box<str>),
-    /// Nothing before then.
+    /// Nothing is due before this time.
     Wait(Timestamp),
 }
 
-/// What somebody should look at.
+/// A state of the keys that an administrator should look at.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RotationAlarm {
     /// There are nearly as many keys as AWS takes.
@@ -100,21 +116,42 @@ pub enum RotationAlarm {
     )]
     NearLimit(usize),
     /// A key's times are in the future, so a clock was or is wrong.
-    #[error("key {0} was written at a time that is still to come: check the clocks; `rotate` makes another key")]
+    #[error(
+        "key {0} was written at a time that is still to come: check the clocks. If it waits, `revoke-key {0}` removes it, and the leader \
+         makes another in its time; if it signs, `rotate` makes the next one"
+    )]
     Future(Box<str>),
+    /// This replica leads, and a step is due by its clock that can't be trusted.
+    #[error(
+        "this replica's clock is more than {} minutes ahead of the API server's, so no key begins to sign and none is removed: set the clock",
+        CLOCKS_DIFFER.as_secs() / 60
+    )]
+    ClockAhead,
 }
 
-/// From how many keys of a kind on there is an alarm.
+/// The number of keys of one kind from which on there is an alarm.
 const NEAR_LIMIT: usize = MOST_KEYS_OF_A_KIND - 10;
-/// How far in the future a time may be without an alarm: clocks of nodes differ.
-const CLOCKS_DIFFER: Duration = Duration::from_secs(5 * 60);
-/// How long until somebody looks again where nothing is due.
+/// A time that is further in the future than this is an alarm. Clocks of nodes differ by less.
+pub const CLOCKS_DIFFER: Duration = Duration::from_secs(5 * 60);
+/// The longest time until the next look, where nothing is due.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
-/// What to do next.
+/// The next step, where a key signs once its wait is over.
 ///
-/// A key whose times are in the future, because a clock was wrong, waits for them; nothing signs early by that.
+/// A key whose times are in the future, because a clock was wrong, waits for them. A clock that is ahead now is not noticed here: by it
+/// steps are due early. [`is_too_early`] compares it with another one.
 pub fn next_step(ring: &KeyRing, now: Timestamp, settings: &KeyRotationSettings) -> RotationStep {
+    next_step_if_public(ring, now, settings, &PublicKids::NotAsked)
+}
+
+/// The same, where a key signs only once it is among `public` as well. Until then the one before it goes on signing, and all other keys
+/// take their steps.
+pub fn next_step_if_public(
+    ring: &KeyRing,
+    now: Timestamp,
+    settings: &KeyRotationSettings,
+    public: &PublicKids,
+) -> RotationStep {
     let mut next = later(now, LONGEST_WAIT);
     let mut is_due = |at: Timestamp| {
         if at > now {
@@ -125,7 +162,7 @@ pub fn next_step(ring: &KeyRing, now: Timestamp, settings: &KeyRotationSettings)
     for key in ring.keys() {
         let unwanted = !settings.algorithms.contains(&key.algorithm());
         match key.standing() {
-            KeyStanding::Retired(since) if is_due(later(since, settings.longest_token + settings.leeway)) => {
+            KeyStanding::Retired(since) if is_due(later(since, KeyRotationSettings::KEPT)) => {
                 return RotationStep::Remove(key.kid().into());
             }
             KeyStanding::Published if unwanted => return RotationStep::Remove(key.kid().into()),
@@ -134,14 +171,15 @@ pub fn next_step(ring: &KeyRing, now: Timestamp, settings: &KeyRotationSettings)
         }
     }
     for &algorithm in &settings.algorithms {
-        let published = ring.published(algorithm);
-        match (ring.signing(algorithm), published) {
-            // Nothing was ever signed that somebody could have keys for, or what there was is lost: waiting helps nobody.
-            (None, Some(key)) => return RotationStep::Sign(key.kid().into()),
+        match (ring.signing(algorithm), ring.published(algorithm)) {
             (None, None) => return RotationStep::Publish(algorithm),
-            (Some(_), Some(key)) => {
-                if is_due(later(key.published_at(), settings.publish_wait)) {
-                    return RotationStep::Sign(key.kid().into());
+            (_, Some(key)) => {
+                if settings.is_due_to_sign(key, ring, now) {
+                    if public.has(key.kid()) {
+                        return RotationStep::Sign(key.kid().into());
+                    }
+                } else {
+                    is_due(later(key.published_at(), settings.publish_wait));
                 }
             }
             (Some((_, since)), None) => {
@@ -153,6 +191,27 @@ pub fn next_step(ring: &KeyRing, now: Timestamp, settings: &KeyRotationSettings)
         }
     }
     RotationStep::Wait(next)
+}
+
+/// The keys that are due to sign and don't, since they are not among `public`.
+pub fn held_back<'a>(
+    ring: &'a KeyRing,
+    now: Timestamp,
+    settings: &KeyRotationSettings,
+    public: &PublicKids,
+) -> Vec<&'a str> {
+    let waiting = settings
+        .algorithms
+        .iter()
+        .filter_map(|algorithm| ring.published(*algorithm));
+    let held = waiting.filter(|key| settings.is_due_to_sign(key, ring, now) && !public.has(key.kid()));
+    held.map(RingKey::kid).collect()
+}
+
+/// True if a step should not be taken at `now`, since the clock that says so is ahead of that of the API server: other replicas and
+/// relying parties would see a key sign that they don't know, or miss one whose tokens have not ended. Other steps do no harm.
+pub fn is_too_early(step: &RotationStep, now: Timestamp, api_server: Timestamp) -> bool {
+    matches!(step, RotationStep::Sign(_) | RotationStep::Remove(_)) && now > later(api_server, CLOCKS_DIFFER)
 }
 
 /// What somebody should look at now.

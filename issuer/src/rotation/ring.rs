@@ -9,7 +9,7 @@ use tokenscope_core::Algorithm;
 use super::RotationStep;
 use crate::keys::{KeyError, MOST_KEYS_OF_A_KIND, SigningKey};
 
-/// How many identifiers of removed keys are remembered, so that an old key can't come back by a backup.
+/// The most identifiers of removed keys that are remembered, so that an old key can't come back by a backup.
 const MOST_REMOVED: usize = 1000;
 
 /// The keys. `Debug` shows their identifiers alone.
@@ -28,7 +28,7 @@ pub struct RingKey {
     pub(super) retired_at: Option<Timestamp>,
 }
 
-/// What a key is for at the moment.
+/// The use of a key at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyStanding {
     /// It is published and signs nothing yet.
@@ -39,7 +39,7 @@ pub enum KeyStanding {
     Retired(Timestamp),
 }
 
-/// Why a step can't be done.
+/// The reason why a step can't be done.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RingError {
     /// There is no such key.
@@ -83,7 +83,7 @@ impl RingKey {
         self.published_at
     }
 
-    /// What it is for.
+    /// Its use.
     pub fn standing(&self) -> KeyStanding {
         match (self.retired_at, self.signing_since) {
             (Some(since), _) => KeyStanding::Retired(since),
@@ -165,7 +165,7 @@ impl KeyRing {
         keys.find(|key| key.algorithm() == algorithm && key.standing() == KeyStanding::Published)
     }
 
-    /// How many keys are of the algorithm's kind: RSA, or on a curve.
+    /// The number of keys that are of the algorithm's kind: RSA, or on a curve.
     pub fn count_of_kind(&self, algorithm: Algorithm) -> usize {
         let is_rsa = |algorithm| algorithm == Algorithm::RS256;
         let kind = |key: &&RingKey| is_rsa(key.algorithm()) == is_rsa(algorithm);
@@ -227,7 +227,7 @@ impl KeyRing {
         Self::of(keys, self.removed.clone())
     }
 
-    /// Whether another ring has a key that is neither here nor was removed here: then this one is older, or somebody took the key
+    /// True if another ring has a key that is neither here nor was removed here: then this one is older, or somebody took the key
     /// away by hand.
     pub fn lacks_keys_of(&self, other: &Self) -> bool {
         let mut kids = other.keys.iter().map(RingKey::kid);

@@ -16,7 +16,7 @@ const VERSION: u32 = 1;
 /// The longest text that is read. A Secret has at most a mebibyte.
 const MOST_BYTES: usize = 1 << 20;
 
-/// Why a text is no key ring. No error repeats anything of the text.
+/// The reason why a text is no key ring. No error repeats anything of the text.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidKeyRing {
     /// It is no JSON of this form. The parser's own error may quote it, so it is left out.

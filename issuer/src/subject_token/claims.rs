@@ -1,8 +1,9 @@
 //! The claims of a subject token (Kubernetes, `pkg/serviceaccount/claims.go`).
 
+use std::fmt;
+
 use serde::Deserialize;
 use serde::de::{Deserializer, SeqAccess, Visitor};
-use std::fmt;
 
 use super::{Caller, Expected, InvalidSubjectToken, LEEWAY};
 

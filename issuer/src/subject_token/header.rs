@@ -7,7 +7,7 @@ use super::InvalidSubjectToken;
 /// The algorithms that Kubernetes signs with (kube-apiserver, KEP-740).
 const ALGORITHMS: [&str; 4] = ["RS256", "ES256", "ES384", "ES512"];
 
-/// What a service account token's header has. Any other member refuses the token, and so does one that is there twice.
+/// The members of a service account token's header. Any other member refuses the token, and so does one that is there twice.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SubjectHeader {

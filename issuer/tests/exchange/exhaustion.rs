@@ -37,14 +37,15 @@ async fn bodies_that_never_end_give_way_to_honest_callers_and_are_given_up() {
         senders.push(sender);
         endless.spawn(setup.app.clone().oneshot(request(number, Body::new(body))));
     }
-    // Each of them has had its time and holds its place.
+    // Each of them has begun, has had its time and holds its place.
+    tokio::task::yield_now().await;
     tokio::time::sleep(Duration::from_millis(400)).await;
     for number in 0..20 {
         let began = Instant::now();
         let body = Body::from(form(&setup.subject(), "sts.amazonaws.com"));
         let (status, answer) = setup.send(request(CALLERS + number, body)).await;
         assert_eq!(status, StatusCode::OK, "{answer}");
-        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     }
     let began = Instant::now();
     while let Some(ended) = endless.join_next().await {

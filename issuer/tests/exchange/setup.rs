@@ -1,8 +1,8 @@
 //! A cluster of values behind the issuer's router: pods, policies, the API server's keys.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -42,14 +42,13 @@ pub(crate) const URL: &str = "https://issuer.example.com/a";
 pub(crate) const ROLE: &str = "arn:aws:iam::111122223333:role/shop/orders";
 pub(crate) const POD_UID: &str = "5f2c9a10-2c9f-4f57-8d1c-63c4c2f8f8d1";
 
-/// An API server that publishes the cluster's keys; it counts how often it was asked.
-pub(crate) fn api_server(cluster: &Cluster, asked: &Arc<AtomicUsize>) -> Client {
-    let published = keys::document([cluster.key.public()]);
-    let asked = asked.clone();
+/// An API server that publishes these keys; it counts how often it was asked.
+fn api_server(published: &Arc<Mutex<String>>, asked: &Arc<AtomicUsize>) -> Client {
+    let (published, asked) = (published.clone(), asked.clone());
     let service = tower::service_fn(move |request: Request<kube::client::Body>| {
         asked.fetch_add(1, Ordering::Relaxed);
         let text = match request.uri().path() {
-            "/openid/v1/jwks" => published.clone(),
+            "/openid/v1/jwks" => published.lock().unwrap().clone(),
             _ => json!({"issuer": CLUSTER, "jwks_uri": "https://evil.example/keys"}).to_string(),
         };
         let body = kube::client::Body::from(text.into_bytes());
@@ -63,6 +62,7 @@ pub(crate) fn pod(team: &str, now: &str) -> Value {
     let record = json!({
         "grants": [{"policy": "TokenScopePolicy shop/orders", "role": ROLE, "containers": ["app"], "env": []}],
         "hash": "0011223344556677", "labels": {"team": team}, "annotations": {"tokenscope.io/role-arn": ROLE},
+        "service_account_annotations": {},
     });
     json!({
         "metadata": {
@@ -73,6 +73,21 @@ pub(crate) fn pod(team: &str, now: &str) -> Value {
         "spec": {"serviceAccountName": "orders", "containers": [{"name": "app"}]},
         "status": {"phase": "Running"},
     })
+}
+
+/// The same pod with a member of its record changed, or taken away by `null`.
+pub(crate) fn recorded(mut pod: Value, member: &str, value: &Value) -> Value {
+    let grant = &mut pod["metadata"]["annotations"]["tokenscope.io/grant"];
+    let mut record: Value = serde_json::from_str(grant.as_str().unwrap()).unwrap();
+    record[member] = value.clone();
+    record.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+    *grant = json!(record.to_string());
+    pod
+}
+
+/// The same pod as versions admitted it that did not record the annotations of service accounts.
+pub(crate) fn earlier(pod: Value) -> Value {
+    recorded(pod, "service_account_annotations", &Value::Null)
 }
 
 /// A policy for pods of a team.
@@ -100,6 +115,8 @@ pub(crate) fn policy_with(team: &str, members: &Value) -> Value {
 /// All of it.
 pub(crate) struct Setup {
     pub(crate) cluster: Cluster,
+    /// The key set of the API server.
+    published: Arc<Mutex<String>>,
     pub(crate) index: Arc<ClusterIndex>,
     pub(crate) signers: CurrentSigners,
     pub(crate) registry: Registry,
@@ -107,6 +124,16 @@ pub(crate) struct Setup {
     /// What would be written of refusals.
     pub(crate) told: EventWriter,
     pub(crate) app: Router,
+}
+
+/// An index that knows that there are no policies.
+fn without_policies() -> Arc<ClusterIndex> {
+    let index = Arc::new(ClusterIndex::default());
+    for cluster in [false, true] {
+        index.apply_policy(cluster, Event::Init);
+        index.apply_policy(cluster, Event::InitDone);
+    }
+    index
 }
 
 impl Setup {
@@ -127,36 +154,23 @@ impl Setup {
 
     /// The same before pods and service accounts were listed: what is known of them is what was told since.
     pub(crate) async fn just_started() -> Self {
-        let cluster = Cluster::new(Algorithm::ES256);
-        let asked = Arc::new(AtomicUsize::new(0));
-        let keys = ClusterKeys::new(api_server(&cluster, &asked), None, Some(EXCHANGE.into()));
-        keys.refresh(Duration::ZERO).await.unwrap();
-        Self::with(cluster, asked, keys, None, None)
+        Self::before_lists(None, None).await
     }
 
     async fn asking(name: Option<ClusterName>, reviews: Option<TokenReviews>) -> Self {
-        let cluster = Cluster::new(Algorithm::ES256);
-        let asked = Arc::new(AtomicUsize::new(0));
-        let keys = ClusterKeys::new(api_server(&cluster, &asked), None, Some(EXCHANGE.into()));
-        keys.refresh(Duration::ZERO).await.unwrap();
-        let this = Self::with(cluster, asked, keys, name, reviews);
+        let this = Self::before_lists(name, reviews).await;
         this.list_service_accounts();
         this.list_pods(vec![pod("a", "a")]);
         this
     }
 
-    fn with(
-        cluster: Cluster,
-        asked: Arc<AtomicUsize>,
-        keys: ClusterKeys,
-        cluster_name: Option<ClusterName>,
-        reviews: Option<TokenReviews>,
-    ) -> Self {
-        let index = Arc::new(ClusterIndex::default());
-        for cluster in [false, true] {
-            index.apply_policy(cluster, Event::Init);
-            index.apply_policy(cluster, Event::InitDone);
-        }
+    async fn before_lists(cluster_name: Option<ClusterName>, reviews: Option<TokenReviews>) -> Self {
+        let cluster = Cluster::new(Algorithm::ES256);
+        let published = Arc::new(Mutex::new(keys::document([cluster.key.public()])));
+        let asked = Arc::new(AtomicUsize::new(0));
+        let keys = ClusterKeys::new(api_server(&published, &asked), None, Some(EXCHANGE.into()));
+        keys.refresh(Duration::ZERO).await.unwrap();
+        let index = without_policies();
         let (issuer, signers) = (URL.parse().unwrap(), signers());
         let registry = Registry::new();
         let now = Instant::now();
@@ -168,12 +182,13 @@ impl Setup {
             index: index.clone(),
             freshness: Freshness::new(Duration::from_secs(300)),
             signers: signers.clone(),
-            pods: Buckets::new(20, 1, now),
+            algorithms: vec![Algorithm::ES256],
+            pods: Buckets::for_pods(20, 1, now),
             namespaces: Buckets::new(60, 1, now),
         };
         let metrics = IssuerMetrics::new(&registry);
         let (events, told) = events(
-            api_server(&cluster, &asked),
+            api_server(&published, &asked),
             "issuer-0",
             Timestamp::now,
             metrics.clone(),
@@ -194,6 +209,7 @@ impl Setup {
         });
         let this = Self {
             cluster,
+            published,
             index,
             signers,
             registry,
@@ -206,6 +222,11 @@ impl Setup {
         this.put_policy(policy("a"));
         this.list_boundaries(&[]);
         this
+    }
+
+    /// From now on the API server publishes the key of this cluster too.
+    pub(crate) fn publish_key_of(&self, other: &Cluster) {
+        *self.published.lock().unwrap() = keys::document([self.cluster.key.public(), other.key.public()]);
     }
 
     /// These are all pods there are.
@@ -224,12 +245,27 @@ impl Setup {
         self.index.apply_service_account(Event::InitDone);
     }
 
+    /// The pods' service account has these annotations now.
+    pub(crate) fn put_service_account(&self, annotations: &Value) {
+        self.put_service_account_in("shop", "orders", annotations);
+    }
+
+    pub(crate) fn put_service_account_in(&self, namespace: &str, name: &str, annotations: &Value) {
+        let account = json!({"metadata": {"name": name, "namespace": namespace, "annotations": annotations}});
+        let event = Event::Apply(serde_json::from_value(account).unwrap());
+        self.index.apply_service_account(event);
+    }
+
     pub(crate) fn put_pod(&self, pod: Value) {
         self.index.apply_pod(Event::Apply(serde_json::from_value(pod).unwrap()));
     }
 
     pub(crate) fn put_namespace(&self, labels: &Value) {
-        let namespace = json!({"metadata": {"name": "shop", "labels": labels}});
+        self.put_namespace_named("shop", labels);
+    }
+
+    pub(crate) fn put_namespace_named(&self, name: &str, labels: &Value) {
+        let namespace = json!({"metadata": {"name": name, "labels": labels}});
         let event = Event::Apply(serde_json::from_value(namespace).unwrap());
         self.index.apply_namespace(event);
     }

@@ -7,20 +7,20 @@ use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
 use tokenscope_issuer::cluster_index::ClusterIndex;
 
-use crate::setup::{POD_UID, ROLE, Setup, URL, pod, policy, policy_with};
+use crate::setup::{POD_UID, ROLE, Setup, URL, earlier, pod, policy, policy_with, recorded};
 use crate::world::{NOW, claims};
 
 const STS: &str = "sts.amazonaws.com";
 
 /// The claims of the token that `subject` is exchanged for.
-async fn issued_for(setup: &Setup, subject: &str) -> Value {
+pub(crate) async fn issued_for(setup: &Setup, subject: &str) -> Value {
     let (status, body) = setup.exchange(subject, STS).await;
     assert_eq!(status, StatusCode::OK, "{body}");
     let payload = body["access_token"].as_str().unwrap().split('.').nth(1).unwrap();
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap()
 }
 
-async fn issued(setup: &Setup) -> Value {
+pub(crate) async fn issued(setup: &Setup) -> Value {
     issued_for(setup, &setup.subject()).await
 }
 
@@ -31,13 +31,7 @@ fn tagged(template: &str) -> Value {
 
 /// A pod with these labels in its record of admission.
 fn admitted_with(labels: &Value) -> Value {
-    let mut pod = pod("a", "a");
-    let record = json!({
-        "grants": [{"policy": "TokenScopePolicy shop/orders", "role": ROLE, "containers": ["app"], "env": []}],
-        "hash": "0011223344556677", "labels": labels, "annotations": {"tokenscope.io/role-arn": ROLE},
-    });
-    pod["metadata"]["annotations"]["tokenscope.io/grant"] = json!(record.to_string());
-    pod
+    recorded(pod("a", "a"), "labels", labels)
 }
 
 #[tokio::test]
@@ -77,6 +71,49 @@ async fn a_token_says_exactly_what_its_policy_grants() {
 }
 
 #[tokio::test]
+async fn a_token_for_a_third_party_is_signed_only_where_the_policy_gives_one_and_says_nothing_to_aws() {
+    const CLAUDE: &str = "https://api.anthropic.com";
+    let setup = Setup::new().await;
+    let claims_for_aws = json!({"principalTags": {"Team": "${pod.labels['team']}"}, "sourceIdentity": "${namespace}.a", "context": {"x": "y"}});
+    let giving = |source: &str, more: &Value| {
+        let mut spec = json!({
+            "token": {"source": "Issuer", "algorithm": "ES256"}, "claims": claims_for_aws,
+            "outboundTokens": [{"name": "claude", "audience": CLAUDE, "source": source, "expirationSeconds": 900}],
+        });
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        policy_with("a", &spec)
+    };
+    setup.put_policy(giving("Issuer", &json!({})));
+    let (status, body) = setup.exchange(&setup.subject(), CLAUDE).await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+    let payload = body["access_token"].as_str().unwrap().split('.').nth(1).unwrap();
+    let mut token: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap();
+    token.as_object_mut().unwrap().remove("jti");
+    assert_eq!(
+        token,
+        json!({
+            "iss": URL, "aud": CLAUDE, "sub": "system:serviceaccount:shop:orders",
+            "iat": NOW, "nbf": NOW, "exp": NOW + 900,
+            "tokenscope.io/policy":
+                {"kind": "TokenScopePolicy", "namespace": "shop", "name": "orders", "uid": "policy-uid"},
+        })
+    );
+    // That of the role still says all of it.
+    assert_eq!(issued(&setup).await["https://aws.amazon.com/source_identity"], "shop.a");
+
+    // What the cluster signs for the pod, the issuer doesn't; and a policy that gives nothing gives nothing.
+    for policy in [
+        giving("ServiceAccount", &json!({})),
+        policy_with("a", &json!({"token": {"source": "Issuer", "algorithm": "ES256"}})),
+        giving("Issuer", &json!({"disabled": true})),
+    ] {
+        setup.put_policy(policy);
+        let (status, body) = setup.exchange(&setup.subject(), CLAUDE).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
+    }
+}
+
+#[tokio::test]
 async fn a_tag_has_the_label_of_admission_and_not_the_one_that_was_patched_on() {
     let setup = Setup::new().await;
     setup.put_policy(tagged("${pod.labels['team']}"));
@@ -95,7 +132,9 @@ async fn a_label_that_the_pod_was_admitted_without_refuses_the_token_though_it_b
     let (error, description) = setup.refused().await;
     assert_eq!(error, "unauthorized_client");
     assert!(
-        description.contains("needs ${pod.labels['late']}, which this pod does not have"),
+        description.starts_with(
+            "TokenScopePolicy shop/orders: spec.claims.principalTags[Team] needs ${pod.labels['late']}, which this pod does not have"
+        ),
         "{description}"
     );
 }
@@ -108,9 +147,9 @@ async fn a_label_that_breaks_a_rule_of_aws_refuses_the_token_and_is_named() {
         setup.put_pod(admitted_with(&json!({"team": "a", "l": label})));
         let (error, description) = setup.refused().await;
         assert_eq!(error, "unauthorized_client");
-        let named = "spec.claims.principalTags[Team] would be";
+        let named = "TokenScopePolicy shop/orders: spec.claims.principalTags[Team] would be";
         assert!(
-            description.contains(named) && description.contains("by ${pod.labels['l']}"),
+            description.starts_with(named) && description.contains("by ${pod.labels['l']}"),
             "{description}"
         );
     }
@@ -121,7 +160,8 @@ async fn a_label_that_breaks_a_rule_of_aws_refuses_the_token_and_is_named() {
     setup.put_pod(pod("a", "a"));
     let (_, description) = setup.refused().await;
     assert!(
-        description.contains("spec.claims.sourceIdentity would be") && description.contains("by ${pod.labels['team']}"),
+        description.starts_with("TokenScopePolicy shop/orders: spec.claims.sourceIdentity would be")
+            && description.contains("by ${pod.labels['team']}"),
         "{description}"
     );
     let counted = setup.registry.encode().unwrap();
@@ -212,7 +252,10 @@ async fn after_a_start_nobody_is_refused_for_what_was_not_listed_yet() {
         "pod": {"name": "orders-2", "uid": "5f2c9a10-2c9f-4f57-8d1c-000000000002"},
     }});
     let unknown = setup.cluster.token(&claims(&unknown));
-    // Its service account may have annotations that decide.
+    // The record of its admission says what its service account said.
+    issued(&setup).await;
+    // Without that, the service account may have annotations that decide.
+    setup.put_pod(earlier(pod("a", "a")));
     assert_eq!(setup.refused().await.0, "temporarily_unavailable");
     setup.list_service_accounts();
     issued(&setup).await;
@@ -232,7 +275,7 @@ async fn containers_whose_policies_demand_different_tokens_of_one_audience_get_n
             {"policy": "TokenScopePolicy shop/orders", "role": ROLE, "containers": ["app"], "env": []},
             {"policy": "TokenScopePolicy shop/side", "role": OTHER, "containers": ["side"], "env": []},
         ],
-        "hash": "0011223344556677", "labels": {"team": "a"}, "annotations": roles,
+        "hash": "0011223344556677", "labels": {"team": "a"}, "annotations": roles, "service_account_annotations": {},
     });
     let mut two = pod("a", "a");
     two["spec"]["containers"] = json!([{"name": "app"}, {"name": "side"}]);

@@ -1,22 +1,22 @@
 //! A new certificate authority, in the Secret of the one before.
 
-use super::{
-    distrust::DistrustList,
-    memory::{Secrets, note},
-    names::{
-        BUNDLE, CERTIFICATE, CROSS, DISTRUST, DISTRUSTED, KEY, MOST_CROSSES, Names, ROTATE, ROTATED, TRUSTED_SINCE,
-        Trusting,
-    },
-    plan::{IssueReason, RotationSettings},
-    secret::{Write, annotations, obey, set},
-    x509::{NewAuthority, NotMade, bundle, create_authority},
-};
+use std::iter;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
-use std::iter;
 use tokenscope_platform::certificate::Certificate;
 
-/// What a new authority is made by.
+use super::distrust::DistrustList;
+use super::memory::{Secrets, note};
+use super::names::{
+    BUNDLE, CERTIFICATE, CROSS, DISTRUST, DISTRUSTED, KEY, MOST_CROSSES, Names, ROTATE, ROTATED, TRUSTED_SINCE,
+    Trusting,
+};
+use super::plan::{IssueReason, RotationSettings};
+use super::secret::{Write, annotations, obey, set};
+use super::x509::{NewAuthority, NotMade, bundle, create_authority};
+
+/// The settings that a new authority is made with.
 #[derive(Clone, Copy)]
 pub(super) struct Creation<'a> {
     pub(super) names: &'a Names,

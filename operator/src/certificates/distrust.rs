@@ -3,12 +3,17 @@
 //! The list stands in an annotation of both Secrets of an authority and of the webhook configuration, so that a backup of one of
 //! them brings no distrusted authority back, and in the memory of every replica.
 
-use super::names::Trusting;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
 use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
-use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
 use tokenscope_platform::certificate::{Certificate, Validity};
 use tokio::sync::watch;
+
+use super::names::Trusting;
 
 /// Annotation of both Secrets of an authority: the certificates that are distrusted, see [`DistrustList`].
 pub(crate) const DISTRUSTED_CERTIFICATES: &str = "tokenscope.io/distrusted-certificates";
@@ -20,9 +25,9 @@ const MOST_BYTES: usize = 16 << 10;
 
 /// The SHA-256 hash of a certificate's bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Fingerprint([u8; 32]);
+struct CertificateDigest([u8; 32]);
 
-impl Fingerprint {
+impl CertificateDigest {
     fn of(certificate: &Certificate) -> Self {
         let mut bytes = [0; 32];
         for (byte, hashed) in bytes.iter_mut().zip(digest(&SHA256, certificate.der()).as_ref()) {
@@ -32,13 +37,13 @@ impl Fingerprint {
     }
 }
 
-impl fmt::Display for Fingerprint {
+impl fmt::Display for CertificateDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
-impl fmt::Debug for Fingerprint {
+impl fmt::Debug for CertificateDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
     }
@@ -48,7 +53,7 @@ impl fmt::Debug for Fingerprint {
 #[derive(Debug)]
 struct NoFingerprint;
 
-impl FromStr for Fingerprint {
+impl FromStr for CertificateDigest {
     type Err = NoFingerprint;
 
     fn from_str(text: &str) -> Result<Self, NoFingerprint> {
@@ -68,7 +73,7 @@ impl FromStr for Fingerprint {
 ///
 /// As text: `<SHA-256 in hexadecimal>=<begin>/<end>`, separated by commas.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct DistrustList(BTreeMap<Fingerprint, Validity>);
+pub(crate) struct DistrustList(BTreeMap<CertificateDigest, Validity>);
 
 impl DistrustList {
     /// Reads an annotation. What can't be read of it is left out.
@@ -79,7 +84,7 @@ impl DistrustList {
         list
     }
 
-    /// What stands in an annotation.
+    /// The list in the form that an annotation has.
     pub(crate) fn text(&self) -> String {
         let entries = self.0.iter().map(|(fingerprint, validity)| {
             let Validity { not_before, not_after } = validity;
@@ -91,7 +96,7 @@ impl DistrustList {
     /// Takes certificates in.
     pub(crate) fn add<'a>(&mut self, certificates: impl IntoIterator<Item = &'a Certificate>) {
         for certificate in certificates {
-            self.0.insert(Fingerprint::of(certificate), certificate.validity);
+            self.0.insert(CertificateDigest::of(certificate), certificate.validity);
         }
         self.bound();
     }
@@ -125,7 +130,7 @@ impl DistrustList {
             self.youngest(now)
                 .is_some_and(|begin| certificate.validity.not_before < begin)
         };
-        self.0.contains_key(&Fingerprint::of(certificate)) || is_older()
+        self.0.contains_key(&CertificateDigest::of(certificate)) || is_older()
     }
 
     /// The beginning of the youngest of them. No authority that is made from now on may be older.
@@ -145,7 +150,7 @@ impl DistrustList {
     }
 }
 
-fn entry(text: &str) -> Option<(Fingerprint, Validity)> {
+fn entry(text: &str) -> Option<(CertificateDigest, Validity)> {
     let (fingerprint, validity) = text.trim().split_once('=')?;
     let (not_before, not_after) = validity.split_once('/')?;
     let validity = Validity {
@@ -181,7 +186,7 @@ impl Default for DistrustLedger {
 }
 
 impl DistrustLedger {
-    /// What is distrusted of an authority.
+    /// The distrusted certificates of an authority.
     pub(crate) fn list(&self, trusting: Trusting) -> DistrustList {
         self.0.borrow().clone().of(trusting).clone()
     }

@@ -1,16 +1,16 @@
 //! The two Secrets as a process knows them: what they say now, the distrusted certificates, and the authority that was there before.
 
-use super::{
-    distrust::{DISTRUSTED_CERTIFICATES, DistrustList},
-    names::{BUNDLE, CERTIFICATE, CROSS, KEY, Names, Trusting},
-    plan::IssueReason,
-    secret::{annotation, annotations, data, present},
-    x509::{SigningAuthority, valid},
-};
-use crate::versions;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tokenscope_platform::certificate::Certificate;
+
+use super::distrust::{DISTRUSTED_CERTIFICATES, DistrustList};
+use super::names::{BUNDLE, CERTIFICATE, CROSS, KEY, Names, Trusting};
+use super::plan::IssueReason;
+use super::secret::{annotation, annotations, data, present};
+use super::x509::{SigningAuthority, valid};
+use crate::versions;
 
 /// The time for which an authority is remembered that was deleted or replaced by a distrusted one. Whoever leads writes it again within
 /// seconds; later, nobody knows what was done meanwhile.

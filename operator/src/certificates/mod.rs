@@ -12,28 +12,31 @@ mod x509;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use distrust::{DISTRUSTED_CERTIFICATES, DistrustLedger, DistrustList};
-pub(crate) use memory::{Secrets, TrustBundles};
-pub(crate) use names::{Names, Trusting};
-pub(crate) use plan::{CertificateStep, RotationSettings};
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
 
-use crate::{FIELD_MANAGER, leader::Leader, metrics::OperatorMetrics};
+pub(crate) use distrust::{DISTRUSTED_CERTIFICATES, DistrustLedger, DistrustList};
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, Client, api::PostParams, runtime::watcher};
+use kube::api::PostParams;
+use kube::runtime::watcher;
+use kube::{Api, Client};
+pub(crate) use memory::{Secrets, TrustBundles};
+pub(crate) use names::{Names, Trusting};
 use plan::next_step;
+pub(crate) use plan::{CertificateStep, RotationSettings};
 use secret::Write;
-use std::{convert::Infallible, pin::pin, sync::Arc};
-use tokenscope_platform::{
-    health::{Gate, Heartbeat},
-    telemetry, watch,
-};
-use tokio::{
-    sync,
-    time::{Duration, Instant},
-};
+use tokenscope_platform::health::{Gate, Heartbeat};
+use tokenscope_platform::{telemetry, watch};
+use tokio::sync;
+use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
+
+use crate::FIELD_MANAGER;
+use crate::leader::Leader;
+use crate::metrics::OperatorMetrics;
 
 /// The pause after a write that failed.
 const RETRY: Duration = Duration::from_secs(5);

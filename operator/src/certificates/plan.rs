@@ -8,14 +8,16 @@
 //! The issuer's authority goes the same way, with pods in place of API servers. They can't be told of a new one, so nobody is waited
 //! for: the old one vouches for the new one, and the serving certificate comes with that (ADR 19).
 
+use std::fmt;
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
-use std::{fmt, time::Duration};
 use tokenscope_platform::certificate::{UnusablePair, Validity};
 
 /// Certificates begin this long before they are made, for machines whose clocks are behind.
 pub(crate) const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(5);
 
-/// How long nothing is looked at without an event: a machine may have slept, or its clock been set.
+/// The longest time without a look where no event comes: a machine may have slept, or its clock been set.
 const POLL: SignedDuration = SignedDuration::from_mins(1);
 
 /// The lifetimes of certificates, and the time that others get to notice a change.
@@ -66,7 +68,7 @@ pub(crate) fn made(validity: Validity) -> Timestamp {
     validity.not_before + CLOCK_SKEW
 }
 
-/// When a certificate of ours is to be replaced: after two thirds of its life.
+/// The time when a certificate of ours is to be replaced: after two thirds of its life.
 fn due(validity: Validity) -> Timestamp {
     let made = made(validity);
     made + made.duration_until(validity.not_after) * 2 / 3
@@ -119,7 +121,7 @@ pub(crate) enum Bundle {
     Damaged,
     /// The authority, and this many older ones.
     Sound {
-        /// How many.
+        /// The number of them.
         others: usize,
     },
 }

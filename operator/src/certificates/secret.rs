@@ -1,7 +1,10 @@
 //! One Secret: its data and its annotations.
 
-use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use std::collections::BTreeMap;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 /// A Secret to be created, or to be replaced if it carries a resource version.
 pub(crate) enum Write {
@@ -13,7 +16,7 @@ pub(crate) enum Write {
     Serving(Secret),
 }
 
-/// Whether the annotation `wish` has a value that `done` doesn't repeat.
+/// True if the annotation `wish` has a value that `done` doesn't repeat.
 pub(super) fn requested(secret: Option<&Secret>, wish: &str, done: &str) -> bool {
     let wanted = annotation(secret, wish).filter(|value| !value.is_empty());
     wanted.is_some() && wanted != annotation(secret, done)

@@ -1,20 +1,24 @@
 //! From the two Secrets to the state of the certificates, and from a step to the Secrets as they should be.
 
-use super::{
-    creation::Creation,
-    memory::{Secrets, TrustBundles, note},
-    names::{BUNDLE, CERTIFICATE, DISTRUST, DISTRUSTED, KEY, Names, ROTATE, ROTATED, TRUSTED_SINCE},
-    plan::{Bundle, CertificateState, CertificateStep, Constraint, IssueReason, RotationSettings, ServingState, Trust},
-    secret::{Write, annotation, annotations, data, obey, present, requested, set},
-    x509::{NotMade, SigningAuthority, bundle, signed_by, valid},
-};
+use std::collections::BTreeSet;
+use std::iter;
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
-use std::{collections::BTreeSet, iter, sync::Arc};
 use tokenscope_platform::certificate::{Certificate, CertificatePair};
 
+use super::creation::Creation;
+use super::memory::{Secrets, TrustBundles, note};
+use super::names::{BUNDLE, CERTIFICATE, DISTRUST, DISTRUSTED, KEY, Names, ROTATE, ROTATED, TRUSTED_SINCE};
+use super::plan::{
+    Bundle, CertificateState, CertificateStep, Constraint, IssueReason, RotationSettings, ServingState, Trust,
+};
+use super::secret::{Write, annotation, annotations, data, obey, present, requested, set};
+use super::x509::{NotMade, SigningAuthority, bundle, signed_by, valid};
+
 impl Secrets {
-    /// What there is.
+    /// The Secrets that exist.
     pub(crate) fn state(&self, bundles: &TrustBundles, names: &Names, now: Timestamp) -> CertificateState {
         let authority = self.signing_authority(now);
         let (in_bundle, readable) = Certificate::all_in(data(self.authority.as_ref(), BUNDLE));
@@ -164,7 +168,7 @@ impl Secrets {
         Ok(Some(serving))
     }
 
-    /// Whether the serving certificate comes with all of them.
+    /// True if the serving certificate comes with all of them.
     fn leads_to_older(&self, now: Timestamp) -> bool {
         let (served, _) = Certificate::all_in(data(self.serving.as_ref(), CERTIFICATE));
         self.crosses(now).iter().all(|cross| served.contains(cross))

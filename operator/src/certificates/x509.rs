@@ -1,19 +1,23 @@
 //! Making certificates, and which authority signed one. No private key leaves through `Debug` or an error.
 
-use super::plan::{Constraint, IssueReason, made};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
 use jiff::Timestamp;
 use rcgen::{
     BasicConstraints, CertificateParams, CidrSubnet, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
     GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints, PKCS_ECDSA_P256_SHA256, SanType,
 };
-use rustls::{
-    RootCertStore,
-    client::{WebPkiServerVerifier, danger::ServerCertVerifier},
-    crypto::aws_lc_rs,
-};
+use rustls::RootCertStore;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::crypto::aws_lc_rs;
 use rustls_pki_types::{ServerName, UnixTime};
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 use tokenscope_platform::certificate::{Certificate, CertificatePair, Validity};
+
+use super::plan::{Constraint, IssueReason, made};
 
 /// A certificate could not be made.
 #[derive(Debug, thiserror::Error)]

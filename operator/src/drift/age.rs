@@ -5,63 +5,18 @@
 //!
 //! Times of the API server have whole seconds, so only what is older by the second is older for certain.
 
-use super::{Assessor, ChangedKeys, KeptPod};
-use crate::history::{Ages, Past, Removed};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use tokenscope_core::annotations::{self, EKS_SKIP, GRANT, INJECT, REQUIRED, REVIEWED};
 use tokenscope_core::{
     Decision, Granted, Policy, PolicyName, Selector, Standing, Subject, TokenSource, UnusablePolicy,
-    annotations::{self, EKS_SKIP, GRANT, INJECT, REQUIRED, REVIEWED},
 };
 
-/// The times since which the facts around a pod are as they are.
-pub(crate) struct FactAges<'a> {
-    /// The labels of its namespace.
-    pub(crate) namespace: &'a Ages,
-    /// The annotations of its service account; none where it has had none that matters.
-    pub(crate) account: Option<&'a Ages>,
-    /// The boundaries, as they tell themselves.
-    pub(crate) boundaries: Timestamp,
-    /// What was seen of the past.
-    pub(crate) past: &'a Past,
-}
+use super::assessor::Certainty;
+use super::{Assessor, ChangedKeys, KeptPod, PolicyAge};
+use crate::history::{Ages, Removed};
 
-/// The times since which a policy says what it says, by two witnesses.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PolicyAge {
-    /// By its status.
-    pub(crate) told: Timestamp,
-    /// As far as it was seen, or as the API server has set it.
-    pub(crate) seen: Timestamp,
-}
-
-impl PolicyAge {
-    /// That of a policy of which nothing is known.
-    pub(crate) const UNKNOWN: Self = Self {
-        told: Timestamp::MAX,
-        seen: Timestamp::MAX,
-    };
-}
-
-/// A degree of certainty.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Certainty {
-    /// It is not so, or nothing says that it is.
-    No,
-    /// All that is there now says so, and nothing proves it.
-    Maybe,
-    /// It is proven.
-    Certain,
-}
-
-impl Certainty {
-    fn of(is_proven: bool, is_plausible: bool) -> Self {
-        match (is_proven, is_plausible) {
-            (true, _) => Self::Certain,
-            (false, true) => Self::Maybe,
-            (false, false) => Self::No,
-        }
-    }
-}
+/// The precision of the API server's times.
+const SECOND: SignedDuration = SignedDuration::from_secs(1);
 
 impl Assessor<'_> {
     /// The certainty that the pod asked for what it asks for now when it was created, and was to be reviewed: no annotation was written
@@ -140,6 +95,10 @@ impl Assessor<'_> {
             && self.has_kept_its_keys(pod)
             && self.namespace_keys().all(|key| at > self.ages.namespace.since(key))
             && self.was_granted_the_same_at(pod, granted, at)
+            // What a window's opening or a policy's end let through within the second of the creation may have come after the review.
+            && at
+                .checked_sub(SECOND)
+                .is_ok_and(|before| self.was_granted_the_same_at(pod, granted, before))
             && !self.has_lost_an_obstacle(pod, granted)
     }
 
@@ -215,7 +174,7 @@ impl Assessor<'_> {
     fn selectors_around(&self) -> impl Iterator<Item = (&Selector, &[Subject])> {
         let policies = self.policies.about(self.context.namespace);
         let usable = policies.map(|policy| (&policy.namespace_selector, policy.subjects.as_slice()));
-        let scopes = self.policies.invalid_about(self.context.namespace);
+        let scopes = self.policies.unusable_about(self.context.namespace);
         let scopes = scopes.filter_map(UnusablePolicy::scope);
         usable.chain(scopes.map(|scope| (&scope.namespace_selector, scope.subjects.as_slice())))
     }

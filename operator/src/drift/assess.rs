@@ -1,34 +1,18 @@
 //! The comparison of what a pod has with what the policies give it now.
 
-use super::{
-    Assessment, FactAges, PodState, PolicyAge, PolicyShare,
-    age::Certainty,
-    pod::{KeptPod, KeptWriter, RecordedDecision},
-};
-use crate::spiffe_ids::SpiffeIds;
-use jiff::Timestamp;
-use std::{cell::LazyCell, collections::BTreeMap};
-use tokenscope_core::{
-    Decision, Fingerprint, Grant, Granted, OnExpiry, PodFacts, Policy, PolicyName, PolicySet, Settings, Standing,
-    TokenSource, annotations::Mark, decide, lock,
-};
-use tokenscope_index::{CsiDrivers, PodContext};
+use std::cell::LazyCell;
+use std::collections::BTreeMap;
 
-/// All that an assessment of a pod looks at, beside the pod.
-pub(crate) struct Assessor<'a> {
-    /// The pod's namespace and service account.
-    pub(crate) context: PodContext<'a>,
-    /// Since when that is so.
-    pub(crate) ages: FactAges<'a>,
-    /// All policies.
-    pub(crate) policies: &'a PolicySet,
-    /// The installation's settings.
-    pub(crate) settings: &'a Settings,
-    /// The pods that have an identity of SPIFFE.
-    pub(crate) spiffe_ids: &'a SpiffeIds,
-    /// The CSI drivers that get tokens.
-    pub(crate) csi_drivers: &'a CsiDrivers,
-}
+use jiff::Timestamp;
+use tokenscope_core::annotations::Mark;
+use tokenscope_core::{
+    Decision, Fingerprint, Grant, Granted, OnExpiry, PodFacts, Policy, PolicyName, Standing, TokenSource, decide, lock,
+};
+use tokenscope_index::PodContext;
+
+use super::assessor::Certainty;
+use super::pod::{KeptPod, KeptWriter, RecordedDecision};
+use super::{Assessment, Assessor, PodState, PolicyAge, PolicyShare, association};
 
 impl Assessor<'_> {
     /// The decision about a pod.
@@ -68,6 +52,7 @@ impl Assessor<'_> {
         let expired = self.expired(pod, &decision, now);
         let assessment = match (decision, &pod.record) {
             (Decision::Granted(granted), _) => self.assess_granted(pod, &granted, now, age_of),
+            (Decision::Associated(associated), _) => association::assess(pod, &associated),
             (_, Some(record)) => Assessment {
                 state: Some(PodState::Outdated),
                 shares: record
@@ -101,20 +86,21 @@ impl Assessor<'_> {
         age_of: impl Fn(&PolicyName) -> PolicyAge,
     ) -> Assessment {
         let has_it = has(pod, granted);
+        let serves = any_grant(granted, |grant| grant.endpoint.is_some());
         let is_known = LazyCell::new(|| self.is_known_around(pod, granted));
         let state_for = |grant: &Grant| match &pod.record {
             Some(record) if has_it => match (&pod.config_writer, &pod.sidecar) {
                 (Some(KeptWriter::Lost), _) => PodState::Missed,
                 (_, None) if record.sidecar => PodState::Missed,
-                (_, Some(image)) if self.has_another_sidecar(image, grant.source) => PodState::Outdated,
+                (_, Some(image)) if self.has_another_sidecar(image, grant.source, serves) => PodState::Outdated,
                 (Some(KeptWriter::Present(image)), _) if self.has_another_writer(image, grant.source) => {
                     PodState::Outdated
                 }
                 _ => PodState::Injected,
             },
             Some(_) => PodState::Outdated,
-            // It was reviewed and refused, and runs because only warnings were asked for.
-            None if pod.mark() == Some(Mark::Refused) => PodState::Outdated,
+            // It was reviewed: refused, and runs because only warnings were asked for; or by a webhook that had nothing to give it yet.
+            None if pod.mark().is_some_and(|mark| mark != Mark::Granted) => PodState::Outdated,
             None => match self.was_in_force(pod, grant.policy.as_ref(), *is_known, &age_of) {
                 Certainty::No => PodState::Outdated,
                 Certainty::Maybe => PodState::MaybeMissed,
@@ -122,10 +108,7 @@ impl Assessor<'_> {
             },
         };
 
-        let from_spiffe = granted
-            .containers
-            .iter()
-            .any(|granted| granted.grant.source == TokenSource::Spiffe);
+        let from_spiffe = any_grant(granted, |grant| grant.source == TokenSource::Spiffe);
         let mut shares = BTreeMap::new();
         let mut state = PodState::Injected;
         for granted in &granted.containers {
@@ -151,13 +134,15 @@ impl Assessor<'_> {
         }
     }
 
-    /// True if new pods get another sidecar than this one for tokens of a source.
-    fn has_another_sidecar(&self, image: &str, source: TokenSource) -> bool {
+    /// True if new pods get another sidecar than this one for tokens of a source, or for serving credentials too.
+    fn has_another_sidecar(&self, image: &str, source: TokenSource, serves: bool) -> bool {
+        let sidecar = &self.settings.sidecar;
         match source {
+            _ if serves => *image != *sidecar.endpoint_image,
             // It is there for another container's tokens.
             TokenSource::ServiceAccount => false,
-            TokenSource::Spiffe => *image != *self.settings.sidecar.image,
-            TokenSource::Issuer => *image != *self.settings.sidecar.issuer_image,
+            TokenSource::Spiffe => *image != *sidecar.image,
+            TokenSource::Issuer => *image != *sidecar.issuer_image,
         }
     }
 
@@ -200,18 +185,31 @@ impl Assessor<'_> {
 
     /// The policy that is over and gave the pod what it has, if its pods are to be evicted then. A policy that is gone says
     /// nothing about it any more.
+    ///
+    /// A pod stays that would get what it has if it were created now, or by what admission recorded of its service account:
+    /// tokenscope's issuer goes on with it by the record.
     fn expired(&self, pod: &KeptPod, decision: &Decision, now: Timestamp) -> Option<PolicyName> {
         let record = pod.record.as_ref().filter(|record| record.is_proven)?;
-        if let Decision::Granted(granted) = decision
-            && has(pod, granted)
-        {
-            return None;
-        }
         let policies = record.policies.iter().filter_map(|name| self.policy(name));
         let mut over = policies.filter(|policy| {
             policy.on_expiry == OnExpiry::Evict && policy.standing_in_time(now) != Standing::Candidate
         });
-        over.next().map(|policy| policy.name.clone())
+        let over = over.next()?;
+        let gives_it = |decision: &Decision| match decision {
+            Decision::Granted(granted) => has(pod, granted),
+            Decision::Associated(associated) => association::has(pod, associated),
+            Decision::Denied(_) | Decision::Untouched(_) => false,
+        };
+        let keeps_it = || {
+            let recorded = record.service_account_annotations.as_ref()?;
+            let context = PodContext {
+                service_account_annotations: recorded.borrowed(),
+                ..self.context.clone()
+            };
+            let request = context.request(pod.facts());
+            Some(gives_it(&decide(&request, self.policies, self.settings, now)))
+        };
+        (!gives_it(decision) && keeps_it() != Some(true)).then(|| over.name.clone())
     }
 
     fn holds_ungranted_token(&self, pod: &KeptPod, now: Timestamp) -> bool {
@@ -232,6 +230,10 @@ impl Assessor<'_> {
         let mut policies = self.policies.about(self.context.namespace);
         policies.find(|policy| policy.name == *name).map(|policy| &**policy)
     }
+}
+
+fn any_grant(granted: &Granted, is_such: impl Fn(&Grant) -> bool) -> bool {
+    granted.containers.iter().any(|granted| is_such(&granted.grant))
 }
 
 /// True if the record of a pod says that it has this grant, as far as it tells.

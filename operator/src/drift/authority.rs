@@ -1,9 +1,7 @@
 //! The authority of the issuer that a pod was told of.
 
-use std::{
-    hash::{DefaultHasher, Hasher as _},
-    num::NonZeroU64,
-};
+use std::hash::{DefaultHasher, Hasher as _};
+use std::num::NonZeroU64;
 
 /// An authority of the issuer, as a number that is kept of each pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,17 +5,17 @@ use super::PodState;
 /// The numbers of pods in each relation to a policy, or to all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PodCounts {
-    /// Those to which it grants something now.
+    /// The pods to which it grants something now.
     pub(crate) matched: i64,
-    /// That have it.
+    /// The pods that have it.
     pub(crate) injected: i64,
-    /// That should have had it from the beginning.
+    /// The pods that should have had it from the beginning, and have not.
     pub(crate) missed: i64,
-    /// That a restart would change; also pods to which it no longer grants what they have.
+    /// The pods that a restart would change; also pods to which it no longer grants what they have.
     pub(crate) outdated: i64,
     /// The outdated ones that may have been meant to have it from the beginning; nothing proves that.
     pub(crate) maybe_missed: i64,
-    /// Those whose tokens come from SPIFFE, and to which nothing gives an identity.
+    /// The pods whose tokens come from SPIFFE, and to which nothing gives an identity.
     pub(crate) without_spiffe_id: i64,
 }
 

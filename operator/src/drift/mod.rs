@@ -2,30 +2,30 @@
 
 mod age;
 mod assess;
+mod assessor;
+mod association;
 mod authority;
 mod counts;
 mod pod;
 mod volumes;
 mod watched;
 
-pub(crate) use age::{FactAges, PolicyAge};
-pub(crate) use assess::Assessor;
+pub(crate) use assessor::{Assessor, FactAges, PolicyAge};
 pub(crate) use authority::IssuerAuthority;
 pub(crate) use counts::PodCounts;
 pub(crate) use pod::{ChangedKeys, KeptPod};
-
 use tokenscope_core::PolicyName;
 
 /// A pod's state beside what it should have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum PodState {
-    /// It has it.
+    /// It has what it should have.
     Injected,
-    /// It was created before it was meant to have it: a restart would change it.
+    /// It was created before it was meant to have what it should have now: a restart would change it.
     Outdated,
-    /// A restart would change it, and it may have been meant to have it when it was created; nothing proves that.
+    /// A restart would change it. It may have been meant to have all that when it was created; nothing proves it.
     MaybeMissed,
-    /// It was meant to have it when it was created, for certain, and has not.
+    /// It was certainly meant to have all that when it was created, and has not.
     Missed,
 }
 

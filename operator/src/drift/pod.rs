@@ -3,16 +3,18 @@
 //! Its containers are the core's facts with owned texts. The rest is not: a list that never grows needs no capacity, which saves 8 bytes
 //! for each list of the pod and of its volumes, so the facts of a request are made for each question.
 
-use super::{IssuerAuthority, volumes::KeptVolume};
-use jiff::Timestamp;
 use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use tokenscope_core::annotations::{self, Mark};
+use tokenscope_core::bounds::Beyond;
+use tokenscope_core::pod::OwnerReference;
 use tokenscope_core::{
-    ContainerFacts, Fingerprint, OwnConfiguration, OwnRole, Pairs, PodFacts, PolicyName, TokenVolume,
-    annotations::{self, Mark},
-    asks_itself,
-    bounds::Beyond,
-    pod::OwnerReference,
+    ContainerFacts, Fingerprint, OwnConfiguration, OwnRole, Pairs, PodFacts, PolicyName, TokenVolume, asks_itself,
 };
+
+use super::IssuerAuthority;
+use super::volumes::KeptVolume;
 
 /// The part of a pod that is kept.
 #[derive(Clone, Debug)]
@@ -43,7 +45,7 @@ pub(crate) struct KeptPod {
     pub(crate) record: Option<Record>,
     /// The image of the sidecar that the webhook added.
     pub(crate) sidecar: Option<Box<str>>,
-    /// What there is of the init container that writes config files, if the webhook added one.
+    /// The state of the init container that writes config files, if the webhook added one.
     pub(crate) config_writer: Option<KeptWriter>,
     /// The authority of the issuer that this sidecar was told of.
     pub(crate) issuer_authority: Option<IssuerAuthority>,
@@ -108,6 +110,8 @@ pub(crate) struct Record {
     pub(crate) decision: RecordedDecision,
     /// The policies that granted it.
     pub(crate) policies: Box<[PolicyName]>,
+    /// The annotations of the service account that the decision of admission read; nothing where it did not record them.
+    pub(super) service_account_annotations: Option<Pairs<Box<str>>>,
     /// True if a sidecar was added.
     pub(crate) sidecar: bool,
     /// True if only the webhook can have written it: the pod bears the mark, and the record says what the decision read.
@@ -120,7 +124,7 @@ pub(crate) struct Record {
 pub(crate) enum RecordedDecision {
     /// All that was decided.
     Whole(Fingerprint),
-    /// Who got which role. The fingerprint of the whole is of another version of tokenscope, and tells nothing here: the pod counts
+    /// The role of each container. The fingerprint of the whole is of another version of tokenscope, and can't be compared here: the pod counts
     /// as injected as long as its containers would get the same roles.
     Roles(Fingerprint),
 }
@@ -216,10 +220,10 @@ impl KeptPod {
         let owner = self.owner.as_ref().map_or(0, |owner| {
             size_of_val(&**owner) + owner.api_version.len() + owner.kind.len() + owner.name.len() + owner.uid.len()
         });
-        let record = self
-            .record
-            .as_ref()
-            .map_or(0, |record| record.policies.len() * size_of::<PolicyName>());
+        let record = self.record.as_ref().map_or(0, |record| {
+            let account = record.service_account_annotations.as_ref().map_or(0, pairs_bytes);
+            record.policies.len() * size_of::<PolicyName>() + account
+        });
         let containers = self.containers.iter().map(|container| {
             let role = match &container.own_role {
                 OwnRole::Literal(role) => role.len(),

@@ -1,9 +1,9 @@
 //! The volumes of a pod that hold service account tokens, as far as the lock looks at them.
 
-use tokenscope_core::{
-    GrantRecord, HeldToken, TokenVolume,
-    pod::{self, EKS_TOKEN_VOLUME, TOKEN_VOLUME, is_sidecar_volume, is_token_volume},
+use tokenscope_core::pod::{
+    self, EKS_TOKEN_VOLUME, TOKEN_VOLUME, is_outbound_volume, is_sidecar_volume, is_token_volume,
 };
+use tokenscope_core::{GrantRecord, HeldToken, TokenVolume};
 
 /// A volume that holds tokens of an audience, or whose CSI driver may get one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,8 +25,10 @@ impl KeptVolume {
                 .into_iter()
                 .any(|first| is_token_volume(name, first))
                 || is_sidecar_volume(name)
+                || is_outbound_volume(name)
         };
-        let is_own = |name: &str| record.is_some() && is_ours(name);
+        let of_association = record.and_then(|record| record.association.as_ref()?.volume.as_deref());
+        let is_own = |name: &str| (record.is_some() && is_ours(name)) || of_association == Some(name);
         let volumes = pod.facts(record).token_volumes;
         let kept = volumes.iter().filter(|volume| !is_own(volume.name)).map(Self::of);
         kept.filter(|volume| volume.csi_driver.is_some() || !volume.tokens.is_empty())

@@ -1,23 +1,20 @@
 //! From a pod's JSON to what is kept of it.
 
-use super::{
-    IssuerAuthority,
-    pod::{ChangedKeys, KeptPod, KeptWriter, Record, RecordedDecision},
-    volumes::KeptVolume,
-};
-use crate::history::{FieldWriter, late_keys};
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::Deserialize;
-use std::borrow::Cow;
-use tokenscope_core::{
-    ContainerFacts, Fingerprint, GrantRecord, Pairs, PolicyName,
-    annotations::{self, Mark},
-    bounds::Beyond,
-    hash_of_texts, pod,
-    sidecar::variables::ISSUER_CA,
-};
+use tokenscope_core::annotations::{self, Mark, OF_SERVICE_ACCOUNTS};
+use tokenscope_core::bounds::Beyond;
+use tokenscope_core::sidecar::variables::ISSUER_CA;
+use tokenscope_core::{ContainerFacts, Fingerprint, GrantRecord, Pairs, PolicyName, hash_of_texts, pod};
 use tokenscope_index::{DEFAULT_SERVICE_ACCOUNT, FromPodJson, PodObject, pod_identity};
+
+use super::IssuerAuthority;
+use super::pod::{ChangedKeys, KeptPod, KeptWriter, Record, RecordedDecision};
+use super::volumes::KeptVolume;
+use crate::history::{FieldWriter, late_keys};
 
 /// A pod's JSON, as far as it is read.
 #[derive(Deserialize)]
@@ -91,68 +88,85 @@ impl FromPodJson for KeptPod {
             managed_fields,
             owner,
         } = wire.metadata;
-        let metadata = pod_identity(&name, &namespace, resource_version);
-        let whole = pod::Pod {
-            metadata: pod::Metadata {
-                labels,
-                annotations,
-                ..pod::Metadata::default()
-            },
-            spec: wire.spec.unwrap_or_default(),
-        };
-        let finished = matches!(&*wire.status.phase, "Succeeded" | "Failed");
-        let running = !finished && deletion_timestamp.is_none() && whole.annotation(annotations::MIRROR).is_none();
-        let mark = mark(&whole);
+        let identity = pod_identity(&name, &namespace, resource_version);
+        let whole = whole(labels, annotations, wire.spec);
+        let ended = deletion_timestamp.is_some() || matches!(&*wire.status.phase, "Succeeded" | "Failed");
         let record = believed_record(&whole);
-        let beyond = beyond(&whole, record.as_ref());
-        let annotation_count = annotation_count(&whole, record.as_ref());
-        let containers = containers(&whole, record.as_ref());
-        let is_proven = has_label(&whole) && record.as_ref().is_some_and(|record| record.labels.is_some());
-        let token_volumes = KeptVolume::all_of(&whole, record.as_ref().filter(|_| is_proven));
-        let added = sidecar(&whole).filter(|_| record.as_ref().is_some_and(|record| record.sidecar));
-        let sidecar = added.map(|added| added.image.clone().unwrap_or_default());
-        let issuer_authority = added
-            .and_then(|added| added.variable(ISSUER_CA)?.value.as_deref())
-            .and_then(IssuerAuthority::first_of);
-        let config_writer = record.as_ref().and_then(|record| config_writer(&whole, record));
-        let (labels, annotations) = what_decides(&whole, record.as_ref());
+        let record = record.as_ref();
+        let is_proven = has_label(&whole) && record.is_some_and(|record| record.labels.is_some());
         let created = creation_timestamp.map_or(Timestamp::UNIX_EPOCH, |Time(at)| at);
-        let late_keys = match &record {
-            // What the record says was so at admission.
-            Some(record) if record.labels.is_some() => Box::default(),
-            _ => late_keys(
-                managed_fields.as_deref().unwrap_or_default(),
-                created,
-                labels.iter().map(|(key, _)| key),
-                annotations.iter().map(|(key, _)| key),
-            ),
-        };
-        let record = record.as_ref().map(|record| read(record, is_proven));
-        let service_account = whole.spec.service_account_name.filter(|name| !name.is_empty());
+        let (labels, annotations) = what_decides(&whole, record);
+        let sidecar = sidecar(&whole).filter(|_| record.is_some_and(|record| record.sidecar));
         let kept = Self {
             name,
             uid,
             created,
-            running,
+            running: !ended && whole.annotation(annotations::MIRROR).is_none(),
             ready: wire.status.is_ready(),
-            service_account: service_account.unwrap_or_else(|| DEFAULT_SERVICE_ACCOUNT.into()),
+            service_account: service_account(&whole.spec),
+            late_keys: keys_added_later(record, managed_fields, created, &labels, &annotations),
             labels,
             annotations,
-            annotation_count,
-            late_keys,
+            annotation_count: annotation_count(&whole, record),
             changed_keys: ChangedKeys::Unknown,
-            containers,
-            beyond,
-            token_volumes,
-            mark,
-            record,
-            sidecar,
-            config_writer,
-            issuer_authority,
+            containers: containers(&whole, record),
+            beyond: beyond(&whole, record),
+            token_volumes: KeptVolume::all_of(&whole, record.filter(|_| is_proven)),
+            mark: mark(&whole),
+            record: record.map(|record| read(record, is_proven)),
+            sidecar: sidecar.map(|added| added.image.clone().unwrap_or_default()),
+            config_writer: record.and_then(|record| config_writer(&whole, record)),
+            issuer_authority: sidecar.and_then(issuer_authority),
             owner: owner.into_main().map(Box::new),
         };
-        PodObject::new(metadata, kept)
+        PodObject::new(identity, kept)
     }
+}
+
+/// The pod as decisions read it.
+fn whole(
+    labels: pod::PodLabels<Box<str>>,
+    annotations: Option<pod::PodAnnotations<Box<str>>>,
+    spec: Option<pod::Spec<Box<str>>>,
+) -> pod::Pod<Box<str>> {
+    pod::Pod {
+        metadata: pod::Metadata {
+            labels,
+            annotations,
+            ..pod::Metadata::default()
+        },
+        spec: spec.unwrap_or_default(),
+    }
+}
+
+fn service_account(spec: &pod::Spec<Box<str>>) -> Box<str> {
+    let named = spec.service_account_name.as_deref().filter(|name| !name.is_empty());
+    named.unwrap_or(DEFAULT_SERVICE_ACCOUNT).into()
+}
+
+/// The keys that the pod was not created with, as far as its managed fields tell. There are none where the record states the labels and
+/// annotations of the admission.
+fn keys_added_later(
+    record: Option<&GrantRecord<'_>>,
+    managed_fields: Option<Vec<FieldWriter>>,
+    created: Timestamp,
+    labels: &Pairs<Box<str>>,
+    annotations: &Pairs<Box<str>>,
+) -> Box<[Box<str>]> {
+    if record.is_some_and(|record| record.labels.is_some()) {
+        return Box::default();
+    }
+    late_keys(
+        &managed_fields.unwrap_or_default(),
+        created,
+        labels.iter().map(|(key, _)| key),
+        annotations.iter().map(|(key, _)| key),
+    )
+}
+
+/// The authority of the issuer that the sidecar knows.
+fn issuer_authority(sidecar: &pod::Container<Box<str>>) -> Option<IssuerAuthority> {
+    IssuerAuthority::first_of(sidecar.variable(ISSUER_CA)?.value.as_deref()?)
 }
 
 fn has_label(pod: &pod::Pod<Box<str>>) -> bool {
@@ -207,7 +221,7 @@ fn beyond(pod: &pod::Pod<Box<str>>, record: Option<&GrantRecord<'_>>) -> Box<[Be
     beyond.filter(|beyond| !is_recorded || beyond.is_of_spec()).collect()
 }
 
-/// How many annotations there were at admission, where the record says; else how many there are.
+/// The number of annotations at admission, where the record says it; else their number now.
 fn annotation_count(pod: &pod::Pod<Box<str>>, record: Option<&GrantRecord<'_>>) -> usize {
     match record.and_then(|record| record.labels.as_ref().map(|_| record.annotations.as_ref())) {
         Some(recorded) => recorded.map_or(0, |pairs| pairs.iter().count()),
@@ -221,6 +235,11 @@ fn containers(pod: &pod::Pod<Box<str>>, record: Option<&GrantRecord<'_>>) -> Box
 }
 
 fn read(record: &GrantRecord<'_>, is_proven: bool) -> Record {
+    let boxed = |(key, value): (&str, &str)| (Box::from(key), Box::from(value));
+    let of_account = |pairs: &Pairs<Cow<'_, str>>| {
+        let deciding = pairs.iter().filter(|(key, _)| OF_SERVICE_ACCOUNTS.contains(key));
+        deciding.map(boxed).collect()
+    };
     let grants = record.grants.iter();
     let mut policies: Vec<PolicyName> = grants.filter_map(|grant| grant.policy.as_ref()?.parse().ok()).collect();
     policies.sort();
@@ -233,6 +252,7 @@ fn read(record: &GrantRecord<'_>, is_proven: bool) -> Record {
             RecordedDecision::Whole,
         ),
         policies: policies.into(),
+        service_account_annotations: record.service_account_annotations.as_ref().map(of_account),
     }
 }
 
@@ -261,9 +281,10 @@ fn config_writer(pod: &pod::Pod<Box<str>>, record: &GrantRecord<'_>) -> Option<K
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::{Value, json};
     use tokenscope_core::OwnRole;
+
+    use super::*;
 
     fn read(mut object: Value) -> KeptPod {
         object["metadata"]["name"] = "orders-1".into();

@@ -1,18 +1,18 @@
 //! Since when the labels or annotations of an object are as they are. A pod that is older is never called missed for them.
 //!
-//! What the process has seen change, it knows. Of what its first list shows, the object's own account of its writers is a hint; a key
-//! that none of them owns may have come at any time, so it counts from now.
+//! The time of a change that the process has seen is known. For what its first list shows, the object's managed fields are a hint. A
+//! key that none of them owns may have come at any time, so it counts from now.
 
-use super::{
-    managed_fields::FieldWriter,
-    times::{created, latest_write},
-};
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use kube::core::ObjectMeta;
-use std::collections::BTreeMap;
 use tokenscope_core::NAMESPACE_NAME_LABEL;
 
-/// How many keys are remembered beside those that the object has.
+use super::managed_fields::FieldWriter;
+use super::times::{created, latest_write};
+
+/// The most keys that are remembered beside those that the object has.
 const MOST_REMOVED: usize = 64;
 
 /// The kind of keys.
@@ -24,9 +24,9 @@ pub(crate) enum Keys {
     Annotations,
 }
 
-/// The way in which an object came into sight of which nothing was known.
+/// The way in which an object was first seen of which nothing was known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FirstSight {
+pub(crate) enum FirstSeen {
     /// By the first list: what came before is known by hints alone. No pod that is older than this list is called missed.
     InFirstList,
     /// At its creation, as it was made.
@@ -64,14 +64,14 @@ impl Ages {
         metadata: &ObjectMeta,
         keys: Keys,
         counts: impl Fn(&str) -> bool,
-        sight: FirstSight,
+        first_seen: FirstSeen,
         now: Timestamp,
     ) -> Self {
         let created = created(metadata);
-        match sight {
-            FirstSight::InFirstList => Self::by_writers(metadata, keys, counts, now),
-            FirstSight::AtCreation => Self::all(created, created),
-            FirstSight::Later => Self::all(created, now.max(created)),
+        match first_seen {
+            FirstSeen::InFirstList => Self::by_writers(metadata, keys, counts, now),
+            FirstSeen::AtCreation => Self::all(created, created),
+            FirstSeen::Later => Self::all(created, now.max(created)),
         }
     }
 

@@ -1,11 +1,13 @@
 //! The writers of an object's labels and annotations, by its managed fields (metav1.ManagedFieldsEntry, metav1.FieldsV1).
 
-use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, Time};
-use serde::{Deserialize, de::IgnoredAny};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Between the time of an object's creation and that of its first managed fields, which are taken one after the other.
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, Time};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+/// The longest time between an object's creation and its first managed fields. Both are taken one after the other.
 const CREATION: SignedDuration = SignedDuration::from_secs(1);
 
 /// An entry of managed fields, as far as it is read.

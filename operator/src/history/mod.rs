@@ -9,7 +9,7 @@ mod managed_fields;
 mod past;
 mod times;
 
-pub(crate) use ages::{Ages, FirstSight, Keys};
+pub(crate) use ages::{Ages, FirstSeen, Keys};
 pub(crate) use managed_fields::{FieldWriter, late_keys};
 pub(crate) use past::{Past, Removed, Watched};
 pub(crate) use times::{created, latest_write};

@@ -1,21 +1,20 @@
 //! The past as far as this process saw it, so that the absence of a fact has an age too.
 //!
-//! What keeps a grant away leaves no trace once it is gone: a policy, a boundary, an annotation. So it is noted when it goes, as far as the
-//! process sees that; of what it did not see, nothing is known. That is all before its first lists, and the time for which a watch was
-//! interrupted until its next list.
+//! A policy, a boundary or an annotation can keep a grant from a pod, and leaves no trace when it is deleted. So each deletion that
+//! the process sees is noted here. It sees none before its first lists, and none while a watch is interrupted, until its next list.
 
-use super::times::whole_seconds;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
 use jiff::{SignedDuration, Timestamp};
 use kube::runtime::watcher::Event;
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-};
 use tokenscope_core::{Policy, Selector, TokenSource};
 
-/// The most times without sight that are remembered. Beyond, the oldest two count as one.
+use super::times::whole_seconds;
+
+/// The most times for which a watch was interrupted that are remembered. Beyond, the oldest two count as one.
 const MOST_GAPS: usize = 32;
-/// The most removals that are remembered of all namespaces together, and as many of the cluster. A policy has less than 36 KiB.
+/// The most removals that are remembered of all namespaces together, and as many of the cluster. A policy has less than 32 KiB.
 const MOST_REMOVED: usize = 64;
 /// The longest delay of a watch: whatever is older than its last word by more than this, it has told.
 const LAG: SignedDuration = SignedDuration::from_mins(1);
@@ -37,7 +36,7 @@ pub(crate) enum Watched {
 
 /// The watch of a kind.
 #[derive(Clone, Copy, Debug)]
-enum Sight {
+enum WatchState {
     /// No list was whole yet.
     None,
     /// It told something last at this time.
@@ -49,7 +48,7 @@ enum Sight {
 /// Something that is gone, and may have kept a grant away until then.
 #[derive(Clone, Debug)]
 pub(crate) enum Removed {
-    /// What a policy stated.
+    /// The statement of a policy.
     Policy(Arc<Policy>),
     /// What a boundary stated, for the namespaces that it selected.
     Boundary(Selector),
@@ -78,13 +77,13 @@ impl Removal {
     }
 }
 
-/// What has been seen of the past.
+/// The past as far as this process has seen it.
 #[derive(Debug)]
 pub(crate) struct Past {
-    kinds: [Sight; 5],
+    kinds: [WatchState; 5],
     /// Before it, nothing is known.
     since: Timestamp,
-    /// Times without sight, in order.
+    /// Times for which a watch was interrupted, in order.
     gaps: VecDeque<(Timestamp, Timestamp)>,
     of_namespaces: VecDeque<Removal>,
     of_cluster: VecDeque<Removal>,
@@ -97,7 +96,7 @@ pub(crate) struct Past {
 impl Default for Past {
     fn default() -> Self {
         Self {
-            kinds: [Sight::None; 5],
+            kinds: [WatchState::None; 5],
             since: Timestamp::UNIX_EPOCH,
             gaps: VecDeque::new(),
             of_namespaces: VecDeque::new(),
@@ -121,19 +120,21 @@ impl Past {
 
     /// Notes that a watch has told something, whatever it was. Answers true if it was interrupted, and has told all that there is now.
     pub(crate) fn note_event<K>(&mut self, kind: Watched, event: &Event<K>, now: Timestamp) -> bool {
-        let sight = &mut self.kinds[kind as usize];
-        match (event, *sight) {
-            (Event::Init, Sight::Watching(last)) => *sight = Sight::Listing(last - LAG),
-            (Event::InitDone, Sight::None) => {
-                *sight = Sight::Watching(now);
+        let state = &mut self.kinds[kind as usize];
+        match (event, *state) {
+            (Event::Init, WatchState::Watching(last)) => *state = WatchState::Listing(last - LAG),
+            (Event::InitDone, WatchState::None) => {
+                *state = WatchState::Watching(now);
                 self.since = self.since.max(now);
             }
-            (Event::InitDone, Sight::Listing(from)) => {
-                *sight = Sight::Watching(now);
+            (Event::InitDone, WatchState::Listing(from)) => {
+                *state = WatchState::Watching(now);
                 self.note_gap(from, now);
                 return true;
             }
-            (Event::InitDone | Event::Apply(_) | Event::Delete(_), Sight::Watching(_)) => *sight = Sight::Watching(now),
+            (Event::InitDone | Event::Apply(_) | Event::Delete(_), WatchState::Watching(_)) => {
+                *state = WatchState::Watching(now);
+            }
             _ => {}
         }
         false
@@ -150,10 +151,10 @@ impl Past {
 
     /// True if nothing is unknown of this moment, and of what went after it.
     pub(crate) fn is_known(&self, at: Timestamp) -> bool {
-        let is_seen = |sight: &Sight| match sight {
-            Sight::None => false,
-            Sight::Watching(_) => true,
-            Sight::Listing(from) => at < *from,
+        let is_seen = |state: &WatchState| match state {
+            WatchState::None => false,
+            WatchState::Watching(_) => true,
+            WatchState::Listing(from) => at < *from,
         };
         self.kinds.iter().all(is_seen)
             && at > self.since

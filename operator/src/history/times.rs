@@ -20,7 +20,7 @@ pub(crate) fn latest_write<'a>(entries: impl Iterator<Item = &'a ManagedFieldsEn
         .max()
 }
 
-/// As the API server keeps times.
+/// A time in whole seconds, as the API server keeps times.
 pub(super) fn whole_seconds(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_second()).unwrap_or(at)
 }

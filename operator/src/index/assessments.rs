@@ -1,19 +1,21 @@
 //! The assessment of each pod, and the counts of all.
 
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use tokenscope_core::PolicyName;
+
 use super::{Finding, PodKey};
 use crate::drift::{Assessment, PodCounts};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use tokenscope_core::PolicyName;
 
 /// The assessments of all pods, and their sums.
 #[derive(Default)]
 pub(super) struct Assessments {
-    /// By namespace and name; a pod that has and should have nothing is not in it.
+    /// The assessments by namespace and name. A pod that has nothing and should have nothing is not among them.
     pods: HashMap<Box<str>, HashMap<Box<str>, Assessment>>,
     counts: HashMap<PolicyName, PodCounts>,
     totals: PodCounts,
     findings: BTreeMap<PodKey, Finding>,
-    /// By namespace, the pods that hold a token of a locked audience that no policy grants them.
+    /// The pods, by namespace, that hold a token of a locked audience that no policy grants them.
     ungranted: HashMap<Box<str>, BTreeSet<Box<str>>>,
 }
 
@@ -38,7 +40,7 @@ impl Assessments {
         self.ungranted.values().map(BTreeSet::len).sum()
     }
 
-    /// Those of a namespace, by name.
+    /// The pods of one namespace, by name, that hold such a token.
     pub(super) fn ungranted_of(&self, namespace: &str) -> impl Iterator<Item = &str> {
         let pods = self.ungranted.get(namespace).into_iter().flatten();
         pods.map(|name| &**name)

@@ -1,9 +1,11 @@
 //! Policies whose default roles contradict each other.
 
-use super::Index;
-use jiff::Timestamp;
 use std::collections::BTreeSet;
+
+use jiff::Timestamp;
 use tokenscope_core::{DefaultConflicts, PolicyName};
+
+use super::Index;
 
 impl Index {
     /// Finds anew what these policies are in conflict with.

@@ -1,30 +1,34 @@
 //! Events of namespaces, of pods and service accounts in them, and of what else pods depend on.
 
-use super::Index;
-use crate::{
-    drift::{ChangedKeys, KeptPod},
-    history::{Ages, FirstSight, Keys, Removed},
-    spiffe_ids::SpiffeIdEvent,
-};
-use jiff::Timestamp;
-use k8s_openapi::api::{
-    core::v1::{Namespace, ServiceAccount},
-    storage::v1::CSIDriver,
-};
-use kube::{
-    core::{ObjectMeta, PartialObjectMeta},
-    runtime::watcher::Event,
-};
 use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use k8s_openapi::api::storage::v1::CSIDriver;
+use kube::core::{ObjectMeta, PartialObjectMeta};
+use kube::runtime::watcher::Event;
 use tokenscope_core::{Pairs, TokenSource, annotations};
 use tokenscope_index::{KeptAnnotations, LabelPairs, NamespaceLabels, PodObject, Store, Update};
+
+use super::Index;
+use crate::drift::{ChangedKeys, KeptPod};
+use crate::history::{Ages, FirstSeen, Keys, Removed};
+use crate::spiffe_ids::SpiffeIdEvent;
 
 /// A service account with an annotation that can change a decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct AnnotatedAccount {
     pub(super) annotations: KeptAnnotations,
-    /// Of these, and of those that it had once.
+    /// The ages of these annotations, and of those that it had once.
     pub(super) ages: Ages,
+}
+
+impl AnnotatedAccount {
+    /// True if pods that say nothing of it themselves get nothing: any value but `"true"` opts out or is an error.
+    pub(super) fn opts_out(&self) -> bool {
+        let pairs = self.annotations.pairs();
+        pairs.value(annotations::INJECT).is_some_and(|value| value != "true")
+    }
 }
 
 /// The part of a namespace that is kept.
@@ -83,17 +87,17 @@ impl Index {
 
     pub(super) fn apply_namespace(&mut self, event: Event<PartialObjectMeta<Namespace>>, now: Timestamp) {
         let before = known(&self.namespaces, &event, |event| &event.metadata);
-        let sight = match event {
-            _ if !self.namespaces.is_synced() => FirstSight::InFirstList,
+        let first_seen = match event {
+            _ if !self.namespaces.is_synced() => FirstSeen::InFirstList,
             // None was left out, so that it is new.
-            Event::Apply(_) if self.namespaces.exceeded("").is_none() => FirstSight::AtCreation,
-            _ => FirstSight::Later,
+            Event::Apply(_) if self.namespaces.exceeded("").is_none() => FirstSeen::AtCreation,
+            _ => FirstSeen::Later,
         };
         let time = self.past.time(now);
         let updates = self.namespaces.apply(event, |found| {
             let labels = NamespaceLabels::of(&found.metadata);
             let bytes = labels.bytes();
-            let known = known_namespace(labels, &found.metadata, before.as_ref(), sight, time);
+            let known = known_namespace(labels, &found.metadata, before.as_ref(), first_seen, time);
             let bytes = bytes + known.ages.bytes();
             Some((known, bytes))
         });
@@ -105,7 +109,7 @@ impl Index {
                 self.check_share(&name, now);
                 // Other boundaries may select it.
                 self.enqueue_statuses_of(&name);
-                self.enqueue_trust_policies_of_namespaces();
+                self.enqueue_trust_policies_of_namespaces(&name);
                 self.note_labels(&name);
                 self.dirty.namespaces.insert(name);
             }
@@ -115,14 +119,14 @@ impl Index {
     pub(super) fn apply_service_account(&mut self, event: Event<PartialObjectMeta<ServiceAccount>>, now: Timestamp) {
         let before = known(&self.service_accounts, &event, |event| &event.metadata);
         // One may have been there without annotations, so that its creation is not seen.
-        let sight = if self.service_accounts.is_synced() {
-            FirstSight::Later
+        let first_seen = if self.service_accounts.is_synced() {
+            FirstSeen::Later
         } else {
-            FirstSight::InFirstList
+            FirstSeen::InFirstList
         };
         let time = self.past.time(now);
         let updates = self.service_accounts.apply(event, |found| {
-            let annotated = annotated(&found.metadata, before.as_ref(), sight, time)?;
+            let annotated = annotated(&found.metadata, before.as_ref(), first_seen, time)?;
             let bytes = annotated.annotations.bytes() + annotated.ages.bytes();
             Some((annotated, bytes))
         });
@@ -139,6 +143,10 @@ impl Index {
                 self.past.note_removed(Some(&namespace), account, time);
             }
             if known != before.as_ref() {
+                let opts_out = |account: &AnnotatedAccount| account.opts_out();
+                if known.is_some_and(opts_out) != before.as_ref().is_some_and(opts_out) {
+                    self.enqueue_trust_policies_of_accounts(&namespace);
+                }
                 self.dirty.namespaces.insert(namespace);
             }
         }
@@ -172,7 +180,7 @@ fn known_namespace(
     NamespaceLabels { labels, too_many }: NamespaceLabels,
     metadata: &ObjectMeta,
     before: Option<&KnownNamespace>,
-    sight: FirstSight,
+    first_seen: FirstSeen,
     now: Timestamp,
 ) -> KnownNamespace {
     let ages = match before {
@@ -183,7 +191,13 @@ fn known_namespace(
             &labels.borrowed(),
             now,
         ),
-        None => Ages::of(metadata, Keys::Labels, |key| labels.value(key).is_some(), sight, now),
+        None => Ages::of(
+            metadata,
+            Keys::Labels,
+            |key| labels.value(key).is_some(),
+            first_seen,
+            now,
+        ),
     };
     KnownNamespace { labels, too_many, ages }
 }
@@ -192,7 +206,7 @@ fn known_namespace(
 fn annotated(
     metadata: &ObjectMeta,
     before: Option<&AnnotatedAccount>,
-    sight: FirstSight,
+    first_seen: FirstSeen,
     now: Timestamp,
 ) -> Option<AnnotatedAccount> {
     let annotations = KeptAnnotations::of(metadata);
@@ -207,7 +221,7 @@ fn annotated(
             &annotations.pairs().borrowed(),
             now,
         ),
-        None => Ages::of(metadata, Keys::Annotations, annotations::is_relevant, sight, now),
+        None => Ages::of(metadata, Keys::Annotations, annotations::is_relevant, first_seen, now),
     };
     Some(AnnotatedAccount { annotations, ages })
 }

@@ -1,11 +1,13 @@
 //! The objects that have to be looked at again, and the order in which that is done.
 
-use super::{Index, PodKey};
-use jiff::Timestamp;
 use std::collections::BTreeSet;
+
+use jiff::Timestamp;
 use tokenscope_core::PolicyName;
 
-/// How many pods one step assesses, and how many policies it compares with others: some ten milliseconds of work even where
+use super::{Index, PodKey};
+
+/// The most pods that one step assesses, and the most policies that it compares with others: some ten milliseconds of work even where
 /// each is expensive, after which others have their turn.
 const MOST_PODS: usize = 250;
 const MOST_POLICIES: usize = 64;
@@ -55,6 +57,7 @@ impl Index {
         if is_due || !self.dirty.policies.is_empty() {
             self.mark_due_policies(now);
         }
+        self.end_refusals(now);
         let policies = self.dirty.take_policies();
         self.update_conflicts(&policies, now);
         self.dirty.statuses.extend(policies);

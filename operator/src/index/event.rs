@@ -1,37 +1,36 @@
 //! The events that the index is told.
 
-use crate::{drift::KeptPod, issuer::Issuer, spiffe_ids::SpiffeIdEvent};
-use k8s_openapi::api::{
-    core::v1::{Namespace, ServiceAccount},
-    storage::v1::CSIDriver,
-};
-use kube::{
-    core::{DynamicObject, PartialObjectMeta},
-    runtime::watcher::Event,
-};
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use k8s_openapi::api::storage::v1::CSIDriver;
+use kube::core::{DynamicObject, PartialObjectMeta};
+use kube::runtime::watcher::Event;
 use tokenscope_index::PodObject;
+
+use crate::drift::KeptPod;
+use crate::issuer::Issuer;
+use crate::spiffe_ids::SpiffeIdEvent;
 
 /// An event of a watch, or a fact about the cluster.
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
 #[expect(clippy::large_enum_variant, reason = "nearly all events are of pods")]
 pub(crate) enum IndexEvent {
-    /// Of a pod.
+    /// A watch has told of a pod.
     Pod(Event<PodObject<KeptPod>>),
-    /// Of a namespace.
+    /// A watch has told of a namespace.
     Namespace(Event<PartialObjectMeta<Namespace>>),
-    /// Of a service account.
+    /// A watch has told of a service account.
     ServiceAccount(Event<PartialObjectMeta<ServiceAccount>>),
-    /// Of a policy of a namespace.
+    /// A watch has told of a policy of a namespace.
     Policy(Event<DynamicObject>),
-    /// Of a policy of the cluster.
+    /// A watch has told of a policy of the cluster.
     ClusterPolicy(Event<DynamicObject>),
-    /// Of a boundary.
+    /// A watch has told of a boundary.
     Boundary(Event<DynamicObject>),
-    /// Of a CSI driver.
+    /// A watch has told of a CSI driver.
     CsiDriver(Event<CSIDriver>),
-    /// The cluster's issuer.
+    /// The cluster's issuer is known, or is another one.
     Issuer(Issuer),
-    /// Of a ClusterSPIFFEID.
+    /// A watch has told of a ClusterSPIFFEID.
     SpiffeId(SpiffeIdEvent),
 }

@@ -1,13 +1,18 @@
 //! The facts about a policy, for its status.
 
-use super::{Index, Installation, contents::KnownNamespace, labels::IneffectiveLabels, policies::PolicyObject};
-use crate::{drift::PodCounts, issuer::Issuer};
 use jiff::Timestamp;
 use tokenscope_core::{
-    Audience, ClusterName, InvalidPolicy, MOST_TRUSTED_NAMESPACES, NoContextRoom, OutsideBoundary, Policy, PolicyName,
-    Region, annotations, names_selected_namespaces,
+    Audience, ClusterName, InvalidPolicy, NoContextRoom, OutsideBoundary, Policy, PolicyName, RefusedAudience, Region,
+    Unserved,
 };
+use tokenscope_crds::conditions::Reason;
 use tokenscope_crds::v1alpha1::PolicyStatus;
+
+use super::labels::IneffectiveLabels;
+use super::policies::PolicyObject;
+use super::{Index, Installation};
+use crate::drift::PodCounts;
+use crate::issuer::Issuer;
 
 /// A policy's object, and what its status follows from.
 #[derive(Debug)]
@@ -29,14 +34,20 @@ pub(crate) struct PolicyFacts<'a> {
     pub(crate) effective_since: Timestamp,
     /// Its statement, or the reason why it has none.
     pub(crate) policy: Result<&'a Policy, &'a InvalidPolicy>,
+    /// The reason why the webhook refuses pods of the policy, where it doesn't keep all that they are judged by.
+    pub(crate) refused_by_webhook: Option<(Reason, String)>,
+    /// The reason why the webhook looks service accounts of its namespace up one by one, where it does.
+    pub(crate) looked_up_by_webhook: Option<String>,
     /// The part of it that is beyond a boundary of its namespace.
     pub(crate) outside: Option<OutsideBoundary>,
     /// The issuer's own exchange audience, where the policy names it.
     pub(crate) exchange_audience: Option<&'a Audience>,
-    /// The reason why its context keys have no room beside those of older policies.
+    /// The first of its tokens for third parties that is for none.
+    pub(crate) refused_outbound: Option<RefusedAudience>,
+    /// The reason why its context keys have no room beside those of cluster policies and older ones.
     pub(crate) without_context_room: Option<&'a NoContextRoom>,
-    /// True if its profiles would have no region.
-    pub(crate) lacks_region: bool,
+    /// The message about its delivery, where that needs a region and has none.
+    pub(crate) lacks_region: Option<&'static str>,
     /// The counts of pods for it.
     pub(crate) counts: PodCounts,
     /// Those that give some of the same pods another default role.
@@ -55,8 +66,10 @@ pub(crate) struct PolicyFacts<'a> {
     pub(crate) cluster: Option<&'a ClusterName>,
     /// The namespaces that the policy selects now, where its trust policies have to name them; no more than they can.
     pub(crate) namespaces: Vec<&'a str>,
-    /// How many these are, also where they are more.
+    /// The number of them, also where only a part is listed.
     pub(crate) namespace_count: usize,
+    /// Those that get nothing although the policy may select them.
+    pub(crate) unserved: Unserved<'a>,
     /// The labels of its namespaces that have no effect.
     pub(crate) labels: IneffectiveLabels<'a>,
     /// The region where the policy names none.
@@ -109,6 +122,7 @@ impl Index {
         let namespace = name.namespace().filter(|_| self.needs_csi_drivers());
         let (namespaces, namespace_count) =
             policy.map_or_else(|_| (Vec::new(), 0), |policy| self.trusted_namespaces(policy));
+        let unserved = policy.map_or_else(|_| Unserved::default(), |policy| self.unserved(policy, &namespaces));
         let Installation {
             settings,
             spiffe_issuer,
@@ -120,12 +134,15 @@ impl Index {
             generation: object.generation,
             effective_since: object.effective_since(),
             policy,
+            refused_by_webhook: self.refused_by_webhook(name.namespace()),
+            looked_up_by_webhook: self.looked_up_by_webhook(name.namespace()),
             exchange_audience: policy.ok().and_then(|policy| settings.exchange_audience_of(policy)),
+            refused_outbound: policy.ok().and_then(|policy| settings.refused_outbound(policy)),
             outside: policy.ok().and_then(|policy| self.outside_boundary(policy)),
             without_context_room: policy
                 .ok()
                 .and_then(|policy| self.policies.set().without_context_room(policy)),
-            lacks_region: policy.is_ok_and(|policy| settings.lacks_region(policy)),
+            lacks_region: policy.ok().and_then(|policy| settings.lacks_region(policy)),
             counts: self.assessments.counts(name),
             conflicts: conflicts.collect(),
             compared: object.compared,
@@ -136,6 +153,7 @@ impl Index {
             cluster: cluster_name.as_ref(),
             namespaces,
             namespace_count,
+            unserved,
             labels: self.ineffective_labels(name, policy.ok()),
             default_region: settings.default_region.as_ref(),
             default_audience: &settings.default_audience,
@@ -145,36 +163,6 @@ impl Index {
             }),
             csi_drivers: self.csi_drivers_with_locked_tokens().collect(),
         }
-    }
-
-    /// The namespaces that trust policies have to name, unless they are too many, and how many there are.
-    fn trusted_namespaces(&self, policy: &Policy) -> (Vec<&str>, usize) {
-        if !names_selected_namespaces(policy) {
-            return (Vec::new(), 0);
-        }
-        // Of a namespace with too many labels not all are known; pods of the others get nothing.
-        let is_served = |name: &str, namespace: &KnownNamespace| {
-            !namespace.too_many
-                && name != &*self.installation.own_namespace
-                && namespace.labels.value(annotations::INJECT) != Some("false")
-        };
-        let selected = self.namespaces.iter("").filter(|(name, namespace)| {
-            is_served(name, namespace) && policy.namespace_selector.matches(&namespace.labels.borrowed())
-        });
-        let mut names: Vec<_> = selected.map(|(name, _)| name).collect();
-        let count = names.len();
-        if count > MOST_TRUSTED_NAMESPACES {
-            names.clear();
-        }
-        (names, count)
-    }
-
-    /// Has the trust policies looked at again that may have to name other namespaces now.
-    pub(super) fn enqueue_trust_policies_of_namespaces(&mut self) {
-        let affected = |object: &PolicyObject| object.policy().is_some_and(names_selected_namespaces);
-        let affected = self.objects.iter().filter(|(_, object)| affected(object));
-        let names: Vec<_> = affected.map(|(name, _)| name.clone()).collect();
-        self.dirty.statuses.extend(names);
     }
 
     /// Nothing as long as the namespace is not known.

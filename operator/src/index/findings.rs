@@ -1,8 +1,9 @@
 //! Pods to which something is to be done, and what people are told about them.
 
-use crate::drift::KeptPod;
 use jiff::Timestamp;
 use tokenscope_core::{Decision, PolicyName};
+
+use crate::drift::KeptPod;
 
 /// The fault of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +66,10 @@ pub(super) fn missed_message(decision: &Decision) -> String {
             format!(
                 "runs without the AWS credentials that it should have ({reason}): the webhook was not asked or did not know it yet when the pod was created. Create it anew to repair it"
             )
+        }
+        // Of such a pod nobody knows since when its service account stands in the configuration.
+        Decision::Associated(_) => {
+            "runs without the credentials of EKS Pod Identity that a new pod would get".to_owned()
         }
         Decision::Denied(denied) => {
             format!("asks for an AWS role, runs without, and was never reviewed; a new pod would be refused: {denied}")

@@ -1,9 +1,11 @@
 //! Labels of ours on namespaces that have no effect: another value than true or false, or a key that is none of ours.
 
-use super::Index;
 use std::iter;
+
 use tokenscope_core::{PodFacts, Policy, PolicyName, known_keys};
 use tokenscope_index::PodContext;
+
+use super::Index;
 
 /// The most namespaces that a status names.
 const MOST_SHOWN: usize = 3;

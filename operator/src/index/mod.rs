@@ -15,33 +15,34 @@ mod findings;
 mod labels;
 mod pods;
 mod policies;
+mod refusals;
 mod share;
 mod shared;
+mod trust;
 
-pub(crate) use event::IndexEvent;
-pub(crate) use facts::PolicyFacts;
-pub(crate) use findings::{Cause, Finding, MissedPodReport, Siblings};
-pub(crate) use shared::SharedIndex;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use crate::{
-    drift::{KeptPod, PodCounts},
-    history::{Past, Watched},
-    issuer::Issuer,
-    spiffe_ids::SpiffeIds,
-};
 use assessments::Assessments;
 use contents::{AnnotatedAccount, KnownNamespace};
 use dirty::Dirty;
+pub(crate) use event::IndexEvent;
+pub(crate) use facts::PolicyFacts;
+pub(crate) use findings::{Cause, Finding, MissedPodReport, Siblings};
 use jiff::Timestamp;
 use kube::runtime::watcher::Event;
 use policies::{PolicyObject, SeenBoundary};
+use refusals::RefusingNamespaces;
 use share::SHARE;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
-use tokenscope_core::{ClusterName, ContextKeys, PolicyName, Settings, lock::LockMode};
-use tokenscope_index::{CsiDrivers, PolicyIndex, Store};
+pub(crate) use shared::SharedIndex;
+use tokenscope_core::lock::LockMode;
+use tokenscope_core::{ClusterName, ContextKeys, PolicyName, Settings};
+use tokenscope_index::{CsiDrivers, PolicyIndex, Store, WebhookCount};
+
+use crate::drift::{KeptPod, PodCounts};
+use crate::history::{Past, Watched};
+use crate::issuer::Issuer;
+use crate::spiffe_ids::SpiffeIds;
 
 /// A pod's namespace and name.
 pub(crate) type PodKey = (Box<str>, Box<str>);
@@ -75,22 +76,26 @@ pub(crate) struct Index {
     boundaries: BTreeMap<Box<str>, SeenBoundary>,
     /// The time since which boundaries allow what they allow, as they tell themselves.
     boundaries_since: Timestamp,
-    /// What was seen of the past.
+    /// The past as far as this process has seen it.
     past: Past,
     objects: BTreeMap<PolicyName, PolicyObject>,
-    /// As they were when policies changed last.
+    /// The context keys when policies changed last.
     context_keys: Arc<ContextKeys>,
     /// Namespaces with labels of ours that have no effect.
     ineffective_labels: BTreeSet<Box<str>>,
     /// Namespaces of which not all is kept, so that nothing in them is assessed.
     over_share: BTreeSet<Box<str>>,
+    /// The count of what the webhook keeps.
+    for_webhook: WebhookCount,
+    /// Where it may refuse pods because of what it does not keep.
+    refusals: RefusingNamespaces,
     assessments: Assessments,
     dirty: Dirty,
     next_change: Option<Timestamp>,
 }
 
 impl Index {
-    /// Nothing is known yet.
+    /// An index in which nothing is known yet.
     pub(crate) fn new(installation: Installation, spiffe_ids: SpiffeIds) -> Self {
         Self::with_share(installation, spiffe_ids, SHARE)
     }
@@ -120,6 +125,7 @@ impl Index {
     /// Takes an event in.
     pub(crate) fn apply(&mut self, event: IndexEvent, now: Timestamp) {
         self.note_past(&event, now);
+        let kept_by_webhook = self.count_for_webhook(&event);
         match event {
             IndexEvent::Pod(event) => self.apply_pod(event, now),
             IndexEvent::Namespace(event) => self.apply_namespace(event, now),
@@ -136,6 +142,7 @@ impl Index {
                 }
             }
         }
+        self.note_kept_by_webhook(&kept_by_webhook, now);
     }
 
     /// Notes what the past is known by. After an interruption less of it is.
@@ -157,12 +164,12 @@ impl Index {
 
     /// True if anything has to be assessed again at `now`.
     pub(crate) fn is_dirty(&self, now: Timestamp) -> bool {
-        self.dirty.has_pods_or_policies() || self.next_change.is_some_and(|at| at <= now)
+        self.dirty.has_pods_or_policies() || self.next_change().is_some_and(|at| at <= now)
     }
 
-    /// The time when a policy's expiry or schedule changes something next.
+    /// The time when a policy's expiry or schedule changes something next, or the webhook no longer refuses the pods of a namespace.
     pub(crate) fn next_change(&self) -> Option<Timestamp> {
-        self.next_change
+        self.next_change.into_iter().chain(self.refusals.next_end()).min()
     }
 
     /// The number of pods in each state.

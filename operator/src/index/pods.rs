@@ -1,11 +1,14 @@
 //! The consequences for each pod.
 
-use super::{Cause, Finding, Index, MissedPodReport, PodKey, Siblings, findings::missed_message};
-use crate::drift::{Assessment, Assessor, FactAges, IssuerAuthority, KeptPod, PodState};
-use jiff::Timestamp;
 use std::collections::{BTreeSet, HashMap};
+
+use jiff::Timestamp;
 use tokenscope_core::{Decision, PolicyName};
 use tokenscope_index::PodContext;
+
+use super::findings::missed_message;
+use super::{Cause, Finding, Index, MissedPodReport, PodKey, Siblings};
+use crate::drift::{Assessment, Assessor, FactAges, IssuerAuthority, KeptPod, PodState};
 
 impl Index {
     pub(super) fn assess_pod(&mut self, namespace: &str, name: &str, now: Timestamp) {
@@ -17,7 +20,9 @@ impl Index {
             self.with_assessor(namespace, pod, assess)
         });
         let assessment = assessed.unwrap_or_default();
-        let finding = pod.and_then(|pod| finding(pod, &assessment, now));
+        // A missed pod that is evicted does not come back as long as a replica of the webhook refuses all of its namespace.
+        let comes_back = self.webhook_judges(namespace);
+        let finding = pod.and_then(|pod| finding(pod, &assessment, comes_back, now));
         let dirty = &mut self.dirty.statuses;
         if self.assessments.put(namespace, name, &assessment, finding, dirty) {
             self.enqueue_statuses_of(namespace);
@@ -73,7 +78,7 @@ impl Index {
         }))
     }
 
-    /// How many running pods were told of another authority of the issuer than this one. The cost is linear in all pods.
+    /// The number of running pods that were told of another authority of the issuer than this one. The cost is linear in all pods.
     pub(crate) fn pods_with_other_issuer_authority(&self, present: IssuerAuthority) -> usize {
         let pods = self.pods.namespaces().flat_map(|namespace| self.pods.iter(namespace));
         let is_other = |pod: &KeptPod| pod.issuer_authority.is_some_and(|known| known != present);
@@ -110,10 +115,10 @@ impl Index {
     }
 }
 
-fn finding(pod: &KeptPod, assessment: &Assessment, now: Timestamp) -> Option<Finding> {
+fn finding(pod: &KeptPod, assessment: &Assessment, comes_back: bool, now: Timestamp) -> Option<Finding> {
     let (cause, evictable) = match (&assessment.expired, assessment.state) {
         (Some(policy), _) => (Cause::Expired(policy.clone()), true),
-        (None, Some(PodState::Missed)) => (Cause::Missed, assessment.lacks_for_certain),
+        (None, Some(PodState::Missed)) => (Cause::Missed, assessment.lacks_for_certain && comes_back),
         (None, _) => return None,
     };
     Some(Finding {

@@ -1,18 +1,22 @@
 //! Events of policies, and what is known of each.
 
-use super::Index;
-use crate::{
-    drift::PolicyAge,
-    history::{Removed, created, latest_write},
-    versions::is_older,
-};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::{core::DynamicObject, runtime::watcher::Event};
-use std::{collections::BTreeSet, sync::Arc};
+use kube::core::DynamicObject;
+use kube::runtime::watcher::Event;
 use tokenscope_core::{InvalidPolicy, Policy, PolicyName, Selector};
-use tokenscope_crds::{conditions::ConditionType, read, v1alpha1::PolicyStatus};
+use tokenscope_crds::conditions::ConditionType;
+use tokenscope_crds::read;
+use tokenscope_crds::v1alpha1::PolicyStatus;
 use tokenscope_index::{PolicyUpdate, estimate};
+
+use super::Index;
+use crate::drift::PolicyAge;
+use crate::history::{Removed, created, latest_write};
+use crate::versions::is_older;
 
 /// A policy as the API server has it.
 pub(super) struct PolicyObject {
@@ -111,6 +115,8 @@ impl Index {
             tracing::warn!(%boundary, %why, "a boundary can't be used, so policies of no namespace grant anything");
         }
         self.note_removed_boundaries(now);
+        // A policy that is outside takes no room of the context keys.
+        self.note_context_keys();
         if !begins {
             self.dirty.everywhere = true;
             self.enqueue_all_statuses();
@@ -313,7 +319,7 @@ fn next_change(policy: Option<&Result<Arc<Policy>, InvalidPolicy>>, now: Timesta
     policy?.as_ref().ok()?.next_change(now)
 }
 
-/// What is kept of an object beside what it states.
+/// The data that is kept of an object beside what it states.
 fn bytes_besides(object: &DynamicObject) -> usize {
     size_of::<PolicyObject>() + object.data.get("status").map_or(0, estimate)
 }

@@ -1,9 +1,11 @@
 //! The index as several tasks use it.
 
-use super::{Index, IndexEvent};
-use jiff::Timestamp;
 use std::sync::Arc;
+
+use jiff::Timestamp;
 use tokio::sync::{Mutex, MutexGuard, watch};
+
+use super::{Index, IndexEvent};
 
 /// A handle to the index. One task writes into it, others read what follows and do it.
 ///

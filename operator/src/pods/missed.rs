@@ -1,18 +1,18 @@
 //! Reports about pods that run without what they should have: Warning Events on them and their owners.
 
-use crate::{
-    events::{EventReason, Notice},
-    index::MissedPodReport,
-};
+use std::collections::HashSet;
+
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::ObjectReference;
-use std::collections::HashSet;
 use tokenscope_core::pod::OwnerReference;
+
+use crate::events::{EventReason, Notice};
+use crate::index::MissedPodReport;
 
 /// For how long a pod must be known as missed: watches don't arrive in the order in which things happened.
 pub(super) const SETTLED: SignedDuration = SignedDuration::from_secs(2);
 
-/// How many owners are remembered, so that each is told once, not once a pod.
+/// The number of owners that are remembered, so that each is told once, not once a pod.
 const REMEMBERED: usize = 4096;
 
 /// The pods that were told of.

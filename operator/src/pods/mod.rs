@@ -2,34 +2,39 @@
 
 mod missed;
 
-use crate::{
-    events::EventSender,
-    eviction::{self, Pace},
-    index::{Cause, Finding, Index, PodKey, SharedIndex},
-    leader::Leader,
-    metrics::{OperatorMetrics, WriteOutcome},
-    probe::{self, Evidence, Probe},
-};
-use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use std::collections::HashSet;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
 use kube::Client;
-use std::{collections::HashSet, convert::Infallible, sync::Arc};
-use tokenscope_platform::{health::Heartbeat, telemetry};
+use tokenscope_platform::health::Heartbeat;
+use tokenscope_platform::telemetry;
 use tokio::time::{Duration, Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-/// Between two looks at all pods that something is to be done to, however much happens.
+use crate::events::EventSender;
+use crate::eviction::{self, Pace};
+use crate::index::{Cause, Finding, Index, PodKey, SharedIndex};
+use crate::leader::Leader;
+use crate::metrics::{OperatorMetrics, WriteOutcome};
+use crate::probe::{self, Evidence, Probe};
+
+/// The least time between two looks at all pods to which something is to be done.
 const PACE: Duration = Duration::from_secs(1);
-/// How often they are looked at where nothing changes.
+/// The time after which these pods are looked at where nothing changes.
 const TICK: Duration = Duration::from_secs(10);
-/// After which what could not be told is told.
+/// The time after which an Event that could not be sent is tried again.
 const RETRY: Duration = Duration::from_secs(5);
-/// How many requests run at a time.
+/// The most requests that run at a time.
 const MOST_REQUESTS: usize = 16;
 
 /// The task.
 pub(crate) struct PodController {
-    /// For evictions.
+    /// The client of the API server, for evictions.
     pub(crate) client: Client,
     /// The leadership: the one process that has it writes.
     pub(crate) leader: Leader,
@@ -41,7 +46,7 @@ pub(crate) struct PodController {
     pub(crate) evictions: Evictions,
     /// Asks the webhook whether it works.
     pub(crate) probe: Probe,
-    /// That the task lives.
+    /// The sign that the task lives.
     pub(crate) heartbeat: Heartbeat,
     /// The metrics.
     pub(crate) metrics: Arc<OperatorMetrics>,
@@ -50,9 +55,9 @@ pub(crate) struct PodController {
 /// The pods that the installation lets the operator evict.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Evictions {
-    /// Those that run without what they should have.
+    /// True if pods are evicted that run without what they should have.
     pub(crate) missed: bool,
-    /// Those that run with what an expired policy gave them, where the policy asks for it.
+    /// True if pods are evicted that run with what an expired policy gave them, where the policy asks for it.
     pub(crate) expired: bool,
 }
 
@@ -64,7 +69,7 @@ enum Ended {
 
 type RunningRequests = FuturesUnordered<BoxFuture<'static, Ended>>;
 
-/// What the task remembers as long as this process writes.
+/// The memory of the task while this process is the leader.
 #[derive(Default)]
 struct PodProgress {
     told: missed::ReportedPods,

@@ -1,19 +1,20 @@
 //! When the loop asks the webhook and evicts a pod; no API server is asked.
 
-use super::*;
-use crate::{
-    events::{self, EventWriter},
-    index::{IndexEvent, Installation},
-    issuer::Issuer,
-    spiffe_ids::SpiffeIds,
-};
 use jiff::SignedDuration;
-use kube::{Config, runtime::watcher::Event};
+use kube::Config;
+use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
 use tokenscope_core::Settings;
 use tokenscope_fixtures::ORDERS as ROLE;
-use tokenscope_platform::{health::Gates, lease::Claim};
+use tokenscope_platform::health::Gates;
+use tokenscope_platform::lease::Claim;
 use tokio::sync::watch;
+
+use super::*;
+use crate::events::{self, EventWriter};
+use crate::index::{IndexEvent, Installation};
+use crate::issuer::Issuer;
+use crate::spiffe_ids::SpiffeIds;
 
 fn now() -> Timestamp {
     "2026-11-22T10:00:00Z".parse().unwrap()

@@ -1,13 +1,15 @@
 //! The probe against servers of its own, over TLS.
 
-use super::*;
+use std::path::Path;
+
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::ServerConfig;
 use serde_json::json;
-use std::path::Path;
 use tokenscope_core::trial_review::UID;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
+
+use super::*;
 
 /// A server that answers every question with `answer`; its address and its certificate.
 async fn webhook(answer: impl Into<String>) -> (String, String) {

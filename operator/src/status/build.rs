@@ -1,15 +1,18 @@
 //! The status that a policy should have. Pure: what is known comes as [`PolicyFacts`], the time as an argument.
 
-use super::{notes::notes, trust};
-use crate::{drift::PodCounts, events::EventReason, index::PolicyFacts};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use tokenscope_core::delivery::{Delivery, NO_REGION};
-use tokenscope_core::{NO_DEFAULT_AUDIENCE, Policy, PolicyName, RoleArn, Roles, Standing, TokenSource, text::and_more};
-use tokenscope_crds::{
-    conditions::{ConditionType, Reason, condition, upsert},
-    v1alpha1::{MOST_NAMES, PolicyStatus},
-};
+use tokenscope_core::delivery::Delivery;
+use tokenscope_core::text::and_more;
+use tokenscope_core::{NO_DEFAULT_AUDIENCE, Policy, PolicyName, RoleArn, Roles, Standing, TokenSource};
+use tokenscope_crds::conditions::{ConditionType, Reason, condition, upsert};
+use tokenscope_crds::v1alpha1::{MOST_NAMES, PolicyStatus};
+
+use super::notes::notes;
+use super::trust;
+use crate::drift::PodCounts;
+use crate::events::EventReason;
+use crate::index::PolicyFacts;
 
 /// The status; equal to `previous` if there is nothing to write.
 pub(crate) fn status(previous: &PolicyStatus, facts: &PolicyFacts<'_>, now: Timestamp) -> PolicyStatus {
@@ -38,6 +41,7 @@ pub(crate) fn status(previous: &PolicyStatus, facts: &PolicyFacts<'_>, now: Time
         locked_token_csi_drivers: first(&facts.csi_drivers),
         trust_policies,
         role_chain_policies: trust::role_chain_policies(facts, now),
+        outbound_token_policies: trust::outbound_token_policies(facts, now),
     };
     keep_own_conditions(&mut status);
     let (accepted, why) = accepted(facts);
@@ -128,7 +132,8 @@ fn accepted(facts: &PolicyFacts<'_>) -> (Reason, String) {
         Ok(policy) if policy.audiences.lacks_default(facts.default_audience) => {
             (Reason::Invalid, NO_DEFAULT_AUDIENCE.into())
         }
-        Ok(_) if facts.lacks_region => (Reason::Invalid, NO_REGION.into()),
+        Ok(_) if let Some(why) = &facts.refused_outbound => (Reason::Invalid, why.to_string()),
+        Ok(_) if let Some(why) = facts.lacks_region => (Reason::Invalid, why.into()),
         Ok(_) if let Some(why) = &facts.outside => (Reason::OutsideBoundary, why.to_string()),
         Ok(_) if let Some(why) = facts.without_context_room => (Reason::TooManyContextKeys, why.to_string()),
         Ok(_) => (Reason::Valid, "the policy makes sense".into()),
@@ -168,14 +173,9 @@ fn active(facts: &PolicyFacts<'_>, accepted: Reason, now: Timestamp) -> (Reason,
 }
 
 fn ready(facts: &PolicyFacts<'_>, accepted: Reason, active: Reason) -> (Reason, String) {
-    let PodCounts {
-        matched,
-        missed,
-        outdated,
-        maybe_missed,
-        without_spiffe_id,
-        ..
-    } = facts.counts;
+    if let Some(refused) = &facts.refused_by_webhook {
+        return refused.clone();
+    }
     if accepted != Reason::Valid {
         return (Reason::NotAccepted, "the condition Accepted says what to change".into());
     }
@@ -188,48 +188,73 @@ fn ready(facts: &PolicyFacts<'_>, accepted: Reason, active: Reason) -> (Reason, 
     if active != Reason::InForce {
         return (Reason::NotInForce, "the condition Active says why".into());
     }
-    if missed > 0 {
-        let message = format!(
-            "{missed} of {matched} pods run without what the policy grants, since the webhook was not asked when they were created: create them anew. Events of reason {} name them",
-            EventReason::CredentialsMissed.as_str()
-        );
-        return (Reason::MissedPods, message);
+    if let Some(unready) = unready_pods(facts) {
+        return unready;
     }
-    if maybe_missed > 0 {
-        let message = format!(
-            "{maybe_missed} of {matched} pods run without what the policy grants, and may have been created without a review. The operator has not seen everything since then, or something that may have kept the grant away is gone, or they are in a namespace whose pods are never denied and bear no mark of a refusal, so it can't tell; it evicts none of them for it. Create them anew"
-        );
-        return (Reason::MaybeMissedPods, message);
-    }
-    if without_spiffe_id > 0 {
-        let message = format!(
-            "{without_spiffe_id} of {matched} pods match no ClusterSPIFFEID, so SPIRE gives them no identity and they don't start: write one whose namespaceSelector and podSelector select them. Where identities come by other ways too, set the chart's value spiffe.controllerManager.watch to false"
-        );
-        return (Reason::NoSpiffeIdentity, message);
-    }
-    if outdated > 0 {
-        let sidecar = match facts.policy {
-            Ok(policy) if policy.token.source != TokenSource::ServiceAccount => {
-                ", or run another sidecar than new ones get"
-            }
-            Ok(policy) if policy.delivery != Delivery::File => ", or had another init container than new ones get",
-            _ => "",
-        };
-        let message = format!(
-            "{outdated} pods were created before the policy said what it says now{sidecar}: a restart would change what they have"
-        );
-        return (Reason::OutdatedPods, message);
+    // Reviews are slower there, and all else is as it should be.
+    if let Some(looked_up) = &facts.looked_up_by_webhook {
+        return (Reason::NamespaceOverShare, looked_up.clone());
     }
     let compared = if facts.compared {
         ""
     } else {
         ". Its default role was not compared with those of all other policies, since there are too many or too similar names in their subjects"
     };
-    let pods = match matched {
+    let pods = match facts.counts.matched {
         0 => "no running pod gets anything from it".into(),
-        _ => format!("all {matched} pods have what it grants"),
+        matched => format!("all {matched} pods have what it grants"),
     };
     (Reason::UpToDate, pods + compared)
+}
+
+/// The reason why the policy's running pods do not have what it grants, if there is one; the worst first.
+fn unready_pods(facts: &PolicyFacts<'_>) -> Option<(Reason, String)> {
+    let PodCounts {
+        matched,
+        missed,
+        outdated,
+        maybe_missed,
+        without_spiffe_id,
+        ..
+    } = facts.counts;
+    if missed > 0 {
+        let message = format!(
+            "{missed} of {matched} pods run without what the policy grants, since the webhook was not asked when they were created: create them anew. Events of reason {} name them",
+            EventReason::CredentialsMissed.as_str()
+        );
+        return Some((Reason::MissedPods, message));
+    }
+    if maybe_missed > 0 {
+        let message = format!(
+            "{maybe_missed} of {matched} pods run without what the policy grants, and may have been created without a review. The operator has not seen everything since then, or something that may have kept the grant away is gone, or they are in a namespace whose pods are never denied and bear no mark of a refusal, so it can't tell; it evicts none of them for it. Create them anew"
+        );
+        return Some((Reason::MaybeMissedPods, message));
+    }
+    if without_spiffe_id > 0 {
+        let message = format!(
+            "{without_spiffe_id} of {matched} pods match no ClusterSPIFFEID, so SPIRE gives them no identity and they don't start: write one whose namespaceSelector and podSelector select them. Where identities come by other ways too, set the chart's value spiffe.controllerManager.watch to false"
+        );
+        return Some((Reason::NoSpiffeIdentity, message));
+    }
+    if outdated > 0 {
+        let sidecar = other_container(facts);
+        let message = format!(
+            "{outdated} pods were created before the policy said what it says now{sidecar}: a restart would change what they have"
+        );
+        return Some((Reason::OutdatedPods, message));
+    }
+    None
+}
+
+/// The other reason why a pod of the policy is outdated, if it can have one.
+fn other_container(facts: &PolicyFacts<'_>) -> &'static str {
+    let Ok(policy) = facts.policy else { return "" };
+    match policy.delivery {
+        Delivery::Endpoint(_) => ", or run another sidecar than new ones get",
+        _ if policy.token.source != TokenSource::ServiceAccount => ", or run another sidecar than new ones get",
+        Delivery::Profile(_) => ", or had another init container than new ones get",
+        Delivery::File => "",
+    }
 }
 
 fn conflict(facts: &PolicyFacts<'_>) -> String {

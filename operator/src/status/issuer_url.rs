@@ -1,7 +1,9 @@
 //! The issuer of a policy's tokens as AWS must know it.
 
-use crate::{index::PolicyFacts, issuer::Issuer};
 use tokenscope_core::{TokenSource, is_public_url};
+
+use crate::index::PolicyFacts;
+use crate::issuer::Issuer;
 
 /// The issuer's URL, or the sentence in place of trust policies.
 pub(super) fn issuer_url<'a>(
@@ -42,5 +44,31 @@ pub(super) fn issuer_url<'a>(
             "No trust policies: {whose} {issuer:?} is not on the public internet, so AWS can't reach it and takes none of its tokens: docs/self-hosted.md says how to publish one"
         ));
     }
+    if let Some(what) = unfit_for_iam(issuer) {
+        return Err(format!(
+            "No trust policies: {whose} {issuer:?} has {what}, and IAM takes no identity provider with such a URL, so AWS takes none of its tokens: docs/self-hosted.md says how to publish another one"
+        ));
+    }
     Ok(issuer)
+}
+
+/// The most characters of the URL of an identity provider.
+const MOST_URL: usize = 255;
+
+/// The part of a URL with which IAM makes no identity provider of it (IAM API reference, CreateOpenIDConnectProvider).
+fn unfit_for_iam(issuer: &str) -> Option<&'static str> {
+    let rest = issuer.strip_prefix("https://").unwrap_or(issuer);
+    if rest.contains(['?', '#']) {
+        return Some("a query or a fragment");
+    }
+    let authority = rest.split('/').next().unwrap_or_default();
+    if authority.contains('@') {
+        return Some("a user name");
+    }
+    // The colons of an IPv6 address stand in brackets.
+    let after_address = authority.rsplit(']').next().unwrap_or_default();
+    if after_address.contains(':') {
+        return Some("a port");
+    }
+    (issuer.chars().count() > MOST_URL).then_some("more than 255 characters")
 }

@@ -8,12 +8,12 @@ mod trust;
 mod update;
 mod writer;
 
-pub(crate) use writer::StatusWriter;
-
-use crate::index::Index;
 use jiff::Timestamp;
 use tokenscope_core::PolicyName;
 use tokenscope_crds::v1alpha1::PolicyStatus;
+pub(crate) use writer::StatusWriter;
+
+use crate::index::Index;
 
 /// The status that a policy has, and the one that it should have; the same if there is nothing to write.
 pub(crate) fn statuses<'a>(

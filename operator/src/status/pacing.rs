@@ -1,11 +1,12 @@
 //! The pace at which a policy's status may be written.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+
 use tokenscope_core::PolicyName;
 use tokenscope_crds::v1alpha1::PolicyStatus;
 use tokio::time::{Duration, Instant};
 
-/// Between two writes of one policy that only count pods anew.
+/// The time between two writes of one policy that only count pods anew.
 const COUNT_PAUSE: Duration = Duration::from_secs(2);
 /// After a write of a policy that failed.
 const RETRY: Duration = Duration::from_secs(5);
@@ -14,11 +15,11 @@ const RETRY: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub(super) struct Pacing {
     in_flight: HashSet<PolicyName>,
-    /// When the last write ended well.
+    /// The time when the last write ended well.
     written: HashMap<PolicyName, Instant>,
     /// Not before then.
     held_back: BTreeMap<PolicyName, Instant>,
-    /// Those whose status could not be written, which was told.
+    /// The policies whose status could not be written, and of which an Event told.
     refused: HashSet<PolicyName>,
 }
 

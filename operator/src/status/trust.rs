@@ -1,13 +1,17 @@
 //! The IAM trust policies in a policy's status.
 
-use super::issuer_url::issuer_url;
-use crate::index::PolicyFacts;
 use jiff::Timestamp;
 use tokenscope_core::{
-    ChainDocument, ChainedRole, MOST_TRUSTED_NAMESPACES, Policy, SubjectFormat, TokenSource, TrustContext,
-    chained_roles, named_namespaces, names_selected_namespaces, never_grants, trust_policy,
+    ChainDocument, ChainedRole, MOST_TRUSTED_NAMESPACES, OutboundPermission, Policy, SubjectFormat, TokenSource,
+    TrustContext, chained_roles, named_namespaces, names_selected_namespaces, never_grants, outbound_permissions,
+    trust_policy,
 };
-use tokenscope_crds::v1alpha1::{MOST_TRUST_POLICIES, RoleChainPolicyStatus, TrustPolicyStatus};
+use tokenscope_crds::v1alpha1::{
+    MOST_TRUST_POLICIES, OutboundTokenPolicyStatus, RoleChainPolicyStatus, TrustPolicyStatus,
+};
+
+use super::issuer_url::issuer_url;
+use crate::index::PolicyFacts;
 
 /// The reason why no document can name the namespaces that a policy selects, if that is so.
 fn without_namespaces(policy: &Policy, facts: &PolicyFacts<'_>) -> Option<String> {
@@ -17,12 +21,15 @@ fn without_namespaces(policy: &Policy, facts: &PolicyFacts<'_>) -> Option<String
             facts.namespace_count,
         ),
         _ if names_selected_namespaces(policy) => ("spec.namespaceSelector selects", facts.namespace_count),
-        Some(named) if names_namespaces(policy) => ("spec.namespaceSelector names", named.len()),
+        // Where subjects name the policy, they name these too, unless they are many.
+        Some(named) if names_namespaces(policy) || named.is_empty() => ("spec.namespaceSelector names", named.len()),
         _ => return None,
     };
-    let narrower = match policy.token.source {
-        TokenSource::Issuer => "set spec.token.subjectFormat to Policy, so that none has to be named, or ",
-        TokenSource::ServiceAccount | TokenSource::Spiffe => "",
+    let needs_names = policy.token.source == TokenSource::Issuer && names_namespaces(policy);
+    let narrower = if needs_names {
+        "set spec.token.subjectFormat to Policy, so that none has to be named, or "
+    } else {
+        ""
     };
     let why = match count {
         0 => format!("{which} no namespace now: {narrower}correct the selector, or label a namespace"),
@@ -48,19 +55,52 @@ fn names_namespaces(policy: &Policy) -> bool {
 fn is_accepted(policy: &Policy, facts: &PolicyFacts<'_>) -> bool {
     let lacks_audience = policy.audiences.lacks_default(facts.default_audience);
     facts.exchange_audience.is_none()
+        && facts.refused_outbound.is_none()
         && facts.outside.is_none()
         && facts.without_context_room.is_none()
-        && !facts.lacks_region
+        && facts.lacks_region.is_none()
         && !lacks_audience
+}
+
+/// The policy, if it may grant something.
+fn granting<'a>(facts: &PolicyFacts<'a>, now: Timestamp) -> Option<&'a Policy> {
+    let policy = facts
+        .policy
+        .ok()
+        .filter(|policy| facts.has_source && is_accepted(policy, facts))?;
+    never_grants(policy, now).is_none().then_some(policy)
+}
+
+/// The permission that each role needs to have AWS sign the policy's tokens for third parties.
+pub(super) fn outbound_token_policies(facts: &PolicyFacts<'_>, now: Timestamp) -> Vec<OutboundTokenPolicyStatus> {
+    let permissions = granting(facts, now).map(outbound_permissions).unwrap_or_default();
+    let status = |permission: OutboundPermission| OutboundTokenPolicyStatus {
+        role_arn: permission.role.to_string(),
+        // Documents of strings always serialise.
+        permission_policy: serde_json::to_string_pretty(&permission.permission_policy).unwrap_or_default(),
+        notes: permission.notes,
+    };
+    let documents = permissions.into_iter().map(status).collect();
+    within_room(documents, |document| &mut document.notes)
+}
+
+/// As many documents as the status has room for. The last one says how many roles there are where that is fewer.
+fn within_room<T>(mut documents: Vec<T>, notes: impl FnOnce(&mut T) -> &mut Vec<String>) -> Vec<T> {
+    let all = documents.len();
+    documents.truncate(MOST_TRUST_POLICIES);
+    if all > documents.len()
+        && let Some(last) = documents.last_mut()
+    {
+        notes(last).push(format!(
+            "documents are given for {MOST_TRUST_POLICIES} of {all} roles: the others need such documents too"
+        ));
+    }
+    documents
 }
 
 /// What IAM must say about each role of the policy's chains.
 pub(super) fn role_chain_policies(facts: &PolicyFacts<'_>, now: Timestamp) -> Vec<RoleChainPolicyStatus> {
-    let policy = facts
-        .policy
-        .ok()
-        .filter(|policy| facts.has_source && is_accepted(policy, facts));
-    let Some(policy) = policy.filter(|policy| never_grants(policy, now).is_none()) else {
+    let Some(policy) = granting(facts, now) else {
         return Vec::new();
     };
     // Documents of strings always serialise.
@@ -71,8 +111,8 @@ pub(super) fn role_chain_policies(facts: &PolicyFacts<'_>, now: Timestamp) -> Ve
         trust_policy: chained.trust_policy.as_ref().map(text),
         notes: chained.notes,
     };
-    let roles = chained_roles(policy).into_iter();
-    roles.map(status).take(MOST_TRUST_POLICIES).collect()
+    let documents = chained_roles(policy).into_iter().map(status).collect();
+    within_room(documents, |document| &mut document.notes)
 }
 
 /// Far more than IAM takes, and what the schema of the status does.
@@ -95,7 +135,7 @@ pub(super) fn trust_policies(facts: &PolicyFacts<'_>, now: Timestamp) -> (Vec<Tr
     }
     let roles = policy.first_roles();
     if roles.is_empty() {
-        return (Vec::new(), None);
+        return (Vec::new(), undelivered(policy));
     }
     let issuer = match issuer_url(policy.token.source, policy.token.spiffe.id.is_some(), facts) {
         Ok(issuer) => issuer,
@@ -109,6 +149,7 @@ pub(super) fn trust_policies(facts: &PolicyFacts<'_>, now: Timestamp) -> (Vec<Tr
         default_audience: facts.default_audience,
         cluster: facts.cluster,
         namespaces: facts.namespaces.clone(),
+        unserved: &facts.unserved,
         now,
     };
     let mut documents = Vec::new();
@@ -126,12 +167,20 @@ pub(super) fn trust_policies(facts: &PolicyFacts<'_>, now: Timestamp) -> (Vec<Tr
             });
         }
     }
-    let note = (documents.len() < roles.len()).then(|| {
+    let fewer = (documents.len() < roles.len()).then(|| {
         format!(
             "Trust policies are given for {} of {} roles: at most {MOST_TRUST_POLICIES}, and none that IAM could not take",
             documents.len(),
             roles.len()
         )
     });
-    (documents, note)
+    (documents, fewer.or_else(|| undelivered(policy)))
+}
+
+/// What is said of a role that the policy names and grants to nobody.
+fn undelivered(policy: &Policy) -> Option<String> {
+    let role = policy.roles.exact().find(|role| !policy.delivers(role))?;
+    Some(format!(
+        "No trust policy for {role}: an AWS config file can't have it as it is written, so delivery.type Profile gives it to no pod. Choose another delivery.type, or a role whose path has letters, digits and _+=,.@- alone"
+    ))
 }

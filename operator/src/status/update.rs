@@ -4,16 +4,17 @@
 //! say the same, but the API server applies nothing to an object that does not fit its schema, and just such a policy must be
 //! told that it is malformed (docs/adr/0017).
 
-use crate::FIELD_MANAGER;
-use json_patch::{AddOperation, PatchOperation, TestOperation, jsonptr::PointerBuf};
-use kube::{
-    Api, Client,
-    api::{Patch, PatchParams},
-    core::DynamicObject,
-};
+use json_patch::jsonptr::PointerBuf;
+use json_patch::{AddOperation, PatchOperation, TestOperation};
+use kube::api::{Patch, PatchParams};
+use kube::core::DynamicObject;
+use kube::{Api, Client};
 use serde_json::json;
 use tokenscope_core::PolicyName;
-use tokenscope_crds::{read, v1alpha1::PolicyStatus};
+use tokenscope_crds::read;
+use tokenscope_crds::v1alpha1::PolicyStatus;
+
+use crate::FIELD_MANAGER;
 
 /// Writes it onto the object of this UID; if there is another one of that name meanwhile, the API server refuses.
 pub(crate) async fn update_status(

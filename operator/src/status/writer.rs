@@ -1,28 +1,35 @@
 //! The task that writes statuses: it takes from the index what is dirty, and owns pacing, retries and what is in flight.
 
-use super::{pacing::Pacing, statuses, update::update_status};
-use crate::{
-    events::{EventReason, EventSender, Notice},
-    index::SharedIndex,
-    leader::Leader,
-    metrics::{OperatorMetrics, WriteOutcome},
-};
-use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::{Client, core::DynamicObject};
-use std::{convert::Infallible, sync::Arc};
+use kube::Client;
+use kube::core::DynamicObject;
 use tokenscope_core::PolicyName;
 use tokenscope_crds::v1alpha1::GROUP;
-use tokenscope_platform::{health::Heartbeat, telemetry};
+use tokenscope_platform::health::Heartbeat;
+use tokenscope_platform::telemetry;
 use tokio::time::{Duration, Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-/// How many writes run at a time.
+use super::pacing::Pacing;
+use super::statuses;
+use super::update::update_status;
+use crate::events::{EventReason, EventSender, Notice};
+use crate::index::SharedIndex;
+use crate::leader::Leader;
+use crate::metrics::{OperatorMetrics, WriteOutcome};
+
+/// The most writes that run at a time.
 const WRITES: usize = 16;
-/// How many statuses are looked at before others have their turn.
+/// The statuses that are looked at before other tasks have their turn.
 const MOST_LOOKS: usize = 256;
-/// How often the task shows at least that it lives.
+/// The longest time between two signs that the task lives.
 const TICK: Duration = Duration::from_secs(10);
 
 /// The task.
@@ -35,7 +42,7 @@ pub(crate) struct StatusWriter {
     pub(crate) index: SharedIndex,
     /// Takes Events about statuses that can't be written.
     pub(crate) events: EventSender,
-    /// That the task lives.
+    /// The sign that the task lives.
     pub(crate) heartbeat: Heartbeat,
     /// The metrics.
     pub(crate) metrics: Arc<OperatorMetrics>,

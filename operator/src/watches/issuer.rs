@@ -1,17 +1,21 @@
 //! The issuer that the cluster's ServiceAccount tokens name: what the API server publishes, unless a flag says otherwise.
 
-use crate::{index::IndexEvent, issuer::Issuer};
+use std::convert::Infallible;
+
 use kube::Client;
 use serde::Deserialize;
-use std::convert::Infallible;
 use tokenscope_platform::telemetry;
-use tokio::{sync::mpsc, time::Duration};
+use tokio::sync::mpsc;
+use tokio::time::Duration;
 use tokio_util::sync::CancellationToken;
+
+use crate::index::IndexEvent;
+use crate::issuer::Issuer;
 
 /// OpenID Connect discovery, as the API server serves it (Kubernetes, "Service account issuer discovery").
 const DISCOVERY: &str = "/.well-known/openid-configuration";
 
-/// Between two tries that fail: at first, and at most.
+/// The time between two tries that fail: at first, and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 #[derive(Debug, thiserror::Error)]

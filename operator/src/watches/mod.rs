@@ -3,17 +3,22 @@
 pub(crate) mod issuer;
 pub(crate) mod spiffe_ids;
 
-use crate::index::IndexEvent;
+use std::convert::Infallible;
+use std::fmt::Debug;
+use std::pin::pin;
+
 use futures::StreamExt as _;
 use k8s_openapi::api::storage::v1::CSIDriver;
-use kube::{Api, Client, Resource, runtime::watcher::Event};
+use kube::runtime::watcher::Event;
+use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
-use std::{convert::Infallible, fmt::Debug, pin::pin};
 use tokenscope_crds::read;
 use tokenscope_index::watch::{RelistTimer, events};
 use tokenscope_platform::{Process, telemetry};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+
+use crate::index::IndexEvent;
 
 /// The most events that wait; beyond, watches wait.
 pub(crate) const QUEUE: usize = 1024;
@@ -77,7 +82,7 @@ pub(crate) fn spawn(
     (sender, receiver)
 }
 
-/// Where no list is ever wanted anew.
+/// The signal of a watch that never wants a new list.
 fn never() -> watch::Receiver<bool> {
     watch::channel(false).1
 }

@@ -1,21 +1,22 @@
 //! The watch of ClusterSPIFFEIDs.
 
+use std::convert::Infallible;
+
+use kube::core::{ApiResource, GroupVersionKind};
+use kube::{Api, Client};
+use tokenscope_platform::telemetry;
+use tokio::sync::mpsc;
+use tokio::time::Duration;
+use tokio_util::sync::CancellationToken;
+
 use super::{follow, never};
 use crate::index::IndexEvent;
-use kube::{
-    Api, Client,
-    core::{ApiResource, GroupVersionKind},
-};
-use std::convert::Infallible;
-use tokenscope_platform::telemetry;
-use tokio::{sync::mpsc, time::Duration};
-use tokio_util::sync::CancellationToken;
 
 /// The group and version of spire-controller-manager's definitions.
 const API_VERSION: &str = "spire.spiffe.io/v1alpha1";
 const PLURAL: &str = "clusterspiffeids";
 
-/// How often it is looked whether the definitions came or went.
+/// The time between two looks for the definitions, which may come and go.
 const LOOK: Duration = Duration::from_secs(10);
 
 /// Watches ClusterSPIFFEIDs while the cluster has their definition.

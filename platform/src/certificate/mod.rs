@@ -10,5 +10,5 @@ mod x509;
 
 pub use pair::{CertificatePair, UnusablePair};
 pub use serving::ServingCertificate;
-pub use watcher::CertificateWatcher;
+pub use watcher::{CertificateWatcher, keep};
 pub use x509::{Certificate, UnreadableCertificate, Validity};

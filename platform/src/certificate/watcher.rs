@@ -5,19 +5,21 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{CertificatePair, ServingCertificate, UnusablePair};
-use crate::health::Gate;
-use crate::telemetry::chain;
-use crate::watch;
 use futures::{Stream, StreamExt as _};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
-use kube::Api;
 use kube::runtime::watcher;
+use kube::{Api, Client};
 use prometheus_client::metrics::gauge::Gauge;
 use tokio_util::sync::CancellationToken;
 
-/// How often the certificate is judged without an event: its time may end, and that of a pair that was too early may come.
+use super::{CertificatePair, ServingCertificate, UnusablePair};
+use crate::health::Gate;
+use crate::run::Process;
+use crate::telemetry::chain;
+use crate::watch;
+
+/// The time between two looks at the certificate without an event: its validity may end, or begin.
 const TICK: Duration = Duration::from_secs(5);
 
 /// Shows what the serving Secret has.
@@ -37,7 +39,23 @@ pub struct CertificateWatcher {
     pub clock: fn() -> Timestamp,
 }
 
-/// Why a Secret gives no certificate.
+/// Starts the watch of the Secret of this name in the process's own namespace, and returns the certificate that it keeps. The gate
+/// `certificate` is made now, and open while that certificate is valid. `expires` is [`CertificateWatcher::expires`].
+pub fn keep(client: Client, secret: &str, expires: Gauge, process: &Process) -> Arc<ServingCertificate> {
+    let certificate = ServingCertificate::empty();
+    let watcher = CertificateWatcher {
+        secrets: Api::namespaced(client, &process.common.namespace),
+        name: secret.to_owned(),
+        certificate: certificate.clone(),
+        gate: process.gates.gate("certificate"),
+        expires,
+        clock: Timestamp::now,
+    };
+    process.spawn("certificate", watcher.run(process.stop.clone()));
+    certificate
+}
+
+/// The reason why a Secret gives no certificate.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error("the Secret can't be watched")]
@@ -128,7 +146,7 @@ impl CertificateWatcher {
         pending.problem = problem;
     }
 
-    /// Whether what is shown is good now.
+    /// Opens or closes the gate, by whether the certificate that is shown can be used now.
     fn judge(&self, problem: Option<&str>) {
         let Some(certificate) = self.certificate.certificate() else {
             self.gate.close(problem.unwrap_or("there is none yet"));
@@ -147,13 +165,14 @@ impl CertificateWatcher {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::health::Gates;
     use k8s_openapi::ByteString;
     use kube::Client;
     use kube::client::Body;
     use rcgen::{CertificateParams, KeyPair};
     use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::health::Gates;
 
     fn secret(certificate: &str, key: &str) -> Secret {
         let entry = |text: &str| ByteString(text.as_bytes().to_vec());
@@ -188,7 +207,7 @@ mod tests {
         (watcher, requests)
     }
 
-    /// What follows an event.
+    /// The step that follows an event.
     fn after(watcher: &CertificateWatcher, pending: &mut Pending, found: Result<Option<Secret>, watcher::Error>) {
         watcher.note(found, pending);
         watcher.judge(pending.problem.as_deref());

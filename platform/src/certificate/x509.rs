@@ -63,10 +63,14 @@ pub struct UnreadableCertificate(#[from] X509Error);
 impl Certificate {
     /// Reads one.
     pub fn from_der(der: CertificateDer<'static>) -> Result<Self, UnreadableCertificate> {
-        let (_, parsed) = x509_parser::parse_x509_certificate(&der).map_err(|error| match error {
+        let (rest, parsed) = x509_parser::parse_x509_certificate(&der).map_err(|error| match error {
             nom::Err::Error(error) | nom::Err::Failure(error) => error,
             nom::Err::Incomplete(_) => X509Error::InvalidCertificate,
         })?;
+        // What is behind the certificate belongs to none, and a TLS peer refuses it.
+        if !rest.is_empty() {
+            return Err(X509Error::InvalidCertificate.into());
+        }
         let validity = Validity {
             not_before: timestamp(parsed.validity().not_before)?,
             not_after: timestamp(parsed.validity().not_after)?,

@@ -1,7 +1,7 @@
 //! Warning Events: a bounded queue that takes notices without ever waiting, and the one task that writes them.
 //!
 //! Not kube's `Recorder`: it has no bound for each namespace and does not ask whether the object of an Event exists, both of
-//! which an attacker would use, and its names are not the same in every process.
+//! which an attacker would use, and its names are not the same in every process. The reason is these properties, and no figure.
 
 mod queue;
 mod writer;
@@ -10,6 +10,7 @@ mod writer;
 mod tests;
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,12 +18,12 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::core::ApiResource;
+use queue::{Pushed, Queue};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+pub use writer::EventWriter;
 
 use crate::text::up_to;
-use queue::{Pushed, Queue};
-pub use writer::EventWriter;
 
 /// The API's own bound of a message (events.k8s.io/v1, note).
 pub const MOST_MESSAGE_BYTES: usize = 1024;
@@ -64,7 +65,7 @@ pub struct EventLimits {
     pub repeat: Duration,
     /// The most different notices of one namespace that are written in [`Self::repeat`], for so many are remembered.
     pub remembered_of_a_namespace: usize,
-    /// Of how many namespaces something is remembered.
+    /// Of how many namespaces something is remembered, of each for every peer that tells of it.
     pub namespaces: usize,
     /// Between two Events, whatever they are about.
     pub pause: Duration,
@@ -153,10 +154,19 @@ pub fn queue(source: EventSource, limits: EventLimits) -> (EventSender, EventWri
 
 impl EventSender {
     /// Has a notice written, unless the same was written lately or too many wait.
-    pub fn send(&self, mut notice: Notice) {
+    pub fn send(&self, notice: Notice) {
+        self.take_in(notice, None);
+    }
+
+    /// The same of what this peer has told: each has bounds of its own, also where several tell of one namespace.
+    pub fn send_for(&self, peer: IpAddr, notice: Notice) {
+        self.take_in(notice, Some(peer));
+    }
+
+    fn take_in(&self, mut notice: Notice, peer: Option<IpAddr>) {
         let most = up_to(&notice.message, MOST_MESSAGE_BYTES).len();
         notice.message.truncate(most);
-        if lock(&self.queue).push(notice, Instant::now()) == Pushed::Dropped {
+        if lock(&self.queue).push(notice, peer, Instant::now()) == Pushed::Dropped {
             (self.count)(EventOutcome::Dropped);
         }
         // It fails where the writer is to be woken up already, or is gone.

@@ -1,8 +1,8 @@
 //! What is taken in, and how an Event looks.
 
-use super::*;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::*;
 use crate::client::{DEADLINE, client_with};
 use crate::freshness::Freshness;
 

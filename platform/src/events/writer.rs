@@ -9,7 +9,8 @@ use kube::Api;
 use kube::api::PostParams;
 use kube::core::{DynamicObject, ObjectMeta};
 use tokio::sync::mpsc;
-use tokio::time::{error::Elapsed, sleep, timeout};
+use tokio::time::error::Elapsed;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::queue::Queue;
@@ -24,7 +25,7 @@ pub struct EventWriter {
     pub(super) limits: EventLimits,
 }
 
-/// Why an Event was not written.
+/// The reason why an Event was not written.
 #[derive(Debug, thiserror::Error)]
 enum Unwritten {
     #[error("there is no such object with that UID")]

@@ -13,13 +13,12 @@ mod tests;
 
 use std::time::{Duration, Instant};
 
+pub use elector::Elector;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::telemetry;
-
-pub use elector::Elector;
 
 /// The claim of this process to write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,6 +1,8 @@
 //! Electors before a Lease that is compared and swapped as the API server does it.
 
-use super::*;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
@@ -10,9 +12,9 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::Api;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
+
+use super::*;
 
 /// One Lease behind real HTTP, compared and swapped by `resourceVersion` as the API server does it.
 #[derive(Clone, Default)]

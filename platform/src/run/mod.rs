@@ -30,10 +30,10 @@ use signals::Signals;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// How long the Lease may take to be given back after all work has ended.
+/// The longest time that the Lease may take to be given back after all work has ended.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why a process failed.
+/// The reason why a process failed.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error("another TLS provider was installed first")]

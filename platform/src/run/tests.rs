@@ -1,9 +1,11 @@
 //! Real child processes: how they begin, stop and fail.
 
-use super::*;
-use clap::Parser;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
+
+use clap::Parser;
+
+use super::*;
 
 #[derive(Debug, Parser)]
 struct TestArguments {

@@ -24,7 +24,7 @@ use tower::Service as _;
 use super::crowd::{Activity, ConnectionSlot, GiveWay, RunningRequest};
 use super::{Limits, Peer, Protocol};
 
-/// How long an idle connection that gives way has to say so: a client whose request crosses that word would see it fail.
+/// The time that an idle connection has to end in good order when it gives way: a request that is sent meanwhile would fail.
 const GOODBYE: Duration = Duration::from_millis(100);
 
 /// The context of a connection besides its bytes.
@@ -97,7 +97,7 @@ impl ConnectionContext {
             limits,
             lingering,
             stop,
-            peer: _,
+            ..
         } = self;
         let activity = place.activity().clone();
         activity.touch();
@@ -134,9 +134,7 @@ impl ConnectionContext {
                 connection.as_mut().graceful_shutdown();
                 limits.drain
             } else {
-                let left = patience(&activity, &limits).saturating_sub(activity.still_for());
-                let turn = limits.request.saturating_sub(turned.elapsed());
-                if activity.is_busy() { turn } else { left.min(turn) }.max(Duration::from_millis(1))
+                next_check(&activity, &limits, turned)
             };
             check.as_mut().reset(Instant::now() + next);
         }
@@ -150,7 +148,14 @@ impl ConnectionContext {
     }
 }
 
-/// How long a connection may be without a request.
+/// The time until a connection that is not closing is looked at again.
+fn next_check(activity: &Activity, limits: &Limits, turned: Instant) -> Duration {
+    let left = patience(activity, limits).saturating_sub(activity.still_for());
+    let turn = limits.request.saturating_sub(turned.elapsed());
+    if activity.is_busy() { turn } else { left.min(turn) }.max(Duration::from_millis(1))
+}
+
+/// The longest time that a connection may be without a request.
 fn patience(activity: &Activity, limits: &Limits) -> Duration {
     if activity.is_newcomer() {
         limits.header

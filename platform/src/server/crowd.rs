@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::eviction::{Evictable, Membership};
 use crate::metrics::Registry;
 
-/// How long a handshake or a request is spared: honest ones take some milliseconds.
+/// The time that a handshake or a request is spared: honest ones take some milliseconds.
 const UNDER_WAY: Duration = Duration::from_secs(1);
 
 /// The metrics of a listener; a clone counts into the same numbers.

@@ -13,6 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use connection::ConnectionContext;
+use crowd::Crowd;
+pub use crowd::{ConnectionMetrics, GiveWay};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -20,16 +23,12 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use connection::ConnectionContext;
-use crowd::Crowd;
-pub use crowd::{ConnectionMetrics, GiveWay};
-
-/// How many connections that give way may say goodbye at a time. Beyond it they are cut at once.
+/// The most connections that may end in good order at a time, to give way. Beyond it they are cut at once.
 const MOST_LINGERING: usize = 64;
 
 /// The most that one listener takes on, and the longest that anything may last.
 ///
-/// How long a handler may take is the router's matter too.
+/// The router has a deadline for its handlers besides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Connections at a time, handshakes included. For a further one the one that has been idle the longest gives way.

@@ -2,9 +2,12 @@
 
 mod clients;
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
+pub use clients::{Clients, ClientsError};
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::NoServerSessionStorage;
@@ -13,9 +16,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 pub use crate::certificate::ServingCertificate;
+use crate::listen;
+use crate::run::Process;
 use crate::server::{self, Protocol};
 pub use crate::server::{ConnectionMetrics, GiveWay, Limits, Peer};
-pub use clients::{Clients, ClientsError};
 
 /// TLS 1.3 and 1.2 with whatever certificate `resolver` holds at each handshake; HTTP/2 or HTTP/1.1 as the client likes.
 ///
@@ -37,6 +41,50 @@ pub fn server_config(
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
+}
+
+/// The reason why a process can't serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address is taken, or not ours.
+    #[error("can't listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// TLS can't be set up.
+    #[error("TLS can't be set up")]
+    Tls(#[from] rustls::Error),
+}
+
+/// Where and how a process serves what it is for.
+#[derive(Debug)]
+pub struct TlsServer {
+    /// The name in the log and before the metrics of connections.
+    pub name: &'static str,
+    /// The address to listen on.
+    pub address: SocketAddr,
+    /// The certificate that it shows.
+    pub certificate: Arc<ServingCertificate>,
+    /// The clients that get through; everybody where there is none.
+    pub clients: Option<Arc<Clients>>,
+    /// The bounds of connections.
+    pub limits: Limits,
+}
+
+impl TlsServer {
+    /// Serves `app` until the process stops, and then what was asked before ([`serve`]).
+    pub async fn serve(self, app: Router, process: &Process) -> Result<(), ServeError> {
+        let (name, address) = (self.name, self.address);
+        let listener = listen::bind(address).map_err(|source| ServeError::Listen { address, source })?;
+        tracing::info!(%address, name, "serving");
+        let config = server_config(self.certificate, self.clients)?;
+        let metrics = ConnectionMetrics::registered(&process.registry, name);
+        serve(listener, config, app, self.limits, metrics, process.stop.clone()).await;
+        Ok(())
+    }
 }
 
 /// Serves `app` until `stop`; answers once running requests have finished, or [`Limits::drain`] is over and they are cut.

@@ -2,6 +2,8 @@
 //!
 //! lexopt reads the arguments. clap, which would read the environment too, would add 194 kB to a program of 1.96 MB (docs/adr/0010).
 
+#[cfg(feature = "endpoint")]
+mod endpoint;
 mod given;
 #[cfg(feature = "issuer")]
 mod issuer;
@@ -14,20 +16,24 @@ mod whole;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+#[cfg(feature = "endpoint")]
+use std::sync::Arc;
 
+use given::{Given, injected};
 use lexopt::{Arg, Parser};
+use options::{ISSUED_TOKEN, JWT_SVID, OPTIONS, help};
+use text_files::text_files;
 use tokenscope_core::Audience;
 use tokenscope_core::sidecar::{JWT_BUNDLE_FILE, READY, WRITE, X509_SVID_FILE};
+use whole::config;
 
+#[cfg(feature = "endpoint")]
+use crate::endpoint::settings::EndpointSettings;
 #[cfg(feature = "issuer")]
 use crate::exchange::IssuerSettings;
 use crate::log::Log;
 use crate::selection::SvidSelection;
 use crate::write::TextFile;
-use given::{Given, injected};
-use options::{ISSUED_TOKEN, JWT_SVID, OPTIONS, help};
-use text_files::text_files;
-use whole::config;
 
 /// The task of the process.
 #[derive(Clone, Debug)]
@@ -45,12 +51,15 @@ pub enum Invocation {
 /// Everything that can be configured.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The folder of the files.
+    /// The folder of the files; where none is written, that of the authorization tokens' folders.
     pub directory: PathBuf,
     /// The tokens.
     pub tokens: Vec<TokenFile>,
     /// The source of the tokens.
     pub source: SourceSettings,
+    /// The credentials that are served.
+    #[cfg(feature = "endpoint")]
+    pub endpoint: Option<Arc<EndpointSettings>>,
     /// Ends the process when all is written once.
     pub once: bool,
     /// The address of `/livez`, `/readyz` and `/metrics`.
@@ -69,6 +78,9 @@ pub enum SourceSettings {
     /// tokenscope's own issuer.
     #[cfg(feature = "issuer")]
     Issuer(IssuerSettings),
+    /// None: no file is written. The credentials that are served are made of tokens that the kubelet writes.
+    #[cfg(feature = "endpoint")]
+    Kubelet,
 }
 
 /// The SPIFFE agent, and what it is asked for beside tokens.
@@ -109,7 +121,17 @@ impl Config {
             SourceSettings::WorkloadApi(agent) => Some(agent),
             #[cfg(feature = "issuer")]
             SourceSettings::Issuer(_) => None,
+            #[cfg(feature = "endpoint")]
+            SourceSettings::Kubelet => None,
         }
+    }
+
+    /// True if credentials are served.
+    pub fn serves_credentials(&self) -> bool {
+        #[cfg(feature = "endpoint")]
+        return self.endpoint.is_some();
+        #[cfg(not(feature = "endpoint"))]
+        false
     }
 
     /// The names by which health is kept: one for each token, one for the X.509-SVID, one for the keys.
@@ -188,6 +210,12 @@ pub enum ConfigError {
         "{0}: this build exchanges no tokens at tokenscope's issuer; the image for that is tokenscope-sidecar-issuer"
     )]
     NoIssuer(String),
+    /// The program was built without the endpoint.
+    #[error("{0}: this build serves no credentials; the image for that is tokenscope-sidecar-endpoint")]
+    NoEndpoint(String),
+    /// Something that the endpoint goes without.
+    #[error("{0} can't be given where credentials are served")]
+    NotWithEndpoint(String),
     /// An option where the webhook has said all.
     #[error("this sidecar was put into its pod by tokenscope and takes no options: {0:?} is not looked at")]
     Injected(String),

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use tokenscope_core::credentials_endpoint::ENDPOINT_VARIABLE;
 use tokenscope_core::sidecar::{READY, WRITE, variables};
 
 /// An option of the program, which is a flag and a variable.
@@ -98,6 +99,18 @@ pub(super) const TOKEN_LIFETIME: OptionSpec = option(
     "SECONDS",
     "the lifetime that the issuer is asked for",
 );
+pub(super) const ENDPOINT: OptionSpec = option(
+    "endpoint",
+    ENDPOINT_VARIABLE,
+    "JSON",
+    "serve credentials on the loopback addresses, as this says",
+);
+pub(super) const AUTHORIZATION_FOLDERS: OptionSpec = option(
+    "authorization-folders",
+    variables::AUTHORIZATION_FOLDERS,
+    "PATH",
+    "where each container has a folder for its authorization token (/tokenscope-authorization)",
+);
 pub(super) const ONCE: OptionSpec = switch("once", "TOKENSCOPE_ONCE", "end when every file is written once");
 pub(super) const OBSERVE: OptionSpec = option(
     "observe",
@@ -126,7 +139,7 @@ pub(super) const OF_SPIFFE: [&OptionSpec; 7] = [
 /// Those that say which tokens of tokenscope's issuer are.
 pub(super) const OF_ISSUER: [&OptionSpec; 5] = [&ISSUED_TOKEN, &ISSUER, &ISSUER_CA, &SUBJECT_TOKEN, &TOKEN_LIFETIME];
 
-pub(super) const OPTIONS: [&OptionSpec; 16] = [
+pub(super) const OPTIONS: [&OptionSpec; 18] = [
     &DIRECTORY,
     &JWT_SVID,
     &SPIFFE_ID,
@@ -140,6 +153,8 @@ pub(super) const OPTIONS: [&OptionSpec; 16] = [
     &ISSUER_CA,
     &SUBJECT_TOKEN,
     &TOKEN_LIFETIME,
+    &ENDPOINT,
+    &AUTHORIZATION_FOLDERS,
     &ONCE,
     &OBSERVE,
     &LOG_LEVEL,

@@ -134,10 +134,20 @@ fn a_flag_beats_the_variable() {
     assert!(!config.once);
 }
 
+/// The error of these arguments and this variable.
+fn mistake(arguments: &[&str], variable: (&str, &str)) -> String {
+    read(arguments, &[variable]).unwrap_err()
+}
+
+fn each_says<const N: usize>(cases: [(String, &str); N]) {
+    for (message, part) in cases {
+        assert!(message.contains(part), "{message:?} has no {part:?}");
+    }
+}
+
 #[test]
 fn each_mistake_names_its_place_the_value_and_what_it_should_be() {
-    let mistake = |arguments: &[&str], variable: (&str, &str)| read(arguments, &[variable]).unwrap_err();
-    let cases = [
+    each_says([
         (mistake(&["--frob"], ("", "")), r#""--frob" is no option"#),
         (mistake(&["run"], ("", "")), r#""run" is no option"#),
         (mistake(&["--hint"], ("", "")), "--hint needs a value"),
@@ -161,31 +171,6 @@ fn each_mistake_names_its_place_the_value_and_what_it_should_be() {
         (
             mistake(&["--socket", &format!("unix:///{}", "a".repeat(107))], ("", "")),
             "has 108 bytes",
-        ),
-        (mistake(&[], ("TOKENSCOPE_JWT_SVIDS", " ")), "there is nothing to write"),
-        (
-            mistake(&[], ("TOKENSCOPE_JWT_SVIDS", "token")),
-            r#""token" should be FILE=AUDIENCE"#,
-        ),
-        (
-            mistake(&[], ("TOKENSCOPE_JWT_SVIDS", "../token=a")),
-            r#""../token" should be a plain file name"#,
-        ),
-        (
-            mistake(&[], ("TOKENSCOPE_JWT_SVIDS", ".reason=a")),
-            r#"".reason" should be a plain file name"#,
-        ),
-        (
-            mistake(&[], ("TOKENSCOPE_JWT_SVIDS", "svid.pem=a")),
-            "svid.pem is the name of another file",
-        ),
-        (
-            mistake(&[], ("TOKENSCOPE_JWT_SVIDS", "token=")),
-            r#"TOKENSCOPE_JWT_SVIDS: "" is not an audience"#,
-        ),
-        (
-            mistake(&[], ("TOKENSCOPE_JWT_SVIDS", "t=a t=b")),
-            "the file t is named twice",
         ),
         (
             mistake(&[], ("TOKENSCOPE_SPIFFE_ID", "example.org/a")),
@@ -211,10 +196,38 @@ fn each_mistake_names_its_place_the_value_and_what_it_should_be() {
             mistake(&["--log-level=loud"], ("", "")),
             r#"--log-level: "loud" should be off, error"#,
         ),
-    ];
-    for (message, part) in cases {
-        assert!(message.contains(part), "{message:?} has no {part:?}");
-    }
+    ]);
+}
+
+#[test]
+fn each_mistake_about_files_names_the_file_and_what_it_should_be() {
+    each_says([
+        (mistake(&[], ("TOKENSCOPE_JWT_SVIDS", " ")), "there is nothing to write"),
+        (
+            mistake(&[], ("TOKENSCOPE_JWT_SVIDS", "token")),
+            r#""token" should be FILE=AUDIENCE"#,
+        ),
+        (
+            mistake(&[], ("TOKENSCOPE_JWT_SVIDS", "../token=a")),
+            r#""../token" should be a plain file name"#,
+        ),
+        (
+            mistake(&[], ("TOKENSCOPE_JWT_SVIDS", ".reason=a")),
+            r#"".reason" should be a plain file name"#,
+        ),
+        (
+            mistake(&[], ("TOKENSCOPE_JWT_SVIDS", "svid.pem=a")),
+            "svid.pem is the name of another file",
+        ),
+        (
+            mistake(&[], ("TOKENSCOPE_JWT_SVIDS", "token=")),
+            r#"TOKENSCOPE_JWT_SVIDS: "" is not an audience"#,
+        ),
+        (
+            mistake(&[], ("TOKENSCOPE_JWT_SVIDS", "t=a t=b")),
+            "the file t is named twice",
+        ),
+    ]);
 }
 
 #[test]

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::given::{Given, from_str};
+#[cfg(not(feature = "endpoint"))]
+use super::options::ENDPOINT;
 use super::options::{
     DIRECTORY, HINT, JWT_BUNDLE, JWT_SVID, LOG_LEVEL, OBSERVE, OF_ISSUER, OF_SPIFFE, ONCE, SOCKET, SPIFFE_ID,
     TRUST_DOMAIN, X509_SVID,
@@ -17,6 +19,28 @@ const LONGEST_SOCKET: usize = 107;
 
 /// Checks all values together.
 pub(super) fn config<E: Fn(&str) -> Option<String>>(given: &Given<E>) -> Result<Config, ConfigError> {
+    #[cfg(not(feature = "endpoint"))]
+    if let Some(endpoint) = given.first_of(&[&ENDPOINT]) {
+        return Err(ConfigError::NoEndpoint(endpoint));
+    }
+    #[cfg(feature = "endpoint")]
+    let endpoint = super::endpoint::endpoint(given)?;
+    #[cfg(feature = "endpoint")]
+    if let Some(endpoint) = &endpoint
+        && given.first_of(&OF_SPIFFE).is_none()
+        && given.first_of(&OF_ISSUER).is_none()
+    {
+        return Ok(Config {
+            directory: endpoint.folders.clone(),
+            tokens: Vec::new(),
+            source: SourceSettings::Kubelet,
+            endpoint: Some(endpoint.clone()),
+            once: false,
+            observe: None,
+            log: log(given)?,
+            injected: false,
+        });
+    }
     let directory = given.text(&DIRECTORY);
     let directory = directory
         .map(|(_, value)| PathBuf::from(value))
@@ -28,11 +52,11 @@ pub(super) fn config<E: Fn(&str) -> Option<String>>(given: &Given<E>) -> Result<
         directory,
         tokens,
         source,
+        #[cfg(feature = "endpoint")]
+        endpoint,
         once: given.switch(&ONCE)?,
         observe: given.parsed(&OBSERVE, observe)?,
-        log: Log {
-            level: given.parsed(&LOG_LEVEL, level)?.unwrap_or(log::Level::Info),
-        },
+        log: log(given)?,
         injected: false,
     };
     if config.kept().is_empty() {
@@ -41,6 +65,12 @@ pub(super) fn config<E: Fn(&str) -> Option<String>>(given: &Given<E>) -> Result<
         ));
     }
     Ok(config)
+}
+
+fn log<E: Fn(&str) -> Option<String>>(given: &Given<E>) -> Result<Log, ConfigError> {
+    Ok(Log {
+        level: given.parsed(&LOG_LEVEL, level)?.unwrap_or(log::Level::Info),
+    })
 }
 
 /// The source of the tokens, and their files.

@@ -6,15 +6,14 @@ use http::{HeaderValue, StatusCode};
 use hyper::body::Bytes;
 use serde_json::Value;
 
-use super::error::{NotExchanged, shown};
+use super::error::NotExchanged;
 use crate::token::Token;
+use crate::words::{shown, without};
 
 /// The most of a sentence of the issuer that is passed on, in bytes.
 const LONGEST_SENTENCE: usize = 1024;
 /// The most of its code, in bytes.
 const LONGEST_CODE: usize = 40;
-/// The least length of a part of a token that is looked for in the issuer's sentences, in bytes.
-const SHORTEST_PART: usize = 16;
 
 /// An answer that has come whole. No `Debug`: it may be a token.
 pub(super) struct Answer {
@@ -68,20 +67,15 @@ fn seconds(header: &HeaderValue) -> Option<Duration> {
     Some(Duration::from_secs(seconds.into()))
 }
 
-/// A text of the issuer without the token that was sent.
-fn without(text: &str, subject: &str) -> String {
-    let parts = subject.split('.').filter(|part| part.len() >= SHORTEST_PART);
-    parts.fold(text.to_owned(), |text, part| text.replace(part, "[token]"))
-}
-
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
     use super::*;
     use crate::retry::Kind;
     use crate::token::InvalidToken;
     use crate::token::tests::token;
-    use proptest::prelude::*;
-    use serde_json::json;
 
     fn answered(status: u16, retry_after: Option<&'static str>, body: &str) -> Result<Token, NotExchanged> {
         let answer = Answer {

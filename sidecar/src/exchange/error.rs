@@ -117,20 +117,3 @@ impl NotExchanged {
         }
     }
 }
-
-/// Another program's words as one line of printable ASCII of at most `most` bytes, all else escaped.
-pub(super) fn shown(text: &str, most: usize) -> String {
-    let mut shown = String::new();
-    for character in text.chars() {
-        let length = shown.len();
-        match character {
-            ' '..='~' => shown.push(character),
-            other => shown.extend(other.escape_unicode()),
-        }
-        if shown.len() > most {
-            shown.truncate(length);
-            break;
-        }
-    }
-    shown
-}

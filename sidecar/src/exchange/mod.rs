@@ -4,8 +4,8 @@
 //! but who has a certificate of the given authorities.
 
 mod answer;
-mod endpoint;
 mod error;
+mod token_endpoint;
 
 use std::fs::File;
 use std::io::Read as _;
@@ -13,41 +13,33 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use answer::Answer;
+pub use error::NotExchanged;
+use http::Request;
 use http::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
-use http::{Request, Response};
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
+use hyper::body::Bytes;
 use jiff::Timestamp;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
+pub use token_endpoint::{InvalidTokenEndpoint, TokenEndpoint};
 use tokenscope_core::{Audience, TokenExpiration};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::one_request::{self, Broken};
 use crate::token::Token;
+use crate::words::shown;
 use crate::x509;
-use answer::Answer;
-pub use endpoint::{Endpoint, InvalidEndpoint};
-pub use error::NotExchanged;
-use error::shown;
 
 /// The longest exchange, connecting included. The issuer gives itself 3 s.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 /// The longest wait for the connection, without TLS.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
-/// The longest wait for the end of a connection that has served.
-const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
-/// The most of an answer's head, in bytes.
-const LARGEST_HEAD: usize = 16 << 10;
-/// The most of an answer's body, in bytes: a token has 20,000 at most.
-const LARGEST_BODY: usize = 64 << 10;
 /// The longest own token of the pod that is sent, in bytes: the issuer reads no longer request than 16 KiB.
 const LONGEST_SUBJECT: usize = 15 << 10;
 /// The most of what is said of a certificate that is refused, in bytes.
@@ -60,7 +52,7 @@ const TOKEN_TYPE: &str = "urn:ietf:params:oauth:token-type:jwt";
 #[derive(Clone, Debug)]
 pub struct IssuerSettings {
     /// The address of the exchange.
-    pub endpoint: Endpoint,
+    pub endpoint: TokenEndpoint,
     /// The authorities of its certificate.
     pub authorities: Arc<[Authority]>,
     /// The file with the pod's own token. The kubelet replaces it, so it is read for each exchange.
@@ -93,17 +85,14 @@ pub fn authorities(pem: &str) -> Result<Arc<[Authority]>, String> {
     Ok(authorities.into())
 }
 
-/// Those that have not ended.
-fn trusted(authorities: &[Authority], now: Timestamp) -> Result<RootCertStore, NotExchanged> {
+/// Those that have not ended, if there are any.
+pub(crate) fn trusted(authorities: &[Authority], now: Timestamp) -> Option<RootCertStore> {
     let mut roots = RootCertStore::empty();
     for authority in authorities.iter().filter(|authority| authority.ends > now) {
         // Each could be added when it was read.
         let _ = roots.add(authority.certificate.clone());
     }
-    if roots.is_empty() {
-        return Err(NotExchanged::AuthoritiesEnded);
-    }
-    Ok(roots)
+    (!roots.is_empty()).then_some(roots)
 }
 
 /// A client of one issuer.
@@ -125,7 +114,7 @@ impl Exchanger {
 
     /// TLS that trusts the authorities of this moment.
     fn connector(&self, now: Timestamp) -> Result<TlsConnector, NotExchanged> {
-        let roots = trusted(&self.settings.authorities, now)?;
+        let roots = trusted(&self.settings.authorities, now).ok_or(NotExchanged::AuthoritiesEnded)?;
         let mut tls = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|error| self.no_tls(&error))?
@@ -143,10 +132,19 @@ impl Exchanger {
         }
     }
 
-    /// Exchanges the pod's own token for one of this audience.
+    /// Exchanges the pod's own token for one of this audience, with the lifetime of the settings.
     pub async fn token(&self, audience: &Audience) -> Result<Token, NotExchanged> {
+        self.token_for(audience, self.settings.lifetime).await
+    }
+
+    /// The same with another lifetime; `None` leaves it to the issuer, which may give less than is asked for.
+    pub async fn token_for(
+        &self,
+        audience: &Audience,
+        lifetime: Option<TokenExpiration>,
+    ) -> Result<Token, NotExchanged> {
         let subject = self.subject_token()?;
-        let form = self.form(&subject, audience);
+        let form = Self::form(&subject, audience, lifetime);
         let late = || NotExchanged::Deadline(self.deadline.as_secs());
         let answer = timeout(self.deadline, self.ask(form)).await.map_err(|_| late())??;
         answer.token(&subject)
@@ -169,31 +167,28 @@ impl Exchanger {
         Ok(text)
     }
 
-    fn form(&self, subject: &str, audience: &Audience) -> String {
+    fn form(subject: &str, audience: &Audience, lifetime: Option<TokenExpiration>) -> String {
         let mut form = form_urlencoded::Serializer::new(String::new());
         form.append_pair("grant_type", GRANT_TYPE)
             .append_pair("subject_token", subject)
             .append_pair("subject_token_type", TOKEN_TYPE)
             .append_pair("requested_token_type", TOKEN_TYPE)
             .append_pair("audience", audience.as_str());
-        if let Some(lifetime) = self.settings.lifetime {
+        if let Some(lifetime) = lifetime {
             form.append_pair("expires_in", &lifetime.seconds().to_string());
         }
         form.finish()
     }
 
     async fn ask(&self, form: String) -> Result<Answer, NotExchanged> {
+        let request = self.request(form)?;
         let stream = self.connect().await?;
-        let handshake = http1::Builder::new()
-            .max_buf_size(LARGEST_HEAD)
-            .handshake(TokioIo::new(stream));
-        let (sender, connection) = handshake.await.map_err(|_| NotExchanged::ConnectionLost)?;
-        let mut connections = JoinSet::new(); // dropped, and so ended, with this call
-        connections.spawn(connection);
-        let answer = self.answer(sender, form).await;
-        // There is an answer; an issuer that does not let go takes nothing of it.
-        let _ = timeout(CLOSE_DEADLINE, connections.join_next()).await;
-        answer
+        let answer = one_request::send(stream, request).await?;
+        Ok(Answer {
+            status: answer.status,
+            retry_after: answer.headers.get(RETRY_AFTER).cloned(),
+            body: answer.body,
+        })
     }
 
     async fn connect(&self) -> Result<TlsStream<TcpStream>, NotExchanged> {
@@ -212,9 +207,9 @@ impl Exchanger {
         handshake.map_err(|error| self.no_tls(&error))
     }
 
-    async fn answer(&self, mut sender: SendRequest<Full<Bytes>>, form: String) -> Result<Answer, NotExchanged> {
+    fn request(&self, form: String) -> Result<Request<Full<Bytes>>, NotExchanged> {
         let endpoint = &self.settings.endpoint;
-        let request = Request::post(endpoint.path())
+        Request::post(endpoint.path())
             .header(HOST, endpoint.authority())
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .header(ACCEPT, "application/json")
@@ -222,42 +217,25 @@ impl Exchanger {
             .header(CONNECTION, "close")
             .body(Full::new(Bytes::from(form)))
             // Path and authority were parsed as parts of a URL.
-            .map_err(|_| NotExchanged::Malformed("its URL makes no request"))?;
-        let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
-        let status = response.status();
-        let retry_after = response.headers().get(RETRY_AFTER).cloned();
-        let body = body(response).await?;
-        Ok(Answer {
-            status,
-            retry_after,
-            body,
-        })
+            .map_err(|_| NotExchanged::Malformed("its URL makes no request"))
     }
 }
 
-async fn body(response: Response<Incoming>) -> Result<Bytes, NotExchanged> {
-    let body = Limited::new(response.into_body(), LARGEST_BODY).collect().await;
-    match body {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(NotExchanged::TooLong),
-        Err(_) => Err(NotExchanged::ConnectionLost),
-    }
-}
-
-fn broken(error: &hyper::Error) -> NotExchanged {
-    if error.is_parse_too_large() {
-        NotExchanged::TooLong
-    } else if error.is_parse() {
-        NotExchanged::Malformed("it is no HTTP/1.1")
-    } else {
-        NotExchanged::ConnectionLost
+impl From<Broken> for NotExchanged {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::TooLong => Self::TooLong,
+            Broken::NotHttp => Self::Malformed("it is no HTTP/1.1"),
+            Broken::Lost => Self::ConnectionLost,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, date_time_ymd};
+
+    use super::*;
 
     #[test]
     fn an_authority_that_has_ended_vouches_for_nobody() {
@@ -273,9 +251,6 @@ mod tests {
             assert_eq!(trusted(&authorities, now).unwrap().len(), valid, "{day}");
         }
         let after = "2040-01-01T00:00:00Z".parse().unwrap();
-        assert_eq!(
-            trusted(&authorities, after).unwrap_err(),
-            NotExchanged::AuthoritiesEnded
-        );
+        assert!(trusted(&authorities, after).is_none());
     }
 }

@@ -6,10 +6,11 @@ use jiff::SignedDuration;
 use tokenscope_core::sidecar::JWT_BUNDLE_FILE;
 
 use super::Error;
-use super::shared::{Sidecar, later, random};
+use super::shared::Sidecar;
 use super::source::SpiffeAgent;
 use crate::bundle::JwtBundles;
-use crate::clock::Clock;
+use crate::chance::random;
+use crate::clock::{Clock, later};
 use crate::directory::Readers;
 use crate::fetch_error::FetchError;
 use crate::log::Level;

@@ -13,24 +13,28 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use bundles::keep_bundles;
 use jiff::Timestamp;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use shared::Sidecar;
+use source::TokenClient;
+use tokens::keep_token;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinError, JoinSet};
+use x509_svid::keep_x509;
 
 use crate::bundle::JwtBundles;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
+#[cfg(feature = "endpoint")]
+use crate::config::SourceSettings;
 use crate::directory::{Directory, DirectoryLock};
+#[cfg(feature = "endpoint")]
+use crate::endpoint::{Endpoint, EndpointError, IssuedTokens};
 use crate::fetch_error::FetchError;
 use crate::health::Health;
 use crate::log::Level;
-use bundles::keep_bundles;
-use shared::Sidecar;
-use source::TokenClient;
-use tokens::keep_token;
-use x509_svid::keep_x509;
 
 /// The most names that are looked up at a time, each on a thread of its own.
 const LOOKUPS: usize = 2;
@@ -57,6 +61,10 @@ pub enum Error {
         /// The system's words.
         source: io::Error,
     },
+    /// The credentials that are served.
+    #[cfg(feature = "endpoint")]
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
     /// Signals and timers.
     #[error("the system gives no signals or timers")]
     System(#[source] io::Error),
@@ -102,38 +110,95 @@ pub fn process(config: Config) -> ExitCode {
     }
 }
 
-/// Keeps the files fresh until `stop` is ready; with `once`, until each is written. The files stay.
+/// Keeps the files fresh and serves credentials until `stop` is ready; with `once`, until each file is written. The files stay.
 pub async fn run<C: Clock>(config: Config, clock: C, stop: impl Future<Output = ()>) -> Result<(), Error> {
     let _lock = if config.injected {
-        Some(keep_to_itself(&config)?)
+        keep_to_itself(&config)?
     } else {
         None
     };
+    let clock = Arc::new(clock);
+    // The port before all else: who doesn't have it does nothing.
+    #[cfg(feature = "endpoint")]
+    let endpoint = match &config.endpoint {
+        Some(settings) => Some(Endpoint::open(settings).await?),
+        None => None,
+    };
+    let log = |message, fields: &[(&str, &str)]| config.log.event(clock.now(), Level::Info, message, fields);
+    log("started", &[("version", env!("CARGO_PKG_VERSION"))]);
+    let mut tasks = JoinSet::new();
+    let health = match TokenClient::new(&config.source) {
+        Some(source) => Some(keep_files(source, &config, &clock, &mut tasks)?),
+        None => None,
+    };
+    #[cfg(feature = "observe")]
+    let mut server = JoinSet::new(); // dropped, and so ended, with this function
+    #[cfg(feature = "observe")]
+    if let (Some(address), Some(health)) = (config.observe, &health) {
+        let listener = crate::observe::listen(address)
+            .await
+            .map_err(|source| Error::Observe { address, source })?;
+        server.spawn(crate::observe::serve(listener, Arc::clone(health), Arc::clone(&clock)));
+    }
+    #[cfg(feature = "endpoint")]
+    if let Some(endpoint) = endpoint {
+        let issued = health.as_ref().and_then(|health| issued_tokens(&config, health));
+        for task in endpoint.tasks(issued.as_ref(), &clock, config.log) {
+            tasks.spawn(async move {
+                task.await;
+                Ok(())
+            });
+        }
+    }
+    drop(health);
+    let all_ended = async {
+        while let Some(ended) = tasks.join_next().await {
+            ended.map_err(Error::Task)??;
+        }
+        Ok(())
+    };
+    let result = tokio::select! {
+        result = all_ended => result,
+        () = stop => Ok(()),
+    };
+    log("stopped", &[]);
+    result
+}
+
+/// The tokens of tokenscope's issuer, if it is their source.
+#[cfg(feature = "endpoint")]
+fn issued_tokens<'a>(config: &'a Config, health: &'a Arc<Health>) -> Option<IssuedTokens<'a>> {
+    let SourceSettings::Issuer(settings) = &config.source else {
+        return None;
+    };
+    Some(IssuedTokens {
+        settings,
+        health,
+        directory: &config.directory,
+        files: config.tokens.iter().map(|file| &*file.name).collect(),
+    })
+}
+
+/// Starts the tasks that keep the files; gives their state.
+fn keep_files<C: Clock>(
+    source: TokenClient,
+    config: &Config,
+    clock: &Arc<C>,
+    tasks: &mut JoinSet<Result<(), Error>>,
+) -> Result<Arc<Health>, Error> {
     let directory = Directory::open(&config.directory).map_err(|source| Error::Directory {
         path: config.directory.clone(),
         source,
     })?;
     let sidecar = Arc::new(Sidecar {
-        source: TokenClient::new(&config.source),
+        source,
         health: Arc::new(Health::new(directory.clone(), config.kept())),
-        clock: Arc::new(clock),
+        clock: Arc::clone(clock),
         bundles: watch::Sender::new(JwtBundles::default()),
         first_token: Notify::new(),
         directory,
-        config,
+        config: config.clone(),
     });
-    #[cfg(feature = "observe")]
-    let mut server = JoinSet::new(); // dropped, and so ended, with this function
-    #[cfg(feature = "observe")]
-    if let Some(address) = sidecar.config.observe {
-        let listener = crate::observe::listen(address)
-            .await
-            .map_err(|source| Error::Observe { address, source })?;
-        let (health, clock) = (Arc::clone(&sidecar.health), Arc::clone(&sidecar.clock));
-        server.spawn(crate::observe::serve(listener, health, clock));
-    }
-
-    let mut tasks = JoinSet::new();
     for token in sidecar.config.shared_tokens() {
         tasks.spawn(keep_token(Arc::clone(&sidecar), token));
     }
@@ -145,30 +210,23 @@ pub async fn run<C: Clock>(config: Config, clock: C, stop: impl Future<Output = 
             tasks.spawn(keep_bundles(Arc::clone(&sidecar), Arc::clone(agent)));
         }
     }
-    sidecar.log(Level::Info, "started", &[("version", env!("CARGO_PKG_VERSION"))]);
-    let all_ended = async {
-        while let Some(ended) = tasks.join_next().await {
-            ended.map_err(Error::Task)??;
-        }
-        Ok(())
-    };
-    let result = tokio::select! {
-        result = all_ended => result,
-        () = stop => Ok(()),
-    };
-    sidecar.log(Level::Info, "stopped", &[]);
-    result
+    Ok(Arc::clone(&sidecar.health))
 }
 
 /// Sees to it that nobody else gets tokens as this sidecar: no second process of the program, and no debugger of another
 /// container of the pod (`PR_SET_DUMPABLE`, see prctl(2)).
-fn keep_to_itself(config: &Config) -> Result<DirectoryLock, Error> {
+fn keep_to_itself(config: &Config) -> Result<Option<DirectoryLock>, Error> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|error| Error::System(error.into()))?;
-    DirectoryLock::take(&config.directory).map_err(|source| match source.kind() {
+    if config.kept().is_empty() {
+        // Without files there is the endpoint, whose port only one process can have.
+        return Ok(None);
+    }
+    let lock = DirectoryLock::take(&config.directory).map_err(|source| match source.kind() {
         io::ErrorKind::WouldBlock => Error::Locked,
         _ => Error::Directory {
             path: config.directory.clone(),
             source,
         },
-    })
+    })?;
+    Ok(Some(lock))
 }

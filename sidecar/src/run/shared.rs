@@ -1,7 +1,6 @@
 //! The things that all tasks share: the source of tokens, the files, their health, and the time of the next try.
 
 use std::future::Future;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +10,8 @@ use tokio::sync::{Notify, watch};
 use super::Error;
 use super::source::TokenClient;
 use crate::bundle::JwtBundles;
-use crate::clock::Clock;
+use crate::chance::random;
+use crate::clock::{Clock, later};
 use crate::config::Config;
 use crate::directory::{Directory, Readers};
 use crate::fetch_error::FetchError;
@@ -116,13 +116,4 @@ impl<C: Clock> Sidecar<C> {
     pub(super) fn log(&self, level: Level, message: &str, fields: &[(&str, &str)]) {
         self.config.log.event(self.clock.now(), level, message, fields);
     }
-}
-
-pub(super) fn later(now: Timestamp, wait: Duration) -> Timestamp {
-    now.checked_add(wait).unwrap_or(Timestamp::MAX) // only thousands of years from now
-}
-
-/// From 0 to 1. The hasher's keys are random and another pair each time; nothing here is worth guessing.
-pub(super) fn random() -> f64 {
-    RandomState::new().hash_one(()) as f64 / u64::MAX as f64
 }

@@ -25,15 +25,30 @@ pub(super) struct SpiffeAgent {
 }
 
 impl TokenClient {
-    /// Nobody is asked yet.
-    pub(super) fn new(source: &SourceSettings) -> Self {
-        match source {
+    /// Nobody is asked yet. `None` where no token is kept.
+    #[cfg_attr(
+        not(feature = "endpoint"),
+        expect(clippy::unnecessary_wraps, reason = "without the endpoint there is a source always")
+    )]
+    pub(super) fn new(source: &SourceSettings) -> Option<Self> {
+        Some(match source {
             SourceSettings::WorkloadApi(settings) => Self::WorkloadApi(Arc::new(SpiffeAgent {
                 client: Client::new(settings.socket.clone(), DEADLINE),
                 settings: settings.clone(),
             })),
             #[cfg(feature = "issuer")]
             SourceSettings::Issuer(settings) => Self::Issuer(Exchanger::new(settings.clone(), exchange::DEADLINE)),
+            #[cfg(feature = "endpoint")]
+            SourceSettings::Kubelet => return None,
+        })
+    }
+
+    /// True if what it grants may end before the token does, and is asked for again because of it.
+    pub(super) fn can_withdraw(&self) -> bool {
+        match self {
+            Self::WorkloadApi(_) => false,
+            #[cfg(feature = "issuer")]
+            Self::Issuer(_) => true,
         }
     }
 

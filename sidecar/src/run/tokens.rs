@@ -7,9 +7,10 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::Error;
-use super::shared::{Sidecar, random};
+use super::shared::Sidecar;
 use crate::bundle::JwtBundles;
-use crate::clock::{Clock, Woken};
+use crate::chance::random;
+use crate::clock::{Clock, SETTLING, Woken, later};
 use crate::config::SharedToken;
 use crate::directory::Readers;
 use crate::fetch_error::FetchError;
@@ -17,8 +18,9 @@ use crate::log::Level;
 use crate::refresh::CachedToken;
 use crate::token::Token;
 
-/// A clock that is set is often set again right after.
-const SETTLING: Duration = Duration::from_secs(1);
+/// The time between two questions whether the issuer's grant stands, where credentials are served that would outlast it; and how much later at most,
+/// so that pods which started together don't ask together.
+const GRANT_CHECK: (Duration, Duration) = (Duration::from_secs(55), Duration::from_secs(5));
 
 /// Keeps one token fresh in all its files. It ends only with `once`.
 pub(super) async fn keep_token<C: Clock>(sidecar: Arc<Sidecar<C>>, wanted: SharedToken) -> Result<(), Error> {
@@ -43,7 +45,7 @@ pub(super) async fn keep_token<C: Clock>(sidecar: Arc<Sidecar<C>>, wanted: Share
                     Some(held) => held.answered(token, now, random()),
                 };
                 sidecar.first_token.notify_one();
-                let next = answered.next(now, key.is_withdrawn);
+                let next = sidecar.no_later_than_check(answered.next(now, key.is_withdrawn), now);
                 let fields = [("file", &*wanted.files.join(" ")), ("next", &format!("{next:.0}"))];
                 sidecar.log(Level::Debug, "token written", &fields);
                 held = Some(answered);
@@ -79,6 +81,15 @@ impl SigningKey {
 }
 
 impl<C: Clock> Sidecar<C> {
+    /// The time of the next question: sooner, where credentials are served and the source is one that can withdraw its grant.
+    fn no_later_than_check(&self, next: Timestamp, now: Timestamp) -> Timestamp {
+        if self.config.serves_credentials() && self.source.can_withdraw() {
+            let check = later(now, GRANT_CHECK.0 + GRANT_CHECK.1.mul_f64(random()));
+            return next.min(check);
+        }
+        next
+    }
+
     /// Waits until another token is to be asked for: at `next`, once the clock was set, or once the key of the present token is
     /// withdrawn.
     async fn wait_until(

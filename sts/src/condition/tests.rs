@@ -62,6 +62,9 @@ fn for_all_values_and_for_any_value_count_every_value_of_the_request() {
             true,
         ),
         (json!({"Null": {"aws:TagKeys": "false"}}), true),
+        (json!({"Null": {"aws:TagKeys": "true"}}), false),
+        (json!({"Null": {"sts:TransitiveTagKeys": "true"}}), true),
+        (json!({"Null": {"sts:TransitiveTagKeys": "false"}}), false),
     ] {
         assert_eq!(holds(&condition), Some(expected), "{condition}");
     }

@@ -111,6 +111,13 @@ fn a_name_never_reaches_into_an_object() {
     assert_eq!(read(&nested, &claims).unwrap().len(), 4);
 }
 
+fn each_is_refused<const N: usize>(documents: [(Value, &str); N]) {
+    for (document, problem) in documents {
+        let error = ContextProvider::parse(&document).unwrap_err();
+        assert!(error.contains(problem), "{document}: {error}");
+    }
+}
+
 #[test]
 fn a_document_has_at_most_ten_mappings_of_valid_keys_that_differ() {
     let list = |count: usize| {
@@ -120,32 +127,10 @@ fn a_document_has_at_most_ten_mappings_of_valid_keys_that_differ() {
         changed(&json!({"KeyDefinitionList": mappings}))
     };
     assert!(ContextProvider::parse(&list(10)).is_ok() && ContextProvider::parse(&list(0)).is_ok());
-    let long = "k".repeat(129);
     let one = |mapping: Value| changed(&json!({"KeyDefinitionList": [mapping]}));
-    for (document, problem) in [
+    each_is_refused([
         (list(11), "KeyDefinitionList: 11 mappings, at most 10 are allowed"),
-        (json!([]), "ContextProvider: must be an object"),
-        (json!(["sub", null, null, []]), "ContextProvider: must be an object"),
         (one(json!(["a", "b"])), "KeyDefinitionList[0]: must be an object"),
-        (json!({}), "ContextProvider: missing field `SubjectSourceKey`"),
-        (changed(&json!({"Subject": "sub"})), "unknown field `Subject`"),
-        (
-            changed(&json!({"SubjectSourceKey": ""})),
-            "SubjectSourceKey: must have 1..=128",
-        ),
-        (
-            changed(&json!({"SubjectSourceKey": long})),
-            "SubjectSourceKey: must have 1..=128",
-        ),
-        (changed(&json!({"SubjectSourceKey": 1})), "invalid type"),
-        (
-            changed(&json!({"SubjectTypeValue": "robot"})),
-            "SubjectTypeValue: `robot` is neither",
-        ),
-        (
-            changed(&json!({"SubjectTypeSourceKey": "kind"})),
-            "SubjectTypeValue: excludes",
-        ),
         (
             one(json!({"SourceKey": "a  b", "TargetKey": "k"})),
             "KeyDefinitionList[0].SourceKey: `a  b` must",
@@ -171,8 +156,33 @@ fn a_document_has_at_most_ten_mappings_of_valid_keys_that_differ() {
                 {"SourceKey": "a", "TargetKey": "team"}, {"SourceKey": "b", "TargetKey": "Team"}]})),
             "KeyDefinitionList[1].TargetKey: `Team` is there twice",
         ),
-    ] {
-        let error = ContextProvider::parse(&document).unwrap_err();
-        assert!(error.contains(problem), "{document}: {error}");
-    }
+    ]);
+}
+
+#[test]
+fn a_document_has_the_members_of_the_api_and_values_in_their_bounds() {
+    let long = "k".repeat(129);
+    each_is_refused([
+        (json!([]), "ContextProvider: must be an object"),
+        (json!(["sub", null, null, []]), "ContextProvider: must be an object"),
+        (json!({}), "ContextProvider: missing field `SubjectSourceKey`"),
+        (changed(&json!({"Subject": "sub"})), "unknown field `Subject`"),
+        (
+            changed(&json!({"SubjectSourceKey": ""})),
+            "SubjectSourceKey: must have 1..=128",
+        ),
+        (
+            changed(&json!({"SubjectSourceKey": long})),
+            "SubjectSourceKey: must have 1..=128",
+        ),
+        (changed(&json!({"SubjectSourceKey": 1})), "invalid type"),
+        (
+            changed(&json!({"SubjectTypeValue": "robot"})),
+            "SubjectTypeValue: `robot` is neither",
+        ),
+        (
+            changed(&json!({"SubjectTypeSourceKey": "kind"})),
+            "SubjectTypeValue: excludes",
+        ),
+    ]);
 }

@@ -8,14 +8,13 @@ mod web_identity_token;
 
 use std::collections::BTreeMap;
 
-use percent_encoding::percent_decode_str;
-
-use crate::aws_error::AwsError;
-
 pub(crate) use assume_role::AssumeRoleRequest;
+use percent_encoding::percent_decode_str;
 pub(crate) use session_policy::SessionPolicies;
 pub(crate) use web_identity::AssumeRequest;
 pub(crate) use web_identity_token::{SigningAlgorithm, SubjectMode, WebIdentityTokenRequest};
+
+use crate::aws_error::AwsError;
 
 const VERSION: &str = "2011-06-15";
 /// Fifty tags, fifty transitive keys and ten policies are 160; far more parameters are an attack on memory.

@@ -59,6 +59,17 @@ impl SessionPolicies {
         known.then(|| self.inline.iter().chain(&self.managed_documents).cloned().collect())
     }
 
+    /// What there is, for the log: `none`, or the inline policy as JSON and the ARNs of managed ones.
+    pub(crate) fn described(&self) -> String {
+        let inline = self.inline.as_ref().map(ToString::to_string);
+        let all: Vec<String> = inline.into_iter().chain(self.managed.clone()).collect();
+        if all.is_empty() {
+            "none".to_owned()
+        } else {
+            all.join(" ")
+        }
+    }
+
     /// The percent of the space for session policies that is used, if there are any.
     pub(crate) fn packed(&self) -> Option<usize> {
         (self.size > 0).then(|| (self.size * 100).div_ceil(MAX_SESSION_POLICY))

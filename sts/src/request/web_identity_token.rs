@@ -23,6 +23,16 @@ impl SigningAlgorithm {
             Self::Es384 => "ES384",
         }
     }
+
+    fn parse(name: &str) -> Result<Self, AwsError> {
+        match name {
+            "RS256" => Ok(Self::Rs256),
+            "ES384" => Ok(Self::Es384),
+            other => Err(AwsError::validation(format!(
+                "SigningAlgorithm {other} is neither RS256 nor ES384"
+            ))),
+        }
+    }
 }
 
 /// The identity that a token's `sub` has (`webIdentityTokenSubjectModeType`).
@@ -37,6 +47,17 @@ impl SubjectMode {
         match self {
             Self::AwsIdentity => "AWSIdentity",
             Self::OriginIdentity => "OriginIdentity",
+        }
+    }
+
+    fn parse(name: Option<&str>) -> Result<Self, AwsError> {
+        match name {
+            None | Some("AWSIdentity") => Ok(Self::AwsIdentity),
+            Some("OriginIdentity") => Ok(Self::OriginIdentity),
+            Some(other) => {
+                let message = format!("SubjectMode {other} is neither AWSIdentity nor OriginIdentity");
+                Err(AwsError::validation(message))
+            }
         }
     }
 }
@@ -87,23 +108,8 @@ impl WebIdentityTokenRequest {
         let pairs = check.tags()?;
         check.finish()?;
 
-        let algorithm = match algorithm {
-            "RS256" => SigningAlgorithm::Rs256,
-            "ES384" => SigningAlgorithm::Es384,
-            other => {
-                return Err(AwsError::validation(format!(
-                    "SigningAlgorithm {other} is neither RS256 nor ES384"
-                )));
-            }
-        };
-        let subject_mode = match subject_mode {
-            None | Some("AWSIdentity") => SubjectMode::AwsIdentity,
-            Some("OriginIdentity") => SubjectMode::OriginIdentity,
-            Some(other) => {
-                let message = format!("SubjectMode {other} is neither AWSIdentity nor OriginIdentity");
-                return Err(AwsError::validation(message));
-            }
-        };
+        let algorithm = SigningAlgorithm::parse(algorithm)?;
+        let subject_mode = SubjectMode::parse(subject_mode)?;
         if let Some(scope) = scope {
             check_scope(scope, subject_mode, audiences.len())?;
         }

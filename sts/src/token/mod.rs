@@ -9,18 +9,17 @@ mod tests;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use claim::{missing, text_claim};
+pub(crate) use claims::check_claims;
 use jiff::Timestamp;
+use keys::TokenAlgorithm;
+pub(crate) use keys::{Key, KeySet};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::aws_error::AwsError;
 use crate::identity::WebIdentity;
 use crate::strict_json;
-
-use claim::{missing, text_claim};
-pub(crate) use claims::check_claims;
-use keys::TokenAlgorithm;
-pub(crate) use keys::{Key, KeySet};
 
 /// A token taken apart; nothing in it is proven yet. No Debug: it is a credential.
 pub(crate) struct Unverified<'a> {

@@ -1,7 +1,7 @@
 //! Requests that are refused, in AWS's words.
 
 use jsonwebtoken::Algorithm;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
 use super::{
@@ -10,26 +10,20 @@ use super::{
 
 const DENIED: &str = "403 AccessDenied: Not authorized to perform sts:AssumeRoleWithWebIdentity";
 
-#[tokio::test]
-async fn every_token_that_is_refused_has_the_status_code_and_text_of_aws() {
-    let signer = Signer::new(Algorithm::ES384, "ec");
+/// Tokens that are refused, and the words. `tags` and `source` are claims that the role does not allow.
+fn refused(signer: &Signer, tags: &Value, source: &Value) -> [(String, &'static str); 10] {
     let stranger = Signer::new(Algorithm::ES384, "ec");
-    let issuer = Issuer::start("oidc.tokenscope.test", &[signer.jwk()]).await;
-    let (server, _) = start(config(&issuer)).await;
-    let tags = json!({"https://aws.amazon.com/tags": {"principal_tags": {"Team": ["blue"]}}});
-    let source = json!({"https://aws.amazon.com/source_identity": "shop.orders"});
-
-    for (token, expected) in [
+    [
         (
             signer.token(&json!({"sub": "system:serviceaccount:bank:orders"})),
             DENIED,
         ),
         (
-            signer.token(&tags),
+            signer.token(tags),
             "403 AccessDenied: Not authorized to perform sts:TagSession",
         ),
         (
-            signer.token(&source),
+            signer.token(source),
             "403 AccessDenied: Not authorized to perform sts:SetSourceIdentity",
         ),
         (
@@ -60,7 +54,18 @@ async fn every_token_that_is_refused_has_the_status_code_and_text_of_aws() {
             "opaque-token".to_owned(),
             "400 InvalidIdentityToken: The ID Token provided is not a valid JWT. (You may see this error if you sent an Access Token)",
         ),
-    ] {
+    ]
+}
+
+#[tokio::test]
+async fn every_token_that_is_refused_has_the_status_code_and_text_of_aws() {
+    let signer = Signer::new(Algorithm::ES384, "ec");
+    let issuer = Issuer::start("oidc.tokenscope.test", &[signer.jwk()]).await;
+    let (server, _) = start(config(&issuer)).await;
+    let tags = json!({"https://aws.amazon.com/tags": {"principal_tags": {"Team": ["blue"]}}});
+    let source = json!({"https://aws.amazon.com/source_identity": "shop.orders"});
+
+    for (token, expected) in refused(&signer, &tags, &source) {
         assert_eq!(error(assume(&server, &token).await), expected);
     }
     // The same role, once it allows what the claims need.

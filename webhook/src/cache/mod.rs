@@ -1,48 +1,41 @@
 //! The namespaces, service accounts and policies that the watches have told of.
 //!
 //! Reviews only read it. No lock is held across an await, and nothing is ever listed because of a review. All that is kept is
-//! bounded ([`CacheBounds`]): each namespace has a share, and where it needs more, only its own pods suffer. A service account that
+//! bounded ([`WebhookBounds`]): each namespace has a share, and where it needs more, only its own pods suffer. A service account that
 //! is not kept is looked up live; where a policy is not kept, pods that it may be about can't be judged
 //! ([`ShareExceeded`]).
 
-mod bounds;
-
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
-use arc_swap::ArcSwapOption;
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use kube::core::{DynamicObject, PartialObjectMeta};
 use kube::runtime::watcher::Event;
-use kube::{Api, Client, Resource};
+use kube::{Api, Client};
 use tokenscope_crds::read;
 use tokenscope_index::{
     KeptAnnotations, LabelPairs, MOST_LABELS, NamespaceLabels, Policies, PolicyIndex, PolicyUpdate, Room,
-    ShareExceeded, Shares, Store, apply_locked, follow,
+    ShareExceeded, SharedPolicies, Shares, Store, WebhookBounds, apply_namespace, apply_service_account, follow,
 };
 use tokenscope_platform::Process;
-
-pub use bounds::CacheBounds;
 
 /// The objects that the watches have told of so far.
 #[derive(Debug)]
 pub struct Cache {
     namespaces: RwLock<Store<NamespaceLabels>>,
     service_accounts: RwLock<Store<KeptAnnotations>>,
-    policies: ArcSwapOption<Policies>,
-    /// The policies while they change; readers see them once they are whole.
-    policy_index: Mutex<PolicyIndex>,
+    policies: SharedPolicies,
 }
 
 impl Default for Cache {
     fn default() -> Self {
-        Self::new(&CacheBounds::default())
+        Self::new(&WebhookBounds::default())
     }
 }
 
 impl Cache {
     /// An empty one within these bounds.
-    pub fn new(bounds: &CacheBounds) -> Self {
+    pub fn new(bounds: &WebhookBounds) -> Self {
         // Each kind has a room of its own, so that no user's objects of one kind take it from another.
         let own_room = |share| Shares::new(share, Room::new(share.bytes));
         let accounts = Shares::new(bounds.service_accounts, Room::new(bounds.service_account_room));
@@ -51,8 +44,7 @@ impl Cache {
         Self {
             namespaces: RwLock::new(Store::new("namespaces", own_room(bounds.namespaces))),
             service_accounts: RwLock::new(Store::new("service accounts", accounts)),
-            policies: ArcSwapOption::empty(),
-            policy_index: Mutex::new(index),
+            policies: SharedPolicies::new(index),
         }
     }
 
@@ -74,7 +66,7 @@ impl Cache {
 
     /// The policies and their boundaries; nothing until all were listed.
     pub fn policies(&self) -> Option<Arc<Policies>> {
-        self.policies.load_full()
+        self.policies.get()
     }
 
     /// The reason why pods of a namespace can't be judged, if they can't: its policies or labels, or the cluster's policies,
@@ -108,27 +100,18 @@ impl Cache {
 
     /// Takes in what a watch tells of namespaces. Whether a new list is wanted, for what was left out.
     pub fn apply_namespace(&self, event: Event<PartialObjectMeta<Namespace>>) -> bool {
-        apply_locked(&self.namespaces, event, |object| {
-            let labels = NamespaceLabels::of(object.meta());
-            let bytes = labels.bytes();
-            Some((labels, bytes))
-        })
+        apply_namespace(&self.namespaces, event)
     }
 
     /// Takes in what a watch tells of service accounts. Whether a new list is wanted, for what was left out.
     pub fn apply_service_account(&self, event: Event<PartialObjectMeta<ServiceAccount>>) -> bool {
-        apply_locked(&self.service_accounts, event, |object| {
-            let annotations = KeptAnnotations::of(object.meta());
-            let bytes = annotations.bytes();
-            Some((annotations, bytes))
-        })
+        apply_service_account(&self.service_accounts, event)
     }
 
     /// Takes in what a watch tells of policies; `cluster` says of which kind. Whether a new list is wanted, for what was left
     /// out.
     pub fn apply_policy(&self, cluster: bool, event: Event<DynamicObject>) -> bool {
-        let mut index = self.policy_index.lock().unwrap_or_else(PoisonError::into_inner);
-        for update in index.apply(cluster, event, |_| 0) {
+        self.policies.apply(cluster, event, |update| {
             if let PolicyUpdate::Put {
                 name,
                 policy: Some(Err(why)),
@@ -137,25 +120,12 @@ impl Cache {
             {
                 tracing::warn!(policy = %name, %why, "a policy can't be used");
             }
-        }
-        self.publish(&index);
-        index.store(cluster).wants_list()
+        })
     }
 
     /// Takes in what a watch tells of boundaries. Whether a new list is wanted, for what was left out.
     pub fn apply_boundary(&self, event: Event<DynamicObject>) -> bool {
-        let mut index = self.policy_index.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((boundary, why)) = index.apply_boundary(event) {
-            tracing::warn!(%boundary, %why, "a boundary can't be used, so policies of no namespace grant anything");
-        }
-        self.publish(&index);
-        index.boundaries().wants_list()
-    }
-
-    fn publish(&self, index: &PolicyIndex) {
-        if let Some(policies) = index.published() {
-            self.policies.store(Some(Arc::new(policies)));
-        }
+        self.policies.apply_boundary(event)
     }
 
     /// The number of objects of each kind.

@@ -1,17 +1,22 @@
 //! The parts of a pod that bear our names, and those of them that are ours.
 //!
-//! The names are ours in every pod that gets something. What bears one is ours if a record says that an earlier review of ours was
-//! there and it can be from us, or if it is exactly what we would write, whoever wrote it. A record can be forged: it makes
-//! something ours to replace or to remove, and nothing that stays. A volume of the sidecar that another container mounts is not
-//! ours by a record: that mount is the user's, and would be left without its volume.
+//! The names are reserved in every pod that gets something. A part with such a name is ours in two cases: it is exactly what this
+//! review would write, whoever wrote it; or a record says that there was an earlier review, which can have written it. A record
+//! can be forged, so a part that is ours by a record alone is replaced or removed, and never kept. A volume of the sidecar that
+//! another container mounts is not ours by a record: that mount is the user's, and would be left without its volume.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use tokenscope_core::pod::{CONFIG_WRITER, SIDECAR, Text, Volume, VolumeMount, is_added_container, is_sidecar_volume};
+use tokenscope_core::GrantRecord;
+use tokenscope_core::pod::{
+    CONFIG_WRITER, Container, SIDECAR, Text, Volume, VolumeMount, is_added_container, is_sidecar_volume,
+};
 
-use super::context::{Context, Slot};
+use super::association;
+use super::context::Context;
 use super::desired::Desired;
+use super::slot::Slot;
 use super::whole::{WantedInitContainer, Whole};
 
 /// The parts of a pod that have our names.
@@ -65,16 +70,10 @@ pub(super) struct PresentInitContainer<'a> {
 
 impl<'a> Actual<'a> {
     pub(super) fn of(context: &Context<'a>, desired: &Desired<'_>) -> Self {
-        let named = |volume: &Volume<Text<'_>>| {
-            context.place.is_containers_volume(&volume.name) || is_sidecar_volume(&volume.name)
-        };
         let spec = &context.pod.spec;
         let volumes = || {
-            spec.volumes
-                .iter()
-                .flatten()
-                .enumerate()
-                .filter(|(_, volume)| named(volume))
+            let volumes = spec.volumes.iter().flatten().enumerate();
+            volumes.filter(|(_, volume)| has_our_name(context, desired, volume))
         };
         let init_containers = || {
             let init_containers = spec.init_containers.iter().flatten().enumerate();
@@ -84,10 +83,22 @@ impl<'a> Actual<'a> {
             return Self::default();
         }
         let whole = Whole::read(context.text);
+        let mut actual = Self::default();
+        actual.find_volumes(context, desired, &whole, volumes());
+        actual.find_init_containers(context, desired, &whole, init_containers());
+        actual
+    }
+
+    fn find_volumes(
+        &mut self,
+        context: &Context<'a>,
+        desired: &Desired<'_>,
+        whole: &Whole<'_>,
+        volumes: impl Iterator<Item = (usize, &'a Volume<Text<'a>>)>,
+    ) {
         let brought = brought_volumes(context, desired);
         let mounted = mounted_sidecar_volumes(context);
-        let mut actual = Self::default();
-        for (index, volume) in volumes() {
+        for (index, volume) in volumes {
             let name = &*volume.name;
             let wanted = desired.volume(name);
             let is_equal = wanted.is_some_and(|wanted| whole.is_volume(index, wanted));
@@ -100,17 +111,26 @@ impl<'a> Actual<'a> {
             } else {
                 Ownership::Foreign
             };
-            actual.add_volume(PresentVolume {
+            self.add_volume(PresentVolume {
                 index,
                 name,
                 is_equal,
                 ownership,
             });
         }
+    }
+
+    fn find_init_containers(
+        &mut self,
+        context: &Context<'a>,
+        desired: &Desired<'_>,
+        whole: &Whole<'_>,
+        init_containers: impl Iterator<Item = (usize, &'a Container<Text<'a>>)>,
+    ) {
         // What should be there and was not found yet. A second one like it is one too many.
         let wanted = |name| Some((name, WantedInitContainer::of(desired.init_container(name)?)));
         let mut missing: Vec<_> = [CONFIG_WRITER, SIDECAR].into_iter().filter_map(wanted).collect();
-        for (index, container) in init_containers() {
+        for (index, container) in init_containers {
             let name = &*container.name;
             let found = missing
                 .iter()
@@ -120,14 +140,13 @@ impl<'a> Actual<'a> {
                 SIDECAR => record.sidecar,
                 _ => record.config_writer.is_some(),
             });
-            actual.init_containers.push(PresentInitContainer {
+            self.init_containers.push(PresentInitContainer {
                 index,
                 name,
                 is_equal,
                 is_ours: is_equal || is_recorded,
             });
         }
-        actual
     }
 
     fn add_volume(&mut self, present: PresentVolume<'a>) {
@@ -142,9 +161,14 @@ impl<'a> Actual<'a> {
         self.token_volumes.push(present);
     }
 
+    /// True if the volume of this name is the pod's own, and not what we would write.
+    pub(super) fn is_foreign(&self, volume: &str) -> bool {
+        self.foreign.contains(volume)
+    }
+
     /// True if a mount of a token volume may be changed: an earlier review made it, as far as the record says.
     pub(super) fn owns_mount(&self, context: &Context<'_>, mount: &VolumeMount<Text<'_>>) -> bool {
-        context.record.is_some() && !self.foreign.contains(&*mount.name)
+        context.record.is_some_and(can_own_containers_volumes) && !self.foreign.contains(&*mount.name)
     }
 
     /// True if a mount stays because its container brings the pair of variables that goes with it.
@@ -156,20 +180,36 @@ impl<'a> Actual<'a> {
         slot: &Slot<'a>,
         mount: &VolumeMount<Text<'a>>,
     ) -> bool {
-        self.used.contains(&*mount.name) && context.is_token_mount(mount) && is_user(context, desired, container, slot)
+        self.used.contains(&*mount.name)
+            && is_brought_mount(context, desired, mount)
+            && is_user(context, desired, container, slot)
     }
 
-    /// The names of the volumes that hold only what is desired, or go.
+    /// The names of the volumes that hold only what is desired, or go: nothing else of these names stays in the pod, which may
+    /// bring several volumes of one name.
     pub(super) fn settled(&self, desired: &Desired<'_>) -> Vec<Cow<'static, str>> {
+        let present = || self.token_volumes.iter().chain(&self.sidecar_volumes);
+        let stays = present().filter(|present| present.ownership != Ownership::Ours);
+        let stays: HashSet<&str> = stays.map(|present| present.name).collect();
         let names = desired.volumes.iter().map(|volume| &volume.name);
-        let desired_ones = names.filter(|name| !self.used.contains(&***name)).cloned();
-        let present = self.token_volumes.iter().chain(&self.sidecar_volumes);
-        let gone =
-            present.filter(|present| present.ownership == Ownership::Ours && desired.volume(present.name).is_none());
+        let desired_ones = names.filter(|name| !stays.contains(&***name)).cloned();
+        let gone = present().filter(|present| !stays.contains(present.name) && desired.volume(present.name).is_none());
         desired_ones
             .chain(gone.map(|present| Cow::Owned(present.name.to_owned())))
             .collect()
     }
+}
+
+/// True if a volume has the name of one of ours.
+fn has_our_name(context: &Context<'_>, desired: &Desired<'_>, volume: &Volume<Text<'_>>) -> bool {
+    context.place.is_containers_volume(&volume.name)
+        || is_sidecar_volume(&volume.name)
+        || association::is_volume(context, desired.association.as_ref(), &volume.name)
+}
+
+/// True if a mount is what goes with a pair of variables: of the token, or of a token for a third party that came with it.
+fn is_brought_mount<'a>(context: &Context<'a>, desired: &Desired<'_>, mount: &VolumeMount<Text<'a>>) -> bool {
+    context.is_token_mount(mount) || desired.outbound.is_shared_mount(mount)
 }
 
 /// The names of token volumes that containers with a pair of their own mount as we would.
@@ -177,7 +217,9 @@ fn brought_volumes<'a>(context: &Context<'a>, desired: &Desired<'_>) -> HashSet<
     let mut brought = HashSet::new();
     for (index, slot) in context.containers.iter().enumerate() {
         let mounts = slot.container.volume_mounts.iter().flatten();
-        let mut exact = mounts.filter(|mount| context.is_token_mount(mount)).peekable();
+        let mut exact = mounts
+            .filter(|mount| is_brought_mount(context, desired, mount))
+            .peekable();
         if exact.peek().is_some() && is_user(context, desired, index, slot) {
             brought.extend(exact.map(|mount| &*mount.name));
         }
@@ -207,10 +249,18 @@ fn is_recorded(context: &Context<'_>, volume: &Volume<Text<'_>>) -> bool {
     context.record.is_some_and(|record| {
         if is_sidecar_volume(&volume.name) {
             record.sidecar
+        } else if context.place.is_containers_volume(&volume.name) {
+            can_own_containers_volumes(record) && can_hold_tokens(volume)
         } else {
-            can_hold_tokens(volume)
+            association::is_recorded_volume(context, volume)
         }
     })
+}
+
+/// True if the record can be of a review that added volumes which containers mount. One that gave the token of EKS Pod Identity has taken
+/// away those of the review before, so what has their names now is the pod's own.
+fn can_own_containers_volumes(record: &GrantRecord<'_>) -> bool {
+    record.association.is_none()
 }
 
 /// True if a volume can be a token volume of ours: a tmpfs, or projected, and service account tokens are all there is in it.

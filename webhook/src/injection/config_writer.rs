@@ -4,13 +4,13 @@
 
 use std::borrow::Cow;
 
-use crate::json::push_string;
 use tokenscope_core::config_file::{CONFIG_FILE, CONFIG_FOLDER, ConfigFile, MOST_CONFIG_BYTES, MOST_CONFIG_FILES};
 use tokenscope_core::pod::{CONFIG_VOLUME, CONFIG_WRITER};
 use tokenscope_core::sidecar::{SidecarSettings, WRITE, variables};
 use tokenscope_core::{Grant, SessionName, TokenSource, hash_of_texts};
 
 use super::context::Context;
+use crate::json::push_string;
 use crate::patch::Json;
 
 /// A config file that containers get, which has a volume of its own.
@@ -53,7 +53,7 @@ pub(super) struct DesiredConfigFiles {
     files: Vec<DesiredConfigFile>,
     /// The bytes of the writer's arguments for them.
     bytes: usize,
-    /// Why there can't be as many as are wanted. From then on none is kept.
+    /// The reason why there can't be as many as are wanted. From then on none is kept.
     excess: Option<Excess>,
 }
 

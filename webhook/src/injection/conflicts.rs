@@ -1,14 +1,17 @@
 //! The obstacles where ours must go, and the remedies.
 
-use tokenscope_core::pod::{is_added_container, is_config_volume, is_sidecar_volume};
+use tokenscope_core::bounds::MOST_CONTAINERS;
+use tokenscope_core::pod::{is_added_container, is_authorization_volume, is_config_volume, is_sidecar_volume};
 
 use super::actual::{Actual, Ownership};
 use super::config_writer::ConfigWriter;
-use super::context::{Context, Slot};
+use super::context::Context;
 use super::desired::Desired;
 use super::paths::is_within;
+use super::slot::Slot;
+use super::{endpoint, network};
 
-/// How many conflicts of one pod are told.
+/// The most conflicts of one pod that are reported.
 const MOST: usize = 8;
 
 /// Said of what has our names: the copy of a pod has lost the record that it is ours.
@@ -27,7 +30,15 @@ pub(super) fn of_grant(context: &Context<'_>, desired: &Desired<'_>, actual: &Ac
         .iter()
         .filter_map(|_| ConfigWriter::obstacle(context));
     let excess = desired.config_files.excess().map(|excess| excess.to_string());
-    for obstacle in of_sidecar.chain(of_writer).chain(excess) {
+    let of_endpoint = (!desired.endpoint.is_empty()).then(|| network::obstacles(context));
+    let of_endpoint = of_endpoint.into_iter().flatten();
+    let of_outbound = desired.outbound.obstacles();
+    for obstacle in of_sidecar
+        .chain(of_writer)
+        .chain(excess)
+        .chain(of_endpoint)
+        .chain(of_outbound)
+    {
         conflicts.add(|| obstacle);
     }
     let foreign = actual
@@ -39,6 +50,15 @@ pub(super) fn of_grant(context: &Context<'_>, desired: &Desired<'_>, actual: &Ac
     }
     for (index, slot) in context.containers.iter().enumerate() {
         conflicts.of_mounts(context, desired, actual, index, slot);
+        let is_served = desired
+            .equipment(index)
+            .is_some_and(|equipment| equipment.grant.endpoint.is_some());
+        if let Some(other) = is_served
+            .then(|| endpoint::other_port(slot.container, context))
+            .flatten()
+        {
+            conflicts.add(|| other);
+        }
     }
     conflicts.0
 }
@@ -51,15 +71,8 @@ pub(super) fn of_names(context: &Context<'_>, actual: &Actual<'_>) -> Vec<String
     if let Some(volume) = foreign.find(|volume| volume.ownership == Ownership::Foreign) {
         conflicts.add(|| own_volume(volume.name));
     }
-    let in_init = actual.init_containers.iter().filter(|present| !present.is_ours);
-    let in_others = context.containers.iter().map(|slot| &*slot.container.name);
-    let in_others = in_others.filter(|name| is_added_container(name));
-    if let Some(name) = in_init.map(|present| present.name).chain(in_others).next() {
-        conflicts.add(|| {
-            format!(
-                "the pod brings a container {name} of its own, which is the name of a container that tokenscope adds: {COPY}"
-            )
-        });
+    if let Some(conflict) = of_container_names(context, actual) {
+        conflicts.add(|| conflict);
     }
     for slot in &context.containers {
         let mut mounts = slot.container.volume_mounts.iter().flatten();
@@ -73,6 +86,23 @@ pub(super) fn of_names(context: &Context<'_>, actual: &Actual<'_>) -> Vec<String
         }
     }
     conflicts.0
+}
+
+/// A container that the pod brings by the name of one that the webhook adds, and that stays there.
+pub(super) fn of_container_names(context: &Context<'_>, actual: &Actual<'_>) -> Option<String> {
+    let in_init = actual.init_containers.iter().filter(|present| !present.is_ours);
+    let in_others = context.containers.iter().map(|slot| &*slot.container.name);
+    let in_others = in_others.filter(|name| is_added_container(name));
+    let Some(name) = in_init.map(|present| present.name).chain(in_others).next() else {
+        return context.hides_added_name().then(|| {
+            format!(
+                "a container behind the first {MOST_CONTAINERS} of the pod has the name of a container that tokenscope adds: rename it"
+            )
+        });
+    };
+    Some(format!(
+        "the pod brings a container {name} of its own, which is the name of a container that tokenscope adds: {COPY}"
+    ))
 }
 
 fn own_volume(name: &str) -> String {
@@ -116,6 +146,8 @@ impl InjectionConflicts {
             {
                 let what = if is_config_volume(wanted.volume) {
                     "the AWS config file"
+                } else if is_authorization_volume(wanted.volume) {
+                    "the authorization token for the sidecar"
                 } else {
                     "the token"
                 };

@@ -1,20 +1,24 @@
 //! The parts that a pod should carry after a decision.
 
-use std::borrow::Cow;
 use std::ptr;
 
 use tokenscope_core::config_file::{CONFIG_FILE, CONFIG_FOLDER};
-use tokenscope_core::pod::{CONFIG_WRITER, Container, SIDECAR, Text};
-use tokenscope_core::{Audience, Grant, Granted, SessionName, TokenExpiration, TokenSource};
+use tokenscope_core::credentials_endpoint::AUTHORIZATION_FOLDER;
+use tokenscope_core::outbound::OUTBOUND_FOLDER;
+use tokenscope_core::pod::{CONFIG_WRITER, Container, SIDECAR, Text, is_outbound_volume};
+use tokenscope_core::{Associated, Audience, Grant, Granted, SessionName, TokenExpiration, TokenSource};
 
+use super::association::DesiredAssociation;
 use super::config_writer::{self, ConfigWriter, DesiredConfigFile, DesiredConfigFiles};
 use super::context::Context;
+use super::endpoint::{self, DesiredEndpoint, ServedToken};
+use super::outbound::{self, DesiredOutbound};
 use super::pieces::{
-    CONFIG_FILE_VARIABLE, Content, DEFAULT_REGION, DesiredMount, DesiredToken, DesiredVariable, DesiredVolume,
-    METADATA_DISABLED, REGION, ROLE_ARN, ROLE_SESSION_NAME, STS_REGIONAL_ENDPOINTS, TOKEN_FILE, VARIABLES,
-    VariableValue, unexpanded,
+    CONFIG_FILE_VARIABLE, Content, DesiredMount, DesiredToken, DesiredVariable, DesiredVolume, ROLE_ARN,
+    ROLE_SESSION_NAME, TOKEN_FILE, VariableValue, unexpanded,
 };
 use super::sidecar::SidecarContainer;
+use super::variables::ContainerVariables;
 use super::warnings;
 use crate::patch::Json;
 
@@ -26,14 +30,20 @@ pub(super) struct Desired<'a> {
     pub(super) containers: Vec<ContainerInjection<'a>>,
     /// One for each distinct audience.
     pub(super) tokens: Vec<DesiredToken<'a>>,
-    /// The tokens' volumes, in the order of the tokens, and the one that is the sidecar's alone.
+    /// The tokens' volumes, in the order of the tokens, those of authorization tokens and config files, and those that are the sidecar's alone.
     pub(super) volumes: Vec<DesiredVolume<'a>>,
     /// One for each distinct config file.
     pub(super) config_files: DesiredConfigFiles,
     /// The init container that writes them.
     pub(super) config_writer: Option<ConfigWriter<'a>>,
-    /// The sidecar that keeps the tokens, where the kubelet doesn't.
+    /// What the sidecar serves.
+    pub(super) endpoint: DesiredEndpoint<'a>,
+    /// The tokens for third parties.
+    pub(super) outbound: DesiredOutbound<'a>,
+    /// The sidecar that keeps the tokens, where the kubelet doesn't, or serves credentials.
     pub(super) sidecar: Option<SidecarContainer<'a>>,
+    /// What containers get in place of all this, where an association of EKS Pod Identity decides the role.
+    pub(super) association: Option<DesiredAssociation<'a>>,
     /// True if a role session name had to be left out.
     omits_session_name: bool,
 }
@@ -45,10 +55,14 @@ pub(super) struct ContainerInjection<'a> {
     pub(super) container: usize,
     pub(super) grant: &'a Grant,
     pub(super) variables: Vec<DesiredVariable<'a>>,
-    /// Which of the tokens it mounts; `None` where its own file is elsewhere.
+    /// The index of the token that it mounts; `None` where its own file is elsewhere.
     token: Option<usize>,
-    /// Which of the config files it mounts.
+    /// The index of the config file that it mounts.
     config_file: Option<usize>,
+    /// Its index among the served containers.
+    served: Option<usize>,
+    /// The index of the set of tokens for third parties that it mounts.
+    outbound: Option<usize>,
 }
 
 impl<'a> Desired<'a> {
@@ -68,6 +82,22 @@ impl<'a> Desired<'a> {
         desired
     }
 
+    pub(super) fn of_associated(associated: &'a Associated, context: &Context<'a>) -> Self {
+        Self {
+            volumes: vec![DesiredAssociation::volume(associated, context)],
+            association: Some(DesiredAssociation::of(associated, context)),
+            ..Self::default()
+        }
+    }
+
+    /// The variables that the container with this index should have of ours.
+    pub(super) fn variables(&self, container: usize) -> &[DesiredVariable<'a>] {
+        match &self.association {
+            Some(association) => association.variables(container),
+            None => self.equipment(container).map_or(&[], |equipment| &equipment.variables),
+        }
+    }
+
     /// The injection of the container with this index, if it gets anything.
     pub(super) fn equipment(&self, container: usize) -> Option<&ContainerInjection<'a>> {
         let found = self
@@ -78,17 +108,25 @@ impl<'a> Desired<'a> {
 
     /// The mounts of the container with this index.
     pub(super) fn mounts(&self, container: usize, context: &Context<'_>) -> Vec<DesiredMount<'_>> {
+        if let Some(association) = &self.association {
+            return association.mount(container, context).into_iter().collect();
+        }
         let Some(equipment) = self.equipment(container) else {
             return Vec::new();
         };
         let token = equipment.token.and_then(|token| self.tokens.get(token));
-        let token = token.map(|token| (&token.volume, context.place.folder));
+        let token = token.map(|token| (&*token.volume, context.place.folder));
         let file = equipment
             .config_file
             .and_then(|file| self.config_files.kept().get(file));
-        let file = file.map(|file| (&file.volume, CONFIG_FOLDER));
-        let mounts = token.into_iter().chain(file);
-        mounts.map(|(volume, path)| DesiredMount { volume, path }).collect()
+        let file = file.map(|file| (&*file.volume, CONFIG_FOLDER));
+        let authorization = equipment
+            .served
+            .and_then(|served| self.endpoint.authorization_volume(served));
+        let authorization = authorization.map(|volume| (volume, AUTHORIZATION_FOLDER));
+        let mounts = token.into_iter().chain(file).chain(authorization);
+        let mounts = mounts.map(|(volume, path)| DesiredMount { volume, path });
+        mounts.chain(self.outbound.mounts(equipment.outbound)).collect()
     }
 
     /// The init container that should have this name.
@@ -105,15 +143,42 @@ impl<'a> Desired<'a> {
         self.volumes.iter().find(|volume| volume.name == name)
     }
 
-    fn equip(&mut self, index: usize, container: &Container<Text<'a>>, grant: &'a Grant, context: &Context<'a>) {
+    fn equip(&mut self, index: usize, container: &'a Container<Text<'a>>, grant: &'a Grant, context: &Context<'a>) {
+        let outbound = self.outbound.index_of(&grant.outbound, &container.name);
+        let is_missing =
+            |variable: &DesiredVariable<'_>| !context.others.has_own(index, &container.name, variable.name);
+        let of_outbound = outbound::variables(&grant.outbound, context.windows).filter(is_missing);
+        if let Some(endpoint) = &grant.endpoint {
+            self.omits_session_name |= !pod_name_fits(context) && endpoint::names_pod(grant, endpoint);
+            let of_aws = self.outbound.of_aws(outbound).into_iter();
+            let of_aws = of_aws.map(|(token, volume)| ServedToken {
+                token,
+                volume: volume.to_owned(),
+                folder: context.place.sidecar_folder(volume).into_owned(),
+            });
+            let served = self.endpoint.serve(&container.name, grant, endpoint, of_aws.collect());
+            return self.containers.push(ContainerInjection {
+                container: index,
+                grant,
+                variables: endpoint::variables(container, grant, context)
+                    .into_iter()
+                    .chain(of_outbound)
+                    .collect(),
+                token: None,
+                config_file: None,
+                served: Some(served),
+                outbound,
+            });
+        }
         let own_file = context.own(container, TOKEN_FILE);
         // A file of its own elsewhere comes from a volume of its own, so it needs nothing of ours.
         let mounts = own_file.is_none_or(|file| context.has_own_file_in_place(file));
         let config_file = self.config_file(grant, context);
-        let variables = match config_file {
+        let mut variables = match config_file {
             Some(_) => by_config_file(container, grant, context),
             None => self.by_variables(container, grant, context),
         };
+        variables.extend(of_outbound);
         let token = mounts.then(|| self.token(&grant.audience, grant.expiration, context));
         self.containers.push(ContainerInjection {
             container: index,
@@ -121,6 +186,8 @@ impl<'a> Desired<'a> {
             variables,
             token,
             config_file,
+            served: None,
+            outbound,
         });
     }
 
@@ -131,41 +198,21 @@ impl<'a> Desired<'a> {
         grant: &'a Grant,
         context: &Context<'a>,
     ) -> Vec<DesiredVariable<'a>> {
-        let has_own = |name: &str| context.own(container, name).is_some();
-        let text = |text: &'a str| VariableValue::Text(Cow::Borrowed(text));
-        let mut variables = Vec::with_capacity(VARIABLES.len());
-        let mut add = |name, value| variables.push(DesiredVariable { name, value });
-
-        if grant.sts_regional_endpoints && !has_own(STS_REGIONAL_ENDPOINTS) {
-            add(STS_REGIONAL_ENDPOINTS, text("regional"));
-        }
-        if let Some(region) = &grant.region
-            && !has_own(REGION)
-            && !has_own(DEFAULT_REGION)
-        {
-            add(DEFAULT_REGION, text(region.as_str()));
-            add(REGION, text(region.as_str()));
-        }
-        if !has_own(ROLE_ARN) {
-            add(ROLE_ARN, VariableValue::Text(unexpanded(grant.role.as_str())));
-        }
-        if !has_own(TOKEN_FILE) {
-            let path = context.place.token_file(context.windows);
-            add(TOKEN_FILE, VariableValue::Text(path));
-        }
-        if let Some(session_name) = &grant.session_name
-            && !has_own(ROLE_SESSION_NAME)
-        {
-            match session_name {
-                SessionName::Text(name) => add(ROLE_SESSION_NAME, text(name)),
-                SessionName::PodName if pod_name_fits(context) => add(ROLE_SESSION_NAME, VariableValue::PodName),
-                SessionName::PodName => self.omits_session_name = true,
+        let mut variables = ContainerVariables::of(container, context);
+        variables.add_regional_endpoints(grant.sts_regional_endpoints);
+        variables.add_region(grant.region.as_ref());
+        variables.add(ROLE_ARN, unexpanded(grant.role.as_str()));
+        variables.add(TOKEN_FILE, context.place.token_file(context.windows));
+        match &grant.session_name {
+            Some(SessionName::Text(name)) => variables.add(ROLE_SESSION_NAME, &**name),
+            Some(SessionName::PodName) if pod_name_fits(context) => {
+                variables.add_value(ROLE_SESSION_NAME, VariableValue::PodName);
             }
+            Some(SessionName::PodName) => self.omits_session_name |= !variables.has_own(ROLE_SESSION_NAME),
+            None => {}
         }
-        if grant.disables_instance_metadata && !has_own(METADATA_DISABLED) {
-            add(METADATA_DISABLED, text("true"));
-        }
-        variables
+        variables.add_metadata_disabled(grant.disables_instance_metadata);
+        variables.into_desired()
     }
 
     /// The index of the config file of a grant, if it has one.
@@ -204,6 +251,12 @@ impl<'a> Desired<'a> {
     /// Those of one pod have one source. What the cluster doesn't sign needs somebody who keeps it.
     fn add_volumes(&mut self, context: &Context<'a>) {
         let first = self.containers.first().map(|equipment| equipment.grant);
+        let issued: Vec<_> = self.outbound.issued().collect();
+        if let Some(grant) = first.filter(|_| self.tokens.is_empty() && self.endpoint.is_empty() && !issued.is_empty())
+        {
+            // The sidecar's own directory is that of the first token, also where containers have theirs elsewhere.
+            self.token(&grant.audience, grant.expiration, context);
+        }
         let kept = first.filter(|grant| grant.source != TokenSource::ServiceAccount && !self.tokens.is_empty());
         let volume = |token: &DesiredToken<'a>| DesiredVolume {
             name: token.volume.clone(),
@@ -216,17 +269,24 @@ impl<'a> Desired<'a> {
             },
         };
         self.volumes = self.tokens.iter().map(volume).collect();
+        self.volumes.extend(self.endpoint.authorization_volumes());
         let of_file = |file: &DesiredConfigFile| DesiredVolume {
             name: file.volume.clone(),
             content: Content::Memory,
         };
         self.volumes.extend(self.config_files.kept().iter().map(of_file));
+        self.volumes.extend(self.outbound.volumes());
         let names_pod = self.config_files.kept().iter().any(|file| file.text.contains("$("));
         self.config_writer =
             first.and_then(|grant| ConfigWriter::of(self.config_files.kept(), grant.source, names_pod, context));
-        self.sidecar = kept.and_then(|grant| SidecarContainer::of(&self.tokens, grant, context));
-        self.volumes
-            .extend(self.sidecar.as_ref().and_then(|sidecar| sidecar.own_volume(context)));
+        let with_sidecar = kept.or_else(|| first.filter(|_| !self.endpoint.is_empty()));
+        let fits = pod_name_fits(context);
+        let tokens: Vec<_> = self.tokens.iter().cloned().chain(issued).collect();
+        self.sidecar =
+            with_sidecar.and_then(|grant| SidecarContainer::of(&tokens, &self.endpoint, grant, context, fits));
+        if let Some(sidecar) = &self.sidecar {
+            self.volumes.extend(sidecar.own_volumes(&self.endpoint, context));
+        }
     }
 
     /// Says what whoever creates the pod should know.
@@ -234,8 +294,12 @@ impl<'a> Desired<'a> {
         for equipment in &self.containers {
             if let Some(slot) = context.containers.get(equipment.container) {
                 warnings::of_container(slot.container, equipment.grant, context, warned);
-                for wanted in self.mounts(equipment.container, context) {
-                    warnings::of_mounts(context, slot.container, wanted.path, warned);
+                let mounts = self.mounts(equipment.container, context);
+                let is_outbound = |mount: &&DesiredMount<'_>| is_outbound_volume(mount.volume);
+                let outbound = mounts.iter().find(is_outbound).map(|_| OUTBOUND_FOLDER);
+                let others = mounts.iter().filter(|mount| !is_outbound(mount));
+                for folder in others.map(|mount| mount.path).chain(outbound) {
+                    warnings::of_mounts(context, slot.container, folder, warned);
                 }
             }
         }
@@ -255,19 +319,11 @@ fn by_config_file<'a>(
     grant: &Grant,
     context: &Context<'a>,
 ) -> Vec<DesiredVariable<'a>> {
-    let variables = [
-        (STS_REGIONAL_ENDPOINTS, "regional", grant.sts_regional_endpoints),
-        (METADATA_DISABLED, "true", grant.disables_instance_metadata),
-        (CONFIG_FILE_VARIABLE, CONFIG_FILE, true),
-    ];
-    let missing = variables
-        .into_iter()
-        .filter(|(name, _, wanted)| *wanted && context.own(container, name).is_none());
-    let variable = |(name, value, _)| DesiredVariable {
-        name,
-        value: VariableValue::Text(Cow::Borrowed(value)),
-    };
-    missing.map(variable).collect()
+    let mut variables = ContainerVariables::of(container, context);
+    variables.add_regional_endpoints(grant.sts_regional_endpoints);
+    variables.add_metadata_disabled(grant.disables_instance_metadata);
+    variables.add(CONFIG_FILE_VARIABLE, CONFIG_FILE);
+    variables.into_desired()
 }
 
 /// True if STS takes the pod's name as a role session name: 2 to 64 characters, and all that a pod's name can have are

@@ -6,12 +6,15 @@
 use tokenscope_core::pod::{CONFIG_WRITER, EnvVar, SIDECAR, Text};
 
 use super::actual::{Actual, Ownership, PresentInitContainer, PresentVolume};
+use super::association;
 use super::config_writer::ConfigWriter;
-use super::context::{Context, Slot};
+use super::context::Context;
 use super::desired::Desired;
 use super::list::{DesiredItem, ListDifference, Order};
-use super::pieces::{DesiredVariable, DesiredVolume, VARIABLES};
+use super::other_variables::OtherVariable;
+use super::pieces::{DesiredVariable, DesiredVolume, PresentVariable, VARIABLES};
 use super::sidecar::SidecarContainer;
+use super::slot::Slot;
 use crate::patch::{Json, Patch, Pointer};
 
 /// Writes the changes of the pod's specification.
@@ -64,18 +67,26 @@ fn variables<'a>(
         exists: slot.container.env.is_some(),
         order: Order::Last,
     };
-    let wanted: &[DesiredVariable<'_>] = desired.equipment(index).map_or(&[], |equipment| &equipment.variables);
+    let wanted: &[DesiredVariable<'_>] = desired.variables(index);
     // An empty variable is one that is not there: it makes room for ours, and stays otherwise.
+    let makes_room = |is_empty: bool, name: &str| is_empty && wanted.iter().any(|variable| variable.name == name);
     let is_ours = |present: &EnvVar<Text<'_>>| {
         VARIABLES.contains(&present.name)
-            && (context.has_added(slot.container, present.name)
-                || (present.is_empty() && wanted.iter().any(|variable| variable.name == present.name)))
+            && (context.has_added(slot.container, present.name) || makes_room(present.is_empty(), present.name))
     };
-    let present = slot.container.variables().iter();
-    let ours: Vec<_> = present
-        .filter(|present| is_ours(present))
-        .map(|present| (present.index, present))
-        .collect();
+    let is_other = |present: &OtherVariable<'_>| {
+        context.others.has_added(&slot.container.name, &present.name) || makes_room(present.is_empty(), &present.name)
+    };
+    let fixed = slot.container.variables().iter().filter(|present| is_ours(present));
+    let fixed = fixed.map(|present| (present.index, PresentVariable::from(present)));
+    let others = context
+        .others
+        .of_container(index)
+        .iter()
+        .filter(|present| is_other(present));
+    let others = others.map(|present| (present.index, PresentVariable::from(present)));
+    let ours: Vec<_> = fixed.chain(others).collect();
+    let ours: Vec<_> = ours.iter().map(|(index, present)| (*index, present)).collect();
     list.write(&ours, wanted, patch);
 }
 
@@ -98,8 +109,10 @@ fn mounts<'a>(
     let ours = present.filter(|(_, mount)| {
         let is_right = || wanted.iter().any(|wanted| wanted.is_written(mount));
         let is_kept = || actual.keeps_mount(context, desired, index, slot, mount);
-        context.place.is_containers_volume(&mount.name)
-            && (is_right() || (actual.owns_mount(context, mount) && !is_kept()))
+        let is_containers = context.place.is_containers_volume(&mount.name);
+        is_right()
+            || association::has_added_mount(context, slot.container, mount)
+            || (is_containers && actual.owns_mount(context, mount) && !is_kept())
     });
     let ours: Vec<_> = ours.collect();
     list.write(&ours, &wanted, patch);

@@ -131,10 +131,12 @@ impl ListDifference<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::collections::HashSet;
+
     use proptest::prelude::*;
     use serde_json::{Value, json};
-    use std::collections::HashSet;
+
+    use super::*;
 
     /// A name and a value.
     #[derive(Clone, Debug, PartialEq)]

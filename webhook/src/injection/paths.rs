@@ -96,8 +96,9 @@ fn begins_with<'p>(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     const FOLDER: &str = "/var/run/secrets/tokenscope.io/aws";
 

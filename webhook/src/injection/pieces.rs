@@ -2,12 +2,16 @@
 
 use std::borrow::Cow;
 
-use crate::json::push_string;
-use tokenscope_core::pod::{EnvVar, IsSet, Text, VolumeMount, is_config_volume};
+use tokenscope_core::credentials_endpoint::{AUTHORIZATION_FILE_VARIABLE, FULL_URI_VARIABLE};
+use tokenscope_core::pod::{
+    EnvVar, IsSet, Text, VolumeMount, is_authorization_volume, is_config_volume, is_outbound_volume,
+};
 use tokenscope_core::sidecar::{TOKEN_FILE as FILE, WorkloadApi};
 use tokenscope_core::{Audience, TokenExpiration};
 
 use super::list::DesiredItem;
+use super::other_variables::OtherVariable;
+use crate::json::push_string;
 use crate::patch::{Json, push_number};
 
 pub(super) const STS_REGIONAL_ENDPOINTS: &str = "AWS_STS_REGIONAL_ENDPOINTS";
@@ -21,19 +25,21 @@ pub(super) const METADATA_DISABLED: &str = "AWS_EC2_METADATA_DISABLED";
 
 /// The variables that a container may get, those of the EKS webhook in the order in which it adds them. A record that names any other
 /// variable is not ours, and does not make that one ours.
-pub(super) const VARIABLES: [&str; 8] = [
+pub(super) const VARIABLES: [&str; 10] = [
     STS_REGIONAL_ENDPOINTS,
     DEFAULT_REGION,
     REGION,
     ROLE_ARN,
     TOKEN_FILE,
+    FULL_URI_VARIABLE,
+    AUTHORIZATION_FILE_VARIABLE,
     ROLE_SESSION_NAME,
     METADATA_DISABLED,
     CONFIG_FILE_VARIABLE,
 ];
 
 /// A token, which has a volume of its own: a container sees the one that it was granted, and no other.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct DesiredToken<'a> {
     pub(super) audience: &'a Audience,
     pub(super) expiration: TokenExpiration,
@@ -48,15 +54,35 @@ pub(super) struct DesiredVolume<'a> {
     pub(super) content: Content<'a>,
 }
 
+/// A token in a volume of several.
+#[derive(Clone, Debug)]
+pub(super) struct ProjectedToken<'a> {
+    pub(super) audience: &'a str,
+    pub(super) expiration: TokenExpiration,
+    /// Its file in the volume.
+    pub(super) file: Cow<'static, str>,
+}
+
 /// The content of a volume of ours.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Content<'a> {
     /// A token that the kubelet keeps.
     Token {
-        /// Whom it is for.
+        /// Its audience.
         audience: &'a str,
-        /// How long it is valid.
+        /// Its lifetime.
         expiration: TokenExpiration,
+    },
+    /// Several tokens that the kubelet keeps.
+    Tokens(Vec<ProjectedToken<'a>>),
+    /// The token that the agent of EKS Pod Identity takes.
+    AgentToken {
+        /// Its audience.
+        audience: &'a str,
+        /// Its lifetime.
+        expiration: TokenExpiration,
+        /// Its file.
+        path: &'a str,
     },
     /// Files of our own programs: a tmpfs, so that no token reaches a disk.
     Memory,
@@ -68,16 +94,20 @@ impl Json for DesiredVolume<'_> {
     fn write(&self, text: &mut String) {
         text.push_str("{\"name\":\"");
         text.push_str(&self.name);
-        match self.content {
-            Content::Token { audience, expiration } => {
-                text.push_str("\",\"projected\":{\"sources\":[{\"serviceAccountToken\":{\"audience\":");
-                push_string(text, audience);
-                text.push_str(",\"expirationSeconds\":");
-                push_number(text, expiration.seconds() as usize);
-                text.push_str(",\"path\":\"");
-                text.push_str(FILE);
-                text.push_str("\"}}]");
+        match &self.content {
+            Content::Token { audience, expiration } => write_projected(text, [(*audience, *expiration, FILE)]),
+            Content::Tokens(tokens) => {
+                let tokens = tokens.iter();
+                write_projected(
+                    text,
+                    tokens.map(|token| (token.audience, token.expiration, &*token.file)),
+                );
             }
+            Content::AgentToken {
+                audience,
+                expiration,
+                path,
+            } => write_projected(text, [(*audience, *expiration, *path)]),
             // A few tokens of a few kilobytes each, each twice while it is replaced.
             Content::Memory => text.push_str("\",\"emptyDir\":{\"medium\":\"Memory\",\"sizeLimit\":\"1Mi\""),
             Content::Socket(WorkloadApi::Csi { driver }) => {
@@ -96,11 +126,29 @@ impl Json for DesiredVolume<'_> {
     }
 }
 
-/// A read-only mount of the volume of a token or a config file.
+/// The rest of a projected volume with these tokens: each one's audience, lifetime and file.
+fn write_projected<'t>(text: &mut String, tokens: impl IntoIterator<Item = (&'t str, TokenExpiration, &'t str)>) {
+    text.push_str("\",\"projected\":{\"sources\":[");
+    for (index, (audience, expiration, file)) in tokens.into_iter().enumerate() {
+        if index > 0 {
+            text.push(',');
+        }
+        text.push_str("{\"serviceAccountToken\":{\"audience\":");
+        push_string(text, audience);
+        text.push_str(",\"expirationSeconds\":");
+        push_number(text, expiration.seconds() as usize);
+        text.push_str(",\"path\":");
+        push_string(text, file);
+        text.push_str("}}");
+    }
+    text.push(']');
+}
+
+/// A read-only mount of the volume of a token, a config file, an authorization token or a token for a third party.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DesiredMount<'a> {
     pub(super) volume: &'a str,
-    pub(super) path: &'static str,
+    pub(super) path: &'a str,
 }
 
 impl DesiredMount<'_> {
@@ -124,18 +172,26 @@ impl Json for DesiredMount<'_> {
     fn write(&self, text: &mut String) {
         text.push_str("{\"name\":\"");
         text.push_str(self.volume);
-        text.push_str("\",\"mountPath\":\"");
-        text.push_str(self.path);
-        text.push_str("\",\"readOnly\":true}");
+        text.push_str("\",\"mountPath\":");
+        push_string(text, self.path);
+        text.push_str(",\"readOnly\":true}");
     }
 }
 
 impl<'a> DesiredItem for DesiredMount<'a> {
     type Present = VolumeMount<Text<'a>>;
 
-    /// A container has one mount of each kind, so any other of it is in its place.
+    /// A container has one mount of each kind, so any other of it is in its place; but of tokens for third parties it has several.
     fn is_in_place_of(&self, present: &Self::Present) -> bool {
-        is_config_volume(self.volume) == is_config_volume(&present.name)
+        let kind = |volume: &str| {
+            (
+                is_config_volume(volume),
+                is_authorization_volume(volume),
+                is_outbound_volume(volume),
+            )
+        };
+        kind(self.volume) == kind(&present.name)
+            && (!is_outbound_volume(self.volume) || *present.mount_path == *self.path)
     }
 
     fn is(&self, present: &Self::Present) -> bool {
@@ -146,7 +202,7 @@ impl<'a> DesiredItem for DesiredMount<'a> {
 /// An environment variable of ours.
 #[derive(Clone, Debug)]
 pub(super) struct DesiredVariable<'a> {
-    pub(super) name: &'static str,
+    pub(super) name: &'a str,
     pub(super) value: VariableValue<'a>,
 }
 
@@ -176,22 +232,52 @@ impl Json for DesiredVariable<'_> {
     }
 }
 
+/// An environment variable that a container has.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PresentVariable<'p> {
+    pub(super) name: &'p str,
+    value: Option<&'p str>,
+    has_source: bool,
+    /// The field of the pod that its value comes from.
+    field: Option<&'p str>,
+}
+
+impl<'p> From<&'p EnvVar<Text<'_>>> for PresentVariable<'p> {
+    fn from(variable: &'p EnvVar<Text<'_>>) -> Self {
+        let field = variable.value_from.as_ref().and_then(|from| from.field_ref.as_ref());
+        Self {
+            name: variable.name,
+            value: variable.value.as_deref(),
+            has_source: variable.value_from.is_some(),
+            field: field.map(|field| &*field.field_path),
+        }
+    }
+}
+
+impl<'p> From<&'p OtherVariable<'_>> for PresentVariable<'p> {
+    fn from(variable: &'p OtherVariable<'_>) -> Self {
+        Self {
+            name: &variable.name,
+            value: variable.value.as_deref(),
+            has_source: variable.value_from.is_there(),
+            field: None,
+        }
+    }
+}
+
 impl<'a> DesiredItem for DesiredVariable<'a> {
-    type Present = EnvVar<Text<'a>>;
+    type Present = PresentVariable<'a>;
 
     fn is_in_place_of(&self, present: &Self::Present) -> bool {
         present.name == self.name
     }
 
     fn is(&self, present: &Self::Present) -> bool {
-        let field = present.value_from.as_ref().and_then(|from| from.field_ref.as_ref());
-        let value = present.value.as_deref().filter(|value| !value.is_empty());
+        let value = present.value.filter(|value| !value.is_empty());
         present.name == self.name
             && match &self.value {
-                VariableValue::Text(text) => present.value_from.is_none() && value == Some(text),
-                VariableValue::PodName => {
-                    value.is_none() && field.is_some_and(|field| *field.field_path == *"metadata.name")
-                }
+                VariableValue::Text(text) => !present.has_source && value == Some(text),
+                VariableValue::PodName => value.is_none() && present.field == Some("metadata.name"),
             }
     }
 }

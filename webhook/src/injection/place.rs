@@ -2,7 +2,11 @@
 
 use std::borrow::Cow;
 
-use tokenscope_core::pod::{EKS_TOKEN_VOLUME, TOKEN_VOLUME, is_config_volume, is_token_volume};
+use tokenscope_core::outbound::OUTBOUND_FOLDER;
+use tokenscope_core::pod::{
+    EKS_TOKEN_VOLUME, OUTBOUND_VOLUME, TOKEN_VOLUME, is_authorization_volume, is_config_volume, is_outbound_volume,
+    is_token_volume, path_on_windows,
+};
 use tokenscope_core::{Audience, Settings};
 
 /// The names of one mode: ours, or those of the EKS webhook.
@@ -47,13 +51,19 @@ impl TokenPlace {
         is_token_volume(name, self.first)
     }
 
-    /// True if it is the name of one of these volumes, or of one with a config file.
+    /// True if it is the name of one of these volumes, or of one with a config file, an authorization token or a token for a third party.
     pub(super) fn is_containers_volume(self, name: &str) -> bool {
-        self.is_token_volume(name) || is_config_volume(name)
+        self.is_token_volume(name)
+            || is_config_volume(name)
+            || is_authorization_volume(name)
+            || is_outbound_volume(name)
     }
 
     /// The folder where the sidecar has a volume, to write all of them: the first one where its containers have it, too.
     pub(super) fn sidecar_folder(self, volume: &str) -> Cow<'static, str> {
+        if let Some(suffix) = volume.strip_prefix(OUTBOUND_VOLUME) {
+            return Cow::Owned([OUTBOUND_FOLDER, suffix].concat());
+        }
         match volume.strip_prefix(self.first) {
             None | Some("") => Cow::Borrowed(self.folder),
             Some(suffix) => Cow::Owned([self.folder, suffix].concat()),
@@ -63,7 +73,7 @@ impl TokenPlace {
     /// The path of a container's token, as a program in the container writes it.
     pub(super) fn token_file(self, windows: bool) -> Cow<'static, str> {
         if windows {
-            return Cow::Owned(["C:", &self.file.replace('/', "\\")].concat());
+            return Cow::Owned(path_on_windows(self.file));
         }
         Cow::Borrowed(self.file)
     }
@@ -71,8 +81,9 @@ impl TokenPlace {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use tokenscope_core::sidecar::TOKEN_FILE;
+
+    use super::*;
 
     #[test]
     fn the_file_is_in_the_folder() {

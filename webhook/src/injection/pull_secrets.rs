@@ -9,33 +9,15 @@ use tokenscope_core::pod::{BoundedList, Text};
 use super::context::Context;
 use super::desired::Desired;
 use super::list::{DesiredItem, ListDifference, Order};
-use crate::json;
+use super::review_spec;
 use crate::patch::{Json, JsonObject, Patch, Pointer};
 
 /// The most Secrets of a pod that are looked at. Of one behind them it is not known that it is there, and twice does no harm.
 const MOST: usize = 64;
 
 #[derive(Debug, Deserialize)]
-#[serde(bound(deserialize = "'de: 'a"))]
-struct ReadReview<'a> {
-    request: ReadRequest<'a>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(bound(deserialize = "'de: 'a"))]
-struct ReadRequest<'a> {
-    object: ReadPod<'a>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(bound(deserialize = "'de: 'a"))]
-struct ReadPod<'a> {
-    spec: ReadSpec<'a>,
-}
-
-#[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", bound(deserialize = "'de: 'a"))]
-struct ReadSpec<'a> {
+struct PullSecretsSpec<'a> {
     #[serde(default = "Option::default")]
     image_pull_secrets: Option<BoundedList<PresentSecret<'a>, MOST>>,
 }
@@ -78,10 +60,10 @@ pub(super) fn write(context: &Context<'_>, desired: &Desired<'_>, warnings: &mut
         return;
     }
     // The pod was read from this text.
-    let Ok(review) = json::from_str::<ReadReview<'_>>(context.text) else {
+    let Ok(spec) = review_spec::read::<PullSecretsSpec<'_>>(context.text) else {
         return;
     };
-    let present = review.request.object.spec.image_pull_secrets;
+    let present = spec.image_pull_secrets;
     let is_there = |name: &str| {
         let mut names = present.iter().flatten().filter_map(|secret| secret.name.as_ref());
         names.any(|present| **present == *name)

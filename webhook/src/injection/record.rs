@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 
 use tokenscope_core::annotations::{self, Mark};
-use tokenscope_core::{Fingerprint, GrantRecord, Granted, Pairs, RecordedGrant};
+use tokenscope_core::pod_identity::{POD_LABEL, POD_LABEL_VALUE};
+use tokenscope_core::{Fingerprint, GrantRecord, Granted, RecordedGrant};
 
 use super::context::Context;
 use super::desired::{ContainerInjection, Desired};
@@ -22,10 +23,7 @@ pub(super) fn text(context: &Context<'_>, granted: &Granted, desired: &Desired<'
         hash: hash.to_string().into(),
         sidecar: desired.sidecar.is_some(),
         config_writer: desired.config_writer.as_ref().map(|writer| writer.hash().into()),
-        labels: Some(recorded(&context.request.pod.labels, |key| {
-            key != annotations::REVIEWED
-        })),
-        annotations: Some(recorded(&context.request.pod.annotations, annotations::decides)),
+        ..context.record_of_request()
     };
     let mut kinds: Vec<&ContainerInjection<'_>> = Vec::with_capacity(1);
     for equipment in &desired.containers {
@@ -47,16 +45,11 @@ pub(super) fn text(context: &Context<'_>, granted: &Granted, desired: &Desired<'
     serde_json::to_string(&record).unwrap_or_default()
 }
 
-fn recorded<'r>(pairs: &'r Pairs<&str>, keep: impl Fn(&str) -> bool) -> Pairs<Cow<'r, str>> {
-    let kept = pairs.iter().filter(|(key, _)| keep(key));
-    kept.map(|(key, value)| (key.into(), value.into())).collect()
-}
-
 fn are_same(one: &ContainerInjection<'_>, other: &ContainerInjection<'_>) -> bool {
     one.grant.policy == other.grant.policy && one.grant.role == other.grant.role && names(one).eq(names(other))
 }
 
-fn names(equipment: &ContainerInjection<'_>) -> impl Iterator<Item = &'static str> {
+fn names<'e>(equipment: &'e ContainerInjection<'_>) -> impl Iterator<Item = &'e str> {
     equipment.variables.iter().map(|variable| variable.name)
 }
 
@@ -72,7 +65,15 @@ pub(super) fn is_marked(context: &Context<'_>) -> bool {
 ///
 /// The record is an annotation and the mark a label. For one release the mark is an annotation too: the guard of version 0.1 looks
 /// for that one while an upgrade runs.
-pub(super) fn write(context: &Context<'_>, record: Option<String>, mark: Option<Mark>, patch: &mut Patch) {
+///
+/// `associated` says that the role is that of an association of EKS Pod Identity, for which the pod has a label of EKS's.
+pub(super) fn write(
+    context: &Context<'_>,
+    record: Option<String>,
+    mark: Option<Mark>,
+    associated: bool,
+    patch: &mut Patch,
+) {
     let metadata = Pointer::ROOT.member("metadata");
     let annotations = metadata.member("annotations");
     let present = |key| context.pod.annotation(key);
@@ -88,8 +89,22 @@ pub(super) fn write(context: &Context<'_>, record: Option<String>, mark: Option<
     set(annotations, context.pod.metadata.annotations.is_some(), &changed, patch);
 
     let labels = &context.pod.metadata.labels;
-    let changed = mark.filter(|(key, value)| labels.pairs().value(key) != Some(value));
-    set(metadata.member("labels"), !labels.is_empty(), changed.as_slice(), patch);
+    // The request has the value that the pod brought.
+    let own = context.request.pod.labels.value(POD_LABEL);
+    let label = if associated { Some(POD_LABEL_VALUE) } else { own };
+    if label.is_none() && labels.pairs().value(POD_LABEL).is_some() {
+        patch.push(&Operation::Remove {
+            path: metadata.member("labels").member(POD_LABEL),
+        });
+    }
+    let wanted = label
+        .map(|value| (POD_LABEL, Cow::Borrowed(value)))
+        .into_iter()
+        .chain(mark);
+    let changed: Vec<_> = wanted
+        .filter(|(key, value)| labels.pairs().value(key) != Some(value))
+        .collect();
+    set(metadata.member("labels"), !labels.is_empty(), &changed, patch);
 }
 
 /// Sets members of a map that may not be there yet.

@@ -1,16 +1,20 @@
-//! The native sidecar that keeps a pod's tokens, as the webhook writes it into the pod.
+//! The native sidecar that keeps a pod's tokens or serves credentials, as the webhook writes it into the pod.
 
 use std::borrow::Cow;
 
-use crate::json::push_string;
-use tokenscope_core::pod::{Csi, SIDECAR, SOCKET_VOLUME, SUBJECT_TOKEN_VOLUME, Text, is_sidecar_volume};
+use tokenscope_core::credentials_endpoint::{ENDPOINT_VARIABLE, SOURCE_TOKEN_FOLDER};
+use tokenscope_core::pod::{
+    Csi, SIDECAR, SOCKET_VOLUME, SOURCE_TOKEN_VOLUME, SUBJECT_TOKEN_VOLUME, Text, is_sidecar_volume,
+};
 use tokenscope_core::sidecar::{
     PROGRAM, READY, SOCKET_FOLDER, SUBJECT_TOKEN_FOLDER, SidecarSettings, TOKEN_FILE, WorkloadApi, variables,
 };
 use tokenscope_core::{Grant, Hint, SpiffeId, TokenExpiration, TokenSource, TrustDomain};
 
 use super::context::Context;
+use super::endpoint::{DesiredEndpoint, TooLong};
 use super::pieces::{Content, DesiredToken, DesiredVolume, unexpanded};
+use crate::json::push_string;
 use crate::patch::{Json, push_number};
 
 /// The sidecar of one pod.
@@ -21,32 +25,52 @@ pub(super) struct SidecarContainer<'a> {
     image: &'a str,
     /// Its `resources`, a JSON object.
     resources: &'a str,
-    /// Its environment: names and values.
-    environment: Vec<(&'static str, Cow<'a, str>)>,
-    /// The volumes that the tokens are written to, and where each is mounted.
-    token_volumes: Vec<(Cow<'static, str>, Cow<'static, str>)>,
+    environment: Environment<'a>,
+    /// True if it serves credentials. The kubelet then puts the pod's name into the environment.
+    serves: bool,
+    mounts: Vec<SidecarMount<'a>>,
     /// What it gets the tokens with.
     origin: Origin<'a>,
+    source: TokenSource,
+    /// The reason why it can't be told what it serves.
+    too_long: Option<TooLong>,
 }
 
-/// Whom the sidecar gets tokens from, and the read-only volume that it needs for that.
+/// A volume, and where the sidecar has it.
+#[derive(Clone, Debug)]
+struct SidecarMount<'a> {
+    volume: Cow<'a, str>,
+    folder: Cow<'a, str>,
+    read_only: bool,
+}
+
+/// The source of the sidecar's tokens, and the read-only volume that it needs for it.
 #[derive(Clone, Copy, Debug)]
 enum Origin<'a> {
     /// A SPIFFE provider, by the Workload API, whose socket is in the volume of this name.
     WorkloadApi(&'a str),
     /// tokenscope's own issuer of this URL, for the pod's token in the volume [`SUBJECT_TOKEN_VOLUME`].
     Issuer(&'a str),
+    /// The kubelet, which writes them itself.
+    Kubelet,
 }
 
-/// How long the token is valid that is shown to the issuer, as the kubelet's default is; the kubelet renews it before.
+/// The time that the token is valid that is shown to the issuer, as the kubelet's default is; the kubelet renews it before.
 const SUBJECT_TOKEN_EXPIRATION: TokenExpiration = TokenExpiration::HOUR;
 
 impl<'a> SidecarContainer<'a> {
-    /// `None` where the cluster itself signs the tokens, or no issuer is there: nothing is granted by it then.
-    pub(super) fn of(tokens: &[DesiredToken<'a>], grant: &'a Grant, context: &Context<'a>) -> Option<Self> {
+    /// `None` where nothing is to be kept and nobody served, or no issuer is there: nothing is granted by it then.
+    pub(super) fn of(
+        tokens: &[DesiredToken<'a>],
+        endpoint: &DesiredEndpoint<'a>,
+        grant: &'a Grant,
+        context: &Context<'a>,
+        pod_name_fits: bool,
+    ) -> Option<Self> {
         let settings = &context.settings.sidecar;
         let (origin, image) = match grant.source {
-            TokenSource::ServiceAccount => return None,
+            TokenSource::ServiceAccount if endpoint.is_empty() => return None,
+            TokenSource::ServiceAccount => (Origin::Kubelet, &settings.endpoint_image),
             TokenSource::Spiffe => {
                 let volume = own_workload_api(context).unwrap_or(SOCKET_VOLUME);
                 (Origin::WorkloadApi(volume), &settings.image)
@@ -56,58 +80,86 @@ impl<'a> SidecarContainer<'a> {
                 &settings.issuer_image,
             ),
         };
-        let folder = |token: &DesiredToken<'_>| (token.volume.clone(), context.place.sidecar_folder(&token.volume));
-        let token_volumes: Vec<_> = tokens.iter().map(folder).collect();
-        let files = files(tokens, &token_volumes, context);
-        let mut environment = vec![(variables::DIRECTORY, Cow::Borrowed(context.place.folder))];
-        match origin {
-            Origin::WorkloadApi(_) => add_workload_api(&mut environment, files, grant, settings),
-            Origin::Issuer(url) => add_issuer(&mut environment, files, url, tokens, settings),
-        }
+        // What the kubelet writes the sidecar doesn't.
+        let tokens = if grant.source == TokenSource::ServiceAccount {
+            &[]
+        } else {
+            tokens
+        };
+        let written = WrittenTokens { tokens, endpoint };
+        let mut environment = written.environment(origin, grant, context);
         environment.push((variables::LOG_LEVEL, unexpanded(&settings.log_level)));
         // Whoever may run commands in the container can choose the program's arguments.
         environment.push((variables::INJECTED, Cow::Borrowed("true")));
+        let mut too_long = None;
+        if !endpoint.is_empty() {
+            match endpoint.text(settings, pod_name_fits, context.containers.len()) {
+                Ok(text) => environment.push((ENDPOINT_VARIABLE, Cow::Owned(text))),
+                Err(error) => too_long = Some(error),
+            }
+        }
         Some(Self {
             settings,
-            image,
+            image: if endpoint.is_empty() {
+                image
+            } else {
+                &settings.endpoint_image
+            },
             resources: settings.resources_in(context.request.namespace),
             environment,
-            token_volumes,
+            serves: !endpoint.is_empty(),
+            mounts: written.mounts(origin, context),
             origin,
+            source: grant.source,
+            too_long,
         })
     }
 
-    /// The volume that the pod gets for the sidecar alone, unless it brings one that serves.
-    pub(super) fn own_volume(&self, context: &Context<'a>) -> Option<DesiredVolume<'a>> {
-        let content = match self.origin {
-            Origin::WorkloadApi(SOCKET_VOLUME) => Content::Socket(&context.settings.sidecar.workload_api),
-            Origin::WorkloadApi(_) => return None,
-            Origin::Issuer(url) => Content::Token {
-                audience: url,
-                expiration: SUBJECT_TOKEN_EXPIRATION,
-            },
+    /// The volumes that the pod gets for the sidecar alone, without what it brings itself and serves.
+    pub(super) fn own_volumes(
+        &self,
+        endpoint: &DesiredEndpoint<'a>,
+        context: &Context<'a>,
+    ) -> impl Iterator<Item = DesiredVolume<'a>> + use<'a> {
+        let of_origin = match self.origin {
+            Origin::WorkloadApi(SOCKET_VOLUME) => {
+                Some((SOCKET_VOLUME, Content::Socket(&context.settings.sidecar.workload_api)))
+            }
+            Origin::WorkloadApi(_) | Origin::Kubelet => None,
+            Origin::Issuer(url) => Some((
+                SUBJECT_TOKEN_VOLUME,
+                Content::Token {
+                    audience: url,
+                    expiration: SUBJECT_TOKEN_EXPIRATION,
+                },
+            )),
         };
-        Some(DesiredVolume {
-            name: Cow::Borrowed(match self.origin {
-                Origin::WorkloadApi(_) => SOCKET_VOLUME,
-                Origin::Issuer(_) => SUBJECT_TOKEN_VOLUME,
-            }),
+        let of_origin = of_origin.map(|(name, content)| DesiredVolume {
+            name: Cow::Borrowed(name),
             content,
-        })
+        });
+        of_origin.into_iter().chain(endpoint.source_volume(self.source))
     }
 
     /// The reasons why it can't run in this pod, a sentence each.
     pub(super) fn obstacles(&self, context: &Context<'_>) -> Vec<String> {
         let mut obstacles = Vec::new();
         if context.windows {
-            let source = match self.origin {
-                Origin::WorkloadApi(_) => "SPIFFE",
-                Origin::Issuer(_) => "tokenscope's issuer",
+            let what = match self.origin {
+                Origin::WorkloadApi(_) => "tokens from SPIFFE are kept",
+                Origin::Issuer(_) => "tokens from tokenscope's issuer are kept",
+                Origin::Kubelet => "credentials are served",
+            };
+            let with = if self.serves {
+                "delivery.type File and token.source"
+            } else {
+                "token.source"
             };
             obstacles.push(format!(
-                "tokens from {source} are kept by a sidecar that runs on Linux only, and the pod needs Windows: give it a role by a policy with token.source ServiceAccount"
+                "{what} by a sidecar that runs on Linux only, and the pod needs Windows: give it a role by a policy with {with} ServiceAccount"
             ));
         }
+        obstacles.extend(self.too_long.map(|too_long| too_long.to_string()));
         obstacles.extend(self.settings.unsupported.as_deref().map(ToOwned::to_owned));
         if let Origin::Issuer(_) = self.origin {
             obstacles.extend(self.obstacles_of_the_issuer(context));
@@ -133,29 +185,96 @@ impl<'a> SidecarContainer<'a> {
     }
 }
 
-/// The tokens' files: `FILE=AUDIENCE`, separated by white space.
-fn files(
-    tokens: &[DesiredToken<'_>],
-    token_volumes: &[(Cow<'static, str>, Cow<'static, str>)],
-    context: &Context<'_>,
-) -> Cow<'static, str> {
-    // The first one is in the sidecar's own directory.
-    let file = |(token, (_, folder)): (&DesiredToken<'_>, &(Cow<'_, str>, Cow<'_, str>))| {
-        if *folder == context.place.folder {
-            return format!("{TOKEN_FILE}={}", token.audience);
-        }
-        format!("{folder}/{TOKEN_FILE}={}", token.audience)
-    };
-    let files: Vec<String> = tokens.iter().zip(token_volumes).map(file).collect();
-    Cow::Owned(unexpanded(&files.join(" ")).into_owned())
+/// The tokens that the sidecar writes: for containers that see them, and for itself.
+#[derive(Clone, Copy)]
+struct WrittenTokens<'d, 'a> {
+    tokens: &'d [DesiredToken<'a>],
+    endpoint: &'d DesiredEndpoint<'a>,
 }
 
-fn add_workload_api<'a>(
-    environment: &mut Vec<(&'static str, Cow<'a, str>)>,
-    files: Cow<'a, str>,
-    grant: &'a Grant,
-    settings: &SidecarSettings,
-) {
+impl<'a> WrittenTokens<'_, 'a> {
+    /// The variables about the tokens, and about whom the sidecar gets them from.
+    fn environment(self, origin: Origin<'a>, grant: &'a Grant, context: &Context<'a>) -> Environment<'a> {
+        let settings = &context.settings.sidecar;
+        let mut environment = Vec::with_capacity(12);
+        match origin {
+            Origin::Kubelet => {}
+            Origin::WorkloadApi(_) => {
+                self.add_files(&mut environment, variables::JWT_SVIDS, context);
+                add_workload_api(&mut environment, grant, settings);
+            }
+            Origin::Issuer(url) => {
+                self.add_files(&mut environment, variables::ISSUED_TOKENS, context);
+                add_issuer(&mut environment, url, self.shortest(), settings);
+            }
+        }
+        environment
+    }
+
+    /// Adds the folder of the files, and the files: `FILE=AUDIENCE`, separated by white space.
+    fn add_files(self, environment: &mut Environment<'a>, variable: &'static str, context: &Context<'_>) {
+        // The first one is in the sidecar's own directory.
+        let has_own = |token: &DesiredToken<'_>| token.volume == context.place.first_volume();
+        let directory = match self.tokens.first() {
+            Some(first) if has_own(first) => context.place.folder,
+            _ => SOURCE_TOKEN_FOLDER,
+        };
+        let file = |folder: &str, file: &str, audience: &str| {
+            if *folder == *directory {
+                return format!("{file}={audience}");
+            }
+            format!("{folder}/{file}={audience}")
+        };
+        let seen = self.tokens.iter().map(|token| {
+            let folder = context.place.sidecar_folder(&token.volume);
+            file(&folder, TOKEN_FILE, token.audience.as_str())
+        });
+        let own = self.endpoint.sources().iter();
+        let own = own.map(|token| file(SOURCE_TOKEN_FOLDER, &token.file, token.audience));
+        let files: Vec<String> = seen.chain(own).collect();
+        environment.push((variables::DIRECTORY, Cow::Borrowed(directory)));
+        environment.push((variable, Cow::Owned(unexpanded(&files.join(" ")).into_owned())));
+    }
+
+    /// The sidecar asks for one lifetime, so that of the strictest policy is everybody's.
+    fn shortest(self) -> Option<TokenExpiration> {
+        let seen = self.tokens.iter().map(|token| token.expiration);
+        seen.chain(self.endpoint.sources().iter().map(|token| token.expiration))
+            .min()
+    }
+
+    /// The volumes as the sidecar has them.
+    fn mounts(self, origin: Origin<'a>, context: &Context<'_>) -> Vec<SidecarMount<'a>> {
+        let mount = |volume: Cow<'a, str>, folder: Cow<'a, str>, read_only| SidecarMount {
+            volume,
+            folder,
+            read_only,
+        };
+        let seen = self.tokens.iter().map(|token| {
+            let folder = context.place.sidecar_folder(&token.volume);
+            mount(token.volume.clone(), folder, false)
+        });
+        let folders = self.endpoint.folders();
+        let folders = folders.chain(self.endpoint.outbound_folders());
+        let written = folders.map(|(volume, folder)| mount(volume.into(), folder.into(), false));
+        let source = (!self.endpoint.is_empty()).then(|| {
+            let read_only = matches!(origin, Origin::Kubelet);
+            mount(SOURCE_TOKEN_VOLUME.into(), SOURCE_TOKEN_FOLDER.into(), read_only)
+        });
+        let of_origin = match origin {
+            Origin::WorkloadApi(volume) => Some((volume, SOCKET_FOLDER)),
+            Origin::Issuer(_) => Some((SUBJECT_TOKEN_VOLUME, SUBJECT_TOKEN_FOLDER)),
+            Origin::Kubelet => None,
+        };
+        let of_origin = of_origin.map(|(volume, folder)| mount(volume.into(), folder.into(), true));
+        seen.chain(written).chain(source).chain(of_origin).collect()
+    }
+}
+
+/// Names and values of variables.
+type Environment<'a> = Vec<(&'static str, Cow<'a, str>)>;
+
+fn add_workload_api<'a>(environment: &mut Environment<'a>, grant: &'a Grant, settings: &SidecarSettings) {
     let socket = format!("unix://{SOCKET_FOLDER}/{}", settings.socket_file);
     let spiffe = &grant.spiffe;
     let identity = [
@@ -171,24 +290,19 @@ fn add_workload_api<'a>(
     let identity = identity
         .into_iter()
         .filter_map(|(name, value)| Some((name, unexpanded(value?))));
-    environment.push((variables::JWT_SVIDS, files));
     environment.push((variables::SOCKET, Cow::Owned(socket)));
     environment.extend(identity);
 }
 
 fn add_issuer<'a>(
-    environment: &mut Vec<(&'static str, Cow<'a, str>)>,
-    files: Cow<'a, str>,
+    environment: &mut Environment<'a>,
     url: &'a str,
-    tokens: &[DesiredToken<'_>],
+    shortest: Option<TokenExpiration>,
     settings: &'a SidecarSettings,
 ) {
     let endpoint = settings.issuer_endpoint.as_deref().unwrap_or(url);
     let authorities = settings.issuer_authorities.as_deref().unwrap_or_default();
-    // The sidecar asks for one lifetime, so that of the strictest policy is everybody's.
-    let shortest = tokens.iter().map(|token| token.expiration.seconds()).min();
     environment.extend([
-        (variables::ISSUED_TOKENS, files),
         (variables::ISSUER, unexpanded(endpoint)),
         (variables::ISSUER_CA, unexpanded(authorities)),
         (
@@ -196,7 +310,8 @@ fn add_issuer<'a>(
             Cow::Owned([SUBJECT_TOKEN_FOLDER, "/", TOKEN_FILE].concat()),
         ),
     ]);
-    environment.extend(shortest.map(|seconds| (variables::TOKEN_LIFETIME, Cow::Owned(seconds.to_string()))));
+    let lifetime = shortest.map(|shortest| Cow::Owned(shortest.seconds().to_string()));
+    environment.extend(lifetime.map(|lifetime| (variables::TOKEN_LIFETIME, lifetime)));
 }
 
 /// A volume of the pod's own that has the Workload API's socket already.
@@ -224,8 +339,15 @@ impl Json for SidecarContainer<'_> {
         text.push_str(",\"imagePullPolicy\":");
         push_string(text, &self.settings.pull_policy);
         text.push_str(",\"restartPolicy\":\"Always\",\"env\":[");
+        if self.serves {
+            // Before the variable that has it in its value.
+            text.push_str("{\"name\":\"");
+            text.push_str(variables::POD_NAME);
+            text.push_str("\",\"valueFrom\":{\"fieldRef\":{\"fieldPath\":\"metadata.name\"}}}");
+        }
         for (index, (name, value)) in self.environment.iter().enumerate() {
-            text.push_str(if index > 0 { ",{\"name\":\"" } else { "{\"name\":\"" });
+            let is_first = index == 0 && !self.serves;
+            text.push_str(if is_first { "{\"name\":\"" } else { ",{\"name\":\"" });
             text.push_str(name);
             text.push_str("\",\"value\":");
             push_string(text, value);
@@ -240,22 +362,14 @@ impl Json for SidecarContainer<'_> {
             write_probe(text, "readinessProbe", readiness.period_seconds, readiness.failures);
         }
         text.push_str(",\"volumeMounts\":[");
-        for (volume, folder) in &self.token_volumes {
-            text.push_str("{\"name\":\"");
-            text.push_str(volume);
-            text.push_str("\",\"mountPath\":\"");
-            text.push_str(folder);
-            text.push_str("\"},");
+        for (index, mount) in self.mounts.iter().enumerate() {
+            text.push_str(if index > 0 { ",{\"name\":" } else { "{\"name\":" });
+            push_string(text, &mount.volume);
+            text.push_str(",\"mountPath\":");
+            push_string(text, &mount.folder);
+            text.push_str(if mount.read_only { ",\"readOnly\":true}" } else { "}" });
         }
-        text.push_str("{\"name\":");
-        let (volume, folder) = match self.origin {
-            Origin::WorkloadApi(volume) => (volume, SOCKET_FOLDER),
-            Origin::Issuer(_) => (SUBJECT_TOKEN_VOLUME, SUBJECT_TOKEN_FOLDER),
-        };
-        push_string(text, volume);
-        text.push_str(",\"mountPath\":\"");
-        text.push_str(folder);
-        text.push_str("\",\"readOnly\":true}],\"resources\":");
+        text.push_str("],\"resources\":");
         text.push_str(self.resources);
         text.push_str(",\"securityContext\":");
         text.push_str(&self.settings.security_context);

@@ -1,12 +1,18 @@
 //! What in a granted container keeps its SDK from the granted role, although nothing is wrong with the grant.
 
+use tokenscope_core::annotations::{CONTAINERS, ROLE_ARN};
 use tokenscope_core::config_file::CONFIG_FOLDER;
+use tokenscope_core::delivery::ProfileName;
 use tokenscope_core::pod::{Container, Text, Volume};
-use tokenscope_core::{Grant, Region, Request, asks_itself};
+use tokenscope_core::text::up_to;
+use tokenscope_core::{Grant, Region, Request, asks_itself, is_misspelt_region};
 
 use super::context::Context;
 use super::paths::{PathParts, is_within};
-use super::pieces::{CONFIG_FILE_VARIABLE, DEFAULT_REGION, REGION};
+use super::pieces::{CONFIG_FILE_VARIABLE, DEFAULT_REGION, REGION, ROLE_ARN as ROLE_VARIABLE};
+
+/// The most bytes of a list of containers in a warning.
+const MOST_LIST_BYTES: usize = 100;
 
 /// Adds what whoever creates the pod should know of a container.
 pub(super) fn of_container<'a>(
@@ -15,8 +21,9 @@ pub(super) fn of_container<'a>(
     context: &Context<'a>,
     warnings: &mut Vec<String>,
 ) {
-    other_credentials(container, warnings);
+    other_credentials(container, grant, warnings);
     other_configuration(container, grant, context, warnings);
+    warnings.extend(other_role(container, grant, context));
     region(container, grant, warnings);
 }
 
@@ -28,6 +35,16 @@ pub(super) fn of_skipping_label(request: &Request<'_>) -> Option<String> {
          tokenscope.io/role-arn asks for one: remove the label"
             .to_owned()
     })
+}
+
+/// The warning for a pod that names containers and no role, where no policy assigns one either.
+pub(super) fn of_list_without_role(request: &Request<'_>) -> Option<String> {
+    let list = request.pod.annotations.value(CONTAINERS)?;
+    Some(format!(
+        "annotation {CONTAINERS} of the pod is {:?} and has no effect: no annotation names a role for this pod, and no policy assigns one. \
+         Name one by {ROLE_ARN}, or remove the list",
+        up_to(list, MOST_LIST_BYTES)
+    ))
 }
 
 /// Adds a warning if a folder of ours lies in a mount that can't be written: the container runtime can't make it there, and the container
@@ -68,7 +85,7 @@ pub(super) fn of_mounts(
 }
 
 /// SDKs look at access keys in the environment before they look at a web identity token.
-fn other_credentials(container: &Container<Text<'_>>, warnings: &mut Vec<String>) {
+fn other_credentials(container: &Container<Text<'_>>, grant: &Grant, warnings: &mut Vec<String>) {
     let name = &*container.name;
     if container.variable("AWS_ACCESS_KEY_ID").is_some() {
         warnings.push(format!(
@@ -76,8 +93,22 @@ fn other_credentials(container: &Container<Text<'_>>, warnings: &mut Vec<String>
         ));
     } else if container.env_from.as_ref().is_some_and(|sources| !sources.is_empty()) {
         warnings.push(format!(
-            "container {name} has envFrom: if that brings AWS_ACCESS_KEY_ID, SDKs prefer it to the granted role"
+            "container {name} has envFrom: if that brings {}, SDKs prefer it to the granted role",
+            preferred(grant)
         ));
+    }
+}
+
+/// The variables that ours can't keep away, by which SDKs find other credentials first. Ours take the place of those of `envFrom` that
+/// have their names.
+fn preferred(grant: &Grant) -> &'static str {
+    if grant.endpoint.is_some() {
+        "AWS_ACCESS_KEY_ID, AWS_PROFILE, AWS_WEB_IDENTITY_TOKEN_FILE or AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"
+    } else if grant.config_file.is_some() {
+        // boto3 and the AWS CLI take this role in place of that of a profile which takes it with the token.
+        "AWS_ACCESS_KEY_ID, AWS_PROFILE, AWS_ROLE_ARN or AWS_WEB_IDENTITY_TOKEN_FILE"
+    } else {
+        "AWS_ACCESS_KEY_ID, AWS_PROFILE or AWS_CONFIG_FILE"
     }
 }
 
@@ -105,32 +136,79 @@ fn other_configuration<'a>(
     }
 }
 
+/// In a profile that takes its role with the token, boto3 and the AWS CLI take the role of the variable in place of the profile's
+/// (botocore 1.44.8, `AssumeRoleWithWebIdentityProvider`).
+fn other_role<'a>(container: &Container<Text<'a>>, grant: &Grant, context: &Context<'a>) -> Option<String> {
+    let file = grant.config_file.as_ref()?;
+    context.own(container, ROLE_VARIABLE)?;
+    let mut variables = ["AWS_PROFILE", "AWS_DEFAULT_PROFILE"].into_iter();
+    let (variable, chosen) =
+        variables.find_map(|variable| Some((variable, context.own(container, variable)?.value.as_deref()?)))?;
+    let is_chosen = |name: &ProfileName| name.as_str() == chosen;
+    let mut profiles = file.profiles.iter();
+    let profile = profiles.find(|profile| profile.name.as_ref().is_some_and(is_chosen))?;
+    (profile.chain.is_empty() && profile.first.role != grant.role).then(|| {
+        format!(
+            "container {} sets {ROLE_VARIABLE} and {variable}: boto3 and the AWS CLI take that role in place of the profile's; remove {ROLE_VARIABLE}, and name the role by an annotation",
+            &*container.name
+        )
+    })
+}
+
 /// STS of one partition knows no role of another one.
 fn region(container: &Container<Text<'_>>, grant: &Grant, warnings: &mut Vec<String>) {
     let name = &*container.name;
     let partition = grant.role.partition();
-    let mut own = [REGION, DEFAULT_REGION]
+    let is_other = |region: &str| {
+        let of_region = tokenscope_core::partition_of_region(region);
+        of_region.is_some_and(|of_region| of_region != partition)
+    };
+    if let Some(endpoint) = &grant.endpoint {
+        let other = endpoint.regions.iter().find(|region| is_other(region.as_str()));
+        warnings.extend(other.map(|region| {
+            format!(
+                "the sidecar asks STS of region {} for the role of container {name}, which knows no role of partition {partition}: set regions of {partition} in spec.aws",
+                region.as_str()
+            )
+        }));
+        let misspelt = endpoint
+            .regions
+            .iter()
+            .find(|region| is_misspelt_region(region.as_str()));
+        warnings.extend(misspelt.map(|region| {
+            format!(
+                "the sidecar asks STS of region {} for the role of container {name}, which is not written as AWS writes regions, such as eu-central-1: correct it in spec.aws",
+                region.as_str()
+            )
+        }));
+        return;
+    }
+    let own = [REGION, DEFAULT_REGION]
         .into_iter()
         .filter_map(|name| container.variable(name));
-    let region = match own.next() {
-        // One that comes from elsewhere is not known here.
-        Some(own) if own.value_from.is_some() => return,
-        Some(own) => own.value.as_deref(),
-        None => grant.region.as_ref().map(Region::as_str),
-    };
-    match region {
-        Some(region) if region.contains("$(") => {}
-        Some(region) => {
-            let of_region = tokenscope_core::partition_of_region(region);
-            if of_region.is_some_and(|of_region| of_region != partition) {
-                warnings.push(format!(
-                    "container {name} has region {region}, whose STS knows no role of partition {partition}: set a region of {partition}"
-                ));
-            }
-        }
-        None if partition != "aws" => warnings.push(format!(
+    // One that comes from elsewhere is not known here. Of the two some SDKs read only the second.
+    let own: Vec<Option<&str>> = own
+        .map(|own| own.value.as_deref().filter(|_| own.value_from.is_none()))
+        .collect();
+    let of_grant = grant.region.as_ref().map(Region::as_str);
+    if own.is_empty() && of_grant.is_none() && partition != "aws" {
+        warnings.push(format!(
             "container {name} has no region, so SDKs ask sts.amazonaws.com, which knows no role of partition {partition}: set spec.aws.region"
-        )),
-        None => {}
+        ));
     }
+    let regions = own.iter().copied().chain(own.is_empty().then_some(of_grant)).flatten();
+    // What a variable of the pod adds is not known here.
+    let mut regions = regions.filter(|region| !region.contains("$("));
+    warnings.extend(regions.find_map(|region| {
+        if is_other(region) {
+            return Some(format!(
+                "container {name} has region {region}, whose STS knows no role of partition {partition}: set a region of {partition}"
+            ));
+        }
+        is_misspelt_region(region).then(|| {
+            format!(
+                "container {name} has region {region:?}, which is not written as AWS writes regions, such as eu-central-1: SDKs find no STS there"
+            )
+        })
+    }));
 }

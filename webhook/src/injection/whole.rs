@@ -4,13 +4,14 @@
 //! volume another volume. The ordinary decode of a pod keeps only what decisions read; this one is made when one of our names
 //! occurs at all.
 
-use crate::json::{self, Raw};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokenscope_core::bounds::{MOST_CONTAINERS, MOST_VOLUMES};
 use tokenscope_core::pod::BoundedList;
 
 use super::pieces::DesiredVolume;
+use super::review_spec;
+use crate::json::Raw;
 use crate::patch::Json;
 
 /// The volumes and init containers of a pod.
@@ -23,28 +24,10 @@ pub(super) struct Whole<'a> {
     init_containers: Option<BoundedList<Raw<'a>, MOST_CONTAINERS>>,
 }
 
-#[derive(Deserialize)]
-#[serde(bound(deserialize = "'de: 'a"))]
-struct WholeReview<'a> {
-    request: WholeRequest<'a>,
-}
-
-#[derive(Deserialize)]
-#[serde(bound(deserialize = "'de: 'a"))]
-struct WholeRequest<'a> {
-    object: WholePod<'a>,
-}
-
-#[derive(Deserialize)]
-#[serde(bound(deserialize = "'de: 'a"))]
-struct WholePod<'a> {
-    spec: Whole<'a>,
-}
-
 impl<'a> Whole<'a> {
     /// Reads them from an AdmissionReview's JSON. A text that can't be read has none: then nothing in it passes for ours.
     pub(super) fn read(review: &'a str) -> Self {
-        json::from_str::<WholeReview<'_>>(review).map_or_else(|_| Self::default(), |review| review.request.object.spec)
+        review_spec::read(review).unwrap_or_default()
     }
 
     /// True if the volume with this index is exactly `wanted`.
@@ -169,9 +152,10 @@ fn request_what_is_limited(resources: &mut Map<String, Value>) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
     use tokenscope_core::pod::SIDECAR;
+
+    use super::*;
 
     struct TestJson(Value);
 

@@ -1,12 +1,14 @@
 //! The reader as a deserializer of serde.
 
-use super::error::Error;
-use super::raw;
-use super::reader::Reader;
+use std::borrow::Cow;
+
 use serde::de::value::BorrowedStrDeserializer;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, IntoDeserializer as _, MapAccess, SeqAccess, Visitor};
 use serde::forward_to_deserialize_any;
-use std::borrow::Cow;
+
+use super::error::Error;
+use super::raw;
+use super::reader::Reader;
 
 impl<'de> Deserializer<'de> for &mut Reader<'de> {
     type Error = Error;

@@ -1,8 +1,9 @@
 //! The reason why a text can't be read.
 
-use serde::de;
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
+
+use serde::de;
 use tokenscope_core::text::up_to;
 
 /// The reason why a text can't be read.

@@ -1,9 +1,9 @@
 //! JSON that is read once, borrowed where it is wanted and passed over where it is not.
 //!
-//! Of a review the most is never looked at: managed fields, probes, resources. A reader that checks the grammar of all of
-//! that spends more time on it than on everything else together, so this one only looks for its end, 64 bytes at a time.
-//! What is read is checked like everywhere; of what is passed over only brackets are counted and strings are closed. The
-//! API server writes nothing but JSON. Anybody else who sends such a text gets a patch for a pod that no API server has.
+//! Nobody needs most of a review: managed fields, probes, resources. To check the grammar of these parts takes longer than all
+//! other work, so this reader only looks for their end, 64 bytes at a time. Values that are read are checked in full. In parts
+//! that are passed over, only brackets are counted and strings are closed. So a text that is no JSON may be taken. This harms
+//! nobody: the API server sends only JSON, and the patch for any other sender's text is applied to no pod.
 //!
 //! `webhook/tests/json.rs` compares it with serde_json on texts that nobody thought of: of what is read both accept the same texts,
 //! with the same values.
@@ -20,20 +20,27 @@ mod strings;
 #[cfg(test)]
 mod tests;
 
+use std::marker::PhantomData;
+
 pub use error::Error;
 pub use raw::Raw;
-pub use strings::push_string;
-
 use reader::Reader;
 use serde::Deserialize;
+use serde::de::DeserializeSeed;
+pub use strings::push_string;
 
 /// Reads a value of which `text` consists. Strings without escapes are borrowed from it.
 ///
 /// It understands what [`tokenscope_core::pod`] is made of: structs, maps with texts for keys, lists, options, texts, numbers and
 /// booleans, and [`Raw`] and `IgnoredAny` for all else. Enums are refused.
 pub fn from_str<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Error> {
+    from_str_with(text, PhantomData::<T>)
+}
+
+/// The same for a reader that knows more than the text says.
+pub(crate) fn from_str_with<'a, S: DeserializeSeed<'a>>(text: &'a str, seed: S) -> Result<S::Value, Error> {
     let mut reader = Reader::new(text);
-    let read = T::deserialize(&mut reader).and_then(|value| match reader.peek() {
+    let read = seed.deserialize(&mut reader).and_then(|value| match reader.peek() {
         None => Ok(value),
         Some(_) => Err(Error::new("more text follows the value")),
     });

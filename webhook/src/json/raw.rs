@@ -1,10 +1,9 @@
 //! A value as it is written.
 
-use serde::{
-    Deserialize, Deserializer,
-    de::{Error, Visitor},
-};
 use std::fmt;
+
+use serde::de::{Error, Visitor};
+use serde::{Deserialize, Deserializer};
 
 /// The JSON of a value, borrowed from the text that [`from_str`](super::from_str) reads. Its grammar was not checked.
 #[derive(Clone, Copy, Debug)]

@@ -1,8 +1,9 @@
 //! The reader of a text: white space, literals, numbers, and the end of what nobody wants.
 
+use serde::de;
+
 use super::error::Error;
 use super::scan;
-use serde::de;
 
 /// Nothing is read that is nested more deeply, so that no text can exhaust the stack. It is the bound of serde_json. What is passed
 /// over has no bound.

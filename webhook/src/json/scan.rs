@@ -69,7 +69,7 @@ pub(super) fn end_of_nested(bytes: &[u8], from: usize) -> Option<usize> {
     None
 }
 
-/// What one block says to the next.
+/// The state that one block hands to the next.
 #[derive(Default)]
 struct Blocks {
     /// 1 where the next block begins with an escaped byte.
@@ -138,8 +138,9 @@ impl Blocks {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     /// As [`end_of_plain`], one byte after another: what it must come to on processors without any lanes.
     fn plain_by_bytes(bytes: &[u8], from: usize) -> usize {

@@ -1,10 +1,11 @@
 //! Strings, as they are read and as they are written.
 
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
 use super::error::Error;
 use super::reader::Reader;
 use super::scan;
-use std::borrow::Cow;
-use std::fmt::Write as _;
 
 /// Appends `text` to JSON as a string.
 pub fn push_string(json: &mut String, text: &str) {

@@ -1,11 +1,13 @@
 //! What is read, what is passed over and what is refused, beside serde_json.
 
-use super::*;
+use std::fmt;
+
 use proptest::prelude::*;
 use serde::de::IgnoredAny;
 use serde_json::Value;
-use std::fmt;
 use tokenscope_core::pod::{Pod, Text};
+
+use super::*;
 
 fn message<'a, T: Deserialize<'a> + fmt::Debug>(text: &'a str) -> String {
     from_str::<T>(text).unwrap_err().to_string()
@@ -114,29 +116,31 @@ fn any_damage() -> impl Strategy<Value = Option<char>> {
     ))
 }
 
-/// A pod whose members are what they should be, or mostly.
-fn any_pod() -> impl Strategy<Value = String> {
-    let list = |item: BoxedStrategy<Value>| prop::collection::vec(item, 0..4).prop_map(Value::from).boxed();
-    let object = |members: Vec<(&'static str, BoxedStrategy<Value>)>| {
-        let members: Vec<_> = members
-            .into_iter()
-            .map(|(key, value)| prop::option::weighted(0.97, value).prop_map(move |value| (key, value)))
-            .collect();
-        (members, prop::collection::btree_map("[x-z]{1,3}", any_value(), 0..3))
-            .prop_map(|(known, unknown)| {
-                let known = known
-                    .into_iter()
-                    .filter_map(|(key, value)| Some((key.to_owned(), value?)));
-                known.chain(unknown).collect::<Value>()
-            })
-            .boxed()
-    };
-    let text = || any_text().prop_map(Value::from).boxed();
-    let texts = || {
-        prop::collection::btree_map(any_text(), text(), 0..4)
-            .prop_map(|pairs| pairs.into_iter().collect())
-            .boxed()
-    };
+fn list_of(item: BoxedStrategy<Value>) -> BoxedStrategy<Value> {
+    prop::collection::vec(item, 0..4).prop_map(Value::from).boxed()
+}
+
+/// An object with nearly always these members, and sometimes others.
+fn object(members: Vec<(&'static str, BoxedStrategy<Value>)>) -> BoxedStrategy<Value> {
+    let members: Vec<_> = members
+        .into_iter()
+        .map(|(key, value)| prop::option::weighted(0.97, value).prop_map(move |value| (key, value)))
+        .collect();
+    (members, prop::collection::btree_map("[x-z]{1,3}", any_value(), 0..3))
+        .prop_map(|(known, unknown)| {
+            let known = known
+                .into_iter()
+                .filter_map(|(key, value)| Some((key.to_owned(), value?)));
+            known.chain(unknown).collect::<Value>()
+        })
+        .boxed()
+}
+
+fn text() -> BoxedStrategy<Value> {
+    any_text().prop_map(Value::from).boxed()
+}
+
+fn any_container() -> BoxedStrategy<Value> {
     let variable = object(vec![
         ("name", text()),
         ("value", text()),
@@ -150,18 +154,27 @@ fn any_pod() -> impl Strategy<Value = String> {
         ("mountPath", text()),
         ("readOnly", any::<bool>().prop_map(Value::from).boxed()),
     ]);
-    let container = object(vec![
+    object(vec![
         ("name", text()),
-        ("env", list(variable)),
-        ("envFrom", list(any_value().boxed())),
-        ("volumeMounts", list(mount)),
-    ]);
+        ("env", list_of(variable)),
+        ("envFrom", list_of(any_value().boxed())),
+        ("volumeMounts", list_of(mount)),
+    ])
+}
+
+/// A pod whose members are what they should be, or mostly.
+fn any_pod() -> impl Strategy<Value = String> {
+    let texts = || {
+        prop::collection::btree_map(any_text(), text(), 0..4)
+            .prop_map(|pairs| pairs.into_iter().collect())
+            .boxed()
+    };
     let token = object(vec![
         ("audience", text()),
         ("expirationSeconds", any::<i64>().prop_map(Value::from).boxed()),
         ("path", text()),
     ]);
-    let projected = object(vec![("sources", list(object(vec![("serviceAccountToken", token)])))]);
+    let projected = object(vec![("sources", list_of(object(vec![("serviceAccountToken", token)])))]);
     let metadata = object(vec![
         ("name", text()),
         ("labels", texts()),
@@ -170,9 +183,9 @@ fn any_pod() -> impl Strategy<Value = String> {
     ]);
     let volume = object(vec![("name", text()), ("projected", projected)]);
     let spec = object(vec![
-        ("containers", list(container.clone())),
-        ("initContainers", list(container)),
-        ("volumes", list(volume)),
+        ("containers", list_of(any_container())),
+        ("initContainers", list_of(any_container())),
+        ("volumes", list_of(volume)),
         ("nodeSelector", texts()),
     ]);
     let pod = object(vec![

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -14,16 +15,30 @@ pub(super) const MOST_OF_A_SOURCE: usize = 8;
 pub(super) const PER_SECOND: f64 = 20.0;
 /// The most that may begin at once after a rest: a namespace is often made with many service accounts and pods in one go.
 pub(super) const BURST: f64 = 40.0;
-/// How many sources are known at a time. Each is a namespace that exists.
+/// How many sources are known at a time. Each is of a namespace that exists.
 const MOST_SOURCES: usize = 1024;
 /// The time for which it is remembered that something does not exist.
 pub(super) const MISSING_FOR: Duration = Duration::from_secs(1);
 /// How many such things are remembered.
 const MOST_MISSING: usize = 1024;
 
+/// Whoever has lookups made: a namespace, as one peer names it in its reviews. A neighbour who sends reviews of his own making so takes
+/// nothing from the namespaces that he names.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct LookupSource {
+    pub(super) peer: IpAddr,
+    pub(super) namespace: Box<str>,
+}
+
+/// True if a peer that has so many of `all` may have one more, where there are `most`: it has at most twice what is free, so that
+/// others find room however many namespaces it names.
+pub(super) fn leaves_enough(of_peer: usize, all: usize, most: usize) -> bool {
+    all < most && of_peer <= 2 * (most - all)
+}
+
 /// A token bucket for each source.
 #[derive(Debug, Default)]
-pub(super) struct Rates(HashMap<Box<str>, Bucket>);
+pub(super) struct Rates(HashMap<LookupSource, Bucket>);
 
 #[derive(Debug)]
 struct Bucket {
@@ -40,7 +55,7 @@ impl Bucket {
 
 impl Rates {
     /// True if one more may begin now; if so, it counts.
-    pub(super) fn admit(&mut self, source: &str, now: Instant) -> bool {
+    pub(super) fn admit(&mut self, source: &LookupSource, now: Instant) -> bool {
         if let Some(bucket) = self.0.get_mut(source) {
             let tokens = bucket.tokens(now);
             if tokens < 1.0 {
@@ -52,15 +67,17 @@ impl Rates {
             };
             return true;
         }
-        if self.0.len() >= MOST_SOURCES {
+        // Below a third of them no peer can have too many.
+        if self.0.len() * 3 >= MOST_SOURCES {
             // A full bucket says no more than none.
             self.0.retain(|_, bucket| bucket.tokens(now) < BURST);
         }
-        if self.0.len() >= MOST_SOURCES {
+        let of_peer = self.0.keys().filter(|known| known.peer == source.peer).count();
+        if !leaves_enough(of_peer, self.0.len(), MOST_SOURCES) {
             return false;
         }
         let tokens = BURST - 1.0;
-        self.0.insert(source.into(), Bucket { tokens, at: now });
+        self.0.insert(source.clone(), Bucket { tokens, at: now });
         true
     }
 }
@@ -94,10 +111,18 @@ impl<K: Eq + Hash> MissingObjects<K> {
 mod tests {
     use super::*;
 
+    fn source(peer: u32, namespace: &str) -> LookupSource {
+        LookupSource {
+            peer: IpAddr::from(peer.to_be_bytes()),
+            namespace: namespace.into(),
+        }
+    }
+
     #[test]
     fn a_source_has_a_burst_and_then_its_rate_and_takes_nothing_from_another() {
         let (mut rates, now) = (Rates::default(), Instant::now());
-        let admitted = |rates: &mut Rates, source, at| (0..100).filter(|_| rates.admit(source, at)).count();
+        let admitted =
+            |rates: &mut Rates, namespace, at| (0..100).filter(|_| rates.admit(&source(1, namespace), at)).count();
         assert_eq!(admitted(&mut rates, "a", now), 40);
         assert_eq!(admitted(&mut rates, "b", now), 40);
         assert_eq!(admitted(&mut rates, "a", now + Duration::from_millis(500)), 10);
@@ -107,10 +132,10 @@ mod tests {
     #[test]
     fn neither_sources_nor_missing_things_grow_without_end() {
         let (mut rates, now) = (Rates::default(), Instant::now());
-        let admitted = (0..5000).filter(|n| rates.admit(&n.to_string(), now)).count();
+        let admitted = (0..5000).filter(|&n| rates.admit(&source(n, "shop"), now)).count();
         assert_eq!((admitted, rates.0.len()), (MOST_SOURCES, MOST_SOURCES));
         assert!(
-            rates.admit("new", now + Duration::from_secs(1)),
+            rates.admit(&source(1, "new"), now + Duration::from_secs(1)),
             "full buckets make room"
         );
 
@@ -119,5 +144,22 @@ mod tests {
         assert_eq!(missing.0.len(), MOST_MISSING);
         missing.insert(5000, now + MISSING_FOR);
         assert!(missing.contains(&5000, now + MISSING_FOR) && !missing.contains(&0, now + MISSING_FOR));
+    }
+
+    #[test]
+    fn a_peer_that_names_very_many_namespaces_leaves_sources_and_lookups_to_others() {
+        let (mut rates, now) = (Rates::default(), Instant::now());
+        let admitted = (0..5000)
+            .filter(|n| rates.admit(&source(1, &format!("n{n}")), now))
+            .count();
+        assert!((600..700).contains(&admitted), "{admitted}");
+        assert!(rates.admit(&source(2, "shop"), now));
+
+        let lookups = |of_peer| leaves_enough(of_peer, of_peer, MOST_AT_A_TIME);
+        let of_one_peer = (0..MOST_AT_A_TIME).take_while(|&of_peer| lookups(of_peer)).count();
+        assert!(
+            leaves_enough(0, of_one_peer, MOST_AT_A_TIME) && of_one_peer < 50,
+            "{of_one_peer}"
+        );
     }
 }

@@ -6,6 +6,7 @@
 mod limits;
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ use futures::future::{BoxFuture, FutureExt as _, Shared};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use kube::core::ObjectMeta;
 use kube::{Api, Client};
+use limits::{LookupSource, MOST_AT_A_TIME, MOST_OF_A_SOURCE, MissingObjects, PER_SECOND, Rates, leaves_enough};
+use tokenscope_core::kubernetes_names::{is_label, is_subdomain};
 use tokenscope_core::text::up_to;
 use tokenscope_index::{KeptAnnotations, LabelPairs, NamespaceLabels, Policies, ShareExceeded};
 use tokenscope_platform::telemetry::chain;
@@ -20,13 +23,10 @@ use tokio::time::Instant;
 
 use crate::cache::{self, Cache};
 use crate::metrics::{Lookup, WebhookMetrics};
-use crate::names::{is_label, is_subdomain};
 
-use limits::{MOST_AT_A_TIME, MOST_OF_A_SOURCE, MissingObjects, PER_SECOND, Rates};
-
-/// How long the API server has for an answer: a review has 2 seconds, and both namespace and service account may be missing.
+/// The time that the API server has for an answer: a review has 2 seconds, and both namespace and service account may be missing.
 const DEADLINE: Duration = Duration::from_millis(800);
-/// The source of all questions that are not of a namespace that the cache knows: whoever invents names shares one.
+/// The namespace of all questions of a peer that are not of one that the cache knows: whoever invents names has one for all.
 const UNKNOWN_NAMESPACES: &str = "";
 
 /// The surroundings of a pod.
@@ -82,7 +82,7 @@ struct LookupState {
 }
 
 struct RunningLookup {
-    source: Box<str>,
+    source: LookupSource,
     answer: SharedLookup,
 }
 
@@ -106,19 +106,20 @@ impl LiveLookups {
         })
     }
 
-    /// The surroundings of a pod of this namespace and service account.
+    /// The surroundings of a pod of this namespace and service account, of which this peer sent a review.
     pub async fn around(
         self: &Arc<Self>,
+        peer: IpAddr,
         namespace: &str,
         service_account: &str,
     ) -> Result<AdmissionContext, LookupError> {
         let labels = match self.cache.kept_labels(namespace) {
             Some(labels) => labels,
-            None => self.labels(namespace).await?,
+            None => self.labels(peer, namespace).await?,
         };
         let annotations = match self.cache.annotations(namespace, service_account) {
             Some(annotations) => Ok(Some(annotations)),
-            None => self.annotations(namespace, service_account).await?,
+            None => self.annotations(peer, namespace, service_account).await?,
         };
         let policies = self.cache.policies().ok_or_else(|| LookupError {
             what: "a whole list of policies and boundaries".to_owned(),
@@ -134,9 +135,9 @@ impl LiveLookups {
     }
 
     /// The API server lets nobody create a pod in a namespace that does not exist.
-    async fn labels(self: &Arc<Self>, namespace: &str) -> Result<NamespaceLabels, LookupError> {
+    async fn labels(self: &Arc<Self>, peer: IpAddr, namespace: &str) -> Result<NamespaceLabels, LookupError> {
         let wanted = LookupKey::Namespace(namespace.into());
-        match self.ask(wanted.clone()).await? {
+        match self.ask(peer, wanted.clone()).await? {
             Some(metadata) => Ok(NamespaceLabels::of(&metadata)),
             None => Err(wanted.unknown(Why::Missing)),
         }
@@ -145,6 +146,7 @@ impl LiveLookups {
     /// Where too much is asked for because the cache does not keep all of the namespace's service accounts, that is the reason.
     async fn annotations(
         self: &Arc<Self>,
+        peer: IpAddr,
         namespace: &str,
         name: &str,
     ) -> Result<Result<Option<KeptAnnotations>, ShareExceeded>, LookupError> {
@@ -152,7 +154,7 @@ impl LiveLookups {
             namespace: namespace.into(),
             name: name.into(),
         };
-        match self.ask(wanted).await {
+        match self.ask(peer, wanted).await {
             Ok(metadata) => Ok(Ok(metadata.as_deref().map(KeptAnnotations::of))),
             Err(unknown) => match (&unknown.why, self.cache.service_accounts_over_share(namespace)) {
                 (Why::Limited, Some(exceeded)) => Ok(Err(exceeded)),
@@ -162,7 +164,7 @@ impl LiveLookups {
     }
 
     /// All that want the same at the same time share one request.
-    async fn ask(self: &Arc<Self>, wanted: LookupKey) -> Result<Option<Arc<ObjectMeta>>, LookupError> {
+    async fn ask(self: &Arc<Self>, peer: IpAddr, wanted: LookupKey) -> Result<Option<Arc<ObjectMeta>>, LookupError> {
         if !wanted.can_exist() {
             return Ok(None);
         }
@@ -175,7 +177,7 @@ impl LiveLookups {
             let running = state.running.get(&wanted).map(|running| running.answer.clone());
             match running {
                 Some(answer) => answer,
-                None => self.begin(&mut state, wanted, now)?,
+                None => self.begin(&mut state, peer, wanted, now)?,
             }
         };
         answer.await
@@ -185,24 +187,28 @@ impl LiveLookups {
     fn begin(
         self: &Arc<Self>,
         state: &mut LookupState,
+        peer: IpAddr,
         wanted: LookupKey,
         now: Instant,
     ) -> Result<SharedLookup, LookupError> {
-        let source = self.source(&wanted);
-        if !state.admit(source, now) {
+        let source = LookupSource {
+            peer,
+            namespace: self.namespace_of(&wanted).into(),
+        };
+        if !state.admit(&source, now) {
             self.metrics.looked_up(Lookup::Limited);
             return Err(wanted.unknown(Why::Limited));
         }
         let answer = self.start(wanted.clone());
         let running = RunningLookup {
-            source: source.into(),
+            source,
             answer: answer.clone(),
         };
         state.running.insert(wanted, running);
         Ok(answer)
     }
 
-    fn source<'a>(&self, wanted: &'a LookupKey) -> &'a str {
+    fn namespace_of<'a>(&self, wanted: &'a LookupKey) -> &'a str {
         match wanted {
             LookupKey::ServiceAccount { namespace, .. } if self.cache.kept_labels(namespace).is_some() => namespace,
             _ => UNKNOWN_NAMESPACES,
@@ -252,9 +258,13 @@ impl LiveLookups {
 
 impl LookupState {
     /// True if a lookup may begin now; if so, it counts.
-    fn admit(&mut self, source: &str, now: Instant) -> bool {
-        let of_source = self.running.values().filter(|running| *running.source == *source);
-        self.running.len() < MOST_AT_A_TIME && of_source.count() < MOST_OF_A_SOURCE && self.rates.admit(source, now)
+    fn admit(&mut self, source: &LookupSource, now: Instant) -> bool {
+        let running = || self.running.values().map(|running| &running.source);
+        let of_source = running().filter(|running| *running == source).count();
+        let of_peer = running().filter(|running| running.peer == source.peer).count();
+        of_source < MOST_OF_A_SOURCE
+            && leaves_enough(of_peer, self.running.len(), MOST_AT_A_TIME)
+            && self.rates.admit(source, now)
     }
 }
 

@@ -9,14 +9,14 @@ pub enum Operation<'a> {
     Add {
         /// Where.
         path: Pointer<'a>,
-        /// What.
+        /// The value.
         value: &'a dyn Json,
     },
     /// Puts another value in the place of one.
     Replace {
         /// Where.
         path: Pointer<'a>,
-        /// What is there from now on.
+        /// The new value.
         value: &'a dyn Json,
     },
     /// Takes a value away.

@@ -4,14 +4,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::json;
-use tokenscope_index::Share;
-use tokenscope_webhook::cache::CacheBounds;
+use tokenscope_index::{Share, WebhookBounds};
 
-use super::{Asked, account, all, namespace, none};
+use super::{Asked, NEIGHBOUR, account, all, namespace, none};
 
 #[tokio::test]
 async fn a_name_that_does_not_exist_is_not_asked_for_again_at_once() {
-    let asked = Asked::new(&CacheBounds::default(), none);
+    let asked = Asked::new(&WebhookBounds::default(), none);
     asked.cache.apply_namespace(namespace("shop"));
     for _ in 0..50 {
         let known = asked.around("shop", "missing").await.unwrap();
@@ -25,7 +24,7 @@ async fn a_name_that_does_not_exist_is_not_asked_for_again_at_once() {
 
 #[tokio::test]
 async fn names_that_kubernetes_does_not_allow_are_never_asked_for() {
-    let asked = Asked::new(&CacheBounds::default(), all);
+    let asked = Asked::new(&WebhookBounds::default(), all);
     asked.cache.apply_namespace(namespace("shop"));
     let long = "a".repeat(254);
     for name in ["", "..", "A", "a/b", "a?b", "ä", &long] {
@@ -42,7 +41,7 @@ async fn names_that_kubernetes_does_not_allow_are_never_asked_for() {
 
 #[tokio::test]
 async fn a_namespace_that_asks_for_much_fails_alone() {
-    let asked = Asked::new(&CacheBounds::default(), all);
+    let asked = Asked::new(&WebhookBounds::default(), all);
     asked.cache.apply_namespace(namespace("noisy"));
     asked.cache.apply_namespace(namespace("shop"));
     let mut unknown = 0;
@@ -70,7 +69,7 @@ async fn a_namespace_that_asks_for_much_fails_alone() {
 
 #[tokio::test]
 async fn whoever_invents_namespaces_takes_nothing_from_those_that_exist() {
-    let asked = Asked::new(&CacheBounds::default(), |path| path.contains("/shop/"));
+    let asked = Asked::new(&WebhookBounds::default(), |path| path.contains("/shop/"));
     asked.cache.apply_namespace(namespace("shop"));
     let names: Vec<_> = (0..500).map(|number| format!("invented-{number}")).collect();
     let around = futures::future::join_all(names.iter().map(|name| asked.around(name, "orders")));
@@ -81,13 +80,37 @@ async fn whoever_invents_namespaces_takes_nothing_from_those_that_exist() {
 }
 
 #[tokio::test]
+async fn a_neighbour_who_invents_service_accounts_takes_nothing_from_the_namespaces_that_he_names() {
+    let asked = Asked::new(&WebhookBounds::default(), all);
+    let namespaces: Vec<_> = (0..40).map(|number| format!("shop-{number}")).collect();
+    for name in &namespaces {
+        asked.cache.apply_namespace(namespace(name));
+    }
+    for burst in 0..10 {
+        let names: Vec<_> = (0..20).map(|number| format!("invented-{burst}-{number}")).collect();
+        let mut invented = Vec::new();
+        for namespace in &namespaces {
+            for name in &names {
+                invented.push(asked.around_for(NEIGHBOUR, namespace, name));
+            }
+        }
+        let account = format!("orders-{burst}");
+        let (_, real) = futures::join!(futures::future::join_all(invented), asked.around("shop-0", &account));
+        assert!(real.is_ok(), "{real:?}");
+    }
+    // Of 64 lookups at a time one peer has two thirds, and one more is the API server's.
+    let at_a_time = asked.at_a_time.load(Ordering::Relaxed);
+    assert!((20..50).contains(&at_a_time), "{at_a_time}");
+}
+
+#[tokio::test]
 async fn over_the_share_and_the_rate_the_reason_is_the_share() {
-    let bounds = CacheBounds {
+    let bounds = WebhookBounds {
         service_accounts: Share {
             objects: 1,
             bytes: usize::MAX,
         },
-        ..CacheBounds::default()
+        ..WebhookBounds::default()
     };
     let asked = Asked::new(&bounds, all);
     asked.cache.apply_namespace(namespace("crowd"));

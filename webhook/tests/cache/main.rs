@@ -10,6 +10,7 @@ mod lookups;
 mod shares;
 
 use std::convert::Infallible;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -21,8 +22,9 @@ use kube::core::{DynamicObject, PartialObjectMeta};
 use kube::runtime::watcher::Event;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokenscope_index::WebhookBounds;
 use tokenscope_platform::metrics::Registry;
-use tokenscope_webhook::cache::{Cache, CacheBounds};
+use tokenscope_webhook::cache::Cache;
 use tokenscope_webhook::lookup::{AdmissionContext, LiveLookups, LookupError};
 use tokenscope_webhook::metrics::WebhookMetrics;
 
@@ -71,10 +73,14 @@ struct Asked {
     registry: Registry,
 }
 
+/// Where reviews come from, and where a neighbour's come from.
+const API_SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+const NEIGHBOUR: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 9, 9));
+
 const TAKES: Duration = Duration::from_millis(20);
 
 impl Asked {
-    fn new(bounds: &CacheBounds, has: fn(&str) -> bool) -> Self {
+    fn new(bounds: &WebhookBounds, has: fn(&str) -> bool) -> Self {
         let (requests, running, at_a_time) = <(Arc<AtomicUsize>, Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
         let counts = (requests.clone(), at_a_time.clone());
         let api_server = tower::service_fn(move |request: http::Request<Body>| {
@@ -114,7 +120,16 @@ impl Asked {
     }
 
     async fn around(&self, namespace: &str, service_account: &str) -> Result<AdmissionContext, LookupError> {
-        self.lookups.around(namespace, service_account).await
+        self.around_for(API_SERVER, namespace, service_account).await
+    }
+
+    async fn around_for(
+        &self,
+        peer: IpAddr,
+        namespace: &str,
+        service_account: &str,
+    ) -> Result<AdmissionContext, LookupError> {
+        self.lookups.around(peer, namespace, service_account).await
     }
 
     fn requests(&self) -> usize {

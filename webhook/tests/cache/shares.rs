@@ -2,7 +2,8 @@
 
 use kube::runtime::watcher::Event;
 use serde_json::json;
-use tokenscope_webhook::cache::{Cache, CacheBounds};
+use tokenscope_index::WebhookBounds;
+use tokenscope_webhook::cache::Cache;
 
 use super::{Asked, account, all, list_policies, namespace, object, policy};
 
@@ -20,7 +21,7 @@ fn fifty_thousand_annotated_service_accounts_of_one_namespace_are_kept() {
 
 #[tokio::test]
 async fn a_crowd_of_service_accounts_takes_its_share_and_no_more() {
-    let asked = Asked::new(&CacheBounds::default(), all);
+    let asked = Asked::new(&WebhookBounds::default(), all);
     asked.cache.apply_namespace(namespace("crowd"));
     asked.cache.apply_namespace(namespace("shop"));
     // Of these, nothing is kept but the name.
@@ -66,7 +67,7 @@ async fn a_crowd_of_service_accounts_takes_its_share_and_no_more() {
 
 #[tokio::test]
 async fn pods_of_a_namespace_whose_policies_overflow_can_not_be_judged_until_some_go() {
-    let asked = Asked::new(&CacheBounds::default(), all);
+    let asked = Asked::new(&WebhookBounds::default(), all);
     for namespace_name in ["crowd", "shop"] {
         asked.cache.apply_namespace(namespace(namespace_name));
         asked
@@ -132,11 +133,11 @@ fn a_policy_that_is_too_long_is_invalid_in_few_words() {
     cache.apply_policy(false, Event::Apply(wordy));
 
     let policies = cache.policies().unwrap();
-    let invalid: Vec<_> = policies.invalid_about("shop").collect();
+    let invalid: Vec<_> = policies.unusable_about("shop").collect();
     assert!(
         invalid[0]
             .why()
-            .contains("spec: should have at most 36864 bytes of JSON"),
+            .contains("spec: should have at most 32768 bytes of JSON"),
         "{}",
         invalid[0].why()
     );
@@ -145,7 +146,7 @@ fn a_policy_that_is_too_long_is_invalid_in_few_words() {
 
 #[tokio::test]
 async fn a_namespace_with_too_many_labels_can_not_be_judged() {
-    let asked = Asked::new(&CacheBounds::default(), all);
+    let asked = Asked::new(&WebhookBounds::default(), all);
     let labels: serde_json::Map<_, _> = (0..300).map(|n| (format!("l{n}"), json!("v"))).collect();
     let metadata = json!({"name": "crowd", "labels": labels});
     asked.cache.apply_namespace(Event::Apply(object(&metadata)));
@@ -159,10 +160,10 @@ async fn a_namespace_with_too_many_labels_can_not_be_judged() {
 
 #[test]
 fn beyond_the_bound_of_the_whole_cache_the_newest_namespaces_are_not_kept_and_known() {
-    let bounds = CacheBounds {
+    let bounds = WebhookBounds {
         service_account_room: 1 << 20,
         policy_room: 8 << 10,
-        ..CacheBounds::default()
+        ..WebhookBounds::default()
     };
     let cache = Cache::new(&bounds);
     list_policies(&cache);

@@ -1,14 +1,15 @@
 //! Bodies and answers, and the bytes that they hold.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::http::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokenscope_webhook::budget::MOST_BODY_BYTES;
 
-use super::{Harness, nothing};
+use super::{API_SERVER, Harness, nothing};
 use crate::fixtures::{ReviewFixture, ReviewedPod, app, asking, plain};
 
 #[tokio::test]
@@ -79,10 +80,10 @@ async fn large_bodies_at_a_time_are_bounded_and_keep_no_small_one_out() {
 #[tokio::test]
 async fn a_slow_body_gives_way_to_one_that_needs_its_memory() {
     let harness = Harness::knowing(nothing);
-    let slow: Vec<_> = (0..4).map(|_| harness.stuck("/mutate", 8 << 20)).collect();
+    let slow: Vec<_> = (0..4).map(|_| harness.stuck("/mutate", 7 << 20)).collect();
     tokio::time::sleep(Duration::from_millis(300)).await;
     let mut pod = asking(app());
-    pod["metadata"]["annotations"]["note"] = json!("n".repeat(1 << 20));
+    pod["metadata"]["annotations"]["note"] = json!("n".repeat(4 << 20));
     let began = Instant::now();
     assert_eq!(harness.review(&pod).await["allowed"], true);
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
@@ -94,6 +95,62 @@ async fn a_slow_body_gives_way_to_one_that_needs_its_memory() {
     assert_eq!(answers[0], StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(answers[1..], [StatusCode::GATEWAY_TIMEOUT; 3]);
     assert_eq!(harness.metric("tokenscope_webhook_shed_total{cause=\"slow\"}"), 1);
+}
+
+/// A pod that asks, of three megabytes.
+fn large() -> Value {
+    let mut pod = asking(app());
+    pod["metadata"]["annotations"]["note"] = json!("n".repeat(3 << 20));
+    pod
+}
+
+#[tokio::test]
+async fn an_address_that_sends_the_largest_reviews_without_end_has_no_large_one_of_others_shed() {
+    let harness = Harness::knowing(nothing);
+    let stranger = IpAddr::from([10, 9, 9, 9]);
+    let crowd = || harness.stuck_from(stranger, "/mutate", vec![vec![b' '; MOST_BODY_BYTES]]);
+    let flood: Vec<_> = (0..12).map(|_| crowd()).collect();
+    // None of them is slow yet, so nothing gives way.
+    let shed = |harness: &Harness| harness.metric("tokenscope_webhook_shed_total{cause=\"bytes\"}");
+    harness.until_at_least(1, shed).await;
+    let began = Instant::now();
+    assert!(harness.review(&large()).await["patch"].is_string());
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert_eq!(harness.metric("tokenscope_webhook_shed_total{cause=\"slow\"}"), 0);
+    drop(flood);
+}
+
+#[tokio::test]
+async fn a_namespace_with_a_flood_of_large_pods_has_none_of_another_namespace_shed() {
+    let harness = Harness::knowing(nothing);
+    let begins = ReviewFixture::new().request(&plain(app())).to_string();
+    let begins = begins.replace("\"namespace\":\"shop\"", "\"namespace\":\"crowd\"");
+    let pieces = || vec![[begins.as_bytes(), &[b' '; 1 << 10]].concat(), vec![b' '; 3 << 20]];
+    let crowd = || harness.stuck_from(API_SERVER, "/mutate", pieces());
+    let flood: Vec<_> = (0..12).map(|_| crowd()).collect();
+    let shed = |harness: &Harness| harness.metric("tokenscope_webhook_shed_total{cause=\"bytes\"}");
+    harness.until_at_least(1, shed).await;
+    let began = Instant::now();
+    assert!(harness.review(&large()).await["patch"].is_string());
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert_eq!(harness.metric("tokenscope_webhook_shed_total{cause=\"slow\"}"), 0);
+    drop(flood);
+}
+
+#[tokio::test]
+async fn reviews_that_are_hardly_large_are_bounded_in_number_too() {
+    let harness = Harness::knowing(nothing);
+    let stranger = IpAddr::from([10, 9, 9, 9]);
+    let crowd = || harness.stuck_from(stranger, "/mutate", vec![vec![b' '; 65 << 10]]);
+    let flood: Vec<_> = (0..200).map(|_| crowd()).collect();
+    // Each takes one of 128 places where large reviews wait, and this address has no more than two thirds of them.
+    let expected = 64 * (256 << 10)..=(32 << 20) * 2 / 3;
+    let held = |harness: &Harness| harness.bytes_in_flight("mutate", "large");
+    harness.until_at_least(*expected.start(), held).await;
+    let held = held(&harness);
+    assert!(expected.contains(&held), "{held} bytes");
+    assert!(harness.review(&large()).await["patch"].is_string());
+    drop(flood);
 }
 
 #[tokio::test]

@@ -1,7 +1,9 @@
 //! Events about refusals.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use serde_json::json;
 
 use super::{Harness, nothing, owned, owners, refused};
@@ -57,6 +59,22 @@ async fn no_event_is_written_about_an_owner_that_does_not_exist() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(harness.events().len(), 1, "only the owner that exists");
     assert_eq!(harness.metric("tokenscope_webhook_events_without_owner_total"), 5);
+}
+
+#[tokio::test]
+async fn a_neighbour_who_makes_up_refusals_of_a_namespace_silences_none_of_its_own() {
+    let mut harness = Harness::knowing(owners);
+    for number in 0..100 {
+        let mut pod = refused();
+        pod["metadata"]["ownerReferences"][0]["uid"] = json!(format!("invented-{number}"));
+        let body = ReviewFixture::new().request(&pod).to_string();
+        let answer = harness.respond_to(IpAddr::from([10, 9, 9, 9]), "/mutate", body).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+    }
+    harness.review(&refused()).await;
+    // No other one can come: the owners of the rest are invented.
+    let first = tokio::time::timeout(Duration::from_secs(10), harness.first_events());
+    assert_eq!(first.await.unwrap().len(), 1, "that of the API server's review");
 }
 
 #[tokio::test]

@@ -15,7 +15,9 @@ mod reviews;
 mod watches;
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -33,6 +35,7 @@ use serde_json::{Value, json};
 use tokenscope_core::Settings;
 use tokenscope_platform::freshness::Freshness;
 use tokenscope_platform::metrics::Registry;
+use tokenscope_platform::tls::Peer;
 use tokenscope_webhook::cache::Cache;
 use tokenscope_webhook::events::events;
 use tokenscope_webhook::lookup::LiveLookups;
@@ -50,7 +53,12 @@ struct Harness {
     registry: Registry,
     cache: Arc<Cache>,
     requests: mpsc::UnboundedReceiver<(String, Value)>,
+    /// How many strangers have connected.
+    strangers: AtomicU32,
 }
+
+/// The address that reviews come from.
+const API_SERVER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
 
 /// What the API server answers to a path, and how long it takes.
 type Answers = fn(&str) -> (StatusCode, Value, Duration);
@@ -136,6 +144,7 @@ impl Harness {
             registry,
             cache,
             requests,
+            strangers: AtomicU32::new(0),
         }
     }
 
@@ -152,7 +161,12 @@ impl Harness {
     }
 
     async fn respond(&self, path: &str, body: impl Into<Body>) -> Response<Body> {
+        self.respond_to(API_SERVER, path, body).await
+    }
+
+    async fn respond_to(&self, address: IpAddr, path: &str, body: impl Into<Body>) -> Response<Body> {
         let request = Request::post(path)
+            .extension(Peer(address))
             .header(header::CONTENT_TYPE, "application/json")
             .body(body.into())
             .unwrap();
@@ -179,6 +193,17 @@ impl Harness {
         events.map(|(_, event)| event).collect()
     }
 
+    /// The same, as soon as there are any.
+    async fn first_events(&mut self) -> Vec<Value> {
+        loop {
+            let events = self.events();
+            if !events.is_empty() {
+                return events;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     fn metric(&self, line: &str) -> u64 {
         let text = self.registry.encode().unwrap();
         let value = text
@@ -188,11 +213,28 @@ impl Harness {
         value.trim().parse().unwrap()
     }
 
-    /// Starts a request whose body brings so many bytes and then nothing more.
+    /// Waits until a number is at least this.
+    async fn until_at_least(&self, least: u64, number: impl Fn(&Self) -> u64) {
+        let waits = async {
+            while number(self) < least {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), waits).await.unwrap();
+    }
+
+    /// Starts a request whose body brings so many bytes and then nothing more, each time from another address.
     fn stuck(&self, path: &str, bytes: usize) -> JoinHandle<StatusCode> {
-        let begun = futures::stream::iter([Ok::<_, Infallible>(vec![b' '; bytes])]);
+        let number = self.strangers.fetch_add(1, Ordering::Relaxed);
+        let stranger = IpAddr::from((0x0a01_0000 + number).to_be_bytes());
+        self.stuck_from(stranger, path, vec![vec![b' '; bytes]])
+    }
+
+    /// Starts a request from this address, whose body brings these pieces and then nothing more.
+    fn stuck_from(&self, address: IpAddr, path: &str, pieces: Vec<Vec<u8>>) -> JoinHandle<StatusCode> {
+        let begun = futures::stream::iter(pieces.into_iter().map(Ok::<_, Infallible>));
         let body = Body::from_stream(begun.chain(futures::stream::pending()));
-        let request = Request::post(path).body(body).unwrap();
+        let request = Request::post(path).extension(Peer(address)).body(body).unwrap();
         let router = self.router.clone();
         tokio::spawn(async move { router.oneshot(request).await.unwrap().status() })
     }

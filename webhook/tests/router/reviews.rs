@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
+use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use super::{Harness, failure, nothing};
+use super::{Harness, failure, nothing, policy};
 use crate::fixtures::{ROLE, ReviewFixture, ReviewedPod, app, asking, plain};
 
 #[tokio::test]
@@ -39,6 +40,38 @@ async fn recorded_reviews_are_granted_and_their_patches_fit() {
     }
     assert_eq!(harness.reviews("granted"), 3);
     assert_eq!(harness.metric("tokenscope_webhook_review_duration_seconds_count"), 3);
+}
+
+#[tokio::test]
+async fn tokens_that_pods_bring_and_no_policy_grants_are_counted_also_where_the_lock_only_tells() {
+    const COUNTED: &str = "tokenscope_webhook_ungranted_tokens_total";
+    let harness = Harness::knowing(nothing);
+    let source = |path| json!({"serviceAccountToken": {"audience": "sts.amazonaws.com", "path": path}});
+    let mut by_hand = plain(app());
+    by_hand["spec"]["volumes"] = json!([
+        {"name": "one", "projected": {"sources": [source("token")]}},
+        {"name": "two", "projected": {"sources": [source("token"), {"serviceAccountToken": {"audience": "vault", "path": "other"}}]}},
+    ]);
+    assert_eq!(harness.review(&by_hand).await["allowed"], true);
+    assert_eq!(harness.metric(COUNTED), 0, "a policy grants them");
+
+    let orders = policy("orders", &json!([]));
+    harness.cache.apply_policy(false, Event::Delete(orders));
+    let answer = harness.review(&by_hand).await;
+    assert_eq!(answer["allowed"], true, "{answer}");
+    let audited = answer["auditAnnotations"]["ungranted-tokens"].to_string();
+    assert!(
+        audited.contains("volume one") && audited.contains("volume two"),
+        "{audited}"
+    );
+    assert_eq!(
+        harness.metric(COUNTED),
+        2,
+        "the one for another audience is nobody's business"
+    );
+
+    harness.review(&plain(app())).await;
+    assert_eq!(harness.metric(COUNTED), 2);
 }
 
 #[tokio::test]

@@ -2,9 +2,10 @@
 //!
 //! Everything is compiled by one call of cargo, so that no dependency is compiled twice for two sets of features. A package
 //! names in `[package.metadata.tests]` its test programs that can't run beside all others: `alone` are those that judge times,
-//! and `node` those that start a cluster with a node.
+//! and `node` those that start a cluster with a node. `optimised` are those that run optimised programs, and `images` those that run the images,
+//! which are optimised with `--nightly`. `nightly` are single tests, such as `upgrade::helm::…`, that run with `--nightly` or by their name
+//! only.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -14,18 +15,8 @@ use tokenscope_xtask::progress::Step;
 use tokenscope_xtask::{cargo, root};
 
 use super::SYSTEM_TESTS;
+use super::rules::{Beside, Rule, Rules, text};
 use super::selection::Selection;
-
-/// The programs that a test program may run beside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Beside {
-    /// Beside any other.
-    Any,
-    /// Beside any that starts no cluster with a node.
-    NoOtherNode,
-    /// Beside none.
-    None,
-}
 
 /// A compiled test program.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +29,8 @@ pub(super) struct Program {
     pub(super) folder: PathBuf,
     /// The programs that it may run beside.
     pub(super) beside: Beside,
+    /// True if it runs optimised programs, where those are built.
+    pub(super) needs_optimised: bool,
 }
 
 /// Compiles the selected test programs, and for system tests every program of the workspace. The last one of the list is
@@ -51,7 +44,7 @@ pub(super) fn build(selection: &Selection) -> Result<Vec<Program>> {
     ]))?)?;
     let step = Step::start("compiling the tests", None);
     let messages = output(&mut build_command(selection))?;
-    let mut programs = parse(&messages, &rules)?;
+    let mut programs = parse(&messages, &rules, selection)?;
     step.done(&format!("{} programs", programs.len()));
     programs.push(documentation(selection));
     Ok(programs)
@@ -85,6 +78,7 @@ fn documentation(selection: &Selection) -> Program {
         command: [cargo].into_iter().chain(arguments.map(PathBuf::from)).collect(),
         folder: root().to_owned(),
         beside: Beside::Any,
+        needs_optimised: false,
     }
 }
 
@@ -103,40 +97,9 @@ fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// By manifest and program, what may not run beside all others.
-#[derive(Debug, Default)]
-struct Rules(BTreeMap<(PathBuf, String), Beside>);
-
-impl Rules {
-    /// Reads what `cargo metadata` printed. A rule for a program that isn't there is an error.
-    fn of(metadata: &str) -> Result<Self> {
-        let metadata: Value = serde_json::from_str(metadata)?;
-        let mut rules = BTreeMap::new();
-        for package in metadata["packages"].as_array().into_iter().flatten() {
-            let manifest = text(package, "manifest_path")?;
-            let targets: Vec<&str> = package["targets"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter_map(|target| target["name"].as_str())
-                .collect();
-            for (kind, beside) in [("alone", Beside::None), ("node", Beside::NoOtherNode)] {
-                for name in package["metadata"]["tests"][kind].as_array().into_iter().flatten() {
-                    let name = name.as_str().context("the name of a test program is a text")?;
-                    ensure!(
-                        targets.contains(&name),
-                        "{manifest} has a rule for {name:?}, which it doesn't have"
-                    );
-                    rules.insert((PathBuf::from(manifest), name.to_owned()), beside);
-                }
-            }
-        }
-        Ok(Self(rules))
-    }
-}
-
 /// The test programs in the messages of `cargo build`.
-fn parse(messages: &str, rules: &Rules) -> Result<Vec<Program>> {
+fn parse(messages: &str, rules: &Rules, selection: &Selection) -> Result<Vec<Program>> {
+    let leaves_out = !selection.nightly && selection.filter.is_none();
     let mut programs = Vec::new();
     for line in messages.lines() {
         let message: Value = serde_json::from_str(line).context("cargo prints a JSON object a line")?;
@@ -150,26 +113,31 @@ fn parse(messages: &str, rules: &Rules) -> Result<Vec<Program>> {
         let folder = manifest.parent().context("a manifest is in a folder")?;
         let target = text(&message["target"], "name")?;
         let package = folder.file_name().unwrap_or_default().to_string_lossy();
-        let rule = rules.0.get(&(manifest.to_owned(), target.to_owned()));
+        let Rule {
+            beside,
+            needs_optimised,
+            needs_images,
+            nightly,
+        } = rules.of_program(manifest, target);
+        let skipped = nightly.iter().filter(|_| leaves_out);
+        let skipped = skipped.flat_map(|test| ["--skip".into(), test.into()]);
         programs.push(Program {
             name: format!("{package}/{target}"),
-            command: vec![executable.into()],
+            command: [executable.into()].into_iter().chain(skipped).collect(),
             folder: folder.to_owned(),
-            beside: rule.copied().unwrap_or(Beside::Any),
+            beside,
+            needs_optimised: needs_optimised || (needs_images && selection.nightly),
         });
     }
     programs.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(programs)
 }
 
-fn text<'a>(object: &'a Value, field: &str) -> Result<&'a str> {
-    object[field].as_str().with_context(|| format!("cargo gives {field:?}"))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     fn arguments(selection: &Selection) -> Vec<String> {
         let command = build_command(selection);
@@ -208,7 +176,11 @@ mod tests {
 
     #[test]
     fn the_programs_that_cargo_has_built_for_tests_are_found_with_their_rules() {
-        let rules = Rules::of(&metadata(&json!({"alone": ["hostile"], "node": ["cluster"]}))).unwrap();
+        let rules = Rules::of(&metadata(&json!({
+            "alone": ["hostile"], "node": ["cluster"], "optimised": ["hostile"], "images": ["cluster"],
+            "nightly": ["docs::long", "docs::of::a_year"],
+        })))
+        .unwrap();
         let messages = [
             artifact("docs", true, Some("/x/target/docs-1")),
             artifact("tokenscope_e2e", false, None),
@@ -217,7 +189,8 @@ mod tests {
             artifact("cluster", true, Some("/x/target/cluster-3")),
             "{\"reason\": \"build-finished\", \"success\": true}\n".to_owned(),
         ];
-        let programs = parse(&messages.concat(), &rules).unwrap();
+        let parsed = |selection: &Selection| parse(&messages.concat(), &rules, selection).unwrap();
+        let programs = parsed(&Selection::default());
         let found: Vec<_> = programs
             .iter()
             .map(|program| (program.name.as_str(), program.beside))
@@ -228,8 +201,26 @@ mod tests {
             ("e2e/hostile", Beside::None),
         ];
         assert_eq!(found, expected);
+        let nightly = Selection {
+            nightly: true,
+            ..Selection::default()
+        };
+        let waiting = |selection: &Selection| {
+            let waiting = parsed(selection).into_iter().filter(|program| program.needs_optimised);
+            waiting.map(|program| program.name).collect::<Vec<_>>()
+        };
+        assert_eq!(waiting(&Selection::default()), ["e2e/hostile"]);
+        assert_eq!(waiting(&nightly), ["e2e/cluster", "e2e/hostile"]);
         assert_eq!(programs[1].folder, Path::new("/x/e2e"));
-        assert_eq!(programs[1].command, [Path::new("/x/target/docs-1")]);
+        let named = Selection {
+            filter: Some("year".to_owned()),
+            ..Selection::default()
+        };
+        let command = |selection: &Selection| parsed(selection).remove(1).command;
+        let skipping = ["/x/target/docs-1", "--skip", "long", "--skip", "of::a_year"].map(PathBuf::from);
+        assert_eq!(command(&Selection::default()), skipping);
+        assert_eq!(command(&nightly), skipping[..1]);
+        assert_eq!(command(&named), skipping[..1], "by its name it runs");
     }
 
     #[test]
@@ -242,11 +233,16 @@ mod tests {
 
     /// The suite and the clusters are what matters most to keep apart, so this fails if their rules are lost.
     #[test]
-    fn the_hostile_suite_runs_alone_and_one_cluster_with_a_node_at_a_time() {
+    fn the_hostile_suite_runs_alone_with_optimised_programs_and_one_cluster_with_a_node_at_a_time() {
         let manifest = std::fs::read_to_string(root().join(system_tests_folder()).join("Cargo.toml")).unwrap();
         assert!(manifest.contains("alone = [\"hostile\"]"), "{manifest}");
         assert!(
-            manifest.contains("node = [\"cluster\", \"cluster_lifecycle\", \"spiffe_cluster\"]"),
+            manifest.contains("node = [\"cluster\", \"cluster_lifecycle\", \"delivery_cluster\", \"spiffe_cluster\"]"),
+            "{manifest}"
+        );
+        assert!(manifest.contains("optimised = [\"hostile\"]"), "{manifest}");
+        assert!(
+            manifest.contains("images = [\"cluster\", \"delivery_cluster\", \"spiffe_cluster\"]"),
             "{manifest}"
         );
     }

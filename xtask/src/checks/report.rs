@@ -37,6 +37,28 @@ pub(super) fn ended_so_far(output: &str) -> usize {
     output.lines().filter(ends).count()
 }
 
+/// The number of characters of a failed test's message that the closing lines repeat.
+const MESSAGE: usize = 600;
+
+/// Each failed test of a program with the beginning of its message: the panic's, or the error that it returned.
+pub(super) fn failures(output: &str) -> Vec<String> {
+    let mut lines = output.lines();
+    let mut found = Vec::new();
+    while let Some(line) = lines.next() {
+        let header = line
+            .strip_prefix("---- ")
+            .and_then(|rest| rest.strip_suffix(" stdout ----"));
+        let Some(name) = header else { continue };
+        let is_message = |line: &&str| line.starts_with("Error: ") || line.contains(" panicked at ");
+        let before_next = lines.clone().take_while(|line| !line.starts_with("---- "));
+        let message = before_next.skip_while(|line| !is_message(line)).take(8);
+        let message: Vec<&str> = message.map(str::trim).take_while(|line| !line.is_empty()).collect();
+        let message: String = message.join(" | ").chars().take(MESSAGE).collect();
+        found.push(format!("{name}: {message}"));
+    }
+    found
+}
+
 /// What a line such as `test result: ok. 3 passed; 1 failed; 0 ignored; …` counts.
 fn summary(line: &str) -> Option<Totals> {
     let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
@@ -73,6 +95,23 @@ mod tests {
         assert_eq!(totals_of(PASSED, false), Totals { passed: 2, failed: 1 });
         assert_eq!(totals_of("", true), Totals { passed: 0, failed: 1 });
         assert_eq!(totals_of("", false), Totals { passed: 0, failed: 1 });
+    }
+
+    #[test]
+    fn a_failed_test_is_named_with_the_beginning_of_its_message() {
+        let output = "test a ... FAILED\n\nfailures:\n\n---- a stdout ----\n  progress\nError: waited in vain\n\nCaused by:\n    no\n\n\
+            ---- b stdout ----\n\nthread 'b' (7) panicked at tests/b.rs:3:5:\nleft behind:\nx\n\n\
+            ---- c stdout ----\nsilent\n\nfailures:\n    a\n    b\n    c\n";
+        assert_eq!(
+            failures(output),
+            [
+                "a: Error: waited in vain",
+                "b: thread 'b' (7) panicked at tests/b.rs:3:5: | left behind: | x",
+                "c: ",
+            ]
+        );
+        let long = format!("---- a stdout ----\nError: {}\n", "x".repeat(5_000));
+        assert_eq!(failures(&long)[0].len(), "a: ".len() + MESSAGE);
     }
 
     #[test]

@@ -8,38 +8,43 @@ pub(crate) struct Selection {
     /// Only what needs neither servers nor root: the formatting, and the tests of every crate but the one of system tests
     #[arg(long)]
     pub(super) unit: bool,
-    /// Let each attack of the hostile suite last a minute instead of some seconds (about an hour more)
+    /// Also run the long tests that packages leave to this form, run the tests in a cluster with the images that are published, and let each attack of the hostile suite and each fuzz target last a
+    /// minute (about an hour more)
     #[arg(long, conflicts_with = "unit")]
     pub(super) nightly: bool,
 }
 
 /// One part of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum CheckStep {
     /// The formatting.
     Format,
     /// Finds, builds or fetches the servers that system tests need, so that this takes no processor from tests that measure
     /// time.
     Servers,
-    /// The lints and the dependencies' licences and sources, for which everything is checked once more.
+    /// The lints and the dependencies' licences and sources, for which everything is checked once more. No test waits for them but those
+    /// that run alone.
     Lints,
     /// Compiles the test programs, and the project's programs that system tests start.
     Programs,
-    /// Compiles the project's programs as the images carry them, and makes the images.
+    /// Makes the images of the quickly compiled programs, for the tests in a cluster: before any test runs, since it writes the programs anew.
     Images,
+    /// Compiles the programs whose times are judged, with the profile of the images. With `--nightly` it compiles all of them, and makes the
+    /// published images. It takes minutes, so tests that need none of these begin meanwhile.
+    Optimised,
     /// Runs the test programs.
     Tests,
 }
 
 /// Steps of which each needs the one before.
-type Lane = &'static [Step];
+type Lane = &'static [CheckStep];
 
 /// Lanes that run beside each other. A stage begins when the one before has ended.
 type Stage = &'static [Lane];
 
 impl Selection {
-    /// True if the programs are also built as the images carry them: the hostile suite judges no times of unoptimised ones,
-    /// and the tests in a cluster run the images that are published.
+    /// True if programs are also built as the images carry them: the hostile suite judges no times of unoptimised ones. With `--nightly`
+    /// the tests in a cluster run the images that are published, too.
     pub(super) fn optimises(&self) -> bool {
         self.nightly || (self.filter.is_none() && !self.unit)
     }
@@ -49,14 +54,20 @@ impl Selection {
     /// With a filter, no server is resolved ahead: most names are of unit tests, and a system test resolves what it starts.
     pub(super) fn stages(&self) -> &'static [Stage] {
         match (self.unit, &self.filter) {
-            (true, None) => &[&[&[Step::Format]], &[&[Step::Programs]], &[&[Step::Tests]]],
-            (_, Some(_)) if !self.optimises() => &[&[&[Step::Programs]], &[&[Step::Tests]]],
-            (_, Some(_)) => &[&[&[Step::Programs], &[Step::Images]], &[&[Step::Tests]]],
+            (true, None) => &[
+                &[&[CheckStep::Format]],
+                &[&[CheckStep::Programs]],
+                &[&[CheckStep::Tests]],
+            ],
+            (_, Some(_)) if !self.optimises() => &[&[&[CheckStep::Programs]], &[&[CheckStep::Tests]]],
+            (_, Some(_)) => &[&[&[CheckStep::Programs, CheckStep::Tests], &[CheckStep::Optimised]]],
             (false, None) => &[
-                &[&[Step::Format]],
-                &[&[Step::Servers]],
-                &[&[Step::Lints, Step::Programs], &[Step::Images]],
-                &[&[Step::Tests]],
+                &[&[CheckStep::Format]],
+                &[&[CheckStep::Servers]],
+                &[
+                    &[CheckStep::Programs, CheckStep::Images, CheckStep::Tests],
+                    &[CheckStep::Optimised, CheckStep::Lints],
+                ],
             ],
         }
     }
@@ -78,7 +89,7 @@ mod tests {
     }
 
     /// The steps in an order in which they may run one after the other.
-    fn steps(arguments: &[&str]) -> Vec<Step> {
+    fn steps(arguments: &[&str]) -> Vec<CheckStep> {
         selection(arguments).unwrap().stages().concat().concat()
     }
 
@@ -87,28 +98,32 @@ mod tests {
         for given in [["--unit"].as_slice(), &["--unit", "decide"]] {
             let steps = steps(given);
             assert!(
-                !steps.contains(&Step::Servers) && !steps.contains(&Step::Images),
+                ![CheckStep::Servers, CheckStep::Images, CheckStep::Optimised]
+                    .iter()
+                    .any(|step| steps.contains(step)),
                 "{given:?}"
             );
-            assert!(steps.ends_with(&[Step::Programs, Step::Tests]), "{given:?}");
+            assert!(steps.ends_with(&[CheckStep::Programs, CheckStep::Tests]), "{given:?}");
         }
     }
 
     #[test]
     fn a_filter_selects_among_all_tests_and_resolves_no_server_ahead() {
-        assert_eq!(steps(&["expires"]), [Step::Programs, Step::Tests]);
+        assert_eq!(steps(&["expires"]), [CheckStep::Programs, CheckStep::Tests]);
         assert!(!selection(&["expires"]).unwrap().unit);
     }
 
     #[test]
-    fn without_a_filter_every_check_runs_before_the_tests() {
-        use Step::{Format, Images, Lints, Programs, Servers, Tests};
-        assert_eq!(steps(&[]), [Format, Servers, Lints, Programs, Images, Tests]);
+    fn without_a_filter_every_check_runs() {
+        use CheckStep::{Format, Images, Lints, Optimised, Programs, Servers, Tests};
+        let all = [Format, Servers, Programs, Images, Tests, Optimised, Lints];
+        assert_eq!(steps(&[]), all);
+        assert_eq!(steps(&["--nightly"]), all);
     }
 
-    /// What compiles takes the processors from tests that measure time.
+    /// What compiles takes the processors from tests that measure time; those wait for the end of its lane.
     #[test]
-    fn nothing_runs_beside_the_tests() {
+    fn beside_the_tests_nothing_runs_but_the_lane_that_they_wait_for() {
         for given in [
             [].as_slice(),
             &["--unit"],
@@ -117,20 +132,27 @@ mod tests {
             &["--nightly", "pods"],
         ] {
             let stages = selection(given).unwrap().stages();
-            assert_eq!(stages.last(), Some(&[[Step::Tests].as_slice()].as_slice()), "{given:?}");
+            let (first, beside) = stages.last().unwrap().split_first().unwrap();
+            assert_eq!(first.last(), Some(&CheckStep::Tests), "{given:?}");
+            let known = |step: &CheckStep| matches!(step, CheckStep::Optimised | CheckStep::Lints);
+            assert!(beside.concat().iter().all(known), "{given:?}");
+            assert!(
+                beside.iter().all(|lane| lane.first() == Some(&CheckStep::Optimised)),
+                "{given:?}"
+            );
         }
     }
 
     #[test]
     fn nightly_attacks_need_servers_and_so_exclude_unit() {
         assert!(selection(&["--unit", "--nightly"]).is_err());
-        assert!(steps(&["--nightly"]).contains(&Step::Servers));
+        assert!(steps(&["--nightly"]).contains(&CheckStep::Servers));
     }
 
     #[test]
     fn times_of_attacks_are_judged_with_the_programs_of_the_images() {
         for given in [[].as_slice(), &["--nightly"], &["--nightly", "pods"]] {
-            assert!(steps(given).contains(&Step::Images), "{given:?}");
+            assert!(steps(given).contains(&CheckStep::Optimised), "{given:?}");
         }
     }
 }

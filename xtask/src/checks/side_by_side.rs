@@ -1,29 +1,29 @@
-//! Runs test programs, two at a time where they allow it.
+//! Runs test programs, two at a time where they allow it; `order` says which one is next.
 //!
-//! Each writes to a file of its own below `target/test-output`, which is shown in one piece when the program has ended. Programs
-//! that start a cluster begin first, because they mostly wait; those that judge times run at the end, each alone.
+//! Each writes to a file of its own below `target/test-output`, which is shown in one piece when the program has ended.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use tokenscope_xtask::progress::say;
 
 use super::environment;
-use super::programs::{Beside, Program};
-use super::report::{Totals, ended_so_far, totals_of};
+use super::order::{Compilation, Optimised, in_order, next};
+use super::programs::Program;
+use super::report::{Totals, ended_so_far, failures, totals_of};
 use super::selection::Selection;
 use crate::run::{Profile, target};
 
-/// How many programs run at once. Each runs its own tests on as many threads as there are processors.
-const AT_ONCE: usize = 2;
-
-/// How often it is said what runs.
+/// The time between two lines about what runs.
 const PROGRESS: Duration = Duration::from_secs(30);
+
+/// The time between two looks at what has been compiled.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// A program that runs.
 #[derive(Debug)]
@@ -37,87 +37,122 @@ struct Running {
 type Ended = (String, bool);
 
 /// Runs the programs and prints what each has printed. An error is of the runner, not of a test.
-pub(super) fn run(programs: Vec<Program>, selection: &Selection) -> Result<Totals> {
-    let folder = target(Profile::Debug)?.with_file_name("test-output");
-    fs::create_dir_all(&folder)?;
-    let environment = environment(selection)?;
-    let mut waiting = in_order(programs);
-    let mut running: Vec<Running> = Vec::new();
-    let mut totals = Totals::default();
-    let mut failed = Vec::new();
-    let (ends, ended) = channel();
+pub(super) fn run(
+    programs: Vec<Program>,
+    selection: &Selection,
+    compilation: impl Fn() -> Compilation,
+) -> Result<Totals> {
     let began = Instant::now();
-    let mut said = Instant::now();
+    let mut runner = Runner::new(programs, selection)?;
     loop {
-        while let Some(program) = next(&mut waiting, running.iter().map(|running| running.program.beside)) {
-            let log = folder.join(format!("{}.log", program.name.replace('/', "-")));
-            let child = start(&program, selection, &environment, &log)?;
-            watch(child, program.name.clone(), ends.clone());
-            running.push(Running {
-                program,
-                log,
-                started: Instant::now(),
-            });
-        }
-        if running.is_empty() {
+        let compilation = compilation();
+        if !runner.start_what_may(compilation)? {
             break;
         }
-        match ended.recv_timeout(PROGRESS.saturating_sub(said.elapsed())) {
-            Ok((name, succeeded)) => {
-                if let Some(index) = running.iter().position(|running| running.program.name == name) {
-                    let ended = running.remove(index);
-                    let found = report(&ended, succeeded, selection);
-                    if found.failed > 0 {
-                        failed.push(format!(
-                            "  {}: {} failed, see {}",
-                            name,
-                            found.failed,
-                            ended.log.display()
-                        ));
-                    }
-                    totals += found;
-                }
-            }
-            Err(RecvTimeoutError::Timeout) => {
-                said = Instant::now();
-                say(&progress(&running, waiting.len()));
-            }
-            Err(RecvTimeoutError::Disconnected) => break, // not while this function holds a sender
-        }
+        runner.wait(compilation);
     }
-    for line in failed {
+    for line in runner.failed {
         println!("{line}");
     }
     say(&format!(
         "✓ the test programs have ended ({:.1} s)",
         began.elapsed().as_secs_f64()
     ));
-    Ok(totals)
+    Ok(runner.totals)
 }
 
-/// Clusters first, and what runs alone last; else as they come.
-fn in_order(mut programs: Vec<Program>) -> VecDeque<Program> {
-    programs.sort_by_key(|program| match program.beside {
-        Beside::NoOtherNode => 0,
-        Beside::Any => 1,
-        Beside::None => 2,
-    });
-    programs.into()
+/// The programs that wait and run, and what has come of the others.
+struct Runner<'a> {
+    selection: &'a Selection,
+    folder: PathBuf,
+    environment: Vec<(&'static str, String)>,
+    waiting: VecDeque<Program>,
+    running: Vec<Running>,
+    ends: Sender<Ended>,
+    ended: Receiver<Ended>,
+    said: Instant,
+    totals: Totals,
+    failed: Vec<String>,
 }
 
-/// Takes the first program that may start beside those that run.
-fn next(waiting: &mut VecDeque<Program>, running: impl Iterator<Item = Beside>) -> Option<Program> {
-    let running: Vec<Beside> = running.collect();
-    if running.len() >= AT_ONCE || running.contains(&Beside::None) {
-        return None;
+impl<'a> Runner<'a> {
+    fn new(programs: Vec<Program>, selection: &'a Selection) -> Result<Self> {
+        let folder = target(Profile::Debug)?.with_file_name("test-output");
+        fs::create_dir_all(&folder)?;
+        let (ends, ended) = channel();
+        Ok(Self {
+            selection,
+            folder,
+            environment: environment(selection)?,
+            waiting: in_order(programs),
+            running: Vec::new(),
+            ends,
+            ended,
+            said: Instant::now(),
+            totals: Totals::default(),
+            failed: Vec::new(),
+        })
     }
-    let may_start = |program: &Program| match program.beside {
-        Beside::Any => true,
-        Beside::NoOtherNode => !running.contains(&Beside::NoOtherNode),
-        Beside::None => running.is_empty(),
-    };
-    let index = waiting.iter().position(may_start)?;
-    waiting.remove(index)
+
+    /// Starts every program that may start now. False if none runs and none ever will.
+    fn start_what_may(&mut self, compilation: Compilation) -> Result<bool> {
+        while let Some(program) = next(
+            &mut self.waiting,
+            self.running.iter().map(|running| running.program.beside),
+            compilation,
+        ) {
+            let log = self.folder.join(format!("{}.log", program.name.replace('/', "-")));
+            let child = start(&program, self.selection, &self.environment, &log)?;
+            watch(child, program.name.clone(), self.ends.clone());
+            self.running.push(Running {
+                program,
+                log,
+                started: Instant::now(),
+            });
+        }
+        if !self.running.is_empty() || compilation.goes_on {
+            return Ok(true);
+        }
+        for program in self.waiting.drain(..) {
+            self.totals.failed += 1;
+            self.failed.push(format!(
+                "  {}: not run, because it needs the optimised programs",
+                program.name
+            ));
+        }
+        Ok(false)
+    }
+
+    /// Waits until a program has ended, or for a moment.
+    fn wait(&mut self, compilation: Compilation) {
+        let mut moment = PROGRESS.saturating_sub(self.said.elapsed());
+        if compilation.goes_on {
+            moment = moment.min(LOOK);
+        }
+        // It is never disconnected while this holds a sender.
+        if let Ok((name, succeeded)) = self.ended.recv_timeout(moment) {
+            if let Some(index) = self.running.iter().position(|running| running.program.name == name) {
+                let ended = self.running.remove(index);
+                self.count(&ended, succeeded);
+            }
+        } else if self.said.elapsed() >= PROGRESS {
+            self.said = Instant::now();
+            say(&progress(&self.running, self.waiting.len(), compilation));
+        }
+    }
+
+    fn count(&mut self, ended: &Running, succeeded: bool) {
+        let output = read(ended);
+        let found = report(ended, &output, succeeded, self.selection);
+        if found.failed > 0 {
+            let (name, log) = (&ended.program.name, ended.log.display());
+            self.failed
+                .push(format!("  {name}: {} failed, see {log}", found.failed));
+            let tests = failures(&output).into_iter().map(|test| format!("    {test}"));
+            self.failed.extend(tests);
+        }
+        self.totals += found;
+    }
 }
 
 /// Starts a program as `cargo test` does, but for its outputs, which both go to a file.
@@ -135,6 +170,8 @@ fn start(
         .current_dir(&program.folder)
         .env("CARGO_MANIFEST_DIR", &program.folder)
         .envs(environment.iter().map(|(name, value)| (name, value)))
+        // A message names its place; the frames of the test harness around each would bury it.
+        .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::null())
         .stdout(output.try_clone()?)
         .stderr(output)
@@ -151,9 +188,8 @@ fn watch(mut child: Child, name: String, ends: Sender<Ended>) {
 }
 
 /// Prints all that a program has printed, unless the filter left nothing of it to run.
-fn report(running: &Running, succeeded: bool, selection: &Selection) -> Totals {
-    let output = read(running);
-    let totals = totals_of(&output, succeeded);
+fn report(running: &Running, output: &str, succeeded: bool, selection: &Selection) -> Totals {
+    let totals = totals_of(output, succeeded);
     let Totals { passed, failed } = totals;
     if selection.filter.is_some() && passed + failed == 0 {
         return totals;
@@ -167,7 +203,7 @@ fn report(running: &Running, succeeded: bool, selection: &Selection) -> Totals {
 }
 
 /// What runs, for how long, and how far it is.
-fn progress(running: &[Running], waiting: usize) -> String {
+fn progress(running: &[Running], waiting: usize, compilation: Compilation) -> String {
     let each = running.iter().map(|running| {
         let seconds = running.started.elapsed().as_secs();
         format!(
@@ -176,76 +212,21 @@ fn progress(running: &[Running], waiting: usize) -> String {
             ended_so_far(&read(running))
         )
     });
+    let compiled = match compilation {
+        Compilation { goes_on: false, .. } => None,
+        Compilation {
+            optimised: Optimised::Pending,
+            ..
+        } => Some("programs are being optimised".to_owned()),
+        _ => Some("the lints run".to_owned()),
+    };
     format!(
         "  running: {}; {waiting} programs wait",
-        each.collect::<Vec<_>>().join("; ")
+        each.chain(compiled).collect::<Vec<_>>().join("; ")
     )
 }
 
 fn read(running: &Running) -> String {
     let bytes = fs::read(&running.log).unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn program(name: &str, beside: Beside) -> Program {
-        Program {
-            name: name.to_owned(),
-            command: Vec::new(),
-            folder: PathBuf::new(),
-            beside,
-        }
-    }
-
-    fn waiting() -> VecDeque<Program> {
-        in_order(vec![
-            program("hostile", Beside::None),
-            program("a", Beside::Any),
-            program("cluster", Beside::NoOtherNode),
-            program("b", Beside::Any),
-            program("lifecycle", Beside::NoOtherNode),
-        ])
-    }
-
-    /// The names of those that start beside these, one after the other, until none may.
-    fn started(waiting: &mut VecDeque<Program>, running: &mut Vec<Beside>) -> Vec<String> {
-        let mut names = Vec::new();
-        while let Some(program) = next(waiting, running.iter().copied()) {
-            running.push(program.beside);
-            names.push(program.name);
-        }
-        names
-    }
-
-    #[test]
-    fn two_programs_run_at_once_and_never_two_clusters() {
-        let (mut waiting, mut running) = (waiting(), Vec::new());
-        assert_eq!(started(&mut waiting, &mut running), ["cluster", "a"]);
-        running.retain(|beside| *beside != Beside::Any);
-        assert_eq!(started(&mut waiting, &mut running), ["b"], "the second cluster waits");
-        running.retain(|beside| *beside != Beside::NoOtherNode);
-        assert_eq!(started(&mut waiting, &mut running), ["lifecycle"]);
-    }
-
-    #[test]
-    fn what_judges_times_runs_last_and_alone() {
-        let mut waiting = waiting();
-        while waiting.len() > 1 {
-            assert_ne!(next(&mut waiting, std::iter::empty()).unwrap().beside, Beside::None);
-        }
-        assert!(
-            next(&mut waiting, [Beside::Any].into_iter()).is_none(),
-            "not beside another"
-        );
-        let mut running = Vec::new();
-        assert_eq!(started(&mut waiting, &mut running), ["hostile"]);
-        let mut others = VecDeque::from([program("a", Beside::Any)]);
-        assert!(
-            next(&mut others, running.into_iter()).is_none(),
-            "and no other beside it"
-        );
-    }
 }

@@ -1,19 +1,18 @@
 //! The checks that run nothing: formatting, lints, and the dependencies' licences and sources.
 
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
-use tokenscope_xtask::cargo;
+use anyhow::Result;
 use tokenscope_xtask::progress::say;
-use tokenscope_xtask::tools;
+use tokenscope_xtask::{cargo, run_quietly, tools};
 
 use super::report::Totals;
 
-/// Whether the sources are formatted.
+/// Checks that the sources are formatted.
 pub(super) fn formatting() -> Totals {
-    check("formatting", || succeeds(&mut cargo(&["fmt", "--all", "--check"])))
+    check("formatting", || run_quietly(&mut cargo(&["fmt", "--all", "--check"])))
 }
 
 /// Lints and dependencies.
@@ -29,14 +28,14 @@ pub(super) fn lints() -> Totals {
             "-D",
             "warnings",
         ];
-        succeeds(&mut cargo(&arguments))
+        run_quietly(&mut cargo(&arguments))
     });
     match cargo_deny() {
         Some(program) => {
             totals += check("dependencies (cargo-deny)", || {
                 let mut command = Command::new(program);
                 command.current_dir(tokenscope_xtask::root());
-                succeeds(command.args(["--log-level", "error", "check", "bans", "licenses", "sources"]))
+                run_quietly(command.args(["--log-level", "error", "check", "bans", "licenses", "sources"]))
             });
         }
         None => {
@@ -46,13 +45,13 @@ pub(super) fn lints() -> Totals {
     totals
 }
 
-fn check(what: &str, check: impl FnOnce() -> Result<()>) -> Totals {
+fn check(what: &str, check: impl FnOnce() -> Result<String>) -> Totals {
     say(&format!("  {what} …"));
     let started = Instant::now();
     let result = check();
     let seconds = started.elapsed().as_secs_f64();
     match result {
-        Ok(()) => {
+        Ok(_) => {
             say(&format!("✓ {what} ({seconds:.1} s)"));
             Totals { passed: 1, failed: 0 }
         }
@@ -61,22 +60,6 @@ fn check(what: &str, check: impl FnOnce() -> Result<()>) -> Totals {
             Totals { passed: 0, failed: 1 }
         }
     }
-}
-
-/// Runs a command; an error has all that it printed, in one piece, since other commands run beside it.
-fn succeeds(command: &mut Command) -> Result<()> {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("can't run {command:?}"))?;
-    ensure!(
-        output.status.success(),
-        "ended with {}\n{}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(())
 }
 
 /// The program of cargo-deny: on PATH, or in the cache, where `.ci/run` installs it.

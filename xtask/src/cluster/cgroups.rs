@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// How long killed processes may take to be gone, and their cgroups to be removable.
+/// The longest time that killed processes may take to be gone, and their cgroups to be removable.
 const END_DEADLINE: Duration = Duration::from_secs(20);
 
 /// Where processes of the topmost cgroup are put if that isn't the machine's own (in a container) and they are in the way.
@@ -22,7 +22,7 @@ const OTHERS: &str = "tokenscope-others";
 
 /// The kind of hierarchy that the machine mounts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum CgroupKind {
     /// cgroup v2 alone.
     Unified,
     /// cgroup v1, mostly with a v2 hierarchy that has no controllers.
@@ -42,14 +42,21 @@ pub(super) struct Hierarchy {
 }
 
 /// The hierarchies of this machine.
-pub(super) fn hierarchies() -> Result<(Kind, Vec<Hierarchy>)> {
+pub(super) fn hierarchies() -> Result<(CgroupKind, Vec<Hierarchy>)> {
     let found = parse(
         &fs::read_to_string("/proc/self/cgroup")?,
         &fs::read_to_string("/proc/self/mounts")?,
     );
     ensure!(!found.is_empty(), "no cgroup hierarchy is mounted below /sys/fs/cgroup");
     let unified = found.iter().all(|hierarchy| hierarchy.file_system == "cgroup2");
-    Ok((if unified { Kind::Unified } else { Kind::Hybrid }, found))
+    Ok((
+        if unified {
+            CgroupKind::Unified
+        } else {
+            CgroupKind::Hybrid
+        },
+        found,
+    ))
 }
 
 fn parse(own: &str, mounts: &str) -> Vec<Hierarchy> {
@@ -87,10 +94,10 @@ fn parse(own: &str, mounts: &str) -> Vec<Hierarchy> {
 
 impl Hierarchy {
     /// The folder of a cluster's cgroup of this name.
-    pub(super) fn cgroup(&self, kind: Kind, name: &str) -> PathBuf {
+    pub(super) fn cgroup(&self, kind: CgroupKind, name: &str) -> PathBuf {
         match kind {
-            Kind::Unified => self.mount.join(name),
-            Kind::Hybrid => self.own.join(name),
+            CgroupKind::Unified => self.mount.join(name),
+            CgroupKind::Hybrid => self.own.join(name),
         }
     }
 
@@ -105,21 +112,21 @@ impl Hierarchy {
 }
 
 /// Makes the cgroups. `record` is a file, kept for all clusters together, of what was changed in the topmost cgroup.
-pub(super) fn make(kind: Kind, hierarchies: &[Hierarchy], cgroups: &[PathBuf], record: &Path) -> Result<()> {
+pub(super) fn make(kind: CgroupKind, hierarchies: &[Hierarchy], cgroups: &[PathBuf], record: &Path) -> Result<()> {
     for (hierarchy, cgroup) in hierarchies.iter().zip(cgroups) {
-        if kind == Kind::Unified {
+        if kind == CgroupKind::Unified {
             hand_down(hierarchy.mount(), Some(record))?;
         }
         fs::create_dir_all(cgroup).with_context(|| format!("can't make the cgroup {}", cgroup.display()))?;
         // A new cpuset of v1 is empty, and can't be joined so.
         for file in ["cpuset.cpus", "cpuset.mems"] {
             let path = cgroup.join(file);
-            if kind == Kind::Hybrid && fs::read_to_string(&path).is_ok_and(|text| text.trim().is_empty()) {
+            if kind == CgroupKind::Hybrid && fs::read_to_string(&path).is_ok_and(|text| text.trim().is_empty()) {
                 let parent = cgroup.parent().context("a cgroup is below its mount")?;
                 fs::write(&path, fs::read_to_string(parent.join(file))?)?;
             }
         }
-        if kind == Kind::Unified {
+        if kind == CgroupKind::Unified {
             hand_down(cgroup, None)?;
             fs::create_dir_all(cgroup.join("outer"))?;
             fs::create_dir_all(cgroup.join("node"))?;
@@ -161,7 +168,7 @@ pub(super) fn restore(record: &Path) -> Result<()> {
     };
     let (kind, hierarchies) = hierarchies()?;
     ensure!(
-        kind == Kind::Unified,
+        kind == CgroupKind::Unified,
         "{} was made with other cgroups",
         record.display()
     );
@@ -306,7 +313,7 @@ mod tests {
             ]
         );
         assert_eq!(
-            found[2].cgroup(Kind::Hybrid, "a"),
+            found[2].cgroup(CgroupKind::Hybrid, "a"),
             Path::new("/sys/fs/cgroup/unified/a")
         );
     }

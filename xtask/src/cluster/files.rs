@@ -8,9 +8,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
-use super::cgroups::Kind;
+use super::cgroups::CgroupKind;
+use crate::run_quietly;
 
 /// The node's name.
 pub(super) const NODE: &str = "node-1";
@@ -31,7 +32,7 @@ pub(super) const COREDNS_IMAGE: &str = "localhost/tokenscope-coredns:1";
 /// The objects of the cluster's DNS server.
 pub(super) const COREDNS: &str = include_str!("coredns.yaml");
 
-pub(super) fn write(state: &Path, kind: Kind, hierarchies: &str, cni: &Path) -> Result<()> {
+pub(super) fn write(state: &Path, kind: CgroupKind, hierarchies: &str, cni: &Path) -> Result<()> {
     for folder in ["bin", "pki", "conf/cni", "log", "marks", "images", "data"] {
         fs::create_dir_all(state.join(folder))?;
     }
@@ -61,10 +62,10 @@ pub(super) fn write(state: &Path, kind: Kind, hierarchies: &str, cni: &Path) -> 
 }
 
 /// The variables of the node's script.
-fn node(kind: Kind, cni: &str) -> String {
+fn node(kind: CgroupKind, cni: &str) -> String {
     let kind = match kind {
-        Kind::Unified => "unified",
-        Kind::Hybrid => "hybrid",
+        CgroupKind::Unified => "unified",
+        CgroupKind::Hybrid => "hybrid",
     };
     format!(
         "KIND={kind}\nNODE={NODE}\nNODE_IP={NODE_IP}\nPOD_RANGE={POD_RANGE}\nSERVICE_RANGE={SERVICE_RANGE}\n\
@@ -198,12 +199,13 @@ fn certificates(folder: &Path) -> Result<()> {
     std::thread::scope(|scope| {
         // AWS accepts RS256 only.
         let tokens = scope.spawn(|| {
-            openssl(
+            run_quietly(
                 Command::new("openssl")
                     .args(["genrsa", "-out"])
                     .arg(folder.join("service-accounts.key"))
                     .arg("2048"),
             )
+            .map(drop)
         });
         let made: Vec<_> = leaves
             .iter()
@@ -253,16 +255,5 @@ fn certificate(folder: &Path, name: &str, subject: &str, extensions: &str, signe
         command.arg("-CA").arg(folder.join("ca.crt"));
         command.arg("-CAkey").arg(folder.join("ca.key"));
     }
-    openssl(&mut command)
-}
-
-fn openssl(command: &mut Command) -> Result<()> {
-    let output = command.output().context("can't run openssl")?;
-    ensure!(
-        output.status.success(),
-        "{command:?} ended with {}: {}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(())
+    run_quietly(&mut command).map(drop)
 }

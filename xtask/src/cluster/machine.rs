@@ -4,11 +4,13 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
 
 use super::{cgroups, files, succeeded};
 use crate::oci::Image;
+use crate::once::make_once;
 use crate::progress::Step;
 use crate::tools::{self, Tool, locate, resolve};
 
@@ -44,6 +46,9 @@ pub fn warm_up() -> Result<()> {
     prepare().map(|_| ())
 }
 
+/// The attempts of this process to make a cgroup. Tests of one program ask side by side, so each attempt has a name of its own.
+static ATTEMPTS: AtomicUsize = AtomicUsize::new(0);
+
 /// The reason why no cluster can run here, if there is one: it takes root's rights and cgroups that can be made.
 pub fn obstacle() -> Option<String> {
     if let Err(error) = ensure_root("start a cluster") {
@@ -55,10 +60,10 @@ pub fn obstacle() -> Option<String> {
     if !unshared.is_ok_and(|output| output.status.success()) {
         return Some("this process may not make namespaces".to_owned());
     }
+    let attempt = ATTEMPTS.fetch_add(1, Ordering::Relaxed);
+    let name = format!("tokenscope-try-{}-{attempt}", std::process::id());
     let own = match cgroups::hierarchies() {
-        Ok((kind, found)) => found
-            .into_iter()
-            .map(move |each| each.cgroup(kind, &format!("tokenscope-try-{}", std::process::id()))),
+        Ok((kind, found)) => found.into_iter().map(move |each| each.cgroup(kind, &name)),
         Err(error) => return Some(format!("{error:#}")),
     };
     for cgroup in own {
@@ -163,10 +168,13 @@ fn on_path(program: &str) -> Option<PathBuf> {
 fn pause_archive() -> Result<PathBuf> {
     let folder = tools::cache()?.join("cluster-images");
     let archive = folder.join("pause.tar");
-    if archive.exists() {
-        return Ok(archive);
-    }
-    fs::create_dir_all(&folder)?;
+    make_once(&archive, &archive, "the image of pause", || {
+        make_pause(&folder, &archive)
+    })?;
+    Ok(archive)
+}
+
+fn make_pause(folder: &Path, archive: &Path) -> Result<()> {
     let program = folder.join(format!("pause.{}", std::process::id()));
     let output = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
         .args(["--edition=2024", "-Copt-level=s", "-Cstrip=symbols", "-Cpanic=abort"])
@@ -180,9 +188,9 @@ fn pause_archive() -> Result<PathBuf> {
     let mut image = Image::of_program(files::PAUSE_IMAGE, &program)?;
     image.files = vec![(program.clone(), "/pause".to_owned())];
     image.entrypoint = vec!["/pause".to_owned()];
-    image.write(&archive)?;
+    image.write(archive)?;
     fs::remove_file(program)?;
-    Ok(archive)
+    Ok(())
 }
 
 fn coredns_archive() -> Result<PathBuf> {
@@ -193,4 +201,23 @@ fn coredns_archive() -> Result<PathBuf> {
         Image::of_program(files::COREDNS_IMAGE, &coredns.path)?.write(&archive)?;
     }
     Ok(archive)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whether_a_cluster_can_run_is_found_out_side_by_side() {
+        let alone = obstacle();
+        std::thread::scope(|scope| {
+            let asking: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| (0..20).map(|_| obstacle()).collect::<Vec<_>>()))
+                .collect();
+            for thread in asking {
+                let found = thread.join().expect("no thread panics");
+                assert!(found.iter().all(|each| *each == alone), "{alone:?}: {found:?}");
+            }
+        });
+    }
 }

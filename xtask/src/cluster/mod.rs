@@ -1,5 +1,7 @@
 //! A real Kubernetes cluster of one node on this machine, for tests and the demo.
 //!
+//! Not kind or k3d: both need Docker and images from a registry, and here neither is needed.
+//!
 //! etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kubelet, containerd and kube-proxy run in mount, network,
 //! process, UTS, IPC and cgroup namespaces of their own, and CoreDNS as a pod. The machine's interfaces, firewall and
 //! mounts stay as they are, and nothing in the cluster reaches another network. Everything in it is in cgroups of its own:
@@ -32,7 +34,7 @@ mod cgroups;
 
 mod files;
 
-/// How long a cluster may take to be ready once everything that it runs is built.
+/// The longest time that a cluster may take to be ready once everything that it runs is built.
 const READY_DEADLINE: Duration = Duration::from_secs(120);
 
 /// The name that is meant if none is given.
@@ -175,8 +177,8 @@ impl Cluster {
         let cgroups: Vec<PathBuf> = hierarchies.iter().map(|each| each.cgroup(kind, &own)).collect();
         self.write_list("cgroups", &cgroups, "")?;
         let (outermost, inside) = match kind {
-            cgroups::Kind::Unified => ("outer", "node/init"),
-            cgroups::Kind::Hybrid => ("", ""),
+            cgroups::CgroupKind::Unified => ("outer", "node/init"),
+            cgroups::CgroupKind::Hybrid => ("", ""),
         };
         self.write_list("join-starter", &cgroups, outermost)?;
         self.write_list("join", &cgroups, inside)?;

@@ -17,14 +17,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use programs::run;
+pub use programs::{Ceph, java};
+pub use server::Packaged;
 
 use crate::once::{beside, make_once};
 use crate::progress::Step;
-use crate::tools::{Origin, Resolved, cache};
-use programs::run;
-
-pub use programs::{Ceph, java};
-pub use server::Packaged;
+use crate::tools::{Resolved, ServerOrigin, cache};
 
 /// The folder of a server, fetched first where it isn't there. Blocks for up to some minutes.
 ///
@@ -41,11 +40,11 @@ pub fn locate(server: Packaged) -> Result<Resolved> {
     let (path, origin) = if let Some(folder) = named.map(PathBuf::from) {
         check(server, &folder)
             .with_context(|| format!("{variable} names {}, which doesn't work as {name}", folder.display()))?;
-        (folder, Origin::Variable(variable.to_owned()))
+        (folder, ServerOrigin::Variable(variable.to_owned()))
     } else {
         let folder = cache()?.join(format!("{name}-{version}"));
         let made_now = make_once(&folder, &folder, name, || fetch(server, &version, &folder))?;
-        (folder, Origin::kept(made_now))
+        (folder, ServerOrigin::kept(made_now))
     };
     Ok(Resolved {
         name,

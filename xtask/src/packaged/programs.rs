@@ -1,9 +1,8 @@
 //! The programs of packaged servers, as they are found in a folder, and running one to its end.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::{fs, io};
 
 use anyhow::{Context, Result, bail, ensure};
 

@@ -63,6 +63,7 @@ pub(super) fn build_go(tool: Tool, folder: &Path, version: &str) -> Result<()> {
 fn linker_flags(tool: Tool, module: &str, version: &str) -> Result<String> {
     Ok(match tool {
         Tool::KubeApiserver
+        | Tool::OlderKubeApiserver
         | Tool::Kubectl
         | Tool::KubeControllerManager
         | Tool::KubeScheduler
@@ -82,7 +83,9 @@ fn linker_flags(tool: Tool, module: &str, version: &str) -> Result<String> {
         Tool::SpireServer | Tool::SpireAgent | Tool::SpireOidcDiscoveryProvider => {
             format!(" -linkmode=external -extldflags=-static -X {module}/pkg/common/version.gittag={version}")
         }
-        Tool::Etcd | Tool::CoreDns | Tool::Boto3 | Tool::MiniStack => String::new(),
+        Tool::Etcd | Tool::CoreDns | Tool::Boto3 | Tool::MiniStack | Tool::Anthropic | Tool::Databricks => {
+            String::new()
+        }
     })
 }
 

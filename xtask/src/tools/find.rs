@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use super::tool::Tool;
 use super::version::version_of;
-use super::{Origin, Resolved};
+use super::{Resolved, ServerOrigin};
 
 pub(super) fn from_environment(tool: Tool) -> Result<Option<Resolved>> {
     let taken = |variable: String, path: PathBuf| {
@@ -20,7 +20,7 @@ pub(super) fn from_environment(tool: Tool) -> Result<Option<Resolved>> {
         Ok(Some(Resolved {
             name: tool.name(),
             version,
-            origin: Origin::Variable(variable),
+            origin: ServerOrigin::Variable(variable),
             path,
         }))
     };
@@ -38,7 +38,7 @@ pub(super) fn from_environment(tool: Tool) -> Result<Option<Resolved>> {
 
 pub(super) fn from_path(tool: Tool) -> Result<Option<Resolved>> {
     // Those become images, for which a program of this machine may lack what it is linked with; the shim must be of the
-    // same build as containerd; cert-manager's own programs have other names; and no interpreter has MiniStack by chance.
+    // same build as containerd; cert-manager's own programs have other names; and no interpreter has MiniStack or all that the examples need by chance.
     if matches!(
         tool,
         Tool::CoreDns
@@ -48,6 +48,8 @@ pub(super) fn from_path(tool: Tool) -> Result<Option<Resolved>> {
             | Tool::SpireOidcDiscoveryProvider
             | Tool::CertManager
             | Tool::MiniStack
+            | Tool::Anthropic
+            | Tool::Databricks
             | Tool::ContainerdShim
     ) {
         return Ok(None);
@@ -66,7 +68,7 @@ pub(super) fn from_path(tool: Tool) -> Result<Option<Resolved>> {
             return Ok(Some(Resolved {
                 name: tool.name(),
                 version,
-                origin: Origin::Path,
+                origin: ServerOrigin::Path,
                 path,
             }));
         }

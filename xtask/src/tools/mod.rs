@@ -25,7 +25,7 @@ use crate::once::make_once;
 
 /// The place where a tool or a packaged server was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum ServerOrigin {
     /// The environment variable of this name.
     Variable(String),
     /// A folder of PATH.
@@ -36,7 +36,7 @@ pub enum Origin {
     Made,
 }
 
-impl Origin {
+impl ServerOrigin {
     /// That of what is kept in the cache.
     pub(crate) fn kept(made_now: bool) -> Self {
         if made_now { Self::Made } else { Self::Cache }
@@ -51,7 +51,7 @@ pub struct Resolved {
     /// The version that it says of itself, without a leading `v`.
     pub version: String,
     /// The place where it was found.
-    pub origin: Origin,
+    pub origin: ServerOrigin,
     /// The program, or the folder of a packaged server.
     pub path: PathBuf,
 }
@@ -86,13 +86,13 @@ fn search(tool: Tool) -> Result<Resolved> {
     let folder = cache()?.join(format!("{}-{version}", tool.pin().folder_name));
     let path = folder.join(tool.pin().program);
     let made_now = make_once(&path, &folder, tool.name(), || match tool {
-        Tool::Boto3 | Tool::MiniStack => build_python(tool, &folder, &version),
+        Tool::Boto3 | Tool::MiniStack | Tool::Anthropic | Tool::Databricks => build_python(tool, &folder, &version),
         _ => build_go(tool, &folder, &version),
     })?;
     Ok(Resolved {
         name: tool.name(),
         version,
-        origin: Origin::kept(made_now),
+        origin: ServerOrigin::kept(made_now),
         path,
     })
 }
@@ -106,7 +106,7 @@ pub fn cache() -> Result<PathBuf> {
     Ok(caches.join("tokenscope").join("tools"))
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for ServerOrigin {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Variable(name) => write!(formatter, "${name}"),

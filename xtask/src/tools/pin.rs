@@ -43,6 +43,7 @@ impl Tool {
     pub(super) const fn pin(self) -> Pin {
         match self {
             Self::KubeApiserver => KUBE_APISERVER,
+            Self::OlderKubeApiserver => OLDER_KUBE_APISERVER,
             Self::Kubectl => KUBECTL,
             Self::Etcd => ETCD,
             Self::Helm => HELM,
@@ -61,6 +62,8 @@ impl Tool {
             Self::SpireOidcDiscoveryProvider => SPIRE_OIDC_DISCOVERY_PROVIDER,
             Self::CertManager => CERT_MANAGER,
             Self::MiniStack => MINI_STACK,
+            Self::Anthropic => ANTHROPIC,
+            Self::Databricks => DATABRICKS,
         }
     }
 }
@@ -72,6 +75,12 @@ const KUBE_APISERVER: Pin = Pin {
     folder_name: "kubernetes",
     program: "kube-apiserver",
     usual: "7 min on two cores",
+};
+
+const OLDER_KUBE_APISERVER: Pin = Pin {
+    source: "kubernetes-1.34/go.mod",
+    usual: "4 min on two cores",
+    ..KUBE_APISERVER
 };
 
 const KUBECTL: Pin = Pin {
@@ -104,6 +113,24 @@ const BOTO3: Pin = Pin {
     module: "boto3",
     package: "boto3",
     folder_name: "boto3",
+    program: "bin/python",
+    usual: "15 s",
+};
+
+const ANTHROPIC: Pin = Pin {
+    source: "anthropic/requirements.txt",
+    module: "anthropic",
+    package: "anthropic",
+    folder_name: "anthropic",
+    program: "bin/python",
+    usual: "15 s",
+};
+
+const DATABRICKS: Pin = Pin {
+    source: "databricks/requirements.txt",
+    module: "databricks-sdk",
+    package: "databricks-sdk",
+    folder_name: "databricks",
     program: "bin/python",
     usual: "15 s",
 };

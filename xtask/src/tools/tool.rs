@@ -40,10 +40,16 @@ pub enum Tool {
     SpireAgent,
     /// Publishes its keys as an OIDC issuer does.
     SpireOidcDiscoveryProvider,
+    /// The Kubernetes API server of an older minor version, which takes no forged marks away by itself.
+    OlderKubeApiserver,
     /// cert-manager's controller and cainjector; its custom resource definitions are in the folder `crds` beside it.
     CertManager,
     /// A Python interpreter that has MiniStack: IAM, STS and S3 for chains of roles. `-m ministack` runs it.
     MiniStack,
+    /// A Python interpreter that has the SDK of the Claude API, and PyJWT.
+    Anthropic,
+    /// A Python interpreter that has the SDK of Databricks.
+    Databricks,
 }
 
 impl Tool {
@@ -71,7 +77,7 @@ impl Tool {
     pub const SPIRE: [Self; 3] = [Self::SpireServer, Self::SpireAgent, Self::SpireOidcDiscoveryProvider];
 
     /// Every tool.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::Etcd,
         Self::KubeApiserver,
         Self::Kubectl,
@@ -89,8 +95,11 @@ impl Tool {
         Self::SpireServer,
         Self::SpireAgent,
         Self::SpireOidcDiscoveryProvider,
+        Self::OlderKubeApiserver,
         Self::CertManager,
         Self::MiniStack,
+        Self::Anthropic,
+        Self::Databricks,
     ];
 
     /// Its usual name.
@@ -113,8 +122,11 @@ impl Tool {
             Self::SpireServer => "spire-server",
             Self::SpireAgent => "spire-agent",
             Self::SpireOidcDiscoveryProvider => "oidc-discovery-provider",
+            Self::OlderKubeApiserver => "older-kube-apiserver",
             Self::CertManager => "cert-manager",
             Self::MiniStack => "ministack",
+            Self::Anthropic => "anthropic",
+            Self::Databricks => "databricks",
         }
     }
 
@@ -136,6 +148,7 @@ impl Tool {
         let mut command = Command::new(program);
         match self {
             Self::KubeApiserver
+            | Self::OlderKubeApiserver
             | Self::Etcd
             | Self::KubeControllerManager
             | Self::KubeScheduler
@@ -153,6 +166,11 @@ impl Tool {
             Self::Kubectl => command.args(["version", "--client"]),
             Self::Helm => command.args(["version", "--template", "{{.Version}}"]),
             Self::Boto3 => command.args(["-c", "import boto3; print(boto3.__version__)"]),
+            Self::Anthropic => command.args(["-c", "import importlib.metadata as m; print(m.version('anthropic'))"]),
+            Self::Databricks => command.args([
+                "-c",
+                "import importlib.metadata as m; print(m.version('databricks-sdk'))",
+            ]),
             Self::MiniStack => command.args(["-c", "import importlib.metadata as m; print(m.version('ministack'))"]),
         };
         command

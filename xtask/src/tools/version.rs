@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::tool::Tool;
 
-/// How long `--version` of something found on PATH may take.
+/// The longest time that `--version` of something found on PATH may take.
 const VERSION_DEADLINE: Duration = Duration::from_secs(15);
 
 /// The oldest kubectl taken from PATH: server-side apply with strict field validation is settled since long before it.

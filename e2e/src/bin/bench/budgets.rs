@@ -1,6 +1,7 @@
 //! The aims, as far as a run says something about it.
 
 use crate::report::{Budget, Report, Reviews};
+use crate::reviews::PROFILE;
 
 /// The aims, as far as this run says something about it.
 pub(crate) fn budgets(report: &Report) -> Vec<Budget> {
@@ -19,6 +20,11 @@ pub(crate) fn budgets(report: &Report) -> Vec<Budget> {
                 let ratio = line.per_second / other.per_second;
                 budgets.push(Budget::at_least(format!("{load}: reviews/s of {called}"), ratio, least));
             }
+        }
+        // Of several connections at once the time has the others' reviews in it.
+        if let Some(profile) = of(PROFILE).find(is_alike).filter(|line| line.connections == 1) {
+            let what = format!("{load}: added by delivery.type Profile to a review (p50), ms");
+            budgets.push(Budget::at_most(what, (profile.p50_us - line.p50_us) / 1e3, 1.0));
         }
     }
     let most = match report.service_accounts {

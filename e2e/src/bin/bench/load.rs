@@ -178,13 +178,13 @@ fn join_chunks(mut rest: &[u8], joined: &mut Vec<u8>) -> Result<bool> {
 }
 
 /// A server under load: its connections, what they send, and what must come back.
-pub(crate) struct Contender {
+pub(crate) struct ServerLoad {
     connections: Vec<Connection>,
     request: Arc<[u8]>,
     answer: Arc<[u8]>,
 }
 
-impl Contender {
+impl ServerLoad {
     /// Opens the connections, and takes the first answer for the one that every other must equal, once `check` likes it.
     pub(crate) async fn connect(
         server: &TlsServer,

@@ -5,6 +5,7 @@ mod budgets;
 mod hostile;
 mod issuer;
 mod load;
+mod outcome;
 mod report;
 mod reviews;
 mod setup;
@@ -16,18 +17,21 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand, ValueEnum};
-use serde_json::{Value, json};
+use clap::{Parser, Subcommand};
+use serde_json::Value;
 use tokenscope_e2e::control_plane::{self, ControlPlane};
 use tokenscope_e2e::eventually;
-use tokenscope_e2e::install::{self, Installed, install};
+use tokenscope_e2e::install::Installed;
 use tokenscope_xtask::progress::{Step, say};
 
 use crate::budgets::budgets;
-use crate::report::{MemoryUse, Report, Reviews};
-use crate::reviews::{Contestant, Recorded};
-use crate::setup::{Baseline, contestants, create_service_accounts, read_and_patch, variants};
-use crate::via_apiserver::{Variant, namespace_of, ordinary_pod};
+use crate::outcome::{Aims, Output, warn_of_debug_build};
+use crate::report::{Budget, LockMode, MemoryUse, Report, Reviews};
+use crate::reviews::{Recorded, Target};
+use crate::setup::{
+    Baseline, allow_by_profile, create_service_accounts, install_tokenscope, read_and_patch, targets, variants,
+};
+use crate::via_apiserver::{Variant, ordinary_pod};
 
 /// Measures tokenscope on this machine
 #[derive(Parser)]
@@ -44,7 +48,8 @@ enum Command {
     /// The release build of the webhook runs against a real API server, and answers recorded reviews over TLS connections
     /// that stay open. A handler that answers a constant from the same stack takes turns with it, so the ratio between
     /// them says what the reviewing itself costs, whatever else the machine does. So does one that checks the review's JSON
-    /// with serde_json, keeps nothing of it, and answers with the patch that tokenscope makes.
+    /// with serde_json, keeps nothing of it, and answers with the patch that tokenscope makes. So does the webhook itself with a policy that has
+    /// delivery.type Profile and a chain of two roles: what that costs more is an aim.
     ///
     /// Examples:
     ///   cargo xtask bench webhook
@@ -55,10 +60,12 @@ enum Command {
     /// Size, memory, wake-ups and start of the sidecar
     ///
     /// It keeps short tokens of a real SPIRE, and a workload reads the file all the time. A spiffe-helper does the same in the
-    /// same run if one is given.
+    /// same run if one is given. Before that it serves credentials (delivery.type Endpoint) with a strict STS behind it, and is asked as
+    /// SDKs ask; a thread that writes a constant takes turns with it.
     ///
     /// Examples:
     ///   cargo xtask bench sidecar
+    ///   cargo xtask bench sidecar --only endpoint --output json
     ///   cargo xtask bench sidecar --spiffe-helper /usr/local/bin/spiffe-helper
     ///   cargo xtask bench sidecar --life 300 --refreshes 22 --check
     #[command(verbatim_doc_comment)]
@@ -100,6 +107,9 @@ struct Webhook {
     /// Measure creates of pods through the API server as well, ordinary and hostile ones too
     #[arg(long)]
     through_apiserver: bool,
+    /// The lock while tokenscope is measured; the chart's own default is audit
+    #[arg(long, value_enum, default_value_t = LockMode::Deny)]
+    lock_mode: LockMode,
     /// Values for the chart, as JSON, such as '{"guard": {"enabled": false}}'
     #[arg(long, value_name = "JSON", default_value = "{}", value_parser = values)]
     values: Value,
@@ -109,12 +119,6 @@ struct Webhook {
     /// How the result is printed
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Table,
-    Json,
 }
 
 /// The namespace, the ServiceAccount and the role of the recorded reviews.
@@ -132,15 +136,6 @@ spec:
     allowed: [\"arn:aws:iam::111122223333:role/shop/*\"]
   aws: {region: eu-central-1}
 ";
-
-/// The webhooks that tokenscope is compared with, in namespaces without it.
-const COMPARED: [&str; 5] = [
-    "no webhook",
-    "constant",
-    "constant+patch",
-    "constant+patch+rules",
-    "peer",
-];
 
 /// How long whoever starts the peer has for it.
 const PEER_DEADLINE: Duration = Duration::from_secs(300);
@@ -168,20 +163,14 @@ fn main() -> ExitCode {
 }
 
 fn bench(arguments: &Webhook) -> Result<ExitCode> {
-    if cfg!(debug_assertions) {
-        say("warning: this is no release build, so the numbers say little; use `cargo xtask bench`");
+    warn_of_debug_build();
+    outcome::report(measure(arguments), arguments.output, arguments.check)
+}
+
+impl Aims for Report {
+    fn budgets(&self) -> &[Budget] {
+        &self.budgets
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
-    let report = runtime.block_on(measure(arguments))?;
-    match arguments.output {
-        Output::Table => print!("\n{report}"),
-        Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
-    }
-    let failed = arguments.check && !report.passes();
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 async fn measure(arguments: &Webhook) -> Result<Report> {
@@ -203,6 +192,7 @@ async fn measure(arguments: &Webhook) -> Result<Report> {
     let installed = install_tokenscope(arguments, &control_plane).await?;
     let mut report = Report {
         service_accounts: arguments.service_accounts as usize,
+        lock_mode: arguments.lock_mode,
         ..Report::default()
     };
     // Whatever follows the first list has settled by then.
@@ -210,12 +200,13 @@ async fn measure(arguments: &Webhook) -> Result<Report> {
     report.memory.push(memory("after the first list", &installed)?);
 
     control_plane.apply_yaml(POLICY).await?;
-    let mut contestants = contestants(arguments, &control_plane, &constant, &installed).await?;
+    allow_by_profile(&control_plane, annotation).await?;
+    let mut targets = targets(arguments, &control_plane, &constant, &installed).await?;
     let first = recorded.first().context("at least one number of containers")?;
-    wait_for_all(arguments, &control_plane, &contestants, first).await?;
-    let read_and_patch = read_and_patch(&constant, &contestants, &recorded).await?;
-    contestants.insert(1, read_and_patch);
-    report.reviews = send_reviews(arguments, &recorded, &contestants)?;
+    wait_for_all(arguments, &control_plane, &targets, first).await?;
+    let read_and_patch = read_and_patch(&constant, &targets, &recorded).await?;
+    targets.insert(1, read_and_patch);
+    report.reviews = send_reviews(arguments, &recorded, &targets)?;
     report.memory.push(memory("after the reviews", &installed)?);
 
     if arguments.through_apiserver {
@@ -224,12 +215,12 @@ async fn measure(arguments: &Webhook) -> Result<Report> {
             &control_plane,
             &constant,
             &installed,
-            &contestants,
+            &targets,
             annotation,
             &mut report,
         )
         .await?;
-        hostile_with_tokenscope(&control_plane, &installed, &contestants, &without, &mut report).await?;
+        hostile_with_tokenscope(&control_plane, &installed, &targets, &without, &mut report).await?;
     }
     report.budgets = budgets(&report);
     Ok(report)
@@ -261,30 +252,11 @@ async fn hostile_without_tokenscope(arguments: &Webhook, control_plane: &Control
     Ok(without)
 }
 
-async fn install_tokenscope(arguments: &Webhook, control_plane: &ControlPlane) -> Result<Installed> {
-    let step = Step::start("starting tokenscope", None);
-    let mut values = arguments.values.clone();
-    // The lock leaves what it is compared with alone; the guard does by the label of those namespaces.
-    if values["lock"]["exemptNamespaces"].is_null() {
-        values["lock"]["exemptNamespaces"] = COMPARED.map(namespace_of).as_slice().into();
-    }
-    if arguments.peer.is_some() {
-        values["eksCompatible"] = json!(true);
-    }
-    let options = install::Options {
-        values,
-        ..install::Options::default()
-    };
-    let installed = install(control_plane, options).await?;
-    step.done("");
-    Ok(installed)
-}
-
 /// Waits until each server answers with credentials.
 async fn wait_for_all(
     arguments: &Webhook,
     control_plane: &ControlPlane,
-    contestants: &[Contestant<'_>],
+    targets: &[Target<'_>],
     recorded: &Recorded,
 ) -> Result<()> {
     if let Some(peer) = &arguments.peer {
@@ -293,23 +265,23 @@ async fn wait_for_all(
         ));
         say(&format!("    {}", control_plane.kubeconfig().display()));
     }
-    for contestant in contestants {
-        let deadline = if contestant.is_peer() {
+    for target in targets {
+        let deadline = if target.is_peer() {
             PEER_DEADLINE
         } else {
             Duration::from_secs(30)
         };
-        let what = format!("{} answers with credentials", contestant.name());
-        eventually(deadline, what, async || contestant.try_once(recorded).await).await?;
+        let what = format!("{} answers with credentials", target.name());
+        eventually(deadline, what, async || target.try_once(recorded).await).await?;
     }
     Ok(())
 }
 
 /// Sends every recorded review over every number of connections.
-fn send_reviews(arguments: &Webhook, recorded: &[Recorded], contestants: &[Contestant<'_>]) -> Result<Vec<Reviews>> {
+fn send_reviews(arguments: &Webhook, recorded: &[Recorded], targets: &[Target<'_>]) -> Result<Vec<Reviews>> {
     let lines = recorded.len() * arguments.connections.len();
     let length = Duration::from_secs(arguments.seconds);
-    let expected = length.as_secs() as usize * lines * contestants.len();
+    let expected = length.as_secs() as usize * lines * targets.len();
     let step = Step::start("sending reviews", Some(&format!("about {expected} s")));
     let mut reviews = Vec::new();
     for recorded in recorded {
@@ -319,7 +291,7 @@ fn send_reviews(arguments: &Webhook, recorded: &[Recorded], contestants: &[Conte
                 recorded.containers
             ));
             let measured =
-                tokio::task::block_in_place(|| reviews::measure(contestants, recorded, connections.into(), length))?;
+                tokio::task::block_in_place(|| reviews::measure(targets, recorded, connections.into(), length))?;
             reviews.extend(measured);
         }
     }
@@ -331,12 +303,12 @@ fn send_reviews(arguments: &Webhook, recorded: &[Recorded], contestants: &[Conte
 async fn hostile_with_tokenscope(
     control_plane: &ControlPlane,
     installed: &Installed,
-    contestants: &[Contestant<'_>],
+    targets: &[Target<'_>],
     without: &[Duration],
     report: &mut Report,
 ) -> Result<()> {
     let step = Step::start("creating and reviewing pods of hostile shapes", None);
-    let ours = contestants.iter().find(|contestant| contestant.is_tokenscope());
+    let ours = targets.iter().find(|target| target.is_tokenscope());
     let ours = ours.context("tokenscope is measured")?.server();
     report.hostile = hostile::measure(control_plane, installed, ours, without).await?;
     step.done("");
@@ -354,12 +326,12 @@ async fn through_apiserver(
     control_plane: &ControlPlane,
     constant: &Baseline,
     installed: &Installed,
-    contestants: &[Contestant<'_>],
+    targets: &[Target<'_>],
     annotation: &str,
     report: &mut Report,
 ) -> Result<()> {
     let step = Step::start("creating pods through the API server", None);
-    let variants = variants(arguments, control_plane, constant, installed, contestants, annotation).await?;
+    let variants = variants(arguments, control_plane, constant, installed, targets, annotation).await?;
     let granted = ("granted", &Recorded::read(3)?.pod());
     report.through_apiserver = via_apiserver::measure(control_plane, &variants, granted, arguments.seconds).await?;
     let untouched: Vec<Variant> = variants

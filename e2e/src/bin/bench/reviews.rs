@@ -11,8 +11,12 @@ use tokenscope_e2e::process::ServerProcess;
 use tokenscope_xtask::root;
 
 use crate::baseline;
-use crate::load::{self, Connection, Contender, TlsServer};
+use crate::load::{self, Connection, ServerLoad, TlsServer};
 use crate::report::Reviews;
+
+/// The namespace whose policy has delivery.type Profile and a chain of two, and the name of its row.
+pub(crate) const BY_PROFILE: &str = "shop-by-profile";
+pub(crate) const PROFILE: &str = "tokenscope, Profile";
 
 /// How long one server has its turn.
 const ROUND: Duration = Duration::from_millis(500);
@@ -26,6 +30,8 @@ pub(crate) struct Recorded {
     pub(crate) containers: usize,
     body: Vec<u8>,
     review: Value,
+    /// The same in the namespace whose policy has delivery.type Profile.
+    by_profile: Vec<u8>,
 }
 
 impl Recorded {
@@ -40,11 +46,15 @@ impl Recorded {
         let file = root().join(format!("webhook/tests/data/{name}.json"));
         let text = std::fs::read(&file).with_context(|| format!("can't read {}", file.display()))?;
         let text = text.trim_ascii().to_vec();
-        let review = serde_json::from_slice(&text).with_context(|| format!("in {}", file.display()))?;
+        let review: Value = serde_json::from_slice(&text).with_context(|| format!("in {}", file.display()))?;
+        let mut by_profile = review.clone();
+        by_profile["request"]["namespace"] = BY_PROFILE.into();
+        by_profile["request"]["object"]["metadata"]["namespace"] = BY_PROFILE.into();
         Ok(Self {
             containers,
             body: text,
             review,
+            by_profile: serde_json::to_vec(&by_profile)?,
         })
     }
 
@@ -78,8 +88,8 @@ impl Recorded {
         Ok(response["patch"].as_str().unwrap_or_default())
     }
 
-    /// Whether every container of the pod gets credentials.
-    fn has_credentials(&self, answer: &Value) -> Result<()> {
+    /// Whether every container of the pod gets credentials by this variable.
+    fn has_credentials(&self, answer: &Value, by: &str) -> Result<()> {
         let patch: json_patch::Patch =
             serde_json::from_slice(&STANDARD.decode(self.checked(answer)?)?).context("there is no patch")?;
         let mut pod = self.review["request"]["object"].clone();
@@ -90,14 +100,11 @@ impl Recorded {
             .unwrap_or_default();
         let equipped = |container: &Value| {
             let variables = container["env"].as_array().into_iter().flatten();
-            variables
-                .filter(|variable| variable["name"] == "AWS_WEB_IDENTITY_TOKEN_FILE")
-                .count()
-                == 1
+            variables.filter(|variable| variable["name"] == by).count() == 1
         };
         ensure!(
             containers.len() == self.containers && containers.iter().all(equipped),
-            "not every container gets a token file"
+            "not every container gets {by}"
         );
         Ok(())
     }
@@ -109,11 +116,13 @@ enum Kind {
     /// Reads all of the JSON, and answers with the patch that tokenscope makes.
     ReadAndPatch,
     Tokenscope,
+    /// The same where the policy has delivery.type Profile and a chain of two.
+    TokenscopeProfile,
     Peer,
 }
 
 /// A server that is measured.
-pub(crate) struct Contestant<'a> {
+pub(crate) struct Target<'a> {
     kind: Kind,
     server: TlsServer,
     path: String,
@@ -121,7 +130,7 @@ pub(crate) struct Contestant<'a> {
     process: Option<&'a ServerProcess>,
 }
 
-impl<'a> Contestant<'a> {
+impl<'a> Target<'a> {
     /// The webhook that always says the same.
     pub(crate) fn constant(server: TlsServer, process: &'a ServerProcess) -> Self {
         Self {
@@ -152,6 +161,14 @@ impl<'a> Contestant<'a> {
         }
     }
 
+    /// Ours, with delivery.type Profile.
+    pub(crate) fn tokenscope_profile(server: TlsServer, process: &'a ServerProcess) -> Self {
+        Self {
+            kind: Kind::TokenscopeProfile,
+            ..Self::tokenscope(server, process)
+        }
+    }
+
     /// Somebody else's.
     pub(crate) fn peer(server: TlsServer, path: &str) -> Self {
         Self {
@@ -173,6 +190,7 @@ impl<'a> Contestant<'a> {
             Kind::Constant => "constant",
             Kind::ReadAndPatch => "read+patch",
             Kind::Tokenscope => "tokenscope",
+            Kind::TokenscopeProfile => PROFILE,
             Kind::Peer => "peer",
         }
     }
@@ -198,27 +216,37 @@ impl<'a> Contestant<'a> {
         Ok(recorded.checked(&answer)?.to_owned())
     }
 
-    async fn connect(&self, recorded: &Recorded, connections: usize) -> Result<Contender> {
+    async fn connect(&self, recorded: &Recorded, connections: usize) -> Result<ServerLoad> {
         let check = |body: &[u8]| {
             let answer: Value = serde_json::from_slice(body)?;
             match self.kind {
                 Kind::Constant => recorded.checked(&answer).map(drop),
-                Kind::ReadAndPatch | Kind::Tokenscope | Kind::Peer => recorded.has_credentials(&answer),
+                Kind::ReadAndPatch | Kind::Tokenscope | Kind::Peer => {
+                    recorded.has_credentials(&answer, "AWS_WEB_IDENTITY_TOKEN_FILE")
+                }
+                Kind::TokenscopeProfile => recorded.has_credentials(&answer, "AWS_CONFIG_FILE"),
             }
         };
-        Contender::connect(&self.server, connections, &self.request(recorded), check)
+        ServerLoad::connect(&self.server, connections, &self.request(recorded), check)
             .await
             .with_context(|| format!("{} does not answer as it should", self.name()))
+    }
+
+    fn body_of<'b>(&self, recorded: &'b Recorded) -> &'b [u8] {
+        match self.kind {
+            Kind::TokenscopeProfile => &recorded.by_profile,
+            _ => &recorded.body,
+        }
     }
 
     fn request(&self, recorded: &Recorded) -> Arc<[u8]> {
         let of_recorded = (self.kind == Kind::ReadAndPatch).then(|| baseline::read_path(recorded.containers));
         let path = of_recorded.as_deref().unwrap_or(&self.path);
-        load::post(&self.server.address.to_string(), path, &recorded.body)
+        load::post(&self.server.address.to_string(), path, self.body_of(recorded))
     }
 }
 
-/// What one contestant has done in all of its rounds.
+/// What one target has done in all of its rounds.
 #[derive(Default)]
 struct Sum {
     latencies: Vec<u32>,
@@ -227,46 +255,41 @@ struct Sum {
     load: Option<Duration>,
 }
 
-/// Lets the contestants take turns until each had `length`. The first one is what the others are compared with.
+/// Lets the targets take turns until each had `length`. The first one is what the others are compared with.
 pub(crate) fn measure(
-    contestants: &[Contestant<'_>],
+    targets: &[Target<'_>],
     recorded: &Recorded,
     connections: usize,
     length: Duration,
 ) -> Result<Vec<Reviews>> {
     // One thread for all of the load, so that the servers keep most of the machine.
     std::thread::scope(|scope| {
-        let load = scope.spawn(|| rounds(contestants, recorded, connections, length));
+        let load = scope.spawn(|| rounds(targets, recorded, connections, length));
         load.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 
-fn rounds(
-    contestants: &[Contestant<'_>],
-    recorded: &Recorded,
-    connections: usize,
-    length: Duration,
-) -> Result<Vec<Reviews>> {
+fn rounds(targets: &[Target<'_>], recorded: &Recorded, connections: usize, length: Duration) -> Result<Vec<Reviews>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut contenders = Vec::new();
-    for contestant in contestants {
-        let mut contender = runtime.block_on(contestant.connect(recorded, connections))?;
-        contender.round(&runtime, WARM_UP)?;
-        contenders.push(contender);
+    let mut server_loads = Vec::new();
+    for target in targets {
+        let mut server_load = runtime.block_on(target.connect(recorded, connections))?;
+        server_load.round(&runtime, WARM_UP)?;
+        server_loads.push(server_load);
     }
-    let mut sums: Vec<Sum> = contestants.iter().map(|_| Sum::default()).collect();
+    let mut sums: Vec<Sum> = targets.iter().map(|_| Sum::default()).collect();
     let turns = length.as_millis().div_ceil(ROUND.as_millis());
     for _ in 0..turns {
-        for ((contestant, contender), sum) in contestants.iter().zip(&mut contenders).zip(&mut sums) {
+        for ((target, server_load), sum) in targets.iter().zip(&mut server_loads).zip(&mut sums) {
             let used = || {
-                contestant
+                target
                     .process
                     .map(ServerProcess::processor_time)
                     .transpose()
                     .map(Option::unwrap_or_default)
             };
             let before = used()?;
-            let round = contender.round(&runtime, ROUND)?;
+            let round = server_load.round(&runtime, ROUND)?;
             sum.processor += used()?.saturating_sub(before);
             sum.latencies.extend(round.latencies);
             sum.elapsed += round.elapsed;
@@ -277,24 +300,24 @@ fn rounds(
     }
     let per_second = |sum: &Sum| sum.latencies.len() as f64 / sum.elapsed.as_secs_f64();
     let reference = sums.first().map_or(f64::NAN, per_second);
-    let lines = contestants
+    let lines = targets
         .iter()
-        .zip(&contenders)
+        .zip(&server_loads)
         .zip(&mut sums)
-        .map(|((contestant, contender), sum)| {
+        .map(|((target, server_load), sum)| {
             sum.latencies.sort_unstable();
             let each = |time: Duration| time.as_secs_f64() * 1e6 / sum.latencies.len() as f64;
             Reviews {
                 containers: recorded.containers,
-                review_bytes: recorded.body.len(),
-                answer_bytes: contender.answer_bytes(),
+                review_bytes: target.body_of(recorded).len(),
+                answer_bytes: server_load.answer_bytes(),
                 connections,
-                server: contestant.name(),
+                server: target.name(),
                 per_second: per_second(sum),
                 ratio: per_second(sum) / reference,
                 p50_us: load::percentile(&sum.latencies, 50),
                 p99_us: load::percentile(&sum.latencies, 99),
-                processor_us: contestant.process.map(|_| each(sum.processor)),
+                processor_us: target.process.map(|_| each(sum.processor)),
                 load_processor_us: sum.load.map(each),
             }
         });

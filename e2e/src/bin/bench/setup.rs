@@ -13,8 +13,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 use tokenscope_e2e::control_plane::ControlPlane;
 use tokenscope_e2e::helm::NAMESPACE;
-use tokenscope_e2e::install::Installed;
-use tokenscope_e2e::pki::Authority;
+use tokenscope_e2e::install::{self, Installed, install};
+use tokenscope_e2e::pki::CertificateAuthority;
 use tokenscope_e2e::process::{ServerProcess, Start, Watchdog, free_port};
 use tokenscope_e2e::{eventually, get_json};
 use tokenscope_xtask::progress::Step;
@@ -22,9 +22,18 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::load::{self, TlsServer};
-use crate::reviews::{Contestant, Recorded};
-use crate::via_apiserver::Variant;
+use crate::reviews::{BY_PROFILE, Recorded, Target};
+use crate::via_apiserver::{Variant, namespace_of};
 use crate::{ORDERS, ROLE, SHOP, Webhook, baseline};
+
+/// The webhooks that tokenscope is compared with, in namespaces without it.
+const COMPARED: [&str; 5] = [
+    "no webhook",
+    "constant",
+    "constant+patch",
+    "constant+patch+rules",
+    "peer",
+];
 
 /// As many threads as the webhook has by default.
 const WORKERS: usize = 2;
@@ -91,6 +100,31 @@ pub(crate) async fn create_service_accounts(
     Ok(())
 }
 
+/// Installs tokenscope with the chart's values that were asked for.
+pub(crate) async fn install_tokenscope(arguments: &Webhook, control_plane: &ControlPlane) -> Result<Installed> {
+    let step = Step::start("starting tokenscope", None);
+    let mut values = arguments.values.clone();
+    ensure!(
+        values["lock"]["mode"].is_null(),
+        "--values has lock.mode: give it with --lock-mode, so that it is in the report"
+    );
+    values["lock"]["mode"] = json!(arguments.lock_mode);
+    // The lock leaves what it is compared with alone; the guard does by the label of those namespaces.
+    if values["lock"]["exemptNamespaces"].is_null() {
+        values["lock"]["exemptNamespaces"] = COMPARED.map(namespace_of).as_slice().into();
+    }
+    if arguments.peer.is_some() {
+        values["eksCompatible"] = json!(true);
+    }
+    let options = install::Options {
+        values,
+        ..install::Options::default()
+    };
+    let installed = install(control_plane, options).await?;
+    step.done("");
+    Ok(installed)
+}
+
 /// The webhook that always says the same, in a process of its own.
 pub(crate) struct Baseline {
     pub(crate) process: ServerProcess,
@@ -105,7 +139,7 @@ impl Baseline {
         let folder = std::env::temp_dir().join(format!("tokenscope-bench-{}", std::process::id()));
         std::fs::create_dir_all(&folder)?;
         let watchdog = Watchdog::start(&folder)?;
-        let authority = Authority::new("tokenscope-bench-ca")?;
+        let authority = CertificateAuthority::new("tokenscope-bench-ca")?;
         let identity = authority.server(&["127.0.0.1", "localhost"])?;
         let (certificate, key, patch) = (folder.join("tls.crt"), folder.join("tls.key"), folder.join("patch"));
         std::fs::write(&certificate, &identity.certificate)?;
@@ -159,12 +193,33 @@ impl Baseline {
     }
 }
 
-pub(crate) async fn contestants<'a>(
+/// The namespace whose policy has delivery.type Profile and a chain of two, in which the recorded pods ask for the same role.
+pub(crate) async fn allow_by_profile(control_plane: &ControlPlane, annotation: &str) -> Result<()> {
+    control_plane.create_namespace(BY_PROFILE, &[]).await?;
+    control_plane
+        .create_service_account(BY_PROFILE, ORDERS, &[(annotation, ROLE)])
+        .await?;
+    let hop = |name: &str| json!({"roleArn": format!("arn:aws:iam::444455556666:role/{name}"), "externalId": "7f3e1c"});
+    let policy = json!({
+        "apiVersion": "tokenscope.io/v1alpha1", "kind": "TokenScopePolicy",
+        "metadata": {"name": "orders", "namespace": BY_PROFILE},
+        "spec": {
+            "subjects": [{"serviceAccounts": [ORDERS]}],
+            "roles": {"allowed": ["arn:aws:iam::111122223333:role/shop/*"]},
+            "aws": {"region": "eu-central-1", "roleChain": [hop("partner"), hop("archive")]},
+            "delivery": {"type": "Profile"},
+        },
+    });
+    control_plane.apply(&[policy], BY_PROFILE).await?;
+    Ok(())
+}
+
+pub(crate) async fn targets<'a>(
     arguments: &Webhook,
     control_plane: &ControlPlane,
     constant: &'a Baseline,
     installed: &'a Installed,
-) -> Result<Vec<Contestant<'a>>> {
+) -> Result<Vec<Target<'a>>> {
     let server = |port: u16, authorities: &[u8]| -> Result<TlsServer> {
         Ok(TlsServer {
             address: ([127, 0, 0, 1], port).into(),
@@ -177,12 +232,11 @@ pub(crate) async fn contestants<'a>(
     let bundle = secret["data"]["ca.crt"]
         .as_str()
         .context("the Secret tokenscope-ca has a ca.crt")?;
-    let mut contestants = vec![
-        Contestant::constant(constant.server()?, &constant.process),
-        Contestant::tokenscope(
-            server(installed.webhook_port(0), &STANDARD.decode(bundle)?)?,
-            installed.webhook(0),
-        ),
+    let ours = || server(installed.webhook_port(0), &STANDARD.decode(bundle)?);
+    let mut targets = vec![
+        Target::constant(constant.server()?, &constant.process),
+        Target::tokenscope(ours()?, installed.webhook(0)),
+        Target::tokenscope_profile(ours()?, installed.webhook(0)),
     ];
     if let (Some(url), Some(authorities)) = (&arguments.peer, &arguments.peer_ca) {
         let host = url.host().context("--peer needs a host")?;
@@ -195,24 +249,24 @@ pub(crate) async fn contestants<'a>(
         let mut server = server(url.port_u16().unwrap_or(443), &authorities)?;
         server.name = host.to_owned().try_into()?;
         let path = url.path_and_query().map_or("/", |path| path.as_str());
-        contestants.push(Contestant::peer(server, path));
+        targets.push(Target::peer(server, path));
     }
-    Ok(contestants)
+    Ok(targets)
 }
 
 /// The webhook that reads all of a review as JSON, once it knows the patches that tokenscope makes for the recorded ones.
 pub(crate) async fn read_and_patch<'a>(
     constant: &'a Baseline,
-    contestants: &[Contestant<'_>],
+    targets: &[Target<'_>],
     recorded: &[Recorded],
-) -> Result<Contestant<'a>> {
-    let ours = contestants.iter().find(|contestant| contestant.is_tokenscope());
+) -> Result<Target<'a>> {
+    let ours = targets.iter().find(|target| target.is_tokenscope());
     let ours = ours.context("tokenscope is measured")?;
     for recorded in recorded {
         let file = baseline::patch_of_recorded(&constant.patch, recorded.containers);
         std::fs::write(file, ours.patch(recorded).await?)?;
     }
-    Ok(Contestant::read_and_patch(constant.server()?, &constant.process))
+    Ok(Target::read_and_patch(constant.server()?, &constant.process))
 }
 
 /// A patch in base64 with names of the same length in place of tokenscope's, whose mark nobody else may set.
@@ -227,12 +281,12 @@ pub(crate) async fn variants(
     control_plane: &ControlPlane,
     constant: &Baseline,
     installed: &Installed,
-    contestants: &[Contestant<'_>],
+    targets: &[Target<'_>],
     annotation: &str,
 ) -> Result<Vec<Variant>> {
     let account = (ORDERS, annotation, ROLE);
     let bare = async |name, injects| Variant::bare(control_plane, name, injects, account).await;
-    let ours = contestants.iter().find(|contestant| contestant.is_tokenscope());
+    let ours = targets.iter().find(|target| target.is_tokenscope());
     let ours = ours.context("tokenscope is measured")?;
     std::fs::write(&constant.patch, unmarked(&ours.patch(&Recorded::read(3)?).await?)?)?;
 

@@ -1,6 +1,7 @@
 //! Inline volumes of CSI drivers that get tokens of a locked audience.
 
 use anyhow::ensure;
+use kube::Client;
 use serde_json::{Value, json};
 use tokenscope_e2e::admission::{accepts, create_pod, try_pod};
 use tokenscope_e2e::fixtures::{PROPAGATION, Shop, reviewed};
@@ -13,23 +14,22 @@ use crate::{MARK, opted_out, with_driver, with_label};
 const LISTED: &str = "listed.csi.example.com";
 const OTHER: &str = "other.csi.example.com";
 
+/// Registers a driver whose inline volumes hold a token of this audience.
+pub(crate) async fn add_driver(client: &Client, name: &str, audience: &str) {
+    let driver = json!({
+        "apiVersion": "storage.k8s.io/v1", "kind": "CSIDriver", "metadata": {"name": name},
+        "spec": {"volumeLifecycleModes": ["Ephemeral"], "tokenRequests": [{"audience": audience, "expirationSeconds": 3600}]},
+    });
+    post(client, "/apis/storage.k8s.io/v1/csidrivers", &driver)
+        .await
+        .unwrap();
+}
+
 #[tokio::test]
 async fn a_volume_of_a_csi_driver_that_gets_locked_tokens_needs_a_policy() {
     let (shop, editor) = shop_and_editor("by-driver").await;
-    let driver = |name: &str, audience: &str| {
-        json!({
-            "apiVersion": "storage.k8s.io/v1", "kind": "CSIDriver", "metadata": {"name": name},
-            "spec": {"volumeLifecycleModes": ["Ephemeral"], "tokenRequests": [{"audience": audience, "expirationSeconds": 3600}]},
-        })
-    };
-    for driver in [
-        driver("aws.csi.example.com", LOCKED),
-        driver("vault.csi.example.com", "vault"),
-    ] {
-        post(&shop.client, "/apis/storage.k8s.io/v1/csidrivers", &driver)
-            .await
-            .unwrap();
-    }
+    add_driver(&shop.client, "aws.csi.example.com", LOCKED).await;
+    add_driver(&shop.client, "vault.csi.example.com", "vault").await;
     let stolen = with_driver(shop.pod("stolen"), "aws.csi.example.com");
     eventually(PROPAGATION, "the driver is known", async || {
         let answer = try_pod(&editor, &stolen).await?;

@@ -5,11 +5,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tokenscope_e2e::admission::{create, create_pod, try_pod};
-use tokenscope_e2e::control_plane::client_of;
 use tokenscope_e2e::fixtures::{ORDERS, PROPAGATION, Shop, with_annotations};
 use tokenscope_e2e::{eventually, get_json};
 
-use super::{LOCKED, refused, shop_and_editor, token};
+use super::{LOCKED, acting_as, add_ephemeral, may_debug, refused, shop_and_editor, token};
 use crate::{opted_out, with_label, with_token};
 
 #[tokio::test]
@@ -198,23 +197,12 @@ async fn an_editor_gets_no_token_by_a_token_request_or_by_acting_as_a_service_ac
     );
 
     // Acting as the ServiceAccount, or with a token of it, changes nothing.
+    let impersonating = acting_as(&shop, "orders").await;
     let own = shop.control_plane.client_as("by-request", "orders").await.unwrap();
-    let rights = json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "own", "namespace": "by-request"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:aggregate-to-edit"},
-        "subjects": [{"kind": "ServiceAccount", "name": "orders", "namespace": "by-request"}],
-    });
-    shop.control_plane.apply(&[rights], "by-request").await.unwrap();
     refused(
         &token(&own, "by-request", "orders", &[LOCKED]).await,
         "'tokenscope-lock-tokens'",
     );
-    let impersonating = shop.control_plane.config_as("by-request", "editor").await.unwrap();
-    let mut config: Value = serde_json::from_slice(&std::fs::read(impersonating).unwrap()).unwrap();
-    config["users"][0]["user"]["as"] = json!("system:serviceaccount:by-request:orders");
-    let file = shop.control_plane.folder().join("impersonating.kubeconfig");
-    std::fs::write(&file, config.to_string()).unwrap();
-    let impersonating = client_of(&file).await.unwrap();
     refused(
         &token(&impersonating, "by-request", "orders", &[LOCKED]).await,
         "'tokenscope-lock-tokens'",
@@ -231,27 +219,8 @@ async fn an_ephemeral_container_mounts_no_token_of_ours_and_may_not_have_the_sid
     let (shop, editor) = shop_and_editor("debugging").await;
     shop.allow_orders().await.unwrap();
     shop.granted(&shop.asking("granted", ORDERS)).await.unwrap();
-    // `edit` has no such right by itself; whoever debugs has it.
-    let role = json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "debugger", "namespace": "debugging"},
-        "rules": [{"apiGroups": [""], "resources": ["pods/ephemeralcontainers"], "verbs": ["update", "patch"]}],
-    });
-    let binding = json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "debugger", "namespace": "debugging"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "debugger"},
-        "subjects": [{"kind": "ServiceAccount", "name": "editor", "namespace": "debugging"}],
-    });
-    shop.control_plane.apply(&[role, binding], "debugging").await.unwrap();
-    let path = shop.path("pods/granted/ephemeralcontainers");
-    let added = async |container: Value| {
-        let mut pod = get_json(&editor, &shop.path("pods/granted")).await?;
-        let containers = pod["spec"]["ephemeralContainers"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
-        pod["spec"]["ephemeralContainers"] = [vec![container], containers].concat().into();
-        tokenscope_e2e::put(&editor, &path, &pod).await.context("refused")
-    };
+    may_debug(&shop).await;
+    let added = async |container: Value| add_ephemeral(&editor, &shop, "granted", container).await;
     let said = async |container: Value| -> String { format!("{:#}", added(container).await.unwrap_err()) };
     added(json!({"name": "shell", "image": "app"})).await.unwrap();
     let thief = json!({"name": "thief", "image": "app", "volumeMounts": [{"name": "tokenscope-aws-token", "mountPath": "/stolen"}]});

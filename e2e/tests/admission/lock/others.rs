@@ -1,17 +1,22 @@
 //! Kubelets, controllers and other webhooks, namespaces that are left alone, and the other modes of the lock.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use kube::Client;
 use serde_json::{Value, json};
 use tokenscope_e2e::admission::{create_pod, try_pod};
 use tokenscope_e2e::control_plane::client_of;
-use tokenscope_e2e::fixtures::{ORDERS, PROPAGATION, Shop, orders_may, reviewed};
+use tokenscope_e2e::eks_webhook::{self, EksWebhook};
+use tokenscope_e2e::fixtures::{ORDERS, PROPAGATION, Shop, mounted_at, orders_may, reviewed, variable};
 use tokenscope_e2e::second_webhook::{Order, SecondWebhook};
 use tokenscope_e2e::{Environment, eventually, install};
 
-use super::{DENYING, LOCKED, editor, refused, shop_and_editor, token};
-use crate::{with_label, with_token};
+use super::{
+    DENYING, LOCKED, acting_as, add_driver, add_ephemeral, editor, may_debug, refused, shop_and_editor, token,
+};
+use crate::{with_driver, with_label, with_token};
 
 #[tokio::test]
 async fn kubelets_get_the_tokens_of_their_granted_pods_and_a_controller_only_if_it_is_listed() {
@@ -59,21 +64,12 @@ async fn kubelets_get_the_tokens_of_their_granted_pods_and_a_controller_only_if_
 #[tokio::test]
 async fn what_the_eks_webhook_adds_before_ours_is_adopted_where_a_policy_grants_it_and_else_refused() {
     let (shop, editor) = shop_and_editor("on-eks").await;
-    let eks = SecondWebhook::start(shop.control_plane, Order::Before, "on-eks", |pod| {
-        let has_volume = pod["spec"]["volumes"].as_array().is_some_and(|volumes| volumes.iter().any(|volume| volume["name"] == "aws-iam-token"));
-        if pod["metadata"]["labels"]["eks"].is_null() || has_volume {
+    let annotations = BTreeMap::from([("eks.amazonaws.com/role-arn".to_owned(), ORDERS.to_owned())]);
+    let eks = SecondWebhook::start(shop.control_plane, Order::Before, "on-eks", move |pod| {
+        if pod["metadata"]["labels"]["eks"].is_null() {
             return Vec::new();
         }
-        let token = json!({"serviceAccountToken": {"audience": LOCKED, "expirationSeconds": 86400, "path": "token"}});
-        let folder = "/var/run/secrets/eks.amazonaws.com/serviceaccount";
-        vec![
-            json!({"op": "add", "path": "/spec/volumes/0", "value": {"name": "aws-iam-token", "projected": {"sources": [token]}}}),
-            json!({"op": "add", "path": "/spec/containers/0/volumeMounts/0", "value": {"name": "aws-iam-token", "mountPath": folder, "readOnly": true}}),
-            json!({"op": "add", "path": "/spec/containers/0/env", "value": [
-                {"name": "AWS_ROLE_ARN", "value": ORDERS},
-                {"name": "AWS_WEB_IDENTITY_TOKEN_FILE", "value": format!("{folder}/token")},
-            ]}),
-        ]
+        EksWebhook::default().patch(pod, &annotations)
     })
     .await
     .unwrap();
@@ -96,6 +92,12 @@ async fn what_the_eks_webhook_adds_before_ours_is_adopted_where_a_policy_grants_
     .await
     .unwrap();
     assert!(reviewed(&admitted).is_some(), "{admitted}");
+    // What it wrote is there as it wrote it.
+    assert_eq!(
+        mounted_at(&admitted, "app", eks_webhook::VOLUME),
+        Some(&*EksWebhook::default().mount_path)
+    );
+    assert_eq!(variable(&admitted, "app", "AWS_ROLE_ARN").as_deref(), Some(ORDERS));
     eks.remove(shop.control_plane).await.unwrap();
 }
 
@@ -140,7 +142,7 @@ async fn with_off_and_audit_nobody_notices_and_with_warn_who_creates_is_warned()
         };
         let Environment {
             control_plane,
-            installed: _installed,
+            installed,
         } = Environment::start(options).await.unwrap();
         let shop = Shop::open(&control_plane, "shop", &[]).await.unwrap();
         let out = Shop::open(&control_plane, "out", &[("tokenscope.io/inject", "false")])
@@ -168,5 +170,87 @@ async fn with_off_and_audit_nobody_notices_and_with_warn_who_creates_is_warned()
         let audited = async || -> Result<bool> { Ok(!control_plane.audit_events(noted)?.is_empty()) };
         tokio::time::sleep(Duration::from_millis(500)).await;
         assert_eq!(audited().await.unwrap(), mode == "audit", "{mode}");
+        the_audit_log_names_ungranted_tokens_of_pods(mode, &shop, &editor).await;
+        below_deny_ephemeral_containers_and_impersonation_get_tokens(mode, &shop, &editor).await;
+
+        installed.webhook(0).kill().unwrap();
+        let away = create_pod(&editor, &with_token(shop.pod("away"), LOCKED))
+            .await
+            .unwrap();
+        assert!(away.accepted(), "{mode}: {}", away.message());
+        let asks = create_pod(&editor, &with_token(shop.asking("asks-away", ORDERS), LOCKED))
+            .await
+            .unwrap();
+        refused(&asks, "'tokenscope-guard'");
     }
+}
+
+/// Of pods that mount one by hand, and of those that have a CSI driver get one.
+async fn the_audit_log_names_ungranted_tokens_of_pods(mode: &str, shop: &Shop<'_>, editor: &Client) {
+    const UNGRANTED: &str = "pods.tokenscope.io/ungranted-tokens";
+    add_driver(&shop.client, "secrets.csi.example.com", LOCKED).await;
+    let logged = |name: &str| {
+        let created = |event: &Value| {
+            event["verb"] == "create"
+                && event["objectRef"]["resource"] == "pods"
+                && event["objectRef"]["namespace"] == "shop"
+                && event["objectRef"]["name"] == name
+        };
+        shop.control_plane.audit_events(created)
+    };
+    let said = |event: &Value| event["annotations"][UNGRANTED].as_str().unwrap_or_default().to_owned();
+    let by_driver = with_driver(shop.pod("by-driver"), "secrets.csi.example.com");
+    eventually(PROPAGATION, "the driver is known", async || {
+        let answer = try_pod(editor, &by_driver).await?;
+        ensure!(answer.accepted(), "{}", answer.message());
+        let warned = answer.warnings.iter().any(|warning| warning.contains("secrets.csi"));
+        ensure!(warned == (mode == "warn"), "{mode}: {:?}", answer.warnings);
+        let events = logged("by-driver")?;
+        let named = events
+            .iter()
+            .any(|event| said(event).contains("secrets.csi.example.com"));
+        ensure!(named != (mode == "off"), "{mode}: {events:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    eventually(PROPAGATION, "the create is in the audit log", async || {
+        let events = logged("by-hand")?;
+        ensure!(!events.is_empty(), "it is not there");
+        for event in &events {
+            let (said, expected) = (said(event), mode != "off");
+            let names =
+                said.contains("volume own-token") && said.contains(LOCKED) && said.contains("no policy in force");
+            ensure!((names, said.is_empty()) == (expected, !expected), "{mode}: {said}");
+        }
+        Ok(())
+    })
+    .await
+    .unwrap();
+}
+
+/// What only `deny` refuses beside pods: an ephemeral container with the token of its pod, and acting as a ServiceAccount to ask for one.
+async fn below_deny_ephemeral_containers_and_impersonation_get_tokens(mode: &str, shop: &Shop<'_>, editor: &Client) {
+    may_debug(shop).await;
+    shop.allow_orders().await.unwrap();
+    let granted = shop.granted(&shop.asking("granted", ORDERS)).await.unwrap();
+    assert!(
+        granted.body["spec"].to_string().contains("tokenscope-aws-token"),
+        "{mode}"
+    );
+    for (pod, volume) in [("by-hand", "own-token"), ("granted", "tokenscope-aws-token")] {
+        let mounts = json!([{"name": volume, "mountPath": "/seen"}]);
+        let shell = json!({"name": "shell", "image": "app", "volumeMounts": mounts});
+        let added = add_ephemeral(editor, shop, pod, shell).await;
+        assert!(added.is_ok(), "{mode}: {pod}: {added:?}");
+        let sidecar = json!({"name": "tokenscope-sidecar", "image": "app"});
+        let refused = add_ephemeral(editor, shop, pod, sidecar).await.unwrap_err();
+        assert!(
+            format!("{refused:#}").contains("the name tokenscope-sidecar"),
+            "{mode}: {refused:#}"
+        );
+    }
+    let acting = acting_as(shop, "orders").await;
+    let answer = token(&acting, "shop", "orders", &[LOCKED]).await;
+    assert!(answer.accepted(), "{mode}: {}", answer.message());
 }

@@ -1,11 +1,10 @@
 //! What the lock leaves possible, as the README says: a new token of a locked audience comes only by a policy's grant, no more.
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tokenscope_e2e::Environment;
-use tokenscope_e2e::control_plane::client_of;
 use tokenscope_e2e::fixtures::{ACCOUNT, ORDERS, Shop, orders_may, sts, who_is};
 
-use super::{DENYING, LOCKED, editor, shop_and_editor, token};
+use super::{DENYING, LOCKED, acting_as, editor, shop_and_editor, token};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_editor_may_choose_the_service_account_and_the_labels_that_a_policy_selects() {
@@ -43,17 +42,6 @@ async fn who_may_edit_the_namespace_of_a_listed_service_account_may_act_as_it() 
         .unwrap();
     let own = editor(&shop).await;
     assert!(!token(&own, "listed-too", "default", &[LOCKED]).await.accepted());
-    let file = control_plane.config_as("listed-too", "editor").await.unwrap();
-    let mut config: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
-    config["users"][0]["user"]["as"] = json!("system:serviceaccount:listed-too:vault");
-    let file = control_plane.folder().join("as-vault.kubeconfig");
-    std::fs::write(&file, config.to_string()).unwrap();
-    let rights = json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "vault", "namespace": "listed-too"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:aggregate-to-edit"},
-        "subjects": [{"kind": "ServiceAccount", "name": "vault", "namespace": "listed-too"}],
-    });
-    control_plane.apply(&[rights], "listed-too").await.unwrap();
-    let acting = client_of(&file).await.unwrap();
+    let acting = acting_as(&shop, "vault").await;
     assert!(token(&acting, "listed-too", "default", &[LOCKED]).await.accepted());
 }

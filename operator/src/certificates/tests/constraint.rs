@@ -1,9 +1,10 @@
 //! The names that an authority may sign for.
 
-use super::super::x509::{SigningAuthority, create_authority};
-use super::*;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use tokenscope_platform::certificate::CertificatePair;
+
+use super::super::x509::{SigningAuthority, create_authority};
+use super::*;
 
 #[test]
 fn another_name_makes_another_authority_and_certificate() {

@@ -1,10 +1,8 @@
 //! What is distrusted stays so, whatever somebody restores.
 
-use super::{
-    super::distrust::{DISTRUSTED_CERTIFICATES, DistrustLedger, DistrustList},
-    issuer::{Pod, crosses, world},
-    *,
-};
+use super::super::distrust::{DISTRUSTED_CERTIFICATES, DistrustLedger, DistrustList};
+use super::issuer::{Pod, crosses, world};
+use super::*;
 
 /// Distrusts what there is, and lets the new authority take over.
 fn distrust(world: &mut World) {

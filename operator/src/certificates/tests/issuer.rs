@@ -1,13 +1,14 @@
 //! The issuer's authority, which pods trust for as long as they run.
 
-use super::*;
-use rustls::{
-    RootCertStore,
-    client::{WebPkiServerVerifier, danger::ServerCertVerifier as _},
-    crypto::aws_lc_rs,
-};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier as _;
+use rustls::crypto::aws_lc_rs;
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+
+use super::*;
 
 const SERVICE: &str = "tokenscope-issuer.tokenscope-system.svc";
 /// The life of the authority in these tests.
@@ -27,7 +28,7 @@ impl Pod {
         }
     }
 
-    /// Whether its sidecar takes what the issuer shows.
+    /// True if its sidecar takes what the issuer shows.
     pub(super) fn trusts(&self, world: &World) -> bool {
         let mut roots = RootCertStore::empty();
         for authority in Certificate::all_in(&self.authorities).0 {

@@ -6,17 +6,18 @@ mod healing;
 mod issuer;
 mod life;
 
-use super::{
-    memory::Secrets,
-    names::{DISTRUST, Names, ROTATE, ROTATED, Trusting},
-    plan::{CertificateState, CertificateStep, Constraint, IssueReason, RotationSettings, Trust, next_step},
-    secret::Write,
-    x509::signed_by,
-};
-use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::{ByteString, api::core::v1::Secret};
 use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
 use tokenscope_platform::certificate::Certificate;
+
+use super::memory::Secrets;
+use super::names::{DISTRUST, Names, ROTATE, ROTATED, Trusting};
+use super::plan::{CertificateState, CertificateStep, Constraint, IssueReason, RotationSettings, Trust, next_step};
+use super::secret::Write;
+use super::x509::signed_by;
 
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
 const DAY: SignedDuration = SignedDuration::from_hours(24);

@@ -236,6 +236,7 @@ fn f04_a_cluster_policy_trusts_the_namespaces_that_it_selects_and_no_other() {
 fn f13_an_issuer_that_is_not_public_gives_no_document() {
     for issuer in [
         "https://kubernetes.default.svc.cluster.local",
+        "https://kubernetes.default.svc.k8s.example.com",
         "https://10.0.0.1:6443",
         "https://localhost",
     ] {
@@ -248,6 +249,40 @@ fn f13_an_issuer_that_is_not_public_gives_no_document() {
             message.contains("AWS can't reach it") && message.contains("docs/self-hosted.md"),
             "{message}"
         );
+    }
+}
+
+#[test]
+fn f13_an_issuer_that_iam_makes_no_provider_of_gives_no_document() {
+    let long = format!("https://oidc.example.com/{}", "a".repeat(231));
+    for (issuer, what) in [
+        ("https://k8s.example.com:6443", "a port"),
+        ("https://oidc.example.com:443/id/1", "a port"),
+        ("https://[2606:4700::1111]:6443", "a port"),
+        ("https://oidc.example.com/id?cluster=1", "a query"),
+        ("https://oidc.example.com/id#1", "a query or a fragment"),
+        ("https://ann@oidc.example.com", "a user name"),
+        (&long, "more than 255 characters"),
+    ] {
+        let mut test = Test::new();
+        test.apply(IndexEvent::Issuer(Issuer::Known(issuer.into())));
+        let policy = test.policy("orders", &default_role(ROLE));
+        assert_eq!(test.status(&policy).trust_policies, [], "{issuer}");
+        let message = test.ready_message(&policy);
+        assert!(
+            message.contains(what) && message.contains("docs/self-hosted.md"),
+            "{message}"
+        );
+    }
+    for issuer in [
+        &long[..255],
+        "https://[2606:4700::1111]/id",
+        "https://oidc.example.com/a:b",
+    ] {
+        let mut test = Test::new();
+        test.apply(IndexEvent::Issuer(Issuer::Known(issuer.into())));
+        let policy = test.policy("orders", &default_role(ROLE));
+        assert_eq!(test.status(&policy).trust_policies.len(), 1, "{issuer}");
     }
 }
 

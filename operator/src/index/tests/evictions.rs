@@ -201,6 +201,47 @@ fn drift_decides_from_the_labels_and_annotations_at_admission() {
 }
 
 #[test]
+fn a_pod_whose_service_account_has_changed_is_outdated_and_stays_while_a_policy_gives_it_the_same_by_its_record() {
+    for stays in [true, false] {
+        let mut test = Test::new();
+        let allowed = json!({"subjects": [{}], "roles": {"allowed": [ROLE]}});
+        let policy = test.policy("orders", &evicting(&allowed));
+        test.account("orders", ROLE, at("02:00"));
+        let mut object = test.granted_pod("a", &json!({"app": "orders"}));
+        if stays {
+            let grant = &mut object["metadata"]["annotations"]["tokenscope.io/grant"];
+            let mut record: Value = serde_json::from_str(grant.as_str().unwrap()).unwrap();
+            record["service_account_annotations"] = json!({"tokenscope.io/role-arn": ROLE});
+            *grant = record.to_string().into();
+            test.put(object);
+        }
+        assert_eq!(test.counts(&policy), [1, 1, 0, 0]);
+
+        let account = json!({"metadata": {"name": "orders", "namespace": "shop"}});
+        test.apply(IndexEvent::ServiceAccount(Event::Apply(
+            serde_json::from_value(account).unwrap(),
+        )));
+        test.reassess();
+        assert_eq!(test.counts(&policy)[1..], [0, 0, 1], "a restart would change it");
+        assert_eq!(test.findings(), [], "and that is no reason to restart it");
+
+        let mut over = evicting(&allowed);
+        over["disabled"] = true.into();
+        test.policy_object("orders", 2, &over);
+        let other = test.policy("other", &allowed);
+        test.reassess();
+        assert_eq!(
+            test.findings().is_empty(),
+            stays,
+            "the issuer goes on with it by the record alone"
+        );
+        test.delete_policy(&other);
+        test.reassess();
+        assert_eq!(test.findings(), [("a", &Cause::Expired(policy.clone()), true)]);
+    }
+}
+
+#[test]
 fn a_pod_whose_mark_does_not_say_granted_has_no_record() {
     let mut test = Test::new();
     let policy = test.policy("orders", &default_role(ROLE));

@@ -68,8 +68,19 @@ fn where_tokens_have_tags_the_document_demands_them_and_a_note_names_what_every_
         json!(["sts:AssumeRoleWithWebIdentity", "sts:TagSession"])
     );
     assert_eq!(statement["Condition"]["StringEquals"]["aws:RequestTag/tenant"], "shop");
+    assert_eq!(statement["Condition"]["Null"], json!({"sts:TransitiveTagKeys": "true"}));
     let message = test.ready_message(&policy);
     assert!(message.contains("does not allow sts:TagSession"), "{message}");
+}
+
+#[test]
+fn a_note_says_what_a_source_identity_needs_and_that_aws_has_not_seen_it() {
+    let mut test = with_issuer();
+    let policy = test.policy("orders", &from_issuer(&json!({"sourceIdentity": "${namespace}"})));
+    let message = test.ready_message(&policy);
+    for part in ["does not allow sts:SetSourceIdentity", "Not yet seen by AWS"] {
+        assert!(message.contains(part), "{message}");
+    }
 }
 
 #[test]

@@ -103,6 +103,10 @@ fn a_volume_named_like_the_webhooks_own_is_left_out_only_with_a_proven_record() 
         ("tokenscope-aws-token-0123456789abcdef", &proven, Some("granted"), 0),
         ("tokenscope-aws-token-0123456789abcdef", &proven, None, 1),
         ("tokenscope-aws-token-mine", &proven, Some("granted"), 1),
+        // The volume of a token for a third party.
+        ("tokenscope-outbound-0123456789abcdef", &proven, Some("granted"), 0),
+        ("tokenscope-outbound-0123456789abcdef", &proven, None, 1),
+        ("tokenscope-outbound-mine", &proven, Some("granted"), 1),
     ] {
         let mut test = Test::new();
         let mut volume = projected("sts.amazonaws.com");

@@ -1,5 +1,6 @@
 //! What follows for policies and pods from what watches tell; no API server, no clock.
 
+mod association;
 mod cases;
 mod delivery;
 mod evictions;
@@ -11,20 +12,23 @@ mod policies;
 mod proof;
 mod share;
 mod spiffe;
+mod webhook_share;
 mod world;
 
-use super::*;
-use crate::status::statuses;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::{core::DynamicObject, runtime::watcher::Event};
+use kube::core::DynamicObject;
+use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
 use tokenscope_core::{Decision, Fingerprint, Grant};
 use tokenscope_crds::v1alpha1::PolicyStatus;
 use tokenscope_fixtures::ORDERS as ROLE;
 
+use super::*;
+use crate::status::statuses;
+
 const OTHER_ROLE: &str = "arn:aws:iam::111122223333:role/shop/other";
 const SPIFFE_ISSUER: &str = "https://oidc.example.org";
-const ISSUER: &str = "https://oidc.example/id/1";
+const ISSUER: &str = "https://oidc.example.com/id/1";
 
 /// A moment of the day on which everything happens.
 fn at(time: &str) -> Timestamp {

@@ -1,6 +1,7 @@
 //! What the status of a policy says beside its counts (e2e/tests/cases).
 
-use super::{cases::selecting, *};
+use super::cases::selecting;
+use super::*;
 
 #[test]
 fn a02_a_label_of_a_namespace_without_effect_stands_in_the_status_of_its_policies() {
@@ -90,6 +91,74 @@ fn a04_a_region_of_another_partition_than_the_roles_stands_in_the_status() {
 }
 
 #[test]
+fn a04_a_region_that_is_nearly_one_of_aws_stands_in_the_status() {
+    for (region, is_told) in [
+        ("us-east1", true),
+        ("eu-central", true),
+        ("garage", false),
+        ("us-east-1", false),
+    ] {
+        let mut test = Test::new();
+        let mut spec = default_role(ROLE);
+        spec["aws"] = json!({"region": region});
+        let policy = test.policy("orders", &spec);
+        let message = test.ready_message(&policy);
+        let expected = format!("spec.aws.region {region} is not written as AWS writes regions");
+        assert_eq!(message.contains(&expected), is_told, "{message}");
+        assert_eq!(test.reasons(&policy)[0], "Valid");
+    }
+    let mut test = Test::new();
+    let mut spec = default_role(ROLE);
+    spec["delivery"] = json!({"type": "Endpoint"});
+    spec["aws"] = json!({"region": "eu-central-1", "sts": {"regions": ["eu-central-1", "us-east1"]}});
+    let policy = test.policy("orders", &spec);
+    let message = test.ready_message(&policy);
+    assert!(
+        message.contains("spec.aws.sts.regions has us-east1, which"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a04_the_region_of_a_profile_counts_for_the_role_that_the_profile_takes() {
+    let in_china = "arn:aws-cn:iam::111122223333:role/app";
+    for (region, role, expected) in [
+        (
+            "eu-central-1",
+            Some(in_china),
+            "whose STS knows no role of partition aws-cn",
+        ),
+        ("cn-north-1", Some(in_china), ""),
+        ("cn-north-1", None, "whose STS knows no role of partition aws,"),
+        ("eu-central-1", None, ""),
+        (
+            "us-east1",
+            None,
+            "has region us-east1, which is not written as AWS writes regions",
+        ),
+        ("garage", Some(in_china), ""),
+    ] {
+        let mut test = Test::new();
+        let mut spec = default_role(ROLE);
+        let mut other = json!({"name": "other", "region": region});
+        if let Some(role) = role {
+            other["roleArn"] = role.into();
+        }
+        let good = json!({"name": "good", "region": "eu-central-1"});
+        spec["delivery"] = json!({"type": "Profile", "profile": {"profiles": [good, other]}});
+        spec["aws"] = json!({"region": "eu-central-1"});
+        let policy = test.policy("orders", &spec);
+        let message = test.ready_message(&policy);
+        assert_eq!(message.contains("Profile other of"), !expected.is_empty(), "{message}");
+        assert!(
+            message.contains(expected) && !message.contains("Profile good"),
+            "{message}"
+        );
+        assert_eq!(test.reasons(&policy)[0], "Valid");
+    }
+}
+
+#[test]
 fn a04_a_stored_policy_with_a_zone_for_a_region_says_what_to_write_and_its_pods_are_refused_with_that() {
     let mut test = Test::new();
     let mut spec = default_role(ROLE);
@@ -110,6 +179,56 @@ fn a04_a_stored_policy_with_a_zone_for_a_region_says_what_to_write_and_its_pods_
         panic!("it is not refused");
     };
     assert!(denied.to_string().contains(expected), "{denied}");
+}
+
+#[test]
+fn f12_a_session_name_that_no_service_account_or_namespace_of_the_policy_fits_is_told_in_the_status() {
+    let long = "a".repeat(65);
+    let selecting = json!({"matchLabels": {"kubernetes.io/metadata.name": "n".repeat(63)}});
+    let chain = json!({"delivery": {"type": "Endpoint"}, "aws": {"region": "eu-central-1", "roleChain": [
+        {"roleArn": OTHER_ROLE, "roleSessionName": "${serviceAccount}"},
+    ]}});
+    let of_pods = json!({"aws": {"roleSessionName": "${serviceAccount}"}});
+    for (further, accounts, selector, expected) in [
+        (
+            &of_pods,
+            json!([&long]),
+            None,
+            "spec.aws.roleSessionName has 65 characters or more",
+        ),
+        (&of_pods, json!([&long, "orders"]), None, ""),
+        (&of_pods, json!(["*"]), None, ""),
+        (&of_pods, json!([]), None, ""),
+        (
+            &json!({"aws": {"roleSessionName": "${namespace}-x"}}),
+            json!([]),
+            Some(&selecting),
+            "spec.aws.roleSessionName has 65 characters or more",
+        ),
+        (
+            &chain,
+            json!([&long]),
+            None,
+            "roleSessionName of a role chain has 65 characters or more",
+        ),
+        (&chain, json!(["orders"]), None, ""),
+    ] {
+        let mut test = Test::new();
+        let mut spec = further.clone();
+        spec["subjects"] = json!([{"serviceAccounts": accounts}]);
+        spec["roles"] = json!({"default": ROLE});
+        let policy = match selector {
+            None => test.policy("orders", &spec),
+            Some(selector) => {
+                spec["namespaceSelector"] = selector.clone();
+                test.cluster_policy("orders", &spec)
+            }
+        };
+        let message = test.ready_message(&policy);
+        assert_eq!(message.contains("oleSessionName"), !expected.is_empty(), "{message}");
+        assert!(message.contains(expected), "{message}");
+        assert_eq!(test.reasons(&policy)[0], "Valid");
+    }
 }
 
 #[test]

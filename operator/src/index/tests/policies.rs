@@ -125,10 +125,10 @@ fn trust_policies_are_given_for_exact_roles() {
     let statement = &document["Statement"][0];
     assert_eq!(
         statement["Principal"]["Federated"],
-        "arn:aws:iam::111122223333:oidc-provider/oidc.example/id/1"
+        "arn:aws:iam::111122223333:oidc-provider/oidc.example.com/id/1"
     );
     assert_eq!(
-        statement["Condition"]["StringEquals"]["oidc.example/id/1:sub"],
+        statement["Condition"]["StringEquals"]["oidc.example.com/id/1:sub"],
         "system:serviceaccount:shop:orders"
     );
     assert!(trust[0].notes[0].contains("podSelector"));
@@ -195,4 +195,72 @@ fn a_status_keeps_the_time_of_a_condition_until_it_flips() {
         .map(|found| found.last_transition_time.0)
         .collect();
     assert_eq!(times, [at("10:00"), at("10:00"), at("11:00")], "only Ready has flipped");
+}
+
+#[test]
+fn trust_policies_name_who_opts_out_and_is_trusted_all_the_same() {
+    let mut test = Test::new();
+    let spec = json!({"subjects": [{"serviceAccounts": ["ord*"]}], "roles": {"default": ROLE}});
+    let own = test.policy("orders", &spec);
+    let mut of_all = spec.clone();
+    of_all["namespaceSelector"] = json!({"matchLabels": {"kubernetes.io/metadata.name": "shop"}});
+    let cluster = test.cluster_policy("orders", &of_all);
+    let notes = |test: &mut Test| {
+        let of = |name: &PolicyName, test: &mut Test| test.status(name).trust_policies[0].notes.join("\n");
+        let (own, cluster) = (of(&own, test), of(&cluster, test));
+        assert_eq!(own, cluster);
+        own
+    };
+    let account = |name: &str, inject: &str| {
+        let annotations = json!({"tokenscope.io/inject": inject});
+        let object = json!({"metadata": {"name": name, "namespace": "shop", "annotations": annotations}});
+        IndexEvent::ServiceAccount(Event::Apply(serde_json::from_value(object).unwrap()))
+    };
+    let named = json!({"kubernetes.io/metadata.name": "shop"});
+    test.namespace("shop", &named);
+    assert_eq!(notes(&mut test), "");
+
+    test.apply(account("orders", "false"));
+    test.apply(account("ord-b", "true"));
+    test.apply(account("carts", "false"));
+    let said = notes(&mut test);
+    assert!(
+        said.contains("opt out by their annotation") && said.ends_with("not name them: shop/orders"),
+        "{said}"
+    );
+    test.apply(account("orders", "true"));
+    assert_eq!(notes(&mut test), "");
+
+    let mut opted_out = named.clone();
+    opted_out["tokenscope.io/inject"] = "false".into();
+    test.namespace("shop", &opted_out);
+    let said = notes(&mut test);
+    assert!(said.ends_with("yet the document trusts their tokens: shop"), "{said}");
+    test.namespace("shop", &named);
+    assert_eq!(notes(&mut test), "");
+}
+
+#[test]
+fn a_namespace_with_very_many_service_accounts_hides_none_that_opts_out_after_it() {
+    let mut test = Test::new();
+    let names = json!({"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["a-crowd", "z-out"]});
+    let policy = test.cluster_policy(
+        "orders",
+        &json!({
+            "subjects": [{"serviceAccounts": ["orders"]}], "roles": {"default": ROLE},
+            "namespaceSelector": {"matchExpressions": [names]},
+        }),
+    );
+    test.namespace("a-crowd", &json!({"kubernetes.io/metadata.name": "a-crowd"}));
+    let opted_out = json!({"kubernetes.io/metadata.name": "z-out", "tokenscope.io/inject": "false"});
+    test.namespace("z-out", &opted_out);
+    for number in 0..1025 {
+        let annotations = json!({"tokenscope.io/inject": "true"});
+        let metadata = json!({"name": format!("account-{number}"), "namespace": "a-crowd", "annotations": annotations});
+        let object = serde_json::from_value(json!({"metadata": metadata})).unwrap();
+        test.apply(IndexEvent::ServiceAccount(Event::Apply(object)));
+    }
+    let notes = test.status(&policy).trust_policies[0].notes.join("\n");
+    assert!(notes.contains("trusts their tokens: z-out"), "{notes}");
+    assert!(notes.contains("than were looked at"), "{notes}");
 }

@@ -1,7 +1,8 @@
 //! A pod is called missed only where all that its grant rests on is older for certain, and so is the absence of what could have kept it
 //! away (F5 of e2e/tests/cases).
 
-use super::{world::*, *};
+use super::world::*;
+use super::*;
 
 /// What kept the grant away when the pod was created, and what stands there in its place later, if anything.
 fn obstacles() -> Vec<(&'static str, Object, Option<Object>)> {
@@ -197,6 +198,20 @@ fn f05_a_policy_that_is_over_by_now_may_have_kept_the_grant_away() {
 }
 
 #[test]
+fn f05_a_pod_of_the_second_in_which_a_window_opens_or_another_policy_ends_is_not_missed() {
+    let mut in_hours = default_role(ROLE);
+    in_hours["activeSchedule"] = json!({"cron": "0 7 * * *", "duration": "10h", "timeZone": "UTC"});
+    let ending = json!({"subjects": [{}], "roles": {"default": OTHER_ROLE}, "expiresAt": at("07:00").to_string()});
+    for object in [policy("orders", 1, &in_hours), policy("other", 1, &ending)] {
+        let mut world = World::with(&[object]);
+        world.at("07:00").put(&running("a", "07:00", &json!({})));
+        assert_eq!(world.found(), (0, 1, 0));
+        world.at("07:01").put(&running("b", "07:01", &json!({})));
+        assert_eq!(world.found(), (1, 1, 1));
+    }
+}
+
+#[test]
 fn f05_of_pods_that_came_while_a_watch_was_interrupted_nothing_is_certain() {
     let mut world = World::with(&[]);
     world.at("05:00").put(&running("before", "05:00", &json!({})));
@@ -260,9 +275,26 @@ fn f05_a_mark_or_record_that_was_taken_from_a_running_pod_makes_it_not_missed() 
     let Object::Pod(value) = &mut marked else {
         unreachable!()
     };
-    value["metadata"]["labels"] = json!({"tokenscope.io/reviewed": "untouched"});
+    value["metadata"]["labels"] = json!({"tokenscope.io/reviewed": "granted"});
     world.at("07:00").put(&marked);
     let before = world.found();
     world.at("09:00").put(&running("a", "07:00", &json!({})));
     assert_eq!((before.0, world.found()), (1, (0, 1, 0)));
+}
+
+#[test]
+fn f05_a_pod_that_was_reviewed_and_given_nothing_is_not_missed_although_the_policy_is_older() {
+    for mark in ["untouched", "holds-nothing", "asks-nothing"] {
+        let mut world = World::with(&[]);
+        let mut marked = running("a", "07:00", &json!({}));
+        let Object::Pod(value) = &mut marked else {
+            unreachable!()
+        };
+        value["metadata"]["labels"] = json!({"tokenscope.io/reviewed": mark});
+        world.at("07:00").put(&marked);
+        assert_eq!(world.found(), (0, 1, 0), "{mark}");
+        assert_eq!(world.reason(), "OutdatedPods", "{mark}");
+        world.put(&running("b", "07:00", &json!({})));
+        assert_eq!(world.found(), (1, 1, 1), "{mark}: another one that nobody reviewed");
+    }
 }

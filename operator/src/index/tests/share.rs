@@ -1,5 +1,7 @@
 //! A namespace that takes more than its share, and the order of events.
 
+use tokenscope_fixtures::Numbers;
+
 use super::*;
 
 /// A small share, so that little fills it.
@@ -104,19 +106,6 @@ fn policies_and_service_accounts_count_too() {
     assert!(kept.sum::<usize>() <= SHARE);
 }
 
-/// A number sequence that is the same in every run: the linear congruential generator of Knuth's MMIX.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from(self.0 >> 33).unwrap() % bound
-    }
-}
-
 /// What the status of a policy says: its counts, and why it is ready or not.
 type Said = (String, [Option<i64>; 4], String);
 
@@ -156,67 +145,83 @@ fn outcome(test: &mut Test) -> (Vec<Said>, [i64; 3], usize, BTreeSet<String>) {
     )
 }
 
+/// A cluster that changes, and what is in it.
+struct History {
+    test: Test,
+    present: BTreeMap<String, Value>,
+    policies: BTreeMap<String, (i64, Value)>,
+}
+
+impl History {
+    /// Lets one thing happen.
+    fn step(&mut self, numbers: &mut Numbers) {
+        let name = format!("pod-{}", numbers.below(12));
+        match numbers.below(8) {
+            0 | 1 => {
+                let role = [ROLE, OTHER_ROLE][numbers.below(2)];
+                let spec = if numbers.below(2) == 0 {
+                    default_role(role)
+                } else {
+                    json!({"subjects": [{}], "roles": {"allowed": [role]}})
+                };
+                let policy = format!("policy-{}", numbers.below(3));
+                let generation = self.policies.get(&policy).map_or(1, |(generation, _)| generation + 1);
+                // A generation counts from when it was seen, which a fresh list can't know: so it is a new object.
+                self.test.delete_policy(&PolicyName::namespaced("shop", &policy));
+                self.test.policy_object(&policy, 1, &spec);
+                self.policies.insert(policy, (generation, spec));
+            }
+            2 => {
+                if let Some(object) = self.present.remove(&name) {
+                    self.test.apply(deleted(&object));
+                }
+            }
+            3 => self.test.reassess(),
+            4 => {
+                let mut object = heavy(&name);
+                object["metadata"]["uid"] = "heavy".into();
+                object["metadata"]["labels"]["size"] = numbers.below(100).to_string().into();
+                self.test.apply(change(&object));
+                self.present.insert(name, object);
+            }
+            _ => {
+                let (early, holds) = (numbers.below(2), numbers.below(2));
+                let annotations = [json!({}), json!({"tokenscope.io/role-arn": ROLE})];
+                let annotations = &annotations[numbers.below(2)];
+                let mut object = pod("shop", &name, at(["05:00", "07:00"][early]), annotations);
+                // Time and spec of a pod never change.
+                object["metadata"]["uid"] = format!("{early} {holds}").into();
+                if holds == 1 {
+                    let token = json!({"serviceAccountToken": {"audience": "sts.amazonaws.com", "path": "t"}});
+                    object["spec"]["volumes"] = json!([{"name": "t", "projected": {"sources": [token]}}]);
+                }
+                self.test.apply(change(&object));
+                self.present.insert(name, object);
+            }
+        }
+    }
+}
+
 #[test]
 fn any_order_of_events_comes_to_what_a_fresh_list_does() {
     for seed in 0..100 {
-        let mut numbers = Numbers(seed);
-        let mut test = test_with_small_share();
-        let mut present: BTreeMap<String, Value> = BTreeMap::new();
-        let mut policies: BTreeMap<String, (i64, Value)> = BTreeMap::new();
+        let mut numbers = Numbers::new(seed);
+        let mut history = History {
+            test: test_with_small_share(),
+            present: BTreeMap::new(),
+            policies: BTreeMap::new(),
+        };
         for _ in 0..120 {
-            let name = format!("pod-{}", numbers.below(12));
-            match numbers.below(8) {
-                0 | 1 => {
-                    let role = [ROLE, OTHER_ROLE][numbers.below(2)];
-                    let spec = if numbers.below(2) == 0 {
-                        default_role(role)
-                    } else {
-                        json!({"subjects": [{}], "roles": {"allowed": [role]}})
-                    };
-                    let policy = format!("policy-{}", numbers.below(3));
-                    let generation = policies.get(&policy).map_or(1, |(generation, _)| generation + 1);
-                    // A generation counts from when it was seen, which a fresh list can't know: so it is a new object.
-                    test.delete_policy(&PolicyName::namespaced("shop", &policy));
-                    test.policy_object(&policy, 1, &spec);
-                    policies.insert(policy, (generation, spec));
-                }
-                2 => {
-                    if let Some(object) = present.remove(&name) {
-                        test.apply(deleted(&object));
-                    }
-                }
-                3 => test.reassess(),
-                4 => {
-                    let mut object = heavy(&name);
-                    object["metadata"]["uid"] = "heavy".into();
-                    object["metadata"]["labels"]["size"] = numbers.below(100).to_string().into();
-                    test.apply(change(&object));
-                    present.insert(name, object);
-                }
-                _ => {
-                    let (early, holds) = (numbers.below(2), numbers.below(2));
-                    let annotations = [json!({}), json!({"tokenscope.io/role-arn": ROLE})];
-                    let annotations = &annotations[numbers.below(2)];
-                    let mut object = pod("shop", &name, at(["05:00", "07:00"][early]), annotations);
-                    // Time and spec of a pod never change.
-                    object["metadata"]["uid"] = format!("{early} {holds}").into();
-                    if holds == 1 {
-                        let token = json!({"serviceAccountToken": {"audience": "sts.amazonaws.com", "path": "t"}});
-                        object["spec"]["volumes"] = json!([{"name": "t", "projected": {"sources": [token]}}]);
-                    }
-                    test.apply(change(&object));
-                    present.insert(name, object);
-                }
-            }
+            history.step(&mut numbers);
         }
         let mut fresh = test_with_small_share();
-        for object in present.values() {
+        for object in history.present.values() {
             fresh.apply(change(object));
         }
-        for (name, (_, spec)) in &policies {
+        for (name, (_, spec)) in &history.policies {
             fresh.policy_object(name, 1, spec);
         }
-        let (statuses, totals, ungranted, findings) = outcome(&mut test);
+        let (statuses, totals, ungranted, findings) = outcome(&mut history.test);
         let (in_fresh, fresh_totals, fresh_ungranted, fresh_findings) = outcome(&mut fresh);
         assert_eq!(
             (statuses, totals, ungranted),

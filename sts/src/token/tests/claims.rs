@@ -9,7 +9,8 @@ use super::*;
 
 #[test]
 fn every_claim_rule_has_its_code_and_text() {
-    let invalid = invalid_claims().into_iter().chain(invalid_session_claims());
+    let invalid = invalid_claims().into_iter();
+    let invalid = invalid.chain(invalid_session_claims()).chain(invalid_flat_claims());
     let invalid = invalid.map(|(changes, text)| (changes, "InvalidIdentityToken", text));
     let expired = expired_claims().into_iter();
     let expired = expired.map(|(changes, text)| (changes, "ExpiredTokenException", text));
@@ -47,7 +48,7 @@ fn invalid_claims() -> Vec<(Value, &'static str)> {
     ]
 }
 
-/// Changes of tags and of the source identity.
+/// Changes of tags.
 fn invalid_session_claims() -> Vec<(Value, &'static str)> {
     let many_tags: Map<String, Value> = (0..51).map(|n| (format!("k{n}"), json!(["v"]))).collect();
     let tags = |tags: Value| json!({ (TAGS): tags });
@@ -95,6 +96,12 @@ fn invalid_session_claims() -> Vec<(Value, &'static str)> {
             tags(json!({"principal_tags": {"a": ["1"]}, "transitive_tag_keys": "a"})),
             "transitive_tag_keys must be a list",
         ),
+    ]
+}
+
+/// Changes of flattened tags and of the source identity.
+fn invalid_flat_claims() -> Vec<(Value, &'static str)> {
+    vec![
         (
             json!({ (format!("{FLAT_TAG}a")): ["1"] }),
             "the value of a must be a string",

@@ -13,7 +13,7 @@ use tokenscope_issuer::keys::algorithm_name;
 use tokenscope_xtask::progress::Step;
 use tokio::task::JoinSet;
 
-use super::{ALGORITHMS, Arguments, PATIENCE, STS, URL};
+use super::{Arguments, PATIENCE, STS, URL};
 
 /// As in a namespace of a large cluster.
 const PODS_EACH: usize = 500;
@@ -33,7 +33,7 @@ pub(super) struct Caller {
 /// Creates all of it, and gets the tokens of those pods that exchange.
 pub(super) async fn fill(control_plane: &ControlPlane, arguments: &Arguments) -> Result<Vec<Caller>> {
     let (pods, policies) = (arguments.pods as usize, arguments.policies as usize);
-    let namespaces = pods.div_ceil(PODS_EACH).next_multiple_of(ALGORITHMS.len());
+    let namespaces = pods.div_ceil(PODS_EACH).next_multiple_of(Algorithm::ALL.len());
     anyhow::ensure!(
         policies >= namespaces,
         "so many pods need {namespaces} --policies at least"
@@ -122,7 +122,7 @@ async fn at_once<F: Future<Output = Result<()>> + Send + 'static>(
 }
 
 fn algorithm_of(namespace: usize) -> Algorithm {
-    ALGORITHMS[namespace % ALGORITHMS.len()]
+    Algorithm::ALL[namespace % Algorithm::ALL.len()]
 }
 
 fn namespace_of(number: usize) -> String {

@@ -14,17 +14,16 @@ use tokenscope_issuer::keys::algorithm_name;
 use tokenscope_xtask::progress::Step;
 use tokio::task::JoinSet;
 
-use super::agent;
 use super::cluster::{Caller, KNOWN};
 use super::in_process::{InProcess, repeat};
-use super::rows::{Contestant, Exchanges, Round, rows};
-use super::{ALGORITHMS, Arguments, STS, of};
+use super::rows::{Exchanges, Round, Target, rows};
+use super::{Arguments, STS, agent, of};
 use crate::baseline;
 use crate::load::{self, Connection, TlsServer, nanoseconds};
 
 /// A pod may have 60 tokens at once and two a second, for all numbers of connections together, and some pods share a limit.
 const OF_A_POD: usize = 16;
-/// How often each contender has its turn.
+/// How often each benchmark has its turn.
 const TURNS: u32 = 4;
 /// The length of a payload of the bench's policies.
 const PAYLOAD: usize = 700;
@@ -40,7 +39,7 @@ pub(super) fn server(port: u16, authorities: &str) -> Result<TlsServer> {
 
 /// Waits until a pod of each algorithm gets its token.
 pub(super) async fn wait_until_known(issuer: &TlsServer, callers: &[Caller]) -> Result<()> {
-    for algorithm in ALGORITHMS {
+    for algorithm in Algorithm::ALL {
         for caller in of(callers, algorithm).take(1) {
             let request = request("/token", caller);
             eventually(KNOWN, "the issuer knows the pods", async || {
@@ -64,7 +63,7 @@ pub(super) struct Servers<'a> {
     pub(super) spire: Option<&'a Spire>,
 }
 
-/// What a contender does in its turn.
+/// What a benchmark does in its turn.
 enum Work<'a> {
     /// Requests to a server.
     Requests {
@@ -79,14 +78,14 @@ enum Work<'a> {
     Agent { socket: PathBuf, signed: bool },
 }
 
-struct Contender<'a> {
-    contestant: Contestant,
+struct Benchmark<'a> {
+    target: Target,
     algorithm: Option<Algorithm>,
     work: Work<'a>,
     done: Round,
 }
 
-/// Measures all contenders over each number of connections. They take turns, so that whatever else the machine does falls on all of
+/// Measures all benchmarks over each number of connections. They take turns, so that whatever else the machine does falls on all of
 /// them.
 pub(super) fn measure(arguments: &Arguments, servers: &Servers<'_>, callers: &[Caller]) -> Result<Vec<Exchanges>> {
     let turn = Duration::from_secs(arguments.seconds) / TURNS;
@@ -94,36 +93,36 @@ pub(super) fn measure(arguments: &Arguments, servers: &Servers<'_>, callers: &[C
     let mut all = Vec::new();
     for &connections in &arguments.connections {
         let step = Step::start(&format!("exchanging over {connections} connections"), None);
-        let mut contenders = contenders(servers, callers, of_a_pod)?;
+        let mut benchmarks = benchmarks(servers, callers, of_a_pod)?;
         for _ in 0..TURNS {
-            for contender in &mut contenders {
-                contender.take_turn(connections, turn)?;
+            for benchmark in &mut benchmarks {
+                benchmark.take_turn(connections, turn)?;
             }
         }
-        let rounds = contenders.into_iter();
-        let rounds = rounds.map(|contender| (contender.contestant, contender.algorithm, contender.done));
+        let rounds = benchmarks.into_iter();
+        let rounds = rounds.map(|benchmark| (benchmark.target, benchmark.algorithm, benchmark.done));
         all.extend(rows(rounds.collect(), connections));
         step.done("");
     }
     Ok(all)
 }
 
-fn contenders<'a>(servers: &Servers<'a>, callers: &'a [Caller], of_a_pod: usize) -> Result<Vec<Contender<'a>>> {
+fn benchmarks<'a>(servers: &Servers<'a>, callers: &'a [Caller], of_a_pod: usize) -> Result<Vec<Benchmark<'a>>> {
     let requests = |path, algorithm| of(callers, algorithm).map(|caller| request(path, caller)).collect();
-    let contender = |contestant, algorithm, work| Contender {
-        contestant,
+    let benchmark = |target, algorithm, work| Benchmark {
+        target,
         algorithm,
         work,
         done: Round::default(),
     };
     let constant = Work::Requests {
         server: servers.constant,
-        requests: requests(baseline::TOKEN, ALGORITHMS[0]),
+        requests: requests(baseline::TOKEN, Algorithm::ALL[0]),
         of_a_pod: usize::MAX,
     };
-    let mut all = vec![contender(Contestant::Constant, None, constant)];
+    let mut all = vec![benchmark(Target::Constant, None, constant)];
     let in_process = servers.in_process;
-    for algorithm in ALGORITHMS {
+    for algorithm in Algorithm::ALL {
         let subjects: Vec<&str> = of(callers, algorithm).map(|caller| caller.subject.as_str()).collect();
         ensure!(
             !subjects.is_empty(),
@@ -139,32 +138,24 @@ fn contenders<'a>(servers: &Servers<'a>, callers: &'a [Caller], of_a_pod: usize)
             of_a_pod,
         };
         let algorithm = Some(algorithm);
-        all.push(contender(
-            Contestant::BareSigning,
-            algorithm,
-            Work::Here(Box::new(sign)),
-        ));
-        all.push(contender(
-            Contestant::InProcess,
-            algorithm,
-            Work::Here(Box::new(exchange)),
-        ));
-        all.push(contender(Contestant::Issuer, algorithm, asked));
+        all.push(benchmark(Target::BareSigning, algorithm, Work::Here(Box::new(sign))));
+        all.push(benchmark(Target::InProcess, algorithm, Work::Here(Box::new(exchange))));
+        all.push(benchmark(Target::Issuer, algorithm, asked));
     }
     if let Some(spire) = servers.spire {
-        for (contestant, signed) in [(Contestant::SpireRemembered, false), (Contestant::SpireSigned, true)] {
+        for (target, signed) in [(Target::SpireRemembered, false), (Target::SpireSigned, true)] {
             let work = Work::Agent {
                 socket: spire.socket(),
                 signed,
             };
             // SPIRE's own default is a key on P-256.
-            all.push(contender(contestant, Some(Algorithm::ES256), work));
+            all.push(benchmark(target, Some(Algorithm::ES256), work));
         }
     }
     Ok(all)
 }
 
-impl Contender<'_> {
+impl Benchmark<'_> {
     /// One thread asks on all connections until the time is over or each pod has had its share; what needs no connection has a thread
     /// for each, as far as there are cores.
     fn take_turn(&mut self, connections: u16, length: Duration) -> Result<()> {

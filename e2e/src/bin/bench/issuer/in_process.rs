@@ -25,7 +25,7 @@ use tokenscope_platform::freshness::Freshness;
 
 use super::cluster::Caller;
 use super::rows::Round;
-use super::{ALGORITHMS, STS, URL};
+use super::{STS, URL};
 use crate::load::nanoseconds;
 
 /// The issuer without a listener.
@@ -42,7 +42,7 @@ impl InProcess {
         let keys = ClusterKeys::new(client.clone(), None, None);
         keys.refresh(Duration::ZERO).await?;
         let cluster = keys.known(Instant::now()).context("the API server has keys")?;
-        let generated = ALGORITHMS.map(SigningKey::generate);
+        let generated = Algorithm::ALL.map(SigningKey::generate);
         let generated = generated.into_iter().collect::<Result<Vec<_>, _>>()?;
         let ring = KeyRing::of_signing_keys(generated, Timestamp::now())?;
         let signers = Arc::new(Signers::new(ring, &URL.parse()?));
@@ -61,7 +61,8 @@ impl InProcess {
             // It has no watches that could grow old.
             freshness: Freshness::new(Duration::from_secs(24 * 3600)),
             signers: current,
-            pods: Buckets::new(u16::MAX, u16::MAX, now),
+            algorithms: Algorithm::ALL.to_vec(),
+            pods: Buckets::for_pods(u16::MAX, u16::MAX, now),
             namespaces: Buckets::new(u16::MAX, u16::MAX, now),
         };
         Ok(Self {

@@ -20,22 +20,20 @@ use tokenscope_e2e::control_plane::{self, ControlPlane};
 use tokenscope_e2e::install::{self, Installed, install};
 use tokenscope_e2e::issuer::authority;
 use tokenscope_issuer::keys::algorithm_name;
-use tokenscope_xtask::progress::{Step, say};
+use tokenscope_xtask::progress::Step;
 
 use self::cluster::Caller;
 use self::crowd::Crowd;
 use self::exchanges::Servers;
 use self::in_process::InProcess;
-use self::rows::{Contestant, Exchanges};
-use crate::Output;
+use self::rows::{Exchanges, Target};
+use crate::outcome::{self, Aims, Output, warn_of_debug_build};
 use crate::report::{Budget, MemoryUse, budgets_table, memory_rows, row, table};
 use crate::setup::Baseline;
 
 /// The issuer of the run. Nobody resolves the name.
 const URL: &str = "https://tokens.tokenscope.test/bench";
 const STS: &str = "sts.amazonaws.com";
-const ALGORITHMS: [Algorithm; 3] = [Algorithm::RS256, Algorithm::ES256, Algorithm::ES384];
-
 /// The options of a run.
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -80,21 +78,9 @@ struct Report {
 
 /// Measures and prints.
 pub(crate) fn bench(arguments: &Arguments) -> Result<ExitCode> {
-    if cfg!(debug_assertions) {
-        say("warning: this is no release build, so the numbers say little; use `cargo xtask bench`");
-    }
+    warn_of_debug_build();
     crowd::allow_open_files()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
-    let report = runtime.block_on(measure(arguments))?;
-    match arguments.output {
-        Output::Table => print!("\n{report}"),
-        Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
-    }
-    let failed = arguments.check && report.budgets.iter().any(|budget| !budget.pass);
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    outcome::report(measure(arguments), arguments.output, arguments.check)
 }
 
 async fn measure(arguments: &Arguments) -> Result<Report> {
@@ -140,7 +126,7 @@ async fn start() -> Result<(ControlPlane, Installed)> {
         ..control_plane::Options::default()
     })
     .await?;
-    let algorithms = ALGORITHMS.map(algorithm_name);
+    let algorithms = Algorithm::ALL.map(algorithm_name);
     let options = install::Options {
         values: serde_json::json!({"issuer": {"enabled": true, "url": URL, "keys": {"algorithms": algorithms}}}),
         issuers: 1,
@@ -163,7 +149,7 @@ fn memory_of(when: &'static str, installed: &Installed) -> Result<MemoryUse> {
 /// The aims: RS256 against what the cores can sign, the others against a constant answer, and no sidecar without a token.
 fn budgets(exchanges: &[Exchanges], crowd: &Crowd) -> Vec<Budget> {
     let mut budgets = Vec::new();
-    for line in exchanges.iter().filter(|line| line.contestant == Contestant::Issuer) {
+    for line in exchanges.iter().filter(|line| line.target == Target::Issuer) {
         let load = format!(
             "{}, {} connections",
             line.algorithm.unwrap_or_default(),
@@ -180,6 +166,12 @@ fn budgets(exchanges: &[Exchanges], crowd: &Crowd) -> Vec<Budget> {
     let what = "sidecars with an error that no retry cures".to_owned();
     budgets.push(Budget::at_most(what, f64::from(crowd.failed), 0.0));
     budgets
+}
+
+impl Aims for Report {
+    fn budgets(&self) -> &[Budget] {
+        &self.budgets
+    }
 }
 
 impl fmt::Display for Report {

@@ -1,4 +1,4 @@
-//! What a contender did in all its turns, and the row of the report that says so.
+//! What a target did in all its turns, and the row of the report that says so.
 
 use std::time::{Duration, Instant};
 
@@ -10,10 +10,10 @@ use tokio::task::JoinSet;
 
 use crate::load::percentile;
 
-/// A contender.
+/// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Contestant {
+pub(super) enum Target {
     /// A server of the same stack that reads a request and answers a constant.
     Constant,
     /// Signatures and nothing else, on as many threads as there are connections and cores.
@@ -28,7 +28,7 @@ pub(super) enum Contestant {
     SpireSigned,
 }
 
-impl Contestant {
+impl Target {
     fn name(self) -> &'static str {
         match self {
             Self::Constant => "constant answer",
@@ -41,10 +41,10 @@ impl Contestant {
     }
 }
 
-/// A contender under one load.
+/// A target under one load.
 #[derive(Debug, Serialize)]
 pub(super) struct Exchanges {
-    pub(super) contestant: Contestant,
+    pub(super) target: Target,
     /// The algorithm of its tokens.
     pub(super) algorithm: Option<&'static str>,
     pub(super) connections: u16,
@@ -77,7 +77,7 @@ impl Exchanges {
     pub(super) fn row(&self) -> Vec<String> {
         let ratio = |ratio: Option<f64>| ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
         vec![
-            self.contestant.name().to_owned(),
+            self.target.name().to_owned(),
             self.algorithm.unwrap_or("-").to_owned(),
             self.connections.to_string(),
             format!("{:.0}", self.per_second),
@@ -121,34 +121,34 @@ impl Round {
     }
 }
 
-/// The rows of all contenders over one number of connections.
-pub(super) fn rows(mut rounds: Vec<(Contestant, Option<Algorithm>, Round)>, connections: u16) -> Vec<Exchanges> {
+/// The rows of all targets over one number of connections.
+pub(super) fn rows(mut rounds: Vec<(Target, Option<Algorithm>, Round)>, connections: u16) -> Vec<Exchanges> {
     let rates: Vec<_> = rounds
         .iter()
-        .map(|(contestant, algorithm, round)| (*contestant, *algorithm, round.per_second()))
+        .map(|(target, algorithm, round)| (*target, *algorithm, round.per_second()))
         .collect();
     let rate = |wanted, of| {
         let found = rates
             .iter()
-            .find(|(contestant, algorithm, _)| (*contestant, *algorithm) == (wanted, of));
+            .find(|(target, algorithm, _)| (*target, *algorithm) == (wanted, of));
         found.map(|(_, _, rate)| *rate)
     };
-    let constant = rate(Contestant::Constant, None).unwrap_or(f64::NAN);
+    let constant = rate(Target::Constant, None).unwrap_or(f64::NAN);
     rounds
         .iter_mut()
-        .map(|(contestant, algorithm, round)| {
+        .map(|(target, algorithm, round)| {
             round.latencies.sort_unstable();
             let per_second = round.per_second();
             let of = |wanted| Some(per_second / rate(wanted, Some((*algorithm)?))?);
             Exchanges {
-                contestant: *contestant,
+                target: *target,
                 algorithm: algorithm.map(algorithm_name),
                 connections,
                 count: round.latencies.len(),
                 per_second,
                 ratio: per_second / constant,
-                of_bare_signing: of(Contestant::BareSigning),
-                of_in_process: of(Contestant::InProcess),
+                of_bare_signing: of(Target::BareSigning),
+                of_in_process: of(Target::InProcess),
                 p50_us: percentile(&round.latencies, 50),
                 p99_us: percentile(&round.latencies, 99),
             }
@@ -169,10 +169,10 @@ mod tests {
         let algorithm = Some(Algorithm::ES256);
         let rows = rows(
             vec![
-                (Contestant::Constant, None, round(100)),
-                (Contestant::BareSigning, algorithm, round(200)),
-                (Contestant::InProcess, algorithm, round(80)),
-                (Contestant::Issuer, algorithm, round(60)),
+                (Target::Constant, None, round(100)),
+                (Target::BareSigning, algorithm, round(200)),
+                (Target::InProcess, algorithm, round(80)),
+                (Target::Issuer, algorithm, round(60)),
             ],
             1,
         );

@@ -1,11 +1,16 @@
 //! The sidecar beside a real SPIRE: its size, what it takes of memory and processor, and how soon it has its first token.
-//! With spiffe-helper beside it in the same run, for the same tokens.
+//! With spiffe-helper beside it in the same run, for the same tokens. And the sidecar that serves credentials,
+//! asked with requests as SDKs send them. And the init container of config files.
 
-mod contestant;
+mod config_file;
+mod ground;
+mod served;
+mod target;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
+use std::{fmt, fs};
 
 use anyhow::Result;
 use serde::Serialize;
@@ -13,19 +18,14 @@ use tokenscope_e2e::eventually;
 use tokenscope_e2e::spire::{Options, Spire};
 use tokenscope_sidecar::workload_api::{Client, DEADLINE};
 use tokenscope_xtask::images;
-use tokenscope_xtask::progress::{Step, say};
+use tokenscope_xtask::progress::Step;
 
-use self::contestant::Contestant;
-use crate::Output;
+use self::config_file::ConfigFileCost;
+use self::ground::{AUDIENCE, PATIENCE, STARTS, mebibytes, median};
+use self::served::Served;
+use self::target::Target;
+use crate::outcome::{self, Aims, Output};
 use crate::report::Budget;
-
-const AUDIENCE: &str = "sts.amazonaws.com";
-
-/// What SPIRE may take for anything.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-/// How often the start is measured.
-const STARTS: usize = 15;
 
 /// The options of a run.
 #[derive(clap::Args)]
@@ -42,6 +42,15 @@ pub(crate) struct Arguments {
     /// The sidecar to measure [default: built as its image carries it]
     #[arg(long, value_name = "PATH")]
     sidecar: Option<PathBuf>,
+    /// The sidecar that serves credentials [default: built as its image carries it]
+    #[arg(long, value_name = "PATH")]
+    endpoint_sidecar: Option<PathBuf>,
+    /// How many times served credentials are renewed, one in ten seconds
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u32).range(2..=1000))]
+    renewals: u32,
+    /// Measure one of the two alone
+    #[arg(long, value_enum)]
+    only: Option<Part>,
     /// End with a failure if an aim is missed
     #[arg(long)]
     check: bool,
@@ -50,14 +59,25 @@ pub(crate) struct Arguments {
     output: Output,
 }
 
+/// A part of the run.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// The sidecar that keeps tokens of SPIFFE, whose program writes config files too
+    Spiffe,
+    /// The sidecar that serves credentials
+    Endpoint,
+}
+
 /// Everything that one run measured.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct Report {
     /// Seconds that a token is valid.
     life: u32,
     /// Milliseconds of the agent's own answer, the median.
     agent_ms: f64,
-    contestants: Vec<Measured>,
+    targets: Vec<Measured>,
+    config_file: Option<ConfigFileCost>,
+    endpoint: Option<Served>,
     budgets: Vec<Budget>,
 }
 
@@ -89,41 +109,85 @@ struct Measured {
 
 /// Measures and prints.
 pub(crate) fn bench(arguments: &Arguments) -> Result<ExitCode> {
-    let sidecar = match &arguments.sidecar {
-        Some(path) => path.clone(),
-        None => images::compile("tokenscope-sidecar", images::RELEASE_PROFILE)?.0,
-    };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
-    let report = runtime.block_on(measure(arguments, &sidecar))?;
-    match arguments.output {
-        Output::Table => print(&report),
-        Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
-    }
-    let failed = arguments.check && report.budgets.iter().any(|budget| !budget.pass);
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    let endpoint = program(
+        arguments,
+        Part::Endpoint,
+        arguments.endpoint_sidecar.as_ref(),
+        "tokenscope-sidecar-endpoint",
+    )?;
+    let spiffe = program(
+        arguments,
+        Part::Spiffe,
+        arguments.sidecar.as_ref(),
+        "tokenscope-sidecar",
+    )?;
+    let measuring = measure(arguments, spiffe.as_deref(), endpoint.as_deref());
+    outcome::report(measuring, arguments.output, arguments.check)
 }
 
-async fn measure(arguments: &Arguments, sidecar: &Path) -> Result<Report> {
+/// The program of a part that is measured: the given one, else a copy of what is built, since images have programs of one name.
+fn program(arguments: &Arguments, part: Part, given: Option<&PathBuf>, image: &str) -> Result<Option<PathBuf>> {
+    if arguments.only.is_some_and(|only| only != part) {
+        return Ok(None);
+    }
+    if let Some(path) = given {
+        return Ok(Some(path.clone()));
+    }
+    let built = images::compile(image, images::RELEASE_PROFILE)?.0;
+    let copy = built.with_file_name(format!("bench-{image}"));
+    fs::copy(built, &copy)?;
+    Ok(Some(copy))
+}
+
+async fn measure(arguments: &Arguments, spiffe: Option<&Path>, endpoint: Option<&Path>) -> Result<Report> {
     let step = Step::start("starting SPIRE", None);
     let spire = Spire::start(Options::default()).await?;
+    step.done("");
+    let mut report = Report {
+        life: arguments.life,
+        ..Report::default()
+    };
+    if let Some(program) = endpoint {
+        let seconds = arguments.renewals * 10 + 60;
+        let step = Step::start("serving credentials", Some(&format!("about {seconds} s")));
+        let served = served::measure(&spire, program, arguments.renewals).await?;
+        step.done("");
+        report.budgets.extend(served::budgets(&served));
+        report.endpoint = Some(served);
+    }
+    if let Some(program) = spiffe {
+        // In memory, as in a pod.
+        let folder = Path::new("/dev/shm").join(format!("tokenscope-bench-{}", std::process::id()));
+        fs::create_dir_all(&folder)?;
+        let cost = tokio::task::block_in_place(|| config_file::measure(program, &folder));
+        fs::remove_dir_all(&folder)?;
+        let cost = cost?;
+        report.budgets.push(cost.budget());
+        report.config_file = Some(cost);
+        (report.agent_ms, report.targets) = measure_spiffe(&spire, arguments, program).await?;
+        report
+            .budgets
+            .extend(report.targets.first().map(budgets).unwrap_or_default());
+    }
+    Ok(report)
+}
+
+/// Milliseconds of the agent's own answer, the median, and what the programs take that keep its tokens.
+async fn measure_spiffe(spire: &Spire, arguments: &Arguments, sidecar: &Path) -> Result<(f64, Vec<Measured>)> {
     spire.register("bench", "", arguments.life)?;
     let client = Client::new(spire.socket(), DEADLINE);
     eventually(PATIENCE, "the agent knows the entry", async || {
         Ok(client.jwt_svids(AUDIENCE, "").await?)
     })
     .await?;
-    step.done("");
 
-    let mut contestants = vec![Contestant::sidecar(&spire, sidecar)?];
+    let mut targets = vec![Target::sidecar(spire, sidecar)?];
     if let Some(program) = &arguments.spiffe_helper {
-        contestants.push(Contestant::spiffe_helper(&spire, program)?);
+        targets.push(Target::spiffe_helper(spire, program)?);
     }
 
     let step = Step::start("starting each many times", None);
-    let (agent_ms, starts) = measure_starts(&spire, &contestants).await?;
+    let (agent_ms, starts) = measure_starts(spire, &targets).await?;
     step.done("");
 
     let step = Step::start(
@@ -131,36 +195,30 @@ async fn measure(arguments: &Arguments, sidecar: &Path) -> Result<Report> {
         Some(&format!("about {} s", arguments.refreshes * arguments.life * 6 / 10)),
     );
     let mut running = Vec::new();
-    for contestant in &contestants {
-        running.push(contestant.keep(&spire).await?);
+    for target in &targets {
+        running.push(target.keep(spire).await?);
     }
     let mut measured = Vec::new();
-    for ((contestant, running), times) in contestants.iter().zip(running).zip(starts) {
-        measured.push(running.until(contestant, arguments, median(times) - agent_ms).await?);
+    for ((target, running), times) in targets.iter().zip(running).zip(starts) {
+        measured.push(running.until(target, arguments, median(times) - agent_ms).await?);
     }
     step.done("");
-
-    Ok(Report {
-        life: arguments.life,
-        agent_ms,
-        budgets: measured.first().map(budgets).unwrap_or_default(),
-        contestants: measured,
-    })
+    Ok((agent_ms, measured))
 }
 
-/// Milliseconds: the agent's own answer, the median, and those of each contestant's starts. They take turns, so that whatever
+/// Milliseconds: the agent's own answer, the median, and those of each target's starts. They take turns, so that whatever
 /// else the machine does falls on all of them.
-async fn measure_starts(spire: &Spire, contestants: &[Contestant]) -> Result<(f64, Vec<Vec<f64>>)> {
+async fn measure_starts(spire: &Spire, targets: &[Target]) -> Result<(f64, Vec<Vec<f64>>)> {
     let mut answers = Vec::new();
-    let mut starts: Vec<Vec<f64>> = contestants.iter().map(|_| Vec::new()).collect();
+    let mut starts: Vec<Vec<f64>> = targets.iter().map(|_| Vec::new()).collect();
     for _ in 0..STARTS {
         // With a connection of its own, as a program that has just started.
         let client = Client::new(spire.socket(), DEADLINE);
         let asked = Instant::now();
         client.jwt_svids(AUDIENCE, "").await?;
         answers.push(asked.elapsed().as_secs_f64() * 1e3);
-        for (contestant, times) in contestants.iter().zip(&mut starts) {
-            times.push(contestant.start_once()?);
+        for (target, times) in targets.iter().zip(&mut starts) {
+            times.push(target.start_once()?);
         }
     }
     Ok((median(answers), starts))
@@ -172,7 +230,7 @@ fn budgets(ours: &Measured) -> Vec<Budget> {
         Budget::at_most("MB of the program".to_owned(), ours.size as f64 / 1e6, 2.0),
         Budget::at_most(
             "MiB resident after the refreshes".to_owned(),
-            ours.resident as f64 / f64::from(1 << 20),
+            mebibytes(ours.resident),
             3.0,
         ),
         Budget::at_most(
@@ -193,59 +251,84 @@ fn budgets(ours: &Measured) -> Vec<Budget> {
     ]
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or_default()
+impl Aims for Report {
+    fn budgets(&self) -> &[Budget] {
+        &self.budgets
+    }
 }
 
-fn print(report: &Report) {
-    println!(
-        "\nBeside a real SPIRE with tokens of {} s; the agent itself answers in {:.1} ms.\n",
-        report.life, report.agent_ms
-    );
-    println!(
-        "{:<14} {:>8} {:>9} {:>9} {:>10} {:>13} {:>10} {:>12} {:>10} {:>7} {:>8}",
-        "PROGRAM",
-        "SIZE MB",
-        "RSS MiB",
-        "PEAK MiB",
-        "REFRESHES",
-        "WAKE-UPS EACH",
-        "WAITS EACH",
-        "CPU µs EACH",
-        "START ms",
-        "TORN",
-        "EXPIRED"
-    );
-    let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    for one in &report.contestants {
-        println!(
-            "{:<14} {:>8.2} {:>9.2} {:>9.2} {:>10} {:>13.1} {:>10.1} {:>12.0} {:>10.1} {:>7} {:>8}",
-            one.name,
-            one.size as f64 / 1e6,
-            mebibytes(one.resident),
-            mebibytes(one.peak),
-            one.refreshes,
-            one.wake_ups,
-            one.waits,
-            one.processor_us,
-            one.start_ms,
-            one.torn,
-            one.expired
-        );
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(endpoint) = &self.endpoint {
+            endpoint.fmt(f)?;
+        }
+        if let Some(cost) = &self.config_file {
+            cost.fmt(f)?;
+        }
+        if !self.targets.is_empty() {
+            self.write_targets(f)?;
+        }
+        for budget in &self.budgets {
+            let mark = if budget.pass { "✓" } else { "✗" };
+            writeln!(
+                f,
+                "{mark} {}: {:.2}, aim at most {}",
+                budget.what, budget.measured, budget.limit
+            )?;
+        }
+        if self.budgets.iter().any(|budget| !budget.pass) {
+            writeln!(f, "not every aim is reached")?;
+        }
+        Ok(())
     }
-    println!(
-        "\nSTART: from the program's start to its end with one token, without the agent's own answer; the median."
-    );
-    println!("TORN: what a workload found that opened the file all the time: absent, empty or half a token.\n");
-    for budget in &report.budgets {
-        let mark = if budget.pass { "✓" } else { "✗" };
-        println!(
-            "{mark} {}: {:.2}, aim at most {}",
-            budget.what, budget.measured, budget.limit
-        );
-    }
-    if report.budgets.iter().any(|budget| !budget.pass) {
-        say("not every aim is reached");
+}
+
+impl Report {
+    fn write_targets(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "Beside a real SPIRE with tokens of {} s; the agent itself answers in {:.1} ms.\n",
+            self.life, self.agent_ms
+        )?;
+        writeln!(
+            f,
+            "{:<14} {:>8} {:>9} {:>9} {:>10} {:>13} {:>10} {:>12} {:>10} {:>7} {:>8}",
+            "PROGRAM",
+            "SIZE MB",
+            "RSS MiB",
+            "PEAK MiB",
+            "REFRESHES",
+            "WAKE-UPS EACH",
+            "WAITS EACH",
+            "CPU µs EACH",
+            "START ms",
+            "TORN",
+            "EXPIRED"
+        )?;
+        for one in &self.targets {
+            writeln!(
+                f,
+                "{:<14} {:>8.2} {:>9.2} {:>9.2} {:>10} {:>13.1} {:>10.1} {:>12.0} {:>10.1} {:>7} {:>8}",
+                one.name,
+                one.size as f64 / 1e6,
+                mebibytes(one.resident),
+                mebibytes(one.peak),
+                one.refreshes,
+                one.wake_ups,
+                one.waits,
+                one.processor_us,
+                one.start_ms,
+                one.torn,
+                one.expired
+            )?;
+        }
+        writeln!(
+            f,
+            "\nSTART: from the program's start to its end with one token, without the agent's own answer; the median."
+        )?;
+        writeln!(
+            f,
+            "TORN: what a workload found that opened the file all the time: absent, empty or half a token.\n"
+        )
     }
 }

@@ -1,0 +1,33 @@
+//! The issuer's objects.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::template;
+
+/// A number in the Deployment would undo what the HorizontalPodAutoscaler has chosen, at each upgrade.
+#[test]
+fn the_issuers_deployment_names_no_number_of_pods_where_an_autoscaler_chooses_it() -> Result<()> {
+    for enabled in [false, true] {
+        let autoscaling = json!({"enabled": enabled, "maxReplicas": 7});
+        let issuer =
+            json!({"enabled": true, "url": "https://a.example.com", "replicas": 3, "autoscaling": autoscaling});
+        let objects = template("tokenscope", &json!({"issuer": issuer}))?;
+        let find = |kind: &str| {
+            let is_it = |object: &&Value| object["kind"] == kind && object["metadata"]["name"] == "tokenscope-issuer";
+            objects.iter().find(is_it)
+        };
+        let replicas = &find("Deployment").context("no Deployment")?["spec"]["replicas"];
+        let autoscaler = find("HorizontalPodAutoscaler").map(|object| &object["spec"]);
+        if enabled {
+            let spec = autoscaler.context("no HorizontalPodAutoscaler")?;
+            ensure!(replicas.is_null(), "{replicas}");
+            assert_eq!((&spec["minReplicas"], &spec["maxReplicas"]), (&json!(3), &json!(7)));
+            assert_eq!(spec["scaleTargetRef"]["name"], "tokenscope-issuer");
+        } else {
+            ensure!(autoscaler.is_none(), "{autoscaler:?}");
+            assert_eq!(replicas, &json!(3));
+        }
+    }
+    Ok(())
+}

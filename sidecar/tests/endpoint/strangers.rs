@@ -1,0 +1,75 @@
+//! Others in the pod, who may connect too.
+
+use std::io::{Read as _, Write as _};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::account::{Account, NEAR};
+use super::lab::{Lab, read};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_request_of_an_sdk_is_refused_as_json() {
+    let account = Account::start().await;
+    let lab = Lab::new("no-request", &["app"], &account.sts.url(), NEAR);
+    lab.write_token(&account.token());
+    let sidecar = lab.start();
+    sidecar.credentials("app");
+    let token = lab.authorization("app").unwrap();
+    let request = |line: &str, host: &str, more: &str| {
+        format!("{line} HTTP/1.1\r\nHost: {host}\r\nAuthorization: {token}\r\n{more}\r\n")
+    };
+    let path = "GET /v1/credentials/app";
+    for (bytes, status, code) in [
+        ("\x16\x03\x01\x02\r\n\r\n".to_owned(), 400, "InvalidRequest"),
+        (request(path, "evil.example", ""), 403, "HostRefused"),
+        (
+            request("POST /v1/credentials/app", "localhost", ""),
+            405,
+            "MethodNotAllowed",
+        ),
+        (request("GET /metrics", "localhost", ""), 404, "NotFound"),
+        (
+            request(path, "localhost", "Content-Length: 5\r\n"),
+            400,
+            "InvalidRequest",
+        ),
+        (
+            request(path, "localhost", &format!("X: {}\r\n", "x".repeat(9000))),
+            431,
+            "InvalidRequest",
+        ),
+    ] {
+        let answer = lab.send(bytes.as_bytes());
+        assert_eq!(
+            (answer.status, &answer.body["Code"]),
+            (status, &json!(code)),
+            "{bytes:.60}"
+        );
+    }
+    // A second request on the same connection is not read.
+    let twice = request(path, "localhost", "").repeat(2);
+    assert_eq!(lab.send(twice.as_bytes()).status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_say_nothing_give_way_and_keep_nobody_waiting() {
+    let account = Account::start().await;
+    let lab = Lab::new("silent", &["app"], &account.sts.url(), NEAR);
+    lab.write_token(&account.token());
+    let sidecar = lab.start();
+    sidecar.credentials("app");
+    let mut silent: Vec<_> = (0..200).map(|_| lab.connect()).collect();
+    for stream in &mut silent {
+        let _ = stream.write_all(b"GET /v1/credentials/app HTTP/1.1\r\n"); // who gave way already can't be written to
+    }
+    let started = Instant::now();
+    assert_eq!(lab.ask("app").status, 200);
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    // The oldest are gone without a word; the newest are told.
+    let mut first = silent.remove(0);
+    assert_eq!(first.read(&mut [0; 16]).unwrap_or(0), 0);
+    let last = silent.pop().unwrap();
+    let answer = read(last);
+    assert_eq!((answer.status, &answer.body["Code"]), (408, &json!("RequestTimeout")));
+}
