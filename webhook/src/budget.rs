@@ -33,6 +33,8 @@ pub(crate) const LEAST_LARGE_BYTES: usize = 256 << 10;
 /// How long a body may arrive, and an answer be written, before it can be asked to give way. The API server sends and takes
 /// them at once.
 const PATIENCE: Duration = Duration::from_millis(200);
+/// How long the rest of a body may arrive that is too large.
+const REST: Duration = Duration::from_secs(2);
 /// How long whoever needs memory waits for the one that gives way.
 const HANDOVER: Duration = Duration::from_millis(300);
 
@@ -121,12 +123,13 @@ impl ByteBudget {
     }
 
     async fn collect(self: &Arc<Self>, mut body: Body, source: ReviewSource) -> Result<BufferedBody, Refused> {
-        let announced = body.size_hint().lower();
-        if announced > MOST_BODY_BYTES as u64 {
-            return Err(Refused::TooLarge);
-        }
         let mut account = self.account(source);
         account.charge(LEAST_BYTES).await?;
+        let announced = body.size_hint().lower();
+        if announced > MOST_BODY_BYTES as u64 {
+            discard(body).await;
+            return Err(Refused::TooLarge);
+        }
         let mut bytes = Vec::new();
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame.map_err(|_| Refused::Broken)?.into_data() else {
@@ -134,6 +137,8 @@ impl ByteBudget {
             };
             let needed = bytes.len() + data.len();
             if needed > MOST_BODY_BYTES {
+                drop(bytes);
+                discard(body).await;
                 return Err(Refused::TooLarge);
             }
             if needed > bytes.capacity() {
@@ -213,6 +218,21 @@ impl ByteBudget {
         };
         self.arriving.evict(had_its_time) || self.leaving.evict(had_its_time)
     }
+}
+
+/// Takes the rest of a body that is refused, up to as many bytes as a body may have, and keeps none of it. A client that still sends while
+/// the server hangs up finds a broken connection, and reads no answer (RFC 9112, 9.6).
+async fn discard(mut body: Body) {
+    let mut left = MOST_BODY_BYTES;
+    let rest = async {
+        while left > 0
+            && let Some(Ok(frame)) = body.frame().await
+        {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+        }
+    };
+    // Whoever takes longer goes without the answer.
+    let _ = timeout(REST, rest).await;
 }
 
 /// What a body counts for which there is room for so many bytes.

@@ -1,7 +1,7 @@
 //! Credentials that are served inside the pod, by the protocol of container credentials (AWS SDKs and Tools reference, "Container
 //! credential provider"). What webhook and sidecar agree on stands in `tokenscope_core::credentials_endpoint`.
 //!
-//! Decided without I/O, with the time as an argument: [`settings`] and [`outbound_settings`] (what is served), `session_name`, `schedule` and
+//! Decided without I/O, with the time as an argument: [`settings`], [`outbound_settings`] and [`deadlines`] (what is served, and how long STS may take), `session_name`, `schedule` and
 //! `outbound_schedule` (when to renew), `kept` (what is known), `request` and `answer` (what is asked and answered), `error` (why a role was
 //! not taken). Of tokens that are given by audience: `given_tokens`, `token_request`, `validity` (who may have which), `token_memory` (what is
 //! known, and how many more may be asked for).
@@ -11,10 +11,11 @@
 //!
 //! A definite refusal of STS is remembered for 60 to 90 s ([`crate::retry`]) and answered from memory, one of the token itself at most until
 //! another token is in its place; after other failures STS is asked again
-//! within 30 s. Each call has a deadline of 5 s for each region.
+//! within 30 s. Each call has a deadline for each region ([`deadlines::StsDeadlines`]).
 
 mod answer;
 mod authorization;
+pub mod deadlines;
 mod error;
 pub mod given_tokens;
 mod giver;
@@ -123,7 +124,10 @@ impl Endpoint {
 
     /// The tasks that ask STS and answer the containers. `issuer` is there if its tokens are what the roles are taken with.
     pub(crate) fn tasks<C: Clock>(self, issuer: Option<&IssuedTokens<'_>>, clock: &Arc<C>, log: Log) -> Vec<Task> {
-        let client = Arc::new(StsClient::new(self.settings.authorities.clone()));
+        let client = Arc::new(StsClient::new(
+            self.settings.authorities.clone(),
+            self.settings.deadlines,
+        ));
         let (mut tasks, mut containers): (Vec<Task>, _) = (Vec::new(), Vec::new());
         let giver = giver(&self.settings, issuer, clock, log);
         for (container, (folder, authorization)) in self.settings.containers.iter().zip(self.authorizations) {

@@ -11,6 +11,7 @@ use tokenscope_core::delivery::{ExternalId, MOST_HOPS};
 use tokenscope_core::kubernetes_names::is_label;
 use tokenscope_core::{Region, RoleArn};
 
+use super::deadlines::StsDeadlines;
 use super::given_tokens::{GivenToken, common, given};
 use super::outbound_settings::{OutboundSettings, outbound};
 use super::session_name::session_name;
@@ -43,6 +44,8 @@ pub struct EndpointSettings {
     pub common_tokens: Vec<GivenToken>,
     /// The authorities of STS's certificate; `None`: the public ones.
     pub authorities: Option<Arc<[Authority]>>,
+    /// How long STS may take.
+    pub deadlines: StsDeadlines,
 }
 
 /// The credentials of a container.
@@ -126,6 +129,7 @@ impl EndpointSettings {
             common_tokens,
             containers,
             authorities: authorities.map_err(|why| format!("stsAuthorities: {why}"))?,
+            deadlines: StsDeadlines::default(),
         })
     }
 

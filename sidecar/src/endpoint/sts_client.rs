@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::Request;
 use http::header::{CONNECTION, USER_AGENT};
@@ -27,6 +27,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use super::deadlines::StsDeadlines;
 use super::error::NotTaken;
 use super::outbound_settings::OutboundSettings;
 use super::settings::ContainerSettings;
@@ -34,10 +35,6 @@ use crate::exchange::{Authority, trusted};
 use crate::one_request::{self, Broken, WholeAnswer};
 use crate::words::{shown, without};
 
-/// The longest time that one region may take for one call, connecting included.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
-/// The longest wait for the connection, without TLS.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 /// The longest web identity token, in bytes (AWS STS API reference, `WebIdentityToken`).
 const LONGEST_TOKEN: usize = 20_000;
 /// The most of what is said of a certificate that is refused, in bytes.
@@ -47,16 +44,18 @@ const LONGEST_REASON: usize = 300;
 pub(crate) struct StsClient {
     provider: Arc<CryptoProvider>,
     authorities: Option<Arc<[Authority]>>,
+    deadlines: StsDeadlines,
     /// What times of [`RegionChoice`] are counted from.
     started: Instant,
 }
 
 impl StsClient {
     /// One that trusts these authorities, or the public ones. Nothing is connected to yet.
-    pub(crate) fn new(authorities: Option<Arc<[Authority]>>) -> Self {
+    pub(crate) fn new(authorities: Option<Arc<[Authority]>>, deadlines: StsDeadlines) -> Self {
         Self {
             provider: Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
             authorities,
+            deadlines,
             started: Instant::now(),
         }
     }
@@ -196,8 +195,9 @@ impl StsClient {
         read: impl Fn(&str, u16, &[u8]) -> Result<T, StsError>,
     ) -> Result<T, NotTaken> {
         let action = request.action();
-        let late = || no_answer(endpoint.host(), "nothing came within the deadline of 5 s");
-        let answer = timeout(DEADLINE, self.send(endpoint, request, (call.now)())).await;
+        let deadline = self.deadlines.answer;
+        let late = || no_answer(endpoint.host(), "nothing came within the deadline");
+        let answer = timeout(deadline, self.send(endpoint, request, (call.now)())).await;
         let answer = answer.map_err(|_| late())??;
         read(action, answer.status.as_u16(), &answer.body).map_err(|error| NotTaken::Sts {
             action,
@@ -213,9 +213,10 @@ impl StsClient {
             host: host.to_owned(),
             reason,
         };
-        let stream = timeout(CONNECT_DEADLINE, TcpStream::connect((host, endpoint.port())))
+        let deadline = self.deadlines.connection;
+        let stream = timeout(deadline, TcpStream::connect((host, endpoint.port())))
             .await
-            .map_err(|_| no_connection(format!("nothing came about in {} s", CONNECT_DEADLINE.as_secs())))?
+            .map_err(|_| no_connection(format!("nothing came about in {} s", deadline.as_secs())))?
             .map_err(|error| no_connection(error.to_string()))?;
         let answer = if endpoint.is_https() {
             let name = ServerName::try_from(host.to_owned()).map_err(|error| no_tls(host, &error))?;
