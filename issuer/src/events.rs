@@ -73,7 +73,9 @@ impl ExchangeRefusalEvents {
         KeyEvents(self.0.clone())
     }
 
-    /// Has an Event written on the caller's pod, if somebody who may change it or a policy could act on it, and the pod is there.
+    /// Has an Event written on the caller's pod, if that is there and somebody who may change it or a policy could act on it. It is also
+    /// written where the pod has ended: nothing of it waits for a token any more, so its token may have been stolen. Of a pod that was
+    /// deleted, or is not known yet, the audit line and the metric tell.
     pub fn report(
         &self,
         outcome: ExchangeOutcome,
@@ -82,9 +84,11 @@ impl ExchangeRefusalEvents {
         index: &ClusterIndex,
         reason: &str,
     ) {
-        // A pod that has ended has none: nothing of it waits for a token any more, and whoever still asks has stolen its token. The audit
-        // line and the metric tell of it.
-        if !matches!(outcome, ExchangeOutcome::NotGranted | ExchangeOutcome::InvalidClaims) {
+        let is_told = matches!(
+            outcome,
+            ExchangeOutcome::NotGranted | ExchangeOutcome::InvalidClaims | ExchangeOutcome::NoPod
+        );
+        if !is_told {
             return;
         }
         let pod = index.pod(&caller.namespace, &caller.pod);

@@ -38,6 +38,18 @@ async fn claims_that_break_a_rule_are_told_too() {
 }
 
 #[tokio::test]
+async fn a_pod_that_has_ended_and_still_asks_has_an_event() {
+    let setup = Setup::new().await;
+    let mut ended = pod("a", "a");
+    ended["status"]["phase"] = json!("Succeeded");
+    setup.put_pod(ended);
+    let (_, description) = setup.refused().await;
+    let notice = setup.told.next_notice().unwrap();
+    assert!(notice.message.ends_with(&description), "{}", notice.message);
+    assert_eq!(notice.about.uid.as_deref(), Some(POD_UID));
+}
+
+#[tokio::test]
 async fn whoever_is_no_pod_of_this_cluster_with_that_uid_writes_no_event() {
     let setup = Setup::new().await;
     let mut other = pod("a", "a");
