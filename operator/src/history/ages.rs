@@ -128,7 +128,7 @@ impl Ages {
         let mut keys: BTreeMap<Box<str>, Timestamp> = BTreeMap::new();
         let known_gone = before.keys.iter().map(|(key, at)| (key.clone(), *at));
         keys.extend(known_gone);
-        let removed: Vec<_> = removed.map(|key| (Box::from(key), now)).collect();
+        let removed: Vec<(Box<str>, Timestamp)> = removed.map(|key| (Box::from(key), now)).collect();
         let mut is_original = before.is_original && removed.is_empty();
         keys.extend(removed);
         if keys.len() > MOST_REMOVED {
