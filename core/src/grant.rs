@@ -122,6 +122,11 @@ pub struct GrantRecord<'a> {
     /// The hash of the arguments of the init container that writes config files ([`crate::hash_of_texts`]), if the webhook added one.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub config_writer: Option<Cow<'a, str>>,
+    /// The hash of what the sidecar is told to serve ([`crate::hash_of_texts`] of the value of
+    /// [`ENDPOINT_VARIABLE`](crate::credentials_endpoint::ENDPOINT_VARIABLE)), if it serves something. `None` in records of versions that did
+    /// not keep it, too.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<Cow<'a, str>>,
     /// What the webhook added for EKS Pod Identity.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub association: Option<RecordedAssociation<'a>>,

@@ -311,12 +311,7 @@ impl Policy {
 
     /// The time after `now` when its standing in time may change next.
     pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
-        let expiry = self.expires_at.filter(|&expires_at| expires_at > now);
-        let schedule = self
-            .active_schedule
-            .as_ref()
-            .and_then(|schedule| schedule.next_change(now));
-        expiry.into_iter().chain(schedule).min()
+        next_change(self.expires_at, self.active_schedule.as_ref(), now)
     }
 }
 
@@ -350,4 +345,15 @@ pub(crate) fn standing_in_time(
         return Standing::Inactive;
     }
     Standing::Candidate
+}
+
+/// The time after `now` when the standing of a policy that says this may change next.
+pub(crate) fn next_change(
+    expires_at: Option<Timestamp>,
+    schedule: Option<&Schedule>,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let expiry = expires_at.filter(|&expires_at| expires_at > now);
+    let schedule = schedule.and_then(|schedule| schedule.next_change(now));
+    expiry.into_iter().chain(schedule).min()
 }

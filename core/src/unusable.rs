@@ -71,6 +71,11 @@ impl PolicyScope {
         }
         policy::standing_in_time(self.disabled, self.expires_at, self.active_schedule.as_ref(), pod.now)
     }
+
+    /// The time after `now` when its standing in time may change next.
+    pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
+        policy::next_change(self.expires_at, self.active_schedule.as_ref(), now)
+    }
 }
 
 /// The place and the time of a pod, and the labels by which policies select it.

@@ -101,14 +101,23 @@ pub struct TrustedIssuer<'a> {
 }
 
 impl TrustedIssuer<'_> {
-    /// A strict STS with one role, which this subject may take with this issuer's tokens.
-    pub async fn sts(&self, role: &str, audience: &str, subject: &str) -> Result<Server> {
+    /// A role that this subject may take with this issuer's tokens.
+    pub fn role(&self, arn: &str, audience: &str, subject: &str) -> Role {
         let name = self.url.trim_start_matches("https://");
         let trust_policy = serde_json::json!({"Version": "2012-10-17", "Statement": [{
             "Effect": "Allow", "Action": "sts:AssumeRoleWithWebIdentity",
             "Principal": {"Federated": format!("arn:aws:iam::{ACCOUNT}:oidc-provider/{name}")},
             "Condition": {"StringEquals": {format!("{name}:sub"): subject, format!("{name}:aud"): audience}},
         }]});
+        Role {
+            arn: arn.to_owned(),
+            trust_policy,
+            max_session_duration: 3600,
+        }
+    }
+
+    /// A strict STS with one role, which this subject may take with this issuer's tokens.
+    pub async fn sts(&self, role: &str, audience: &str, subject: &str) -> Result<Server> {
         let config = StsConfig {
             providers: vec![Provider {
                 url: self.url.to_owned(),
@@ -117,11 +126,7 @@ impl TrustedIssuer<'_> {
                 partition: "aws".to_owned(),
                 context_provider: None,
             }],
-            roles: vec![Role {
-                arn: role.to_owned(),
-                trust_policy,
-                max_session_duration: 3600,
-            }],
+            roles: vec![self.role(role, audience, subject)],
             issuer_trust_pem: self.authority.to_owned(),
             connect_to: [(self.host.0.to_owned(), self.host.1)].into(),
             ..StsConfig::default()

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use tokenscope_sts::Server;
+use tokenscope_sts::{Role, Server};
 use tokenscope_xtask::tools::{Tool, resolve};
 
 use crate::eventually;
@@ -132,12 +132,20 @@ impl Spire {
 
     /// A strict STS with one role, which this subject may take with the agent's tokens for `sts.amazonaws.com`.
     pub async fn strict_sts(&self, role: &str, subject: &str) -> Result<Server> {
-        let issuer = TrustedIssuer {
+        self.issuer().sts(role, "sts.amazonaws.com", subject).await
+    }
+
+    /// A further role for such an STS, which this subject may take in the same way.
+    pub fn role(&self, role: &str, subject: &str) -> Role {
+        self.issuer().role(role, "sts.amazonaws.com", subject)
+    }
+
+    fn issuer(&self) -> TrustedIssuer<'_> {
+        TrustedIssuer {
             url: ISSUER,
             host: (ISSUER.trim_start_matches("https://"), self.discovery_address()),
             authority: self.authority(),
-        };
-        issuer.sts(role, "sts.amazonaws.com", subject).await
+        }
     }
 
     /// Registers processes of this user as `spiffe://example.test/<path>`; returns the entry's ID.

@@ -19,6 +19,9 @@ use tokenscope_xtask::progress::say;
 
 const SIDECAR: &str = "tokenscope-sidecar";
 
+/// A token of a minute may just have been renewed; the kubelet's question and its Event follow.
+const EXPIRED: Duration = Duration::from_secs(180);
+
 struct Setup<'a> {
     node: &'a Node,
     aws: Aws,
@@ -42,7 +45,7 @@ fn sdks_use_s3_with_jwt_svids_through_other_keys_a_new_agent_and_a_lost_entry() 
     let started = Instant::now();
     let spire = SpireCluster::start(&node, &aws, Keys::Rsa)?;
     say(&format!("  SPIRE is ready ({:.1} s)", started.elapsed().as_secs_f64()));
-    node.install(&values("hostPath"))?;
+    node.install(&asking_often("hostPath"))?;
     let setup = Setup {
         node: &node,
         aws,
@@ -67,10 +70,17 @@ fn sdks_use_s3_with_jwt_svids_through_other_keys_a_new_agent_and_a_lost_entry() 
 
     // As installed by default: the socket comes by a CSI volume, which restricted namespaces admit.
     setup.spire.start_csi()?;
-    node.install(&values("csi"))?;
+    node.install(&asking_often("csi"))?;
     setup.under_restricted_pod_security()?;
     drop(setup);
     node.end()
+}
+
+/// The values that tokenscope has to be told, and probes that come so often that nobody waits long for an Event.
+fn asking_often(source: &str) -> Value {
+    let mut values = values(source);
+    values["sidecar"] = json!({"readinessProbe": {"periodSeconds": 5}});
+    values
 }
 
 impl Setup<'_> {
@@ -241,11 +251,33 @@ impl Setup<'_> {
 
         spire.remove_entry(&entry)?;
         rounds("without its entry", 2)?;
-        spire.entry("lasting", selectors, 60)?;
+        let entry = spire.entry("lasting", selectors, 60)?;
         let before = self.token("lasting")?;
         self.renewed("lasting", &before, "after the entry came back")?;
         rounds("after the entry came back", 2)?;
+
+        spire.remove_entry(&entry)?;
+        self.events_say_that_the_token_has_expired("lasting")?;
         node.kubectl_in("lasting", &["delete", "pod", "app", "--now"])?;
+        Ok(())
+    }
+
+    /// The kubelet writes the one line of the sidecar's probe into an Event of pod `app`: what has expired, and why there is no other.
+    fn events_say_that_the_token_has_expired(&self, namespace: &str) -> Result<()> {
+        let of_pod = "--field-selector=involvedObject.kind=Pod,involvedObject.name=app,reason=Unhealthy";
+        let what = "the pod's own Event says that its token has expired";
+        let message = self.node.eventually(EXPIRED, what, || {
+            let events = self.node.get(&["events", of_pod, "--namespace", namespace])?;
+            let events_of_pod = events["items"].as_array().into_iter().flatten();
+            let mut messages = events_of_pod.filter_map(|event| event["message"].as_str());
+            let found = messages.find(|message| message.contains("Readiness probe failed: token expired "));
+            Ok(found.with_context(|| events.to_string())?.trim_end().to_owned())
+        })?;
+        ensure!(
+            message.lines().count() == 1 && message.contains("the SPIFFE agent knows no identity for this pod yet"),
+            "{message}"
+        );
+        say(&format!("  {message}"));
         Ok(())
     }
 

@@ -181,6 +181,12 @@ pub struct OperatorArguments {
     #[arg(long, env = "TOKENSCOPE_RESYNC", value_name = "SECONDS", default_value = "300", value_parser = seconds)]
     pub resync: Duration,
 
+    /// Seconds between a pod's review and its creation at most. What is not older than a pod by as much does not prove that the pod was meant
+    /// to be injected: it may be missed, and is not evicted. The default is the 60 seconds in which the API server answers a request, whatever
+    /// webhooks it asks (its --request-timeout), and as many for watches that are late
+    #[arg(long, env = "TOKENSCOPE_REVIEW_MARGIN", value_name = "SECONDS", default_value = "120", value_parser = seconds)]
+    pub review_margin: Duration,
+
     /// Evict running pods that should have been injected and were not
     #[arg(long, env = "TOKENSCOPE_EVICT_MISSED", value_name = "BOOL", default_value_t = false, action = Set)]
     pub evict_missed: bool,

@@ -35,6 +35,7 @@ use index::{Index, IndexEvent, Installation, SharedIndex};
 use indexer::Indexer;
 use issuer_context::IssuerContext;
 use issuer_trust::{AuthoritySource, IssuerTrust};
+use jiff::SignedDuration;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client};
 use leader::Leader;
@@ -252,6 +253,7 @@ impl Common<'_> {
             settings,
             own_namespace: args.common.namespace.as_str().into(),
             evicts_expired: args.evict_expired,
+            review_margin: SignedDuration::try_from(args.review_margin).unwrap_or(SignedDuration::MAX),
             spiffe_issuer: args.spiffe_issuer.clone(),
             cluster_name: args.cluster_name.clone(),
         };

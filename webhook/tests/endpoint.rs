@@ -15,7 +15,7 @@ use tokenscope_core::credentials_endpoint::{
 use tokenscope_core::delivery::{Delivery, SessionPolicy};
 use tokenscope_core::lock::LockMode;
 use tokenscope_core::pod::{SIDECAR, SOURCE_TOKEN_VOLUME};
-use tokenscope_core::{Policy, TokenSource};
+use tokenscope_core::{Policy, TokenSource, hash_of_texts};
 use tokenscope_webhook::metrics::ReviewOutcome;
 
 fn of_source(source: TokenSource) -> ReviewFixture {
@@ -65,6 +65,8 @@ fn a_granted_container_gets_a_url_and_a_file_and_no_token() {
         ])
     );
     assert_eq!(reviewed.record()["sidecar"], true);
+    let told = reviewed.value(SIDECAR, ENDPOINT_VARIABLE).unwrap();
+    assert_eq!(reviewed.record()["endpoint"], hash_of_texts([&*told]));
     assert_eq!(reviewed.warnings(), "");
 }
 

@@ -88,6 +88,7 @@ fn a_granted_pod_gets_the_sidecar_its_volumes_and_what_every_grant_gives() {
         json!([{"name": VOLUME, "mountPath": MOUNT, "readOnly": true}])
     );
     assert_eq!(reviewed.record()["sidecar"], true);
+    assert_eq!(reviewed.record()["endpoint"], Value::Null, "it serves nothing");
 }
 
 #[test]

@@ -11,11 +11,11 @@ use super::list::{BoundedList, PassedOver};
 use super::text::Text;
 use super::windows::SecurityContext;
 use crate::bounds::{MOST_ARGUMENTS, MOST_MOUNTS};
-use crate::credentials_endpoint::{AUTHORIZATION_FILE_VARIABLE, FULL_URI_VARIABLE};
+use crate::credentials_endpoint::{AUTHORIZATION_FILE_VARIABLE, ENDPOINT_VARIABLE, FULL_URI_VARIABLE};
 use crate::sidecar::variables;
 
 /// The variables that decisions and edits look at: those that SDKs of AWS read, and those of our sidecar.
-pub const VARIABLES: [&str; 26] = [
+pub const VARIABLES: [&str; 27] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_CONFIG_FILE",
     "AWS_CONTAINER_AUTHORIZATION_TOKEN",
@@ -34,6 +34,7 @@ pub const VARIABLES: [&str; 26] = [
     "AWS_WEB_IDENTITY_TOKEN_FILE",
     variables::SOCKET,
     variables::DIRECTORY,
+    ENDPOINT_VARIABLE,
     variables::HINT,
     variables::ISSUER_CA,
     variables::JWT_BUNDLE,

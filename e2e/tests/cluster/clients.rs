@@ -87,7 +87,8 @@ fn only_known_callers_are_answered(shared: &Shared, authority: &CertificateAutho
         "webhook": {"clientCertificates": {
             "enabled": true, "caConfigMap": "tokenscope-clients", "names": [API_SERVERS, PROBE], "probeSecret": PROBE,
         }},
-        "operator": {"evictMissed": true},
+        // No other webhook holds pods up, and the policy is younger than the default of this.
+        "operator": {"evictMissed": true, "extraArgs": ["--review-margin=0"]},
     });
     node.install(&locked(&values))?;
 

@@ -3,7 +3,11 @@
 //! It is full only where the process has seen all that the grant rests on since then, and that nothing went that may have kept the
 //! grant away. Where it has not, the times that objects tell of themselves say whether it may be so.
 //!
-//! Times of the API server have whole seconds, so only what is older by the second is older for certain.
+//! Times of the API server have whole seconds, so only what is older by the second is older for certain. And a pod is created after its
+//! review: the API server asks the mutating webhooks one after the other, and sets the time of creation when the last one has answered.
+//! So a fact is older than the pod for certain only if it was so at the earliest moment at which the pod may have been reviewed.
+
+use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 use tokenscope_core::annotations::{self, EKS_SKIP, GRANT, INJECT, REQUIRED, REVIEWED};
@@ -22,11 +26,19 @@ impl Assessor<'_> {
     /// The certainty that the pod asked for what it asks for now when it was created, and was to be reviewed: no annotation was written
     /// later, and the namespace was not opted out then.
     pub(super) fn asked_when_created(&self, pod: &KeptPod) -> Certainty {
-        let is_reviewed = pod.created > self.ages.namespace.since(INJECT);
+        let earliest = self.earliest_review(pod);
         let is_unchanged = |keys: &[Box<str>]| keys.iter().all(|key| !is_own_key(key));
-        let is_proven = self.ages.past.is_known(pod.created) && pod.known_changes().is_some_and(is_unchanged);
+        let is_proven = self.ages.past.is_known(earliest, pod.created)
+            && self.ages.namespace.are_kept(INJECT, earliest, pod.created)
+            && pod.known_changes().is_some_and(is_unchanged);
         let is_original = pod.annotation_keys().all(|key| !pod.came_late(key));
-        Certainty::of(is_proven && is_reviewed, is_original && is_reviewed)
+        let is_plausible = is_original && pod.created > self.ages.namespace.since(INJECT);
+        Certainty::of(is_proven, is_plausible)
+    }
+
+    /// The earliest moment at which a pod may have been reviewed. The last one is its creation.
+    fn earliest_review(&self, pod: &KeptPod) -> Timestamp {
+        pod.created.checked_sub(self.review_margin).unwrap_or(Timestamp::MIN)
     }
 
     /// The certainty that all that a policy's grant rests on was so when the pod was created. `is_known` says it of everything around the
@@ -38,7 +50,8 @@ impl Assessor<'_> {
         is_known: bool,
         age_of: impl Fn(&PolicyName) -> PolicyAge,
     ) -> Certainty {
-        let is_proven = is_known && policy.is_none_or(|name| pod.created > age_of(name).seen);
+        let earliest = self.earliest_review(pod);
+        let is_proven = is_known && policy.is_none_or(|name| earliest > age_of(name).seen);
         let is_plausible = || {
             let account = self.ages.account.map_or(Timestamp::UNIX_EPOCH, Ages::latest);
             let asked = self.asked_when_created(pod) != Certainty::No;
@@ -88,18 +101,15 @@ impl Assessor<'_> {
     /// True if a decision about the pod at its creation was the same for certain, but for the age of the policies that grant now: all
     /// that it would have read is known, and so is what went since.
     pub(super) fn is_known_around(&self, pod: &KeptPod, granted: &Granted) -> bool {
-        let at = pod.created;
+        let (earliest, latest) = (self.earliest_review(pod), pod.created);
         let account = self.ages.account.map_or(Timestamp::UNIX_EPOCH, Ages::latest);
-        self.ages.past.is_known(at)
-            && at > account
+        let mut keys = self.namespace_keys();
+        self.ages.past.is_known(earliest, latest)
+            && earliest > account
             && self.has_kept_its_keys(pod)
-            && self.namespace_keys().all(|key| at > self.ages.namespace.since(key))
-            && self.was_granted_the_same_at(pod, granted, at)
-            // What a window's opening or a policy's end let through within the second of the creation may have come after the review.
-            && at
-                .checked_sub(SECOND)
-                .is_ok_and(|before| self.was_granted_the_same_at(pod, granted, before))
+            && keys.all(|key| self.ages.namespace.are_kept(key, earliest, latest))
             && !self.has_lost_an_obstacle(pod, granted)
+            && self.was_granted_the_same(pod, granted)
     }
 
     /// True if no label or annotation of the pod has changed that a decision reads.
@@ -126,7 +136,25 @@ impl Assessor<'_> {
             .chain(self.policies.boundary_label_keys())
     }
 
-    /// True if the policies that are there now gave the pod the same then: others may be closed or over since.
+    /// True if the policies that are there now gave the pod the same at every moment at which it may have been reviewed: others may be
+    /// closed or over since.
+    fn was_granted_the_same(&self, pod: &KeptPod, granted: &Granted) -> bool {
+        // What a window's opening or a policy's end let through within the second may have come after the review.
+        let Ok(first) = self.earliest_review(pod).checked_sub(SECOND) else {
+            return false;
+        };
+        let last = pod.created;
+        let mut moments = BTreeSet::from([first]);
+        let policies = self.policies.about(self.context.namespace);
+        moments.extend(policies.flat_map(|policy| changes(move |at| policy.next_change(at), first, last)));
+        let unusable = self.policies.unusable_about(self.context.namespace);
+        let scopes = unusable.filter_map(UnusablePolicy::scope);
+        moments.extend(scopes.flat_map(|scope| changes(move |at| scope.next_change(at), first, last)));
+        moments
+            .into_iter()
+            .all(|at| self.was_granted_the_same_at(pod, granted, at))
+    }
+
     fn was_granted_the_same_at(&self, pod: &KeptPod, granted: &Granted, at: Timestamp) -> bool {
         let Decision::Granted(then) = self.decide(pod, at) else {
             return false;
@@ -140,9 +168,10 @@ impl Assessor<'_> {
         what(&then) == what(granted)
     }
 
-    /// True if something is gone since the pod was created that may have kept the grant away.
+    /// True if something is gone since the pod may have been reviewed first that may have kept the grant away.
     fn has_lost_an_obstacle(&self, pod: &KeptPod, granted: &Granted) -> bool {
-        let mut removed = self.ages.past.removed_since(self.context.namespace, pod.created);
+        let since = self.earliest_review(pod);
+        let mut removed = self.ages.past.removed_since(self.context.namespace, since);
         removed.any(|removed| match removed {
             Removed::Policy(policy) => self.may_have_selected(pod, policy) || competed_for_keys(policy, granted),
             Removed::Boundary(selector) => self.may_have_selected_namespace(pod, selector),
@@ -165,9 +194,10 @@ impl Assessor<'_> {
     }
 
     fn may_have_selected_namespace(&self, pod: &KeptPod, selector: &Selector) -> bool {
+        let earliest = self.earliest_review(pod);
         let mut keys = selector.0.iter().map(|requirement| &*requirement.key);
         selector.matches(&self.context.namespace_labels)
-            || keys.any(|key| pod.created <= self.ages.namespace.since(key))
+            || keys.any(|key| !self.ages.namespace.are_kept(key, earliest, pod.created))
     }
 
     /// The selectors of namespaces and pods by which policies select, those that can't be used included.
@@ -188,6 +218,15 @@ impl KeptPod {
             ChangedKeys::Known(keys) => Some(keys),
         }
     }
+}
+
+/// The times after the first of these moments, until the last, at which something changes whose next change after a moment is known.
+fn changes(
+    next: impl Fn(Timestamp) -> Option<Timestamp>,
+    first: Timestamp,
+    last: Timestamp,
+) -> impl Iterator<Item = Timestamp> {
+    std::iter::successors(next(first), move |at| next(*at)).take_while(move |at| *at <= last)
 }
 
 /// True for a key of a pod that a decision reads whatever the policies.

@@ -1,6 +1,6 @@
 //! What an assessment of a pod looks at beside the pod, and how certain it can be.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokenscope_core::{PolicySet, Settings};
 use tokenscope_index::{CsiDrivers, PodContext};
 
@@ -17,6 +17,8 @@ pub(crate) struct Assessor<'a> {
     pub(crate) policies: &'a PolicySet,
     /// The installation's settings.
     pub(crate) settings: &'a Settings,
+    /// The longest time from a pod's review to its creation.
+    pub(crate) review_margin: SignedDuration,
     /// The pods that have an identity of SPIFFE.
     pub(crate) spiffe_ids: &'a SpiffeIds,
     /// The CSI drivers that get tokens.

@@ -1,5 +1,6 @@
 //! The difference between what a running pod has and what the policies give it now.
 
+mod added;
 mod age;
 mod assess;
 mod assessor;

@@ -43,7 +43,7 @@ pub(crate) struct KeptPod {
     pub(super) token_volumes: Box<[KeptVolume]>,
     pub(super) mark: Option<Mark>,
     pub(crate) record: Option<Record>,
-    /// The image of the sidecar that the webhook added.
+    /// The image of the sidecar that the webhook added; none where it is gone, or is told to serve something else.
     pub(crate) sidecar: Option<Box<str>>,
     /// The state of the init container that writes config files, if the webhook added one.
     pub(crate) config_writer: Option<KeptWriter>,

@@ -7,12 +7,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::Deserialize;
 use tokenscope_core::annotations::{self, Mark, OF_SERVICE_ACCOUNTS};
 use tokenscope_core::bounds::Beyond;
-use tokenscope_core::sidecar::variables::ISSUER_CA;
-use tokenscope_core::{ContainerFacts, Fingerprint, GrantRecord, Pairs, PolicyName, hash_of_texts, pod};
+use tokenscope_core::{ContainerFacts, Fingerprint, GrantRecord, Pairs, PolicyName, pod};
 use tokenscope_index::{DEFAULT_SERVICE_ACCOUNT, FromPodJson, PodObject, pod_identity};
 
-use super::IssuerAuthority;
-use super::pod::{ChangedKeys, KeptPod, KeptWriter, Record, RecordedDecision};
+use super::added::{config_writer, issuer_authority, serves_as_recorded, sidecar};
+use super::pod::{ChangedKeys, KeptPod, Record, RecordedDecision};
 use super::volumes::KeptVolume;
 use crate::history::{FieldWriter, late_keys};
 
@@ -114,7 +113,9 @@ impl FromPodJson for KeptPod {
             token_volumes: KeptVolume::all_of(&whole, record.filter(|_| is_proven)),
             mark: mark(&whole),
             record: record.map(|record| read(record, is_proven)),
-            sidecar: sidecar.map(|added| added.image.clone().unwrap_or_default()),
+            sidecar: sidecar
+                .filter(|added| record.is_some_and(|record| serves_as_recorded(added, record)))
+                .map(|added| added.image.clone().unwrap_or_default()),
             config_writer: record.and_then(|record| config_writer(&whole, record)),
             issuer_authority: sidecar.and_then(issuer_authority),
             owner: owner.into_main().map(Box::new),
@@ -162,11 +163,6 @@ fn keys_added_later(
         labels.iter().map(|(key, _)| key),
         annotations.iter().map(|(key, _)| key),
     )
-}
-
-/// The authority of the issuer that the sidecar knows.
-fn issuer_authority(sidecar: &pod::Container<Box<str>>) -> Option<IssuerAuthority> {
-    IssuerAuthority::first_of(sidecar.variable(ISSUER_CA)?.value.as_deref()?)
 }
 
 fn has_label(pod: &pod::Pod<Box<str>>) -> bool {
@@ -254,29 +250,6 @@ fn read(record: &GrantRecord<'_>, is_proven: bool) -> Record {
         policies: policies.into(),
         service_account_annotations: record.service_account_annotations.as_ref().map(of_account),
     }
-}
-
-fn sidecar(pod: &pod::Pod<Box<str>>) -> Option<&pod::Container<Box<str>>> {
-    let mut init_containers = pod.spec.init_containers.iter().flatten();
-    init_containers.find(|container| *container.name == *pod::SIDECAR)
-}
-
-/// The writer of config files, if the record has one: it must be there with the arguments that were recorded.
-fn config_writer(pod: &pod::Pod<Box<str>>, record: &GrantRecord<'_>) -> Option<KeptWriter> {
-    let recorded = record.config_writer.as_ref()?;
-    let mut init_containers = pod.spec.init_containers.iter().flatten();
-    let found = init_containers.find(|container| *container.name == *pod::CONFIG_WRITER);
-    let arguments = |container: &pod::Container<Box<str>>| {
-        let arguments = container.args.as_ref().filter(|arguments| !arguments.is_beyond())?;
-        Some(hash_of_texts(arguments.iter().map(|argument| &**argument)))
-    };
-    let as_recorded = found.filter(|container| {
-        let has_command = container.command.as_ref().is_some_and(|command| !command.is_empty());
-        !has_command && arguments(container).as_deref() == Some(&**recorded)
-    });
-    Some(as_recorded.map_or(KeptWriter::Lost, |container| {
-        KeptWriter::Present(container.image.clone().unwrap_or_default())
-    }))
 }
 
 #[cfg(test)]

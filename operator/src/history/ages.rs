@@ -39,6 +39,8 @@ pub(crate) enum FirstSeen {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Ages {
     created: Timestamp,
+    /// True if the object was seen at its creation, and all is as it was made.
+    is_original: bool,
     /// Of all keys that are not listed.
     others: Timestamp,
     keys: Box<[(Box<str>, Timestamp)]>,
@@ -54,6 +56,7 @@ impl Ages {
     fn all(created: Timestamp, since: Timestamp) -> Self {
         Self {
             created,
+            is_original: false,
             others: since,
             keys: Box::default(),
         }
@@ -70,7 +73,10 @@ impl Ages {
         let created = created(metadata);
         match first_seen {
             FirstSeen::InFirstList => Self::by_writers(metadata, keys, counts, now),
-            FirstSeen::AtCreation => Self::all(created, created),
+            FirstSeen::AtCreation => Self {
+                is_original: true,
+                ..Self::all(created, created)
+            },
             FirstSeen::Later => Self::all(created, now.max(created)),
         }
     }
@@ -98,6 +104,7 @@ impl Ages {
         });
         Self {
             created,
+            is_original: false,
             others,
             keys: ages.filter(|(_, at)| *at != others).collect(),
         }
@@ -121,17 +128,22 @@ impl Ages {
         let mut keys: BTreeMap<Box<str>, Timestamp> = BTreeMap::new();
         let known_gone = before.keys.iter().map(|(key, at)| (key.clone(), *at));
         keys.extend(known_gone);
-        keys.extend(removed.map(|key| (Box::from(key), now)));
+        let removed: Vec<(Box<str>, Timestamp)> = removed.map(|key| (Box::from(key), now)).collect();
+        let mut is_original = before.is_original && removed.is_empty();
+        keys.extend(removed);
         if keys.len() > MOST_REMOVED {
             others = keys.values().copied().max().map_or(others, |at| at.max(others));
             keys.clear();
         }
         for key in present {
-            let at = if has_changed(key) { now } else { before.since(key) };
+            let is_changed = has_changed(key);
+            is_original &= !is_changed;
+            let at = if is_changed { now } else { before.since(key) };
             keys.insert(key.into(), at);
         }
         Self {
             created,
+            is_original,
             others,
             keys: keys.into_iter().filter(|(_, at)| *at != others).collect(),
         }
@@ -141,6 +153,12 @@ impl Ages {
     pub(crate) fn since(&self, key: &str) -> Timestamp {
         let known = self.keys.iter().find(|(known, _)| **known == *key);
         known.map_or(self.others, |(_, at)| *at)
+    }
+
+    /// True if a key had its value, or was absent, at every moment from the first of these to the last, as far as the object was there.
+    pub(crate) fn are_kept(&self, key: &str, first: Timestamp, last: Timestamp) -> bool {
+        let since = self.since(key);
+        first > since || self.is_original && last > since
     }
 
     /// The age of the youngest key.

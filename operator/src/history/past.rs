@@ -149,16 +149,16 @@ impl Past {
         }
     }
 
-    /// True if nothing is unknown of this moment, and of what went after it.
-    pub(crate) fn is_known(&self, at: Timestamp) -> bool {
+    /// True if nothing is unknown of any moment from the first of these to the last, and of what went after it.
+    pub(crate) fn is_known(&self, first: Timestamp, last: Timestamp) -> bool {
         let is_seen = |state: &WatchState| match state {
             WatchState::None => false,
             WatchState::Watching(_) => true,
-            WatchState::Listing(from) => at < *from,
+            WatchState::Listing(from) => last < *from,
         };
         self.kinds.iter().all(is_seen)
-            && at > self.since
-            && self.gaps.iter().all(|(from, to)| !(*from..=*to).contains(&at))
+            && first > self.since
+            && self.gaps.iter().all(|(from, to)| last < *from || *to < first)
     }
 
     /// Notes that something is gone that was there until now.
@@ -230,15 +230,19 @@ mod tests {
         past
     }
 
+    fn is_known(past: &Past, second: i64) -> bool {
+        past.is_known(at(second), at(second))
+    }
+
     #[test]
     fn nothing_is_known_before_every_kind_was_listed_nor_of_what_was_before() {
         let mut past = Past::default();
         for (second, kind) in ALL.into_iter().enumerate() {
-            assert!(!past.is_known(at(1000)));
+            assert!(!is_known(&past, 1000));
             past.note_event::<()>(kind, &Event::InitDone, at(100 + second as i64));
         }
-        assert!(past.is_known(at(1000)));
-        assert!(!past.is_known(at(104)) && past.is_known(at(105)));
+        assert!(is_known(&past, 1000));
+        assert!(!is_known(&past, 104) && is_known(&past, 105));
     }
 
     #[test]
@@ -246,10 +250,31 @@ mod tests {
         let mut past = seen_since(100);
         past.note_event(Watched::Policies, &Event::Apply(()), at(1000));
         assert!(!past.note_event::<()>(Watched::Policies, &Event::Init, at(2000)));
-        assert!(past.is_known(at(939)) && !past.is_known(at(1500)) && !past.is_known(at(3000)));
+        assert!(is_known(&past, 939) && !is_known(&past, 1500) && !is_known(&past, 3000));
         assert!(past.note_event::<()>(Watched::Policies, &Event::InitDone, at(2010)));
-        assert!(past.is_known(at(939)) && !past.is_known(at(1500)) && !past.is_known(at(2010)));
-        assert!(past.is_known(at(2011)));
+        assert!(is_known(&past, 939) && !is_known(&past, 1500) && !is_known(&past, 2010));
+        assert!(is_known(&past, 2011));
+    }
+
+    #[test]
+    fn a_time_is_known_if_no_moment_of_it_is_unknown() {
+        let mut past = seen_since(100);
+        past.note_event(Watched::Policies, &Event::Apply(()), at(1000));
+        past.note_event::<()>(Watched::Policies, &Event::Init, at(2000));
+        assert!(past.is_known(at(800), at(939)) && !past.is_known(at(800), at(940)));
+        past.note_event::<()>(Watched::Policies, &Event::InitDone, at(2010));
+        for (first, last, known) in [
+            (800, 939, true),
+            (800, 940, false),
+            (800, 3000, false),
+            (1500, 1600, false),
+            (2010, 3000, false),
+            (2011, 3000, true),
+            (100, 500, false),
+            (101, 500, true),
+        ] {
+            assert_eq!(past.is_known(at(first), at(last)), known, "{first} to {last}");
+        }
     }
 
     #[test]
@@ -261,8 +286,8 @@ mod tests {
             past.note_event::<()>(Watched::Policies, &Event::InitDone, at(round * 1000 + 20));
         }
         assert_eq!(past.gaps.len(), MOST_GAPS);
-        assert!(past.is_known(at(500)) && !past.is_known(at(1500)) && !past.is_known(at(5500)));
-        assert!(past.is_known(at(39_500)));
+        assert!(is_known(&past, 500) && !is_known(&past, 1500) && !is_known(&past, 5500));
+        assert!(is_known(&past, 39_500));
     }
 
     #[test]
@@ -292,14 +317,14 @@ mod tests {
         }
         let of_shop: Vec<_> = past.removed_since("shop", at(200)).collect();
         assert!(matches!(of_shop[..], [Removed::Unknown]), "{of_shop:?}");
-        assert!(past.is_known(at(150)), "one namespace makes nothing unknown elsewhere");
+        assert!(is_known(&past, 150), "one namespace makes nothing unknown elsewhere");
         past.forget_namespace("shop");
         assert_eq!(count(&past, "shop", 150), 0);
 
         for second in 0..=MOST_REMOVED as i64 {
             past.note_removed(None, Removed::Unknown, at(500 + second));
         }
-        assert!(!past.is_known(at(500)) && past.is_known(at(501)));
+        assert!(!is_known(&past, 500) && is_known(&past, 501));
         assert_eq!(count(&past, "any", 501), MOST_REMOVED);
     }
 }

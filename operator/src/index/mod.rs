@@ -29,7 +29,7 @@ use dirty::Dirty;
 pub(crate) use event::IndexEvent;
 pub(crate) use facts::PolicyFacts;
 pub(crate) use findings::{Cause, Finding, MissedPodReport, Siblings};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::runtime::watcher::Event;
 use policies::{PolicyObject, SeenBoundary};
 use refusals::RefusingNamespaces;
@@ -56,6 +56,8 @@ pub(crate) struct Installation {
     pub(crate) own_namespace: Box<str>,
     /// True if pods of expired policies are evicted where the policies ask for it.
     pub(crate) evicts_expired: bool,
+    /// The longest time from a pod's review to its creation.
+    pub(crate) review_margin: SignedDuration,
     /// The issuer of the SPIFFE provider's tokens.
     pub(crate) spiffe_issuer: Option<String>,
     /// The cluster's name before the subjects of the tokens of tokenscope's own issuer.

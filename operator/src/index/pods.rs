@@ -73,6 +73,7 @@ impl Index {
             },
             policies: self.policies.set(),
             settings: &self.installation.settings,
+            review_margin: self.installation.review_margin,
             spiffe_ids: &self.spiffe_ids,
             csi_drivers: &self.csi_drivers,
         }))

@@ -38,6 +38,7 @@ fn index(pods: &[Value]) -> Index {
         settings: Settings::default(),
         own_namespace: "tokenscope-system".into(),
         evicts_expired: false,
+        review_margin: SignedDuration::from_mins(2),
         spiffe_issuer: None,
         cluster_name: None,
     };

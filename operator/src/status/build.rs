@@ -226,7 +226,7 @@ fn unready_pods(facts: &PolicyFacts<'_>) -> Option<(Reason, String)> {
     }
     if maybe_missed > 0 {
         let message = format!(
-            "{maybe_missed} of {matched} pods run without what the policy grants, and may have been created without a review. The operator has not seen everything since then, or something that may have kept the grant away is gone, or they are in a namespace whose pods are never denied and bear no mark of a refusal, so it can't tell; it evicts none of them for it. Create them anew"
+            "{maybe_missed} of {matched} pods run without what the policy grants, and may have been created without a review. The operator has not seen everything since then, or something that the grant rests on had just changed, or something that may have kept the grant away is gone, or they are in a namespace whose pods are never denied and bear no mark of a refusal, so it can't tell; it evicts none of them for it. Create them anew"
         );
         return Some((Reason::MaybeMissedPods, message));
     }

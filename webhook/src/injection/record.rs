@@ -4,10 +4,11 @@ use std::borrow::Cow;
 
 use tokenscope_core::annotations::{self, Mark};
 use tokenscope_core::pod_identity::{POD_LABEL, POD_LABEL_VALUE};
-use tokenscope_core::{Fingerprint, GrantRecord, Granted, RecordedGrant};
+use tokenscope_core::{Fingerprint, GrantRecord, Granted, RecordedGrant, hash_of_texts};
 
 use super::context::Context;
 use super::desired::{ContainerInjection, Desired};
+use super::sidecar::SidecarContainer;
 use crate::patch::{Json, JsonObject, Operation, Patch, Pointer};
 
 /// The text of the record.
@@ -18,11 +19,13 @@ pub(super) fn text(context: &Context<'_>, granted: &Granted, desired: &Desired<'
         context.request.service_account,
         grants.map(|granted| (name(granted.container), &*granted.grant)),
     );
+    let told = desired.sidecar.as_ref().and_then(SidecarContainer::told);
     let mut record = GrantRecord {
         grants: Vec::with_capacity(1),
         hash: hash.to_string().into(),
         sidecar: desired.sidecar.is_some(),
         config_writer: desired.config_writer.as_ref().map(|writer| writer.hash().into()),
+        endpoint: told.map(|told| hash_of_texts([told]).into()),
         ..context.record_of_request()
     };
     let mut kinds: Vec<&ContainerInjection<'_>> = Vec::with_capacity(1);

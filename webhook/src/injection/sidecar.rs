@@ -115,6 +115,12 @@ impl<'a> SidecarContainer<'a> {
         })
     }
 
+    /// What it is told to serve, if anything.
+    pub(super) fn told(&self) -> Option<&str> {
+        let mut variables = self.environment.iter();
+        variables.find_map(|(name, value)| (*name == ENDPOINT_VARIABLE).then_some(&**value))
+    }
+
     /// The volumes that the pod gets for the sidecar alone, without what it brings itself and serves.
     pub(super) fn own_volumes(
         &self,

@@ -54,7 +54,7 @@ fn f05_a_label_of_the_namespace_that_is_younger_than_the_pod_makes_it_outdated()
         assert_eq!(test.counts(&policy), [0; 4]);
         test.labelled_namespace("shop", &after, &json!([label_entry("team", "10:00")]));
         assert_eq!(test.counts(&policy), [1, 0, 0, 1], "{selector}");
-        test.pod("later", at("10:01"), &json!({}));
+        test.pod("later", at("10:03"), &json!({}));
         assert_eq!(test.counts(&policy), [2, 0, 1, 1], "{selector}");
     }
 }

@@ -152,6 +152,43 @@ fn a_pod_whose_credentials_another_sidecar_serves_is_outdated_and_one_without_it
 }
 
 #[test]
+fn a_pod_whose_sidecar_another_webhook_told_to_serve_something_else_is_missed() {
+    let mut test = Test::new();
+    let policy = test.policy("orders", &served(Some("eu-central-1")));
+    let image: String = Settings::default().sidecar.endpoint_image.into();
+    let put = |test: &mut Test, name: &str, recorded: Option<&str>, environment: Value| {
+        test.injected_pod_with(name, at("07:00"), Some(&image));
+        let mut object = test.last.clone();
+        let grant = &mut object["metadata"]["annotations"]["tokenscope.io/grant"];
+        let mut record: Value = serde_json::from_str(grant.as_str().unwrap()).unwrap();
+        record["endpoint"] = recorded.map(|told| hash_of_texts([told])).into();
+        *grant = json!(record.to_string());
+        object["spec"]["initContainers"][0]["env"] = environment;
+        test.apply(IndexEvent::Pod(Event::Apply(serde_json::from_value(object).unwrap())));
+        test.counts(&policy)
+    };
+    let told = |value: &str| json!({"name": "TOKENSCOPE_ENDPOINT", "value": value});
+    let (right, wrong) = (told("{\"port\": 1}"), told("{\"port\": 2}"));
+    let recorded = Some("{\"port\": 1}");
+    assert_eq!(put(&mut test, "good", recorded, json!([right])), [1, 1, 0, 0]);
+    let counts = put(&mut test, "before-there-were-such-records", None, json!([wrong]));
+    assert_eq!(counts, [2, 2, 0, 0]);
+    let others = [
+        json!([wrong]),
+        json!([right, wrong]),
+        json!([told("")]),
+        json!([{"name": "TOKENSCOPE_ENDPOINT", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]),
+        json!([]),
+        Value::Null,
+    ];
+    for (number, environment) in (1..).zip(others) {
+        let counts = put(&mut test, &format!("other-{number}"), recorded, environment.clone());
+        assert_eq!(counts, [2 + number, 2, number, 0], "{environment}");
+    }
+    assert_eq!(test.reasons(&policy)[2], "MissedPods");
+}
+
+#[test]
 fn a_pod_whose_sidecar_was_told_of_other_sessions_is_outdated() {
     let mut test = Test::new();
     let image: String = Settings::default().sidecar.endpoint_image.into();

@@ -253,6 +253,6 @@ fn f05_context_keys_that_a_policy_of_another_namespace_has_given_back_make_older
     assert_eq!(test.counts(&policy), [0; 4]);
 
     test.apply(IndexEvent::Policy(Event::Delete(elsewhere)));
-    test.pod("after", at("10:01"), &json!({}));
+    test.pod("after", at("10:03"), &json!({}));
     assert_eq!(test.counts(&policy), [2, 0, 1, 1]);
 }

@@ -71,6 +71,7 @@ impl Test {
             settings,
             own_namespace: "tokenscope-system".into(),
             evicts_expired: false,
+            review_margin: SignedDuration::from_mins(2),
             spiffe_issuer: Some(SPIFFE_ISSUER.into()),
             cluster_name: None,
         };

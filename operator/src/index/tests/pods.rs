@@ -19,7 +19,7 @@ fn a_pod_without_a_grant_is_missed_if_the_policy_was_there_first() {
     let policy = test.policy("orders", &default_role(ROLE));
     test.pod("before", at("05:59"), &json!({}));
     test.pod("same", at("06:00"), &json!({}));
-    test.pod("after", at("06:01"), &json!({}));
+    test.pod("after", at("06:03"), &json!({}));
 
     assert_eq!(test.counts(&policy), [3, 0, 1, 2]);
     assert_eq!(test.reasons(&policy)[2], "MissedPods");
@@ -69,7 +69,7 @@ fn a_new_generation_counts_from_when_it_was_seen() {
     test.pod("old", at("07:00"), &json!({}));
     test.written();
     test.policy_object("orders", 2, &default_role(ROLE));
-    test.pod("new", at("10:01"), &json!({}));
+    test.pod("new", at("10:03"), &json!({}));
 
     assert_eq!(test.counts(&policy), [2, 0, 1, 1]);
     let noted = test.status(&policy).generation_observed_at.unwrap();
@@ -84,7 +84,7 @@ fn a_new_generation_counts_from_when_it_was_seen() {
     later.index.objects.get_mut(&policy).unwrap().status = status;
     let age = later.index.age_of(&policy);
     assert_eq!((age.told, age.seen), (at("10:00"), at("12:00")));
-    later.pod("new", at("10:01"), &json!({}));
+    later.pod("new", at("10:03"), &json!({}));
     assert_eq!(later.counts(&policy), [1, 0, 0, 1]);
     assert_eq!(later.ready_reason(&policy), "MaybeMissedPods");
 }

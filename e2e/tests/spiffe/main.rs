@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod served;
+
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
@@ -346,13 +348,17 @@ fn header(token: &Token) -> Value {
 /// Who the unmodified AWS SDK is with the token file.
 fn who_am_i(sidecar: &Sidecar, sts: &str) -> anyhow::Result<String> {
     let file = sidecar.directory().join(FILE).display().to_string();
-    let environment = [
+    caller(&[
         ("AWS_ENDPOINT_URL_STS", sts),
-        ("AWS_DEFAULT_REGION", "eu-central-1"),
         ("AWS_ROLE_ARN", ROLE),
         ("AWS_ROLE_SESSION_NAME", "orders-1"),
         ("AWS_WEB_IDENTITY_TOKEN_FILE", &file),
-    ];
+    ])
+}
+
+/// Who the unmodified AWS SDK is in this environment.
+fn caller(environment: &[(&str, &str)]) -> anyhow::Result<String> {
+    let environment = [environment, &[("AWS_DEFAULT_REGION", "eu-central-1")]].concat();
     let script = "import json, boto3; print(json.dumps(boto3.client('sts').get_caller_identity()['Arn']))";
     let arn = boto3::run(script, &environment, &Value::Null)?;
     Ok(serde_json::from_value(arn)?)
