@@ -123,6 +123,12 @@ pub enum OutboundPreset {
     Azure,
     /// Databricks (databricks-sdk 0.162 for Python): authentication `file-oidc`.
     Databricks,
+    /// Snowflake, by its command line client (snowflake-cli 3.30): authentication `WORKLOAD_IDENTITY` with provider `OIDC`. The
+    /// connectors of languages read none of these variables.
+    Snowflake,
+    /// Vault, by the SDK of Bank-Vaults (vault-sdk 0.10 for Go), which `vault-env` and `secret-init` use. HashiCorp's own clients
+    /// read no variable with a token's file.
+    Vault,
 }
 
 impl OutboundPreset {
@@ -135,6 +141,12 @@ impl OutboundPreset {
                 ("DATABRICKS_OIDC_TOKEN_FILEPATH", None),
                 ("DATABRICKS_AUTH_TYPE", Some("file-oidc")),
             ],
+            Self::Snowflake => &[
+                ("SNOWFLAKE_TOKEN_FILE_PATH", None),
+                ("SNOWFLAKE_AUTHENTICATOR", Some("WORKLOAD_IDENTITY")),
+                ("SNOWFLAKE_WORKLOAD_IDENTITY_PROVIDER", Some("OIDC")),
+            ],
+            Self::Vault => &[("VAULT_JWT_FILE", None)],
         }
     }
 }
@@ -223,6 +235,8 @@ mod tests {
             OutboundPreset::Anthropic,
             OutboundPreset::Azure,
             OutboundPreset::Databricks,
+            OutboundPreset::Snowflake,
+            OutboundPreset::Vault,
         ] {
             for (name, value) in preset.variables() {
                 assert!(name.parse::<VariableName>().is_ok(), "{name}");

@@ -80,6 +80,44 @@ fn every_field_of_a_token_for_a_third_party_arrives() {
 }
 
 #[test]
+fn each_party_that_has_a_preset_is_told_by_the_variables_of_its_own_sdk() {
+    let (_, spec) = GOOD
+        .iter()
+        .find(|(case, _)| case.starts_with("a token for each party"))
+        .unwrap();
+    let policy = policy(&serde_saphyr::from_str(spec).unwrap()).unwrap();
+    let told: Vec<Vec<(&str, &OutboundValue)>> = policy
+        .outbound
+        .iter()
+        .map(|token| {
+            let variables = token.variables.iter();
+            variables
+                .map(|variable| (variable.name.as_str(), &variable.value))
+                .collect()
+        })
+        .collect();
+    let text = |value: &str| OutboundValue::Text(value.into());
+    let file = &OutboundValue::File;
+    assert_eq!(
+        told,
+        [
+            vec![("ANTHROPIC_IDENTITY_TOKEN_FILE", file)],
+            vec![("AZURE_FEDERATED_TOKEN_FILE", file)],
+            vec![
+                ("DATABRICKS_OIDC_TOKEN_FILEPATH", file),
+                ("DATABRICKS_AUTH_TYPE", &text("file-oidc")),
+            ],
+            vec![
+                ("SNOWFLAKE_TOKEN_FILE_PATH", file),
+                ("SNOWFLAKE_AUTHENTICATOR", &text("WORKLOAD_IDENTITY")),
+                ("SNOWFLAKE_WORKLOAD_IDENTITY_PROVIDER", &text("OIDC")),
+            ],
+            vec![("VAULT_JWT_FILE", file)],
+        ]
+    );
+}
+
+#[test]
 fn what_aws_is_asked_for_arrives_and_is_rs256_for_the_role_where_nothing_is_said() {
     let (_, spec) = GOOD
         .iter()

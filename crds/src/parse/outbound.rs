@@ -119,6 +119,8 @@ fn variables(token: &OutboundTokenSpec, path: &str) -> Result<Vec<OutboundVariab
         OutboundPresetSpec::Anthropic => OutboundPreset::Anthropic,
         OutboundPresetSpec::Azure => OutboundPreset::Azure,
         OutboundPresetSpec::Databricks => OutboundPreset::Databricks,
+        OutboundPresetSpec::Snowflake => OutboundPreset::Snowflake,
+        OutboundPresetSpec::Vault => OutboundPreset::Vault,
     });
     let of_preset = preset.map_or(&[][..], OutboundPreset::variables);
     let of_preset = of_preset.iter().map(|&(name, value)| {

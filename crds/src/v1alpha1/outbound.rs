@@ -46,7 +46,9 @@ pub struct OutboundTokenSpec {
 
     /// The party whose SDK the containers use: they get the variables that it reads of the token's file. Anthropic:
     /// ANTHROPIC_IDENTITY_TOKEN_FILE. Azure: AZURE_FEDERATED_TOKEN_FILE. Databricks: DATABRICKS_OIDC_TOKEN_FILEPATH, and
-    /// DATABRICKS_AUTH_TYPE=file-oidc.
+    /// DATABRICKS_AUTH_TYPE=file-oidc. Snowflake, for its command line client: SNOWFLAKE_TOKEN_FILE_PATH, and
+    /// SNOWFLAKE_AUTHENTICATOR=WORKLOAD_IDENTITY and SNOWFLAKE_WORKLOAD_IDENTITY_PROVIDER=OIDC. Vault, for the SDK of Bank-Vaults:
+    /// VAULT_JWT_FILE.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preset: Option<OutboundPresetSpec>,
 
@@ -133,6 +135,8 @@ pub enum OutboundPresetSpec {
     Anthropic,
     Azure,
     Databricks,
+    Snowflake,
+    Vault,
 }
 
 /// A variable that tells of a token for a third party.

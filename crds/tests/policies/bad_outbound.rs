@@ -71,10 +71,10 @@ pub(super) const BAD: &[BadSpec] = &[
     ),
     (
         "an unknown party",
-        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, outboundTokens: [{name: a, audience: b, preset: Vault}]}",
+        "{roles: {default: 'arn:aws:iam::111122223333:role/r'}, outboundTokens: [{name: a, audience: b, preset: Google}]}",
         (
             "spec.outboundTokens[0].preset",
-            "\"Anthropic\", \"Azure\", \"Databricks\"",
+            "\"Anthropic\", \"Azure\", \"Databricks\", \"Snowflake\", \"Vault\"",
         ),
     ),
     (

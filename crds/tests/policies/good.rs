@@ -75,6 +75,18 @@ outboundTokens:
 "#,
     ),
     (
+        "a token for each party that has a preset",
+        r#"
+roles: {default: "arn:aws:iam::111122223333:role/r"}
+outboundTokens:
+- {name: claude, audience: https://api.anthropic.com, preset: Anthropic}
+- {name: azure, audience: "api://AzureADTokenExchange", preset: Azure}
+- {name: data, audience: https://dbc.example, preset: Databricks}
+- {name: rows, audience: snowflakecomputing.com, preset: Snowflake}
+- {name: vault, audience: https://vault.example, preset: Vault}
+"#,
+    ),
+    (
         "tokens that AWS signs for third parties",
         r#"
 roles: {default: "arn:aws:iam::111122223333:role/r"}

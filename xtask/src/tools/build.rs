@@ -83,9 +83,14 @@ fn linker_flags(tool: Tool, module: &str, version: &str) -> Result<String> {
         Tool::SpireServer | Tool::SpireAgent | Tool::SpireOidcDiscoveryProvider => {
             format!(" -linkmode=external -extldflags=-static -X {module}/pkg/common/version.gittag={version}")
         }
-        Tool::Etcd | Tool::CoreDns | Tool::Boto3 | Tool::MiniStack | Tool::Anthropic | Tool::Databricks => {
-            String::new()
-        }
+        Tool::Etcd
+        | Tool::CoreDns
+        | Tool::Boto3
+        | Tool::MiniStack
+        | Tool::Anthropic
+        | Tool::Databricks
+        | Tool::OpenAi
+        | Tool::Snowflake => String::new(),
     })
 }
 

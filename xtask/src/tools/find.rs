@@ -50,6 +50,8 @@ pub(super) fn from_path(tool: Tool) -> Result<Option<Resolved>> {
             | Tool::MiniStack
             | Tool::Anthropic
             | Tool::Databricks
+            | Tool::OpenAi
+            | Tool::Snowflake
             | Tool::ContainerdShim
     ) {
         return Ok(None);

@@ -3,7 +3,7 @@
 //! Looked up in this order: `TOKENSCOPE_<TOOL>` (a path), `KUBEBUILDER_ASSETS` (a folder with kube-apiserver, etcd and
 //! kubectl), `PATH` (where the version fits the pinned one), and else built once with Go from the modules pinned in
 //! `tools/` into `$XDG_CACHE_HOME/tokenscope/tools/<name>-<version>/` (`~/.cache` without that variable).
-//! The pinned versions are those of `tools/*/go.mod` and `tools/python/requirements.txt`; they are written nowhere else.
+//! The pinned versions are those of `tools/*/go.mod` and `tools/*/requirements.txt`; they are written nowhere else.
 
 mod build;
 mod find;
@@ -86,7 +86,9 @@ fn search(tool: Tool) -> Result<Resolved> {
     let folder = cache()?.join(format!("{}-{version}", tool.pin().folder_name));
     let path = folder.join(tool.pin().program);
     let made_now = make_once(&path, &folder, tool.name(), || match tool {
-        Tool::Boto3 | Tool::MiniStack | Tool::Anthropic | Tool::Databricks => build_python(tool, &folder, &version),
+        Tool::Boto3 | Tool::MiniStack | Tool::Anthropic | Tool::Databricks | Tool::OpenAi | Tool::Snowflake => {
+            build_python(tool, &folder, &version)
+        }
         _ => build_go(tool, &folder, &version),
     })?;
     Ok(Resolved {

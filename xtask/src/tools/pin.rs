@@ -64,6 +64,8 @@ impl Tool {
             Self::MiniStack => MINI_STACK,
             Self::Anthropic => ANTHROPIC,
             Self::Databricks => DATABRICKS,
+            Self::OpenAi => OPEN_AI,
+            Self::Snowflake => SNOWFLAKE,
         }
     }
 }
@@ -133,6 +135,24 @@ const DATABRICKS: Pin = Pin {
     folder_name: "databricks",
     program: "bin/python",
     usual: "15 s",
+};
+
+const OPEN_AI: Pin = Pin {
+    source: "openai/requirements.txt",
+    module: "openai",
+    package: "openai",
+    folder_name: "openai",
+    program: "bin/python",
+    usual: "15 s",
+};
+
+const SNOWFLAKE: Pin = Pin {
+    source: "snowflake/requirements.txt",
+    module: "snowflake-cli",
+    package: "snowflake-cli",
+    folder_name: "snowflake",
+    program: "bin/python",
+    usual: "1 min",
 };
 
 const MINI_STACK: Pin = Pin {

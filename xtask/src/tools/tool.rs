@@ -48,8 +48,12 @@ pub enum Tool {
     MiniStack,
     /// A Python interpreter that has the SDK of the Claude API, and PyJWT.
     Anthropic,
-    /// A Python interpreter that has the SDK of Databricks.
+    /// A Python interpreter that has the SDK of Databricks, and with it google-auth.
     Databricks,
+    /// A Python interpreter that has the SDK of OpenAI.
+    OpenAi,
+    /// A Python interpreter that has the command line client of Snowflake. `-m snowflake.cli._app` runs it.
+    Snowflake,
 }
 
 impl Tool {
@@ -77,7 +81,7 @@ impl Tool {
     pub const SPIRE: [Self; 3] = [Self::SpireServer, Self::SpireAgent, Self::SpireOidcDiscoveryProvider];
 
     /// Every tool.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::Etcd,
         Self::KubeApiserver,
         Self::Kubectl,
@@ -100,6 +104,8 @@ impl Tool {
         Self::MiniStack,
         Self::Anthropic,
         Self::Databricks,
+        Self::OpenAi,
+        Self::Snowflake,
     ];
 
     /// Its usual name.
@@ -127,6 +133,8 @@ impl Tool {
             Self::MiniStack => "ministack",
             Self::Anthropic => "anthropic",
             Self::Databricks => "databricks",
+            Self::OpenAi => "openai",
+            Self::Snowflake => "snowflake",
         }
     }
 
@@ -170,6 +178,11 @@ impl Tool {
             Self::Databricks => command.args([
                 "-c",
                 "import importlib.metadata as m; print(m.version('databricks-sdk'))",
+            ]),
+            Self::OpenAi => command.args(["-c", "import importlib.metadata as m; print(m.version('openai'))"]),
+            Self::Snowflake => command.args([
+                "-c",
+                "import importlib.metadata as m; print(m.version('snowflake-cli'))",
             ]),
             Self::MiniStack => command.args(["-c", "import importlib.metadata as m; print(m.version('ministack'))"]),
         };
