@@ -211,7 +211,7 @@ impl Reason {
                 "Pods run without what the policy grants, since the webhook was not asked when they were created; create them anew."
             }
             Self::MaybeMissedPods => {
-                "Pods run without what the policy grants, and it can't be told whether the webhook was not asked when they were created or something that is gone kept the grant away: they are older than what the operator has seen, or came within two minutes after a change of what the grant rests on, or are in a namespace whose pods are never denied. None is evicted for it; create them anew."
+                "Pods run without what the policy grants, and it can't be told whether the webhook was not asked when they were created or something that is gone kept the grant away: they are older than what the operator has seen, or came within seconds after a change of what the grant rests on, or are in a namespace whose pods are never denied. None is evicted for it; create them anew."
             }
             Self::ClusterOverShare => {
                 "The ClusterTokenScopePolicies or the TokenScopeBoundaries are more, or larger together, than what the webhook keeps, so it can judge no new pod of any namespace and refuses those that don't opt out; the message says the bound. Delete those that are not needed, or make them smaller."

@@ -182,9 +182,10 @@ pub struct OperatorArguments {
     pub resync: Duration,
 
     /// Seconds between a pod's review and its creation at most. What is not older than a pod by as much does not prove that the pod was meant
-    /// to be injected: it may be missed, and is not evicted. The default is the 60 seconds in which the API server answers a request, whatever
-    /// webhooks it asks (its --request-timeout), and as many for watches that are late
-    #[arg(long, env = "TOKENSCOPE_REVIEW_MARGIN", value_name = "SECONDS", default_value = "120", value_parser = seconds)]
+    /// to be injected: it may be missed, and is not evicted. The default is the time in which the API server waits for a webhook that names no
+    /// timeoutSeconds. Where several slow webhooks are asked after this one, take the sum of theirs; 60, the API server's --request-timeout,
+    /// bounds all of them
+    #[arg(long, env = "TOKENSCOPE_REVIEW_MARGIN", value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub review_margin: Duration,
 
     /// Evict running pods that should have been injected and were not
