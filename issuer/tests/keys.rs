@@ -45,20 +45,20 @@ fn replica(source: KeySource, leads: bool, stop: &CancellationToken) -> CurrentS
 }
 
 /// A replica, with what it counts and the Events that it would write.
-struct Observed {
+struct ObservedReplica {
     signers: CurrentSigners,
     metrics: IssuerMetrics,
     told: EventWriter,
     task: JoinHandle<Result<(), Infallible>>,
 }
 
-fn observed(source: KeySource, leads: bool, stop: &CancellationToken) -> Observed {
+fn observed(source: KeySource, leads: bool, stop: &CancellationToken) -> ObservedReplica {
     // Longer than any machine stalls.
     reading(source, leads, stop, Duration::from_secs(3600))
 }
 
 /// The same, which signs no more with keys that it has not read for this time.
-fn reading(source: KeySource, leads: bool, stop: &CancellationToken, longest_unread: Duration) -> Observed {
+fn reading(source: KeySource, leads: bool, stop: &CancellationToken, longest_unread: Duration) -> ObservedReplica {
     let held_until = leads.then(|| Instant::now() + Duration::from_secs(600));
     let (claims, claim) = watch::channel(Claim { held_until });
     let signers = CurrentSigners::default();
@@ -91,7 +91,7 @@ fn reading(source: KeySource, leads: bool, stop: &CancellationToken, longest_unr
         let _claims = claims;
         keeper.run(stop).await
     });
-    Observed {
+    ObservedReplica {
         signers,
         metrics,
         told,
@@ -211,13 +211,13 @@ fn take_out_by_hand(stored: &Stored, kid: &str) {
 async fn a_key_that_is_taken_out_by_hand_is_put_back_and_told_of_and_revoke_key_removes_it_for_good() {
     let (stored, stop) = (Stored::default(), CancellationToken::new());
     let source = || KeySource::Secret(Box::new(secret(&stored)));
-    let Observed {
+    let ObservedReplica {
         signers: leader,
         metrics,
         told,
         ..
     } = observed(source(), true, &stop);
-    let Observed {
+    let ObservedReplica {
         signers: follower,
         told: nothing_told,
         ..

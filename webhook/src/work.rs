@@ -94,13 +94,14 @@ mod tests {
     }
 
     impl Endless {
-        fn new() -> (Sender<()>, Self) {
+        fn begin() -> (Sender<()>, Self) {
             let (end, ended) = mpsc::channel();
             let running = Arc::default();
             let ended = Arc::new(Mutex::new(ended));
             (end, Self { running, ended })
         }
 
+        #[expect(clippy::unused_async, reason = "work is a future")]
         async fn work(self) {
             self.running.fetch_add(1, Ordering::Relaxed);
             let ended = self.ended.lock().unwrap().recv();
@@ -112,7 +113,7 @@ mod tests {
     #[tokio::test]
     async fn large_work_delays_no_other_and_only_so_much_runs_at_a_time() {
         let work = Work::new(2);
-        let (end, endless) = Endless::new();
+        let (end, endless) = Endless::begin();
         let large = futures::future::join_all((0..4).map(|_| work.run(LARGE, endless.clone().work())));
         let running = || endless.running.load(Ordering::Relaxed);
         let small = async {
@@ -133,7 +134,7 @@ mod tests {
     #[tokio::test]
     async fn the_queue_has_an_end() {
         let work = Work::new(1);
-        let (end, endless) = Endless::new();
+        let (end, endless) = Endless::begin();
         let crowd = (0..LONGEST_QUEUE + 3).map(|_| work.run(LARGE, endless.clone().work()));
         // All have asked before the first of them ends.
         let ends = async { drop(end) };
