@@ -182,7 +182,7 @@ async fn a_mark_that_a_pod_brings_is_removed_also_while_reviews_crowd() {
     let harness = Harness::knowing(nothing);
     let crowd: Vec<_> = (0..300).map(|_| harness.stuck("/mutate", 70 << 10)).collect();
     let held = |harness: &Harness| harness.bytes_in_flight("mutate", "small");
-    harness.until_at_least(8 << 20, held).await;
+    harness.until_at_least(4 << 20, held).await;
     let mut pod = plain(app());
     pod["metadata"]["labels"]["tokenscope.io/reviewed"] = json!("granted");
     pod["metadata"]["annotations"]["note"] = json!("n".repeat(200 << 10));
