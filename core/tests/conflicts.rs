@@ -2,11 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use proptest::prelude::*;
 use tokenscope_core::*;
+use tokenscope_fixtures::ProcessorTime;
 
 fn now() -> Timestamp {
     "2026-11-23T10:00:00Z".parse().unwrap()
@@ -29,9 +30,10 @@ fn assigning(name: PolicyName, role: &str, subjects: Vec<Vec<String>>) -> Policy
     }
 }
 
-/// Tests are built without optimisation, which makes them about ten times as slow.
+/// Times are of the processor. Tests are built without optimisation, which makes them about ten times as slow, and a busy machine makes
+/// them slower again at moments.
 fn within(most: Duration, took: Duration) -> bool {
-    took < if cfg!(debug_assertions) { most * 20 } else { most }
+    took < if cfg!(debug_assertions) { most * 40 } else { most }
 }
 
 /// 32 subjects of 32 names of 253 characters.
@@ -69,7 +71,7 @@ fn two_of_the_longest_policies_are_compared_in_milliseconds_whatever_their_names
             })
             .collect();
         let once = || {
-            let began = Instant::now();
+            let began = ProcessorTime::now();
             for policy in policies.iter() {
                 DefaultConflicts::new(&policies, now()).of(policy);
             }
@@ -89,7 +91,7 @@ fn ten_thousand_policies_of_the_cluster_are_compared_in_a_second() {
             assigning(PolicyName::cluster(&format!("p{n}")), &format!("r{n}"), names)
         })
         .collect();
-    let began = Instant::now();
+    let began = ProcessorTime::now();
     let mut conflicts = DefaultConflicts::new(&policies, now());
     let found: Vec<_> = policies.iter().map(|policy| conflicts.of(policy)).collect();
     let took = began.elapsed();
@@ -113,14 +115,15 @@ fn what_the_budget_does_not_reach_is_said_and_other_namespaces_do_not_suffer() {
         let policy = assigning(PolicyName::namespaced("shop", name), name, vec![vec!["orders".into()]]);
         policies.insert(policy.into());
     }
-    let began = Instant::now();
+    let began = ProcessorTime::now();
     let mut conflicts = DefaultConflicts::new(&policies, now());
     let bad: Vec<_> = policies.about("bad").map(|policy| conflicts.of(policy)).collect();
     let good: Vec<_> = policies.about("shop").map(|policy| conflicts.of(policy)).collect();
+    let took = began.elapsed();
 
     assert!(bad.iter().any(|found| !found.complete));
     assert!(good.iter().all(|found| found.complete && found.with.len() == 1));
-    assert!(within(Duration::from_secs(2), began.elapsed()), "{:?}", began.elapsed());
+    assert!(within(Duration::from_secs(2), took), "{took:?}");
 }
 
 #[test]

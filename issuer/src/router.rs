@@ -32,8 +32,8 @@ use crate::subject_token::{Caller, Expected, InvalidSubjectToken, SubjectToken};
 use crate::token_review::{NotConfirmed, TokenReviews};
 use crate::work::{NotDone, SignatureThreads};
 
-/// The longest time that an exchange may take, its body and all waiting included.
-const DEADLINE: Duration = Duration::from_secs(3);
+/// The default of [`IssuerService::deadline`].
+pub const DEADLINE: Duration = Duration::from_secs(3);
 /// The time that an exchange waits for the cluster's keys to be fetched anew. The fetch goes on without it.
 const WAIT_FOR_KEYS: Duration = Duration::from_secs(1);
 /// Where tokens are exchanged.
@@ -61,6 +61,8 @@ pub struct IssuerService {
     pub reviews: Option<TokenReviews>,
     /// Tells the pods' authors of refusals.
     pub events: ExchangeRefusalEvents,
+    /// The longest time that an exchange may take, its body and all waiting included.
+    pub deadline: Duration,
     /// The metrics.
     pub metrics: IssuerMetrics,
     /// The time.
@@ -130,8 +132,8 @@ enum Failure {
     Review(#[from] NotConfirmed),
     #[error(transparent)]
     NotDone(#[from] NotDone),
-    #[error("no answer within {} s", DEADLINE.as_secs())]
-    Late,
+    #[error("no answer within {} s", .0.as_secs())]
+    Late(Duration),
 }
 
 impl Failure {
@@ -172,7 +174,7 @@ impl Failure {
                 ExchangeError::NotGranted(_) | ExchangeError::OverShare(_) | ExchangeError::ServiceAccountNotKept(..),
             ) => ExchangeOutcome::NotGranted,
             Self::Exchange(ExchangeError::Sign(_)) | Self::NotDone(NotDone::Panic) => ExchangeOutcome::Failed,
-            Self::Late => ExchangeOutcome::Late,
+            Self::Late(_) => ExchangeOutcome::Late,
         }
     }
 
@@ -190,7 +192,7 @@ impl Failure {
             | Self::NoClusterKeys
             | Self::Review(_)
             | Self::NotDone(NotDone::Queue | NotDone::Namespace)
-            | Self::Late => OAuthErrorCode::TemporarilyUnavailable,
+            | Self::Late(_) => OAuthErrorCode::TemporarilyUnavailable,
         };
         OAuthError::new(code, self.to_string())
     }
@@ -202,8 +204,8 @@ async fn token(State(issuer): State<Arc<IssuerService>>, peer: Option<Extension<
     let mut audit = AuditRecord::default();
     let taken = issuer.sources.take(&peer, began);
     let exchanged = if taken.is_some() {
-        let exchanged = timeout(DEADLINE, issuer.exchange(request, &mut audit)).await;
-        exchanged.unwrap_or(Err(Failure::Late))
+        let exchanged = timeout(issuer.deadline, issuer.exchange(request, &mut audit)).await;
+        exchanged.unwrap_or(Err(Failure::Late(issuer.deadline)))
     } else {
         Err(Failure::Source)
     };

@@ -27,7 +27,7 @@ use crate::key_source::{KeySource, SecretKeys};
 use crate::metrics::IssuerMetrics;
 use crate::public_keys::PublicKeys;
 use crate::rotation::InvalidRotation;
-use crate::router::{IssuerService, router};
+use crate::router::{DEADLINE, IssuerService, router};
 use crate::signers::CurrentSigners;
 use crate::token_review::TokenReviews;
 use crate::watches;
@@ -122,6 +122,7 @@ pub async fn run(arguments: ServeArgs, process: Process) -> Result<(), RunError>
         bodies: Bodies::default(),
         threads: SignatureThreads::new(usize::from(arguments.common.workers).min(6)),
         audit: AuditLog::new(metrics.audit_suppressed.clone(), now),
+        deadline: DEADLINE,
         metrics,
         clock: Timestamp::now,
     });

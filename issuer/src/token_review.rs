@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use crate::subject_token::Caller;
 
-/// The longest wait for one answer.
+/// The longest wait for one answer, unless a test says otherwise.
 const DEADLINE: Duration = Duration::from_secs(2);
 /// The most questions that wait for an answer at a time.
 pub const MOST_AT_A_TIME: usize = 64;
@@ -31,6 +31,7 @@ const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
 pub struct TokenReviews {
     reviews: Api<TokenReview>,
     audience: Box<str>,
+    deadline: Duration,
     asking: Asking,
 }
 
@@ -112,8 +113,14 @@ impl TokenReviews {
         Self {
             reviews: Api::all(client),
             audience: audience.into(),
+            deadline: DEADLINE,
             asking: Asking::default(),
         }
+    }
+
+    /// The same with another longest wait for one answer.
+    pub fn waiting(self, deadline: Duration) -> Self {
+        Self { deadline, ..self }
     }
 
     /// Whether the API server takes the token now, for this audience and as this caller's.
@@ -127,7 +134,7 @@ impl TokenReviews {
             ..TokenReview::default()
         };
         let parameters = PostParams::default();
-        let answer = timeout(DEADLINE, self.reviews.create(&parameters, &review)).await?;
+        let answer = timeout(self.deadline, self.reviews.create(&parameters, &review)).await?;
         let status = answer
             .map_err(|error| NotConfirmed::Asking(Box::new(error)))?
             .status

@@ -145,7 +145,8 @@ mod tests {
 
     use super::*;
 
-    const SOON: Duration = Duration::from_secs(5);
+    /// Far more than anything here takes, also on a machine that others use too.
+    const SOON: Duration = Duration::from_secs(60);
 
     /// Decisions that end when they are told to.
     struct Decisions {
@@ -173,15 +174,26 @@ mod tests {
         }
 
         async fn begun(&self, count: usize) -> Vec<String> {
-            let enough = async {
-                while self.begun.lock().unwrap().len() < count {
-                    sleep(Duration::from_millis(5)).await;
-                }
-            };
-            timeout(SOON, enough).await.unwrap();
+            until(|| self.begun.lock().unwrap().len() >= count).await;
+            // One that begins too early shows by then.
             sleep(Duration::from_millis(50)).await;
             self.begun.lock().unwrap().clone()
         }
+
+        /// How many decisions of a namespace are made or wait.
+        fn line(&self, namespace: &str) -> usize {
+            let lines = self.threads.lines.lines();
+            lines.get(namespace).map_or(0, |line| line.length)
+        }
+    }
+
+    async fn until(holds: impl Fn() -> bool) {
+        let waiting = async {
+            while !holds() {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(SOON, waiting).await.unwrap();
     }
 
     #[tokio::test]
@@ -216,21 +228,17 @@ mod tests {
         let (end, running) = decisions.spawn("a");
         decisions.begun(1).await;
         let waiting: Vec<_> = (1..MOST_OF_A_NAMESPACE).map(|_| decisions.spawn("a")).collect();
-        sleep(Duration::from_millis(50)).await;
+        until(|| decisions.line("a") == MOST_OF_A_NAMESPACE).await;
         assert_eq!(decisions.spawn("a").1.await.unwrap(), Err(NotDone::Namespace));
         for (_, waits) in &waiting {
             waits.abort();
         }
         // Nobody waits for the one that runs either, but it has its place until it ends.
         running.abort();
+        until(|| decisions.line("a") <= 1).await;
         sleep(Duration::from_millis(50)).await;
-        assert_eq!(decisions.threads.lines.lines()["a"].length, 1);
+        assert_eq!(decisions.line("a"), 1);
         end.send(()).unwrap();
-        let is_empty = async {
-            while !decisions.threads.lines.lines().is_empty() {
-                sleep(Duration::from_millis(5)).await;
-            }
-        };
-        timeout(SOON, is_empty).await.unwrap();
+        until(|| decisions.threads.lines.lines().is_empty()).await;
     }
 }

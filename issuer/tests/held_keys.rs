@@ -158,7 +158,7 @@ async fn a_public_url_that_fails_redirects_or_is_another_issuers_holds_a_due_key
     };
     secret(&stored).write(&keys).await.unwrap();
     let leader = Leader::start(&stored, &site);
-    until(|| leader.signing().is_some()).await;
+    until(|| leader.signing().is_some() && leader.metrics.keys_held_back.get() == 1).await;
     for (path, answer) in [
         ("/a/keys", "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"),
         (

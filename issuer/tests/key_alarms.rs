@@ -62,7 +62,7 @@ fn keeper(path: std::path::PathBuf, metrics: &IssuerMetrics) -> KeyKeeper {
 }
 
 async fn until(metrics: &IssuerMetrics, alarms: i64) -> bool {
-    for _ in 0..1000 {
+    for _ in 0..6000 {
         if metrics.key_alarms.get() == alarms {
             return true;
         }
@@ -71,17 +71,29 @@ async fn until(metrics: &IssuerMetrics, alarms: i64) -> bool {
     false
 }
 
+/// By how many hours [`set_clock`] is ahead.
+static AHEAD: AtomicI64 = AtomicI64::new(0);
+
+fn set_clock() -> Timestamp {
+    Timestamp::now() + SignedDuration::from_hours(AHEAD.load(Ordering::Relaxed))
+}
+
 #[tokio::test]
 async fn an_alarm_ends_when_its_time_has_come_though_the_keys_stay_as_they_are() {
     let file = std::env::temp_dir().join(format!("tokenscope-key-alarms-{}.json", std::process::id()));
     let key = SigningKey::generate(Algorithm::ES256).unwrap();
-    let ahead = Timestamp::now() + CLOCKS_DIFFER + SignedDuration::from_secs(3);
+    let ahead = Timestamp::now() + CLOCKS_DIFFER + SignedDuration::from_hours(1);
     let ring = KeyRing::of_signing_keys([key], ahead).unwrap();
     std::fs::write(&file, ring.to_text().unwrap().expose_secret()).unwrap();
     let metrics = IssuerMetrics::new(&Registry::new());
     let stop = CancellationToken::new();
-    let running = tokio::spawn(keeper(file.clone(), &metrics).run(stop.clone()));
+    let keeper = KeyKeeper {
+        clock: set_clock,
+        ..keeper(file.clone(), &metrics)
+    };
+    let running = tokio::spawn(keeper.run(stop.clone()));
     assert!(until(&metrics, 1).await, "the key's time is to come");
+    AHEAD.store(2, Ordering::Relaxed);
     assert!(until(&metrics, 0).await, "it has come");
     stop.cancel();
     running.await.unwrap().unwrap();

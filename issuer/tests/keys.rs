@@ -10,6 +10,7 @@
 mod one_secret;
 mod world;
 
+use std::convert::Infallible;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -33,17 +34,31 @@ use tokenscope_platform::health::Gates;
 use tokenscope_platform::lease::Claim;
 use tokenscope_platform::metrics::Registry;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::one_secret::{Stored, api_server, secret, until};
 
 /// A replica that looks every ten milliseconds.
 fn replica(source: KeySource, leads: bool, stop: &CancellationToken) -> CurrentSigners {
-    observed(source, leads, stop).0
+    observed(source, leads, stop).signers
 }
 
-/// The same, with what it counts and the Events that it would write.
-fn observed(source: KeySource, leads: bool, stop: &CancellationToken) -> (CurrentSigners, IssuerMetrics, EventWriter) {
+/// A replica, with what it counts and the Events that it would write.
+struct ObservedReplica {
+    signers: CurrentSigners,
+    metrics: IssuerMetrics,
+    told: EventWriter,
+    task: JoinHandle<Result<(), Infallible>>,
+}
+
+fn observed(source: KeySource, leads: bool, stop: &CancellationToken) -> ObservedReplica {
+    // Longer than any machine stalls.
+    reading(source, leads, stop, Duration::from_secs(3600))
+}
+
+/// The same, which signs no more with keys that it has not read for this time.
+fn reading(source: KeySource, leads: bool, stop: &CancellationToken, longest_unread: Duration) -> ObservedReplica {
     let held_until = leads.then(|| Instant::now() + Duration::from_secs(600));
     let (claims, claim) = watch::channel(Claim { held_until });
     let signers = CurrentSigners::default();
@@ -68,15 +83,20 @@ fn observed(source: KeySource, leads: bool, stop: &CancellationToken) -> (Curren
         metrics: metrics.clone(),
         events: events.of_keys(),
         period: Duration::from_millis(10),
-        longest_unread: Duration::from_millis(500),
+        longest_unread,
         clock: Timestamp::now,
     };
     let stop = stop.clone();
-    tokio::spawn(async move {
+    let task = tokio::spawn(async move {
         let _claims = claims;
         keeper.run(stop).await
     });
-    (signers, metrics, told)
+    ObservedReplica {
+        signers,
+        metrics,
+        told,
+        task,
+    }
 }
 
 fn signing(signers: &CurrentSigners) -> Option<String> {
@@ -117,7 +137,8 @@ async fn the_leader_makes_the_keys_and_all_replicas_sign_with_them() {
 #[tokio::test]
 async fn keys_that_cant_be_read_any_more_stop_signing_and_stay_published_until_they_can() {
     let (stored, stop) = (Stored::default(), CancellationToken::new());
-    let signers = replica(KeySource::Secret(Box::new(secret(&stored))), true, &stop);
+    let source = KeySource::Secret(Box::new(secret(&stored)));
+    let signers = reading(source, true, &stop, Duration::from_millis(500)).signers;
     until(|| signing(&signers).is_some()).await;
     let (before, whole) = (signing(&signers), stored.lock().unwrap().clone());
     let published = signers.load().as_ref().unwrap().keys.text.clone();
@@ -156,11 +177,17 @@ async fn a_key_that_was_removed_comes_back_by_no_backup_and_by_no_deletion() {
             tokio::time::sleep(Duration::from_millis(10)).await;
             assert!(is_gone(&leader) && is_gone(&follower));
         }
-        let keys = source().read(Timestamp::now()).await.unwrap();
-        assert!(
-            keys.ring.removed().iter().any(|kid| **kid == *leaked),
-            "the Secret remembers it again"
-        );
+        let remembers = async {
+            loop {
+                let keys = source().read(Timestamp::now()).await.unwrap();
+                if keys.ring.removed().iter().any(|kid| **kid == *leaked) {
+                    break keys;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        // The Secret remembers it again.
+        let keys = tokio::time::timeout(Duration::from_secs(60), remembers).await.unwrap();
         assert!(keys.ring.keys().iter().all(|key| key.kid() != leaked));
     }
     assert!(after.is_some());
@@ -184,8 +211,17 @@ fn take_out_by_hand(stored: &Stored, kid: &str) {
 async fn a_key_that_is_taken_out_by_hand_is_put_back_and_told_of_and_revoke_key_removes_it_for_good() {
     let (stored, stop) = (Stored::default(), CancellationToken::new());
     let source = || KeySource::Secret(Box::new(secret(&stored)));
-    let (leader, metrics, told) = observed(source(), true, &stop);
-    let (follower, _, nothing_told) = observed(source(), false, &stop);
+    let ObservedReplica {
+        signers: leader,
+        metrics,
+        told,
+        ..
+    } = observed(source(), true, &stop);
+    let ObservedReplica {
+        signers: follower,
+        told: nothing_told,
+        ..
+    } = observed(source(), false, &stop);
     until(|| signing(&leader).is_some() && signing(&follower) == signing(&leader)).await;
     let kid = signing(&leader).unwrap();
 
@@ -229,11 +265,11 @@ async fn a_key_that_is_taken_out_by_hand_is_put_back_and_told_of_and_revoke_key_
 async fn a_replica_without_a_leader_does_not_sign_with_a_removed_key_where_there_is_no_other() {
     let (stored, stop, leads) = (Stored::default(), CancellationToken::new(), CancellationToken::new());
     let source = || KeySource::Secret(Box::new(secret(&stored)));
-    let leader = replica(source(), true, &leads);
+    let leader = observed(source(), true, &leads);
     let follower = replica(source(), false, &stop);
-    until(|| signing(&leader).is_some() && signing(&follower) == signing(&leader)).await;
+    until(|| signing(&leader.signers).is_some() && signing(&follower) == signing(&leader.signers)).await;
     leads.cancel();
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    leader.task.await.unwrap().unwrap();
     let remove_all = |ring: &KeyRing| {
         let mut kids = ring.keys().iter().map(RingKey::kid);
         kids.try_fold(ring.clone(), |ring, kid| ring.without(kid))

@@ -131,10 +131,15 @@ fn verdict(problems: Option<String>) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpStream;
 
     use super::*;
+
+    /// Longer than a machine stalls.
+    const LONG: Duration = Duration::from_secs(60);
 
     async fn get(address: SocketAddr, path: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(address).await.unwrap();
@@ -204,12 +209,19 @@ mod tests {
         let heartbeat = observed.gates.heartbeat("drift", Duration::from_millis(100));
         tokio::time::sleep(Duration::from_millis(150)).await;
         let (status, text) = get(address, "/livez").await;
-        assert_eq!(
-            (status, text.as_str()),
-            (503, "drift: no sign of life for 0 s, at most 0 s are allowed\n")
+        assert_eq!(status, 503);
+        assert!(
+            text.starts_with("drift: no sign of life for ") && text.ends_with(" s, at most 0 s are allowed\n"),
+            "{text}"
         );
-        heartbeat.touch();
-        assert_eq!(get(address, "/livez").await.0, 200);
+        // Before the answer the machine may stall for longer than is allowed.
+        let alive = async {
+            heartbeat.touch();
+            while get(address, "/livez").await.0 != 200 {
+                heartbeat.touch();
+            }
+        };
+        tokio::time::timeout(LONG, alive).await.unwrap();
         tokio::time::sleep(Duration::from_millis(150)).await;
         observed.stop.cancel();
         assert_eq!(
@@ -237,15 +249,23 @@ mod tests {
     #[tokio::test]
     async fn idle_and_slow_connections_do_not_keep_a_probe_out() {
         let (address, _) = observed();
-        let mut others = Vec::new();
-        for begun in ["", "GET /livez HT"].repeat(100) {
-            let mut stream = TcpStream::connect(address).await.unwrap();
-            stream.write_all(begun.as_bytes()).await.unwrap();
-            others.push(stream);
+        let took = async || {
+            let mut others = Vec::new();
+            for begun in ["", "GET /livez HT"].repeat(100) {
+                let mut stream = TcpStream::connect(address).await.unwrap();
+                stream.write_all(begun.as_bytes()).await.unwrap();
+                others.push(stream);
+            }
+            let began = Instant::now();
+            assert_eq!(get(address, "/livez").await.0, 200);
+            began.elapsed()
+        };
+        // A machine that stalls disturbs some of the tries, and connections that keep a probe out do so in each.
+        let mut tries = 0;
+        while took().await >= Duration::from_secs(1) {
+            tries += 1;
+            assert!(tries < 5, "it was late each time");
         }
-        let began = Instant::now();
-        assert_eq!(get(address, "/livez").await.0, 200);
-        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     }
 
     #[test]
@@ -256,16 +276,21 @@ mod tests {
             .build()
             .unwrap();
         let (address, _) = observed();
+        let (ends, ended) = std::sync::mpsc::channel::<()>();
+        let ended = Arc::new(Mutex::new(ended));
         for _ in 0..4 {
-            working.spawn(async { std::thread::sleep(Duration::from_secs(3)) });
+            let ended = ended.clone();
+            working.spawn(async move {
+                let _ = ended.lock().unwrap().recv();
+            });
         }
         let probing = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .unwrap();
-        let began = Instant::now();
-        assert_eq!(probing.block_on(get(address, "/livez")).0, 200);
-        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        let probe = async { tokio::time::timeout(LONG, get(address, "/livez")).await };
+        assert_eq!(probing.block_on(probe).unwrap().0, 200);
+        drop(ends);
         working.shutdown_background();
     }
 }

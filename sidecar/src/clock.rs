@@ -105,6 +105,6 @@ mod tests {
         assert!(clock.now() >= time);
         let started = Instant::now();
         assert_eq!(clock.wait_until(Timestamp::UNIX_EPOCH).await, Woken::Due);
-        assert!(started.elapsed() < Duration::from_secs(10));
+        assert!(started.elapsed() < Duration::from_secs(60));
     }
 }

@@ -163,7 +163,8 @@ mod tests {
             let left = SignedDuration::from_secs(issued + life - now);
             if left > SignedDuration::from_secs(2) {
                 prop_assert!(wait < left, "{wait} of {left}");
-                prop_assert!(wait < SignedDuration::from_secs(life), "{wait}");
+                // One that was withdrawn is asked for within half a minute, also where it lives for seconds only and is issued in the future.
+                prop_assert!(withdrawn || wait < SignedDuration::from_secs(life), "{wait}");
             }
         }
 

@@ -59,7 +59,7 @@ fn command_of(program: &Path, directory: &Path) -> Command {
 
 fn start(mut command: Command, directory: &Path) -> Running {
     let running = Running(command.spawn().unwrap());
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     // The reason why there is no token yet is the last that it does at its start.
     while !directory.join(".reason").exists() {
         assert!(Instant::now() < deadline, "it does not start");

@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 pub use crate::budget_share::ReviewSource;
 use crate::budget_share::{BudgetShare, TELLING_BYTES};
+use crate::deadlines::ReviewDeadlines;
 use crate::few_turns::done_in_few_turns;
 
 /// Up to here a review is small: a pod of three containers has about 6 KiB, and one of fifty less than 64.
@@ -30,13 +31,8 @@ const LEAST_BYTES: usize = 4 << 10;
 /// What a body beyond [`SMALL_BYTES`] counts at least of the share of the large ones, so that whoever sends very many that are hardly
 /// large is bounded in number too: they wait for the same threads.
 pub(crate) const LEAST_LARGE_BYTES: usize = 256 << 10;
-/// How long a body may arrive, and an answer be written, before it can be asked to give way. The API server sends and takes
-/// them at once.
-const PATIENCE: Duration = Duration::from_millis(200);
 /// How long the rest of a body may arrive that is too large.
 const REST: Duration = Duration::from_secs(2);
-/// How long whoever needs memory waits for the one that gives way.
-const HANDOVER: Duration = Duration::from_millis(300);
 
 /// The reason why a body or an answer was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -66,6 +62,7 @@ pub struct ByteBudget {
     leaving: Arc<Evictable<Occupant>>,
     /// For the names of namespaces.
     hasher: RandomState,
+    deadlines: ReviewDeadlines,
 }
 
 /// Whose body arrives, or whose answer is written, and since when.
@@ -93,12 +90,13 @@ pub struct BufferedBody {
 
 impl ByteBudget {
     /// So many bytes for the small, and for what is beyond [`SMALL_BYTES`].
-    pub fn new(small: usize, large: usize) -> Arc<Self> {
+    pub fn new(small: usize, large: usize, deadlines: ReviewDeadlines) -> Arc<Self> {
         Arc::new(Self {
             shares: [BudgetShare::new(small), BudgetShare::new(large)],
             arriving: Arc::default(),
             leaving: Arc::default(),
             hasher: RandomState::new(),
+            deadlines,
         })
     }
 
@@ -203,7 +201,7 @@ impl ByteBudget {
         if !self.evict(share, source, bytes) && !self.arriving.is_any_leaving() && !self.leaving.is_any_leaving() {
             return Err(Refused::Full);
         }
-        let taken = timeout(HANDOVER, share.taken(source, bytes)).await;
+        let taken = timeout(self.deadlines.handover, share.taken(source, bytes)).await;
         taken.map_err(|_| Refused::Full)
     }
 
@@ -214,7 +212,7 @@ impl ByteBudget {
         let wanted = held.of_peer(source.peer()) + bytes;
         let had_its_time = |one: &Occupant| {
             let may_stay = one.peer != source.peer() && held.of_peer(one.peer) < wanted;
-            (!may_stay && one.since.elapsed() >= PATIENCE).then_some(one.since)
+            (!may_stay && one.since.elapsed() >= self.deadlines.patience).then_some(one.since)
         };
         self.arriving.evict(had_its_time) || self.leaving.evict(had_its_time)
     }
@@ -313,9 +311,22 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
-    async fn a_connection_that_does_not_take_its_answers_gives_way_to_others() {
-        let budget = ByteBudget::new(3 * SMALL_BYTES, 0);
+    /// Longer than any test takes.
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// A budget of three small ones, with so much patience.
+    fn of_three(patience: Duration) -> Arc<ByteBudget> {
+        let deadlines = ReviewDeadlines {
+            patience,
+            handover: HOUR,
+            ..ReviewDeadlines::default()
+        };
+        ByteBudget::new(3 * SMALL_BYTES, 0, deadlines)
+    }
+
+    /// Two answers that leave no room for a third one of another peer: the budget with this patience, and the third one.
+    async fn third(patience: Duration) -> (Arc<ByteBudget>, Result<Bytes, Refused>) {
+        let budget = of_three(patience);
         let answer = || "a".repeat(SMALL_BYTES);
         let source = |last: u8| ReviewSource::of(Some(Peer([10, 0, 0, last].into())));
         let token = CancellationToken::new();
@@ -326,13 +337,16 @@ mod tests {
             token.cancelled().await;
             drop((first, second));
         });
-        assert_eq!(
-            budget.hold(answer(), source(3), None).await.err(),
-            Some(Refused::Full),
-            "it has its time"
-        );
-        tokio::time::sleep(PATIENCE).await;
-        let held = budget.hold(answer(), source(3), None).await.unwrap();
+        let third = budget.hold(answer(), source(3), None).await;
+        (budget, third)
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_does_not_take_its_answers_gives_way_to_others() {
+        let (_budget, refused) = third(HOUR).await;
+        assert_eq!(refused.err(), Some(Refused::Full), "it has its time");
+        let (budget, held) = third(Duration::ZERO).await;
+        let held = held.unwrap();
         assert_eq!(budget.in_use(), [SMALL_BYTES, 0]);
         drop(held);
         assert_eq!(budget.in_use(), [0, 0]);
@@ -340,14 +354,13 @@ mod tests {
 
     #[tokio::test]
     async fn no_slow_body_gives_way_to_a_peer_that_holds_more() {
-        let budget = ByteBudget::new(3 * SMALL_BYTES, 0);
+        let budget = of_three(Duration::ZERO);
         let answer = || "a".repeat(SMALL_BYTES);
         let source = |last: u8| ReviewSource::of(Some(Peer([10, 0, 0, last].into())));
         let token = CancellationToken::new();
         let little = budget.hold(answer(), source(1), Some(GiveWay(token.clone()))).await;
         let much = budget.hold(answer(), source(2), None).await;
         assert!(little.is_ok() && much.is_ok());
-        tokio::time::sleep(PATIENCE).await;
         let more = budget.hold(answer(), source(2), None).await;
         assert_eq!(more.err(), Some(Refused::Full));
         assert!(!token.is_cancelled());

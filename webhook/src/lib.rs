@@ -12,6 +12,7 @@ mod budget_share;
 pub mod cache;
 pub mod check;
 pub mod csi_drivers;
+pub mod deadlines;
 pub mod endpoint_args;
 pub mod events;
 pub mod facts;

@@ -22,6 +22,7 @@ use tokio::time::timeout;
 use crate::budget::{BufferedBody, ByteBudget, LEAST_LARGE_BYTES, Refused, ReviewSource};
 use crate::cache::Cache;
 use crate::csi_drivers::SharedCsiDrivers;
+use crate::deadlines::ReviewDeadlines;
 use crate::events::RefusalEvents;
 use crate::facts::ReviewContext;
 use crate::few_turns::done_in_few_turns;
@@ -31,9 +32,6 @@ use crate::review::{self, Asked, ReviewAnswer, ReviewError};
 use crate::strip_mark;
 use crate::work::{LONGEST_QUEUE, Undone, Work};
 
-/// How long a review may take, its body and all waiting included. The API server waits for 2 seconds, and a clear answer is
-/// better than none.
-const DEADLINE: Duration = Duration::from_millis(1800);
 /// What the bodies and answers of `/mutate` may hold: some hundred small ones at a time, and a few of the largest.
 const REVIEW_BYTES: (usize, usize) = (16 << 20, 32 << 20);
 /// What those of `/strip-mark` may hold: pods that bring the mark are rare, and a crowd on one path must not starve the other.
@@ -60,6 +58,8 @@ pub struct Webhook {
     pub settings: Arc<ArcSwap<Settings>>,
     /// The queue of refusals to be written.
     pub events: RefusalEvents,
+    /// How long reviews may take.
+    pub deadlines: ReviewDeadlines,
     /// The metrics.
     pub metrics: WebhookMetrics,
     /// The time.
@@ -68,8 +68,8 @@ pub struct Webhook {
 
 /// `POST /mutate` and `POST /strip-mark`, as the webhook configuration names them.
 pub fn router(webhook: Webhook) -> Router {
-    let reviews = ByteBudget::new(REVIEW_BYTES.0, REVIEW_BYTES.1);
-    let strips = ByteBudget::new(STRIP_MARK_BYTES.0, STRIP_MARK_BYTES.1);
+    let reviews = ByteBudget::new(REVIEW_BYTES.0, REVIEW_BYTES.1, webhook.deadlines);
+    let strips = ByteBudget::new(STRIP_MARK_BYTES.0, STRIP_MARK_BYTES.1, webhook.deadlines);
     webhook
         .metrics
         .show_bytes([("mutate", reviews.clone()), ("strip-mark", strips.clone())]);
@@ -115,8 +115,8 @@ enum ReviewFailure {
     Unreadable(#[from] ReviewError),
     #[error("what is around the pod is not known, and the API server could not be asked for it")]
     Lookup(#[from] LookupError),
-    #[error("no verdict within {} s", DEADLINE.as_secs_f32())]
-    Late,
+    #[error("no verdict within {} s", .0.as_secs_f32())]
+    Late(Duration),
     #[error("a fault in tokenscope itself")]
     Fault(#[source] Undone),
 }
@@ -137,7 +137,7 @@ impl ReviewFailure {
             Self::Refused(Refused::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Refused(Refused::Broken) | Self::Unreadable(_) => StatusCode::BAD_REQUEST,
             Self::Lookup(_) | Self::Fault(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Late => StatusCode::GATEWAY_TIMEOUT,
+            Self::Late(_) => StatusCode::GATEWAY_TIMEOUT,
         }
     }
 
@@ -161,7 +161,7 @@ async fn mutate(
     let began = Instant::now();
     let metrics = &serving.webhook.metrics;
     let connection = connection.map(|Extension(connection)| connection);
-    let failure = match in_time(serving.review(body, source(peer), connection)).await {
+    let failure = match in_time(serving.review(body, source(peer), connection), &serving.webhook).await {
         Ok((answer, outcome)) => {
             metrics.reviewed(outcome, began.elapsed());
             return answer;
@@ -177,7 +177,7 @@ async fn mutate(
 
 async fn strip(State(serving): State<Arc<WebhookService>>, peer: Option<Extension<Peer>>, body: Body) -> Response {
     let metrics = &serving.webhook.metrics;
-    let failure = match in_time(serving.strips.strip(body, source(peer))).await {
+    let failure = match in_time(serving.strips.strip(body, source(peer)), &serving.webhook).await {
         Ok((answer, removed)) => {
             metrics.stripped(if removed { StripMark::Removed } else { StripMark::Absent });
             return answer;
@@ -196,12 +196,18 @@ fn source(peer: Option<Extension<Peer>>) -> ReviewSource {
 }
 
 /// The work's result, or that it is late. No timer is set where there is nothing to wait for.
-async fn in_time<T>(work: impl Future<Output = Result<T, ReviewFailure>>) -> Result<T, ReviewFailure> {
+async fn in_time<T>(
+    work: impl Future<Output = Result<T, ReviewFailure>>,
+    webhook: &Webhook,
+) -> Result<T, ReviewFailure> {
     let mut work = pin!(work);
     if let Some(result) = done_in_few_turns(work.as_mut()).await {
         return result;
     }
-    timeout(DEADLINE, work).await.unwrap_or(Err(ReviewFailure::Late))
+    let deadline = webhook.deadlines.review;
+    timeout(deadline, work)
+        .await
+        .unwrap_or(Err(ReviewFailure::Late(deadline)))
 }
 
 impl WebhookService {

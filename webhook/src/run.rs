@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::args::WebhookArguments;
 use crate::cache::Cache;
 use crate::csi_drivers::SharedCsiDrivers;
+use crate::deadlines::ReviewDeadlines;
 use crate::events::events;
 use crate::lookup::LiveLookups;
 use crate::metrics::WebhookMetrics;
@@ -83,13 +84,15 @@ pub async fn run(arguments: WebhookArguments, process: Process) -> Result<(), Er
         ..arguments.settings(unsupported)
     };
     let settings = current_settings(&arguments, settings, &process);
+    let deadlines = ReviewDeadlines::default();
     let app = router(Webhook {
-        lookups: LiveLookups::new(cache.clone(), client, metrics.clone()),
+        lookups: LiveLookups::new(cache.clone(), client, metrics.clone(), deadlines.lookup),
         cache,
         csi_drivers,
         freshness: process.freshness.clone(),
         settings,
         events,
+        deadlines,
         metrics,
         clock: Timestamp::now,
     });

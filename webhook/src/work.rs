@@ -73,35 +73,73 @@ fn text_of(panic: &(dyn Any + Send)) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc::{self, Receiver, Sender};
+    use std::time::Duration;
 
-    use tokio::time::sleep;
+    use tokio::time::{sleep, timeout};
 
     use super::*;
 
     const LARGE: usize = SMALL_BYTES + 1;
+    /// Far more than anything takes that is not held up.
+    const SOON: Duration = Duration::from_secs(60);
+
+    /// Large work that ends once the sender is dropped.
+    #[derive(Clone)]
+    struct Endless {
+        running: Arc<AtomicUsize>,
+        ended: Arc<Mutex<Receiver<()>>>,
+    }
+
+    impl Endless {
+        fn begin() -> (Sender<()>, Self) {
+            let (end, ended) = mpsc::channel();
+            let running = Arc::default();
+            let ended = Arc::new(Mutex::new(ended));
+            (end, Self { running, ended })
+        }
+
+        #[expect(clippy::unused_async, reason = "work is a future")]
+        async fn work(self) {
+            self.running.fetch_add(1, Ordering::Relaxed);
+            let ended = self.ended.lock().unwrap().recv();
+            self.running.fetch_sub(1, Ordering::Relaxed);
+            ended.unwrap_err();
+        }
+    }
 
     #[tokio::test]
     async fn large_work_delays_no_other_and_only_so_much_runs_at_a_time() {
         let work = Work::new(2);
-        let began = Instant::now();
-        let large = (0..4).map(|_| work.run(LARGE, async { std::thread::sleep(Duration::from_millis(200)) }));
-        let large = futures::future::join_all(large);
+        let (end, endless) = Endless::begin();
+        let large = futures::future::join_all((0..4).map(|_| work.run(LARGE, endless.clone().work())));
+        let running = || endless.running.load(Ordering::Relaxed);
         let small = async {
-            sleep(Duration::from_millis(20)).await;
+            while running() < 2 {
+                sleep(Duration::from_millis(5)).await;
+            }
+            // A third one shows by then.
+            sleep(Duration::from_millis(100)).await;
             work.run(1, async {}).await.unwrap();
-            began.elapsed()
+            assert_eq!(running(), 2);
+            drop(end);
         };
-        let (_, small) = futures::future::join(large, small).await;
-        assert!(small < Duration::from_millis(150), "{small:?}");
-        assert!(began.elapsed() >= Duration::from_millis(400), "{:?}", began.elapsed());
+        let both = futures::future::join(large, small);
+        let (done, ()) = timeout(SOON, both).await.unwrap();
+        assert!(done.iter().all(Result::is_ok));
     }
 
     #[tokio::test]
     async fn the_queue_has_an_end() {
         let work = Work::new(1);
-        let crowd = (0..LONGEST_QUEUE + 3).map(|_| work.run(LARGE, sleep(Duration::from_millis(1))));
-        let done = futures::future::join_all(crowd).await;
+        let (end, endless) = Endless::begin();
+        let crowd = (0..LONGEST_QUEUE + 3).map(|_| work.run(LARGE, endless.clone().work()));
+        // All have asked before the first of them ends.
+        let ends = async { drop(end) };
+        let both = futures::future::join(futures::future::join_all(crowd), ends);
+        let (done, ()) = timeout(SOON, both).await.unwrap();
         let refused = done.iter().filter(|done| matches!(done, Err(Undone::Queue))).count();
         assert_eq!(refused, 2);
     }

@@ -4,7 +4,7 @@
 
 mod fixtures;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fixtures::{
     MOUNT, OTHER_ROLE, PULL_SECRET, ROLE, ReviewFixture, VOLUME, app, asking, asking_for_two, plain, refusal,
@@ -15,6 +15,7 @@ use tokenscope_core::config_file::{CONFIG_FILE, CONFIG_FOLDER};
 use tokenscope_core::delivery::{Delivery, NamedProfile, RoleHop};
 use tokenscope_core::pod::{CONFIG_VOLUME, CONFIG_WRITER, SIDECAR};
 use tokenscope_core::{Policy, TokenSource};
+use tokenscope_fixtures::ProcessorTime;
 use tokenscope_webhook::metrics::ReviewOutcome;
 
 fn by_file(policy: &mut Policy) {
@@ -330,7 +331,7 @@ fn as_many_files_as_are_written_are_granted_and_one_more_is_refused_with_the_bou
 /// The shortest of a few reviews.
 fn time(fixture: &ReviewFixture, pod: &Value) -> Duration {
     let review = || {
-        let began = Instant::now();
+        let began = ProcessorTime::now();
         fixture.review(pod);
         began.elapsed()
     };
@@ -363,12 +364,15 @@ fn of_many_containers_of_the_writers_name_the_equal_one_stays_and_each_more_cost
     assert_eq!(fixture().review(&twice).pod, granted);
 
     let fixture = fixture();
-    let [none, half, all] = [0, 64, 128].map(|more| time(&fixture, &with_more(more)));
-    assert!(all < half * 3, "{half:?} with 64, {all:?} with 128");
-    assert!(
-        all < none * 4,
-        "the writer is not written for each: {none:?} with it alone, {all:?} with 128 more"
-    );
+    let pods = [0, 64, 128].map(with_more);
+    let mut measured = Vec::new();
+    // The writer is not written for each. A busy machine disturbs some of the measurements.
+    let is_linear = (0..10).any(|_| {
+        let [none, half, all] = pods.each_ref().map(|pod| time(&fixture, pod));
+        measured.push([none, half, all]);
+        all < half * 3 && all < none * 4
+    });
+    assert!(is_linear, "with none, 64 and 128 more: {measured:?}");
 }
 
 #[test]

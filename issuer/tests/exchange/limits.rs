@@ -1,5 +1,7 @@
 //! Limits of pods, addresses and namespaces, beyond which callers are held back.
 
+use std::time::Instant;
+
 use axum::body::Body;
 use http::{Request, StatusCode, header};
 use kube::runtime::watcher::Event;
@@ -11,6 +13,11 @@ use tokenscope_platform::tls::Peer;
 
 use crate::setup::{POD_UID, Setup, form, pod, policy};
 use crate::world::{Cluster, claims, with_header};
+
+/// How many tokens a bucket has got back since: one a second.
+fn back_since(began: Instant) -> usize {
+    began.elapsed().as_secs() as usize + 1
+}
 
 #[tokio::test]
 async fn an_address_that_brings_forged_tokens_is_held_back_and_others_are_not() {
@@ -26,12 +33,16 @@ async fn an_address_that_brings_forged_tokens_is_held_back_and_others_are_not() 
     let attacker = Cluster::new(Algorithm::ES256);
     let header = json!({"alg": "ES256", "kid": setup.cluster.key.kid()});
     let forged = with_header(&attacker.token(&claims(&json!({}))), &header);
-    let mut held_back = 0;
+    let (mut held_back, began) = (0, Instant::now());
     for _ in 0..200 {
         let (status, _) = setup.send(from("10.0.0.66", &forged)).await;
         held_back += usize::from(status == StatusCode::SERVICE_UNAVAILABLE);
     }
-    assert!(held_back > 140, "{held_back}");
+    let most = 50 + back_since(began);
+    assert!(
+        held_back + most >= 200,
+        "{held_back} are held back, and {most} may be let through"
+    );
     let (status, body) = setup.send(from("10.0.0.7", &setup.subject())).await;
     assert_eq!(status, StatusCode::OK, "{body}");
     let counted = setup.registry.encode().unwrap();
@@ -47,12 +58,12 @@ async fn an_address_that_brings_forged_tokens_is_held_back_and_others_are_not() 
 #[tokio::test]
 async fn a_pod_that_asks_without_end_is_held_back() {
     let setup = Setup::new().await;
-    let mut issued = 0;
+    let (mut issued, began) = (0, Instant::now());
     for _ in 0..40 {
         let (status, _) = setup.exchange(&setup.subject(), "sts.amazonaws.com").await;
         issued += usize::from(status == StatusCode::OK);
     }
-    assert!((20..30).contains(&issued), "{issued}");
+    assert!((20..=20 + back_since(began)).contains(&issued), "{issued}");
 }
 
 #[tokio::test]
@@ -67,14 +78,14 @@ async fn a_pod_beyond_its_limit_is_counted_by_its_address_too_and_costs_no_signa
         request.extensions_mut().insert(Peer(address.parse().unwrap()));
         request
     };
-    let mut by_address = 0;
+    let (mut by_address, began) = (0, Instant::now());
     for _ in 0..150 {
         let (_, body) = setup.send(from("10.0.0.8")).await;
         let text = body["error_description"].as_str().unwrap_or_default();
         by_address += usize::from(text.contains("this address"));
     }
     assert!(
-        by_address >= 60,
+        by_address + 2 * back_since(began) >= 60,
         "{by_address}: its own limit of 20 and its address's of 50 are used up"
     );
 }
@@ -84,7 +95,8 @@ async fn the_pods_of_a_namespace_have_a_limit_together_and_other_namespaces_are_
     let setup = Setup::new().await;
     let uid = |number: usize| format!("5f2c9a10-2c9f-4f57-8d1c-{number:012}");
     let mut refused = String::new();
-    for number in 0..100 {
+    // Tokens come back meanwhile, the fewer the faster it goes.
+    for number in 0..1000 {
         let mut own = pod("a", "a");
         own["metadata"]["name"] = json!(format!("orders-{number}"));
         own["metadata"]["uid"] = json!(uid(number));

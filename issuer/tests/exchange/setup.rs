@@ -27,7 +27,7 @@ use tokenscope_issuer::keys::{self, SigningKey};
 use tokenscope_issuer::metrics::IssuerMetrics;
 use tokenscope_issuer::oauth::TOKEN_TYPE;
 use tokenscope_issuer::rotation::KeyRing;
-use tokenscope_issuer::router::{IssuerService, router};
+use tokenscope_issuer::router::{DEADLINE, IssuerService, router};
 use tokenscope_issuer::signers::{CurrentSigners, Signers};
 use tokenscope_issuer::token_review::TokenReviews;
 use tokenscope_issuer::work::SignatureThreads;
@@ -165,6 +165,23 @@ impl Setup {
     }
 
     async fn before_lists(cluster_name: Option<ClusterName>, reviews: Option<TokenReviews>) -> Self {
+        // Without optimisation and beside other tests, a decision may take long.
+        Self::deciding_within(Duration::from_secs(300), cluster_name, reviews).await
+    }
+
+    /// The same as usual where an exchange has only the time that it has in an installation.
+    pub(crate) async fn with_the_usual_deadline() -> Self {
+        let this = Self::deciding_within(DEADLINE, None, None).await;
+        this.list_service_accounts();
+        this.list_pods(vec![pod("a", "a")]);
+        this
+    }
+
+    async fn deciding_within(
+        deadline: Duration,
+        cluster_name: Option<ClusterName>,
+        reviews: Option<TokenReviews>,
+    ) -> Self {
         let cluster = Cluster::new(Algorithm::ES256);
         let published = Arc::new(Mutex::new(keys::document([cluster.key.public()])));
         let asked = Arc::new(AtomicUsize::new(0));
@@ -202,6 +219,7 @@ impl Setup {
             bodies: Bodies::default(),
             threads: SignatureThreads::new(2),
             audit: AuditLog::new(metrics.audit_suppressed.clone(), now),
+            deadline,
             reviews,
             events,
             metrics,

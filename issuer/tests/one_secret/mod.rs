@@ -61,9 +61,9 @@ pub(crate) fn secret(stored: &Stored) -> SecretKeys {
     }
 }
 
-/// Waits until something holds, ten seconds at most.
+/// Waits until something holds, a minute at least before it gives up.
 pub(crate) async fn until(mut holds: impl FnMut() -> bool) {
-    for _ in 0..1000 {
+    for _ in 0..6000 {
         if holds() {
             return;
         }

@@ -165,6 +165,8 @@ impl CertificateWatcher {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use k8s_openapi::ByteString;
     use kube::Client;
     use kube::client::Body;
@@ -280,23 +282,21 @@ mod tests {
         assert_eq!(gates.waiting(), None);
     }
 
-    #[tokio::test]
-    async fn only_the_one_secret_is_asked_for_and_a_change_is_shown_with_its_event() {
-        let gates = Gates::default();
-        let (watcher, mut requests) = watcher(&gates);
-        let stop = CancellationToken::new();
+    /// How long after its event a change is shown.
+    async fn shown_after() -> Duration {
+        let (watcher, _requests) = watcher(&Gates::default());
         let (events, received) = mpsc::unbounded_channel();
         let received = futures::stream::unfold(received, async |mut received| Some((received.recv().await?, received)));
         let shown = watcher.certificate.clone();
+        let (certificate, key) = pair();
+        let began = Instant::now();
         let following = async {
-            let (certificate, key) = pair();
             events.send(Ok(Some(secret(&certificate, &key)))).unwrap();
-            // Much less than a tick.
             while shown.certificate().is_none() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        tokio::time::timeout(TICK / 2, async {
+        tokio::time::timeout(TICK * 12, async {
             tokio::select! {
                 () = watcher.follow(received) => unreachable!("it has no end"),
                 () = following => {}
@@ -304,7 +304,23 @@ mod tests {
         })
         .await
         .unwrap();
+        began.elapsed()
+    }
 
+    #[tokio::test]
+    async fn a_change_is_shown_with_its_event() {
+        // Much less than a tick, unless the machine stalls meanwhile.
+        let mut tries = 0;
+        while shown_after().await >= TICK / 2 {
+            tries += 1;
+            assert!(tries < 5, "it was shown late each time");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_the_one_secret_is_asked_for() {
+        let (watcher, mut requests) = watcher(&Gates::default());
+        let stop = CancellationToken::new();
         let running = tokio::spawn(watcher.run(stop.clone()));
         let asked = requests.recv().await.unwrap();
         let (path, query) = asked.split_once('?').unwrap();

@@ -133,13 +133,13 @@ fn work_that_does_not_end_is_cut_at_the_timeout_or_by_a_second_signal() {
     assert_exit(&rest, 1);
 
     let began = Instant::now();
-    let mut process = ChildProcess::start("--role=stick --stop-timeout=60");
+    let mut process = ChildProcess::start("--role=stick --stop-timeout=3600");
     process.wait_for("running");
     process.signal("-TERM");
     process.wait_for("stopping");
     process.signal("-TERM");
     assert_exit(&process.rest(), 1);
-    assert!(began.elapsed() < Duration::from_secs(30));
+    assert!(began.elapsed() < Duration::from_secs(600));
 }
 
 #[test]

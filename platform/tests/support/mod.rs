@@ -5,7 +5,8 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{get, post};
@@ -17,6 +18,7 @@ use tokenscope_platform::metrics::Registry;
 use tokenscope_platform::tls::{ConnectionMetrics, Limits, ServingCertificate, serve, server_config};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
@@ -24,7 +26,21 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 pub const NAME: &str = "tokenscope-webhook.tokenscope-system.svc";
-pub const SOON: Duration = Duration::from_secs(5);
+/// Far more than anything takes that no limit holds up, also on a machine that stalls.
+pub const SOON: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Times that no test reaches, however long the machine stalls: what ends does so for another reason.
+pub fn patient() -> Limits {
+    Limits {
+        handshake: HOUR,
+        header: HOUR,
+        request: HOUR,
+        idle: HOUR,
+        drain: HOUR,
+        ..Limits::default()
+    }
+}
 
 pub struct Ca(CertifiedIssuer<'static, KeyPair>);
 
@@ -89,9 +105,23 @@ pub struct Server {
     pub stop: CancellationToken,
     pub task: JoinHandle<()>,
     pub registry: Registry,
+    /// How many requests to `/held` have begun.
+    begun: Arc<AtomicUsize>,
+    /// A permit for each of them that may be answered.
+    pub released: Arc<Semaphore>,
 }
 
 impl Server {
+    /// Waits until so many requests to `/held` have begun.
+    pub async fn has_begun(&self, requests: usize) {
+        let begun = async {
+            while self.begun.load(Ordering::Relaxed) < requests {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(SOON, begun).await.expect("the requests begin");
+    }
+
     pub fn metric(&self, name: &str) -> u64 {
         let text = self.registry.encode().unwrap();
         let line = text
@@ -109,11 +139,17 @@ pub async fn serving_with(config: Arc<rustls::ServerConfig>, limits: Limits) -> 
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
+    let (begun, released) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
+    let (counted, awaited) = (begun.clone(), released.clone());
+    let held = async move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        awaited.acquire().await.unwrap().forget();
+    };
     let app = Router::new()
         .route("/now", get(async || "now"))
         .route("/echo", post(async |body: String| body))
         .route("/large", get(async || "x".repeat(32 << 20)))
-        .route("/later", get(async || sleep(Duration::from_millis(300)).await))
+        .route("/held", get(held))
         .route("/never", get(std::future::pending::<()>));
     let registry = Registry::new();
     let metrics = ConnectionMetrics::registered(&registry, "test");
@@ -123,14 +159,19 @@ pub async fn serving_with(config: Arc<rustls::ServerConfig>, limits: Limits) -> 
         stop,
         task,
         registry,
+        begun,
+        released,
     }
 }
 
 pub async fn send(stream: &mut (impl AsyncWrite + Unpin), path: &str) {
-    stream
-        .write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes())
-        .await
-        .unwrap();
+    try_send(stream, path).await.unwrap();
+}
+
+/// The same where the other side may have closed the connection by then.
+pub async fn try_send(stream: &mut (impl AsyncWrite + Unpin), path: &str) -> io::Result<()> {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
+    stream.write_all(request.as_bytes()).await
 }
 
 pub async fn receive(stream: &mut (impl AsyncRead + Unpin)) -> String {
@@ -142,10 +183,8 @@ pub async fn receive(stream: &mut (impl AsyncRead + Unpin)) -> String {
     String::from_utf8_lossy(&bytes[..length]).into_owned()
 }
 
-/// How long the other side keeps the connection open, without our sending anything more.
-pub async fn lasts(mut stream: impl AsyncRead + Unpin) -> Duration {
-    let began = Instant::now();
+/// Waits until the other side closes the connection, without our sending anything more.
+pub async fn is_closed(mut stream: impl AsyncRead + Unpin) {
     let ended = timeout(SOON, async { while stream.read_u8().await.is_ok() {} }).await;
     assert!(ended.is_ok(), "still open after {SOON:?}");
-    began.elapsed()
 }

@@ -1,6 +1,7 @@
 //! Tokens by audience, as clients of Aporeto's enforcer ask for them: who gets which, and what strangers get.
 
 use std::io::Write as _;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
@@ -185,14 +186,17 @@ async fn what_the_issuer_refuses_is_told_as_json_and_not_asked_again_at_once() {
     let sidecar = lab.start();
     sidecar.credentials("app");
     let app = lab.authorization("app").unwrap();
-    let before = issuer.requests().len();
+    let (before, began) = (issuer.requests().len(), Instant::now());
     for _ in 0..5 {
         let (status, body) = ask(&lab, "audience=refused.example", Some(&app));
         assert_eq!(status, 400);
         assert!(body.contains("TokenScopePolicy shop/orders has expired"), "{body}");
         assert_eq!(refused((status, body)).1, "TokenRefused");
     }
-    assert_eq!(issuer.requests().len(), before + 1);
+    // Once in five seconds, and again only where a machine stalls for so long.
+    let most = 1 + began.elapsed().as_secs() as usize / 5;
+    let asked = issuer.requests().len() - before;
+    assert!((1..=most).contains(&asked), "{asked}");
     assert_eq!(
         given(ask(&lab, "audience=sts.amazonaws.com", Some(&app))).0,
         STS,
@@ -206,12 +210,14 @@ async fn whoever_asks_for_many_is_told_to_wait_and_takes_nothing_from_the_contai
     let lab = pod("many", &sts, &issuer);
     let sidecar = lab.start();
     sidecar.credentials("app");
-    let before = issuer.requests().len();
+    let (before, began) = (issuer.requests().len(), Instant::now());
     let answers: Vec<u16> = (600..700)
         .map(|seconds| ask(&lab, &format!("audience=sts.amazonaws.com&validity={seconds}s"), None).0)
         .collect();
     let asked = issuer.requests().len() - before;
-    assert!((6..=12).contains(&asked), "{asked}");
+    // Six at once and one in ten seconds, and what the sidecar asks for itself.
+    let most = 12 + began.elapsed().as_secs() as usize / 10;
+    assert!((6..=most).contains(&asked), "{asked}");
     assert!(answers.iter().all(|status| [200, 429].contains(status)), "{answers:?}");
     let job = lab.authorization("job").unwrap();
     assert_eq!(

@@ -2,9 +2,13 @@
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -85,8 +89,11 @@ impl Lab {
         self.folder.join(name)
     }
 
+    /// In one step, as the kubelet does it: nobody reads a part of it.
     pub(crate) fn write_token(&self, token: &str) {
-        fs::write(self.path("web-identity-token"), token).unwrap();
+        let new = self.path("web-identity-token.new");
+        fs::write(&new, token).unwrap();
+        fs::rename(new, self.path("web-identity-token")).unwrap();
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -273,14 +280,31 @@ impl Drop for Running<'_> {
     }
 }
 
-/// A port that is free on both loopback addresses, where there is IPv6.
+/// A port that is free on both loopback addresses, where there is IPv6, and that nobody else is given as long as this program runs.
+///
+/// It is below the range from which the system gives ports, and an abstract socket of its number keeps it, as the end-to-end tests do it.
 pub(crate) fn free_port() -> u16 {
-    loop {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        match TcpListener::bind((Ipv6Addr::LOCALHOST, port)) {
-            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {}
-            _ => return port,
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    static KEPT: Mutex<Vec<UnixListener>> = Mutex::new(Vec::new());
+    const FIRST: u32 = 20_000;
+    const COUNT: u32 = 12_000;
+    for _ in 0..COUNT {
+        // Different processes start at different places.
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let offset = std::process::id().wrapping_mul(97).wrapping_add(number) % COUNT;
+        let port = (FIRST + offset) as u16;
+        let name = UnixAddress::from_abstract_name(format!("tokenscope-test-port-{port}")).unwrap();
+        let Ok(kept) = UnixListener::bind_addr(&name) else {
+            continue; // another program has it
+        };
+        let is_taken = |address: IpAddr| {
+            let bound = TcpListener::bind((address, port));
+            bound.is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
+        };
+        if !is_taken(Ipv4Addr::LOCALHOST.into()) && !is_taken(Ipv6Addr::LOCALHOST.into()) {
+            KEPT.lock().unwrap().push(kept);
+            return port;
         }
     }
+    panic!("no free port from {FIRST} on");
 }

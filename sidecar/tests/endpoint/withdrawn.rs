@@ -1,7 +1,8 @@
 //! The source is tokenscope's issuer, and its grant ends.
 
 use std::fs;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
@@ -12,7 +13,7 @@ use super::faulty_sts::{Fault, FaultySts, credentials, unsigned_token, web_ident
 use super::lab::Lab;
 use super::outages::{Hasty, run_until};
 use super::outbound::{CLAUDE, claims, with_token};
-use super::token_issuer::{Reply, TestIssuer, token, value};
+use super::token_issuer::{Form, Reply, TestIssuer, token, value};
 
 /// A container whose role STS gives, by tokens of this issuer.
 async fn served(name: &str, issuer: &TestIssuer) -> (FaultySts, Lab) {
@@ -23,17 +24,28 @@ async fn served(name: &str, issuer: &TestIssuer) -> (FaultySts, Lab) {
     (sts, lab)
 }
 
+/// An issuer whose tokens are valid for so many seconds, and that gives no more of them once this is true.
+async fn issuer_until_withdrawn(seconds: i64) -> (TestIssuer, Arc<AtomicBool>) {
+    let is_withdrawn = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&is_withdrawn);
+    let script = move |form: &Form, _| {
+        if seen.load(Ordering::Relaxed) {
+            Reply::refusal("invalid_grant", "TokenScopePolicy shop/orders has expired")
+        } else {
+            Reply::token(&token(value(form, "audience"), seconds))
+        }
+    };
+    (TestIssuer::start(script).await, is_withdrawn)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn credentials_are_dropped_when_the_issuer_refuses_the_exchange_and_the_containers_hear_its_words() {
-    let issuer = TestIssuer::start(|form, before| match before {
-        0 => Reply::token(&token(value(form, "audience"), 6)),
-        _ => Reply::refusal("invalid_grant", "TokenScopePolicy shop/orders has expired"),
-    })
-    .await;
+    let (issuer, is_withdrawn) = issuer_until_withdrawn(6).await;
     let (sts, lab) = served("withdrawn", &issuer).await;
     let sidecar = lab.start();
     sidecar.credentials("app");
-    assert_eq!(lab.not_ready(), None);
+    sidecar.until("it is ready", || lab.not_ready().is_none().then_some(()));
+    is_withdrawn.store(true, Ordering::Relaxed);
 
     // At 55 % of the token's life it asks again.
     let refused = sidecar.until("the grant is withdrawn", || {
@@ -98,11 +110,7 @@ async fn a_pod_is_ready_by_its_credentials_where_the_token_that_they_were_taken_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_aws_signs_while_the_grant_is_withdrawn_is_not_written() {
-    let issuer = TestIssuer::start(|form, before| match before {
-        0 => Reply::token(&token(value(form, "audience"), 4)),
-        _ => Reply::refusal("invalid_grant", "TokenScopePolicy shop/orders has expired"),
-    })
-    .await;
+    let (issuer, is_withdrawn) = issuer_until_withdrawn(4).await;
     let (tell, told) = watch::channel(false);
     let signed = web_identity_token(&unsigned_token(CLAUDE, 600));
     let sts = FaultySts::start(Fault::AnswersAndThenWhenTold(credentials("t"), signed, told)).await;
@@ -111,6 +119,7 @@ async fn a_token_that_aws_signs_while_the_grant_is_withdrawn_is_not_written() {
     let lab = lab.with_issuer(issuer.url(), &issuer.authority, &token("https://tokens.example", 3600));
     let sidecar = lab.start();
     sidecar.until("AWS is asked for the token", || (sts.asked() == 2).then_some(()));
+    is_withdrawn.store(true, Ordering::Relaxed);
     sidecar.until("the grant is withdrawn", || {
         (lab.ask("app").body["Code"] == "GrantWithdrawn").then_some(())
     });

@@ -57,8 +57,11 @@ impl Lab {
         self.folder.join(file)
     }
 
+    /// In one step, as the kubelet does it: nobody reads a part of it.
     pub(crate) fn write_subject(&self, token: &str) {
-        fs::write(self.folder.join("subject"), token).unwrap();
+        let new = self.folder.join("subject.new");
+        fs::write(&new, token).unwrap();
+        fs::rename(new, self.folder.join("subject")).unwrap();
     }
 
     pub(crate) fn token(&self) -> Option<String> {

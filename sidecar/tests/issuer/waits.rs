@@ -10,26 +10,25 @@ use tokenscope_sidecar::run::run;
 use super::lab::{Lab, PATIENCE};
 use super::server::{Reply, TestIssuer, token, value};
 
-/// Each wait is over at once, and has brought the clock forward.
-#[derive(Clone, Default)]
+/// Stands still but for waits: each is over at once, and has brought the clock forward.
+#[derive(Clone)]
 struct Hasty(Arc<Mutex<Waited>>);
 
-#[derive(Default)]
 struct Waited {
-    ahead: SignedDuration,
+    now: Timestamp,
     waits: Vec<Duration>,
 }
 
 impl Clock for Hasty {
     fn now(&self) -> Timestamp {
-        Timestamp::now() + self.0.lock().unwrap().ahead
+        self.0.lock().unwrap().now
     }
 
     async fn wait_until(&self, time: Timestamp) -> Woken {
         let wait = time.duration_since(self.now()).max(SignedDuration::ZERO);
         {
             let mut waited = self.0.lock().unwrap();
-            waited.ahead += wait;
+            waited.now += wait;
             waited.waits.push(wait.unsigned_abs());
         }
         // Who is not waited for any more must not be asked without end.
@@ -40,7 +39,10 @@ impl Clock for Hasty {
 
 /// Runs until the issuer was asked `count` times; gives the waits.
 async fn waits(lab: &Lab, issuer: &TestIssuer, count: usize) -> Vec<Duration> {
-    let clock = Hasty::default();
+    let clock = Hasty(Arc::new(Mutex::new(Waited {
+        now: Timestamp::now(),
+        waits: Vec::new(),
+    })));
     let asked = async {
         while issuer.requests().len() < count {
             tokio::time::sleep(Duration::from_millis(2)).await;

@@ -84,19 +84,31 @@ async fn an_issuer_that_cannot_be_trusted_or_reached_gives_no_credentials() {
     assert_eq!(issuer.requests(), 0);
 
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let connect_to = [("oidc.tokenscope.test".to_owned(), silent.local_addr().unwrap())].into();
-    let (server, _) = start(StsConfig {
-        connect_to,
-        ..config(&issuer)
-    })
-    .await;
-    let started = std::time::Instant::now();
-    let both = tokio::join!(assume(&server, &token), assume(&server, &token));
-    assert!(error(both.0).starts_with(no_key) && error(both.1).starts_with(no_key));
-    assert!((5..8).contains(&started.elapsed().as_secs()), "{:?}", started.elapsed());
+    // Both wait for the five seconds of one. A machine that stalls disturbs some of the measurements.
+    let mut tries = 0;
+    loop {
+        let connect_to = [("oidc.tokenscope.test".to_owned(), silent.local_addr().unwrap())].into();
+        let (server, _) = start(StsConfig {
+            connect_to,
+            ..config(&issuer)
+        })
+        .await;
+        let started = std::time::Instant::now();
+        let both = tokio::join!(assume(&server, &token), assume(&server, &token));
+        let took = started.elapsed().as_secs();
+        assert!(error(both.0).starts_with(no_key) && error(both.1).starts_with(no_key));
+        assert!(took >= 5, "{took} s");
+        if took < 8 {
+            break;
+        }
+        tries += 1;
+        assert!(tries < 5, "{took} s, and no less before");
+    }
 
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let connect_to = [("oidc.tokenscope.test".to_owned(), closed)].into();
+    // It listens for nobody, and is nobody else's meanwhile.
+    let closed = tokio::net::TcpSocket::new_v4().unwrap();
+    closed.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let connect_to = [("oidc.tokenscope.test".to_owned(), closed.local_addr().unwrap())].into();
     let (server, _) = start(StsConfig {
         connect_to,
         ..config(&issuer)

@@ -24,8 +24,6 @@ use tokio::time::Instant;
 use crate::cache::{self, Cache};
 use crate::metrics::{Lookup, WebhookMetrics};
 
-/// The time that the API server has for an answer: a review has 2 seconds, and both namespace and service account may be missing.
-const DEADLINE: Duration = Duration::from_millis(800);
 /// The namespace of all questions of a peer that are not of one that the cache knows: whoever invents names has one for all.
 const UNKNOWN_NAMESPACES: &str = "";
 
@@ -70,6 +68,8 @@ pub struct LiveLookups {
     cache: Arc<Cache>,
     client: Client,
     metrics: WebhookMetrics,
+    /// The time that the API server has for an answer.
+    deadline: Duration,
     state: Mutex<LookupState>,
 }
 
@@ -96,12 +96,13 @@ enum LookupKey {
 }
 
 impl LiveLookups {
-    /// Looks into `cache` first and asks with `client` then.
-    pub fn new(cache: Arc<Cache>, client: Client, metrics: WebhookMetrics) -> Arc<Self> {
+    /// Looks into `cache` first and asks with `client` then, which has so much time for an answer.
+    pub fn new(cache: Arc<Cache>, client: Client, metrics: WebhookMetrics, deadline: Duration) -> Arc<Self> {
         Arc::new(Self {
             cache,
             client,
             metrics,
+            deadline,
             state: Mutex::default(),
         })
     }
@@ -220,11 +221,11 @@ impl LiveLookups {
         let this = self.clone();
         let asked = wanted.clone();
         let task = tokio::spawn(async move {
-            let answer = tokio::time::timeout(DEADLINE, asked.get(&this.client)).await;
+            let answer = tokio::time::timeout(this.deadline, asked.get(&this.client)).await;
             let answer = match answer {
                 Ok(Ok(metadata)) => Ok(metadata.map(Arc::new)),
                 Ok(Err(error)) => Err(chain(&error)),
-                Err(_) => Err(format!("no answer within {} ms", DEADLINE.as_millis())),
+                Err(_) => Err(format!("no answer within {} ms", this.deadline.as_millis())),
             };
             let result = match &answer {
                 Ok(Some(_)) => Lookup::Found,

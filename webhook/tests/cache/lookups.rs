@@ -1,7 +1,7 @@
 //! The bounds of lookups.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokenscope_index::{Share, WebhookBounds};
@@ -12,14 +12,20 @@ use super::{Asked, NEIGHBOUR, account, all, namespace, none};
 async fn a_name_that_does_not_exist_is_not_asked_for_again_at_once() {
     let asked = Asked::new(&WebhookBounds::default(), none);
     asked.cache.apply_namespace(namespace("shop"));
+    let began = Instant::now();
     for _ in 0..50 {
         let known = asked.around("shop", "missing").await.unwrap();
         assert!(known.annotations.is_none());
     }
-    assert_eq!(asked.requests(), 1);
+    // Once a second, where a machine stalls for so long.
+    let before = asked.requests();
+    assert!(
+        (1..=1 + began.elapsed().as_secs() as usize).contains(&before),
+        "{before}"
+    );
     tokio::time::sleep(Duration::from_millis(1100)).await;
     asked.around("shop", "missing").await.unwrap();
-    assert_eq!(asked.requests(), 2);
+    assert_eq!(asked.requests(), before + 1);
 }
 
 #[tokio::test]
@@ -44,7 +50,7 @@ async fn a_namespace_that_asks_for_much_fails_alone() {
     let asked = Asked::new(&WebhookBounds::default(), all);
     asked.cache.apply_namespace(namespace("noisy"));
     asked.cache.apply_namespace(namespace("shop"));
-    let mut unknown = 0;
+    let (mut unknown, began) = (0, Instant::now());
     for burst in 0..20 {
         let names: Vec<_> = (0..20).map(|number| format!("account-{burst}-{number}")).collect();
         let around = futures::future::join_all(names.iter().map(|name| asked.around("noisy", name)));
@@ -59,9 +65,13 @@ async fn a_namespace_that_asks_for_much_fails_alone() {
         }
     }
     assert!(asked.at_a_time.load(Ordering::Relaxed) <= 9);
-    // The burst, what its seconds allow, and the other namespace's.
-    assert!((30..100).contains(&asked.requests()), "{}", asked.requests());
-    assert!(unknown > 300, "{unknown}");
+    // The burst and what its seconds allow; the other namespace asks for one in each of the twenty.
+    let most = 40 + 20 * (began.elapsed().as_secs() as usize + 1);
+    assert!((30..=most + 20).contains(&asked.requests()), "{}", asked.requests());
+    assert!(
+        unknown + most >= 400,
+        "{unknown} of 400 are refused, and {most} may be asked for"
+    );
     assert!(asked.shows(&format!(
         "tokenscope_webhook_live_lookups_total{{result=\"limited\"}} {unknown}"
     )));

@@ -77,6 +77,9 @@ struct Asked {
 const API_SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 const NEIGHBOUR: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 9, 9));
 
+/// Longer than any test takes.
+const HOUR: Duration = Duration::from_secs(3600);
+
 const TAKES: Duration = Duration::from_millis(20);
 
 impl Asked {
@@ -111,7 +114,7 @@ impl Asked {
         let metrics = WebhookMetrics::new(&registry);
         metrics.show_sizes(&registry, &cache);
         Self {
-            lookups: LiveLookups::new(cache.clone(), Client::new(api_server, "default"), metrics),
+            lookups: LiveLookups::new(cache.clone(), Client::new(api_server, "default"), metrics, HOUR),
             cache,
             requests,
             at_a_time,

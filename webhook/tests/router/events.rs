@@ -21,8 +21,7 @@ async fn a_refusal_is_written_on_the_owner_once() {
     harness.review(&other).await;
     harness.review(&owned(asking(app()))).await;
 
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    let events = harness.events();
+    let events = harness.events_of(2).await;
     assert_eq!(events.len(), 2, "the same is not written again: {events:?}");
     let event = &events[0];
     assert_eq!(event["reason"], "CredentialsRefused");
@@ -56,9 +55,10 @@ async fn no_event_is_written_about_an_owner_that_does_not_exist() {
         assert_eq!(harness.review(&pod).await["allowed"], false);
     }
     harness.review(&refused()).await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    assert_eq!(harness.events().len(), 1, "only the owner that exists");
-    assert_eq!(harness.metric("tokenscope_webhook_events_without_owner_total"), 5);
+    let without_owner = |harness: &Harness| harness.metric("tokenscope_webhook_events_without_owner_total");
+    harness.until_at_least(5, without_owner).await;
+    assert_eq!(harness.events_of(1).await.len(), 1, "only the owner that exists");
+    assert_eq!(without_owner(&harness), 5);
 }
 
 #[tokio::test]
@@ -73,8 +73,7 @@ async fn a_neighbour_who_makes_up_refusals_of_a_namespace_silences_none_of_its_o
     }
     harness.review(&refused()).await;
     // No other one can come: the owners of the rest are invented.
-    let first = tokio::time::timeout(Duration::from_secs(10), harness.first_events());
-    assert_eq!(first.await.unwrap().len(), 1, "that of the API server's review");
+    assert_eq!(harness.events_of(1).await.len(), 1, "that of the API server's review");
 }
 
 #[tokio::test]

@@ -37,6 +37,7 @@ use tokenscope_platform::freshness::Freshness;
 use tokenscope_platform::metrics::Registry;
 use tokenscope_platform::tls::Peer;
 use tokenscope_webhook::cache::Cache;
+use tokenscope_webhook::deadlines::ReviewDeadlines;
 use tokenscope_webhook::events::events;
 use tokenscope_webhook::lookup::LiveLookups;
 use tokenscope_webhook::metrics::WebhookMetrics;
@@ -59,6 +60,19 @@ struct Harness {
 
 /// The address that reviews come from.
 const API_SERVER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
+
+/// Longer than any test takes, also on a machine that stalls.
+const HOUR: Duration = Duration::from_secs(3600);
+/// Far more than anything takes that is not held up.
+const SOON: Duration = Duration::from_secs(60);
+
+/// Nothing is late and nothing gives way.
+const PATIENT: ReviewDeadlines = ReviewDeadlines {
+    review: HOUR,
+    lookup: HOUR,
+    patience: HOUR,
+    handover: HOUR,
+};
 
 /// What the API server answers to a path, and how long it takes.
 type Answers = fn(&str) -> (StatusCode, Value, Duration);
@@ -93,7 +107,11 @@ fn list_policies(cache: &Cache) {
 
 impl Harness {
     fn new(answers: Answers) -> Self {
-        let harness = Self::unlisted(answers);
+        Self::within(PATIENT, answers)
+    }
+
+    fn within(deadlines: ReviewDeadlines, answers: Answers) -> Self {
+        let harness = Self::unlisted(deadlines, answers);
         list_policies(&harness.cache);
         harness.cache.apply_policy(
             false,
@@ -103,7 +121,7 @@ impl Harness {
     }
 
     /// One that has no list of policies or boundaries yet.
-    fn unlisted(answers: Answers) -> Self {
+    fn unlisted(deadlines: ReviewDeadlines, answers: Answers) -> Self {
         let (sender, requests) = mpsc::unbounded_channel();
         let api_server = tower::service_fn(move |request: Request<kube::client::Body>| {
             let sender = sender.clone();
@@ -128,11 +146,12 @@ impl Harness {
         tokio::spawn(writer.run(tokio_util::sync::CancellationToken::new()));
         let router = router(Webhook {
             csi_drivers: Arc::default(),
-            lookups: LiveLookups::new(cache.clone(), client, metrics.clone()),
+            lookups: LiveLookups::new(cache.clone(), client, metrics.clone(), deadlines.lookup),
             cache: cache.clone(),
             freshness: Freshness::default(),
             settings: Arc::new(arc_swap::ArcSwap::from_pointee(Settings::default())),
             events,
+            deadlines,
             metrics,
             clock: Timestamp::now,
         });
@@ -150,7 +169,11 @@ impl Harness {
 
     /// One that knows service account `shop/orders`, which asks for nothing.
     fn knowing(answers: Answers) -> Self {
-        let harness = Self::new(answers);
+        Self::knowing_within(PATIENT, answers)
+    }
+
+    fn knowing_within(deadlines: ReviewDeadlines, answers: Answers) -> Self {
+        let harness = Self::within(deadlines, answers);
         let account = object::<ServiceAccount>(json!({"metadata": {"namespace": "shop", "name": "orders"}}));
         harness.cache.apply_service_account(Event::Apply(account));
         harness
@@ -174,7 +197,7 @@ impl Harness {
     }
 
     async fn post_to(&self, path: &str, body: impl Into<Body>) -> (StatusCode, String) {
-        let response = self.respond(path, body).await;
+        let response = tokio::time::timeout(SOON, self.respond(path, body)).await.unwrap();
         let status = response.status();
         let body = response.into_body().collect().await.unwrap().to_bytes();
         (status, String::from_utf8(body.to_vec()).unwrap())
@@ -193,15 +216,19 @@ impl Harness {
         events.map(|(_, event)| event).collect()
     }
 
-    /// The same, as soon as there are any.
-    async fn first_events(&mut self) -> Vec<Value> {
-        loop {
-            let events = self.events();
-            if !events.is_empty() {
-                return events;
+    /// All Events of the namespace, once there are so many; those beyond them show by then.
+    async fn events_of(&mut self, count: usize) -> Vec<Value> {
+        let mut events = Vec::new();
+        let enough = async {
+            while events.len() < count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                events.extend(self.events());
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        };
+        tokio::time::timeout(SOON, enough).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        events.extend(self.events());
+        events
     }
 
     fn metric(&self, line: &str) -> u64 {
@@ -220,7 +247,7 @@ impl Harness {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(10), waits).await.unwrap();
+        tokio::time::timeout(SOON, waits).await.unwrap();
     }
 
     /// Starts a request whose body brings so many bytes and then nothing more, each time from another address.

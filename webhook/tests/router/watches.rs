@@ -7,7 +7,7 @@ use kube::runtime::watcher::Event;
 use serde_json::json;
 use tokenscope_webhook::cache::Cache;
 
-use super::{Harness, list_policies, nothing, object, policy};
+use super::{Harness, PATIENT, list_policies, nothing, object, policy};
 use crate::fixtures::{ROLE, ReviewFixture, app, asking, plain};
 
 #[tokio::test]
@@ -46,7 +46,7 @@ async fn changes_that_the_watches_tell_of_count_at_once() {
 
 #[tokio::test]
 async fn until_policies_cluster_policies_and_boundaries_were_all_listed_a_review_is_an_error() {
-    let harness = Harness::unlisted(nothing);
+    let harness = Harness::unlisted(PATIENT, nothing);
     let cache = &harness.cache;
     let account = object::<ServiceAccount>(json!({"metadata": {"namespace": "shop", "name": "orders"}}));
     cache.apply_service_account(Event::Apply(account));
