@@ -10,6 +10,9 @@ use serde_json::Value;
 use crate::control_plane::ControlPlane;
 use crate::{eventually, get_json, request};
 
+/// How long the API server may take to serve a kind whose definition it has accepted, on a busy machine.
+const SERVED: Duration = Duration::from_secs(90);
+
 impl ControlPlane {
     /// Applies every document of a YAML text; what has no namespace and needs one goes to `default`.
     pub async fn apply_yaml(&self, text: &str) -> Result<Vec<Value>> {
@@ -42,11 +45,9 @@ async fn apply(client: &Client, object: &Value, namespace: &str) -> Result<Value
     let kind = GroupVersionKind::try_from(&types)?;
     let title = format!("{} {name}", kind.kind);
     // A kind is served some moments after its definition was accepted.
-    let (resource, capabilities) = eventually(
-        Duration::from_secs(10),
-        format!("{} is served", kind.kind),
-        async || Ok(discovery::pinned_kind(client, &kind).await?),
-    )
+    let (resource, capabilities) = eventually(SERVED, format!("{} is served", kind.kind), async || {
+        Ok(discovery::pinned_kind(client, &kind).await?)
+    })
     .await?;
     let namespace = match capabilities.scope {
         discovery::Scope::Cluster => None,
@@ -66,7 +67,7 @@ async fn apply(client: &Client, object: &Value, namespace: &str) -> Result<Value
         .await
         .with_context(|| format!("can't apply {title}"))?;
     if kind.kind == "CustomResourceDefinition" {
-        eventually(Duration::from_secs(20), format!("{title} is established"), async || {
+        eventually(SERVED, format!("{title} is established"), async || {
             let definition = get_json(client, &object_path).await?;
             let conditions = definition["status"]["conditions"]
                 .as_array()

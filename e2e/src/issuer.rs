@@ -20,7 +20,8 @@ use crate::webhook_only::connect;
 
 /// The Secret of the issuer's serving certificate.
 const SERVING_SECRET: &str = "tokenscope-issuer-tls";
-const DEADLINE: Duration = Duration::from_secs(10);
+/// How long an answer of the issuer may take on a busy machine before it is a failure.
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The authorities that clients of the issuer trust, PEM.
 pub async fn authority(client: &Client) -> Result<String> {

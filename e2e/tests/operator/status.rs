@@ -254,7 +254,12 @@ async fn a_quiet_cluster_is_written_to_no_more() {
     when(&shop, "over", |status| ready(status, "True", "NotInForce"))
         .await
         .unwrap();
-    tokio::time::sleep(Duration::from_secs(5)).await; // until the Event is written
+    eventually(PROPAGATION, "the Event of the missed pod is written", async || {
+        ensure!(!shop.events_about("Pod", "missed").await?.is_empty(), "not yet");
+        Ok(())
+    })
+    .await
+    .unwrap();
 
     let writes = || {
         let of_operator = |event: &Value| {
@@ -264,6 +269,16 @@ async fn a_quiet_cluster_is_written_to_no_more() {
         };
         control_plane.audit_events(of_operator).unwrap().len()
     };
+    // What was to be written is, once there was no write for as long as two resyncs.
+    eventually(PROPAGATION, "nothing is left to be written", async || {
+        let before = writes();
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let more = writes() - before;
+        ensure!(more == 0, "{more} writes within 5 s");
+        Ok(())
+    })
+    .await
+    .unwrap();
     let before = writes();
     assert!(
         before >= 5,

@@ -19,6 +19,8 @@ use tokio::task::JoinHandle;
 
 use crate::{Scenario, bundles};
 
+/// How long a step of a rotation may take on a busy machine, the overlap included.
+const ROTATED: Duration = Duration::from_secs(120);
 const AUTHORITY: &str = "tokenscope-ca";
 const SERVING: &str = "tokenscope-webhook-tls";
 
@@ -27,7 +29,8 @@ async fn under_a_load_of_creates_certificates_are_rotated_and_webhooks_replaced_
     let scenario = Scenario::start(Options {
         webhooks: 2,
         webhook_arguments: vec!["--drain=2".to_owned()],
-        operator_arguments: vec!["--rotation-overlap=4".to_owned()],
+        // Long enough to be seen by whoever looks every now and then, on a machine that stands still for some seconds.
+        operator_arguments: vec!["--rotation-overlap=12".to_owned()],
         ..Options::default()
     })
     .await;
@@ -49,11 +52,11 @@ async fn under_a_load_of_creates_certificates_are_rotated_and_webhooks_replaced_
     // Each webhook is replaced, as a rolling update does it.
     for number in 0..2 {
         let webhook = installed.webhook(number);
-        let status = webhook.terminate(Duration::from_secs(20)).await.unwrap();
+        let status = webhook.terminate(Duration::from_secs(60)).await.unwrap();
         assert!(status.success(), "{} has ended with {status}", webhook.name());
         load.goes_on().await;
         webhook.restart().unwrap();
-        webhook.wait_ready(Duration::from_secs(60)).await.unwrap();
+        webhook.wait_ready(Duration::from_secs(180)).await.unwrap();
         load.goes_on().await;
     }
 
@@ -89,7 +92,7 @@ async fn rotate_the_serving_certificate(
 async fn rotate_the_authority(client: &Client, installed: &Installed, serving: &Certificates) -> Certificates {
     let authority = secret(client, AUTHORITY).await.unwrap();
     annotate(client, AUTHORITY, "tokenscope.io/rotate").await.unwrap();
-    let both = eventually(Duration::from_secs(30), "both authorities are trusted", async || {
+    let both = eventually(ROTATED, "both authorities are trusted", async || {
         let now = secret(client, AUTHORITY).await?;
         ensure!(now.certificate != authority.certificate, "the authority is the same");
         ensure!(
@@ -103,25 +106,21 @@ async fn rotate_the_authority(client: &Client, installed: &Installed, serving: &
     .unwrap();
     assert!(both.trusted.contains(authority.certificate.trim()) && both.trusted.contains(both.certificate.trim()));
     let renewed = rotated(client, installed, serving).await.unwrap();
-    eventually(
-        Duration::from_secs(30),
-        "only the new authority is trusted",
-        async || {
-            let now = secret(client, AUTHORITY).await?;
+    eventually(ROTATED, "only the new authority is trusted", async || {
+        let now = secret(client, AUTHORITY).await?;
+        ensure!(
+            now.trusted.trim() == both.certificate.trim(),
+            "trusted is {}",
+            now.trusted
+        );
+        for bundle in bundles(client).await? {
             ensure!(
-                now.trusted.trim() == both.certificate.trim(),
-                "trusted is {}",
-                now.trusted
+                BASE64_STANDARD.decode(bundle)? == now.trusted.as_bytes(),
+                "the caBundle is another"
             );
-            for bundle in bundles(client).await? {
-                ensure!(
-                    BASE64_STANDARD.decode(bundle)? == now.trusted.as_bytes(),
-                    "the caBundle is another"
-                );
-            }
-            Ok(())
-        },
-    )
+        }
+        Ok(())
+    })
     .await
     .unwrap();
     renewed
@@ -131,7 +130,7 @@ async fn rotate_the_authority(client: &Client, installed: &Installed, serving: &
 async fn distrust_the_authority(client: &Client) {
     let leaked = secret(client, AUTHORITY).await.unwrap();
     annotate(client, AUTHORITY, "tokenscope.io/distrust").await.unwrap();
-    eventually(Duration::from_secs(30), "only a new authority is trusted", async || {
+    eventually(ROTATED, "only a new authority is trusted", async || {
         for bundle in bundles(client).await? {
             let bundle = String::from_utf8(BASE64_STANDARD.decode(bundle)?)?;
             ensure!(bundle.matches("BEGIN CERTIFICATE").count() == 1, "trusted is {bundle}");
@@ -179,7 +178,7 @@ impl Load {
     /// Waits until some more pods have been created.
     async fn goes_on(&self) {
         let before = self.count.load(Ordering::Relaxed);
-        eventually(Duration::from_secs(30), "more pods are created", async || {
+        eventually(ROTATED, "more pods are created", async || {
             let more = self.count.load(Ordering::Relaxed) - before;
             ensure!(more >= 20, "only {more}");
             Ok(())
@@ -234,27 +233,19 @@ async fn annotate(client: &Client, name: &str, wish: &str) -> Result<()> {
 
 /// Waits until there is another serving certificate and every webhook shows it.
 async fn rotated(client: &Client, installed: &Installed, before: &Certificates) -> Result<Certificates> {
-    let now = eventually(
-        Duration::from_secs(40),
-        "there is a new serving certificate",
-        async || {
-            let now = secret(client, SERVING).await?;
-            ensure!(now.certificate != before.certificate, "it is the same");
-            Ok(now)
-        },
-    )
+    let now = eventually(ROTATED, "there is a new serving certificate", async || {
+        let now = secret(client, SERVING).await?;
+        ensure!(now.certificate != before.certificate, "it is the same");
+        Ok(now)
+    })
     .await?;
     let leaf = first_certificate(&now.certificate)?;
     for number in 0..2 {
-        eventually(
-            Duration::from_secs(20),
-            "the webhook shows the new certificate",
-            async || {
-                let shown = shown_certificate(installed.webhook_port(number), &now.trusted).await?;
-                ensure!(shown == leaf, "it shows another one");
-                Ok(())
-            },
-        )
+        eventually(ROTATED, "the webhook shows the new certificate", async || {
+            let shown = shown_certificate(installed.webhook_port(number), &now.trusted).await?;
+            ensure!(shown == leaf, "it shows another one");
+            Ok(())
+        })
         .await?;
     }
     Ok(now)

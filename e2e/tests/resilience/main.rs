@@ -193,7 +193,7 @@ async fn bundles(client: &Client) -> Result<Vec<String>> {
 
 /// Waits until the API server answers again.
 async fn is_back(control_plane: &ControlPlane, installed: &Installed) {
-    eventually(Duration::from_secs(60), "the API server is back", async || {
+    eventually(Duration::from_secs(180), "the API server is back", async || {
         Ok(get_json(&control_plane.client().await?, "/api/v1/namespaces/default").await?)
     })
     .await
