@@ -78,6 +78,22 @@ async fn apply(client: &Client, object: &Value, namespace: &str) -> Result<Value
             Ok(())
         })
         .await?;
+        is_served(client, &applied["spec"]).await?;
     }
     Ok(applied)
+}
+
+/// Waits until what a CustomResourceDefinition defines can be asked for: its handler learns by a watch that it is established.
+async fn is_served(client: &Client, spec: &Value) -> Result<()> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (group, plural) = (text(&spec["group"]), text(&spec["names"]["plural"]));
+    let versions = spec["versions"].as_array().into_iter().flatten();
+    for version in versions.filter(|version| version["served"] == true) {
+        let path = format!("/apis/{group}/{}/{plural}?limit=1", text(&version["name"]));
+        eventually(SERVED, format!("{plural} of {group} can be listed"), async || {
+            Ok(get_json(client, &path).await?)
+        })
+        .await?;
+    }
+    Ok(())
 }

@@ -8,7 +8,7 @@ use jiff::{Timestamp, ToSpan};
 use serde_json::json;
 use tokenscope_e2e::admission::try_pod;
 use tokenscope_e2e::eventually;
-use tokenscope_e2e::fixtures::{ORDERS, PROPAGATION, Shop, orders_may};
+use tokenscope_e2e::fixtures::{ORDERS, PROPAGATION, Shop, orders_may, reviewed};
 
 use crate::SHARED;
 
@@ -26,6 +26,7 @@ async fn granted_before_its_end(shop: &Shop<'_>) -> Result<Timestamp> {
         let granted = eventually(Duration::from_secs(life), "the policy grants", async || {
             let answer = try_pod(&shop.client, &early).await?;
             ensure!(answer.accepted(), "{}", answer.message());
+            ensure!(reviewed(&answer.body) == Some("granted"), "{}", answer.body);
             Ok(())
         });
         match granted.await {
