@@ -18,7 +18,7 @@ use crate::install::{Installed, Options, install};
 use crate::process::free_port;
 
 /// How long a process may take to answer its last reviews and end.
-const DRAIN: Duration = Duration::from_secs(60);
+const DRAIN: Duration = Duration::from_secs(120);
 /// How long some more pods may take.
 const GOES_ON: Duration = Duration::from_secs(120);
 

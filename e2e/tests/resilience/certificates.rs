@@ -13,7 +13,7 @@ use tokenscope_e2e::control_plane::ControlPlane;
 use tokenscope_e2e::fixtures::{ORDERS, Shop, reviewed};
 use tokenscope_e2e::helm::NAMESPACE;
 use tokenscope_e2e::install::{Installed, Options};
-use tokenscope_e2e::webhook_only::{first_certificate, shown_certificate};
+use tokenscope_e2e::webhook_only::{first_certificate, review, shown_certificate};
 use tokenscope_e2e::{eventually, get_json, merge};
 use tokio::task::JoinHandle;
 
@@ -40,6 +40,7 @@ async fn under_a_load_of_creates_certificates_are_rotated_and_webhooks_replaced_
     let pod = shop.asking("orders", ORDERS);
     shop.granted(&pod).await.unwrap();
     let client = &shop.client;
+    each_webhook_grants(client, installed, &pod).await;
     let load = Load::start(control_plane, &pod).await.unwrap();
 
     let serving = secret(client, SERVING).await.unwrap();
@@ -72,6 +73,23 @@ async fn under_a_load_of_creates_certificates_are_rotated_and_webhooks_replaced_
     distrust_the_authority(client).await;
     shop.granted(&shop.asking("after-the-leak", ORDERS)).await.unwrap();
     scenario.holds(&[]);
+}
+
+/// Waits until both webhooks know the policy, each by a watch of its own.
+async fn each_webhook_grants(client: &Client, installed: &Installed, pod: &Value) {
+    let trusted = secret(client, SERVING).await.unwrap().trusted;
+    for number in 0..2 {
+        eventually(ROTATED, "the webhook grants the pod its role", async || {
+            let response = review(installed.webhook_port(number), &trusted, pod).await?;
+            ensure!(
+                response["allowed"] == true && response["patch"].is_string(),
+                "{response}"
+            );
+            Ok(())
+        })
+        .await
+        .unwrap();
+    }
 }
 
 /// The serving certificate alone.
