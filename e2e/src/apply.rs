@@ -62,10 +62,14 @@ async fn apply(client: &Client, object: &Value, namespace: &str) -> Result<Value
     )?;
     let apply_patch = http::HeaderValue::from_static("application/apply-patch+yaml");
     patch.headers_mut().insert(http::header::CONTENT_TYPE, apply_patch);
-    let applied: Value = client
-        .request(patch)
-        .await
-        .with_context(|| format!("can't apply {title}"))?;
+    let applied = eventually(SERVED, format!("{title} is applied"), async || {
+        match client.request::<Value>(patch.clone()).await {
+            Err(error) if passes(&error) => Err(error.into()),
+            answer => Ok(answer),
+        }
+    })
+    .await?
+    .with_context(|| format!("can't apply {title}"))?;
     if kind.kind == "CustomResourceDefinition" {
         eventually(SERVED, format!("{title} is established"), async || {
             let definition = get_json(client, &object_path).await?;
@@ -81,6 +85,11 @@ async fn apply(client: &Client, object: &Value, namespace: &str) -> Result<Value
         is_served(client, &applied["spec"]).await?;
     }
     Ok(applied)
+}
+
+/// True if the API server only had no time for a request just then, or its etcd. To apply once more does no harm.
+fn passes(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 429 || status.code >= 500)
 }
 
 /// Waits until what a CustomResourceDefinition defines can be asked for: its handler learns by a watch that it is established.
