@@ -10,6 +10,9 @@ use serde_json::Value;
 use crate::control_plane::ControlPlane;
 use crate::{eventually, get_json, request};
 
+/// How long the API server may take to serve a kind whose definition it has accepted, on a busy machine.
+const SERVED: Duration = Duration::from_secs(90);
+
 impl ControlPlane {
     /// Applies every document of a YAML text; what has no namespace and needs one goes to `default`.
     pub async fn apply_yaml(&self, text: &str) -> Result<Vec<Value>> {
@@ -42,11 +45,9 @@ async fn apply(client: &Client, object: &Value, namespace: &str) -> Result<Value
     let kind = GroupVersionKind::try_from(&types)?;
     let title = format!("{} {name}", kind.kind);
     // A kind is served some moments after its definition was accepted.
-    let (resource, capabilities) = eventually(
-        Duration::from_secs(10),
-        format!("{} is served", kind.kind),
-        async || Ok(discovery::pinned_kind(client, &kind).await?),
-    )
+    let (resource, capabilities) = eventually(SERVED, format!("{} is served", kind.kind), async || {
+        Ok(discovery::pinned_kind(client, &kind).await?)
+    })
     .await?;
     let namespace = match capabilities.scope {
         discovery::Scope::Cluster => None,
@@ -61,12 +62,16 @@ async fn apply(client: &Client, object: &Value, namespace: &str) -> Result<Value
     )?;
     let apply_patch = http::HeaderValue::from_static("application/apply-patch+yaml");
     patch.headers_mut().insert(http::header::CONTENT_TYPE, apply_patch);
-    let applied: Value = client
-        .request(patch)
-        .await
-        .with_context(|| format!("can't apply {title}"))?;
+    let applied = eventually(SERVED, format!("{title} is applied"), async || {
+        match client.request::<Value>(patch.clone()).await {
+            Err(error) if passes(&error) => Err(error.into()),
+            answer => Ok(answer),
+        }
+    })
+    .await?
+    .with_context(|| format!("can't apply {title}"))?;
     if kind.kind == "CustomResourceDefinition" {
-        eventually(Duration::from_secs(20), format!("{title} is established"), async || {
+        eventually(SERVED, format!("{title} is established"), async || {
             let definition = get_json(client, &object_path).await?;
             let conditions = definition["status"]["conditions"]
                 .as_array()
@@ -77,6 +82,27 @@ async fn apply(client: &Client, object: &Value, namespace: &str) -> Result<Value
             Ok(())
         })
         .await?;
+        is_served(client, &applied["spec"]).await?;
     }
     Ok(applied)
+}
+
+/// True if the API server only had no time for a request just then, or its etcd. To apply once more does no harm.
+fn passes(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 429 || status.code >= 500)
+}
+
+/// Waits until what a CustomResourceDefinition defines can be asked for: its handler learns by a watch that it is established.
+async fn is_served(client: &Client, spec: &Value) -> Result<()> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (group, plural) = (text(&spec["group"]), text(&spec["names"]["plural"]));
+    let versions = spec["versions"].as_array().into_iter().flatten();
+    for version in versions.filter(|version| version["served"] == true) {
+        let path = format!("/apis/{group}/{}/{plural}?limit=1", text(&version["name"]));
+        eventually(SERVED, format!("{plural} of {group} can be listed"), async || {
+            Ok(get_json(client, &path).await?)
+        })
+        .await?;
+    }
+    Ok(())
 }

@@ -18,7 +18,7 @@ use crate::node::Node;
 pub const DRIVER: &str = "csi.spiffe.io";
 
 /// How long a kubelet may take to know a driver.
-const KNOWN: Duration = Duration::from_secs(60);
+const KNOWN: Duration = Duration::from_secs(180);
 
 /// Starts a driver whose inline volumes have the pod's tokens for an audience, in the file `tokens` as the kubelet brings them:
 /// an object by audience. It ends with the cluster.

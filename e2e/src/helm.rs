@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokenscope_xtask::tools::{Tool, resolve};
 use tokenscope_xtask::{root, run_with_input};
 
@@ -12,6 +12,22 @@ use crate::apply::documents;
 
 /// The namespace that the tests install into.
 pub const NAMESPACE: &str = "tokenscope-system";
+
+/// How long the API server waits for a review in tests, in seconds: the most that the chart takes.
+const MOST_SECONDS_FOR_A_REVIEW: u32 = 10;
+
+/// The values with more time for a review than the chart gives, unless they say themselves how much.
+///
+/// The chart's two seconds are for optimised programs. Tests run unoptimised ones, on two processors that they share with etcd, the API server and
+/// another test program: a review that is late there is a pod without one, and says nothing of what is tested.
+pub fn patient(values: &Value) -> Value {
+    let mut values = values.clone();
+    let seconds = &mut values["webhook"]["timeoutSeconds"];
+    if seconds.is_null() {
+        *seconds = json!(MOST_SECONDS_FOR_A_REVIEW);
+    }
+    values
+}
 
 /// The folder of a chart of this project: `tokenscope` or `tokenscope-crds`.
 pub fn chart(name: &str) -> PathBuf {

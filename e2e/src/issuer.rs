@@ -20,7 +20,8 @@ use crate::webhook_only::connect;
 
 /// The Secret of the issuer's serving certificate.
 const SERVING_SECRET: &str = "tokenscope-issuer-tls";
-const DEADLINE: Duration = Duration::from_secs(10);
+/// How long an answer of the issuer may take on a busy machine before it is a failure.
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The authorities that clients of the issuer trust, PEM.
 pub async fn authority(client: &Client) -> Result<String> {
@@ -81,8 +82,23 @@ pub fn tag_condition(trust_policy: &mut Value, tag: &str, value: &str) {
     }
 }
 
+/// How often an SDK asks again where STS could not reach the issuer in time.
+const RETRIES: usize = 5;
+
 /// Assumes a role with a token, as an SDK does: the status and the answer.
 pub async fn assume(sts: &Server, role: &str, token: &str) -> Result<(u16, String)> {
+    let mut answer = assume_once(sts, role, token).await?;
+    for _ in 0..RETRIES {
+        if !answer.1.contains("IDPCommunicationError") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        answer = assume_once(sts, role, token).await?;
+    }
+    Ok(answer)
+}
+
+async fn assume_once(sts: &Server, role: &str, token: &str) -> Result<(u16, String)> {
     let body = format!(
         "Action=AssumeRoleWithWebIdentity&Version=2011-06-15&RoleArn={}&RoleSessionName=pod-1&WebIdentityToken={token}",
         role.replace(':', "%3A").replace('/', "%2F")

@@ -16,7 +16,7 @@ use crate::node::Node;
 use crate::pki::CertificateAuthority;
 
 /// How long whoever has the documents may take to give them.
-const DOCUMENTS_DEADLINE: Duration = Duration::from_secs(60);
+const DOCUMENTS_DEADLINE: Duration = Duration::from_secs(180);
 
 /// The path at which the API server has a document of tokenscope's own issuer.
 pub fn own_document(path: &str) -> String {

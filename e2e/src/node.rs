@@ -229,7 +229,7 @@ impl Node {
 
     /// The trust policy for a role, as it stands in a policy's status.
     pub fn trust_policy(&self, namespace: &str, policy: &str, role: &str) -> Result<String> {
-        self.eventually(Duration::from_secs(60), "the status has the trust policy", || {
+        self.eventually(Duration::from_secs(180), "the status has the trust policy", || {
             let policy = self.get(&["tokenscopepolicy", policy, "--namespace", namespace])?;
             let entries = policy["status"]["trustPolicies"].as_array();
             let mut entries = entries.into_iter().flatten();
@@ -243,7 +243,7 @@ impl Node {
 
     /// Waits until a pod has ended. Returns whether well, and its first container's log.
     pub fn ended(&self, namespace: &str, pod: &str) -> Result<(bool, String)> {
-        let phase = self.eventually(Duration::from_secs(180), &format!("pod {pod} has ended"), || {
+        let phase = self.eventually(Duration::from_secs(420), &format!("pod {pod} has ended"), || {
             let phase = self.kubectl_in(namespace, &["get", "pod", pod, "--output=jsonpath={.status.phase}"])?;
             if phase != "Succeeded" && phase != "Failed" {
                 let events = self.kubectl_in(namespace, &["get", "events", "--sort-by=.lastTimestamp"])?;
@@ -292,7 +292,7 @@ impl Node {
                 .stderr(Stdio::null())
                 .status()?;
         }
-        self.eventually(Duration::from_secs(20), &format!("{program} is gone"), || {
+        self.eventually(Duration::from_secs(60), &format!("{program} is gone"), || {
             let left = self.processes(program)?;
             ensure!(left.iter().all(|process| !processes.contains(process)), "{left:?}");
             Ok(())

@@ -16,7 +16,7 @@ use crate::control_plane::ControlPlane;
 use crate::{delete, eventually};
 
 /// How long the API server may take, on a busy machine.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(240);
 const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
 const LABEL: &str = "policies-act";
 

@@ -33,7 +33,7 @@ while read -r word value; do
 done
 for pid in $pids; do kill -s KILL -- "-$pid" 2>/dev/null; done
 [ $remove = yes ] || { rm -rf -- "$1/etcd"; exit 0; }
-for attempt in 1 2 3 4 5 6 7 8 9 10; do rm -rf -- "$1" && exit 0; sleep 0.3; done
+for attempt in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do rm -rf -- "$1" && exit 0; sleep 0.3; done
 "#;
 
 /// Kills the processes it watches and removes a folder, when it is dropped or this process ends.

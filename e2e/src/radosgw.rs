@@ -28,7 +28,7 @@ use crate::process::{Memory, ServerProcess, free_port};
 use crate::{boto3, eventually};
 
 /// How long starting may take on a busy machine.
-const START_DEADLINE: Duration = Duration::from_secs(120);
+const START_DEADLINE: Duration = Duration::from_secs(300);
 
 /// The store's ID.
 const STORE: &str = "11111111-2222-4333-8444-666666666666";

@@ -4,12 +4,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use kube::Client;
 use serde_json::{Value, json};
 
 use crate::admission::{Answer, create_pod};
 use crate::control_plane::ControlPlane;
+use crate::eventually;
 use crate::fixtures::{annotation, reviewed};
 use crate::forward::Forward;
 use crate::helm::NAMESPACE;
@@ -17,7 +18,10 @@ use crate::install::{Installed, Options, install};
 use crate::process::free_port;
 
 /// How long a process may take to answer its last reviews and end.
-const DRAIN: Duration = Duration::from_secs(60);
+const DRAIN: Duration = Duration::from_secs(120);
+/// How long some more pods may take.
+const GOES_ON: Duration = Duration::from_secs(120);
+
 /// An installation that is replaced by others behind one address, which stands for the webhook's Service.
 #[derive(Debug)]
 pub struct Rollout {
@@ -167,6 +171,21 @@ impl Load {
     /// How many pods were created.
     pub fn created(&self) -> usize {
         self.shared.created.load(Ordering::Relaxed)
+    }
+
+    /// Waits until so many more pods have been created, on a machine however busy.
+    pub async fn goes_on(&self, more: usize) -> Result<()> {
+        let wanted = self.created() + more;
+        eventually(GOES_ON, format!("{more} more pods are created"), async || {
+            ensure!(
+                self.created() >= wanted,
+                "{} of {wanted}; wrong: {:?}",
+                self.created(),
+                self.wrong()
+            );
+            Ok(())
+        })
+        .await
     }
 
     /// How many of them have the mark of a grant.

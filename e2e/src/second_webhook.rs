@@ -3,7 +3,6 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use axum::routing::post;
@@ -17,7 +16,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::admission::try_pod;
 use crate::control_plane::ControlPlane;
-use crate::fixtures::init_containers;
+use crate::fixtures::{PROPAGATION, init_containers};
 use crate::pki::CertificateAuthority;
 use crate::{delete, eventually};
 
@@ -100,7 +99,7 @@ impl SecondWebhook {
         let configuration = configuration(&name, namespace, port, &authority.certificate());
         crate::post(&client, CONFIGURATIONS, &configuration).await?;
         let pod = pod("is-the-second-webhook-there", namespace);
-        eventually(Duration::from_secs(30), format!("{name} is called"), async || {
+        eventually(PROPAGATION, format!("{name} is called"), async || {
             // What becomes of the pod does not matter here.
             let answer = try_pod(&client, &pod).await?;
             ensure!(calls.load(Ordering::Relaxed) > 0, "{} {}", answer.status, answer.body);
@@ -125,16 +124,12 @@ impl SecondWebhook {
         let client = control_plane.client().await?;
         delete(&client, &format!("{CONFIGURATIONS}/{}", self.name)).await?;
         let pod = pod("is-the-second-webhook-gone", &self.namespace);
-        eventually(
-            Duration::from_secs(30),
-            format!("{} is called no more", self.name),
-            async || {
-                let before = self.calls();
-                try_pod(&client, &pod).await?;
-                ensure!(self.calls() == before, "it was called again");
-                Ok(())
-            },
-        )
+        eventually(PROPAGATION, format!("{} is called no more", self.name), async || {
+            let before = self.calls();
+            try_pod(&client, &pod).await?;
+            ensure!(self.calls() == before, "it was called again");
+            Ok(())
+        })
         .await
     }
 }

@@ -29,7 +29,7 @@ pub const TRUST_DOMAIN: &str = "example.test";
 pub const ISSUER: &str = "https://spire.tokenscope.test";
 
 /// What a process of SPIRE may take to be ready on a busy machine.
-const READY_DEADLINE: Duration = Duration::from_secs(120);
+const READY_DEADLINE: Duration = Duration::from_secs(300);
 
 /// The options of a start.
 #[derive(Clone, Copy, Debug)]

@@ -130,7 +130,7 @@ impl<'a> SpireCluster<'a> {
         self.ready("statefulset/spire-server")?;
         self.restart_agent()?;
         self.node.eventually(
-            Duration::from_secs(60),
+            Duration::from_secs(180),
             "the discovery provider has the new key",
             || {
                 let path = "/api/v1/namespaces/spire/services/https:oidc:443/proxy/keys";

@@ -55,11 +55,13 @@ async fn an_install_changes_and_refuses_nothing_that_does_not_ask() {
         is_as_before(&shop, &pod, tried, &created).await;
     }
 
-    let asked = reviews(&installed.webhook(0).observe("/metrics").await.unwrap().1) - reviews_before;
-    assert!(
-        asked >= workloads(&shop, &owner).len() as u64,
-        "the webhook was asked {asked} times"
-    );
+    eventually(PROPAGATION, "the webhook was asked about each", async || {
+        let asked = reviews(&installed.webhook(0).observe("/metrics").await?.1) - reviews_before;
+        ensure!(asked >= workloads(&shop, &owner).len() as u64, "{asked} times");
+        Ok(())
+    })
+    .await
+    .unwrap();
     // Nobody else heard of anything either.
     let events = get_json(&shop.client, &shop.path("events")).await.unwrap();
     assert_eq!(events["items"], json!([]), "{events}");

@@ -8,7 +8,8 @@ use kube::Client;
 use policies::{GOOD, bad, longest, too_long};
 use serde_json::{Value, json};
 use tokenscope_e2e::control_plane::{ControlPlane, Options};
-use tokenscope_e2e::{get_json, merge, post, put};
+use tokenscope_e2e::fixtures::PROPAGATION;
+use tokenscope_e2e::{eventually, get_json, merge, post, put};
 use tokio::sync::OnceCell;
 
 #[path = "../../crds/tests/policies/mod.rs"]
@@ -277,13 +278,22 @@ async fn the_spec_can_not_be_changed_through_the_status_nor_the_status_through_t
 #[tokio::test]
 async fn all_kinds_are_found_by_short_name_and_category() -> Result<()> {
     let client = client().await?;
-    let resources = get_json(&client, "/apis/tokenscope.io/v1alpha1").await?;
-    let resources = resources["resources"].as_array().context("a list of resources")?;
-    for (name, short) in [
+    let kinds = [
         ("tokenscopepolicies", "tsp"),
         ("clustertokenscopepolicies", "ctsp"),
         ("tokenscopeboundaries", "tsb"),
-    ] {
+    ];
+    // A kind is found some moments after it is served.
+    let resources = eventually(PROPAGATION, "all kinds are found", async || {
+        let found = get_json(&client, "/apis/tokenscope.io/v1alpha1").await?;
+        let resources = found["resources"].as_array().context("a list of resources")?;
+        for (name, _) in kinds {
+            ensure!(resources.iter().any(|resource| resource["name"] == name), "no {name}");
+        }
+        Ok(resources.clone())
+    })
+    .await?;
+    for (name, short) in kinds {
         let resource = resources.iter().find(|resource| resource["name"] == name);
         let resource = resource.with_context(|| format!("no {name}"))?;
         ensure!(resource["shortNames"] == json!([short]), "{resource}");

@@ -125,7 +125,8 @@ impl ByteBudget {
         account.charge(LEAST_BYTES).await?;
         let announced = body.size_hint().lower();
         if announced > MOST_BODY_BYTES as u64 {
-            discard(body).await;
+            // As many as of a body that says nothing of its size: those that are read, and those that are taken then.
+            discard(body, 2 * MOST_BODY_BYTES).await;
             return Err(Refused::TooLarge);
         }
         let mut bytes = Vec::new();
@@ -136,7 +137,7 @@ impl ByteBudget {
             let needed = bytes.len() + data.len();
             if needed > MOST_BODY_BYTES {
                 drop(bytes);
-                discard(body).await;
+                discard(body, MOST_BODY_BYTES).await;
                 return Err(Refused::TooLarge);
             }
             if needed > bytes.capacity() {
@@ -218,10 +219,10 @@ impl ByteBudget {
     }
 }
 
-/// Takes the rest of a body that is refused, up to as many bytes as a body may have, and keeps none of it. A client that still sends while
+/// Takes the rest of a body that is refused, up to so many bytes, and keeps none of it. A client that still sends while
 /// the server hangs up finds a broken connection, and reads no answer (RFC 9112, 9.6).
-async fn discard(mut body: Body) {
-    let mut left = MOST_BODY_BYTES;
+async fn discard(mut body: Body, most: usize) {
+    let mut left = most;
     let rest = async {
         while left > 0
             && let Some(Ok(frame)) = body.frame().await

@@ -10,7 +10,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -219,18 +219,30 @@ impl ControlPlane {
         });
         let node = client_of(&self.folder.join("node.kubeconfig")).await?;
         let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token");
-        // The node authorizer learns of the binding by a watch, so its first answers may be a refusal.
+        // The node authorizer learns of the binding by a watch, so its first answers may be a refusal. That no volume wants the audience is one for good.
+        let started = Instant::now();
         let answer = eventually(
-            Duration::from_secs(10),
+            Duration::from_secs(60),
             "the node may ask for the pod's token",
-            async || Ok(post(&node, &path, &request).await?),
+            async || match post(&node, &path, &request).await {
+                Err(error) if is_about_audience(&error) && started.elapsed() > FOR_GOOD => Ok(Err(error)),
+                answer => Ok(Ok(answer?)),
+            },
         )
-        .await?;
+        .await??;
         Ok(answer["status"]["token"]
             .as_str()
             .context("a TokenRequest is answered with a token")?
             .to_owned())
     }
+}
+
+/// After this long, no driver is still to be learned of whose volume might want an audience.
+const FOR_GOOD: Duration = Duration::from_secs(10);
+
+/// True if a node is refused a token because no volume of the pod wants its audience.
+fn is_about_audience(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.message.contains("not found in pod spec volume"))
 }
 
 /// A client of a kubeconfig file.

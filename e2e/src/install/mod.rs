@@ -19,19 +19,25 @@ pub(crate) use self::programs::own_programs;
 use crate::admission::try_pod;
 use crate::control_plane::ControlPlane;
 use crate::forward::Forward;
-use crate::helm::{NAMESPACE, chart, template_of};
+use crate::helm::{NAMESPACE, chart, patient, template_of};
 use crate::issuer::authority;
 use crate::policies_act::policies_act;
 use crate::process::{ServerProcess, free_port};
+use crate::rights_act::rights_act;
 use crate::{eventually, get_json};
 
 /// How long the programs may take to become ready on a busy machine.
-const READY_DEADLINE: Duration = Duration::from_secs(180);
+///
+/// Optimised and alone they take some seconds. Unoptimised, beside another test program that starts as much, minutes have been seen.
+const READY_DEADLINE: Duration = Duration::from_secs(420);
+
+/// How long the other programs may take to become ready or to end too, once one has failed.
+const OTHERS_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The options of an installation.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Values for charts/tokenscope; `null` for its defaults.
+    /// Values for charts/tokenscope; `null` for its defaults. The API server gives reviews more time than by default: [`patient`].
     pub values: Value,
     /// The number of webhooks that run. With more than one, the API server reaches them through a [`Forward`].
     pub webhooks: usize,
@@ -116,6 +122,7 @@ pub async fn install(control_plane: &ControlPlane, options: Options) -> Result<I
     let objects = objects(control_plane, &options, port)?;
     let programs = Programs::new(control_plane, &objects, &folder, port, &options).await?;
     control_plane.apply(&objects, NAMESPACE).await?;
+    rights_act(control_plane, &objects).await?;
 
     let starting = start(&client, &programs);
     let (started, ()) = tokio::try_join!(starting, policies_act(control_plane, &objects))?;
@@ -187,7 +194,7 @@ fn objects(control_plane: &ControlPlane, options: &Options, port: u16) -> Result
     } else {
         &by_version
     };
-    let mut objects = template_of(&folder("tokenscope"), flags, &options.values)?;
+    let mut objects = template_of(&folder("tokenscope"), flags, &patient(&options.values))?;
     for object in &mut objects {
         reach_by_address(object, port);
     }
@@ -252,10 +259,22 @@ impl Installed {
         &self.objects
     }
 
-    /// Waits until all programs are ready and a pod that asks for a role is answered by the webhook.
+    /// Waits until all programs are ready and a pod that asks for a role is answered by the webhook. Where one fails, the others may still say why
+    /// they do: the first error counts.
     pub async fn wait_ready(&self, control_plane: &ControlPlane) -> Result<()> {
+        let mut failed: Option<anyhow::Error> = None;
         for process in self.processes() {
-            process.wait_ready(READY_DEADLINE).await?;
+            let deadline = if failed.is_none() {
+                READY_DEADLINE
+            } else {
+                OTHERS_DEADLINE
+            };
+            if let Err(error) = process.wait_ready(deadline).await {
+                failed.get_or_insert(error);
+            }
+        }
+        if let Some(error) = failed {
+            return Err(error);
         }
         let client = control_plane.client().await?;
         let pod = json!({

@@ -18,7 +18,7 @@ const SECRETS: &str = "/api/v1/namespaces/tokenscope-system/secrets";
 const WEBHOOK: &str = "tokenscope-webhook-tls";
 
 /// How long cert-manager may take for a certificate on a busy machine.
-const ISSUED: Duration = Duration::from_secs(60);
+const ISSUED: Duration = Duration::from_secs(180);
 
 /// Asks for a new certificate before its time, as `cmctl renew` does.
 async fn renew(client: &Client, name: &str) -> Result<()> {

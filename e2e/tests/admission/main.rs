@@ -39,13 +39,13 @@ use tokenscope_e2e::admission::try_pod;
 use tokenscope_e2e::control_plane::{ControlPlane, Options};
 use tokenscope_e2e::eventually;
 use tokenscope_e2e::fixtures::{ORDERS, Shop, with_annotations};
-use tokenscope_e2e::helm::{NAMESPACE, template_with};
+use tokenscope_e2e::helm::{NAMESPACE, patient, template_with};
 use tokenscope_e2e::policies_act::policies_act;
 
 use crate::stand_in::StandIn;
 
 /// How long the API server may take to learn of a policy or a registration.
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(90);
 
 /// The mark of a review.
 const MARK: &str = "tokenscope.io/reviewed";
@@ -124,9 +124,14 @@ impl Door {
     }
 }
 
-/// What the chart makes of these values for the version of Kubernetes that the control plane has.
+/// What the chart makes of these values, with more time for reviews, for the version of Kubernetes that the control plane has.
 fn chart_for(control_plane: &ControlPlane, values: &Value) -> Vec<Value> {
-    template_with("tokenscope", &["--kube-version", control_plane.version()], values).unwrap()
+    template_with(
+        "tokenscope",
+        &["--kube-version", control_plane.version()],
+        &patient(values),
+    )
+    .unwrap()
 }
 
 /// The pod with a label.

@@ -6,6 +6,7 @@ use kube::Client;
 use serde_json::{Value, json};
 use tokenscope_e2e::admission::create;
 use tokenscope_e2e::helm::NAMESPACE;
+use tokenscope_e2e::rights_act::Right;
 use tokenscope_e2e::{delete, eventually, get_json, merge, post, put};
 
 use crate::{Door, SOON};
@@ -28,6 +29,13 @@ async fn operator(door: &Door) -> Client {
         "subjects": [{"kind": "ServiceAccount", "name": "tokenscope-operator", "namespace": NAMESPACE}],
     });
     door.control_plane.apply(&[role, binding], NAMESPACE).await.unwrap();
+    let configurations = Right::to("update", "mutatingwebhookconfigurations.admissionregistration.k8s.io");
+    for right in [configurations, Right::to("create", "secrets").within(NAMESPACE)] {
+        door.control_plane
+            .has_right(NAMESPACE, "tokenscope-operator", &right)
+            .await
+            .unwrap();
+    }
     door.control_plane
         .client_as(NAMESPACE, "tokenscope-operator")
         .await
@@ -216,6 +224,11 @@ async fn a_protected_configuration_is_changed_and_deleted_by_listed_users_only()
         "subjects": [{"kind": "ServiceAccount", "name": "helm", "namespace": "kube-system"}],
     });
     door.control_plane.apply(&[binding], NAMESPACE).await.unwrap();
+    let right = Right::to("update", "mutatingwebhookconfigurations.admissionregistration.k8s.io");
+    door.control_plane
+        .has_right("kube-system", "helm", &right)
+        .await
+        .unwrap();
     let helm = door.control_plane.client_as("kube-system", "helm").await.unwrap();
 
     let configuration = get_json(&door.client, CONFIGURATION).await.unwrap();
@@ -284,7 +297,12 @@ async fn the_webhook_reads_what_decides_about_pods_and_writes_nothing_but_events
         .unwrap();
     }
     let own = ["watch", "", "secrets", "tokenscope-webhook-tls"];
-    assert!(may(&webhook, own, NAMESPACE).await.unwrap(), "its certificate");
+    eventually(SOON, "the webhook may watch its certificate", async || {
+        ensure!(may(&webhook, own, NAMESPACE).await?, "it may not");
+        Ok(())
+    })
+    .await
+    .unwrap();
     for right in [
         ["get", "", "secrets", "tokenscope-ca"],
         ["list", "", "secrets", ""],

@@ -21,7 +21,7 @@ const TOO_MANY_POLICIES: usize = 1001;
 const AT_A_TIME: usize = 16;
 
 /// How long the operator may take to write the statuses of all policies of two such namespaces.
-const WRITTEN: Duration = Duration::from_secs(120);
+const WRITTEN: Duration = Duration::from_secs(400);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_the_share_of_its_namespace_used_up_no_pod_that_needs_a_review_is_admitted_without_one() {

@@ -12,7 +12,7 @@ use tokenscope_e2e::apply::documents;
 use tokenscope_e2e::control_plane::{ControlPlane, Options};
 use tokenscope_e2e::eventually;
 use tokenscope_e2e::fixtures::{ORDERS, Shop, annotation, with_annotations};
-use tokenscope_e2e::helm::{NAMESPACE, template_with};
+use tokenscope_e2e::helm::{NAMESPACE, patient, template_with};
 
 use crate::stand_in::{StandIn, Way};
 use crate::{Door, MARK, SOON};
@@ -26,9 +26,21 @@ const STEP: Duration = Duration::from_millis(400);
 fn rendered(control_plane: &ControlPlane) -> Result<Vec<Value>> {
     let kubeconfig = format!("--kubeconfig={}", control_plane.kubeconfig().display());
     let flags = ["--is-upgrade", "--dry-run=server", &kubeconfig];
-    let mut objects = template_with("tokenscope", &flags, &Value::Null)?;
+    let mut objects = template_with("tokenscope", &flags, &patient(&Value::Null))?;
     objects.retain(|object| object["kind"] != "Deployment");
     Ok(objects)
+}
+
+/// What the release before installs, with as much time for reviews as [`patient`] values give.
+fn before() -> Vec<Value> {
+    let mut objects = documents(BEFORE).unwrap();
+    let webhooks = objects
+        .iter_mut()
+        .filter_map(|object| object.get_mut("webhooks")?.as_array_mut());
+    for webhook in webhooks.flatten() {
+        webhook["timeoutSeconds"] = patient(&Value::Null)["webhook"]["timeoutSeconds"].clone();
+    }
+    objects
 }
 
 fn entries(objects: &[Value]) -> Vec<String> {
@@ -95,7 +107,7 @@ async fn an_upgrade_and_a_way_back_refuse_no_honest_pod_and_admit_no_forged_mark
     };
     let (old, new) = ((Way::WorksAsBefore, Way::Status(404)), (Way::Works, Way::Works));
     door.stand_in.answers(old.0, old.1);
-    door.apply(documents(BEFORE).unwrap()).await.unwrap();
+    door.apply(before()).await.unwrap();
     let shop = door.shop("shop", &[]).await;
     let strict = door.shop("strict", &[("tokenscope.io/required", "true")]).await;
     eventually(SOON, "the release before reviews pods", async || {
@@ -117,6 +129,13 @@ async fn an_upgrade_and_a_way_back_refuse_no_honest_pod_and_admit_no_forged_mark
 
     upgrade_and_go_back(&door, old, new).await;
 
+    eventually(SOON, "pods have been created all the while", async || {
+        let created = load.created.load(Ordering::Relaxed);
+        ensure!(created > 200, "only {created} pods");
+        Ok(())
+    })
+    .await
+    .unwrap();
     load.over.store(true, Ordering::Relaxed);
     for task in tasks {
         task.await.unwrap();
@@ -125,8 +144,6 @@ async fn an_upgrade_and_a_way_back_refuse_no_honest_pod_and_admit_no_forged_mark
     wrong.dedup();
     wrong.truncate(5);
     assert_eq!(wrong, [""; 0]);
-    let created = load.created.load(Ordering::Relaxed);
-    assert!(created > 200, "only {created} pods were created");
 }
 
 /// An upgrade, a second one that ends the transition, and the way back, with both versions of the webhook behind the Service
@@ -169,7 +186,7 @@ async fn upgrade_and_go_back(door: &Door, old: (Way, Way), new: (Way, Way)) {
     }
     tokio::time::sleep(STEP * 4).await;
     // And back, as by `helm rollback`: for one release the webhook writes both marks.
-    door.apply(documents(BEFORE).unwrap()).await.unwrap();
+    door.apply(before()).await.unwrap();
     tokio::time::sleep(STEP * 4).await;
 }
 

@@ -29,7 +29,7 @@ pub(crate) const HOSTILE: &str = "hostile";
 pub(crate) const REQUIRED: &str = "hostile-required";
 
 /// How long a process may take to be ready again after an attack.
-const READY: Duration = Duration::from_secs(30);
+const READY: Duration = Duration::from_secs(60);
 
 const POLICIES: &str = "/apis/tokenscope.io/v1alpha1/namespaces/hostile/tokenscopepolicies";
 
@@ -68,10 +68,11 @@ pub(crate) struct Field {
     pub(crate) control_plane: ControlPlane,
 }
 
-/// The lock on `deny`: the API server's own policies look at every pod's volumes, and tokens are refused that nobody grants.
+/// The lock on `deny`: the API server's own policies look at every pod's volumes, and tokens are refused that nobody grants. A review has as long as the
+/// chart gives it: an attack is judged by that, too.
 fn options() -> Options {
     Options {
-        values: json!({"lock": {"mode": "deny"}}),
+        values: json!({"lock": {"mode": "deny"}, "webhook": {"timeoutSeconds": 2}}),
         programs: std::env::var_os("TOKENSCOPE_PROGRAMS").map(PathBuf::from),
         ..Options::default()
     }

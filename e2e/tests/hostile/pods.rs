@@ -1,6 +1,7 @@
 //! What an author of pods can do: shapes that are large or many, and marks that are not his.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -183,12 +184,13 @@ async fn invented_owners(field: Arc<Field>, round: Round) -> Result<()> {
 
 /// A refusal elsewhere is written on the owner that exists, as ever.
 async fn others_still_get_events(field: Arc<Field>) -> Result<()> {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0); // an attack may be made once more
     let shop = Shop {
         control_plane: &field.control_plane,
         client: field.admin.clone(),
         namespace: "honest".to_owned(),
     };
-    let name = format!("owner-{}", std::process::id());
+    let name = format!("owner-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
     let template =
         json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "app", "image": "app"}]}});
     let replica_set = json!({

@@ -160,7 +160,9 @@ async fn create_largest(
                     text.chars().take(600).collect::<String>()
                 );
             }
-            Some((429, _)) => round.pause(100).await,
+            // An API server that is attacked may have no time.
+            Some((429 | 500..=599, _)) if round.goes_on() => round.pause(100).await,
+            Some((429 | 500..=599, _)) => return Ok(size),
             Some((status, answer)) => bail!("{status} {}", String::from_utf8_lossy(&answer[..answer.len().min(500)])),
         }
     }

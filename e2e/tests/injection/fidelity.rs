@@ -1,6 +1,8 @@
 //! Nothing that a user wrote gets lost, however large or new it is.
 
-use anyhow::Result;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
 use serde_json::{Value, json};
 use tokenscope_e2e::admission::{create_pod, try_pod};
 use tokenscope_e2e::control_plane::client_of;
@@ -182,6 +184,11 @@ async fn a_pod_of_more_than_two_mebibytes_is_injected() {
     assert_eq!(variable(&answer.body, "app", "AWS_ROLE_ARN").as_deref(), Some(ORDERS));
 }
 
+/// A little less than the webhook gives a request; `webhook/src/router.rs`. On a busy machine a body may take longer, whose sender is owed no clear
+/// answer: it is sent again.
+const IN_TIME: Duration = Duration::from_millis(1500);
+const ATTEMPTS: usize = 30;
+
 /// No API server sends such a body, but whoever can reach the port can.
 #[tokio::test]
 async fn a_body_of_more_than_eight_mebibytes_is_answered_in_plain_words() {
@@ -202,7 +209,7 @@ async fn a_body_of_more_than_eight_mebibytes_is_answered_in_plain_words() {
     });
     std::fs::write(&file, kubeconfig.to_string()).unwrap();
     let webhook = client_of(&file).await.unwrap();
-    let send = async |size: usize| -> Result<(u16, String)> {
+    let send_once = async |size: usize| -> Result<(u16, String)> {
         let request = http::Request::post("/mutate")
             .header(http::header::CONTENT_TYPE, "application/json")
             .body(kube::client::Body::from(vec![b' '; size]))?;
@@ -210,6 +217,16 @@ async fn a_body_of_more_than_eight_mebibytes_is_answered_in_plain_words() {
         let status = answer.status().as_u16();
         let bytes = http_body_util::BodyExt::collect(answer.into_body()).await?.to_bytes();
         Ok((status, String::from_utf8(bytes.to_vec())?))
+    };
+    let send = async |size: usize| -> Result<(u16, String)> {
+        for _ in 0..ATTEMPTS {
+            let began = Instant::now();
+            let answer = send_once(size).await;
+            if began.elapsed() < IN_TIME {
+                return answer;
+            }
+        }
+        bail!("{size} bytes took longer than {IN_TIME:?} in each of {ATTEMPTS} attempts")
     };
 
     // Also whoever sends far more than is read gets to read the answer.

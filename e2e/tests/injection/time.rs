@@ -1,26 +1,49 @@
 //! Policies that hold for a time, by the clock of the machine.
 
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 use serde_json::json;
 use tokenscope_e2e::admission::try_pod;
 use tokenscope_e2e::eventually;
-use tokenscope_e2e::fixtures::{ORDERS, PROPAGATION, Shop, orders_may};
+use tokenscope_e2e::fixtures::{ORDERS, PROPAGATION, Shop, orders_may, reviewed};
 
 use crate::SHARED;
+
+/// How long the policy that expires is in force at most.
+const MOST: Duration = Duration::from_secs(60);
+
+/// A pod is granted its role by a policy that expires soon: when. On a busy machine the end may come before the pod, and a later one is tried.
+async fn granted_before_its_end(shop: &Shop<'_>) -> Result<Timestamp> {
+    for life in [6, 20, MOST.as_secs()] {
+        let end = Timestamp::from_second(Timestamp::now().as_second() + life.cast_signed())?;
+        let mut spec = orders_may(&[ORDERS]);
+        spec["expiresAt"] = json!(end.to_string());
+        shop.policy("orders", spec).await?;
+        let early = shop.asking(&format!("early-{life}"), ORDERS);
+        let granted = eventually(Duration::from_secs(life), "the policy grants", async || {
+            let answer = try_pod(&shop.client, &early).await?;
+            ensure!(answer.accepted(), "{}", answer.message());
+            ensure!(reviewed(&answer.body) == Some("granted"), "{}", answer.body);
+            Ok(())
+        });
+        match granted.await {
+            Ok(()) if Timestamp::now() < end => return Ok(end),
+            granted => println!("a policy of {life} s has ended too soon: {granted:?}"),
+        }
+    }
+    bail!("no pod was granted its role within {MOST:?}")
+}
 
 #[tokio::test]
 async fn a_policy_grants_until_it_expires() {
     let control_plane = &SHARED.environment().await.control_plane;
     let shop = Shop::open(control_plane, "expiring", &[]).await.unwrap();
-    let mut spec = orders_may(&[ORDERS]);
-    let end = Timestamp::from_second(Timestamp::now().as_second() + 6).unwrap();
-    spec["expiresAt"] = json!(end.to_string());
-    shop.policy("orders", spec).await.unwrap();
-    shop.granted(&shop.asking("early", ORDERS)).await.unwrap();
-    assert!(Timestamp::now() < end, "too slow a machine for this test");
+    let end = granted_before_its_end(&shop).await.unwrap();
 
-    eventually(PROPAGATION, "the policy has expired", async || {
+    eventually(MOST + PROPAGATION, "the policy has expired", async || {
         let before = Timestamp::now();
         let answer = try_pod(&shop.client, &shop.asking("late", ORDERS)).await?;
         let after = Timestamp::now();
@@ -30,7 +53,7 @@ async fn a_policy_grants_until_it_expires() {
             answer.message()
         );
         assert!(!answer.accepted() || before < end, "granted after {end}");
-        anyhow::ensure!(!answer.accepted(), "still granted");
+        ensure!(!answer.accepted(), "still granted");
         Ok(())
     })
     .await

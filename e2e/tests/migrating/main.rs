@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use serde_json::json;
-use tokenscope_e2e::admission::create_pod;
+use tokenscope_e2e::admission::{create_pod, try_pod};
 use tokenscope_e2e::fixtures::{PROPAGATION, Shop, sts, who_is};
 use tokenscope_e2e::rollout::{Judge, Load};
 use tokenscope_e2e::second_webhook::SecondWebhook;
@@ -50,7 +50,7 @@ async fn walk(keeps_theirs: bool) {
                     if is_removal {
                         let theirs = walk.theirs.take().unwrap();
                         assert!(theirs.calls() > 0);
-                        gone(&theirs).await;
+                        gone(&walk, &theirs).await;
                     }
                 }
                 Block::Yaml(policy) => {
@@ -72,11 +72,13 @@ async fn walk(keeps_theirs: bool) {
     assert_eq!(walk.control_plane.forbidden().unwrap(), [""; 0]);
 }
 
-/// The API server calls the removed webhook no more.
-async fn gone(theirs: &SecondWebhook) {
+/// The API server calls the removed webhook no more, which it would for this pod.
+async fn gone(walk: &Walk, theirs: &SecondWebhook) {
+    let mut pod = walk.kinds[0].clone();
+    pod["metadata"]["name"] = json!("is-the-other-webhook-gone");
     eventually(PROPAGATION, "the other webhook is called no more", async || {
         let before = theirs.calls();
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        try_pod(&walk.client, &pod).await?;
         ensure!(theirs.calls() == before, "it was called again");
         Ok(())
     })

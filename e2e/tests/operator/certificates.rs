@@ -7,10 +7,13 @@ use anyhow::{Result, ensure};
 use kube::Client;
 use serde_json::{Value, json};
 use tokenscope_e2e::admission::try_pod;
-use tokenscope_e2e::fixtures::{ORDERS, PROPAGATION, Shop, reviewed};
+use tokenscope_e2e::fixtures::{ORDERS, Shop, reviewed};
 use tokenscope_e2e::helm::NAMESPACE;
 use tokenscope_e2e::install::Options;
 use tokenscope_e2e::{Environment, delete, eventually, get_json, merge};
+
+/// How long the operator may take to heal, with the overlap of two authorities and a busy machine.
+const HEALED: Duration = Duration::from_secs(90);
 
 /// What is done to Secrets, to which of them, and the change; none where they are deleted.
 type Damage = (&'static str, &'static [&'static str], Option<Value>);
@@ -41,7 +44,8 @@ fn damages() -> [Damage; 6] {
 #[tokio::test]
 async fn secrets_that_are_deleted_or_damaged_are_healed_and_pods_are_reviewed_all_the_while() {
     let environment = Environment::start(Options {
-        operator_arguments: vec!["--rotation-overlap=2".to_owned()],
+        // Long enough for watches on a busy machine: API server and webhook learn of each step by their own.
+        operator_arguments: vec!["--rotation-overlap=5".to_owned()],
         ..Options::default()
     })
     .await
@@ -61,7 +65,7 @@ async fn secrets_that_are_deleted_or_damaged_are_healed_and_pods_are_reviewed_al
                 Some(change) => merge(&shop.client, &path, change).await.unwrap(),
             };
         }
-        eventually(PROPAGATION, format!("{what}, and healed"), async || {
+        eventually(HEALED, format!("{what}, and healed"), async || {
             // At every moment: whoever looks at the cluster from outside sees nothing of it.
             let answer = try_pod(&shop.client, &shop.asking("meanwhile", ORDERS)).await?;
             assert_eq!(reviewed(&answer.body), Some("granted"), "{what}: {}", answer.message());
@@ -93,7 +97,8 @@ async fn secrets_that_are_deleted_or_damaged_are_healed_and_pods_are_reviewed_al
 #[tokio::test]
 async fn short_lived_certificates_are_replaced_in_time_again_and_again() {
     let environment = Environment::start(Options {
-        operator_arguments: ["--ca-lifetime=27", "--serving-lifetime=12", "--rotation-overlap=3"]
+        // As short as leaves time for a machine that stands still for some seconds: a serving certificate is renewed eight before its end.
+        operator_arguments: ["--ca-lifetime=54", "--serving-lifetime=24", "--rotation-overlap=6"]
             .map(str::to_owned)
             .to_vec(),
         ..Options::default()
@@ -110,7 +115,7 @@ async fn short_lived_certificates_are_replaced_in_time_again_and_again() {
         assert_eq!(reviewed(&answer.body), Some("granted"), "{}", answer.message());
         let secret = get_json(&shop.client, &secret_path("tokenscope-ca")).await.unwrap();
         seen.insert(secret["data"]["tls.crt"].as_str().unwrap().to_owned());
-        assert!(began.elapsed() < Duration::from_secs(120), "{} authorities", seen.len());
+        assert!(began.elapsed() < Duration::from_secs(300), "{} authorities", seen.len());
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     let (_, text) = environment.installed.operator(0).observe("/metrics").await.unwrap();

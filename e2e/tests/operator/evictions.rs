@@ -11,8 +11,8 @@ use tokenscope_e2e::{Environment, delete, eventually, get_json, merge, post};
 
 use crate::{OPERATOR, counts, of_replica_set, ready, unreviewed, when};
 
-/// A pod whose eviction was refused is tried again after half a minute; two of one namespace are ten seconds apart.
-const EVICTED: Duration = Duration::from_secs(60);
+/// A pod whose eviction was refused is tried again after half a minute; two of one namespace are ten seconds apart. The rest is for a busy machine.
+const EVICTED: Duration = Duration::from_secs(180);
 
 const BUDGETS: &str = "/apis/policy/v1/namespaces/expiry/poddisruptionbudgets";
 
@@ -35,7 +35,7 @@ async fn missed_pods_are_evicted_where_the_chart_allows_it_and_only_if_a_control
         .unwrap();
     unreviewed(&environment, &shop, &shop.pod("alone")).await.unwrap();
 
-    eventually(PROPAGATION, "the pod is evicted", async || {
+    eventually(EVICTED, "the pod is evicted", async || {
         let gone = get_json(&shop.client, &shop.path("pods/made-by-a-controller")).await;
         ensure!(
             matches!(gone, Err(kube::Error::Api(ref status)) if status.is_not_found()),
@@ -166,12 +166,13 @@ async fn the_policies_expire_and_not_before(environment: &Environment, shop: &Sh
             .await
             .unwrap();
     }
-    while Timestamp::now() < end {
-        assert_eq!(
-            evictions(environment),
-            Vec::<(String, i64)>::new(),
-            "before the policy's end"
-        );
+    loop {
+        let found = evictions(environment);
+        // What was found after the end may have been asked for after it too.
+        if Timestamp::now() >= end {
+            break;
+        }
+        assert_eq!(found, Vec::<(String, i64)>::new(), "before the policy's end");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }

@@ -37,7 +37,7 @@ async fn unreviewed(environment: &Environment, shop: &Shop<'_>, pod: &Value) -> 
     let created = accepts(&shop.client, pod).await?;
     ensure!(reviewed(&created).is_none(), "it was reviewed: {created}");
     webhook.restart()?;
-    webhook.wait_ready(Duration::from_secs(60)).await
+    webhook.wait_ready(Duration::from_secs(180)).await
 }
 
 fn of_replica_set(shop: &Shop<'_>, name: &str) -> Value {

@@ -226,6 +226,25 @@ async fn f05_pods_that_run_when_a_label_selects_their_namespace_are_outdated_and
     delete(&shop.client, &format!("{path}/relabelled")).await.unwrap();
 }
 
+/// Waits until the Event of the missed pod is there, and then until nothing was written for as long as two resyncs.
+async fn all_is_written(shop: &Shop<'_>, writes: impl Fn() -> usize) {
+    eventually(PROPAGATION, "the Event of the missed pod is written", async || {
+        ensure!(!shop.events_about("Pod", "missed").await?.is_empty(), "not yet");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    eventually(PROPAGATION, "nothing is left to be written", async || {
+        let before = writes();
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let more = writes() - before;
+        ensure!(more == 0, "{more} writes within 5 s");
+        Ok(())
+    })
+    .await
+    .unwrap();
+}
+
 #[tokio::test]
 async fn a_quiet_cluster_is_written_to_no_more() {
     let environment = Environment::start(Options {
@@ -254,7 +273,6 @@ async fn a_quiet_cluster_is_written_to_no_more() {
     when(&shop, "over", |status| ready(status, "True", "NotInForce"))
         .await
         .unwrap();
-    tokio::time::sleep(Duration::from_secs(5)).await; // until the Event is written
 
     let writes = || {
         let of_operator = |event: &Value| {
@@ -264,6 +282,7 @@ async fn a_quiet_cluster_is_written_to_no_more() {
         };
         control_plane.audit_events(of_operator).unwrap().len()
     };
+    all_is_written(&shop, writes).await;
     let before = writes();
     assert!(
         before >= 5,

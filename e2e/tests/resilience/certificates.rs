@@ -13,12 +13,14 @@ use tokenscope_e2e::control_plane::ControlPlane;
 use tokenscope_e2e::fixtures::{ORDERS, Shop, reviewed};
 use tokenscope_e2e::helm::NAMESPACE;
 use tokenscope_e2e::install::{Installed, Options};
-use tokenscope_e2e::webhook_only::{first_certificate, shown_certificate};
+use tokenscope_e2e::webhook_only::{first_certificate, review, shown_certificate};
 use tokenscope_e2e::{eventually, get_json, merge};
 use tokio::task::JoinHandle;
 
 use crate::{Scenario, bundles};
 
+/// How long a step of a rotation may take on a busy machine, the overlap included.
+const ROTATED: Duration = Duration::from_secs(120);
 const AUTHORITY: &str = "tokenscope-ca";
 const SERVING: &str = "tokenscope-webhook-tls";
 
@@ -27,7 +29,8 @@ async fn under_a_load_of_creates_certificates_are_rotated_and_webhooks_replaced_
     let scenario = Scenario::start(Options {
         webhooks: 2,
         webhook_arguments: vec!["--drain=2".to_owned()],
-        operator_arguments: vec!["--rotation-overlap=4".to_owned()],
+        // Long enough to be seen by whoever looks every now and then, on a machine that stands still for some seconds.
+        operator_arguments: vec!["--rotation-overlap=12".to_owned()],
         ..Options::default()
     })
     .await;
@@ -37,6 +40,7 @@ async fn under_a_load_of_creates_certificates_are_rotated_and_webhooks_replaced_
     let pod = shop.asking("orders", ORDERS);
     shop.granted(&pod).await.unwrap();
     let client = &shop.client;
+    each_webhook_grants(client, installed, &pod).await;
     let load = Load::start(control_plane, &pod).await.unwrap();
 
     let serving = secret(client, SERVING).await.unwrap();
@@ -49,11 +53,11 @@ async fn under_a_load_of_creates_certificates_are_rotated_and_webhooks_replaced_
     // Each webhook is replaced, as a rolling update does it.
     for number in 0..2 {
         let webhook = installed.webhook(number);
-        let status = webhook.terminate(Duration::from_secs(20)).await.unwrap();
+        let status = webhook.terminate(Duration::from_secs(60)).await.unwrap();
         assert!(status.success(), "{} has ended with {status}", webhook.name());
         load.goes_on().await;
         webhook.restart().unwrap();
-        webhook.wait_ready(Duration::from_secs(60)).await.unwrap();
+        webhook.wait_ready(Duration::from_secs(180)).await.unwrap();
         load.goes_on().await;
     }
 
@@ -69,6 +73,23 @@ async fn under_a_load_of_creates_certificates_are_rotated_and_webhooks_replaced_
     distrust_the_authority(client).await;
     shop.granted(&shop.asking("after-the-leak", ORDERS)).await.unwrap();
     scenario.holds(&[]);
+}
+
+/// Waits until both webhooks know the policy, each by a watch of its own.
+async fn each_webhook_grants(client: &Client, installed: &Installed, pod: &Value) {
+    let trusted = secret(client, SERVING).await.unwrap().trusted;
+    for number in 0..2 {
+        eventually(ROTATED, "the webhook grants the pod its role", async || {
+            let response = review(installed.webhook_port(number), &trusted, pod).await?;
+            ensure!(
+                response["allowed"] == true && response["patch"].is_string(),
+                "{response}"
+            );
+            Ok(())
+        })
+        .await
+        .unwrap();
+    }
 }
 
 /// The serving certificate alone.
@@ -89,7 +110,7 @@ async fn rotate_the_serving_certificate(
 async fn rotate_the_authority(client: &Client, installed: &Installed, serving: &Certificates) -> Certificates {
     let authority = secret(client, AUTHORITY).await.unwrap();
     annotate(client, AUTHORITY, "tokenscope.io/rotate").await.unwrap();
-    let both = eventually(Duration::from_secs(30), "both authorities are trusted", async || {
+    let both = eventually(ROTATED, "both authorities are trusted", async || {
         let now = secret(client, AUTHORITY).await?;
         ensure!(now.certificate != authority.certificate, "the authority is the same");
         ensure!(
@@ -103,25 +124,21 @@ async fn rotate_the_authority(client: &Client, installed: &Installed, serving: &
     .unwrap();
     assert!(both.trusted.contains(authority.certificate.trim()) && both.trusted.contains(both.certificate.trim()));
     let renewed = rotated(client, installed, serving).await.unwrap();
-    eventually(
-        Duration::from_secs(30),
-        "only the new authority is trusted",
-        async || {
-            let now = secret(client, AUTHORITY).await?;
+    eventually(ROTATED, "only the new authority is trusted", async || {
+        let now = secret(client, AUTHORITY).await?;
+        ensure!(
+            now.trusted.trim() == both.certificate.trim(),
+            "trusted is {}",
+            now.trusted
+        );
+        for bundle in bundles(client).await? {
             ensure!(
-                now.trusted.trim() == both.certificate.trim(),
-                "trusted is {}",
-                now.trusted
+                BASE64_STANDARD.decode(bundle)? == now.trusted.as_bytes(),
+                "the caBundle is another"
             );
-            for bundle in bundles(client).await? {
-                ensure!(
-                    BASE64_STANDARD.decode(bundle)? == now.trusted.as_bytes(),
-                    "the caBundle is another"
-                );
-            }
-            Ok(())
-        },
-    )
+        }
+        Ok(())
+    })
     .await
     .unwrap();
     renewed
@@ -131,7 +148,7 @@ async fn rotate_the_authority(client: &Client, installed: &Installed, serving: &
 async fn distrust_the_authority(client: &Client) {
     let leaked = secret(client, AUTHORITY).await.unwrap();
     annotate(client, AUTHORITY, "tokenscope.io/distrust").await.unwrap();
-    eventually(Duration::from_secs(30), "only a new authority is trusted", async || {
+    eventually(ROTATED, "only a new authority is trusted", async || {
         for bundle in bundles(client).await? {
             let bundle = String::from_utf8(BASE64_STANDARD.decode(bundle)?)?;
             ensure!(bundle.matches("BEGIN CERTIFICATE").count() == 1, "trusted is {bundle}");
@@ -179,7 +196,7 @@ impl Load {
     /// Waits until some more pods have been created.
     async fn goes_on(&self) {
         let before = self.count.load(Ordering::Relaxed);
-        eventually(Duration::from_secs(30), "more pods are created", async || {
+        eventually(ROTATED, "more pods are created", async || {
             let more = self.count.load(Ordering::Relaxed) - before;
             ensure!(more >= 20, "only {more}");
             Ok(())
@@ -234,27 +251,19 @@ async fn annotate(client: &Client, name: &str, wish: &str) -> Result<()> {
 
 /// Waits until there is another serving certificate and every webhook shows it.
 async fn rotated(client: &Client, installed: &Installed, before: &Certificates) -> Result<Certificates> {
-    let now = eventually(
-        Duration::from_secs(40),
-        "there is a new serving certificate",
-        async || {
-            let now = secret(client, SERVING).await?;
-            ensure!(now.certificate != before.certificate, "it is the same");
-            Ok(now)
-        },
-    )
+    let now = eventually(ROTATED, "there is a new serving certificate", async || {
+        let now = secret(client, SERVING).await?;
+        ensure!(now.certificate != before.certificate, "it is the same");
+        Ok(now)
+    })
     .await?;
     let leaf = first_certificate(&now.certificate)?;
     for number in 0..2 {
-        eventually(
-            Duration::from_secs(20),
-            "the webhook shows the new certificate",
-            async || {
-                let shown = shown_certificate(installed.webhook_port(number), &now.trusted).await?;
-                ensure!(shown == leaf, "it shows another one");
-                Ok(())
-            },
-        )
+        eventually(ROTATED, "the webhook shows the new certificate", async || {
+            let shown = shown_certificate(installed.webhook_port(number), &now.trusted).await?;
+            ensure!(shown == leaf, "it shows another one");
+            Ok(())
+        })
         .await?;
     }
     Ok(now)

@@ -152,7 +152,7 @@ impl<'a> Shops<'a> {
         let client = &self.shop.client;
         let webhook = self.scenario.installed.webhook(0);
         webhook.restart().unwrap();
-        webhook.wait_ready(Duration::from_secs(60)).await.unwrap();
+        webhook.wait_ready(Duration::from_secs(180)).await.unwrap();
         webhook.signal("STOP").unwrap();
         let (asking, concerned) = (
             shop.asking("asking-hanging", ORDERS),
@@ -279,15 +279,11 @@ impl<'a> Shops<'a> {
             })
             .await
             .unwrap();
-            eventually(
-                Duration::from_secs(10),
-                "the operator has healed the caBundle",
-                async || {
-                    let now = bundles(client).await?;
-                    ensure!(now == healthy, "it is {now:?}");
-                    Ok(())
-                },
-            )
+            eventually(SOON, "the operator has healed the caBundle", async || {
+                let now = bundles(client).await?;
+                ensure!(now == healthy, "it is {now:?}");
+                Ok(())
+            })
             .await
             .unwrap();
             let name = format!("asking-healed-{}", if bundle.is_null() { "wiped" } else { "foreign" });

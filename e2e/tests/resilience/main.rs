@@ -191,10 +191,15 @@ async fn bundles(client: &Client) -> Result<Vec<String>> {
         .collect())
 }
 
-/// Waits until the API server answers again.
+/// Waits until the API server is ready again.
 async fn is_back(control_plane: &ControlPlane, installed: &Installed) {
-    eventually(Duration::from_secs(60), "the API server is back", async || {
-        Ok(get_json(&control_plane.client().await?, "/api/v1/namespaces/default").await?)
+    eventually(Duration::from_secs(180), "the API server is back", async || {
+        let client = control_plane.client().await?;
+        // It is ready once it knows its roles again: until then it refuses what they allow.
+        client
+            .request_text(http::Request::get("/readyz").body(Vec::new())?)
+            .await?;
+        Ok(get_json(&client, "/api/v1/namespaces/default").await?)
     })
     .await
     .unwrap();

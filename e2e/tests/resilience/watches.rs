@@ -32,7 +32,7 @@ async fn watches_that_are_refused_make_the_webhook_unready_and_a_metric_tells_ho
     delete(&client, RIGHTS).await.unwrap();
     control_plane.apiserver().restart().unwrap();
     eventually(
-        Duration::from_secs(180),
+        Duration::from_secs(300),
         "the webhook is unready, and names a watch",
         async || {
             let (status, text) = webhook.observe("/readyz").await?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use kube::Client;
 use serde_json::{Value, json};
-use tokenscope_e2e::admission::create_pod;
+use tokenscope_e2e::admission::{create_pod, try_pod};
 use tokenscope_e2e::control_plane::{self, ControlPlane};
 use tokenscope_e2e::fixtures::{Shop, annotation};
 use tokenscope_e2e::install::Options;
@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(60);
 const TURN: Duration = Duration::from_millis(300);
 const CONFIGURATION: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/tokenscope";
 /// How long an operator may take to end.
-const END: Duration = Duration::from_secs(30);
+const END: Duration = Duration::from_secs(120);
 /// Every pod that was created is there, as it was, and none of a policy's is missed, outdated or holds a token that it may not.
 async fn nothing_is_lost(shop: &Shop<'_>, first: &BTreeMap<String, Value>, load: &Load, when: &str) {
     let pods = get_json(&shop.client, &shop.path("pods")).await.unwrap();
@@ -132,11 +132,13 @@ async fn hands_over(operator: &ServerProcess) {
 async fn first_versions(shop: &Shop<'_>, strict: &Shop<'_>) -> BTreeMap<String, Value> {
     let mut first = BTreeMap::new();
     for (pod, judge) in kinds(shop, strict) {
+        // What a policy assigns is not missed by a pod that is only tried.
         eventually(COUNTED, "a pod is reviewed by the policies", async || {
-            judge(&create_pod(&shop.client, &pod).await?)
+            judge(&try_pod(&shop.client, &pod).await?)
         })
         .await
         .unwrap();
+        judge(&create_pod(&shop.client, &pod).await.unwrap()).unwrap();
         let path = format!(
             "/api/v1/namespaces/{}/pods/{}",
             pod["metadata"]["namespace"].as_str().unwrap(),
@@ -192,11 +194,16 @@ async fn both_versions_at_once_refuse_nothing_and_no_operator_finds_fault_with_t
     leaving.installed().operator(0).restart().unwrap();
     hands_over(rollout.installed().operator(0)).await;
     nothing_is_lost(&shop, &first, &load, "while the old operator leads again").await;
-    let after = (reviews(old_webhook).await, reviews(new_webhook).await);
-    assert!(
-        after.0 > before.0 + 50 && after.1 > before.1 + 50,
-        "{before:?} {after:?}"
-    );
+    eventually(COUNTED, "webhooks of both versions have answered reviews", async || {
+        let after = (reviews(old_webhook).await, reviews(new_webhook).await);
+        ensure!(
+            after.0 > before.0 + 50 && after.1 > before.1 + 50,
+            "{before:?} {after:?}"
+        );
+        Ok(())
+    })
+    .await
+    .unwrap();
     turns.end(&shop, rollout.installed().port()).await;
     rollout.installed().operator(0).restart().unwrap();
     rollout.end(&control_plane, leaving).await.unwrap();
@@ -207,7 +214,6 @@ async fn both_versions_at_once_refuse_nothing_and_no_operator_finds_fault_with_t
         .await
         .unwrap();
     nothing_is_lost(&shop, &first, &load, "after the way back").await;
-    let created = load.created();
+    load.goes_on(20).await.unwrap();
     assert_eq!(load.end().await, [""; 0], "{:#?}", failed_calls(&control_plane));
-    assert!(created > 200, "only {created} pods were created");
 }

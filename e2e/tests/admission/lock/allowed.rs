@@ -3,6 +3,7 @@
 use kube::Client;
 use serde_json::json;
 use tokenscope_e2e::fixtures::{ORDERS, Shop};
+use tokenscope_e2e::rights_act::Right;
 
 use super::{LOCKED, add_ephemeral, refused, shop_and_editor, token};
 
@@ -28,6 +29,8 @@ async fn vault(shop: &Shop<'_>, namespace: &str) -> Client {
         "subjects": [{"kind": "ServiceAccount", "name": "vault", "namespace": namespace}],
     });
     control_plane.apply(&[role, binding], namespace).await.unwrap();
+    let right = Right::to("patch", "pods/ephemeralcontainers").within(&shop.namespace);
+    control_plane.has_right(namespace, "vault", &right).await.unwrap();
     control_plane.client_as(namespace, "vault").await.unwrap()
 }
 

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokenscope_e2e::admission::{Answer, create};
 use tokenscope_e2e::control_plane::client_of;
 use tokenscope_e2e::fixtures::Shop;
+use tokenscope_e2e::rights_act::Right;
 use tokenscope_e2e::{Environment, Shared, get_json, install, put};
 
 const LOCKED: &str = "sts.amazonaws.com";
@@ -51,6 +52,10 @@ pub(crate) async fn editor(shop: &Shop<'_>) -> Client {
         })
     });
     shop.control_plane.apply(&bindings, namespace).await.unwrap();
+    for right in [Right::to("create", "pods"), Right::to("get", "pods")] {
+        let right = right.within(namespace);
+        shop.control_plane.has_right(namespace, "editor", &right).await.unwrap();
+    }
     shop.control_plane.client_as(namespace, "editor").await.unwrap()
 }
 
@@ -63,6 +68,8 @@ async fn acting_as(shop: &Shop<'_>, account: &str) -> Client {
         "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": namespace}],
     });
     control_plane.apply(&[rights], namespace).await.unwrap();
+    let right = Right::to("create", "serviceaccounts/token").within(namespace);
+    control_plane.has_right(namespace, account, &right).await.unwrap();
     let file = control_plane.config_as(namespace, "editor").await.unwrap();
     let mut config: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
     config["users"][0]["user"]["as"] = json!(format!("system:serviceaccount:{namespace}:{account}"));
@@ -86,6 +93,8 @@ async fn may_debug(shop: &Shop<'_>) {
         "subjects": [{"kind": "ServiceAccount", "name": "editor", "namespace": namespace}],
     });
     shop.control_plane.apply(&[role, binding], namespace).await.unwrap();
+    let right = Right::to("update", "pods/ephemeralcontainers").within(namespace);
+    shop.control_plane.has_right(namespace, "editor", &right).await.unwrap();
 }
 
 /// Adds an ephemeral container to a pod of the shop. Fails with the API server's words.

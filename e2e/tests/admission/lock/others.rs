@@ -1,15 +1,15 @@
 //! Kubelets, controllers and other webhooks, namespaces that are left alone, and the other modes of the lock.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, ensure};
 use kube::Client;
 use serde_json::{Value, json};
 use tokenscope_e2e::admission::{create_pod, try_pod};
-use tokenscope_e2e::control_plane::client_of;
+use tokenscope_e2e::control_plane::{ControlPlane, client_of};
 use tokenscope_e2e::eks_webhook::{self, EksWebhook};
 use tokenscope_e2e::fixtures::{ORDERS, PROPAGATION, Shop, mounted_at, orders_may, reviewed, variable};
+use tokenscope_e2e::rights_act::Right;
 use tokenscope_e2e::second_webhook::{Order, SecondWebhook};
 use tokenscope_e2e::{Environment, eventually, install};
 
@@ -52,6 +52,8 @@ async fn kubelets_get_the_tokens_of_their_granted_pods_and_a_controller_only_if_
             "subjects": [{"kind": "ServiceAccount", "name": "vault", "namespace": namespace}],
         });
         shop.control_plane.apply(&[role, binding], namespace).await.unwrap();
+        let right = Right::to("create", "serviceaccounts/token").within("by-kubelet");
+        shop.control_plane.has_right(namespace, "vault", &right).await.unwrap();
         let vault = shop.control_plane.client_as(namespace, "vault").await.unwrap();
         let answer = token(&vault, "by-kubelet", "orders", &[LOCKED]).await;
         assert_eq!(answer.accepted(), listed, "{namespace}: {}", answer.body);
@@ -163,13 +165,7 @@ async fn with_off_and_audit_nobody_notices_and_with_warn_who_creates_is_warned()
             let warned = answer.warnings.iter().any(|warning| warning.contains(LOCKED));
             assert_eq!(warned, mode == "warn", "{mode}: {:?}", answer.warnings);
         }
-        let noted = |event: &Value| {
-            event["objectRef"]["subresource"] == "token"
-                && event["annotations"].to_string().contains("tokenscope-lock-tokens")
-        };
-        let audited = async || -> Result<bool> { Ok(!control_plane.audit_events(noted)?.is_empty()) };
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        assert_eq!(audited().await.unwrap(), mode == "audit", "{mode}");
+        assert_eq!(is_noted_by_the_lock(&control_plane).await, mode == "audit", "{mode}");
         the_audit_log_names_ungranted_tokens_of_pods(mode, &shop, &editor).await;
         below_deny_ephemeral_containers_and_impersonation_get_tokens(mode, &shop, &editor).await;
 
@@ -183,6 +179,21 @@ async fn with_off_and_audit_nobody_notices_and_with_warn_who_creates_is_warned()
             .unwrap();
         refused(&asks, "'tokenscope-guard'");
     }
+}
+
+/// Whether the audit log says that the lock has something against the editor's request for a token.
+async fn is_noted_by_the_lock(control_plane: &ControlPlane) -> bool {
+    let asked = |event: &Value| {
+        event["user"]["username"] == "system:serviceaccount:shop:editor" && event["objectRef"]["subresource"] == "token"
+    };
+    // An event is written after the answer.
+    eventually(PROPAGATION, "the request for a token is in the audit log", async || {
+        let events = control_plane.audit_events(asked)?;
+        let event = events.first().context("it is not there")?;
+        Ok(event["annotations"].to_string().contains("tokenscope-lock-tokens"))
+    })
+    .await
+    .unwrap()
 }
 
 /// Of pods that mount one by hand, and of those that have a CSI driver get one.
