@@ -181,7 +181,7 @@ impl Aws {
 
     fn answers(&self, node: &Node, service: &str, call: &str) -> Result<()> {
         node.eventually(
-            Duration::from_secs(30),
+            Duration::from_secs(180),
             &format!("the stand-in's {service} answers"),
             || self.call(node, &[json!({"service": service, "call": call, "with": {}})]),
         )?;

@@ -22,8 +22,9 @@ pub const CARTS: &str = "arn:aws:iam::111122223333:role/shop/carts";
 /// A role that no policy of the tests allows.
 pub const ADMIN: &str = "arn:aws:iam::111122223333:role/admin";
 
-/// The time that the webhook may take to learn of an object by its watches, and the operator to write a status.
-pub const PROPAGATION: Duration = Duration::from_secs(20);
+/// The time that the webhook may take to learn of an object by its watches, and the operator to write a status. It takes well under a second, and
+/// a busy machine may stand still for several; what is tried each time may start a Python with an AWS SDK.
+pub const PROPAGATION: Duration = Duration::from_secs(90);
 
 /// Prints who the AWS SDK is with what it finds by itself.
 pub const WHO_AM_I: &str = "import boto3; print(boto3.client('sts').get_caller_identity()['Arn'])";

@@ -21,7 +21,7 @@ use crate::process::{ServerProcess, Start, Watchdog, free_port};
 use crate::{boto3, eventually};
 
 /// The deadline of the start on a busy machine.
-const START_DEADLINE: Duration = Duration::from_secs(60);
+const START_DEADLINE: Duration = Duration::from_secs(180);
 
 /// The secret of each account's root, whose access key id is the account's number.
 const ROOT_SECRET: &str = "test";

@@ -16,8 +16,11 @@ use tokenscope_xtask::{images, run_with_input};
 use crate::helm::{NAMESPACE, chart};
 use crate::process::Memory;
 
-/// How long a command may take, in seconds: pods of new images start within some, on a busy machine.
-const COMMAND_DEADLINE: &str = "300";
+/// How long a command may take, in seconds: longer than any that waits by itself for pods, so that this one says what it waited for.
+const COMMAND_DEADLINE: &str = "600";
+
+/// How long Helm may wait for pods of new images, on a busy machine.
+const HELM_DEADLINE: &str = "--timeout=300s";
 
 /// `0` skips the tests that need a cluster, for whoever is in a hurry.
 const WANTED: &str = "TOKENSCOPE_CLUSTER_TESTS";
@@ -191,7 +194,7 @@ impl Node {
                     NAMESPACE,
                     "--create-namespace",
                     "--wait",
-                    "--timeout=120s",
+                    HELM_DEADLINE,
                 ],
                 values,
             )?;
@@ -229,7 +232,7 @@ impl Node {
 
     /// The trust policy for a role, as it stands in a policy's status.
     pub fn trust_policy(&self, namespace: &str, policy: &str, role: &str) -> Result<String> {
-        self.eventually(Duration::from_secs(60), "the status has the trust policy", || {
+        self.eventually(Duration::from_secs(180), "the status has the trust policy", || {
             let policy = self.get(&["tokenscopepolicy", policy, "--namespace", namespace])?;
             let entries = policy["status"]["trustPolicies"].as_array();
             let mut entries = entries.into_iter().flatten();
@@ -243,7 +246,7 @@ impl Node {
 
     /// Waits until a pod has ended. Returns whether well, and its first container's log.
     pub fn ended(&self, namespace: &str, pod: &str) -> Result<(bool, String)> {
-        let phase = self.eventually(Duration::from_secs(180), &format!("pod {pod} has ended"), || {
+        let phase = self.eventually(Duration::from_secs(300), &format!("pod {pod} has ended"), || {
             let phase = self.kubectl_in(namespace, &["get", "pod", pod, "--output=jsonpath={.status.phase}"])?;
             if phase != "Succeeded" && phase != "Failed" {
                 let events = self.kubectl_in(namespace, &["get", "events", "--sort-by=.lastTimestamp"])?;
@@ -292,7 +295,7 @@ impl Node {
                 .stderr(Stdio::null())
                 .status()?;
         }
-        self.eventually(Duration::from_secs(20), &format!("{program} is gone"), || {
+        self.eventually(Duration::from_secs(90), &format!("{program} is gone"), || {
             let left = self.processes(program)?;
             ensure!(left.iter().all(|process| !processes.contains(process)), "{left:?}");
             Ok(())

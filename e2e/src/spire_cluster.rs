@@ -36,7 +36,7 @@ const MANIFESTS: &str = include_str!("spire_cluster.yaml");
 const SOCKETS: &str = "/run/spire/agent-sockets";
 
 /// What a node and its pods need to start, on a busy machine.
-const DEADLINE: &str = "--timeout=120s";
+const DEADLINE: &str = "--timeout=300s";
 
 /// The kind of key that SPIRE signs JWT-SVIDs with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,7 +130,7 @@ impl<'a> SpireCluster<'a> {
         self.ready("statefulset/spire-server")?;
         self.restart_agent()?;
         self.node.eventually(
-            Duration::from_secs(60),
+            Duration::from_secs(180),
             "the discovery provider has the new key",
             || {
                 let path = "/api/v1/namespaces/spire/services/https:oidc:443/proxy/keys";

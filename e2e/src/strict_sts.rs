@@ -78,7 +78,7 @@ impl<'a> StrictSts<'a> {
         let forward = format!("{name}-forward");
         let (listen, to) = (format!("--listen={ADDRESS}:{port}"), format!("--to={loopback}"));
         node.serve(&forward, node.helper(), &["forward", &listen, &to], &[])?;
-        node.eventually(Duration::from_secs(30), &format!("{name} listens"), || {
+        node.eventually(Duration::from_secs(120), &format!("{name} listens"), || {
             for (log, address) in [
                 (name, loopback.as_str()),
                 (forward.as_str(), &listen["--listen=".len()..]),

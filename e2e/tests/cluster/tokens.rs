@@ -54,7 +54,7 @@ pub(crate) fn begin(shared: &Shared) -> Result<LongLived> {
         .map(|sdk| {
             let token = shared
                 .node
-                .eventually(Duration::from_secs(90), "the pod has a token", || shared.token(sdk))?;
+                .eventually(Duration::from_secs(180), "the pod has a token", || shared.token(sdk))?;
             ensure!(token.expires - token.issued == 600, "{token:?}");
             Ok((sdk, token))
         })

@@ -219,7 +219,9 @@ fn end_if_stuck(running: &mut Running, limit: Duration) {
             "✗ {name} is ended, because no test of it has ended for {minutes} minutes"
         ));
         // One that has ended by itself meanwhile is no failure.
-        let _ = Command::new("kill").args(["-KILL", &running.process.to_string()]).status();
+        let _ = Command::new("kill")
+            .args(["-KILL", &running.process.to_string()])
+            .status();
     }
 }
 
