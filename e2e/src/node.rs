@@ -225,7 +225,8 @@ impl Node {
                 Err(error) if started.elapsed() > deadline => {
                     return Err(error.context(format!("waited {deadline:?} in vain until {what}")));
                 }
-                Err(_) => std::thread::sleep(Duration::from_millis(200)),
+                // A look starts a kubectl, which takes what it waits for the processor.
+                Err(_) => std::thread::sleep(Duration::from_millis(400)),
             }
         }
     }

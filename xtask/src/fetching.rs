@@ -15,12 +15,15 @@ const ATTEMPTS: u32 = 3;
 /// The time before the next attempt.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// How long one attempt may take, in seconds. What is fetched is compiled in the same step, which takes minutes on two busy cores.
-const DEADLINE: &str = "2400";
+/// How long an attempt may take, in seconds.
+const FETCH_DEADLINE: u32 = 15 * 60;
+
+/// The same where what is fetched is compiled in the same step, which takes up to eight minutes on two cores that do nothing else.
+pub(crate) const BUILD_DEADLINE: u32 = 30 * 60;
 
 /// Runs a program that fetches, as [`run_quietly`] does, up to three times. It must do no harm when it runs again after it failed.
 pub fn fetch_quietly(command: &Command) -> Result<String> {
-    again(PAUSE, || run_quietly(&mut limited(command)))
+    again(PAUSE, || run_quietly(&mut limited(command, FETCH_DEADLINE)))
 }
 
 /// Tries what fetches up to three times. The last error counts.
@@ -36,12 +39,12 @@ pub(crate) fn is_there(command: &Command) -> bool {
         || std::env::split_paths(&folders).any(|folder| folder.join(program).is_file())
 }
 
-/// The same command, which is ended where it takes too long: not every program gives up on a server that says nothing.
-pub(crate) fn limited(command: &Command) -> Command {
+/// The same command, which is ended after so many seconds: not every program gives up on a server that says nothing.
+pub(crate) fn limited(command: &Command, seconds: u32) -> Command {
     let mut limited = Command::new("timeout");
     // In the foreground, so that Ctrl-C ends it with us.
     limited
-        .args(["--foreground", "--kill-after=30", DEADLINE])
+        .args(["--foreground", "--kill-after=30", &seconds.to_string()])
         .arg(command.get_program())
         .args(command.get_args());
     for (name, value) in command.get_envs() {
@@ -92,14 +95,16 @@ mod tests {
     }
 
     #[test]
-    fn a_limited_command_has_the_arguments_the_environment_and_the_folder_of_the_first() {
+    fn a_limited_command_is_the_first_one_with_an_end() {
         let mut command = Command::new("sh");
         command
             .args(["-c", "echo \"$WORD ${HOME-none} $PWD\""])
             .env("WORD", "word")
             .env_remove("HOME")
             .current_dir("/");
-        let said = run_quietly(&mut limited(&command)).unwrap();
+        let said = run_quietly(&mut limited(&command, 60)).unwrap();
         assert_eq!(said, "word none /\n");
+        let hanging = run_quietly(&mut limited(Command::new("sleep").arg("600"), 1));
+        assert!(hanging.unwrap_err().to_string().contains("124"), "timeout says so");
     }
 }

@@ -353,7 +353,7 @@ impl Cluster {
                 tail(&logs.join(format!("{log}.log")))
             );
             step.detail(&format!("logs in {}", logs.display()));
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::sleep(Duration::from_millis(300)); // each look takes what the servers need to start
         }
     }
 

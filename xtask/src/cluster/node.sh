@@ -83,8 +83,8 @@ start() {
   done >"$STATE/log/$name.log" 2>&1 &
 }
 
-# Tries a command every tenth of a second. The caller of node.sh watches the clock.
-until_works() { until "$@" >/dev/null 2>&1; do sleep 0.1; done; }
+# Tries a command until it works, seldom enough to leave the processors to what it waits for. The caller of node.sh watches the clock.
+until_works() { until "$@" >/dev/null 2>&1; do sleep 0.3; done; }
 
 import_images() {
   until_works ctr version

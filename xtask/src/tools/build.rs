@@ -12,7 +12,7 @@ use super::cache;
 use super::pin::Pin;
 use super::tool::Tool;
 use super::version::minor;
-use crate::fetching::{fetch, is_there, limited};
+use crate::fetching::{BUILD_DEADLINE, fetch, is_there, limited};
 use crate::once::beside;
 use crate::progress::{Step, say};
 use crate::root;
@@ -187,7 +187,7 @@ fn run_build(tool: Tool, version: &str, command: &Command) -> Result<()> {
         Some(seconds) => format!("last time {seconds} s"),
         None => format!("usually {}", tool.pin().usual),
     };
-    let mut child = limited(command)
+    let mut child = limited(command, BUILD_DEADLINE)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
