@@ -14,7 +14,7 @@ use crate::node::is_ci;
 use crate::probes::Sdk;
 
 /// How long a run may take, in seconds: an SDK may wait between its attempts, and the JVM starts slowly on a busy machine.
-const RUN_DEADLINE: &str = "180";
+const RUN_DEADLINE: &str = "300";
 
 /// `timeout` ends with this status if the deadline has passed.
 const TIMED_OUT: i32 = 124;

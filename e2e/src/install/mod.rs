@@ -188,8 +188,12 @@ fn objects(control_plane: &ControlPlane, options: &Options, port: u16) -> Result
         &by_version
     };
     let mut objects = template_of(&folder("tokenscope"), flags, &options.values)?;
+    let is_told_how_long = !options.values["webhook"]["timeoutSeconds"].is_null();
     for object in &mut objects {
         reach_by_address(object, port);
+        if !is_told_how_long {
+            wait_for_reviews(object);
+        }
     }
     objects.sort_by_key(|object| object["kind"] == "MutatingWebhookConfiguration");
     let mut all = template_of(&folder("tokenscope-crds"), &[], &Value::Null)?;
@@ -317,5 +321,15 @@ fn reach_by_address(object: &mut Value, port: u16) {
             reached["caBundle"] = bundle.clone();
         }
         webhook["clientConfig"] = reached;
+    }
+}
+
+/// Lets the API server wait for a review as long as the chart allows. With the chart's default of two seconds it goes on without one where the machine
+/// stands still for a moment. What comes of that is looked at by tests whose values have `webhook.timeoutSeconds`.
+fn wait_for_reviews(object: &mut Value) {
+    if object["kind"] == "MutatingWebhookConfiguration" {
+        for webhook in object["webhooks"].as_array_mut().into_iter().flatten() {
+            webhook["timeoutSeconds"] = json!(10);
+        }
     }
 }

@@ -71,7 +71,8 @@ pub(crate) struct Field {
 /// The lock on `deny`: the API server's own policies look at every pod's volumes, and tokens are refused that nobody grants.
 fn options() -> Options {
     Options {
-        values: json!({"lock": {"mode": "deny"}}),
+        // The API server waits as long as the chart says by default: times are judged here.
+        values: json!({"lock": {"mode": "deny"}, "webhook": {"timeoutSeconds": 2}}),
         programs: std::env::var_os("TOKENSCOPE_PROGRAMS").map(PathBuf::from),
         ..Options::default()
     }
