@@ -49,38 +49,39 @@ async fn a_full_disk_or_one_that_cannot_be_written_leaves_the_old_token_until_th
         .unwrap()
     };
     let mut last = changes("", "there is a token").await;
-    // It is refused while the sidecar has a file open there to write.
-    let remount = async |mode: &str| {
-        eventually(PATIENCE, format!("it is mounted anew: {mode}"), async || {
-            let status = Command::new("nsenter")
-                .args(["--mount", "--target", &process.pid()?.to_string()])
-                .args(["mount", "-o", &format!("remount,{mode}")])
-                .arg(&directory)
-                .status()?;
-            ensure!(status.success(), "{status}");
-            Ok(())
-        })
-        .await
-        .unwrap();
-    };
     let filler = inside.join("filler");
     for fault in ["full", "read-only"] {
         if fault == "full" {
             assert!(fs::write(&filler, vec![0; 1 << 20]).is_err());
         } else {
-            remount("ro").await;
+            remount(&process, &directory, "ro").await;
         }
         a_write_fails_and_the_old_token_stays(&process, &inside, fault).await;
         let kept = content().unwrap();
         if fault == "full" {
             fs::remove_file(&filler).unwrap();
         } else {
-            remount("rw").await;
+            remount(&process, &directory, "rw").await;
         }
         last = changes(&kept, "a new token is written").await;
     }
     drop(last);
     it_ends_where_it_can_never_write(&lab, &directory, &variables).await;
+}
+
+/// Mounts the folder anew, which is refused while the sidecar has a file open there to write.
+async fn remount(process: &ServerProcess, directory: &Path, mode: &str) {
+    eventually(PATIENCE, format!("it is mounted anew: {mode}"), async || {
+        let status = Command::new("nsenter")
+            .args(["--mount", "--target", &process.pid()?.to_string()])
+            .args(["mount", "-o", &format!("remount,{mode}")])
+            .arg(directory)
+            .status()?;
+        ensure!(status.success(), "{status}");
+        Ok(())
+    })
+    .await
+    .unwrap();
 }
 
 async fn a_write_fails_and_the_old_token_stays(process: &ServerProcess, inside: &Path, fault: &str) {
