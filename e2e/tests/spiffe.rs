@@ -178,7 +178,11 @@ async fn several_audiences_an_x509_svid_and_the_keys_come_from_one_process_once_
 
     let kept = start(&spire, &everything);
     eventually(PATIENCE, "everything is written", async || {
-        kept.probe()?.map_err(|why| anyhow::anyhow!(why))
+        kept.probe()?.map_err(|why| anyhow::anyhow!(why))?;
+        // What said why it was not goes away right after.
+        let files = kept.files()?;
+        anyhow::ensure!(files == EVERYTHING, "there are {files:?}");
+        Ok(())
     })
     .await
     .unwrap();
@@ -193,18 +197,20 @@ async fn several_audiences_an_x509_svid_and_the_keys_come_from_one_process_once_
     .await;
 }
 
+/// The files of a sidecar that is told to write all that it can.
+const EVERYTHING: [&str; 6] = [
+    "jwt_bundle.json",
+    "svid.pem",
+    "svid_bundle.pem",
+    "svid_key.pem",
+    "token",
+    "token-vault",
+];
+
 fn check_everything(sidecar: &Sidecar) {
-    let names = [
-        "jwt_bundle.json",
-        "svid.pem",
-        "svid_bundle.pem",
-        "svid_key.pem",
-        "token",
-        "token-vault",
-    ];
-    assert_eq!(sidecar.files().unwrap(), names);
+    assert_eq!(sidecar.files().unwrap(), EVERYTHING);
     let path = |name: &str| sidecar.directory().join(name);
-    for name in names {
+    for name in EVERYTHING {
         let expected = if name == "svid_key.pem" { 0o600 } else { 0o644 };
         assert_eq!(fs::metadata(path(name)).unwrap().mode() & 0o777, expected, "{name}");
     }
