@@ -19,7 +19,7 @@ impl ControlPlane {
         let established = [
             "wait",
             "--for=condition=Established",
-            "--timeout=30s",
+            "--timeout=120s",
             "--filename",
             definitions,
         ];
