@@ -100,7 +100,7 @@ impl SecondWebhook {
         let configuration = configuration(&name, namespace, port, &authority.certificate());
         crate::post(&client, CONFIGURATIONS, &configuration).await?;
         let pod = pod("is-the-second-webhook-there", namespace);
-        eventually(Duration::from_secs(30), format!("{name} is called"), async || {
+        eventually(Duration::from_secs(90), format!("{name} is called"), async || {
             // What becomes of the pod does not matter here.
             let answer = try_pod(&client, &pod).await?;
             ensure!(calls.load(Ordering::Relaxed) > 0, "{} {}", answer.status, answer.body);
@@ -126,7 +126,7 @@ impl SecondWebhook {
         delete(&client, &format!("{CONFIGURATIONS}/{}", self.name)).await?;
         let pod = pod("is-the-second-webhook-gone", &self.namespace);
         eventually(
-            Duration::from_secs(30),
+            Duration::from_secs(90),
             format!("{} is called no more", self.name),
             async || {
                 let before = self.calls();
