@@ -15,6 +15,9 @@ use crate::process::{ServerProcess, Start, Watchdog};
 /// The cluster's ID, which nobody else sees.
 pub(crate) const CLUSTER: &str = "11111111-2222-4333-8444-555555555555";
 
+/// How long a command may take, in seconds: without the monitor or the store it would wait for ever.
+const COMMAND_DEADLINE: &str = "180";
+
 /// The programs and the folder that they run in, which is removed at the end.
 #[derive(Debug)]
 pub(crate) struct Programs {
@@ -61,11 +64,14 @@ impl Programs {
 
     /// Runs a program to its end, with arguments that have no spaces.
     pub(crate) fn finish(&self, program: &str, arguments: &str) -> Result<()> {
-        let mut command = Command::new(self.ceph.program(program));
+        let mut command = Command::new("timeout");
         command
+            .arg(COMMAND_DEADLINE)
+            .arg(self.ceph.program(program))
             .args(arguments.split(' '))
             .current_dir(&self.folder)
             .env_clear()
+            .env("PATH", "/usr/bin:/bin") // of timeout
             .envs(&self.environment);
         let output = command.output().with_context(|| format!("can't run {program}"))?;
         ensure!(

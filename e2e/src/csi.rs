@@ -5,11 +5,12 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use tokenscope_xtask::fetching::fetch_quietly;
 use tokenscope_xtask::root;
 
 use crate::node::Node;
@@ -59,18 +60,13 @@ fn program() -> Result<PathBuf> {
     let lock = fs::File::create(folder.join("lock"))?;
     lock.lock()?; // another run may be building it; the kernel releases it
     let program = folder.join("csi-driver");
-    let output = Command::new("go")
-        .current_dir(root().join("e2e/csi-driver"))
-        .env("CGO_ENABLED", "0")
-        .args(["build", "-trimpath", "-ldflags=-s -w", "-buildvcs=false", "-o"])
-        .arg(&program)
-        .stdin(Stdio::null())
-        .output()
-        .context("can't run go")?;
-    ensure!(
-        output.status.success(),
-        "building the CSI driver: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    fetch_quietly(
+        Command::new("go")
+            .current_dir(root().join("e2e/csi-driver"))
+            .env("CGO_ENABLED", "0")
+            .args(["build", "-trimpath", "-ldflags=-s -w", "-buildvcs=false", "-o"])
+            .arg(&program),
+    )
+    .context("building the CSI driver")?;
     Ok(program)
 }

@@ -65,7 +65,7 @@ fn connect(turn: &AtomicUsize, ports: &[u16]) -> io::Result<TcpStream> {
     let mut last = io::Error::from(io::ErrorKind::ConnectionRefused);
     for offset in 0..ports.len() {
         let address = SocketAddr::from(([127, 0, 0, 1], ports[(first + offset) % ports.len()]));
-        match TcpStream::connect_timeout(&address, Duration::from_secs(1)) {
+        match TcpStream::connect_timeout(&address, Duration::from_secs(10)) {
             Ok(server) => return Ok(server),
             Err(error) => last = error,
         }

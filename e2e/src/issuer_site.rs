@@ -18,6 +18,9 @@ use crate::pki::CertificateAuthority;
 /// How long whoever has the documents may take to give them.
 const DOCUMENTS_DEADLINE: Duration = Duration::from_secs(180);
 
+/// How long the web server may take to listen, on a busy machine.
+const LISTENS: Duration = Duration::from_secs(60);
+
 /// The path at which the API server has a document of tokenscope's own issuer.
 pub fn own_document(path: &str) -> String {
     format!("/api/v1/namespaces/{NAMESPACE}/services/https:tokenscope-issuer:issuer/proxy/{path}")
@@ -61,7 +64,13 @@ impl IssuerSite<'_> {
                 &format!("--key={}", folder.join(format!("{host}.key")).display()),
             ],
             &[],
-        )
+        )?;
+        // Whoever asks for the documents next doesn't ask twice.
+        let connect = format!("exec 3<>/dev/tcp/{}/443", self.address);
+        node.eventually(LISTENS, &format!("{host} listens"), || {
+            node.run("bash", &["-c", &connect], "")
+        })?;
+        Ok(())
     }
 
     fn host(&self) -> &str {

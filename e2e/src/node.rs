@@ -16,8 +16,11 @@ use tokenscope_xtask::{images, run_with_input};
 use crate::helm::{NAMESPACE, chart};
 use crate::process::Memory;
 
-/// How long a command may take, in seconds: pods of new images start within some, on a busy machine.
-const COMMAND_DEADLINE: &str = "300";
+/// How long a command may take, in seconds: longer than any that waits by itself for pods, so that this one says what it waited for.
+const COMMAND_DEADLINE: &str = "600";
+
+/// How long Helm may wait for pods of new images, on a busy machine.
+const HELM_DEADLINE: &str = "--timeout=300s";
 
 /// `0` skips the tests that need a cluster, for whoever is in a hurry.
 const WANTED: &str = "TOKENSCOPE_CLUSTER_TESTS";
@@ -191,7 +194,7 @@ impl Node {
                     NAMESPACE,
                     "--create-namespace",
                     "--wait",
-                    "--timeout=120s",
+                    HELM_DEADLINE,
                 ],
                 values,
             )?;
@@ -222,7 +225,8 @@ impl Node {
                 Err(error) if started.elapsed() > deadline => {
                     return Err(error.context(format!("waited {deadline:?} in vain until {what}")));
                 }
-                Err(_) => std::thread::sleep(Duration::from_millis(200)),
+                // A look starts a kubectl, which takes what it waits for the processor.
+                Err(_) => std::thread::sleep(Duration::from_millis(400)),
             }
         }
     }

@@ -36,7 +36,7 @@ const MANIFESTS: &str = include_str!("spire_cluster.yaml");
 const SOCKETS: &str = "/run/spire/agent-sockets";
 
 /// What a node and its pods need to start, on a busy machine.
-const DEADLINE: &str = "--timeout=120s";
+const DEADLINE: &str = "--timeout=300s";
 
 /// The kind of key that SPIRE signs JWT-SVIDs with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -38,7 +38,7 @@ fn a_cluster_that_ends_leaves_the_machine_as_it_was() -> Result<()> {
         if round == 2 {
             // The namespaces' first process ends with the one that made them, and everything with it.
             let (_, server) = cluster.status()?.context("it runs")?.servers.swap_remove(0);
-            kill(parent(parent(server)?)?)?;
+            kill(maker_of_namespaces(server)?)?;
         }
         let started = Instant::now();
         assert!(cluster.down()?);
@@ -119,12 +119,23 @@ fn starts_a_cluster() -> Result<()> {
 }
 
 fn wait_for(path: &Path) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_secs(180);
     while !path.exists() {
         ensure!(Instant::now() < deadline, "{} isn't there", path.display());
         std::thread::sleep(Duration::from_millis(1));
     }
     Ok(())
+}
+
+/// The process outside of the namespaces that a server within them descends from.
+fn maker_of_namespaces(server: u32) -> Result<u32> {
+    let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/pid"));
+    let own = namespace("self")?;
+    let mut process = server;
+    while namespace(&process.to_string())? != own {
+        process = parent(process)?;
+    }
+    Ok(process)
 }
 
 fn parent(process: u32) -> Result<u32> {
@@ -259,7 +270,7 @@ impl Machine {
 
     /// Waits for the state of before; the machine's process 1 may take a moment to look at a dead process.
     fn comes_back(&self, clusters: &[&str]) -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + Duration::from_secs(120);
         loop {
             let now = Self::now(clusters)?;
             if now == *self {

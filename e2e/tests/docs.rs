@@ -104,7 +104,7 @@ async fn every_example_is_accepted_by_a_real_api_server() {
     assert!(examples.len() >= 10, "only {} examples were found", examples.len());
     for (path, text) in examples {
         // A pod may come before the webhook has heard of the policy that grants its role.
-        eventually(Duration::from_secs(10), "the example is accepted", async || {
+        eventually(Duration::from_secs(90), "the example is accepted", async || {
             control_plane.apply_yaml(&text).await
         })
         .await

@@ -20,7 +20,7 @@ use tokenscope_xtask::progress::say;
 const SIDECAR: &str = "tokenscope-sidecar";
 
 /// A token of a minute may just have been renewed; the kubelet's question and its Event follow.
-const EXPIRED: Duration = Duration::from_secs(180);
+const EXPIRED: Duration = Duration::from_secs(300);
 
 struct Setup<'a> {
     node: &'a Node,
@@ -124,7 +124,7 @@ impl Setup<'_> {
         });
         // Each webhook learns of a new policy by a watch of its own, a moment later.
         self.node
-            .eventually(Duration::from_secs(30), "the pod is admitted", || {
+            .eventually(Duration::from_secs(120), "the pod is admitted", || {
                 self.node.apply(std::slice::from_ref(&pod))
             })
     }
@@ -151,7 +151,7 @@ impl Setup<'_> {
         }
         // What the token is signed with stands in its head, which no SDK tells.
         self.create(namespace, "app", &Sdk::Go.staying("app", namespace, "stays", 5))?;
-        let wait = ["wait", "pod/app", "--for=condition=Ready", "--timeout=90s"];
+        let wait = ["wait", "pod/app", "--for=condition=Ready", "--timeout=240s"];
         self.node.kubectl_in(namespace, &wait)?;
         let token = self.token(namespace)?;
         let head = token.split('.').next().unwrap_or_default();
@@ -185,7 +185,7 @@ impl Setup<'_> {
         );
         // Unmounting works, too.
         self.node
-            .kubectl_in("strict", &["delete", "pod", "app", "--timeout=60s"])?;
+            .kubectl_in("strict", &["delete", "pod", "app", "--timeout=240s"])?;
         Ok(())
     }
 
@@ -194,7 +194,7 @@ impl Setup<'_> {
         self.allow("late")?;
         self.create("late", "app", &Sdk::Go.container("app", "late", "late"))?;
         let node = self.node;
-        node.eventually(Duration::from_secs(60), "the sidecar says why it waits", || {
+        node.eventually(Duration::from_secs(180), "the sidecar says why it waits", || {
             let log = node.kubectl_in("late", &["logs", "app", "--container", SIDECAR])?;
             ensure!(
                 log.to_lowercase().contains("no identity") || log.contains("entry"),
@@ -216,13 +216,14 @@ impl Setup<'_> {
         Ok(())
     }
 
-    /// Tokens of a minute: the agent is restarted, which makes its socket anew; the entry is taken away and comes back. The
-    /// application goes on all the while.
+    /// Tokens of two minutes, of which the agent has one to come back in also on a busy machine: it is restarted, which makes its socket anew; the
+    /// entry is taken away and comes back. The application goes on all the while.
     fn lasts_through_faults(&self) -> Result<()> {
+        const LIFE: u32 = 120;
         let (node, spire) = (self.node, &self.spire);
         self.allow("lasting")?;
         let selectors = "k8s:ns:lasting -selector k8s:sa:app";
-        let entry = spire.entry("lasting", selectors, 60)?;
+        let entry = spire.entry("lasting", selectors, LIFE)?;
         self.create("lasting", "app", &Sdk::Go.staying("app", "lasting", "lasting", 2))?;
         let rounds = |what: &str, more: usize| -> Result<usize> {
             let done = || -> Result<usize> {
@@ -234,7 +235,7 @@ impl Setup<'_> {
             };
             let before = done().unwrap_or_default();
             node.eventually(
-                Duration::from_secs(90),
+                Duration::from_secs(240),
                 &format!("the application goes on ({what})"),
                 || {
                     let now = done()?;
@@ -251,7 +252,7 @@ impl Setup<'_> {
 
         spire.remove_entry(&entry)?;
         rounds("without its entry", 2)?;
-        let entry = spire.entry("lasting", selectors, 60)?;
+        let entry = spire.entry("lasting", selectors, LIFE)?;
         let before = self.token("lasting")?;
         self.renewed("lasting", &before, "after the entry came back")?;
         rounds("after the entry came back", 2)?;
@@ -294,7 +295,7 @@ impl Setup<'_> {
 
     fn renewed(&self, namespace: &str, before: &str, what: &str) -> Result<()> {
         self.node.eventually(
-            Duration::from_secs(120),
+            Duration::from_secs(300),
             &format!("another token is there {what}"),
             || {
                 ensure!(self.token(namespace)? != before, "it is the same one");

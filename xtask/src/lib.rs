@@ -5,6 +5,7 @@
 //! starts within seconds.
 
 pub mod cluster;
+pub mod fetching;
 pub mod images;
 pub mod oci;
 mod once;

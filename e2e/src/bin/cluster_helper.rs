@@ -21,7 +21,7 @@ use tokenscope_xtask::cluster::Cluster;
 const DOCUMENTS: [&str; 3] = ["/.well-known/openid-configuration", "/openid/v1/jwks", "/keys"];
 
 /// How long a visitor may take.
-const VISIT: Duration = Duration::from_secs(10);
+const VISIT: Duration = Duration::from_secs(60);
 
 /// The longest head of a request.
 const LONGEST_HEAD: usize = 16 * 1024;

@@ -95,7 +95,7 @@ async fn show_policy(tell: &DemoOutput, control_plane: &ControlPlane) -> Result<
             "wait",
             "--namespace=shop",
             "--for=condition=Ready",
-            "--timeout=30s",
+            "--timeout=120s",
             "tokenscopepolicy/orders",
         ],
         "",
@@ -121,7 +121,7 @@ async fn show_injection(tell: &DemoOutput, client: &Client, verbose: bool) -> Re
         "metadata:\n  annotations:\n    tokenscope.io/role-arn: {ROLE}"
     ));
     // The webhook learns of the policy by a watch, as the operator did.
-    let pod = eventually(Duration::from_secs(10), "the pod is admitted", async || {
+    let pod = eventually(Duration::from_secs(60), "the pod is admitted", async || {
         let answer = admission::create_pod(client, &pod("orders-1", ROLE)).await?;
         ensure!(answer.accepted(), "{}", answer.message());
         Ok(answer.body)

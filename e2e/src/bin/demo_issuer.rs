@@ -265,7 +265,7 @@ async fn show_aporeto(tell: &DemoOutput, (port, authorities): (u16, &str), blue:
     let policy = "/apis/tokenscope.io/v1alpha1/clustertokenscopepolicies/tenants";
     merge(client, policy, &json!({"spec": {"disabled": true}})).await?;
     let refusal = eventually(
-        Duration::from_secs(20),
+        Duration::from_secs(90),
         "a disabled policy grants nothing",
         async || {
             let (status, answer) = exchange(port, authorities, &blue.subject, STS).await?;

@@ -107,7 +107,7 @@ fn show_policy(tell: &DemoOutput, node: &Node, aws: &Aws) -> Result<String> {
 
 fn show_waiting_pod(tell: &DemoOutput, node: &Node, role: &str, verbose: bool) -> Result<()> {
     tell.step("A pod that asks for the role, before SPIRE has an entry for it");
-    node.eventually(Duration::from_secs(30), "the pod is admitted", || {
+    node.eventually(Duration::from_secs(120), "the pod is admitted", || {
         node.apply(&[pod(role)])
     })?;
     let pod = node.get(&["pod", "orders", "--namespace=shop"])?;
@@ -116,7 +116,7 @@ fn show_waiting_pod(tell: &DemoOutput, node: &Node, role: &str, verbose: bool) -
     } else {
         &pod["spec"]["initContainers"]
     })?);
-    let waits = node.eventually(Duration::from_secs(60), "the sidecar says why it waits", || {
+    let waits = node.eventually(Duration::from_secs(180), "the sidecar says why it waits", || {
         let log = node.kubectl_in("shop", &["logs", "orders", "--container", SIDECAR])?;
         let line = log.lines().find(|line| line.contains("no identity"));
         Ok(line.with_context(|| log.clone())?.to_owned())
@@ -132,7 +132,7 @@ fn show_use(tell: &DemoOutput, node: &Node, aws: &Aws, spire: &SpireCluster<'_>)
     let selectors = format!("k8s:ns:shop -selector k8s:sa:orders -selector k8s:container-name:{SIDECAR}");
     tell.quote(&format!("spire-server entry create … -selector {selectors}"));
     spire.entry("ns/shop/sa/orders", &selectors, 300)?;
-    let log = node.eventually(Duration::from_secs(60), "the pod has used S3", || {
+    let log = node.eventually(Duration::from_secs(180), "the pod has used S3", || {
         let log = node.kubectl_in("shop", &["logs", "orders", "--tail=10"])?;
         let found = log.lines().skip_while(|line| !line.starts_with("caller: "));
         let round: Vec<&str> = found.take(2).collect();

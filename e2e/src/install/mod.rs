@@ -338,3 +338,4 @@ fn reach_by_address(object: &mut Value, port: u16) {
         webhook["clientConfig"] = reached;
     }
 }
+

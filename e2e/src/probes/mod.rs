@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
+use tokenscope_xtask::fetching::fetch;
 use tokenscope_xtask::oci::Image;
 use tokenscope_xtask::progress::{Step, say};
 use tokenscope_xtask::root;
@@ -203,19 +204,7 @@ impl Sdk {
             return Ok(archive);
         }
         let step = Step::start(&format!("building the image of the {} probe", self.name()), None);
-        if built.exists() {
-            fs::remove_dir_all(&built)?;
-        }
-        fs::create_dir_all(&built)?;
-        let image = match self {
-            Self::Go => go(&sources, &built)?,
-            Self::Python => python(&sources, &resolve(Tool::Boto3)?, "probe.py")?,
-            Self::AwsCli => aws_cli(&sources, &built)?,
-            Self::AwsCli2 => aws_cli_2(&sources, &built, &self.version()?)?,
-            Self::JavaScript => javascript(&sources, &built)?,
-            Self::Java => java(&sources, &built)?,
-            Self::Rust => rust(&sources)?,
-        };
+        let image = fetch(|| self.make(&sources, &built))?;
         let written = Image {
             name: self.image(),
             ..image
@@ -224,6 +213,23 @@ impl Sdk {
         fs::write(stamp, made_of)?;
         step.done(&format!("{} MiB", written.size >> 20));
         Ok(archive)
+    }
+
+    /// Makes its image in a folder, of which nothing is taken that is there already.
+    fn make(self, sources: &Path, built: &Path) -> Result<Image> {
+        if built.exists() {
+            fs::remove_dir_all(built)?;
+        }
+        fs::create_dir_all(built)?;
+        match self {
+            Self::Go => go(sources, built),
+            Self::Python => python(sources, &resolve(Tool::Boto3)?, "probe.py"),
+            Self::AwsCli => aws_cli(sources, built),
+            Self::AwsCli2 => aws_cli_2(sources, built, &self.version()?),
+            Self::JavaScript => javascript(sources, built),
+            Self::Java => java(sources, built),
+            Self::Rust => rust(sources),
+        }
     }
 }
 

@@ -40,7 +40,12 @@ fn helm_installs_upgrades_rolls_back_and_leaves_policies_when_it_uninstalls() ->
         .context("it doesn't adopt what was left")?;
     node.kubectl_in(
         "kept",
-        &["wait", "--for=condition=Ready", "--timeout=60s", "tokenscopepolicy/app"],
+        &[
+            "wait",
+            "--for=condition=Ready",
+            "--timeout=180s",
+            "tokenscopepolicy/app",
+        ],
     )?;
     Ok(())
 }
@@ -58,7 +63,7 @@ fn remove_everything(node: &Node) -> Result<()> {
     ] {
         node.kubectl(&["delete", "crd", &format!("{plural}.tokenscope.io")])?;
     }
-    node.kubectl(&["delete", "namespace", NAMESPACE, "--timeout=120s"])?;
+    node.kubectl(&["delete", "namespace", NAMESPACE, "--timeout=240s"])?;
     Ok(())
 }
 
@@ -98,7 +103,7 @@ fn helm_test(node: &Node) -> Result<String> {
         "--namespace",
         NAMESPACE,
         "--logs",
-        "--timeout=120s",
+        "--timeout=240s",
     ];
     node.helm(&arguments, &Value::Null)
 }
@@ -121,7 +126,7 @@ fn values_are_changed_and_rolled_back(node: &Node) -> Result<()> {
         node.kubectl_in(NAMESPACE, &deployment)?
             .contains("--enforcement=enforce")
     );
-    node.eventually(Duration::from_secs(30), "there are two again", || {
+    node.eventually(Duration::from_secs(120), "there are two again", || {
         let replicas = replicas(node)?;
         ensure!(replicas == "2", "{replicas}");
         Ok(())
@@ -202,7 +207,7 @@ fn no_drain_takes_all_pods_of_a_process_and_their_limits_are_in_force() -> Resul
     let result = evictions(node);
     node.kubectl(&["uncordon", "node-1"])?;
     for deployment in ["deployment/tokenscope-operator", "deployment/tokenscope-webhook"] {
-        node.kubectl_in(NAMESPACE, &["rollout", "status", deployment, "--timeout=120s"])?;
+        node.kubectl_in(NAMESPACE, &["rollout", "status", deployment, "--timeout=240s"])?;
     }
     result
 }
@@ -222,7 +227,7 @@ fn evictions(node: &Node) -> Result<()> {
             node.run("kubectl", &arguments, &eviction.to_string())
         };
         // The budget counts pods a moment after they are ready.
-        node.eventually(Duration::from_secs(60), "the first pod may go", || evict(pods[0]))?;
+        node.eventually(Duration::from_secs(180), "the first pod may go", || evict(pods[0]))?;
         let refused = evict(pods[1])
             .err()
             .with_context(|| format!("both pods of {component} were evicted"))?;

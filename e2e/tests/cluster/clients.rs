@@ -20,7 +20,7 @@ const API_SERVERS: &str = "kube-apiserver-webhooks";
 const PROBE: &str = "tokenscope-probe";
 
 /// What an operator may take to ask the webhook, to evict a pod, and a node to run the next one.
-const EVICTED: Duration = Duration::from_secs(120);
+const EVICTED: Duration = Duration::from_secs(300);
 
 #[test]
 fn with_client_certificates_api_servers_operator_and_helm_test_are_answered_and_nobody_else() -> Result<()> {
@@ -105,7 +105,7 @@ fn only_known_callers_are_answered(shared: &Shared, authority: &CertificateAutho
         "--namespace",
         NAMESPACE,
         "--logs",
-        "--timeout=120s",
+        "--timeout=240s",
     ];
     let said = node.helm(&test, &Value::Null)?;
     ensure!(said.contains("the webhook answers"), "{said}");
@@ -142,7 +142,12 @@ fn a_missed_pod_is_replaced(shared: &Shared, role: &str) -> Result<()> {
         "metadata": {"name": "app", "namespace": namespace},
         "spec": {"subjects": [{"serviceAccounts": ["app"]}], "roles": {"default": role}},
     })])?;
-    let ready = ["wait", "--for=condition=Ready", "--timeout=60s", "tokenscopepolicy/app"];
+    let ready = [
+        "wait",
+        "--for=condition=Ready",
+        "--timeout=180s",
+        "tokenscopepolicy/app",
+    ];
     node.kubectl_in(namespace, &ready)?;
     // What a label of the namespace keeps away is not missed; what nobody reviewed is.
     scale_webhook_and_wait(node, 0)?;
@@ -155,7 +160,7 @@ fn a_missed_pod_is_replaced(shared: &Shared, role: &str) -> Result<()> {
     let available = [
         "wait",
         "--for=condition=Available",
-        "--timeout=90s",
+        "--timeout=240s",
         "deployment/missed",
     ];
     node.kubectl_in(namespace, &available)?;
@@ -177,12 +182,12 @@ fn a_missed_pod_is_replaced(shared: &Shared, role: &str) -> Result<()> {
 fn scale_webhook_and_wait(node: &Node, replicas: usize) -> Result<()> {
     scale_webhook(node, replicas)?;
     if replicas > 0 {
-        let ready = ["rollout", "status", "deployment/tokenscope-webhook", "--timeout=90s"];
+        let ready = ["rollout", "status", "deployment/tokenscope-webhook", "--timeout=240s"];
         node.kubectl_in(NAMESPACE, &ready)?;
         return Ok(());
     }
     // Those that end answer until they have.
-    node.eventually(Duration::from_secs(60), "no webhook runs", || {
+    node.eventually(Duration::from_secs(180), "no webhook runs", || {
         ensure!(node.processes("tokenscope-webhook")?.is_empty(), "one runs");
         Ok(())
     })

@@ -26,7 +26,7 @@ pub(crate) fn start_from_cold(node: &Node) -> Result<()> {
         (NAMESPACE, "deployment/tokenscope-operator"),
         (NAMESPACE, "deployment/tokenscope-webhook"),
     ] {
-        node.kubectl_in(namespace, &["rollout", "status", deployment, "--timeout=180s"])?;
+        node.kubectl_in(namespace, &["rollout", "status", deployment, "--timeout=300s"])?;
     }
     say(&format!(
         "  from cold until all is ready: {:.1} s",
@@ -42,23 +42,26 @@ fn stop_all(node: &Node) -> Result<()> {
     }
     scale_webhook(node, 2)?;
     for namespace in [NAMESPACE, "kube-system"] {
-        let all = ["delete", "pods", "--all", "--grace-period=1", "--timeout=120s"];
+        let all = ["delete", "pods", "--all", "--grace-period=1", "--timeout=240s"];
         node.kubectl_in(namespace, &all)?;
     }
     for name in ["kube-apiserver", "etcd"] {
         node.kill(name)?;
     }
-    for program in ["coredns", "tokenscope-operator", "tokenscope-webhook"] {
-        ensure!(node.processes(program)?.is_empty(), "{program} runs");
-    }
-    Ok(())
+    // The kubelet, which goes on, may be a moment behind.
+    node.eventually(Duration::from_secs(60), "none of the pods' programs runs", || {
+        for program in ["coredns", "tokenscope-operator", "tokenscope-webhook"] {
+            ensure!(node.processes(program)?.is_empty(), "{program} runs");
+        }
+        Ok(())
+    })
 }
 
 /// Starts the control plane: first what serves, then what works with it. One that ends meanwhile is started again.
 fn bring_back(node: &Node, servers: &[NodeServer]) -> Result<()> {
     node.serves_again(&servers[..2])?;
     // These end at once while the API server doesn't know of their rights yet.
-    node.eventually(Duration::from_secs(180), "the controllers work", || {
+    node.eventually(Duration::from_secs(300), "the controllers work", || {
         node.keep_running(servers)?;
         let status = ["rollout", "status", "deployment/coredns", "--timeout=10s"];
         node.kubectl_in("kube-system", &status)

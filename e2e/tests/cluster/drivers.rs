@@ -38,12 +38,12 @@ fn a_csi_driver_gets_a_locked_token_from_the_kubelet_only_for_pods_that_a_policy
 fn judged(shared: &Shared) -> Result<()> {
     let node = &shared.node;
     // No policy is about the ServiceAccount `default`. Each webhook learns of a driver by a watch of its own, a moment later.
-    node.eventually(Duration::from_secs(30), "each webhook knows the driver", || {
+    node.eventually(Duration::from_secs(120), "each webhook knows the driver", || {
         (0..5).try_for_each(|_| is_refused(node, "--dry-run=server"))
     })?;
     is_refused(node, "--dry-run=none")?;
 
-    node.eventually(Duration::from_secs(30), "the granted pod is admitted", || {
+    node.eventually(Duration::from_secs(120), "the granted pod is admitted", || {
         create(node, "granted", "app", "--dry-run=none")
     })?;
     let (well, log) = node.ended(NAMESPACE, "granted").with_context(|| {

@@ -18,7 +18,7 @@ fn without_any_webhook_pods_that_ask_wait_and_start_by_themselves_and_all_others
     let node = &shared.node;
     let role = shared.workloads("waiting")?;
     scale_webhook(node, 0)?;
-    node.eventually(Duration::from_secs(60), "no webhook is left", || {
+    node.eventually(Duration::from_secs(180), "no webhook is left", || {
         let left = node.memory_of("tokenscope-webhook")?;
         ensure!(left.is_empty(), "{left:?}");
         Ok(())
@@ -30,7 +30,7 @@ fn without_any_webhook_pods_that_ask_wait_and_start_by_themselves_and_all_others
         "--namespace",
         NAMESPACE,
         "--logs",
-        "--timeout=120s",
+        "--timeout=240s",
     ];
     let failed = node
         .helm(&check, &Value::Null)
@@ -53,7 +53,7 @@ fn while_every_webhook_is_killed_pods_that_ask_wait_and_all_others_run() -> Resu
     let role = shared.workloads("killed")?;
     // The kubelet starts it again at once, after the second time ten seconds later.
     for _ in 0..2 {
-        node.eventually(Duration::from_secs(90), "two webhooks run", || {
+        node.eventually(Duration::from_secs(300), "two webhooks run", || {
             let found = node.processes("tokenscope-webhook")?;
             ensure!(found.len() == 2, "{found:?}");
             Ok(())
@@ -66,7 +66,7 @@ fn while_every_webhook_is_killed_pods_that_ask_wait_and_all_others_run() -> Resu
     // For the next test, pods that the kubelet doesn't hold back.
     let deployment = "deployment/tokenscope-webhook";
     node.kubectl_in(NAMESPACE, &["rollout", "restart", deployment])?;
-    node.kubectl_in(NAMESPACE, &["rollout", "status", deployment, "--timeout=120s"])?;
+    node.kubectl_in(NAMESPACE, &["rollout", "status", deployment, "--timeout=300s"])?;
     Ok(())
 }
 
@@ -106,7 +106,12 @@ impl Shared {
         self.node
             .kubectl_in(
                 namespace,
-                &["wait", "--for=condition=Available", "--timeout=90s", "deployment/plain"],
+                &[
+                    "wait",
+                    "--for=condition=Available",
+                    "--timeout=240s",
+                    "deployment/plain",
+                ],
             )
             .context("a pod that doesn't ask was held up")?;
         say(&format!(
@@ -118,7 +123,7 @@ impl Shared {
 
     fn asking_says_why(&self, namespace: &str) -> Result<()> {
         let what = "the asking Deployment says why it waits";
-        self.node.eventually(Duration::from_secs(60), what, || {
+        self.node.eventually(Duration::from_secs(180), what, || {
             let path = "--output=jsonpath={.status.conditions[?(@.type==\"ReplicaFailure\")].message}";
             let reason = self
                 .node
@@ -136,7 +141,7 @@ impl Shared {
             &[
                 "wait",
                 "--for=condition=Available",
-                "--timeout=240s",
+                "--timeout=480s",
                 "deployment/asking",
             ],
         )?;
@@ -144,7 +149,7 @@ impl Shared {
             "  {namespace}: the pod that waited started after {:.1} s more",
             started.elapsed().as_secs_f64()
         ));
-        let text = self.node.eventually(Duration::from_secs(60), "it has used S3", || {
+        let text = self.node.eventually(Duration::from_secs(180), "it has used S3", || {
             self.aws.object(&self.node, namespace, "asking")
         })?;
         assert!(text.contains(&format!(":assumed-role/{namespace}/")), "{text}");
@@ -193,7 +198,7 @@ impl Shared {
         };
         rotate("tokenscope-webhook-tls")?;
         node.eventually(
-            Duration::from_secs(120),
+            Duration::from_secs(300),
             "the serving certificate is another one",
             || {
                 up_and_down(node)?;
@@ -204,7 +209,7 @@ impl Shared {
         let started = Instant::now();
         rotate("tokenscope-ca")?;
         node.eventually(
-            Duration::from_secs(240),
+            Duration::from_secs(480),
             "one authority is trusted, another one than before",
             || {
                 up_and_down(node)?;
@@ -252,7 +257,7 @@ fn shorten_overlap(node: &Node) -> Result<()> {
         NAMESPACE,
         &["patch", operator, "--type=json", "--patch", &change.to_string()],
     )?;
-    node.kubectl_in(NAMESPACE, &["rollout", "status", operator, "--timeout=90s"])?;
+    node.kubectl_in(NAMESPACE, &["rollout", "status", operator, "--timeout=240s"])?;
     Ok(())
 }
 
@@ -269,7 +274,7 @@ fn up_and_down(node: &Node) -> Result<()> {
             "rotating",
             &["scale", "deployment/many", &format!("--replicas={wanted}")],
         )?;
-        node.eventually(Duration::from_secs(60), &format!("there are {wanted} pods"), || {
+        node.eventually(Duration::from_secs(180), &format!("there are {wanted} pods"), || {
             let path = "--output=jsonpath={.status.replicas}";
             let count = node.kubectl_in("rotating", &["get", "deployment", "many", path])?;
             ensure!(
@@ -307,7 +312,7 @@ fn another_operator_takes_over_when_the_leaders_pod_is_deleted() -> Result<()> {
         ensure!(!holder.is_empty(), "nobody holds the lease");
         Ok(holder)
     };
-    let wait = Duration::from_secs(120);
+    let wait = Duration::from_secs(240);
     for force in [false, true] {
         let (before, pod) = node.eventually(wait, "somebody leads who is there", || {
             let leader = leader()?;

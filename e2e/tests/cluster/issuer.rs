@@ -90,7 +90,7 @@ fn pods_of_jobs_use_s3(shared: &Shared, role: &str) -> Result<()> {
         }),
     ])?;
     for key in ["job", "cronjob"] {
-        let text = node.eventually(Duration::from_secs(180), &format!("the bucket has {key}"), || {
+        let text = node.eventually(Duration::from_secs(300), &format!("the bucket has {key}"), || {
             shared.aws.object(node, NAME, key).map_err(|error| {
                 let events = node.kubectl_in(NAME, &["get", "pods,events"]).unwrap_or_default();
                 error.context(events)
@@ -98,7 +98,7 @@ fn pods_of_jobs_use_s3(shared: &Shared, role: &str) -> Result<()> {
         })?;
         ensure!(text.contains(&format!(":assumed-role/{NAME}/")), "{key}: {text}");
     }
-    node.eventually(Duration::from_secs(60), "the job of the CronJob is complete", || {
+    node.eventually(Duration::from_secs(180), "the job of the CronJob is complete", || {
         let jobs = node.get(&["jobs", "--namespace", NAME])?;
         let mut jobs = jobs["items"].as_array().into_iter().flatten();
         let complete =
@@ -115,7 +115,7 @@ fn the_cron_job_hands_over_what_is_served(shared: &Shared) -> Result<()> {
     let node = &shared.node;
     let cron_job = "--from=cronjob/tokenscope-issuer-publish";
     node.kubectl_in(NAMESPACE, &["create", "job", "publication", cron_job])?;
-    let log = node.eventually(Duration::from_secs(180), "the files are handed over", || {
+    let log = node.eventually(Duration::from_secs(300), "the files are handed over", || {
         let succeeded = "--output=jsonpath={.status.succeeded}";
         let succeeded = node.kubectl_in(NAMESPACE, &["get", "job", "publication", succeeded])?;
         if succeeded != "1" {
@@ -146,7 +146,7 @@ fn publish(shared: &Shared) -> Result<()> {
     };
     site.publish(node, aws.authority())?;
     let provider = json!({"Url": URL, "ClientIDList": ["sts.amazonaws.com"]});
-    node.eventually(Duration::from_secs(30), "the stand-in knows the issuer", || {
+    node.eventually(Duration::from_secs(120), "the stand-in knows the issuer", || {
         aws.call(
             node,
             &[json!({"service": "iam", "call": "create_open_id_connect_provider", "with": provider})],

@@ -36,7 +36,7 @@ fn a_thousand_pods_do_not_make_the_processes_grow() -> Result<()> {
     let mut many = set("ReplicaSet", "thousand", "many", &without_node(Some(&role)));
     many["spec"]["replicas"] = 1000.into();
     node.apply(&[many])?;
-    node.eventually(Duration::from_secs(240), "there are a thousand pods", || {
+    node.eventually(Duration::from_secs(600), "there are a thousand pods", || {
         let count = node.kubectl_in(
             "thousand",
             &["get", "rs", "many", "--output=jsonpath={.status.replicas}"],

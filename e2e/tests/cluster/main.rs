@@ -50,7 +50,7 @@ fn shared() -> Result<Option<MutexGuard<'static, Shared>>> {
     if let Some(Shared { node, .. }) = shared.as_deref() {
         node.install(&locked(&Value::Null))?;
         // Helm doesn't wait for pods that go.
-        node.eventually(Duration::from_secs(90), "two pods of each process run", || {
+        node.eventually(Duration::from_secs(240), "two pods of each process run", || {
             for program in ["tokenscope-operator", "tokenscope-webhook"] {
                 let found = node.processes(program)?;
                 ensure!(found.len() == 2, "{program}: {found:?}");
@@ -124,7 +124,12 @@ impl Shared {
         })])?;
         self.node.kubectl_in(
             namespace,
-            &["wait", "--for=condition=Ready", "--timeout=60s", "tokenscopepolicy/app"],
+            &[
+                "wait",
+                "--for=condition=Ready",
+                "--timeout=180s",
+                "tokenscopepolicy/app",
+            ],
         )?;
         Ok(())
     }
@@ -132,7 +137,7 @@ impl Shared {
     /// Creates a pod that is to be admitted. Each webhook learns of a new policy by a watch of its own, a moment later.
     fn create(&self, pod: &Value) -> Result<()> {
         self.node
-            .eventually(Duration::from_secs(30), "the pod is admitted", || {
+            .eventually(Duration::from_secs(120), "the pod is admitted", || {
                 self.node.apply(std::slice::from_ref(pod))
             })
     }

@@ -4,6 +4,7 @@
 //! for the pods' addresses as they are.
 
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -100,7 +101,7 @@ fn with_no_more_than_they_admit_pods_are_granted_and_policies_become_ready() -> 
         for deployment in ["deployment/tokenscope-operator", "deployment/tokenscope-webhook"] {
             node.kubectl_in(
                 NAMESPACE,
-                &["wait", deployment, "--for=condition=Available", "--timeout=180s"],
+                &["wait", deployment, "--for=condition=Available", "--timeout=300s"],
             )?;
         }
         let role = shared.workloads("behind-rules")?;
@@ -109,13 +110,13 @@ fn with_no_more_than_they_admit_pods_are_granted_and_policies_become_ready() -> 
             &json!({"containers": [Sdk::Go.container("app", "behind-rules", "any")]}),
         );
         shared.create(&pod("behind-rules", "asking", &done))?;
-        let pods = ["test", "tokenscope", "--namespace", NAMESPACE, "--timeout=120s"];
+        let pods = ["test", "tokenscope", "--namespace", NAMESPACE, "--timeout=240s"];
         node.helm(&pods, &Value::Null).context("helm test")?;
 
         // And they do hold back: another server that listens, and the port for metrics from another pod's network.
         for program in ["tokenscope-operator", "tokenscope-webhook"] {
             let from = *node.processes(program)?.first().context("it runs")?;
-            assert!(connects(from, "10.96.0.1", 443)?, "{program} reaches the API server");
+            reaches(node, from, "10.96.0.1", 443).with_context(|| format!("{program} and the API server"))?;
             assert!(!connects(from, aws::ADDRESS, 7077)?, "{program} reaches S3");
         }
         let outsider = *node.processes("coredns")?.first().context("a DNS server runs")?;
@@ -123,7 +124,11 @@ fn with_no_more_than_they_admit_pods_are_granted_and_policies_become_ready() -> 
         for (component, reviews) in [("webhook", true), ("operator", false)] {
             let selector = format!("--selector=app.kubernetes.io/component={component}");
             let address = node.kubectl_in(NAMESPACE, &["get", "pods", &selector, path])?;
-            assert_eq!(connects(outsider, &address, REVIEWS)?, reviews, "{component}: reviews");
+            if reviews {
+                reaches(node, outsider, &address, REVIEWS).context(component)?;
+            } else {
+                assert!(!connects(outsider, &address, REVIEWS)?, "{component}: reviews");
+            }
             assert!(!connects(outsider, &address, OBSERVED)?, "{component}: metrics");
         }
         node.kubectl(&["delete", "namespace", "behind-rules", "--wait=false"])?;
@@ -203,7 +208,19 @@ chain inward {{ type filter hook postrouting priority 0; ct state established,re
     ))
 }
 
-/// Whether a connection can be made from the network of a process.
+/// A connection comes about, also on a busy machine, and where the server has just been killed and starts again.
+fn reaches(node: &Node, process: u32, address: &str, port: u64) -> Result<()> {
+    node.eventually(
+        Duration::from_secs(180),
+        &format!("{address}:{port} is reached"),
+        || {
+            ensure!(connects(process, address, port)?, "it is not");
+            Ok(())
+        },
+    )
+}
+
+/// Whether a connection can be made from the network of a process. One whose packets are dropped would be tried for minutes.
 fn connects(process: u32, address: &str, port: u64) -> Result<bool> {
     let status = Command::new("nsenter")
         .args(["--target", &process.to_string(), "--net", "timeout", "5", "bash", "-c"])

@@ -134,7 +134,7 @@ fn every_kind_of_workload_and_container_gets_its_token_under_restricted_pod_secu
         "daemonset",
         "cronjob",
     ] {
-        let text = node.eventually(Duration::from_secs(180), &format!("the bucket has {key}"), || {
+        let text = node.eventually(Duration::from_secs(300), &format!("the bucket has {key}"), || {
             aws.object(node, "kinds", key).map_err(|error| {
                 let events = node.kubectl_in("kinds", &["get", "pods,events"]).unwrap_or_default();
                 error.context(events)

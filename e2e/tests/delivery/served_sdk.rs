@@ -107,7 +107,8 @@ async fn the_sdk_gets_its_credentials_from_the_sidecar_that_admission_wrote_and_
     })
     .await
     .unwrap();
-    pod.who().unwrap();
+    // It is written before the sidecar serves credentials.
+    assert_eq!(pod.who_in_the_end().await.trim(), ROLE_SESSION);
     fs::write(authorization, first).unwrap();
     pod.who().unwrap_err();
 }

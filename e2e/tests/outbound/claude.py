@@ -25,7 +25,7 @@ class Api(JsonHandler):
         self.answer(answer)
 
 
-client = anthropic.Anthropic(base_url=serve(Api), timeout=10, max_retries=0)
+client = anthropic.Anthropic(base_url=serve(Api), timeout=60, max_retries=0)
 message = client.messages.create(model="m", max_tokens=1, messages=[{"role": "user", "content": "hi"}])
 exchange, call = seen
 print(

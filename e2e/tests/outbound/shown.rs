@@ -29,7 +29,7 @@ print(json.dumps(tokens))
 
 /// What the issuer of an account publishes, at the address of the stand-in.
 pub(crate) fn keys_at(sts: &str) -> Value {
-    const FETCH: &str = "import json, sys, urllib.request; print(urllib.request.urlopen(json.load(sys.stdin), timeout=10).read().decode())";
+    const FETCH: &str = "import json, sys, urllib.request; print(urllib.request.urlopen(json.load(sys.stdin), timeout=60).read().decode())";
     let url = json!(format!("{sts}/.well-known/jwks.json"));
     tokio::task::block_in_place(|| boto3::run(FETCH, &[], &url).unwrap())
 }

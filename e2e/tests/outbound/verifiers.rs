@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use tokenscope_core::Algorithm;
 use tokenscope_e2e::node::is_ci;
 use tokenscope_e2e::token_maker::{KeySet, TokenMaker};
+use tokenscope_xtask::fetching::fetch_quietly;
 use tokenscope_xtask::progress::say;
 
 use super::shown::Shown;
@@ -131,15 +132,14 @@ fn go(folder: &Path) -> Option<PathBuf> {
     }
     std::fs::create_dir_all(folder).unwrap();
     let program = folder.join("verify");
-    let built = Command::new("go")
+    let mut build = Command::new("go");
+    build
         .current_dir(examples().join("go"))
         .env_remove("GOWORK")
         .args(["build", "-o"])
         .arg(&program)
-        .arg(".")
-        .output()
-        .unwrap();
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        .arg(".");
+    fetch_quietly(&build).unwrap();
     Some(program)
 }
 

@@ -16,7 +16,12 @@ use crate::{CONFIGURATION, SOON, Scenario, bundles, policy_when, runs, until_aft
 
 #[tokio::test]
 async fn no_pod_that_asks_gets_past_a_missing_webhook_and_the_others_are_admitted_and_reported() {
-    let scenario = Scenario::start(Options::default()).await;
+    // As by default; the harness would let the API server wait longer for a webhook that hangs.
+    let scenario = Scenario::start(Options {
+        values: json!({"webhook": {"timeoutSeconds": 2}}),
+        ..Options::default()
+    })
+    .await;
     let shops = Shops::open(&scenario).await;
 
     shops.everything_is_there().await;

@@ -3,11 +3,12 @@
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use jiff::{SignedDuration, Timestamp};
 use tokenscope_e2e::process::free_port;
+use tokenscope_e2e::sidecar::Sidecar;
 use tokenscope_e2e::workload_api::{Answer, fresh, svid, token};
 use tokenscope_e2e::{eventually, get};
 use tokenscope_sidecar::fetch_error::FetchError;
@@ -28,11 +29,20 @@ async fn who_has_no_identity_for_long_asks_patiently_and_gets_the_token_when_the
             fresh(question, 3600)
         }
     });
+    let started = Instant::now();
     let sidecar = lab.sidecar(&[]);
     tokio::time::sleep(Duration::from_secs(12)).await;
-    let questions = agent.questions();
-    assert!((3..=40).contains(&questions), "{questions} in 12 s");
-    let why = sidecar.probe().unwrap().unwrap_err();
+    // On a busy machine it starts late, and asks more rarely than elsewhere.
+    eventually(PATIENCE, "it has asked three times", async || {
+        ensure!(agent.questions() >= 3, "{} questions", agent.questions());
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let (questions, took) = (agent.questions(), started.elapsed());
+    let most = 40 * took.as_secs().div_ceil(12);
+    assert!(u64::from(questions) <= most, "{questions} in {took:?}");
+    let why = says_why(&sidecar, "(no identity issued)").await;
     assert!(why.starts_with("token is not there yet: "), "{why}");
     assert!(why.contains("knows no identity for this pod yet"), "{why}");
     assert!(why.trim_end().ends_with("(no identity issued)"), "{why}");
@@ -40,6 +50,17 @@ async fn who_has_no_identity_for_long_asks_patiently_and_gets_the_token_when_the
     denied.store(false, Ordering::Relaxed);
     // At most ten seconds after the last question.
     sidecar.wait_for(PATIENCE, "there is a token", |_| true).await.unwrap();
+}
+
+/// What the probe says, once it has this part.
+async fn says_why(sidecar: &Sidecar, part: &str) -> String {
+    eventually(PATIENCE, format!("the probe says {part:?}"), async || {
+        let why = sidecar.probe()?.err().unwrap_or_default();
+        ensure!(why.contains(part), "{why}");
+        Ok(why)
+    })
+    .await
+    .unwrap()
 }
 
 #[tokio::test]
@@ -53,12 +74,18 @@ async fn a_question_that_the_agent_calls_wrong_is_not_repeated_at_once_and_ends_
     })
     .await
     .unwrap();
+    let asked = Instant::now();
+    says_why(
+        &sidecar,
+        "refuses the question itself (INVALID_ARGUMENT): audience must",
+    )
+    .await;
     tokio::time::sleep(Duration::from_secs(4)).await;
-    assert_eq!(agent.questions(), 1);
-    let why = sidecar.probe().unwrap().unwrap_err();
+    // The next one comes after a minute.
+    let (questions, took) = (agent.questions(), asked.elapsed());
     assert!(
-        why.contains("refuses the question itself (INVALID_ARGUMENT): audience must"),
-        "{why}"
+        questions == 1 || took > Duration::from_secs(50),
+        "{questions} in {took:?}"
     );
 
     let job = lab.sidecar(&[("TOKENSCOPE_ONCE", "true")]);
@@ -71,9 +98,16 @@ async fn an_agent_that_hangs_is_given_up_and_the_one_that_took_its_place_is_aske
     let lab = Lab::new();
     let hanging = lab.agent(|_, _| Answer::Hang);
     let client = Client::new(lab.socket(), Duration::from_secs(1));
-    let answer = client.jwt_svids("sts.amazonaws.com", "").await;
-    assert_eq!(answer.unwrap_err(), FetchError::Deadline(1));
-    assert_eq!(hanging.questions(), 1);
+    // Where the machine stands still for the deadline, the question hasn't come to the agent yet.
+    eventually(PATIENCE, "a question that reached the agent is given up", async || {
+        let before = hanging.questions();
+        let answer = client.jwt_svids("sts.amazonaws.com", "").await;
+        assert_eq!(answer.unwrap_err(), FetchError::Deadline(1));
+        ensure!(hanging.questions() == before + 1, "it has not been asked");
+        Ok(())
+    })
+    .await
+    .unwrap();
 
     let sidecar = lab.sidecar(&[]);
     eventually(PATIENCE, "the probe says that it waits", async || {
@@ -86,8 +120,10 @@ async fn an_agent_that_hangs_is_given_up_and_the_one_that_took_its_place_is_aske
 
     // It lives on with its connections, but another one listens at the path.
     let _working = lab.agent(|question, _| fresh(question, 3600));
-    let svids = client.jwt_svids("sts.amazonaws.com", "").await.unwrap();
-    assert_eq!(svids.len(), 1);
+    let svids = eventually(PATIENCE, "the working agent answers", async || {
+        Ok(client.jwt_svids("sts.amazonaws.com", "").await?)
+    });
+    assert_eq!(svids.await.unwrap().len(), 1);
     hanging.crash().await; // now its connections break, too
     sidecar.wait_for(PATIENCE, "there is a token", |_| true).await.unwrap();
 }

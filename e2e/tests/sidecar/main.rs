@@ -22,7 +22,7 @@ use tokenscope_sidecar::config::{Config, Invocation, invocation};
 use tokenscope_sidecar::workload_api::JwtSvidRequest;
 
 /// What two busy cores may take for anything.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A folder for sockets and files, and what ends processes.
 struct Lab {

@@ -1,7 +1,7 @@
 //! What the agent answers: which tokens are used, and when the next one is asked for.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
@@ -16,64 +16,87 @@ use crate::{Lab, PATIENCE};
 #[tokio::test]
 async fn the_half_spent_token_of_a_cache_is_replaced_by_its_own_times() {
     let lab = Lab::new();
-    let agent = lab.agent(|question, before| match before {
-        0 => {
-            let now = Timestamp::now().as_second();
-            Answer::Svids(vec![svid(
-                token("sts.amazonaws.com", "k1", Some(now - 16), now + 24),
-                "",
-            )])
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&asked);
+    let agent = lab.agent(move |question, before| {
+        noted.lock().unwrap().push(Instant::now());
+        match before {
+            0 => {
+                let now = Timestamp::now().as_second();
+                Answer::Svids(vec![svid(
+                    token("sts.amazonaws.com", "k1", Some(now - 16), now + 24),
+                    "",
+                )])
+            }
+            _ => fresh(question, 3600),
         }
-        _ => fresh(question, 3600),
     });
     let sidecar = lab.sidecar(&[]);
-    let first = sidecar.wait_for(PATIENCE, "there is a token", |_| true).await.unwrap();
-    let written = Instant::now();
+    let is_next = |token: &Token| token.expires_at > Timestamp::now() + SignedDuration::from_mins(10);
     sidecar
-        .wait_for(PATIENCE, "there is the next one", |token| *token != first)
+        .wait_for(PATIENCE, "there is the next one", is_next)
         .await
         .unwrap();
 
-    // 55 to 65 % of 40 s, of which 16 are over: a little less than 6, for times have whole seconds here.
-    let waited = written.elapsed();
+    // 55 to 65 % of 40 s, of which 16 are over: a little less than 6, for times have whole seconds here. A machine that stands still makes it
+    // longer, and never shorter.
+    let waited = {
+        let asked = asked.lock().unwrap();
+        asked[1] - asked[0]
+    };
     assert!(waited > Duration::from_millis(4500), "{waited:?}");
-    assert!(waited < Duration::from_secs(20), "{waited:?}");
+    assert!(
+        waited < Duration::from_secs(24),
+        "not before the first ends: {waited:?}"
+    );
     assert_eq!(agent.questions(), 2);
 }
 
 #[tokio::test]
 async fn an_agent_that_gives_the_same_token_again_is_asked_now_and_then_until_there_is_a_new_one() {
     let lab = Lab::new();
-    let now = Timestamp::now().as_second();
-    let agent = lab.agent(move |question, before| match before {
-        0..3 => Answer::Svids(vec![svid(
-            token("sts.amazonaws.com", "k1", Some(now - 20), now + 16),
-            "",
-        )]),
-        _ => fresh(question, 3600),
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&asked);
+    let agent = lab.agent(move |question, before| {
+        let mut asked = noted.lock().unwrap();
+        asked.push(Timestamp::now());
+        let first = asked[0].as_second();
+        match before {
+            // It is to be replaced already. Each question comes after a quarter of what is left, so the fourth with 17 of 40 s left, in which
+            // the machine may stand still.
+            0..3 => Answer::Svids(vec![svid(
+                token("sts.amazonaws.com", "k1", Some(first - 60), first + 40),
+                "",
+            )]),
+            _ => fresh(question, 3600),
+        }
     });
     let sidecar = lab.sidecar(&[]);
     let first = sidecar.wait_for(PATIENCE, "there is a token", |_| true).await.unwrap();
+    let is_next = |token: &Token| token.expires_at > Timestamp::now() + SignedDuration::from_mins(10);
     sidecar
-        .wait_for(PATIENCE, "there is the next one", |token| *token != first)
+        .wait_for(PATIENCE, "there is the next one", is_next)
         .await
         .unwrap();
 
-    assert!(Timestamp::now() < first.expires_at, "in time");
     assert_eq!(agent.questions(), 4);
+    let last = asked.lock().unwrap()[3];
+    assert!(last < first.expires_at, "not in time: {last}");
 }
 
 #[tokio::test]
 async fn a_token_without_iat_is_used() {
     let lab = Lab::new();
-    let agent = lab.agent(|_, _| {
+    let agent = lab.agent(|_, before| {
+        let life = if before == 0 { 8 } else { 3600 };
         let now = Timestamp::now().as_second();
-        Answer::Svids(vec![svid(token("sts.amazonaws.com", "k1", None, now + 8), "")])
+        Answer::Svids(vec![svid(token("sts.amazonaws.com", "k1", None, now + life), "")])
     });
     let sidecar = lab.sidecar(&[]);
     let first = sidecar.wait_for(PATIENCE, "there is a token", |_| true).await.unwrap();
+    let is_next = |token: &Token| token.expires_at > Timestamp::now() + SignedDuration::from_mins(10);
     sidecar
-        .wait_for(PATIENCE, "there is the next one", |token| *token != first)
+        .wait_for(PATIENCE, "there is the next one", is_next)
         .await
         .unwrap();
 
@@ -124,13 +147,15 @@ fn useless_answers() -> [UselessAnswer; 8] {
 
 #[tokio::test]
 async fn useless_answers_never_reach_the_file() {
+    // Long enough that eight sidecars, which start together, have read the answer before it ends.
+    const LIFE: i64 = 15;
     let running = useless_answers().map(|(useless, part)| {
         let lab = Lab::new();
         let well = Arc::new(AtomicBool::new(false));
         let is_well = Arc::clone(&well);
         let agent = lab.agent(move |question, before| {
             if before == 0 {
-                fresh(question, 2)
+                fresh(question, LIFE)
             } else if is_well.load(Ordering::Relaxed) {
                 fresh(question, 3600)
             } else {
@@ -151,7 +176,11 @@ async fn useless_answers_never_reach_the_file() {
             .unwrap();
         let still = sidecar.token(FILE).unwrap();
         let life = still.expires_at.duration_since(still.issued_at.unwrap());
-        assert_eq!(life, SignedDuration::from_secs(2), "{part}: the first token is there");
+        assert_eq!(
+            life,
+            SignedDuration::from_secs(LIFE),
+            "{part}: the first token is there"
+        );
 
         well.store(true, Ordering::Relaxed);
     }

@@ -64,7 +64,7 @@ fn role<'a>(role: &'a tokenscope_core::RoleArn, external_id: Option<&'a str>) ->
 async fn it_walks_a_chain_and_the_stand_in_verifies_every_signature() {
     let sts = stand_in().await.unwrap();
     let endpoint = StsEndpoint::custom(&sts.url(), &REGION.parse().unwrap()).unwrap();
-    let soon = Duration::from_secs(30);
+    let soon = Duration::from_secs(60);
     let (near, far) = (NEAR.parse().unwrap(), FAR.parse().unwrap());
 
     let first = AssumeRole {
@@ -109,7 +109,7 @@ async fn it_walks_a_chain_and_the_stand_in_verifies_every_signature() {
 async fn it_asks_for_tokens_that_end_before_their_session_does() {
     let sts = stand_in().await.unwrap();
     let endpoint = StsEndpoint::custom(&sts.url(), &REGION.parse().unwrap()).unwrap();
-    let soon = Duration::from_secs(30);
+    let soon = Duration::from_secs(60);
     let near = NEAR.parse().unwrap();
     let first = AssumeRole {
         duration_seconds: Some(900),

@@ -32,7 +32,7 @@ async fn take<'a>(
     let mut call = plain_call(role);
     change(&mut call);
     let request = call.request(endpoint, credentials, Timestamp::now());
-    let (status, body) = send(endpoint, &request, Duration::from_secs(30)).await.unwrap();
+    let (status, body) = send(endpoint, &request, Duration::from_secs(60)).await.unwrap();
     AssumedRole::read("AssumeRole", status, &body)
 }
 
@@ -80,7 +80,7 @@ async fn a_chain_into_another_account_needs_its_external_id() {
     .await
     .unwrap();
     let who = get_caller_identity(&endpoint, &second.credentials, Timestamp::now());
-    let (status, body) = send(&endpoint, &who, Duration::from_secs(30)).await.unwrap();
+    let (status, body) = send(&endpoint, &who, Duration::from_secs(60)).await.unwrap();
     assert_eq!(&*CallerIdentity::read(status, &body).unwrap().account, ABROAD);
 
     for external_id in [None, Some("e-3")] {
@@ -142,7 +142,7 @@ async fn a_web_identity_is_taken_for_its_subject_and_audience_and_no_other() {
             duration_seconds: Some(900),
             session_policy: SessionPolicyParameters::default(),
         };
-        let (status, body) = send(&endpoint, &request.request(&endpoint), Duration::from_secs(30))
+        let (status, body) = send(&endpoint, &request.request(&endpoint), Duration::from_secs(60))
             .await
             .unwrap();
         AssumedRole::read("AssumeRoleWithWebIdentity", status, &body)

@@ -8,14 +8,18 @@ use jiff::Timestamp;
 use tokenscope_aws::{
     Advice, AssumedRole, CallerIdentity, RegionChoice, RegionOutcome, StsEndpoint, StsError, get_caller_identity,
 };
+use tokenscope_e2e::process::free_port;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use crate::client::send;
 use crate::{FAR, REGION, ann, plain_call, stand_in};
 
-/// The deadline of one region.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// The deadline of a region that never answers.
+const DEADLINE: Duration = Duration::from_secs(2);
+
+/// The deadline of one that does, also where the machine stands still for a while.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A region that takes connections, reads, and answers so, or never.
 struct SickRegion {
@@ -54,14 +58,15 @@ fn endpoint(url: &str) -> StsEndpoint {
     StsEndpoint::custom(url, &REGION.parse().unwrap()).unwrap()
 }
 
-/// Asks one region after the other who Ann is, at a time of the choice's clock.
+/// Asks one region after the other who Ann is, at a time of the choice's clock. The first one never answers.
 async fn who(choice: &mut RegionChoice, endpoints: &[StsEndpoint], seconds: u64) -> Option<CallerIdentity> {
     let now = Duration::from_secs(seconds);
     let mut call = choice.call(now);
     while let Some(region) = choice.next(&mut call) {
         let endpoint = &endpoints[region];
         let request = get_caller_identity(endpoint, &ann(), Timestamp::now());
-        let answer = send(endpoint, &request, PATIENCE).await.ok();
+        let deadline = if region == 0 { DEADLINE } else { PATIENCE };
+        let answer = send(endpoint, &request, deadline).await.ok();
         let identity = answer.map(|(status, body)| CallerIdentity::read(status, &body));
         let outcome = match &identity {
             Some(Ok(_)) => RegionOutcome::Answered,
@@ -85,11 +90,10 @@ async fn the_first_region_that_answers_is_taken_and_those_that_failed_are_left_a
         "HTTP/1.1 200 x\r\ncontent-length: 5\r\nconnection: close\r\n\r\n<html",
     ))
     .await;
-    // A port that was free a moment ago: nobody listens there.
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let closed = free_port().unwrap(); // nobody listens there
     let endpoints = [
         hanging.endpoint.clone(),
-        endpoint(&format!("http://{closed}")),
+        endpoint(&format!("http://127.0.0.1:{closed}")),
         ill.endpoint.clone(),
         proxy.endpoint.clone(),
         endpoint(&sts.url()),

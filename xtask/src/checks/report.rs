@@ -37,6 +37,20 @@ pub(super) fn ended_so_far(output: &str) -> usize {
     output.lines().filter(ends).count()
 }
 
+/// The tests that libtest has said to run for long and that have not ended, of a program that was ended.
+pub(super) fn begun_and_not_ended(output: &str) -> Vec<&str> {
+    let ended = |name: &str| {
+        let line = |outcome: &str| format!("test {name} ... {outcome}");
+        let (well, badly) = (line("ok"), line("FAILED"));
+        output.lines().any(|line| line == well || line == badly)
+    };
+    let begun = output.lines().filter_map(|line| {
+        let (name, _) = line.strip_prefix("test ")?.split_once(" has been running for ")?;
+        Some(name)
+    });
+    begun.filter(|name| !ended(name)).collect()
+}
+
 /// The number of characters of a failed test's message that the closing lines repeat.
 const MESSAGE: usize = 600;
 
@@ -119,5 +133,8 @@ mod tests {
         let output =
             "\nrunning 3 tests\ntest a ... ok\ntest b has been running for over 60 seconds\ntest c ... FAILED\n";
         assert_eq!(ended_so_far(output), 2);
+        assert_eq!(begun_and_not_ended(output), ["b"]);
+        let later = format!("{output}test b ... ok\n");
+        assert_eq!(begun_and_not_ended(&later), [""; 0]);
     }
 }

@@ -15,7 +15,7 @@ use tokenscope_xtask::progress::say;
 use super::environment;
 use super::order::{Compilation, Optimised, in_order, next};
 use super::programs::Program;
-use super::report::{Totals, ended_so_far, failures, totals_of};
+use super::report::{Totals, begun_and_not_ended, ended_so_far, failures, totals_of};
 use super::selection::Selection;
 use crate::run::{Profile, target};
 
@@ -25,12 +25,25 @@ const PROGRESS: Duration = Duration::from_secs(30);
 /// The time between two looks at what has been compiled.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// How long a program may run on without a test that ends. The longest test takes a few minutes where it has the machine for itself, and
+/// may have to build the probes of all SDKs before. Every wait within a test has a deadline of its own; this ends what has none.
+const STUCK: Duration = Duration::from_secs(45 * 60);
+
+/// The same with `--nightly`, whose longest tests take the best part of an hour.
+const STUCK_NIGHTLY: Duration = Duration::from_secs(2 * 60 * 60);
+
 /// A program that runs.
 #[derive(Debug)]
 struct Running {
     program: Program,
     log: PathBuf,
+    /// The number of its process.
+    process: u32,
     started: Instant,
+    /// The number of tests that had ended at the last look, and the time since which there are no more.
+    progressed: (usize, Instant),
+    /// Whether it was killed because no test of it ended any more.
+    is_stuck: bool,
 }
 
 /// A program that has ended: its name, and whether it succeeded.
@@ -103,11 +116,15 @@ impl<'a> Runner<'a> {
         ) {
             let log = self.folder.join(format!("{}.log", program.name.replace('/', "-")));
             let child = start(&program, self.selection, &self.environment, &log)?;
+            let (process, now) = (child.id(), Instant::now());
             watch(child, program.name.clone(), self.ends.clone());
             self.running.push(Running {
                 program,
                 log,
-                started: Instant::now(),
+                process,
+                started: now,
+                progressed: (0, now),
+                is_stuck: false,
             });
         }
         if !self.running.is_empty() || compilation.goes_on {
@@ -138,6 +155,10 @@ impl<'a> Runner<'a> {
         } else if self.said.elapsed() >= PROGRESS {
             self.said = Instant::now();
             say(&progress(&self.running, self.waiting.len(), compilation));
+            let limit = if self.selection.nightly { STUCK_NIGHTLY } else { STUCK };
+            for running in &mut self.running {
+                end_if_stuck(running, limit);
+            }
         }
     }
 
@@ -150,6 +171,12 @@ impl<'a> Runner<'a> {
                 .push(format!("  {name}: {} failed, see {log}", found.failed));
             let tests = failures(&output).into_iter().map(|test| format!("    {test}"));
             self.failed.extend(tests);
+            if ended.is_stuck {
+                let tests = begun_and_not_ended(&output).join(", ");
+                self.failed.push(format!(
+                    "    it was ended, because no test of it ended any more; begun and not ended: {tests}"
+                ));
+            }
         }
         self.totals += found;
     }
@@ -177,6 +204,25 @@ fn start(
         .stderr(output)
         .spawn()
         .with_context(|| format!("can't run {}", path.display()))
+}
+
+/// Kills a program of which no test has ended for so long. Its servers end with it.
+fn end_if_stuck(running: &mut Running, limit: Duration) {
+    let (before, since) = running.progressed;
+    let now = ended_so_far(&read(running));
+    if now != before {
+        running.progressed = (now, Instant::now());
+    } else if since.elapsed() > limit && !running.is_stuck {
+        running.is_stuck = true;
+        let (name, minutes) = (&running.program.name, limit.as_secs() / 60);
+        say(&format!(
+            "✗ {name} is ended, because no test of it has ended for {minutes} minutes"
+        ));
+        // One that has ended by itself meanwhile is no failure.
+        let _ = Command::new("kill")
+            .args(["-KILL", &running.process.to_string()])
+            .status();
+    }
 }
 
 /// Tells when a program has ended.
@@ -229,4 +275,41 @@ fn progress(running: &[Running], waiting: usize, compilation: Compilation) -> St
 fn read(running: &Running) -> String {
     let bytes = fs::read(&running.log).unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rules::Beside;
+    use super::*;
+
+    #[test]
+    fn a_program_is_killed_once_no_test_of_it_has_ended_for_the_limit() {
+        let log = std::env::temp_dir().join(format!("tokenscope-stuck-{}.log", std::process::id()));
+        fs::write(&log, "test a ... ok\n").unwrap();
+        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+        let now = Instant::now();
+        let mut running = Running {
+            program: Program {
+                name: "a".to_owned(),
+                command: Vec::new(),
+                folder: PathBuf::new(),
+                beside: Beside::Any,
+                needs_optimised: false,
+            },
+            log: log.clone(),
+            process: child.id(),
+            started: now,
+            progressed: (0, now),
+            is_stuck: false,
+        };
+        end_if_stuck(&mut running, Duration::ZERO);
+        assert!(!running.is_stuck, "a test has ended since the last look");
+        end_if_stuck(&mut running, Duration::from_secs(3600));
+        assert!(!running.is_stuck, "the limit isn't reached");
+        assert!(child.try_wait().unwrap().is_none());
+        end_if_stuck(&mut running, Duration::ZERO);
+        assert!(running.is_stuck);
+        assert!(!child.wait().unwrap().success());
+        fs::remove_file(log).unwrap();
+    }
 }

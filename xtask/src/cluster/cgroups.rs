@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 /// The longest time that killed processes may take to be gone, and their cgroups to be removable.
-const END_DEADLINE: Duration = Duration::from_secs(20);
+const END_DEADLINE: Duration = Duration::from_secs(90);
 
 /// Where processes of the topmost cgroup are put if that isn't the machine's own (in a container) and they are in the way.
 const OTHERS: &str = "tokenscope-others";

@@ -129,7 +129,8 @@ SystemdCgroup = false
 }
 
 /// `failCgroupV1`: since 1.35 a kubelet refuses cgroup v1 unless told. `enforceNodeAllocatable`: the servers aren't pods.
-/// `syncFrequency`: how soon a changed Secret is seen in a pod.
+/// `syncFrequency`: how soon a changed Secret is seen in a pod. `crashLoopBackOff`: what is killed again and again, or ends until what it needs
+/// is there, is never held back for minutes.
 fn kubelet(state: &str) -> String {
     format!(
         "apiVersion: kubelet.config.k8s.io/v1beta1
@@ -151,6 +152,7 @@ imageGCHighThresholdPercent: 100
 imageGCLowThresholdPercent: 99
 enforceNodeAllocatable: []
 syncFrequency: 2s
+crashLoopBackOff: {{maxContainerRestartPeriod: 20s}}
 volumePluginDir: {state}/data/plugins
 "
     )

@@ -57,6 +57,10 @@ impl Cluster {
         }
         cgroups::end(&self.cgroups())?;
         fs::remove_dir_all(&self.folder).with_context(|| format!("can't remove {}", self.folder.display()))?;
+        // Another cluster that starts just now has its folder before it makes its cgroups.
+        let Some(_alone) = lock_base()? else {
+            return Ok(()); // the end of another cluster took the common folder away
+        };
         if Self::all()?.is_empty() {
             let base = base()?;
             cgroups::restore(&base.join("handed-down"))?;
@@ -70,6 +74,17 @@ impl Cluster {
 /// The folder in which clusters have theirs.
 pub(super) fn base() -> Result<PathBuf> {
     Ok(PathBuf::from(format!("/tmp/tokenscope-clusters-{}", user()?)))
+}
+
+/// Held while the cgroup that all clusters are in is changed. `None` if there is no common folder, and so no cluster.
+pub(super) fn lock_base() -> Result<Option<File>> {
+    let base = base()?;
+    let folder = match File::open(&base) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        result => result.with_context(|| format!("can't open {}", base.display()))?,
+    };
+    folder.lock()?;
+    Ok(Some(folder))
 }
 
 /// Everybody may write to /tmp, so a folder that somebody else put there is refused.

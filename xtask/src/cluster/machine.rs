@@ -118,6 +118,8 @@ fn ensure_installed() -> Result<()> {
     let run = |arguments: &[&str]| -> Result<()> {
         let output = Command::new("apt-get")
             .env("DEBIAN_FRONTEND", "noninteractive")
+            // Another one may be installing just now, and a mirror may fail once.
+            .args(["-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries=5"])
             .args(["-y", "-qq", "--no-install-recommends"])
             .args(arguments)
             .stdin(Stdio::null())

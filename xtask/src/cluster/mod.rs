@@ -23,7 +23,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use self::folder::base;
+use self::folder::{base, lock_base};
 pub use self::machine::{FROM_DISTRIBUTION, obstacle, warm_up};
 use self::machine::{Prepared, ensure_root, prepare};
 use crate::progress::{Step, say};
@@ -34,8 +34,9 @@ mod cgroups;
 
 mod files;
 
-/// The longest time that a cluster may take to be ready once everything that it runs is built.
-const READY_DEADLINE: Duration = Duration::from_secs(120);
+/// The longest time that a cluster may take to be ready once everything that it runs is built. Tests start up to three of them at once,
+/// beside other programs, on two cores.
+const READY_DEADLINE: Duration = Duration::from_secs(300);
 
 /// The name that is meant if none is given.
 pub const DEFAULT_NAME: &str = "main";
@@ -114,7 +115,7 @@ impl Cluster {
     /// Starts it: builds or installs what is missing, and returns once the node is ready and CoreDNS answers.
     ///
     /// What is left of an earlier start that was interrupted is removed first. Fails if it runs already, without root's
-    /// rights, and when it isn't ready within [two minutes](READY_DEADLINE); it is then left as it is, to be looked at.
+    /// rights, and when it isn't ready within [five minutes](READY_DEADLINE); it is then left as it is, to be looked at.
     pub fn up(&self) -> Result<()> {
         let prepared = prepare()?;
 
@@ -182,6 +183,7 @@ impl Cluster {
         };
         self.write_list("join-starter", &cgroups, outermost)?;
         self.write_list("join", &cgroups, inside)?;
+        let _alone = lock_base()?;
         cgroups::make(kind, &hierarchies, &cgroups, &base()?.join("handed-down"))
     }
 
@@ -351,7 +353,7 @@ impl Cluster {
                 tail(&logs.join(format!("{log}.log")))
             );
             step.detail(&format!("logs in {}", logs.display()));
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::sleep(Duration::from_millis(300)); // each look takes what the servers need to start
         }
     }
 

@@ -71,14 +71,20 @@ network() {
 }
 
 # start NAME PROGRAM ARGUMENT…
+# On a busy machine a server may give up because it finds another one not ready yet; until the cluster is ready it is started again then.
+# Afterwards what ends has ended.
 start() {
   local name=$1
   shift
-  "$@" >"$STATE/log/$name.log" 2>&1 &
+  while true; do
+    "$@" || echo "ended with $?" >&2
+    if [ -e "$STATE/marks/ready" ]; then break; fi
+    sleep 1
+  done >"$STATE/log/$name.log" 2>&1 &
 }
 
-# Tries a command every tenth of a second. The caller of node.sh watches the clock.
-until_works() { until "$@" >/dev/null 2>&1; do sleep 0.1; done; }
+# Tries a command until it works, seldom enough to leave the processors to what it waits for. The caller of node.sh watches the clock.
+until_works() { until "$@" >/dev/null 2>&1; do sleep 0.3; done; }
 
 import_images() {
   until_works ctr version

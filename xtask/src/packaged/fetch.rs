@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::programs::{java, run};
 use super::server::Packaged;
+use crate::fetching::{fetch_quietly, is_there};
 use crate::progress::Step;
 
 /// What Keycloak is built with, once; it starts with `start --optimized` then. The database is in memory and there is no
@@ -25,15 +26,18 @@ pub(super) fn keycloak(folder: &Path, version: &str, step: &Step) -> Result<()> 
     let expected = expected.with_context(|| format!("{} has no checksum", server.file().display()))?;
     let variable = server.variable();
     step.detail("downloading");
-    run(
-        Command::new("mvn")
-            .args(["--quiet", "--batch-mode", "--strict-checksums"])
-            .arg("org.apache.maven.plugins:maven-dependency-plugin:2.8:copy")
-            .arg(format!("-Dartifact=org.keycloak:keycloak-quarkus-dist:{version}:zip"))
-            .arg(format!("-DoutputDirectory={}", folder.display()))
-            .current_dir(folder),
-        &format!("Keycloak is fetched by Maven (Debian: maven), or name a folder with {variable}"),
-    )?;
+    let mut maven = Command::new("mvn");
+    maven
+        .args(["--quiet", "--batch-mode", "--strict-checksums"])
+        .arg("org.apache.maven.plugins:maven-dependency-plugin:2.8:copy")
+        .arg(format!("-Dartifact=org.keycloak:keycloak-quarkus-dist:{version}:zip"))
+        .arg(format!("-DoutputDirectory={}", folder.display()))
+        .current_dir(folder);
+    ensure!(
+        is_there(&maven),
+        "Keycloak is fetched by Maven (Debian: maven), or name a folder with {variable}"
+    );
+    fetch_quietly(&maven)?;
     let archive = folder.join(format!("keycloak-quarkus-dist-{version}.zip"));
     let found = checksum(&archive)?;
     ensure!(
@@ -81,7 +85,8 @@ pub(super) fn ceph(folder: &Path, step: &Step) -> Result<()> {
             .args(["-o", &option("Dir::Log", &folder.join("apt"))])
             .args(["-o", &option("Dir::State::lists", &folder.join("apt/lists"))])
             .args(arguments);
-        run(&mut command, "Ceph is fetched by apt-get")
+        ensure!(is_there(&command), "Ceph is fetched by apt-get");
+        fetch_quietly(&command)
     };
     // The machine's own lists may be older than what the archive still has.
     step.detail("reading the lists of packages");

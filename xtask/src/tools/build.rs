@@ -12,6 +12,7 @@ use super::cache;
 use super::pin::Pin;
 use super::tool::Tool;
 use super::version::minor;
+use crate::fetching::{BUILD_DEADLINE, fetch, is_there, limited};
 use crate::once::beside;
 use crate::progress::{Step, say};
 use crate::root;
@@ -47,7 +48,8 @@ pub(super) fn build_go(tool: Tool, folder: &Path, version: &str) -> Result<()> {
         go_version(sources).unwrap_or_else(|| "1.26".to_owned()),
         tool.variable(),
     );
-    run_build(tool, version, &mut command, &missing)?;
+    ensure!(is_there(&command), "{missing}");
+    fetch(|| run_build(tool, version, &command))?;
     fs::create_dir_all(folder)?;
     if tool == Tool::CertManager {
         copy_definitions(
@@ -176,26 +178,26 @@ pub(super) fn build_python(tool: Tool, folder: &Path, version: &str) -> Result<(
             "-r",
         ])
         .arg(root().join("tools").join(tool.pin().source));
-    run_build(tool, version, &mut install, &missing)?;
+    fetch(|| run_build(tool, version, &install))?;
     // The interpreter finds its packages by its own place, so the folder may move.
     fs::rename(&partial, folder)?;
     Ok(())
 }
 
 /// Runs a build with its progress, and keeps how long it took.
-fn run_build(tool: Tool, version: &str, command: &mut Command, missing: &str) -> Result<()> {
+fn run_build(tool: Tool, version: &str, command: &Command) -> Result<()> {
     let durations = cache()?.join("durations.json");
     let mut last = read_durations(&durations);
     let expected = match last.get(tool.name()) {
         Some(seconds) => format!("last time {seconds} s"),
         None => format!("usually {}", tool.pin().usual),
     };
-    let mut child = command
+    let mut child = limited(command, BUILD_DEADLINE)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
-        .with_context(|| missing.to_owned())?;
+        .context("can't run timeout")?;
     let step = Step::start(&format!("building {} {version}, once", tool.name()), Some(&expected));
     let mut tail = VecDeque::new();
     let mut packages = 0_u32;

@@ -9,8 +9,9 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::tool::Tool;
 
-/// The longest time that `--version` of something found on PATH may take.
-const VERSION_DEADLINE: Duration = Duration::from_secs(15);
+/// The longest time that `--version` of something found on PATH may take: an interpreter that loads a package on a busy machine takes
+/// seconds, and what hangs takes for ever.
+const VERSION_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The oldest kubectl taken from PATH: server-side apply with strict field validation is settled since long before it.
 const OLDEST_KUBECTL: (u32, u32) = (1, 30);

@@ -65,12 +65,16 @@ pub(super) fn chain(stage: &Stage<'_>) -> Result<String> {
     tell.quote(CHAIN_POLICY);
     stage.policy(CHAIN_POLICY, EXCHANGE)?;
     let trust = node.trust_policy(SHOP, EXCHANGE, FIRST_ROLE)?;
-    let hops = node.eventually(Duration::from_secs(60), "the status has both sides of the step", || {
-        let policy = node.get(&["tokenscopepolicy", EXCHANGE, "--namespace", SHOP])?;
-        let hops = policy["status"]["roleChainPolicies"].as_array().cloned();
-        hops.filter(|hops| hops.len() == 2)
-            .with_context(|| policy["status"].to_string())
-    })?;
+    let hops = node.eventually(
+        Duration::from_secs(180),
+        "the status has both sides of the step",
+        || {
+            let policy = node.get(&["tokenscopepolicy", EXCHANGE, "--namespace", SHOP])?;
+            let hops = policy["status"]["roleChainPolicies"].as_array().cloned();
+            hops.filter(|hops| hops.len() == 2)
+                .with_context(|| policy["status"].to_string())
+        },
+    )?;
     let (permission, partner) = (
         document(&hops[0], "permissionPolicy")?,
         document(&hops[1], "trustPolicy")?,
@@ -188,7 +192,7 @@ pub(super) fn refused_session(stage: &Stage<'_>) -> Result<()> {
         SHOP,
     ];
     let why = "Startup probe failed: container app has no credentials: ";
-    let message = node.eventually(Duration::from_secs(60), "the pod's Event says why", || {
+    let message = node.eventually(Duration::from_secs(180), "the pod's Event says why", || {
         let events = node.get(&events)?;
         let mut all = events["items"].as_array().into_iter().flatten();
         let of_kubelet = |event: &&Value| event["source"]["component"] == "kubelet";
@@ -214,7 +218,7 @@ pub(super) fn outbound(stage: &Stage<'_>) -> Result<()> {
     tell.quote(&format!("the container's variables:\n{}", variables(&stored)));
     node.kubectl_in(
         SHOP,
-        &["wait", "--for=condition=Ready", "--timeout=120s", "pod/assistant-1"],
+        &["wait", "--for=condition=Ready", "--timeout=240s", "pod/assistant-1"],
     )?;
     tell.done("each party has a file of its own, which the kubelet renews");
 

@@ -77,7 +77,7 @@ impl Stage<'_> {
     pub(super) fn policy(&self, text: &str, name: &str) -> Result<()> {
         self.node.run("kubectl", &["apply", "--filename=-"], text)?;
         let policy = format!("tokenscopepolicy/{name}");
-        let wait = ["wait", "--for=condition=Ready", "--timeout=60s", &policy];
+        let wait = ["wait", "--for=condition=Ready", "--timeout=180s", &policy];
         self.node.kubectl_in(SHOP, &wait)?;
         Ok(())
     }
@@ -88,7 +88,7 @@ impl Stage<'_> {
         let name = pod["metadata"]["name"].as_str().context("a pod has a name")?;
         let stored = self
             .node
-            .eventually(Duration::from_secs(60), "the policy is known", || {
+            .eventually(Duration::from_secs(180), "the policy is known", || {
                 self.node.apply(std::slice::from_ref(pod))?;
                 let stored = self.node.get(&["pod", name, "--namespace", SHOP])?;
                 if stored["spec"].to_string().contains(expected) {

@@ -12,7 +12,7 @@ ADDRESS = "http://127.0.0.1:9912/token?"
 def ask(name, headers, **parameters):
     request = urllib.request.Request(ADDRESS + urllib.parse.urlencode({"type": "OAUTH", **parameters}), headers=headers)
     try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             part = answer.read().decode().split(".")[1]
     except urllib.error.HTTPError as error:
         print(f"{name}: {error.code} {json.loads(error.read())['Code']}")
