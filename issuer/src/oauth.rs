@@ -11,7 +11,8 @@ pub const TOKEN_TYPE: &str = "urn:ietf:params:oauth:token-type:jwt";
 pub enum OAuthErrorCode {
     /// The request has another form than it should.
     InvalidRequest,
-    /// The subject token does not prove a pod that may have a token.
+    /// The subject token does not prove a pod that may have a token. RFC 8693 §2.2.2 has `invalid_request` for that; the word of RFC 6749
+    /// §5.2 tells a token that has ended from a request that is written wrongly.
     InvalidGrant,
     /// The audience is none that is granted (RFC 8693 §2.2.2).
     InvalidTarget,
