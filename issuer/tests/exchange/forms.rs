@@ -66,6 +66,17 @@ async fn a_form_that_comes_in_pieces_is_read_as_a_whole() {
 }
 
 #[tokio::test]
+async fn a_form_that_names_no_length_and_never_ends_is_refused_at_its_bound() {
+    let setup = Setup::new().await;
+    let (mut sender, body) = Channel::<Bytes, std::io::Error>::new(1);
+    // Nobody takes more once it is refused.
+    tokio::spawn(async move { while sender.send_data(Bytes::from_static(&[b'a'; 1024])).await.is_ok() {} });
+    let (status, body) = setup.send(post("/token").body(Body::new(body)).unwrap()).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert_eq!(body["error_description"], "the request has more than 16 KiB");
+}
+
+#[tokio::test]
 async fn bytes_that_are_no_text_and_digits_of_other_scripts_are_refused_where_they_stand() {
     let setup = Setup::new().await;
     let honest = form(&setup.subject(), STS);
