@@ -72,6 +72,10 @@ fn a_label_that_the_pod_does_not_have_refuses_the_token_and_is_named() {
         refused(&tags(&[("Team", "x${pod.labels['team']}")]), &[]),
         "spec.claims.principalTags[Team] needs ${pod.labels['team']}, which this pod does not have: set it, or change the policy"
     );
+    assert_eq!(
+        refused(&tags(&[("Team", "${namespace.labels['team']}")]), &[("team", "core")]),
+        "spec.claims.principalTags[Team] needs ${namespace.labels['team']}, which the namespace of this pod does not have: set it, or change the policy"
+    );
 }
 
 #[test]
@@ -123,6 +127,29 @@ fn keys_are_checked_too_since_a_policy_may_be_older_than_the_schema() {
     assert_eq!(
         refused(&tags(&[("Team", "a"), ("team", "b")]), &[]),
         "spec.claims.principalTags has the key \"team\": it should differ from the others by more than upper and lower case"
+    );
+    // Each pair has one upper case or one lower case.
+    for (one, other) in [
+        ("é", "É"),
+        ("s", "ſ"),
+        ("k", "\u{212a}"),
+        ("i", "ı"),
+        ("ς", "σ"),
+        ("ß", "ẞ"),
+        ("ǆ", "ǅ"),
+    ] {
+        let error = refused(&tags(&[(one, "a"), (other, "b")]), &[]);
+        assert!(
+            error.ends_with("by more than upper and lower case"),
+            "{one} {other}: {error}"
+        );
+    }
+    assert!(
+        fill(
+            &tags(&[("Team", "a"), ("Teams", "b"), ("ТЕАМ", "c"), ("e", "d"), ("é", "e")]),
+            &[]
+        )
+        .is_ok()
     );
     for key in ["", "a*", "aws:x", &"k".repeat(129)] {
         assert!(

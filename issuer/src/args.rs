@@ -152,7 +152,8 @@ pub struct ServeArgs {
     )]
     pub serving_secret: String,
 
-    /// The audience that a pod's token must have to be exchanged [default: the issuer's URL]
+    /// The audience that a pod's token must have to be exchanged. Only the default is locked always, and mounted in sidecars: another
+    /// one is locked only where lock.audiences names it, and mounted by nobody [default: the issuer's URL]
     #[arg(long, env = "TOKENSCOPE_EXCHANGE_AUDIENCE", value_name = "AUDIENCE")]
     pub exchange_audience: Option<String>,
 

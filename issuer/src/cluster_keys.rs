@@ -153,8 +153,7 @@ impl ClusterKeys {
     }
 
     async fn fetch(&self) -> Result<KnownCluster, ClusterKeysError> {
-        let fetched = timeout(DEADLINE, fetch(&self.client)).await;
-        let (issuer, published) = fetched.map_err(|_| ClusterKeysError::Late)??;
+        let (issuer, published) = fetch(&self.client).await?;
         if self.audience.as_ref() == Some(&issuer) {
             return Err(ClusterKeysError::Audience(issuer));
         }
@@ -184,8 +183,13 @@ impl ClusterKeys {
     }
 }
 
-/// The cluster's issuer and its keys for signatures.
+/// The cluster's issuer and its keys for signatures, within the deadline.
 pub async fn fetch(client: &Client) -> Result<(Box<str>, Vec<PublicJwk>), ClusterKeysError> {
+    let fetched = timeout(DEADLINE, both(client)).await;
+    fetched.map_err(|_| ClusterKeysError::Late)?
+}
+
+async fn both(client: &Client) -> Result<(Box<str>, Vec<PublicJwk>), ClusterKeysError> {
     #[derive(Deserialize)]
     struct ClusterDiscovery {
         issuer: Box<str>,

@@ -18,7 +18,9 @@ pub(crate) fn document<'a>(issuer: &str, algorithms: impl Iterator<Item = &'a st
     algorithms.dedup();
     let document = DiscoveryDocument {
         issuer,
-        jwks_uri: &format!("{issuer}{KEYS_PATH}"),
+        // A slash at the end of an issuer goes before a path is put behind it (OpenID Connect Discovery 1.0 §4). Ours has none; the
+        // cluster's may have one, and the tokens have it too.
+        jwks_uri: &format!("{}{KEYS_PATH}", issuer.trim_end_matches('/')),
         response_types_supported: ["id_token"],
         subject_types_supported: ["public"],
         id_token_signing_alg_values_supported: &algorithms,
@@ -55,5 +57,13 @@ mod tests {
             document["id_token_signing_alg_values_supported"],
             serde_json::json!(["RS256"])
         );
+    }
+
+    #[test]
+    fn an_issuer_with_a_slash_at_its_end_keeps_it_and_the_keys_are_where_the_files_are() {
+        let document: serde_json::Value =
+            serde_json::from_str(&document("https://a.example/b/", ["RS256"].into_iter(), &[])).unwrap();
+        assert_eq!(document["issuer"], "https://a.example/b/");
+        assert_eq!(document["jwks_uri"], "https://a.example/b/keys");
     }
 }

@@ -12,6 +12,9 @@ pub const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 pub const MOST_BODY_BYTES: usize = 16 << 10;
 /// The most parameters: unknown ones are ignored, as RFC 6749 §3.2 demands, but not in any number.
 const MOST_PARAMETERS: usize = 32;
+/// The parameters that would change what is issued, and that are not offered: to pass over them would be to say yes to them.
+const NOT_OFFERED: [&str; 3] = ["actor_token", "resource", SCOPE];
+const SCOPE: &str = "scope";
 
 /// What is asked for. No `Debug`: the subject token is a credential.
 #[derive(Clone, PartialEq, Eq)]
@@ -34,7 +37,7 @@ struct FormParameters<'a> {
     requested_token_type: Option<Cow<'a, str>>,
     audience: Option<Cow<'a, str>>,
     expires_in: Option<Cow<'a, str>>,
-    /// Something that is understood and not offered.
+    /// One of [`NOT_OFFERED`].
     unsupported: Option<&'static str>,
 }
 
@@ -56,7 +59,11 @@ impl<'a> ExchangeRequest<'a> {
             None => return Err(missing("grant_type")),
         }
         if let Some(name) = parameters.unsupported {
-            return Err(invalid(&format!("{name} is not supported")));
+            let code = match name {
+                SCOPE => OAuthErrorCode::InvalidScope,
+                _ => OAuthErrorCode::InvalidRequest,
+            };
+            return Err(OAuthError::new(code, format!("{name} is not supported")));
         }
         if parameters
             .subject_token_type
@@ -99,15 +106,11 @@ impl<'a> FormParameters<'a> {
                 "requested_token_type" => &mut read.requested_token_type,
                 "audience" => &mut read.audience,
                 "expires_in" => &mut read.expires_in,
-                "actor_token" => {
-                    read.unsupported = Some("actor_token");
+                other => {
+                    let found = NOT_OFFERED.into_iter().find(|known| *known == other);
+                    read.unsupported = read.unsupported.or(found);
                     continue;
                 }
-                "resource" => {
-                    read.unsupported = Some("resource");
-                    continue;
-                }
-                _ => continue,
             };
             // Which of two counts would be a matter of taste, so neither does.
             if place.replace(value).is_some() {

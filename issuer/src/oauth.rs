@@ -11,10 +11,13 @@ pub const TOKEN_TYPE: &str = "urn:ietf:params:oauth:token-type:jwt";
 pub enum OAuthErrorCode {
     /// The request has another form than it should.
     InvalidRequest,
-    /// The subject token does not prove a pod that may have a token.
+    /// The subject token does not prove a pod that may have a token. RFC 8693 §2.2.2 has `invalid_request` for that; the word of RFC 6749
+    /// §5.2 tells a token that has ended from a request that is written wrongly.
     InvalidGrant,
     /// The audience is none that is granted (RFC 8693 §2.2.2).
     InvalidTarget,
+    /// A scope is asked for: what a token says is the policy's matter alone.
+    InvalidScope,
     /// It is no token exchange.
     UnsupportedGrantType,
     /// A policy refuses.
@@ -31,6 +34,7 @@ impl OAuthErrorCode {
             Self::InvalidRequest => "invalid_request",
             Self::InvalidGrant => "invalid_grant",
             Self::InvalidTarget => "invalid_target",
+            Self::InvalidScope => "invalid_scope",
             Self::UnsupportedGrantType => "unsupported_grant_type",
             Self::UnauthorizedClient => "unauthorized_client",
             // These two are of RFC 6749 §4.1.2.1, which has words for what §5.2 leaves to the status.

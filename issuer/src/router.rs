@@ -233,10 +233,11 @@ async fn token(State(issuer): State<Arc<IssuerService>>, peer: Option<Extension<
 }
 
 fn answer(status: StatusCode, body: String) -> Response {
-    // RFC 6749 §5.1: an answer with a token is stored nowhere.
+    // RFC 6749 §5.1: an answer with a token is stored nowhere, and says so in both ways.
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (header::PRAGMA, HeaderValue::from_static("no-cache")),
     ];
     let mut response = (status, headers, body).into_response();
     if status == StatusCode::SERVICE_UNAVAILABLE {

@@ -76,7 +76,7 @@ pub enum RunError {
 /// Runs the issuer until it is told to stop.
 pub async fn run(arguments: ServeArgs, process: Process) -> Result<(), RunError> {
     let url = arguments.url.url()?;
-    let audience = arguments.audience()?;
+    let audience = exchange_audience(&arguments)?;
     let config = client::configuration(&arguments.common).await?;
     let settings = Settings {
         api_audiences: audiences::of_api_server(&config.auth_info).await,
@@ -128,6 +128,21 @@ pub async fn run(arguments: ServeArgs, process: Process) -> Result<(), RunError>
     });
     tracing::info!(issuer = url.as_str(), "the issuer of this URL starts");
     Ok(tls_server(&arguments, certificate).serve(app, &process).await?)
+}
+
+/// The audience of exchanges. Webhook and guard know that of the issuer's URL alone: they lock it always, and mount its token in sidecars.
+fn exchange_audience(arguments: &ServeArgs) -> Result<&str, AudienceOfApiServer> {
+    let audience = arguments.audience()?;
+    let url = arguments.url.issuer_url.as_str();
+    if audience != url {
+        tracing::warn!(
+            audience,
+            url,
+            "the exchange takes tokens of an audience that tokenscope neither locks nor mounts: name it in lock.audiences, or leave \
+             --exchange-audience out"
+        );
+    }
+    Ok(audience)
 }
 
 fn tls_server(arguments: &ServeArgs, certificate: Arc<ServingCertificate>) -> TlsServer {

@@ -56,7 +56,7 @@ fn a_request_of_rfc_8693_is_read() {
 
 #[test]
 fn each_fault_has_its_error_of_rfc_6749() {
-    use OAuthErrorCode::{InvalidRequest, InvalidTarget, UnsupportedGrantType};
+    use OAuthErrorCode::{InvalidRequest, InvalidScope, InvalidTarget, UnsupportedGrantType};
     for (body, code, text) in [
         (String::new(), InvalidRequest, "grant_type is missing"),
         (with("grant_type", None), InvalidRequest, "grant_type is missing"),
@@ -102,6 +102,7 @@ fn each_fault_has_its_error_of_rfc_6749() {
             InvalidRequest,
             "resource is not supported",
         ),
+        (with("scope", Some("openid")), InvalidScope, "scope is not supported"),
         (
             with("requested_token_type", Some("x")),
             InvalidRequest,

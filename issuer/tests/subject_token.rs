@@ -217,6 +217,13 @@ fn a_token_is_taken_in_its_time_alone() {
     ] {
         assert_eq!(refused(&cluster, &changes), reason, "{changes}");
     }
+    // Only whole numbers are times, as AWS has it too, and none is rounded or wraps around.
+    for exp in ["19e8", "1e400", "-0", "9223372036854775808"] {
+        let text = claims(&json!({})).to_string();
+        let text = text.replace(&format!(r#""exp":{}"#, NOW + 3600), &format!(r#""exp":{exp}"#));
+        let refused = cluster.verify(&cluster.key.token(&text).unwrap());
+        assert!(matches!(refused, Err(InvalidSubjectToken::Claims | Form)), "{exp}");
+    }
 }
 
 #[test]
@@ -276,6 +283,7 @@ fn claims_that_are_there_twice_are_refused() {
             r#""namespace":"shop""#,
             r#""namespace":"shop","namespace":"kube-system""#,
         ),
+        r#"{"\u0061ud":"other","#.to_owned() + &text[1..],
     ] {
         let token = cluster.key.token(&twice).unwrap();
         assert_eq!(cluster.verify(&token), Err(InvalidSubjectToken::Claims), "{twice}");
@@ -285,6 +293,30 @@ fn claims_that_are_there_twice_are_refused() {
     let (_, rest) = token.split_once('.').unwrap();
     let token = format!("{}.{rest}", URL_SAFE_NO_PAD.encode(header));
     assert_eq!(cluster.verify(&token), Err(InvalidSubjectToken::Header));
+}
+
+#[test]
+fn a_list_of_values_is_no_object_even_with_the_clusters_signature() {
+    let cluster = Cluster::new(Algorithm::ES256);
+    let key = &cluster.key;
+    let sign = |signed: &[u8]| key.sign(signed).unwrap();
+    let header = json!({"alg": "ES256", "kid": key.kid()});
+    assert!(cluster.verify(&forged(&header, &claims(&json!({})), sign)).is_ok());
+    let list = json!(["ES256", key.kid(), "JWT"]);
+    let refused = cluster.verify(&forged(&list, &claims(&json!({})), sign));
+    assert_eq!(refused, Err(InvalidSubjectToken::Header));
+    let account = json!({"name": "orders", "uid": "1"});
+    let pod = json!({"name": "orders-1", "uid": "2"});
+    let sub = "system:serviceaccount:shop:orders";
+    for payload in [
+        json!([CLUSTER, sub, [EXCHANGE], NOW + 3600, NOW, NOW, {"namespace": "shop", "serviceaccount": account, "pod": pod}]),
+        claims(&json!({"kubernetes.io": ["shop", account, pod]})),
+        claims(&json!({"kubernetes.io": {"namespace": "shop", "serviceaccount": ["orders", "1"], "pod": pod}})),
+        claims(&json!({"kubernetes.io": {"namespace": "shop", "serviceaccount": account, "pod": ["orders-1", "2"]}})),
+    ] {
+        let refused = cluster.verify(&forged(&header, &payload, sign));
+        assert_eq!(refused, Err(InvalidSubjectToken::Claims), "{payload}");
+    }
 }
 
 #[test]
@@ -304,6 +336,8 @@ fn malformed_and_oversized_tokens_are_refused_before_any_signature() {
         format!("{header}.{payload}."),
         format!("{token}.{signature}"),
         format!("{token}="),
+        format!("{header}==.{payload}.{signature}"),
+        format!("{header}.{payload}\r\n.{signature}"),
         format!("{token}\n"),
         format!(" {token}"),
         format!("{header}.{payload}.{}+/", &signature[2..]),
@@ -321,6 +355,10 @@ fn malformed_and_oversized_tokens_are_refused_before_any_signature() {
             "{bad:?}: {refused:?}"
         );
     }
+    // The last character of 64 bytes has four bits to spare, and they are zero: a token has one spelling.
+    let last = signature.bytes().last().unwrap();
+    let spare = format!("{}{}", &token[..token.len() - 1], char::from(last + 1));
+    assert_eq!(cluster.verify(&spare), Err(Form), "{signature}");
     assert_eq!(cluster.verify(&"a".repeat(200_000)), Err(TooLong));
     let large = cluster.token(&claims(&json!({"filler": "x".repeat(8 << 10)})));
     assert_eq!(cluster.verify(&large), Err(TooLong));

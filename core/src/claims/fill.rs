@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Claims, MOST_CONTEXT_KEYS, MOST_CONTEXT_VALUE, MOST_TAG_KEY, MOST_TAG_VALUE, MOST_TAGS, fits_session_name,
-    is_context_character, is_context_key, is_reserved_tag, is_tag_text,
+    folded_tag_key, is_context_character, is_context_key, is_reserved_tag, is_tag_text,
 };
 use crate::arn::shortened;
 use crate::{Pairs, Template, Variable, Variables};
@@ -35,12 +35,14 @@ pub struct FilledClaims {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClaimsError {
     /// A variable has no value.
-    #[error("{field} needs ${{{variable}}}, which this pod does not have: set it, or change the policy")]
+    #[error("{field} needs ${{{variable}}}, which {whose} does not have: set it, or change the policy")]
     NoValue {
         /// The field of the policy.
         field: Box<str>,
         /// The variable, such as `pod.labels['team']`.
         variable: Box<str>,
+        /// The object that should have it.
+        whose: &'static str,
     },
     /// A variable's value is longer than any that Kubernetes allows.
     #[error("{field} needs ${{{variable}}}, whose value has more than {MOST_VALUE_BYTES} bytes: shorten it")]
@@ -123,7 +125,7 @@ impl Claims {
             if is_reserved_tag(key) {
                 return Err(wrong("should not start with aws:, which AWS keeps to itself"));
             }
-            if !keys.insert(key.to_lowercase()) {
+            if !keys.insert(folded_tag_key(key)) {
                 return Err(wrong("should differ from the others by more than upper and lower case"));
             }
             let field = format!("{FIELD}[{key}]");
@@ -197,27 +199,30 @@ impl Claims {
 /// Puts the values in. Each is looked at first, so that a long one that a template names often costs nothing.
 fn render(template: &Template, facts: &impl Variables, field: &str) -> Result<String, ClaimsError> {
     for variable in template.variables() {
-        let name = || variable.to_string().into();
         match facts.value(variable) {
-            None => {
-                return Err(ClaimsError::NoValue {
-                    field: shortened(field),
-                    variable: name(),
-                });
-            }
+            None => return Err(no_value(field, variable)),
             Some(value) if value.len() > MOST_VALUE_BYTES => {
                 return Err(ClaimsError::ValueTooLong {
                     field: shortened(field),
-                    variable: name(),
+                    variable: variable.to_string().into(),
                 });
             }
             Some(_) => {}
         }
     }
-    template.render(facts).map_err(|missing| ClaimsError::NoValue {
+    let rendered = template.render(facts);
+    rendered.map_err(|missing| no_value(field, &missing.variable))
+}
+
+fn no_value(field: &str, variable: &Variable) -> ClaimsError {
+    ClaimsError::NoValue {
         field: shortened(field),
-        variable: missing.variable.to_string().into(),
-    })
+        variable: variable.to_string().into(),
+        whose: match variable {
+            Variable::NamespaceLabel(_) => "the namespace of this pod",
+            _ => "this pod",
+        },
+    }
 }
 
 fn at_most(field: &'static str, count: usize, most: usize) -> Result<(), ClaimsError> {

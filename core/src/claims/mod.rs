@@ -58,6 +58,12 @@ pub fn is_reserved_tag(text: &str) -> bool {
     text.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("aws:"))
 }
 
+/// A tag's key without its case: two keys that are one to AWS give the same text (IAM user guide, "Rules for tagging": keys are not
+/// case-sensitive). Lower case alone would leave letters apart that have one upper case, such as `s` and `ſ`, or `σ` and `ς`.
+pub fn folded_tag_key(key: &str) -> String {
+    key.to_lowercase().to_uppercase().to_lowercase()
+}
+
 /// True if `text` can be a key of the context: 1 to 64 letters, digits and `_`.
 pub fn is_context_key(text: &str) -> bool {
     (1..=MOST_CONTEXT_KEY).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')

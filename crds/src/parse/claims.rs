@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tokenscope_core as core;
 use tokenscope_core::claims::{
-    MOST_CONTEXT_KEYS, MOST_CONTEXT_VALUE, MOST_TAG_KEY, MOST_TAG_VALUE, MOST_TAGS, is_context_character,
-    is_context_key, is_reserved_tag, is_tag_text,
+    MOST_CONTEXT_KEYS, MOST_CONTEXT_VALUE, MOST_TAG_KEY, MOST_TAG_VALUE, MOST_TAGS, folded_tag_key,
+    is_context_character, is_context_key, is_reserved_tag, is_tag_text,
 };
 use tokenscope_core::{InvalidPolicy, Template};
 
@@ -57,7 +57,7 @@ fn principal_tags(tags: &BTreeMap<String, String>) -> Result<BTreeMap<Box<str>, 
         if key.is_empty() || key.chars().count() > MOST_TAG_KEY || !is_tag_text(key) {
             return Err(invalid(field, messages::TAG_KEY));
         }
-        if !keys.insert(key.to_lowercase()) {
+        if !keys.insert(folded_tag_key(key)) {
             return Err(invalid(field, messages::TAG_KEY_TWICE));
         }
         let template: Template = parse(value, &field)?;

@@ -31,3 +31,30 @@ fn the_issuers_deployment_names_no_number_of_pods_where_an_autoscaler_chooses_it
     }
     Ok(())
 }
+
+/// The issuer would refuse it at its start, and webhook and guard would have locked another audience than any token has.
+#[test]
+fn a_url_that_the_issuer_would_not_start_with_is_refused_before_anything_is_installed() -> Result<()> {
+    let values = |url: &str| json!({"issuer": {"enabled": true, "url": url}});
+    for good in ["https://a.example.com", "https://a.example.com/clusters/A_1.b~c-d"] {
+        template("tokenscope", &values(good))?;
+    }
+    for bad in [
+        "http://a.example.com",
+        "https://a.example.com/",
+        "https://a.example.com/b/",
+        "https://A.example.com",
+        "https://a.example.com:8443",
+        "https://a.example.com//b",
+        "https://a.example.com/../b",
+        "https://a.example.com/%2e",
+        "https://user@a.example.com",
+        "https://a..example.com",
+    ] {
+        let Err(error) = template("tokenscope", &values(bad)) else {
+            anyhow::bail!("{bad} is taken");
+        };
+        ensure!(format!("{error:#}").contains("url"), "{bad}: {error:#}");
+    }
+    Ok(())
+}

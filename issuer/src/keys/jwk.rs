@@ -159,8 +159,8 @@ pub enum InvalidJwks {
     /// It has too many keys.
     #[error("it has {0} keys, and at most {most} are taken", most = 2 * MOST_KEYS_OF_A_KIND)]
     TooMany(usize),
-    /// Two keys have one identifier.
-    #[error("two of its keys have the identifier {0:?}")]
+    /// Two different keys have one identifier.
+    #[error("two different keys of it have the identifier {0:?}")]
     SameKid(Box<str>),
     /// It has no key that can be used.
     #[error("it has no RSA or EC key with an identifier that is for signatures")]
@@ -168,7 +168,8 @@ pub enum InvalidJwks {
 }
 
 /// Reads a key set. Keys for encryption, of other kinds, of other algorithms or without an identifier are left out (RFC 7517
-/// §5), and so is everything of a key that is not public.
+/// §5), and so is everything of a key that is not public. A key that is there again counts once: an API server publishes it as often as
+/// its flags name it.
 ///
 /// `usage` is what `use` may say beside `sig`; SPIFFE bundles say `jwt-svid`.
 pub fn read(text: &[u8], usage: Option<&str>) -> Result<Vec<PublicJwk>, InvalidJwks> {
@@ -182,10 +183,12 @@ pub fn read(text: &[u8], usage: Option<&str>) -> Result<Vec<PublicJwk>, InvalidJ
     }
     let mut keys: Vec<PublicJwk> = Vec::with_capacity(set.keys.len());
     for key in set.keys.into_iter().filter_map(|key| key.usable(usage)) {
-        if keys.iter().any(|other| other.kid == key.kid) {
-            return Err(InvalidJwks::SameKid(key.kid));
+        let before = keys.iter().find(|other| other.kid == key.kid);
+        match before {
+            None => keys.push(key),
+            Some(same) if *same == key => {}
+            Some(_) => return Err(InvalidJwks::SameKid(key.kid)),
         }
-        keys.push(key);
     }
     if keys.is_empty() {
         return Err(InvalidJwks::Empty);
@@ -303,15 +306,18 @@ mod tests {
 
     #[test]
     fn a_key_set_that_is_ambiguous_or_too_large_is_refused() {
-        let n = URL_SAFE_NO_PAD.encode([0xc1; 256]);
         let set = |count: usize, kid: &dyn Fn(usize) -> String| {
+            let n = |at: usize| URL_SAFE_NO_PAD.encode([if at % 2 == 0 { 0xc1_u8 } else { 0xc3 }; 256]);
             let keys: Vec<_> = (0..count)
-                .map(|at| serde_json::json!({"kty": "RSA", "kid": kid(at), "n": n, "e": "AQAB"}))
+                .map(|at| serde_json::json!({"kty": "RSA", "kid": kid(at), "n": n(at), "e": "AQAB"}))
                 .collect();
             serde_json::json!({ "keys": keys }).to_string()
         };
         let same = set(2, &|_| "same".to_owned());
         assert!(matches!(read(same.as_bytes(), None), Err(InvalidJwks::SameKid(_))));
+        // The third is the first again, and the fourth the second.
+        let again = set(4, &|at| (at % 2).to_string());
+        assert_eq!(read(again.as_bytes(), None).unwrap().len(), 2);
         let many = set(201, &|at| at.to_string());
         assert!(matches!(read(many.as_bytes(), None), Err(InvalidJwks::TooMany(201))));
         assert!(matches!(read(br#"{"keys":[]}"#, None), Err(InvalidJwks::Empty)));

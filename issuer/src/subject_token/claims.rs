@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, SeqAccess, Visitor};
 
+use super::object::Object;
 use super::{Caller, Expected, InvalidSubjectToken, LEEWAY};
 
 /// A name or UID of Kubernetes has at most 253 bytes.
@@ -20,15 +21,15 @@ pub(super) struct SubjectClaims {
     iat: i64,
     nbf: i64,
     #[serde(rename = "kubernetes.io")]
-    kubernetes: Kubernetes,
+    kubernetes: Object<Kubernetes>,
 }
 
 #[derive(Deserialize)]
 struct Kubernetes {
     namespace: Box<str>,
-    serviceaccount: Reference,
+    serviceaccount: Object<Reference>,
     #[serde(default)]
-    pod: Option<Reference>,
+    pod: Option<Object<Reference>>,
 }
 
 #[derive(Deserialize)]
@@ -69,13 +70,14 @@ impl<'de> Deserialize<'de> for OnlyAudience {
 
 impl SubjectClaims {
     pub(super) fn read(text: &[u8]) -> Result<Self, InvalidSubjectToken> {
-        serde_json::from_slice(text).map_err(|error| {
+        let Object(claims): Object<Self> = serde_json::from_slice(text).map_err(|error| {
             if error.is_data() {
                 InvalidSubjectToken::Claims
             } else {
                 InvalidSubjectToken::Form
             }
-        })
+        })?;
+        Ok(claims)
     }
 
     pub(super) fn check(&self, expected: &Expected<'_>, now: i64) -> Result<(), InvalidSubjectToken> {
@@ -92,24 +94,18 @@ impl SubjectClaims {
         if self.nbf > latest || self.iat > latest {
             return Err(InvalidSubjectToken::NotYet);
         }
-        let Kubernetes {
+        let Object(Kubernetes {
             namespace,
-            serviceaccount,
+            serviceaccount: Object(account),
             pod,
-        } = &self.kubernetes;
-        let pod = pod.as_ref().ok_or(InvalidSubjectToken::NoPod)?;
+        }) = &self.kubernetes;
+        let Object(pod) = pod.as_ref().ok_or(InvalidSubjectToken::NoPod)?;
         let is_name = |text: &str| {
             let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
             (1..=MOST_NAME_BYTES).contains(&text.len()) && text.bytes().all(allowed)
         };
-        let names = [
-            namespace,
-            &serviceaccount.name,
-            &serviceaccount.uid,
-            &pod.name,
-            &pod.uid,
-        ];
-        let is_same = *self.sub == *format!("system:serviceaccount:{namespace}:{}", serviceaccount.name);
+        let names = [namespace, &account.name, &account.uid, &pod.name, &pod.uid];
+        let is_same = *self.sub == *format!("system:serviceaccount:{namespace}:{}", account.name);
         if self.exp <= self.iat || !is_same || !names.into_iter().all(|name| is_name(name)) {
             return Err(InvalidSubjectToken::Claims);
         }
@@ -117,11 +113,16 @@ impl SubjectClaims {
     }
 
     pub(super) fn caller(self) -> Result<Caller, InvalidSubjectToken> {
-        let pod = self.kubernetes.pod.ok_or(InvalidSubjectToken::NoPod)?;
+        let Object(Kubernetes {
+            namespace,
+            serviceaccount: Object(account),
+            pod,
+        }) = self.kubernetes;
+        let Object(pod) = pod.ok_or(InvalidSubjectToken::NoPod)?;
         Ok(Caller {
-            namespace: self.kubernetes.namespace,
-            service_account: self.kubernetes.serviceaccount.name,
-            service_account_uid: self.kubernetes.serviceaccount.uid,
+            namespace,
+            service_account: account.name,
+            service_account_uid: account.uid,
             pod: pod.name,
             pod_uid: pod.uid,
             issued_at: self.iat,

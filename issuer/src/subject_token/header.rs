@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use super::InvalidSubjectToken;
+use super::object::Object;
 
 /// The algorithms that Kubernetes signs with (kube-apiserver, KEP-740).
 const ALGORITHMS: [&str; 4] = ["RS256", "ES256", "ES384", "ES512"];
@@ -20,7 +21,7 @@ pub(super) struct SubjectHeader {
 
 impl SubjectHeader {
     pub(super) fn read(text: &[u8]) -> Result<Self, InvalidSubjectToken> {
-        let header: Self = serde_json::from_slice(text).map_err(|error| {
+        let Object(header): Object<Self> = serde_json::from_slice(text).map_err(|error| {
             if error.is_data() {
                 InvalidSubjectToken::Header
             } else {

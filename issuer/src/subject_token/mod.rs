@@ -11,6 +11,7 @@
 
 mod claims;
 mod header;
+mod object;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -11,6 +11,7 @@ mod cluster_keys;
 mod documents;
 mod events;
 mod exhaustion;
+mod forms;
 mod limits;
 mod reviews;
 mod service_accounts;
@@ -305,6 +306,7 @@ async fn documents_can_be_cached_and_tokens_can_not() {
     let body = Body::from(form(&setup.subject(), "sts.amazonaws.com"));
     let issued = setup.app.clone().oneshot(request.body(body).unwrap()).await.unwrap();
     assert_eq!(issued.headers()[header::CACHE_CONTROL], "no-store");
+    assert_eq!(issued.headers()[header::PRAGMA], "no-cache");
 }
 
 #[tokio::test]

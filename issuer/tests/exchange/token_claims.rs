@@ -7,7 +7,7 @@ use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
 use tokenscope_issuer::cluster_index::ClusterIndex;
 
-use crate::setup::{POD_UID, ROLE, Setup, URL, earlier, pod, policy, policy_with, recorded};
+use crate::setup::{POD_UID, ROLE, Setup, URL, earlier, form, pod, policy, policy_with, recorded};
 use crate::world::{NOW, claims};
 
 const STS: &str = "sts.amazonaws.com";
@@ -68,6 +68,32 @@ async fn a_token_says_exactly_what_its_policy_grants() {
                 {"kind": "TokenScopePolicy", "namespace": "shop", "name": "orders", "uid": "policy-uid"},
         })
     );
+}
+
+#[tokio::test]
+async fn a_token_ends_with_its_subject_token_and_no_later_than_what_is_granted_and_asked_for() {
+    let setup = Setup::new().await;
+    let until = |end: i64| setup.cluster.token(&claims(&json!({"exp": NOW + end})));
+    for (end, lifetime) in [(86_400, 3600), (3600, 3600), (1000, 1000), (60, 60)] {
+        assert_eq!(issued_for(&setup, &until(end)).await["exp"], NOW + lifetime);
+    }
+    // The clocks may differ, but a token that is over brings no other.
+    for end in [59, 1, 0, -5] {
+        let (error, description) = setup.refused_for(&until(end), STS).await;
+        assert_eq!(error, "invalid_grant");
+        let ends = format!("the subject token ends in {end} s");
+        assert!(description.contains(&ends), "{description}");
+    }
+    let asking = async |seconds: &str| {
+        let body = format!("{}&expires_in={seconds}", form(&setup.subject(), STS));
+        setup.post(&body).await.1
+    };
+    for (asked, given) in [("600", 600), ("60", 60), ("86400", 3600), ("4294967295", 3600)] {
+        assert_eq!(asking(asked).await["expires_in"], given, "{asked}");
+    }
+    for asked in ["59", "0", "4294967296"] {
+        assert_eq!(asking(asked).await["error"], "invalid_request", "{asked}");
+    }
 }
 
 #[tokio::test]
