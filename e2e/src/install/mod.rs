@@ -338,4 +338,3 @@ fn reach_by_address(object: &mut Value, port: u16) {
         webhook["clientConfig"] = reached;
     }
 }
-
