@@ -161,8 +161,12 @@ async fn create_largest(
                 );
             }
             // An API server that is attacked may have no time.
-            Some((429 | 500..=599, _)) if round.goes_on() => round.pause(100).await,
-            Some((429 | 500..=599, _)) => return Ok(size),
+            Some((429 | 500..=599, _)) => {
+                if !round.goes_on() {
+                    return Ok(size);
+                }
+                round.pause(100).await;
+            }
             Some((status, answer)) => bail!("{status} {}", String::from_utf8_lossy(&answer[..answer.len().min(500)])),
         }
     }

@@ -307,7 +307,7 @@ mod tests {
     #[test]
     fn a_key_set_that_is_ambiguous_or_too_large_is_refused() {
         let set = |count: usize, kid: &dyn Fn(usize) -> String| {
-            let n = |at: usize| URL_SAFE_NO_PAD.encode([if at % 2 == 0 { 0xc1_u8 } else { 0xc3 }; 256]);
+            let n = |at: usize| URL_SAFE_NO_PAD.encode([if at.is_multiple_of(2) { 0xc1_u8 } else { 0xc3 }; 256]);
             let keys: Vec<_> = (0..count)
                 .map(|at| serde_json::json!({"kty": "RSA", "kid": kid(at), "n": n(at), "e": "AQAB"}))
                 .collect();
