@@ -160,7 +160,9 @@ async fn whoever_is_slow_is_cut() {
         assert!(began.elapsed() >= short, "{protocol}: {:?}", began.elapsed());
     }
 
+    // A connection is looked at again when its first request is due.
     let idle = Limits {
+        header: Duration::from_secs(5),
         idle: short,
         ..patient()
     };
