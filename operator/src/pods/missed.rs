@@ -19,7 +19,8 @@ const REMEMBERED: usize = 4096;
 #[derive(Default)]
 pub(super) struct ReportedPods {
     told: HashSet<Box<str>>,
-    told_owners: HashSet<Box<str>>,
+    /// By namespace and UID: whoever creates a pod writes which owner it has, and must not silence what is told in another namespace.
+    told_owners: HashSet<(Box<str>, Box<str>)>,
 }
 
 impl ReportedPods {
@@ -33,12 +34,12 @@ impl ReportedPods {
         self.told.insert(uid.into());
     }
 
-    /// True if an owner of this UID is told of for the first time, which is noted.
-    pub(super) fn is_new_owner(&mut self, uid: &str) -> bool {
+    /// True if an owner of this UID is told of for the first time in this namespace, which is noted.
+    pub(super) fn is_new_owner(&mut self, namespace: &str, uid: &str) -> bool {
         if self.told_owners.len() >= REMEMBERED {
             self.told_owners.clear();
         }
-        self.told_owners.insert(uid.into())
+        self.told_owners.insert((namespace.into(), uid.into()))
     }
 
     /// Forgets all pods but these.
@@ -92,5 +93,13 @@ mod tests {
         progress.note_told("a");
         progress.keep(|uid| uid == "b");
         assert!(!progress.is_told("a"));
+    }
+
+    #[test]
+    fn an_owner_is_told_of_once_in_its_namespace_whoever_names_its_uid_in_another_one() {
+        let mut progress = ReportedPods::default();
+        assert!(progress.is_new_owner("hostile", "rs"));
+        assert!(progress.is_new_owner("shop", "rs"));
+        assert!(!progress.is_new_owner("shop", "rs"));
     }
 }
