@@ -166,6 +166,11 @@ impl Roles {
         self.default.as_ref() == Some(role) || self.allowed.iter().any(|pattern| pattern.matches(role))
     }
 
+    /// The bytes of the patterns with which each role is compared.
+    pub(crate) fn compared_bytes(&self) -> usize {
+        self.allowed.iter().map(|pattern| pattern.as_str().len()).sum()
+    }
+
     /// Those that it names without `*`, the default first.
     pub fn exact(&self) -> impl Iterator<Item = RoleArn> {
         let allowed = self.allowed.iter().filter_map(RolePattern::exact);
@@ -241,6 +246,12 @@ impl ContainerFilter {
     pub fn covers(&self, name: &str) -> bool {
         (self.include.is_empty() || self.include.iter().any(|glob| glob.matches(name)))
             && !self.exclude.iter().any(|glob| glob.matches(name))
+    }
+
+    /// The bytes of the patterns with which each container's name is compared.
+    pub(crate) fn compared_bytes(&self) -> usize {
+        let globs = self.include.iter().chain(&self.exclude);
+        globs.map(|glob| glob.as_str().len()).sum()
     }
 }
 

@@ -76,7 +76,8 @@ impl Pace {
     /// The pod stays: no other one takes its place, so none is waited for.
     pub(crate) fn note_refused(&mut self, namespace: &str, finding: &Finding) {
         if let Some(controller) = &finding.controller {
-            self.controllers.remove(&(Box::<str>::from(namespace), controller.clone()));
+            self.controllers
+                .remove(&(Box::<str>::from(namespace), controller.clone()));
         }
     }
 
