@@ -273,6 +273,14 @@ pub enum Standing {
 }
 
 impl Policy {
+    /// The bytes with which a pod is compared, or a part of it.
+    pub(crate) fn compared_bytes(&self) -> usize {
+        let subjects: usize = self.subjects.iter().map(Subject::compared_bytes).sum();
+        let audiences = self.audiences.allowed.iter();
+        let audiences: usize = audiences.map(|audience| audience.as_str().len()).sum();
+        subjects + audiences + self.roles.compared_bytes() + self.containers.compared_bytes()
+    }
+
     /// Its standing to a pod of this namespace, service account and labels.
     pub fn standing<N: AsRef<str>, P: AsRef<str>>(
         &self,
