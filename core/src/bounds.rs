@@ -40,6 +40,10 @@ pub const MOST_LIST_BYTES: usize = MOST_LIST_ENTRIES * 65;
 pub const MOST_COMPARED_BYTES: usize = 4 << 20;
 /// The most bytes of `tokenscope.io/grant`, which names every container, variable and label of a pod.
 pub const MOST_RECORD_BYTES: usize = 64 * 1024;
+/// The most variables of one grant in it. The webhook adds a dozen of its own to a container, and up to 64 that a policy names for third
+/// parties. Each that a record names is taken away from the containers that have it, an operation of the patch each, for which the API server
+/// copies the whole list.
+pub const MOST_RECORDED_VARIABLES: usize = 128;
 
 /// A bound that a pod exceeds. `Display` is the sentence that users read: it names the bound.
 #[derive(Clone, Debug, PartialEq, Eq)]

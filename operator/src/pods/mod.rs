@@ -179,21 +179,24 @@ impl PodController {
 
     fn tell_of_missed(&self, index: &Index, progress: &mut PodProgress, now: Timestamp) -> Duration {
         let mut pause = TICK;
+        let mut full: HashSet<&str> = HashSet::new();
         let missed = index.findings().filter(|(_, finding)| finding.cause == Cause::Missed);
         for (key, finding) in missed {
             if !is_settled(finding, now) {
                 pause = PACE;
                 continue;
             }
-            if progress.told.is_told(&finding.uid) {
+            if progress.told.is_told(&finding.uid) || full.contains(&*key.0) {
+                continue;
+            }
+            if !self.events.has_room_for(&key.0, 2) {
+                full.insert(&key.0);
+                pause = pause.min(RETRY);
                 continue;
             }
             let Some(report) = index.report(key, now) else {
                 continue;
             };
-            if !self.events.has_room_for(2) {
-                return pause.min(RETRY);
-            }
             let owner = report.pod.owner.as_ref();
             let with_owner = owner.is_some_and(|owner| progress.told.is_new_owner(&key.0, &owner.uid));
             for notice in missed::notices(&key.0, &report, with_owner) {
