@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::bounds::MOST_RECORD_BYTES;
+use crate::bounds::{MOST_RECORD_BYTES, MOST_RECORDED_VARIABLES};
 use crate::config_file::{ConfigFile, FileHop};
 use crate::delivery::{SessionDuration, SessionPolicy};
 use crate::outbound::{OutboundSource, OutboundToken};
@@ -175,7 +175,9 @@ impl<'a> GrantRecord<'a> {
         if annotation.len() > MOST_RECORD_BYTES {
             return None;
         }
-        serde_json::from_str(annotation).ok()
+        let record: Self = serde_json::from_str(annotation).ok()?;
+        let is_possible = |grant: &RecordedGrant<'_>| grant.env.len() <= MOST_RECORDED_VARIABLES;
+        record.grants.iter().all(is_possible).then_some(record)
     }
 
     /// The containers and the role of each.

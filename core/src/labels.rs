@@ -143,6 +143,20 @@ impl Selector {
         !keys.values().all(|operators| can_hold(operators))
     }
 
+    /// The bytes with which labels are compared. Each requirement is looked for among all labels, and counts as 48 bytes more.
+    pub(crate) fn compared_bytes(&self) -> usize {
+        let values = |requirement: &Requirement| match &requirement.operator {
+            SelectorOperator::In(values) | SelectorOperator::NotIn(values) => {
+                values.iter().map(|value| value.len()).sum::<usize>()
+            }
+            SelectorOperator::Exists | SelectorOperator::DoesNotExist => 0,
+        };
+        let requirements = self.0.iter();
+        requirements
+            .map(|requirement| 48 + requirement.key.len() + values(requirement))
+            .sum()
+    }
+
     /// The most comparisons that [`Self::overlaps`] makes.
     pub(crate) fn overlap_cost(&self, other: &Self) -> usize {
         let values = |requirement: &Requirement| match &requirement.operator {

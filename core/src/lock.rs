@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use jiff::Timestamp;
 
 use crate::arn::shortened;
-use crate::bounds::Beyond;
+use crate::bounds::{Beyond, MOST_COMPARED_BYTES};
 pub use crate::settings::{Lock, LockMode};
 use crate::{Audience, HeldToken, Policy, PolicySet, Request, Settings, Standing, TokenSource, TokenVolume};
 
@@ -64,13 +64,18 @@ pub enum MissingGrant {
         /// The longest lifetime that a policy grants, in seconds.
         most: u32,
     },
+    /// Nobody knows, since the pod has too many tokens and containers that mount them for the policies about it.
+    #[error(
+        "this audience is locked, and the pod's tokens and the containers that mount them are too many to be compared with the policies about it: mount them in fewer containers, use fewer such volumes, or have fewer policies select the pod"
+    )]
+    Comparisons,
 }
 
 /// The tokens of locked audiences that the pod holds and no policy grants it, as things are at `now`.
 ///
 /// One of the exchange audience is among them wherever the pod lives and whatever the lock's mode; so the caller leaves the webhook's
 /// own volume out of the request. At most [`MOST_UNGRANTED`] are told, those first that are refused always. The cost is linear in the pod's tokens and mounts, times the policies that grant a
-/// locked audience.
+/// locked audience, of which [`MOST_COMPARED_BYTES`] is the bound.
 pub fn ungranted<'a>(
     request: &'a Request<'a>,
     policies: &'a PolicySet,
@@ -152,7 +157,11 @@ pub fn unexamined<'a>(request: &'a Request<'_>, settings: &Settings) -> impl Ite
     let counts = move |beyond: &&Beyond| match beyond {
         Beyond::Volumes | Beyond::Sources { .. } => is_refused,
         Beyond::Containers | Beyond::Mounts { .. } => is_held,
-        Beyond::Labels | Beyond::Annotations | Beyond::Value { .. } | Beyond::ListEntries { .. } => false,
+        Beyond::Labels
+        | Beyond::Annotations
+        | Beyond::Value { .. }
+        | Beyond::ListEntries { .. }
+        | Beyond::Comparisons => false,
     };
     request.pod.beyond.iter().filter(counts)
 }
@@ -198,6 +207,10 @@ struct TokenGrants<'a> {
     policies: Vec<&'a Policy>,
     /// The longest lifetime in seconds that a policy grants, by audience and container; `None` where none does.
     granted: HashMap<(&'a str, Option<&'a str>), Option<u32>>,
+    /// The bytes with which each audience is compared for each container.
+    compared: usize,
+    /// The bytes that may be compared still.
+    left: usize,
 }
 
 impl<'a> TokenGrants<'a> {
@@ -216,45 +229,61 @@ impl<'a> TokenGrants<'a> {
                 && settings.stands_against(policy).is_none()
                 && policies.boundary_against(policy, &around).is_none()
         };
+        let about = policies.about(request.namespace).map(|policy| &**policy);
+        let candidates: Vec<&Policy> = about.filter(is_candidate).collect();
         Self {
-            policies: policies
-                .about(request.namespace)
-                .map(|policy| &**policy)
-                .filter(is_candidate)
-                .collect(),
+            compared: candidates.iter().map(|policy| compared_bytes(policy)).sum(),
+            policies: candidates,
             granted: HashMap::new(),
+            left: MOST_COMPARED_BYTES,
         }
     }
 
     /// What is missing for a token that these containers mount; `None` where nothing is. A volume that nothing mounts can still
     /// be mounted by an ephemeral container later, so it needs a policy all the same.
     fn missing(&mut self, audience: &'a str, seconds: Option<i64>, containers: &[&'a str]) -> Option<MissingGrant> {
-        let Some(anywhere) = self.longest(audience, None) else {
-            return Some(MissingGrant::Policy);
-        };
-        let mut most = anywhere;
-        for container in containers {
-            match self.longest(audience, Some(container)) {
-                Some(longest) => most = most.min(longest),
-                None => return Some(MissingGrant::Container(shortened(container))),
-            }
-        }
-        // Without a lifetime of its own the API server gives a projected token an hour (core/v1, ServiceAccountTokenProjection).
-        (seconds.unwrap_or(DEFAULT_SECONDS) > i64::from(most)).then_some(MissingGrant::Lifetime { most })
+        self.check(audience, seconds, containers).err()
     }
 
-    fn longest(&mut self, audience: &'a str, container: Option<&'a str>) -> Option<u32> {
+    fn check(&mut self, audience: &'a str, seconds: Option<i64>, containers: &[&'a str]) -> Result<(), MissingGrant> {
+        let mut most = self.longest(audience, None)?.ok_or(MissingGrant::Policy)?;
+        for &container in containers {
+            let longest = self.longest(audience, Some(container))?;
+            most = most.min(longest.ok_or_else(|| MissingGrant::Container(shortened(container)))?);
+        }
+        // Without a lifetime of its own the API server gives a projected token an hour (core/v1, ServiceAccountTokenProjection).
+        if seconds.unwrap_or(DEFAULT_SECONDS) > i64::from(most) {
+            return Err(MissingGrant::Lifetime { most });
+        }
+        Ok(())
+    }
+
+    /// The longest lifetime in seconds that a policy grants, `None` where none does. It is an error where nobody may compare so much.
+    fn longest(&mut self, audience: &'a str, container: Option<&'a str>) -> Result<Option<u32>, MissingGrant> {
         let key = (audience, container);
-        if let Some(known) = self.granted.get(&key) {
-            return *known;
+        let known = self.granted.get(&key).copied();
+        let bytes = known.map_or(LOOKUP_BYTES + self.compared, |_| LOOKUP_BYTES);
+        self.left = self.left.checked_sub(bytes).ok_or(MissingGrant::Comparisons)?;
+        if let Some(known) = known {
+            return Ok(known);
         }
         let granting = self.policies.iter().filter(|policy| {
             policy.audiences.allow(audience) && container.is_none_or(|container| policy.containers.covers(container))
         });
         let longest = granting.map(|policy| policy.token.expiration.seconds()).max();
         self.granted.insert(key, longest);
-        longest
+        Ok(longest)
     }
+}
+
+/// What it costs to find what is known already, in bytes of patterns.
+const LOOKUP_BYTES: usize = 8;
+
+/// The bytes of a policy with which an audience is compared for a container.
+fn compared_bytes(policy: &Policy) -> usize {
+    let audiences = policy.audiences.allowed.iter();
+    let audiences: usize = audiences.map(|audience| audience.as_str().len()).sum();
+    LOOKUP_BYTES + audiences + policy.containers.compared_bytes()
 }
 
 /// The lifetime of a projected token that names none, in seconds.

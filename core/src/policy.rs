@@ -166,6 +166,11 @@ impl Roles {
         self.default.as_ref() == Some(role) || self.allowed.iter().any(|pattern| pattern.matches(role))
     }
 
+    /// The bytes of the patterns with which each role is compared.
+    pub(crate) fn compared_bytes(&self) -> usize {
+        self.allowed.iter().map(|pattern| pattern.as_str().len()).sum()
+    }
+
     /// Those that it names without `*`, the default first.
     pub fn exact(&self) -> impl Iterator<Item = RoleArn> {
         let allowed = self.allowed.iter().filter_map(RolePattern::exact);
@@ -242,6 +247,12 @@ impl ContainerFilter {
         (self.include.is_empty() || self.include.iter().any(|glob| glob.matches(name)))
             && !self.exclude.iter().any(|glob| glob.matches(name))
     }
+
+    /// The bytes of the patterns with which each container's name is compared.
+    pub(crate) fn compared_bytes(&self) -> usize {
+        let globs = self.include.iter().chain(&self.exclude);
+        globs.map(|glob| glob.as_str().len()).sum()
+    }
 }
 
 /// A policy's standing to a pod at a moment.
@@ -262,6 +273,15 @@ pub enum Standing {
 }
 
 impl Policy {
+    /// The bytes with which a pod is compared, or a part of it. A schedule counts as a thousand.
+    pub(crate) fn compared_bytes(&self) -> usize {
+        let schedule = self.active_schedule.as_ref().map_or(0, |_| 1024);
+        let subjects: usize = self.subjects.iter().map(Subject::compared_bytes).sum();
+        let audiences = self.audiences.allowed.iter();
+        let audiences: usize = audiences.map(|audience| audience.as_str().len()).sum();
+        schedule + subjects + audiences + self.roles.compared_bytes() + self.containers.compared_bytes()
+    }
+
     /// Its standing to a pod of this namespace, service account and labels.
     pub fn standing<N: AsRef<str>, P: AsRef<str>>(
         &self,

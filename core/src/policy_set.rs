@@ -309,6 +309,13 @@ impl PolicySet {
         })
     }
 
+    /// The bytes of the policies about a namespace's pods with which each pod is compared, or a part of each pod: its roles and containers.
+    pub fn compared_bytes<S: AsRef<str>>(&self, namespace: &str, namespace_labels: &Pairs<S>) -> usize {
+        let about = self.about(namespace);
+        let about = about.filter(|policy| policy.namespace_selector.matches(namespace_labels));
+        about.map(|policy| policy.compared_bytes()).sum()
+    }
+
     /// The policies of a namespace and of the cluster that can't be used.
     pub fn unusable_about(&self, namespace: &str) -> impl Iterator<Item = &UnusablePolicy> {
         self.entries(namespace).filter_map(|entry| match entry {

@@ -1,9 +1,12 @@
 //! The times when a policy is in force: a cron expression that opens a window, and how long it stays open.
 
+mod december;
+
 use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cronexpr::Crontab;
-use jiff::civil::{Date, DateTime, Time};
+use december::December;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
@@ -22,7 +25,21 @@ pub struct Schedule {
     time_zone: TimeZone,
     duration: SignedDuration,
     text: Box<str>,
+    /// The last answer of [`Self::is_active`]: to find one takes a millisecond where days of the month and of the week hardly ever meet,
+    /// and it is asked for with every pod. Clones share it.
+    known: Arc<Mutex<Option<KnownAnswer>>>,
 }
+
+/// Whether a window is open, and when that is so.
+#[derive(Clone, Copy, Debug)]
+struct KnownAnswer {
+    from: Timestamp,
+    until: Timestamp,
+    is_active: bool,
+}
+
+/// For how long a schedule counts as closed that opens in no four years.
+const CLOSED: SignedDuration = SignedDuration::from_hours(24);
 
 impl Schedule {
     /// The shortest window: a minute.
@@ -63,12 +80,38 @@ impl Schedule {
             time_zone: zone,
             duration: parsed,
             text: format!("{cron:?} for {duration} in {time_zone}").into(),
+            known: Arc::default(),
         })
     }
 
     /// True if a window is open at `now`. A window includes its first moment and excludes its last.
     pub fn is_active(&self, now: Timestamp) -> bool {
-        self.opened(now).is_some()
+        let known = *self.known();
+        if let Some(known) = known.filter(|known| known.from <= now && now < known.until) {
+            return known.is_active;
+        }
+        let opened = self.opened(now);
+        let until = match opened {
+            Some(opened) => opened.checked_add(self.duration).ok(),
+            None => self.next_opening(now).or_else(|| now.checked_add(CLOSED).ok()),
+        };
+        let is_active = opened.is_some();
+        let mut last = self.known();
+        // Whoever asks about the past leaves the answer about the present to those who ask for that.
+        if let Some(until) = until
+            && last.is_none_or(|last| last.until <= now)
+        {
+            *last = Some(KnownAnswer {
+                from: now,
+                until,
+                is_active,
+            });
+        }
+        is_active
+    }
+
+    fn known(&self) -> MutexGuard<'_, Option<KnownAnswer>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The time after `now` when the answer of [`Self::is_active`] may change next.
@@ -119,62 +162,6 @@ impl Schedule {
         let earliest = now.checked_sub(self.duration).ok()?;
         self.next_opening(earliest).filter(|&opened| opened <= now)
     }
-}
-
-/// The times in December of a crontab that names a last day or a last weekday of the month (`L`, `5L`).
-///
-/// cronexpr 1.7 finds none there: it takes a day for the last one if the month of the next day has a greater number. A January has 31 days
-/// too, so a December is looked up as a January that begins on the same weekday.
-#[derive(Clone, Debug)]
-struct December(Crontab);
-
-impl December {
-    /// Years whose first day is a Monday, a Tuesday, and so on.
-    const JANUARIES: [i16; 7] = [2018, 2019, 2020, 2015, 2016, 2022, 2017];
-
-    /// `None` where the crontab has no last day, or no December.
-    fn of(cron: &str) -> Option<Self> {
-        let [minute, hour, day, month, weekday] = cron.split_whitespace().collect::<Vec<_>>().try_into().ok()?;
-        if ![day, weekday].iter().any(|field| field.contains(['L', 'l'])) {
-            return None;
-        }
-        let months = cronexpr::parse_crontab(&format!("0 0 1 {month} * UTC")).ok()?;
-        let first = Date::new(2018, 12, 1).ok()?;
-        let before = as_utc(first.yesterday().ok()?.to_datetime(Time::midnight()))?;
-        if months.find_next(before).ok()?.date() != first {
-            return None;
-        }
-        let crontab = cronexpr::parse_crontab(&format!("{minute} {hour} {day} 1 {weekday} UTC")).ok()?;
-        Some(Self(crontab))
-    }
-
-    fn next(&self, after: Timestamp) -> Option<Timestamp> {
-        let after = TimeZone::UTC.to_datetime(after);
-        let next_year = after.year().checked_add(1)?;
-        [after.year(), next_year]
-            .into_iter()
-            .find_map(|year| self.next_of(year, after))
-    }
-
-    /// The first time after `after` in the December of a year.
-    fn next_of(&self, year: i16, after: DateTime) -> Option<Timestamp> {
-        let first = Date::new(year, 12, 1).ok()?;
-        let weekday = usize::try_from(first.weekday().to_monday_zero_offset()).ok()?;
-        let january = Date::new(*Self::JANUARIES.get(weekday)?, 1, 1).ok()?;
-        let shift = first.duration_since(january);
-        let before = first
-            .to_datetime(Time::midnight())
-            .checked_sub(SignedDuration::from_mins(1))
-            .ok()?;
-        let from = after.max(before).checked_sub(shift).ok()?;
-        let found = self.0.find_next(as_utc(from)?).ok()?.datetime();
-        let is_there = (found.year(), found.month()) == (january.year(), 1);
-        is_there.then(|| as_utc(found.checked_add(shift).ok()?)).flatten()
-    }
-}
-
-fn as_utc(civil: DateTime) -> Option<Timestamp> {
-    TimeZone::UTC.to_timestamp(civil).ok()
 }
 
 impl PartialEq for Schedule {
@@ -228,6 +215,40 @@ mod tests {
 
     fn at(text: &str) -> Timestamp {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn what_is_known_already_is_the_same_answer_in_whatever_order_it_is_asked_for() {
+        let parsed = || berlin("0 8 * * 1-5", "10h");
+        let known = parsed();
+        for moment in [
+            "2026-11-23T12:00:00+01:00",
+            "2026-11-23T17:59:59+01:00",
+            "2026-11-23T18:00:00+01:00",
+            "2026-11-24T07:59:59+01:00",
+            "2026-11-24T08:00:00+01:00",
+            "2026-11-20T19:00:00+01:00",
+            "2026-11-23T12:00:00+01:00",
+            "2026-11-28T12:00:00+01:00",
+            "2026-11-24T12:00:00+01:00",
+        ] {
+            let moment = at(moment);
+            assert_eq!(known.is_active(moment), parsed().is_active(moment), "{moment}");
+        }
+    }
+
+    #[test]
+    fn what_is_known_already_is_not_looked_for_again() {
+        let now = at("2026-11-23T12:00:00Z");
+        let took = |schedules: &[Schedule]| {
+            let began = std::time::Instant::now();
+            assert!(schedules.iter().all(|schedule| !schedule.is_active(now)));
+            began.elapsed()
+        };
+        let schedules: Vec<_> = (0..50).map(|_| berlin("0 0 30 2 *", "1m")).collect();
+        let first = took(&schedules);
+        let again = (0..5).map(|_| took(&schedules)).min().unwrap();
+        assert!(again * 4 < first, "{again:?} after {first:?}");
     }
 
     #[test]

@@ -23,6 +23,12 @@ impl Subject {
                 .is_none_or(|selector| selector.matches(pod_labels))
     }
 
+    /// The bytes with which a pod is compared.
+    pub(crate) fn compared_bytes(&self) -> usize {
+        let names: usize = self.service_accounts.iter().map(|glob| glob.as_str().len()).sum();
+        names + self.pod_selector.as_ref().map_or(0, Selector::compared_bytes)
+    }
+
     /// True if no pod can be meant, since no labels fulfil the selector.
     pub(crate) fn means_no_pod(&self) -> bool {
         self.pod_selector.as_ref().is_some_and(Selector::contradicts_itself)

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use proptest::prelude::*;
+use tokenscope_core::lock::{self, MissingGrant};
 use tokenscope_core::pod::Pod;
 use tokenscope_core::*;
 use tokenscope_fixtures::{ORDERS, ProcessorTime};
@@ -216,28 +217,86 @@ fn only_a_pod_that_asks_must_be_reviewed_or_is_too_large_for_the_guard_needs_the
     assert!(!needs_mark(&pod(&[], 300)), "no rule of the guard looks at containers");
 }
 
-#[test]
-fn the_most_expensive_pod_within_the_bounds_is_decided_in_less_than_a_second() {
-    let roles: Vec<_> = (0..250)
+/// A pod with 256 containers, of which so many are named a role of their own.
+fn naming(roles: usize) -> Pod<String> {
+    let roles: Vec<_> = (0..roles)
         .map(|index| annotation(&format!("tokenscope.io/role-arn.c{index}"), format!("{ORDERS}/{index}")))
         .collect();
-    let asking = pod(&roles, 256);
+    pod(&roles, 256)
+}
+
+/// A hundred policies, each with so many patterns of roles and of containers that are half stars.
+fn full_of_stars(roles: usize, containers: usize) -> PolicySet {
+    let policy = |index: usize| {
+        let mut policy = policy(&format!("p{index}"));
+        let pattern = |role| format!("arn:aws:iam::111122223333:role/shop/*{}x{role}", "o*".repeat(16));
+        policy.roles.allowed = (0..roles).map(|role| pattern(role).parse().unwrap()).collect();
+        let pattern = |name| Glob::new(&format!("{}x{name}", "c*".repeat(10)));
+        policy.containers.include = (0..containers).map(pattern).collect();
+        policy
+    };
+    (0..100).map(policy).collect()
+}
+
+fn is_about_comparisons(decision: &Decision) -> bool {
+    let Decision::Denied(denied) = decision else {
+        return false;
+    };
+    denied.refusals == [Refusal::Beyond(bounds::Beyond::Comparisons)]
+}
+
+#[test]
+fn roles_and_containers_times_the_patterns_about_them_have_a_bound() {
+    let decided = |pod: &Pod<String>, policies: &PolicySet| {
+        is_about_comparisons(&decide(&request(pod, &[]), policies, &Settings::default(), now()))
+    };
+    for (roles, of_roles, of_containers, is_beyond) in [
+        (250, 2, 1, false),
+        (250, 3, 1, true),
+        (1, 20, 1, false),
+        (1, 1, 7, false),
+        (1, 1, 8, true),
+    ] {
+        let policies = full_of_stars(of_roles, of_containers);
+        let case = format!("{roles} roles, {of_roles} patterns of roles and {of_containers} of containers");
+        assert_eq!(decided(&naming(roles), &policies), is_beyond, "{case}");
+    }
+    let silent = pod(&[], 256);
+    assert!(!decided(&silent, &full_of_stars(20, 20)), "it asks for nothing");
+}
+
+#[test]
+fn tokens_times_the_containers_that_mount_them_and_the_policies_about_them_have_a_bound() {
+    let mounting = |count: usize| -> Pod<String> {
+        let containers: Vec<_> = (0..count)
+            .map(|index| serde_json::json!({"name": format!("c{index}"), "volumeMounts": [{"name": "t", "mountPath": "/t"}]}))
+            .collect();
+        let token = serde_json::json!({"audience": "sts.amazonaws.com", "expirationSeconds": 600, "path": "token"});
+        let volume = serde_json::json!({"name": "t", "projected": {"sources": [{"serviceAccountToken": token}]}});
+        serde_json::from_value(serde_json::json!({"spec": {"containers": containers, "volumes": [volume]}})).unwrap()
+    };
     let policies: PolicySet = (0..100)
         .map(|index| {
             let mut policy = policy(&format!("p{index}"));
-            policy.roles.allowed = (0..20)
-                .map(|role| {
-                    format!("arn:aws:iam::111122223333:role/shop/*{}x{role}", "o*".repeat(20))
-                        .parse()
-                        .unwrap()
-                })
-                .collect();
-            policy.containers.include = (0..20)
-                .map(|name| Glob::new(&format!("{}x{name}", "c*".repeat(10))))
-                .collect();
+            policy.containers.include = vec![Glob::new("c*")];
+            policy
+                .containers
+                .include
+                .extend((0..7).map(|name| Glob::new(&format!("{}x{name}", "c*".repeat(10)))));
             policy
         })
         .collect();
+    for (containers, expected) in [(1, None), (240, None), (256, Some(MissingGrant::Comparisons))] {
+        let pod = mounting(containers);
+        let ungranted = lock::ungranted(&request(&pod, &[]), &policies, &Settings::default(), now());
+        let remedies: Vec<_> = ungranted.into_iter().map(|token| token.remedy).collect();
+        assert_eq!(remedies, Vec::from_iter(expected), "{containers}");
+    }
+}
+
+#[test]
+fn the_most_expensive_pod_within_the_bounds_is_decided_in_less_than_a_second() {
+    let (asking, policies) = (naming(250), full_of_stars(2, 1));
     let request = request(&asking, &[]);
     let once = || {
         let began = ProcessorTime::now();

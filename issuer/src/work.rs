@@ -4,9 +4,9 @@
 //! may take a second, and whoever writes policies makes them slow: of each namespace one is made at a time, and all together leave
 //! threads to the signatures.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use tokenscope_platform::lines::Lines;
 use tokio::sync::Semaphore;
 
 /// The most exchanges that wait for a thread. At 4,000 signatures a second that is a quarter of a second.
@@ -35,61 +35,8 @@ pub struct SignatureThreads {
     /// The part of the threads that decisions may take.
     decisions: Arc<Semaphore>,
     queue: Arc<Semaphore>,
+    /// The decisions of each namespace that are made or wait.
     lines: Lines,
-}
-
-/// The decisions of each namespace that are made or wait. A namespace without any is not in it.
-#[derive(Clone, Debug, Default)]
-struct Lines(Arc<Mutex<HashMap<Box<str>, Line>>>);
-
-#[derive(Debug)]
-struct Line {
-    length: usize,
-    /// The one whose turn it is.
-    turn: Arc<Semaphore>,
-}
-
-/// A decision's place in its namespace's line. It is given back with its end.
-#[derive(Debug)]
-struct DecisionSlot {
-    lines: Lines,
-    namespace: Box<str>,
-}
-
-impl Lines {
-    /// A place, and what to wait for.
-    fn place(&self, namespace: &str) -> Result<(DecisionSlot, Arc<Semaphore>), NotDone> {
-        let mut lines = self.lines();
-        let line = lines.entry(namespace.into()).or_insert_with(|| Line {
-            length: 0,
-            turn: Arc::new(Semaphore::new(1)),
-        });
-        if line.length >= MOST_OF_A_NAMESPACE {
-            return Err(NotDone::Namespace);
-        }
-        line.length += 1;
-        let place = DecisionSlot {
-            lines: self.clone(),
-            namespace: namespace.into(),
-        };
-        Ok((place, line.turn.clone()))
-    }
-
-    fn lines(&self) -> MutexGuard<'_, HashMap<Box<str>, Line>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for DecisionSlot {
-    fn drop(&mut self) {
-        let mut lines = self.lines.lines();
-        if let Some(line) = lines.get_mut(&self.namespace) {
-            line.length -= 1;
-            if line.length == 0 {
-                lines.remove(&self.namespace);
-            }
-        }
-    }
 }
 
 impl SignatureThreads {
@@ -100,7 +47,7 @@ impl SignatureThreads {
             threads: Arc::new(Semaphore::new(threads)),
             decisions: Arc::new(Semaphore::new(threads / 2)),
             queue: Arc::new(Semaphore::new(threads + LONGEST_QUEUE)),
-            lines: Lines::default(),
+            lines: Lines::new(MOST_OF_A_NAMESPACE),
         }
     }
 
@@ -122,13 +69,12 @@ impl SignatureThreads {
         namespace: &str,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, NotDone> {
-        let (place, turn) = self.lines.place(namespace)?;
-        let turn = turn.acquire_owned().await.map_err(|_| NotDone::Queue)?;
+        let turn = self.lines.turn(namespace).await.ok_or(NotDone::Namespace)?;
         let decision = self.decisions.clone().acquire_owned().await;
         let decision = decision.map_err(|_| NotDone::Queue)?;
         // They are dropped once it is done, also where nobody waits for it any more.
         let work = move || {
-            let _places = (place, turn, decision);
+            let _places = (turn, decision);
             work()
         };
         self.run(work).await
@@ -137,6 +83,7 @@ impl SignatureThreads {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
     use std::sync::mpsc::{self, Receiver, Sender};
     use std::time::Duration;
 
@@ -182,8 +129,7 @@ mod tests {
 
         /// How many decisions of a namespace are made or wait.
         fn line(&self, namespace: &str) -> usize {
-            let lines = self.threads.lines.lines();
-            lines.get(namespace).map_or(0, |line| line.length)
+            self.threads.lines.length(namespace)
         }
     }
 
@@ -239,6 +185,6 @@ mod tests {
         sleep(Duration::from_millis(50)).await;
         assert_eq!(decisions.line("a"), 1);
         end.send(()).unwrap();
-        until(|| decisions.threads.lines.lines().is_empty()).await;
+        until(|| decisions.line("a") == 0).await;
     }
 }

@@ -13,10 +13,10 @@ pub(crate) use tokenscope_platform::events::{EventSender, EventWriter, Notice};
 use crate::leader::Leader;
 use crate::metrics::OperatorMetrics;
 
-/// Whoever has more to tell asks first, so a namespace needs no bound of its own; namespaces take turns all the same.
+/// Whoever has more to tell asks first. One namespace leaves room to others, which take turns: what is told of a crowd of pods takes minutes.
 const LIMITS: EventLimits = EventLimits {
     waiting: 256,
-    waiting_of_a_namespace: 256,
+    waiting_of_a_namespace: 32,
     repeat: Duration::ZERO,
     remembered_of_a_namespace: 256,
     namespaces: 1024,

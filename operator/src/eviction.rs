@@ -29,8 +29,8 @@ pub(crate) struct Pace {
     /// The last try of each pod, by its UID. All three maps forget what no longer holds anything back, so the pause between two bounds them.
     pods: HashMap<Box<str>, Timestamp>,
     namespaces: HashMap<Box<str>, Timestamp>,
-    /// The last eviction of each controller's pods, by its UID.
-    controllers: HashMap<Box<str>, Timestamp>,
+    /// The last eviction of each controller's pods, by namespace and UID.
+    controllers: HashMap<(Box<str>, Box<str>), Timestamp>,
 }
 
 impl Pace {
@@ -61,21 +61,23 @@ impl Pace {
                 .youngest_ready
                 .is_some_and(|created| created.as_second() >= second)
         };
-        let all_are_ready = siblings.unready == 0 && self.controllers.get(controller).is_none_or(is_replaced);
+        let controller: (Box<str>, Box<str>) = (namespace.into(), controller.clone());
+        let all_are_ready = siblings.unready == 0 && self.controllers.get(&controller).is_none_or(is_replaced);
         if is_ready && !all_are_ready {
             return false;
         }
         self.last = Some(now);
         self.pods.insert(finding.uid.clone(), now);
         self.namespaces.insert(namespace.into(), now);
-        self.controllers.insert(controller.clone(), now);
+        self.controllers.insert(controller, now);
         true
     }
 
     /// The pod stays: no other one takes its place, so none is waited for.
-    pub(crate) fn note_refused(&mut self, finding: &Finding) {
+    pub(crate) fn note_refused(&mut self, namespace: &str, finding: &Finding) {
         if let Some(controller) = &finding.controller {
-            self.controllers.remove(controller);
+            self.controllers
+                .remove(&(Box::<str>::from(namespace), controller.clone()));
         }
     }
 
@@ -159,7 +161,7 @@ mod tests {
         let mut pace = Pace::default();
         let kept = finding("a", "one");
         assert!(ready(&mut pace, "shop", &kept, 100));
-        pace.note_refused(&kept);
+        pace.note_refused("shop", &kept);
         assert!(!ready(&mut pace, "shop", &kept, 129));
         assert!(ready(&mut pace, "shop", &kept, 130));
     }
@@ -179,6 +181,13 @@ mod tests {
         assert!(may("b", with(0, 105), 150));
         assert!(!may("c", with(0, 105), 449), "no new one was made");
         assert!(may("c", with(0, 105), 450), "it was scaled down");
+    }
+
+    #[test]
+    fn an_eviction_in_another_namespace_holds_no_pod_back_that_names_the_same_controller() {
+        let mut pace = Pace::default();
+        assert!(ready(&mut pace, "hostile", &finding("a", "one"), 100));
+        assert!(ready(&mut pace, "shop", &finding("b", "one"), 101));
     }
 
     #[test]

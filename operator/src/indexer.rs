@@ -17,6 +17,8 @@ use crate::watches::QUEUE;
 const GATHER: Duration = Duration::from_millis(200);
 /// The least time between two updates of all metrics.
 const COUNT_PAUSE: Duration = Duration::from_secs(1);
+/// The longest time of one look at what changed, once all was looked at: then what the watches have told meanwhile is taken in.
+const LONGEST_PASS: Duration = Duration::from_secs(1);
 /// The longest time between two signs that the task lives.
 const TICK: Duration = Duration::from_secs(10);
 
@@ -41,6 +43,8 @@ struct Due {
     reassess: Instant,
     resync: Instant,
     count: Instant,
+    /// How long the next look at what changed may take.
+    pass: Duration,
 }
 
 impl Indexer {
@@ -56,6 +60,7 @@ impl Indexer {
             reassess: now,
             resync: now + self.resync,
             count: now,
+            pass: Duration::MAX,
         };
         let mut wake = now;
         loop {
@@ -85,7 +90,7 @@ impl Indexer {
             return Instant::now() + TICK;
         }
         let began = Instant::now();
-        if began >= due.reassess && self.reassess(now).await {
+        if began >= due.reassess && self.reassess(now, due.pass).await {
             self.metrics.passes.observe(began.elapsed().as_secs_f64());
             due.reassess = Instant::now() + GATHER;
         }
@@ -105,6 +110,7 @@ impl Indexer {
             std::mem::replace(wanted, wants) != wants
         });
         self.gate.open();
+        due.pass = LONGEST_PASS;
         let tick = Instant::now() + TICK;
         if index.is_dirty(now) {
             return tick.min(due.reassess);
@@ -117,10 +123,11 @@ impl Indexer {
         tick.min(next.unwrap_or(tick))
     }
 
-    /// Looks at all that changed, in parts, so that others have their turn between two; answers whether anything did.
-    async fn reassess(&self, now: Timestamp) -> bool {
-        let mut any = false;
-        loop {
+    /// Looks at what changed, in parts, so that others have their turn between two, and for no longer than this; answers whether anything
+    /// did.
+    async fn reassess(&self, now: Timestamp, longest: Duration) -> bool {
+        let (began, mut any) = (Instant::now(), false);
+        while began.elapsed() < longest {
             let mut index = self.index.lock().await;
             if !index.is_dirty(now) {
                 break;

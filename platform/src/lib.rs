@@ -13,6 +13,7 @@ pub mod freshness;
 mod gates;
 pub mod health;
 pub mod lease;
+pub mod lines;
 pub mod listen;
 pub mod metrics;
 mod paging;

@@ -258,25 +258,43 @@ impl Warnings {
     }
 }
 
-/// The text without control characters, which stand escaped in it.
+/// The text without control characters, which stand escaped in it, and so do those that break lines or change the direction of what
+/// follows: a reader of the audit log would see another text.
 pub(crate) fn printable(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(char::is_control) {
+    let is_plain = |c: char| !c.is_control() && !misleads(c);
+    if text.chars().all(is_plain) {
         return Cow::Borrowed(text);
     }
     let mut printable = String::with_capacity(text.len() + 16);
     for c in text.chars() {
-        if c.is_control() {
-            printable.extend(c.escape_default());
-        } else {
+        if is_plain(c) {
             printable.push(c);
+        } else {
+            printable.extend(c.escape_default());
         }
     }
     Cow::Owned(printable)
 }
 
+/// Unicode's separators of lines and paragraphs, and its characters for directions (UAX 9, 2).
+fn misleads(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn characters_that_break_lines_or_change_directions_are_escaped_and_other_languages_are_not() {
+        assert_eq!(
+            printable("container a\u{202e}nimda\u{2069}\u{2028}b\u{200f}"),
+            "container a\\u{202e}nimda\\u{2069}\\u{2028}b\\u{200f}"
+        );
+        for text in ["größer", "日本語", "שלום", "👩\u{200d}💻", "a…"] {
+            assert_eq!(printable(text), text);
+        }
+    }
 
     #[test]
     fn f02_control_characters_of_a_warning_are_escaped() {

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tokenscope_core::lock::{self, LockMode, UngrantedToken};
-use tokenscope_core::pod::{OwnerReference, Pod, PodAnnotations, Text};
+use tokenscope_core::pod::{OwnerReference, Pod, PodAnnotations, Text, Volume};
 use tokenscope_core::{Enforcement, PolicySet, Request, Settings, decide, known_keys};
 
 use crate::answer::{self, Audited, Warnings, printable};
@@ -156,6 +156,14 @@ impl Review<'_> {
     /// The pod's service account.
     pub fn service_account(&self) -> &str {
         facts::service_account(&self.pod)
+    }
+
+    /// How often the policies about the pod may be compared with it: for each container anew, and for each token of an audience.
+    pub fn comparisons(&self) -> usize {
+        let volumes = self.pod.spec.volumes.iter().flatten();
+        let tokens = volumes.flat_map(Volume::tokens);
+        let tokens = tokens.filter(|token| token.audience.is_some()).count();
+        (self.pod.all_containers().count() + 1) * (tokens + 1)
     }
 
     /// The CSI drivers that the pod has inline volumes of.

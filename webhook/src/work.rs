@@ -1,10 +1,12 @@
-//! The threads that decide reviews: small ones at once, large ones on a few threads that serve no connection.
+//! The threads that decide reviews: small ones at once, large ones on a few threads that serve no connection, and those that are slow
+//! because of the policies about them on others.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures::FutureExt as _;
+use tokenscope_platform::lines::Lines;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
@@ -14,12 +16,18 @@ use crate::budget::SMALL_BYTES;
 /// bound alone would not be fair.
 pub(crate) const LONGEST_QUEUE: usize = 128;
 
+/// How many slow reviews of one namespace are decided or wait, one after the other. A controller creates some hundred pods at a time.
+const MOST_SLOW_OF_A_NAMESPACE: usize = 512;
+
 /// The reason why work was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum Undone {
     /// Too many large reviews wait.
     #[error("too many large reviews at a time")]
     Queue,
+    /// Too many slow reviews of one namespace wait.
+    #[error("too many reviews of this namespace at a time, for as many policies")]
+    Namespace,
     /// A fault in our own code. The text is for the log.
     #[error("panic: {0}")]
     Panic(String),
@@ -53,15 +61,53 @@ impl Work {
         let queued = self.queue.clone().try_acquire_owned().map_err(|_| Undone::Queue)?;
         let thread = self.threads.clone().acquire_owned().await.map_err(|_| Undone::Queue)?;
         let runtime = Handle::current();
-        let done = tokio::task::spawn_blocking(move || {
+        on_another_thread(move || {
             let _places = (queued, thread);
             runtime.block_on(work)
-        });
-        done.await.map_err(|error| match error.try_into_panic() {
-            Ok(panic) => Undone::Panic(text_of(&*panic)),
-            Err(_) => Undone::Panic("the process is stopping".to_owned()),
         })
+        .await
     }
+}
+
+/// The threads for reviews that are slow to decide, however small they are: whoever writes the policies of a namespace makes them so. Of
+/// each namespace one is decided at a time, so that it delays its own pods alone, and those of others with as many policies.
+#[derive(Debug)]
+pub struct SlowWork {
+    threads: Arc<Semaphore>,
+    lines: Lines,
+}
+
+impl SlowWork {
+    /// So many slow reviews at a time. With those for large reviews they must stay under the runtime's number of blocking threads.
+    pub fn new(threads: usize) -> Self {
+        Self {
+            threads: Arc::new(Semaphore::new(threads)),
+            lines: Lines::new(MOST_SLOW_OF_A_NAMESPACE),
+        }
+    }
+
+    /// Does what a review of this namespace needs. What has begun is done to its end, also when nobody waits for it.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        namespace: &str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Undone> {
+        let turn = self.lines.turn(namespace).await.ok_or(Undone::Namespace)?;
+        let thread = self.threads.clone().acquire_owned().await.map_err(|_| Undone::Queue)?;
+        on_another_thread(move || {
+            let _places = (turn, thread);
+            work()
+        })
+        .await
+    }
+}
+
+async fn on_another_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Undone> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| match error.try_into_panic() {
+        Ok(panic) => Undone::Panic(text_of(&*panic)),
+        Err(_) => Undone::Panic("the process is stopping".to_owned()),
+    })
 }
 
 fn text_of(panic: &(dyn Any + Send)) -> String {
@@ -142,6 +188,29 @@ mod tests {
         let (done, ()) = timeout(SOON, both).await.unwrap();
         let refused = done.iter().filter(|done| matches!(done, Err(Undone::Queue))).count();
         assert_eq!(refused, 2);
+    }
+
+    #[tokio::test]
+    async fn a_namespace_has_one_slow_review_at_a_time_and_others_have_theirs_meanwhile() {
+        let slow = Arc::new(SlowWork::new(2));
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let (of_crowd, begun) = (slow.clone(), Arc::new(Semaphore::new(0)));
+        let told = begun.clone();
+        let first = tokio::spawn(async move {
+            let work = move || {
+                told.add_permits(1);
+                ended.recv()
+            };
+            of_crowd.run("crowd", work).await
+        });
+        drop(begun.acquire().await);
+        let mut second = Box::pin(slow.run("crowd", || {}));
+        assert!(second.as_mut().now_or_never().is_none(), "the first one is not done");
+        slow.run("shop", || {}).await.unwrap();
+        assert!(second.as_mut().now_or_never().is_none());
+        end.send(()).unwrap();
+        assert_eq!(first.await.unwrap().unwrap(), Ok(()));
+        second.await.unwrap();
     }
 
     #[tokio::test]

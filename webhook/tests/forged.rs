@@ -46,6 +46,28 @@ fn a_volume_that_goes_takes_no_other_one_of_its_name_out_of_the_locks_sight() {
     }
 }
 
+/// The API server copies a list of variables for each one that a patch takes out of it.
+#[test]
+fn a_record_with_more_variables_than_a_review_adds_takes_none_of_them_out_of_the_pod() {
+    let names = |count: usize| -> Vec<String> { (0..count).map(|number| format!("V{number}")).collect() };
+    let variables: Vec<_> = names(2000)
+        .iter()
+        .map(|name| json!({"name": name, "value": "own"}))
+        .collect();
+    let left = |recorded: usize| {
+        let mut pod = plain(json!([{"name": "app", "env": variables}]));
+        let grant = json!({"role": "r", "containers": ["app"], "env": names(recorded)});
+        let record = json!({"grants": [grant], "hash": ""}).to_string();
+        pod["metadata"]["annotations"] = json!({"tokenscope.io/grant": record});
+        let mut fixture = ReviewFixture::new();
+        fixture.policies = PolicySet::default();
+        let reviewed = fixture.review_whole(&pod);
+        assert!(reviewed.pod["metadata"]["annotations"]["tokenscope.io/grant"].is_null());
+        reviewed.pod["spec"]["containers"][0]["env"].as_array().unwrap().len()
+    };
+    assert_eq!((left(128), left(129), left(2000)), (2000 - 128, 2000, 2000));
+}
+
 #[test]
 fn nor_does_it_take_the_containers_with_it_that_mount_the_name() {
     let fixture = locked(ReviewFixture::with_policy(|policy| {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::candidates::Candidates;
+use super::comparisons;
 use super::left_out::{self, LeftOut};
 use super::{Decision, LeftAlone, denied, finished, left_alone, too_large, without_container};
 use crate::annotation_request::AnnotationRequest;
@@ -59,8 +60,12 @@ pub(super) fn decide(
     // The audience is the agent's, as it is for the EKS webhook, which does not look at the annotation then.
     asks.invalid
         .retain(|invalid| !invalid.is_about(annotations::EKS_AUDIENCE));
+    let candidates = Candidates::select(request, policies, settings, now);
+    if let Some(beyond) = comparisons::beyond_by_containers(&candidates) {
+        return too_large(vec![beyond]);
+    }
     let associator = Associator {
-        candidates: Candidates::select(request, policies, settings, now),
+        candidates,
         asks: &asks,
         pod_identity,
     };

@@ -3,6 +3,7 @@
 mod association;
 mod candidates;
 mod checks;
+mod comparisons;
 mod containers;
 mod grants;
 mod left_out;
@@ -92,7 +93,8 @@ const MOST_WARNINGS: usize = 16;
 /// container is denied, the pod is: it never runs half equipped. A pod of which more than [`crate::bounds`] allow would have
 /// to be looked at is denied if it asks for a role or a policy would give it one.
 ///
-/// It takes time in proportion to the pod's bytes, and for each distinct role that a pod names once to the policies around it.
+/// It takes time in proportion to the pod's bytes, and for each distinct role that a pod names once to the policies around it, of which
+/// [`crate::bounds::MOST_COMPARED_BYTES`] is the bound.
 pub fn decide(request: &Request<'_>, policies: &PolicySet, settings: &Settings, now: Timestamp) -> Decision {
     let beyond = annotation_request::beyond(request, settings);
     if request.pod.annotations.value(annotations::MIRROR).is_some() {
@@ -122,6 +124,9 @@ pub fn decide(request: &Request<'_>, policies: &PolicySet, settings: &Settings, 
     }
     if !beyond.is_empty() {
         return too_large(beyond);
+    }
+    if let Some(beyond) = comparisons::beyond(&candidates, &asks) {
+        return too_large(vec![beyond]);
     }
 
     let audience = asks.audience.as_ref().unwrap_or(&settings.default_audience);

@@ -118,6 +118,15 @@ async fn whoever_may_change_a_running_pod_changes_nothing_of_what_is_served_and_
     env.last_mut().unwrap()["value"] = json!("{}");
     let change = json!({"spec": {"initContainers": [sidecar]}});
     merge(&user, &path, &change).await.unwrap_err();
+    // The kubelet starts a sidecar anew with another image, which would have what only the sidecar mounts.
+    let mut thief = container_of(&before, SIDECAR).clone();
+    thief["image"] = json!("thief");
+    let change = json!({"spec": {"initContainers": [thief]}});
+    let refused = merge(&user, &path, &change).await.unwrap_err().to_string();
+    assert!(
+        refused.contains("nor can the images of the containers that it added"),
+        "{refused}"
+    );
 
     let after = get_json(&shop.client, &path).await.unwrap();
     for part in ["initContainers", "containers", "volumes"] {

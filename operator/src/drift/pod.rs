@@ -158,6 +158,12 @@ impl KeptPod {
         self.token_volumes.iter().map(KeptVolume::borrowed).collect()
     }
 
+    /// How often policies may be compared with it: for each container anew, and for each token.
+    pub(crate) fn comparisons(&self) -> usize {
+        let tokens: usize = self.token_volumes.iter().map(KeptVolume::token_count).sum();
+        (self.containers.len() + 1) * (tokens + 1)
+    }
+
     /// True if it has any such volume.
     pub(crate) fn has_token_volumes(&self) -> bool {
         !self.token_volumes.is_empty()

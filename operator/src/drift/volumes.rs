@@ -47,6 +47,11 @@ impl KeptVolume {
         }
     }
 
+    /// The number of its tokens.
+    pub(super) fn token_count(&self) -> usize {
+        self.tokens.len()
+    }
+
     /// As a decision looks at it.
     pub(super) fn borrowed(&self) -> TokenVolume<'_> {
         let tokens = self.tokens.iter().map(|(audience, expiration_seconds)| HeldToken {

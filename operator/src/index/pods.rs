@@ -98,18 +98,25 @@ impl Index {
         self.pods.value(namespace, name).is_some_and(|pod| pod.ready)
     }
 
-    /// By UID, the controllers whose pods something is to be done to. The cost is linear in the pods of their namespaces.
-    pub(crate) fn siblings(&self) -> HashMap<&str, Siblings> {
-        let findings = || self.assessments.findings();
-        let controllers = findings().filter_map(|(_, finding)| finding.controller.as_deref());
-        let mut siblings: HashMap<&str, Siblings> = controllers
-            .map(|controller| (controller, Siblings::default()))
-            .collect();
-        let namespaces: BTreeSet<&str> = findings().map(|((namespace, _), _)| &**namespace).collect();
-        for (_, pod) in namespaces.into_iter().flat_map(|namespace| self.pods.iter(namespace)) {
-            let controller = pod.controller().map_or("", |owner| &owner.uid);
-            if let Some(siblings) = siblings.get_mut(controller) {
-                siblings.add(pod);
+    /// By namespace and UID, the controllers whose pods something is to be done to. The cost is linear in the pods of their namespaces.
+    ///
+    /// Whoever creates a pod writes which controller it has. So a pod of another namespace that names the same one is no sibling.
+    pub(crate) fn siblings(&self) -> HashMap<(&str, &str), Siblings> {
+        let mut siblings: HashMap<(&str, &str), Siblings> = HashMap::new();
+        let mut namespaces: BTreeSet<&str> = BTreeSet::new();
+        for ((namespace, _), finding) in self.assessments.findings() {
+            let namespace: &str = namespace;
+            namespaces.insert(namespace);
+            if let Some(controller) = finding.controller.as_deref() {
+                siblings.insert((namespace, controller), Siblings::default());
+            }
+        }
+        for namespace in namespaces {
+            for (_, pod) in self.pods.iter(namespace) {
+                let controller = pod.controller().map_or("", |owner| &*owner.uid);
+                if let Some(siblings) = siblings.get_mut(&(namespace, controller)) {
+                    siblings.add(pod);
+                }
             }
         }
         siblings

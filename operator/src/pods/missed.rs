@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::ObjectReference;
+use tokenscope_core::kubernetes_names::{is_label, is_subdomain};
 use tokenscope_core::pod::OwnerReference;
 
 use crate::events::{EventReason, Notice};
@@ -19,7 +20,8 @@ const REMEMBERED: usize = 4096;
 #[derive(Default)]
 pub(super) struct ReportedPods {
     told: HashSet<Box<str>>,
-    told_owners: HashSet<Box<str>>,
+    /// By namespace and UID: whoever creates a pod writes which owner it has, and must not silence what is told in another namespace.
+    told_owners: HashSet<(Box<str>, Box<str>)>,
 }
 
 impl ReportedPods {
@@ -33,12 +35,12 @@ impl ReportedPods {
         self.told.insert(uid.into());
     }
 
-    /// True if an owner of this UID is told of for the first time, which is noted.
-    pub(super) fn is_new_owner(&mut self, uid: &str) -> bool {
+    /// True if an owner of this UID is told of for the first time in this namespace, which is noted.
+    pub(super) fn is_new_owner(&mut self, namespace: &str, uid: &str) -> bool {
         if self.told_owners.len() >= REMEMBERED {
             self.told_owners.clear();
         }
-        self.told_owners.insert(uid.into())
+        self.told_owners.insert((namespace.into(), uid.into()))
     }
 
     /// Forgets all pods but these.
@@ -58,11 +60,27 @@ pub(super) fn notices(namespace: &str, report: &MissedPodReport, with_owner: boo
         controller: None,
     };
     let mut notices = vec![notice(namespace, &itself, format!("it {message}"))];
-    if let Some(owner) = pod.owner.as_ref().filter(|_| with_owner) {
+    if let Some(owner) = pod.owner.as_ref().filter(|owner| with_owner && can_exist(owner)) {
         let of_owner = format!("its pod {} (and maybe others) {message}", pod.name);
         notices.push(notice(namespace, owner, of_owner));
     }
     notices
+}
+
+/// True if there can be such an object. The API server stores nearly any text in a pod's owner references, and an Event has no use for it.
+fn can_exist(owner: &OwnerReference<Box<str>>) -> bool {
+    const MOST_KIND_BYTES: usize = 63;
+    const MOST_UID_BYTES: usize = 128;
+    let (group, version) = owner.api_version.split_once('/').unwrap_or(("", &*owner.api_version));
+    let is_kind = !owner.kind.is_empty() && owner.kind.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let is_uid = owner.uid.bytes().all(|byte| byte.is_ascii_graphic());
+    (group.is_empty() || is_subdomain(group))
+        && is_label(version)
+        && is_kind
+        && owner.kind.len() <= MOST_KIND_BYTES
+        && is_subdomain(&owner.name)
+        && is_uid
+        && owner.uid.len() <= MOST_UID_BYTES
 }
 
 fn notice(namespace: &str, about: &OwnerReference<Box<str>>, message: String) -> Notice {
@@ -92,5 +110,43 @@ mod tests {
         progress.note_told("a");
         progress.keep(|uid| uid == "b");
         assert!(!progress.is_told("a"));
+    }
+
+    #[test]
+    fn an_owner_that_can_not_exist_is_not_written_of() {
+        let owner = || OwnerReference::<Box<str>> {
+            api_version: "apps/v1".into(),
+            kind: "ReplicaSet".into(),
+            name: "orders-6d4cf56db6".into(),
+            uid: "705ab4f5-6393-11e8-b7cc-42010a800002".into(),
+            controller: Some(true),
+        };
+        assert!(can_exist(&owner()));
+        assert!(can_exist(&OwnerReference {
+            api_version: "v1".into(),
+            ..owner()
+        }));
+        let long: Box<str> = "a".repeat(1 << 20).into();
+        let changes: [fn(&mut OwnerReference<Box<str>>, &str); 4] = [
+            |owner, text| owner.api_version = text.into(),
+            |owner, text| owner.kind = text.into(),
+            |owner, text| owner.name = text.into(),
+            |owner, text| owner.uid = text.into(),
+        ];
+        for change in changes {
+            for text in [&*long, "a\u{1b}[31m", "a\nb", "a\u{202e}b"] {
+                let mut owner = owner();
+                change(&mut owner, text);
+                assert!(!can_exist(&owner), "{:?}", text.chars().take(8).collect::<String>());
+            }
+        }
+    }
+
+    #[test]
+    fn an_owner_is_told_of_once_in_its_namespace_whoever_names_its_uid_in_another_one() {
+        let mut progress = ReportedPods::default();
+        assert!(progress.is_new_owner("hostile", "rs"));
+        assert!(progress.is_new_owner("shop", "rs"));
+        assert!(!progress.is_new_owner("shop", "rs"));
     }
 }

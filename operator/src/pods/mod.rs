@@ -150,7 +150,7 @@ impl PodController {
         let siblings = index.siblings();
         let chosen = candidates.find(|(key, finding)| {
             let controller = finding.controller.as_deref().unwrap_or_default();
-            let siblings = siblings.get(controller).copied().unwrap_or_default();
+            let siblings = siblings.get(&(&*key.0, controller)).copied().unwrap_or_default();
             let is_ready = index.is_ready(key);
             is_settled(finding, now) && progress.evicted.may_evict(&key.0, finding, is_ready, siblings, now)
         });
@@ -179,22 +179,26 @@ impl PodController {
 
     fn tell_of_missed(&self, index: &Index, progress: &mut PodProgress, now: Timestamp) -> Duration {
         let mut pause = TICK;
+        let mut full: HashSet<&str> = HashSet::new();
         let missed = index.findings().filter(|(_, finding)| finding.cause == Cause::Missed);
         for (key, finding) in missed {
             if !is_settled(finding, now) {
                 pause = PACE;
                 continue;
             }
-            if progress.told.is_told(&finding.uid) {
+            if progress.told.is_told(&finding.uid) || full.contains(&*key.0) {
+                continue;
+            }
+            if !self.events.has_room_for(&key.0, 2) {
+                full.insert(&key.0);
+                pause = pause.min(RETRY);
                 continue;
             }
             let Some(report) = index.report(key, now) else {
                 continue;
             };
-            if !self.events.has_room_for(2) {
-                return pause.min(RETRY);
-            }
-            let with_owner = (report.pod.owner.as_ref()).is_some_and(|owner| progress.told.is_new_owner(&owner.uid));
+            let owner = report.pod.owner.as_ref();
+            let with_owner = owner.is_some_and(|owner| progress.told.is_new_owner(&key.0, &owner.uid));
             for notice in missed::notices(&key.0, &report, with_owner) {
                 self.events.send(notice);
             }
@@ -233,7 +237,7 @@ impl PodController {
             Err(error) => {
                 // What the API server answers where a budget keeps the pod (policy/v1, Eviction).
                 if matches!(&error, kube::Error::Api(status) if status.code == 429) {
-                    pace.note_refused(finding);
+                    pace.note_refused(namespace, finding);
                 }
                 tracing::warn!(%namespace, %pod, error = telemetry::chain(&error), "a pod could not be evicted");
                 WriteOutcome::Failed

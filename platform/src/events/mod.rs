@@ -173,9 +173,9 @@ impl EventSender {
         let _ = self.wake.try_send(());
     }
 
-    /// True if there is room for so many more; it is counted where there is not.
-    pub fn has_room_for(&self, notices: usize) -> bool {
-        let has_room = lock(&self.queue).has_room_for(notices);
+    /// True if there is room for so many more about objects of a namespace; it is counted where there is not.
+    pub fn has_room_for(&self, namespace: &str, notices: usize) -> bool {
+        let has_room = lock(&self.queue).has_room_for(namespace, notices);
         if !has_room {
             (self.count)(EventOutcome::Dropped);
         }

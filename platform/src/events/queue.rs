@@ -60,9 +60,14 @@ impl Queue {
         }
     }
 
-    /// True if so many more may wait.
-    pub(super) fn has_room_for(&self, notices: usize) -> bool {
-        self.waiting + notices <= self.limits.waiting
+    /// True if so many more of a namespace may wait that this process itself tells of.
+    pub(super) fn has_room_for(&self, namespace: &str, notices: usize) -> bool {
+        let source = NoticeSource {
+            namespace: namespace.into(),
+            peer: None,
+        };
+        let of_source = self.sources.get(&source).map_or(0, |of_source| of_source.waiting.len());
+        self.waiting + notices <= self.limits.waiting && of_source + notices <= self.limits.waiting_of_a_namespace
     }
 
     /// Takes a notice in that this peer has told of, or this process itself, if there is room.
@@ -234,6 +239,16 @@ mod tests {
         assert_eq!(queue.push(notice("shop", 1), None, now + REPEAT / 2), Pushed::Known);
         assert_eq!(queue.push(notice("shop", 2), None, now + REPEAT / 2), Pushed::Waits);
         assert_eq!(queue.push(notice("shop", 1), None, now + REPEAT), Pushed::Waits);
+    }
+
+    #[test]
+    fn a_namespace_whose_part_is_full_leaves_room_to_others() {
+        let (mut queue, now) = (queue(), Instant::now());
+        for uid in 0..MOST_OF_A_NAMESPACE {
+            assert!(queue.has_room_for("crowd", 1), "{uid}");
+            assert_eq!(queue.push(notice("crowd", uid), None, now), Pushed::Waits);
+        }
+        assert!(!queue.has_room_for("crowd", 1) && queue.has_room_for("shop", 2));
     }
 
     #[test]

@@ -84,7 +84,7 @@ async fn a_long_message_is_cut_between_two_characters() {
 #[tokio::test]
 async fn what_does_not_fit_is_counted_and_whoever_asks_first_hears_it() {
     let (sender, writer, dropped) = ends();
-    assert!(sender.has_room_for(4) && !sender.has_room_for(5));
+    assert!(sender.has_room_for("shop", 4) && !sender.has_room_for("shop", 5));
     for _ in 0..5 {
         sender.send(notice(
             Some("shop"),
@@ -102,7 +102,7 @@ async fn a_process_that_does_not_lead_writes_nothing_and_keeps_nothing() {
     let waiting = sender.clone();
     drop(sender);
     let running = tokio::spawn(writer.run(tokio_util::sync::CancellationToken::new()));
-    while !waiting.has_room_for(4) {
+    while !waiting.has_room_for("shop", 4) {
         tokio::task::yield_now().await;
     }
     drop(waiting);

@@ -118,7 +118,9 @@ impl Cache {
                 ..
             } = update
             {
-                tracing::warn!(policy = %name, %why, "a policy can't be used");
+                // A text, so that characters of control in it are escaped.
+                let why = why.to_string();
+                tracing::warn!(policy = %name, why, "a policy can't be used");
             }
         })
     }

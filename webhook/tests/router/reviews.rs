@@ -1,15 +1,17 @@
 //! Reviews that are answered, and what is no review.
 
 use std::fs;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
+use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use super::{Harness, failure, nothing, policy};
+use super::{Harness, failure, nothing, object, policy};
 use crate::fixtures::{ROLE, ReviewFixture, ReviewedPod, app, asking, plain};
 
 #[tokio::test]
@@ -72,6 +74,41 @@ async fn tokens_that_pods_bring_and_no_policy_grants_are_counted_also_where_the_
 
     harness.review(&plain(app())).await;
     assert_eq!(harness.metric(COUNTED), 2);
+}
+
+#[tokio::test]
+async fn a_review_that_very_many_policies_make_slow_lets_those_of_other_namespaces_pass() {
+    let harness = Harness::knowing(nothing);
+    let crowd = object(json!({"metadata": {"name": "crowd"}}));
+    harness.cache.apply_namespace(Event::Apply(crowd));
+    let account = object::<ServiceAccount>(json!({"metadata": {"namespace": "crowd", "name": "orders"}}));
+    harness.cache.apply_service_account(Event::Apply(account));
+    let role = |path: &str, name: &str| format!("arn:aws:iam::111122223333:role/{path}/{name}");
+    let pattern = |number: usize| role(&"a*".repeat(120), &format!("{}b{number}*", "a*".repeat(28)));
+    let allowed: Vec<_> = (0..4).map(pattern).collect();
+    for number in 0..100 {
+        let mut policy = policy(&format!("p{number}"), &json!(allowed));
+        policy.metadata.namespace = Some("crowd".to_owned());
+        harness.cache.apply_policy(false, Event::Apply(policy));
+    }
+    let mut pod = asking(app());
+    pod["metadata"]["annotations"]["tokenscope.io/role-arn"] = role(&"a".repeat(400), &"a".repeat(60)).into();
+    let mut slow = ReviewFixture::new().request(&pod);
+    slow["request"]["namespace"] = "crowd".into();
+
+    let done = Mutex::new(Vec::new());
+    let of_crowd = async {
+        let (status, answer) = harness.post(slow.to_string()).await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+        assert!(answer.contains("does not allow"), "{answer}");
+        done.lock().unwrap().push("crowd");
+    };
+    let of_shop = async {
+        harness.review(&plain(app())).await;
+        done.lock().unwrap().push("shop");
+    };
+    futures::future::join(of_crowd, of_shop).await;
+    assert_eq!(*done.lock().unwrap(), ["shop", "crowd"]);
 }
 
 #[tokio::test]

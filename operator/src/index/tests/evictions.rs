@@ -54,6 +54,23 @@ fn a_missed_pod_with_a_controller_is_evictable_if_the_policy_is_about_it_whateve
     assert_eq!(test.findings(), [("a", &Cause::Missed, true)]);
 }
 
+/// Else one that is never ready would keep the ready pods of somebody else's controller from being evicted.
+#[test]
+fn a_pod_of_another_namespace_is_no_sibling_whatever_controller_it_names() {
+    let namespace = |name: &str| {
+        let object = json!({"metadata": {"name": name}});
+        IndexEvent::Namespace(Event::InitApply(serde_json::from_value(object).unwrap()))
+    };
+    let mut test = Test::listing(&[namespace("shop"), namespace("hostile")], at("00:30"));
+    test.now = at("10:00");
+    test.cluster_policy("orders", &default_role(ROLE));
+    for namespace in ["shop", "hostile"] {
+        test.put(owned(pod(namespace, "a", at("07:00"), &json!({}))));
+    }
+    assert_eq!(test.findings().len(), 2, "{:?}", test.findings());
+    assert_eq!(test.index.siblings()[&("shop", "rs")].unready, 1);
+}
+
 #[test]
 fn labels_that_are_written_on_a_running_pod_make_nobody_evict_it() {
     for selector in [

@@ -29,6 +29,56 @@ fn a_pod_without_a_grant_is_missed_if_the_policy_was_there_first() {
     assert!(report.message.contains("TokenScopePolicy shop/orders"), "{report:?}");
 }
 
+/// Pods of these namespaces that are all to be assessed, so many of each.
+fn crowds(namespaces: &[(&str, usize)]) -> Test {
+    let namespace = |(name, _): &(&str, usize)| {
+        let object = json!({"metadata": {"name": name}});
+        IndexEvent::Namespace(Event::InitApply(serde_json::from_value(object).unwrap()))
+    };
+    let lists: Vec<_> = namespaces.iter().map(namespace).collect();
+    let mut test = Test::listing(&lists, at("00:30"));
+    test.now = at("10:00");
+    test.cluster_policy("orders", &default_role(ROLE));
+    for (namespace, count) in namespaces {
+        for number in 0..*count {
+            let object = pod(namespace, &format!("p{number}"), at("07:00"), &json!({}));
+            test.apply(IndexEvent::Pod(Event::Apply(serde_json::from_value(object).unwrap())));
+        }
+    }
+    test
+}
+
+fn missed_in(test: &Test, namespace: &str) -> usize {
+    let findings = test.index.findings();
+    findings.filter(|((found, _), _)| **found == *namespace).count()
+}
+
+#[test]
+fn a_namespace_with_very_many_pods_keeps_no_other_one_waiting() {
+    let mut test = crowds(&[("crowd", 600), ("shop", 1), ("bank", 1)]);
+    test.index.reassess(test.now);
+    assert_eq!((missed_in(&test, "shop"), missed_in(&test, "bank")), (1, 1));
+    assert!(test.index.is_dirty(test.now), "the crowd has more");
+    test.reassess();
+    assert_eq!(missed_in(&test, "crowd"), 600);
+}
+
+#[test]
+fn a_step_has_fewer_pods_where_the_policies_about_them_are_very_many() {
+    let mut test = crowds(&[("shop", 300)]);
+    for number in 0..100 {
+        let role = |at| format!("arn:aws:iam::111122223333:role/{}/{at}*", "p".repeat(440));
+        let allowed: Vec<_> = (0..4).map(role).collect();
+        let spec = json!({"subjects": [{"serviceAccounts": ["other"]}], "roles": {"allowed": allowed}});
+        test.policy(&format!("p{number}"), &spec);
+    }
+    test.index.reassess(test.now);
+    let found = missed_in(&test, "shop");
+    assert!((1..100).contains(&found), "{found}");
+    test.reassess();
+    assert_eq!(missed_in(&test, "shop"), 300);
+}
+
 #[test]
 fn a_pod_with_another_grant_is_outdated() {
     let mut test = Test::new();
