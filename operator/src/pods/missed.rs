@@ -127,7 +127,8 @@ mod tests {
             ..owner()
         }));
         let long: Box<str> = "a".repeat(1 << 20).into();
-        let changes: [fn(&mut OwnerReference<Box<str>>, &str); 4] = [
+        type Change = fn(&mut OwnerReference<Box<str>>, &str);
+        let changes: [Change; 4] = [
             |owner, text| owner.api_version = text.into(),
             |owner, text| owner.kind = text.into(),
             |owner, text| owner.name = text.into(),
