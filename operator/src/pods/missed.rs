@@ -104,6 +104,8 @@ fn notice(namespace: &str, about: &OwnerReference<Box<str>>, message: String) ->
 mod tests {
     use super::*;
 
+    type Change = fn(&mut OwnerReference<Box<str>>, &str);
+
     #[test]
     fn what_is_no_longer_missed_is_forgotten() {
         let mut progress = ReportedPods::default();
@@ -127,7 +129,6 @@ mod tests {
             ..owner()
         }));
         let long: Box<str> = "a".repeat(1 << 20).into();
-        type Change = fn(&mut OwnerReference<Box<str>>, &str);
         let changes: [Change; 4] = [
             |owner, text| owner.api_version = text.into(),
             |owner, text| owner.kind = text.into(),
