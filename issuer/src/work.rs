@@ -87,6 +87,7 @@ mod tests {
     use std::sync::mpsc::{self, Receiver, Sender};
     use std::time::Duration;
 
+    use tokenscope_fixtures::until;
     use tokio::task::JoinHandle;
     use tokio::time::{sleep, timeout};
 
@@ -131,15 +132,6 @@ mod tests {
         fn line(&self, namespace: &str) -> usize {
             self.threads.lines.length(namespace)
         }
-    }
-
-    async fn until(holds: impl Fn() -> bool) {
-        let waiting = async {
-            while !holds() {
-                sleep(Duration::from_millis(5)).await;
-            }
-        };
-        timeout(SOON, waiting).await.unwrap();
     }
 
     #[tokio::test]

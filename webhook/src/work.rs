@@ -124,6 +124,7 @@ mod tests {
     use std::sync::mpsc::{self, Receiver, Sender};
     use std::time::Duration;
 
+    use tokenscope_fixtures::until;
     use tokio::time::{sleep, timeout};
 
     use super::*;
@@ -163,9 +164,7 @@ mod tests {
         let large = futures::future::join_all((0..4).map(|_| work.run(LARGE, endless.clone().work())));
         let running = || endless.running.load(Ordering::Relaxed);
         let small = async {
-            while running() < 2 {
-                sleep(Duration::from_millis(5)).await;
-            }
+            until(|| running() >= 2).await;
             // A third one shows by then.
             sleep(Duration::from_millis(100)).await;
             work.run(1, async {}).await.unwrap();
