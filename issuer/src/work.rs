@@ -21,7 +21,9 @@ pub enum NotDone {
     #[error("too many requests at a time: try again later")]
     Queue,
     /// Too many exchanges of the pods of one namespace wait.
-    #[error("too many requests of this namespace's pods at a time, for as many policies: try again later")]
+    #[error(
+        "too many requests of this namespace's pods wait, since very many policies are about them: try again later"
+    )]
     Namespace,
     /// A fault in our own code.
     #[error("a fault in tokenscope itself")]

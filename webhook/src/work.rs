@@ -26,7 +26,9 @@ pub enum Undone {
     #[error("too many large reviews at a time")]
     Queue,
     /// Too many slow reviews of one namespace wait.
-    #[error("too many reviews of this namespace at a time, for as many policies")]
+    #[error(
+        "too many reviews of this namespace wait, since very many policies are about its pods: create fewer pods at a time, or have fewer policies select them"
+    )]
     Namespace,
     /// A fault in our own code. The text is for the log.
     #[error("panic: {0}")]
