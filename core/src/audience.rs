@@ -149,6 +149,11 @@ impl Audiences {
     pub fn allow(&self, audience: &str) -> bool {
         self.allowed.is_empty() || self.allowed.iter().any(|allowed| allowed.as_str() == audience)
     }
+
+    /// The bytes with which each audience is compared.
+    pub(crate) fn compared_bytes(&self) -> usize {
+        self.allowed.iter().map(|allowed| allowed.as_str().len()).sum()
+    }
 }
 
 #[cfg(test)]

@@ -64,7 +64,7 @@ pub enum MissingGrant {
         /// The longest lifetime that a policy grants, in seconds.
         most: u32,
     },
-    /// Nobody knows, since the pod has too many tokens and containers that mount them for the policies about it.
+    /// It is not known, since the pod has too many tokens and containers that mount them for the policies about it.
     #[error(
         "this audience is locked, and the pod's tokens and the containers that mount them are too many to be compared with the policies about it: mount them in fewer containers, use fewer such volumes, or have fewer policies select the pod"
     )]
@@ -207,9 +207,9 @@ struct TokenGrants<'a> {
     policies: Vec<&'a Policy>,
     /// The longest lifetime in seconds that a policy grants, by audience and container; `None` where none does.
     granted: HashMap<(&'a str, Option<&'a str>), Option<u32>>,
-    /// The bytes with which each audience is compared for each container.
+    /// The bytes of all these policies with which an audience is compared for a container.
     compared: usize,
-    /// The bytes that may be compared still.
+    /// The bytes that may still be compared.
     left: usize,
 }
 
@@ -258,7 +258,7 @@ impl<'a> TokenGrants<'a> {
         Ok(())
     }
 
-    /// The longest lifetime in seconds that a policy grants, `None` where none does. It is an error where nobody may compare so much.
+    /// The longest lifetime in seconds that a policy grants, `None` where none does. An error says that the bound of comparisons is exceeded.
     fn longest(&mut self, audience: &'a str, container: Option<&'a str>) -> Result<Option<u32>, MissingGrant> {
         let key = (audience, container);
         let known = self.granted.get(&key).copied();
@@ -281,9 +281,7 @@ const LOOKUP_BYTES: usize = 8;
 
 /// The bytes of a policy with which an audience is compared for a container.
 fn compared_bytes(policy: &Policy) -> usize {
-    let audiences = policy.audiences.allowed.iter();
-    let audiences: usize = audiences.map(|audience| audience.as_str().len()).sum();
-    LOOKUP_BYTES + audiences + policy.containers.compared_bytes()
+    LOOKUP_BYTES + policy.audiences.compared_bytes() + policy.containers.compared_bytes()
 }
 
 /// The lifetime of a projected token that names none, in seconds.

@@ -277,9 +277,11 @@ impl Policy {
     pub(crate) fn compared_bytes(&self) -> usize {
         let schedule = self.active_schedule.as_ref().map_or(0, |_| 1024);
         let subjects: usize = self.subjects.iter().map(Subject::compared_bytes).sum();
-        let audiences = self.audiences.allowed.iter();
-        let audiences: usize = audiences.map(|audience| audience.as_str().len()).sum();
-        schedule + subjects + audiences + self.roles.compared_bytes() + self.containers.compared_bytes()
+        schedule
+            + subjects
+            + self.audiences.compared_bytes()
+            + self.roles.compared_bytes()
+            + self.containers.compared_bytes()
     }
 
     /// Its standing to a pod of this namespace, service account and labels.

@@ -25,12 +25,12 @@ pub struct Schedule {
     time_zone: TimeZone,
     duration: SignedDuration,
     text: Box<str>,
-    /// The last answer of [`Self::is_active`]: to find one takes a millisecond where days of the month and of the week hardly ever meet,
-    /// and it is asked for with every pod. Clones share it.
+    /// The last answer of [`Self::is_active`], which every pod asks for. To find one takes a millisecond where days of the month and of the
+    /// week hardly ever meet. Clones share it.
     known: Arc<Mutex<Option<KnownAnswer>>>,
 }
 
-/// Whether a window is open, and when that is so.
+/// Whether a window is open, and from when until when that is known.
 #[derive(Clone, Copy, Debug)]
 struct KnownAnswer {
     from: Timestamp,
@@ -38,7 +38,7 @@ struct KnownAnswer {
     is_active: bool,
 }
 
-/// For how long a schedule counts as closed that opens in no four years.
+/// How long it is remembered that a schedule has no next opening. cronexpr looks for one in the next four years.
 const CLOSED: SignedDuration = SignedDuration::from_hours(24);
 
 impl Schedule {
@@ -97,7 +97,7 @@ impl Schedule {
         };
         let is_active = opened.is_some();
         let mut last = self.known();
-        // Whoever asks about the past leaves the answer about the present to those who ask for that.
+        // A question about the past, as drift asks it, does not displace the answer about the present.
         if let Some(until) = until
             && last.is_none_or(|last| last.until <= now)
         {

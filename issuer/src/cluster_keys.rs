@@ -185,11 +185,11 @@ impl ClusterKeys {
 
 /// The cluster's issuer and its keys for signatures, within the deadline.
 pub async fn fetch(client: &Client) -> Result<(Box<str>, Vec<PublicJwk>), ClusterKeysError> {
-    let fetched = timeout(DEADLINE, both(client)).await;
+    let fetched = timeout(DEADLINE, fetch_documents(client)).await;
     fetched.map_err(|_| ClusterKeysError::Late)?
 }
 
-async fn both(client: &Client) -> Result<(Box<str>, Vec<PublicJwk>), ClusterKeysError> {
+async fn fetch_documents(client: &Client) -> Result<(Box<str>, Vec<PublicJwk>), ClusterKeysError> {
     #[derive(Deserialize)]
     struct ClusterDiscovery {
         issuer: Box<str>,

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use crate::subject_token::Caller;
 
-/// The longest wait for one answer, unless a test says otherwise.
+/// The longest wait for one answer, if [`TokenReviews::with_deadline`] says nothing else.
 const DEADLINE: Duration = Duration::from_secs(2);
 /// The most questions that wait for an answer at a time.
 pub const MOST_AT_A_TIME: usize = 64;
@@ -119,7 +119,7 @@ impl TokenReviews {
     }
 
     /// The same with another longest wait for one answer.
-    pub fn waiting(self, deadline: Duration) -> Self {
+    pub fn with_deadline(self, deadline: Duration) -> Self {
         Self { deadline, ..self }
     }
 

@@ -21,7 +21,9 @@ pub enum NotDone {
     #[error("too many requests at a time: try again later")]
     Queue,
     /// Too many exchanges of the pods of one namespace wait.
-    #[error("too many requests of this namespace's pods at a time, for as many policies: try again later")]
+    #[error(
+        "too many requests of this namespace's pods wait, since very many policies are about them: try again later"
+    )]
     Namespace,
     /// A fault in our own code.
     #[error("a fault in tokenscope itself")]
@@ -87,6 +89,7 @@ mod tests {
     use std::sync::mpsc::{self, Receiver, Sender};
     use std::time::Duration;
 
+    use tokenscope_fixtures::until;
     use tokio::task::JoinHandle;
     use tokio::time::{sleep, timeout};
 
@@ -131,15 +134,6 @@ mod tests {
         fn line(&self, namespace: &str) -> usize {
             self.threads.lines.length(namespace)
         }
-    }
-
-    async fn until(holds: impl Fn() -> bool) {
-        let waiting = async {
-            while !holds() {
-                sleep(Duration::from_millis(5)).await;
-            }
-        };
-        timeout(SOON, waiting).await.unwrap();
     }
 
     #[tokio::test]

@@ -19,6 +19,7 @@ use http::{Request, Response};
 use kube::Client;
 use serde_json::json;
 use tokenscope_core::Algorithm;
+use tokenscope_fixtures::until;
 use tokenscope_issuer::cluster_keys::{ClusterKeys, ClusterKeysError, STALE, fetch};
 use tokenscope_issuer::keys;
 use tokio::sync::Semaphore;
@@ -183,13 +184,8 @@ async fn a_caller_waits_for_new_keys_no_longer_than_it_likes_and_the_fetch_goes_
     );
     assert!(known.known(Instant::now()).is_none());
     answers.add_permits(2);
-    let ends = async {
-        while known.known(Instant::now()).is_none() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
     // The fetch comes to its end.
-    tokio::time::timeout(Duration::from_secs(60), ends).await.unwrap();
+    until(|| known.known(Instant::now()).is_some()).await;
     assert_eq!(asked.load(Ordering::Relaxed), 2, "one fetch of two documents for all");
     assert!(!known.refresh_within(HOUR, HOUR).await, "a moment ago");
     answers.add_permits(2);

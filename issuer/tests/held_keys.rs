@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 use secrecy::ExposeSecret as _;
 use tokenscope_core::Algorithm;
+use tokenscope_fixtures::until;
 use tokenscope_issuer::document_source::{DocumentSource, authorities};
 use tokenscope_issuer::events::events;
 use tokenscope_issuer::key_keeper::KeyKeeper;
@@ -32,7 +33,7 @@ use tokenscope_platform::metrics::Registry;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::one_secret::{Stored, api_server, secret, until};
+use crate::one_secret::{Stored, api_server, secret};
 use crate::site::Site;
 
 const URL: &str = "https://issuer.example.com/a";

@@ -18,6 +18,7 @@ use kube::{Api, Client};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use tokenscope_core::Algorithm;
+use tokenscope_fixtures::until;
 use tokenscope_issuer::events::events;
 use tokenscope_issuer::key_keeper::KeyKeeper;
 use tokenscope_issuer::key_source::{KeyFile, KeySource, SecretKeys};
@@ -61,16 +62,6 @@ fn keeper(path: std::path::PathBuf, metrics: &IssuerMetrics) -> KeyKeeper {
     }
 }
 
-async fn until(metrics: &IssuerMetrics, alarms: i64) -> bool {
-    for _ in 0..6000 {
-        if metrics.key_alarms.get() == alarms {
-            return true;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    false
-}
-
 /// By how many hours [`set_clock`] is ahead.
 static AHEAD: AtomicI64 = AtomicI64::new(0);
 
@@ -92,9 +83,10 @@ async fn an_alarm_ends_when_its_time_has_come_though_the_keys_stay_as_they_are()
         ..keeper(file.clone(), &metrics)
     };
     let running = tokio::spawn(keeper.run(stop.clone()));
-    assert!(until(&metrics, 1).await, "the key's time is to come");
+    // The key's time is to come.
+    until(|| metrics.key_alarms.get() == 1).await;
     AHEAD.store(2, Ordering::Relaxed);
-    assert!(until(&metrics, 0).await, "it has come");
+    until(|| metrics.key_alarms.get() == 0).await;
     stop.cancel();
     running.await.unwrap().unwrap();
     std::fs::remove_file(file).unwrap();
@@ -146,11 +138,12 @@ async fn a_leader_whose_clock_is_ahead_lets_no_key_sign_until_it_is_right_and_an
     };
     let stop = CancellationToken::new();
     let running = tokio::spawn(keeper.run(stop.clone()));
-    assert!(until(&metrics, 1).await, "the clock is ahead");
+    // The clock is ahead.
+    until(|| metrics.key_alarms.get() == 1).await;
     let version = || stored.lock().unwrap()["metadata"]["resourceVersion"].clone();
     assert_eq!(version(), "1", "nothing was written");
     behind.store(200, Ordering::Relaxed);
-    assert!(until(&metrics, 0).await);
+    until(|| metrics.key_alarms.get() == 0).await;
     assert_eq!(version(), "2", "the key signs");
     stop.cancel();
     running.await.unwrap().unwrap();

@@ -20,6 +20,7 @@ use jiff::Timestamp;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use tokenscope_core::Algorithm;
+use tokenscope_fixtures::until;
 use tokenscope_issuer::age::AgeError;
 use tokenscope_issuer::commands::marked_as_removed;
 use tokenscope_issuer::events::events;
@@ -37,7 +38,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::one_secret::{Stored, api_server, secret, until};
+use crate::one_secret::{Stored, api_server, secret};
 
 /// A replica that looks every ten milliseconds.
 fn replica(source: KeySource, leads: bool, stop: &CancellationToken) -> CurrentSigners {

@@ -140,7 +140,7 @@ async fn an_api_server_that_stalls_costs_two_seconds() {
 #[tokio::test]
 async fn an_api_server_that_stalls_costs_a_bounded_number_of_questions_of_which_each_namespace_has_a_share() {
     // None of them is over before the test is.
-    let reviews = Arc::new(stalling().waiting(Duration::from_secs(3600)));
+    let reviews = Arc::new(stalling().with_deadline(Duration::from_secs(3600)));
     let mut waiting = crowd(&reviews, "greedy").await;
     let one_more = reviews.confirm("token", &of_namespace("greedy")).await;
     assert!(

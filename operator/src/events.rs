@@ -13,7 +13,8 @@ pub(crate) use tokenscope_platform::events::{EventSender, EventWriter, Notice};
 use crate::leader::Leader;
 use crate::metrics::OperatorMetrics;
 
-/// Whoever has more to tell asks first. One namespace leaves room to others, which take turns: what is told of a crowd of pods takes minutes.
+/// Whoever has several Events to write asks for room first. A namespace takes a part of the room alone, since the Events of very many pods
+/// take minutes; namespaces take turns.
 const LIMITS: EventLimits = EventLimits {
     waiting: 256,
     waiting_of_a_namespace: 32,

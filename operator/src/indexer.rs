@@ -17,7 +17,8 @@ use crate::watches::QUEUE;
 const GATHER: Duration = Duration::from_millis(200);
 /// The least time between two updates of all metrics.
 const COUNT_PAUSE: Duration = Duration::from_secs(1);
-/// The longest time of one look at what changed, once all was looked at: then what the watches have told meanwhile is taken in.
+/// The longest time of one look at what changed, after which the watches' events are taken in. The first look takes as long as it needs: before
+/// it has ended, the process is not ready.
 const LONGEST_PASS: Duration = Duration::from_secs(1);
 /// The longest time between two signs that the task lives.
 const TICK: Duration = Duration::from_secs(10);
@@ -38,12 +39,12 @@ pub(crate) struct Indexer {
     pub(crate) metrics: Arc<OperatorMetrics>,
 }
 
-/// The times when each kind of work is done next.
+/// When each kind of work is done next, and for how long.
 struct Due {
     reassess: Instant,
     resync: Instant,
     count: Instant,
-    /// How long the next look at what changed may take.
+    /// The longest time of the next look at what changed.
     pass: Duration,
 }
 

@@ -297,6 +297,7 @@ mod tests {
     use futures::StreamExt as _;
     use k8s_openapi::api::core::v1::ServiceAccount;
     use kube::{Api, Client};
+    use tokenscope_fixtures::until;
     use tokio::task::JoinHandle;
     use tokio::time::sleep;
 
@@ -335,12 +336,7 @@ mod tests {
         let (freshness, task) = watching(BOOKMARK, &talks);
         // Older than the limit, and fresh all the same. While a machine stalls nothing is told.
         let began = Instant::now();
-        let fresh = async {
-            while began.elapsed() < LIMIT * 2 || freshness.stale().is_some() || freshness.is_stale() {
-                sleep(Duration::from_millis(10)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(60), fresh).await.unwrap();
+        until(|| began.elapsed() >= LIMIT * 2 && freshness.stale().is_none() && !freshness.is_stale()).await;
         talks.store(false, Ordering::Relaxed);
         sleep(LIMIT * 2).await;
         assert!(freshness.is_stale());

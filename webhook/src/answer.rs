@@ -258,8 +258,8 @@ impl Warnings {
     }
 }
 
-/// The text without control characters, which stand escaped in it, and so do those that break lines or change the direction of what
-/// follows: a reader of the audit log would see another text.
+/// The text with characters escaped that make a reader of the audit log see another one: control characters, and those that break lines or
+/// change the direction of what follows.
 pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     let is_plain = |c: char| !c.is_control() && !misleads(c);
     if text.chars().all(is_plain) {

@@ -82,7 +82,7 @@ pub enum Shed {
     Bytes,
     /// Its body arrived slowly, and another one needed the memory.
     Slow,
-    /// Too many large reviews waited.
+    /// Too many large reviews waited, or too many slow ones of one namespace.
     Queue,
 }
 

@@ -131,7 +131,9 @@ enum ReviewFailure {
     Refused(#[from] Refused),
     #[error("too many large reviews at a time")]
     Queue,
-    #[error("too many reviews of this namespace at a time, for as many policies")]
+    #[error(
+        "too many reviews of this namespace wait, since very many policies are about its pods: create fewer pods at a time, or have fewer policies select them"
+    )]
     Namespace,
     #[error("the review can't be read: {0}")]
     Unreadable(#[from] ReviewError),
@@ -301,7 +303,7 @@ impl Webhook {
         Ok(ReviewProgress::Slow(SlowReview { body, namespace, known }))
     }
 
-    /// The answer to a slow review, which is read once more.
+    /// The answer to a slow review. What is read of it borrows its body, so it is read once more by the thread that decides.
     fn answer_slow(&self, slow: &SlowReview) -> Result<ReviewAnswer, ReviewError> {
         Ok(match review::read(slow.body.bytes())? {
             Asked::Other { uid } => review::allow(&uid),

@@ -26,7 +26,9 @@ pub enum Undone {
     #[error("too many large reviews at a time")]
     Queue,
     /// Too many slow reviews of one namespace wait.
-    #[error("too many reviews of this namespace at a time, for as many policies")]
+    #[error(
+        "too many reviews of this namespace wait, since very many policies are about its pods: create fewer pods at a time, or have fewer policies select them"
+    )]
     Namespace,
     /// A fault in our own code. The text is for the log.
     #[error("panic: {0}")]
@@ -124,6 +126,7 @@ mod tests {
     use std::sync::mpsc::{self, Receiver, Sender};
     use std::time::Duration;
 
+    use tokenscope_fixtures::until;
     use tokio::time::{sleep, timeout};
 
     use super::*;
@@ -163,9 +166,7 @@ mod tests {
         let large = futures::future::join_all((0..4).map(|_| work.run(LARGE, endless.clone().work())));
         let running = || endless.running.load(Ordering::Relaxed);
         let small = async {
-            while running() < 2 {
-                sleep(Duration::from_millis(5)).await;
-            }
+            until(|| running() >= 2).await;
             // A third one shows by then.
             sleep(Duration::from_millis(100)).await;
             work.run(1, async {}).await.unwrap();

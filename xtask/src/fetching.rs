@@ -31,7 +31,7 @@ pub fn fetch<T>(attempt: impl FnMut() -> Result<T>) -> Result<T> {
     again(PAUSE, attempt)
 }
 
-/// True if the program of a command is there, by its path or on PATH: one that isn't is not to be waited for.
+/// True if the program of a command is there, by its path or on PATH. One that is missing fails in each attempt, so ask first.
 pub(crate) fn is_there(command: &Command) -> bool {
     let program = Path::new(command.get_program());
     let folders = std::env::var_os("PATH").unwrap_or_default();

@@ -219,7 +219,7 @@ impl ControlPlane {
         });
         let node = client_of(&self.folder.join("node.kubeconfig")).await?;
         let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token");
-        // The node authorizer learns of the binding by a watch, so its first answers may be a refusal. That no volume wants the audience is one for good.
+        // The node authorizer learns of the binding by a watch, so its first answers may be refusals.
         let started = Instant::now();
         let answer = eventually(
             Duration::from_secs(60),
@@ -237,7 +237,7 @@ impl ControlPlane {
     }
 }
 
-/// After this long, no driver is still to be learned of whose volume might want an audience.
+/// After this long the API server knows every CSI driver, so a refusal for lack of a volume with the audience is final.
 const FOR_GOOD: Duration = Duration::from_secs(10);
 
 /// True if a node is refused a token because no volume of the pod wants its audience.

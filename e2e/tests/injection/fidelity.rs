@@ -184,7 +184,7 @@ async fn a_pod_of_more_than_two_mebibytes_is_injected() {
     assert_eq!(variable(&answer.body, "app", "AWS_ROLE_ARN").as_deref(), Some(ORDERS));
 }
 
-/// A little less than the webhook gives a request; `webhook/src/router.rs`. On a busy machine a body may take longer, whose sender is owed no clear
+/// A little less than the webhook gives a request; `webhook/src/deadlines.rs`. On a busy machine a body may take longer, whose sender is owed no clear
 /// answer: it is sent again.
 const IN_TIME: Duration = Duration::from_millis(1500);
 const ATTEMPTS: usize = 30;

@@ -38,6 +38,6 @@ with open(path, "w") as file:
 
 credentials, project = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
 session = google.auth.transport.requests.AuthorizedSession(credentials)
-session.get(f"{url}/storage/v1/b", timeout=10).raise_for_status()
+session.get(f"{url}/storage/v1/b", timeout=60).raise_for_status()
 exchange, call = seen
 print(json.dumps({"project": project, "exchange": exchange, "call": call}))

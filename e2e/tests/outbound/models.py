@@ -22,7 +22,7 @@ class Api(JsonHandler):
 url = serve(Api)
 client = openai.OpenAI(
     base_url=url,
-    timeout=10,
+    timeout=60,
     max_retries=0,
     workload_identity={
         "identity_provider_id": os.environ["OPENAI_IDENTITY_PROVIDER_ID"],

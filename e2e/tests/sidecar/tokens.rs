@@ -13,6 +13,11 @@ use tokenscope_sidecar::token::Token;
 
 use crate::{Lab, PATIENCE};
 
+/// True for the token of an hour that follows the short ones.
+fn is_next(token: &Token) -> bool {
+    token.expires_at > Timestamp::now() + SignedDuration::from_mins(10)
+}
+
 #[tokio::test]
 async fn the_half_spent_token_of_a_cache_is_replaced_by_its_own_times() {
     let lab = Lab::new();
@@ -32,7 +37,6 @@ async fn the_half_spent_token_of_a_cache_is_replaced_by_its_own_times() {
         }
     });
     let sidecar = lab.sidecar(&[]);
-    let is_next = |token: &Token| token.expires_at > Timestamp::now() + SignedDuration::from_mins(10);
     sidecar
         .wait_for(PATIENCE, "there is the next one", is_next)
         .await
@@ -73,7 +77,6 @@ async fn an_agent_that_gives_the_same_token_again_is_asked_now_and_then_until_th
     });
     let sidecar = lab.sidecar(&[]);
     let first = sidecar.wait_for(PATIENCE, "there is a token", |_| true).await.unwrap();
-    let is_next = |token: &Token| token.expires_at > Timestamp::now() + SignedDuration::from_mins(10);
     sidecar
         .wait_for(PATIENCE, "there is the next one", is_next)
         .await
@@ -94,7 +97,6 @@ async fn a_token_without_iat_is_used() {
     });
     let sidecar = lab.sidecar(&[]);
     let first = sidecar.wait_for(PATIENCE, "there is a token", |_| true).await.unwrap();
-    let is_next = |token: &Token| token.expires_at > Timestamp::now() + SignedDuration::from_mins(10);
     sidecar
         .wait_for(PATIENCE, "there is the next one", is_next)
         .await

@@ -1,9 +1,8 @@
-//! An API server that has one Secret, with its versions, and the wait for what a keeper of it does.
+//! An API server that has one Secret, with its versions.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use http::{Method, Request, Response};
 use http_body_util::BodyExt as _;
@@ -59,15 +58,4 @@ pub(crate) fn secret(stored: &Stored) -> SecretKeys {
         secrets: Api::namespaced(api_server(stored), "tokenscope-system"),
         name: "keys".to_owned(),
     }
-}
-
-/// Waits until something holds, a minute at least before it gives up.
-pub(crate) async fn until(mut holds: impl FnMut() -> bool) {
-    for _ in 0..6000 {
-        if holds() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("it never held");
 }

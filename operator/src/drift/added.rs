@@ -1,7 +1,7 @@
 //! The containers that the webhook added to a pod, as the pod has them now: a webhook that is asked later may have changed them.
 //!
-//! They are compared with what the record has of them: the hashes of what decides where credentials come from. An image is compared with that
-//! of new pods. The sidecar's other variables are not compared; the record has nothing of them.
+//! They are compared with the hashes in the record, which are of what decides where credentials come from. An image is compared with that
+//! of new pods. The sidecar's other variables are compared with nothing, since the record does not have them.
 
 use tokenscope_core::credentials_endpoint::ENDPOINT_VARIABLE;
 use tokenscope_core::sidecar::variables::ISSUER_CA;
@@ -12,8 +12,12 @@ use super::pod::KeptWriter;
 
 /// The sidecar, if there is one.
 pub(super) fn sidecar(pod: &pod::Pod<Box<str>>) -> Option<&pod::Container<Box<str>>> {
+    init_container(pod, pod::SIDECAR)
+}
+
+fn init_container<'a>(pod: &'a pod::Pod<Box<str>>, name: &str) -> Option<&'a pod::Container<Box<str>>> {
     let mut init_containers = pod.spec.init_containers.iter().flatten();
-    init_containers.find(|container| *container.name == *pod::SIDECAR)
+    init_containers.find(|container| *container.name == *name)
 }
 
 /// True if the sidecar is told to serve what it was told at admission, as far as the record has that. Of several variables of one name the
@@ -36,13 +40,11 @@ pub(super) fn issuer_authority(sidecar: &pod::Container<Box<str>>) -> Option<Iss
 /// The writer of config files, if the record has one: it must be there with the arguments that were recorded.
 pub(super) fn config_writer(pod: &pod::Pod<Box<str>>, record: &GrantRecord<'_>) -> Option<KeptWriter> {
     let recorded = record.config_writer.as_ref()?;
-    let mut init_containers = pod.spec.init_containers.iter().flatten();
-    let found = init_containers.find(|container| *container.name == *pod::CONFIG_WRITER);
     let arguments = |container: &pod::Container<Box<str>>| {
         let arguments = container.args.as_ref().filter(|arguments| !arguments.is_beyond())?;
         Some(hash_of_texts(arguments.iter().map(|argument| &**argument)))
     };
-    let as_recorded = found.filter(|container| {
+    let as_recorded = init_container(pod, pod::CONFIG_WRITER).filter(|container| {
         let has_command = container.command.as_ref().is_some_and(|command| !command.is_empty());
         !has_command && arguments(container).as_deref() == Some(&**recorded)
     });

@@ -21,7 +21,7 @@ use crate::history::{Ages, Removed};
 
 /// The precision of the API server's times.
 const SECOND: SignedDuration = SignedDuration::from_secs(1);
-/// The most moments at which a pod's decision is made again. Where policies open and end at more of them around the pod's creation, nothing
+/// The most moments at which a pod's decision is made again. Where policies open or end at more moments around the pod's creation, nothing
 /// is proven.
 const MOST_MOMENTS: usize = 16;
 
@@ -32,7 +32,7 @@ impl Assessor<'_> {
         let earliest = self.earliest_review(pod);
         let is_unchanged = |keys: &[Box<str>]| keys.iter().all(|key| !is_own_key(key));
         let is_proven = self.ages.past.is_known(earliest, pod.created)
-            && self.ages.namespace.are_kept(INJECT, earliest, pod.created)
+            && self.ages.namespace.is_kept(INJECT, earliest, pod.created)
             && pod.known_changes().is_some_and(is_unchanged);
         let is_original = pod.annotation_keys().all(|key| !pod.came_late(key));
         let is_plausible = is_original && pod.created > self.ages.namespace.since(INJECT);
@@ -110,7 +110,7 @@ impl Assessor<'_> {
         self.ages.past.is_known(earliest, latest)
             && earliest > account
             && self.has_kept_its_keys(pod)
-            && keys.all(|key| self.ages.namespace.are_kept(key, earliest, latest))
+            && keys.all(|key| self.ages.namespace.is_kept(key, earliest, latest))
             && !self.has_lost_an_obstacle(pod, granted)
             && self.was_granted_the_same(pod, granted)
     }
@@ -202,7 +202,7 @@ impl Assessor<'_> {
         let earliest = self.earliest_review(pod);
         let mut keys = selector.0.iter().map(|requirement| &*requirement.key);
         selector.matches(&self.context.namespace_labels)
-            || keys.any(|key| !self.ages.namespace.are_kept(key, earliest, pod.created))
+            || keys.any(|key| !self.ages.namespace.is_kept(key, earliest, pod.created))
     }
 
     /// The selectors of namespaces and pods by which policies select, those that can't be used included.

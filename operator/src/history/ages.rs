@@ -156,7 +156,7 @@ impl Ages {
     }
 
     /// True if a key had its value, or was absent, at every moment from the first of these to the last, as far as the object was there.
-    pub(crate) fn are_kept(&self, key: &str, first: Timestamp, last: Timestamp) -> bool {
+    pub(crate) fn is_kept(&self, key: &str, first: Timestamp, last: Timestamp) -> bool {
         let since = self.since(key);
         first > since || self.is_original && last > since
     }

@@ -48,8 +48,9 @@ impl Dirty {
     /// The next namespace of which something has to be looked at again. They take turns, so that one with many pods, each of which is
     /// expensive, keeps no other one waiting.
     fn take_turn(&mut self) -> Option<Box<str>> {
-        let behind = [&*self.turn, "\0"].concat();
-        let next: Box<str> = self.first_from(&behind).or_else(|| self.first_from(""))?.into();
+        // The least text that is greater.
+        let after = [&*self.turn, "\0"].concat();
+        let next: Box<str> = self.first_from(&after).or_else(|| self.first_from(""))?.into();
         self.turn.clone_from(&next);
         Some(next)
     }

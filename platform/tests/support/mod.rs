@@ -14,13 +14,14 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use rustls::crypto::aws_lc_rs;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokenscope_fixtures::until;
 use tokenscope_platform::metrics::Registry;
 use tokenscope_platform::tls::{ConnectionMetrics, Limits, ServingCertificate, serve, server_config};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -114,12 +115,7 @@ pub struct Server {
 impl Server {
     /// Waits until so many requests to `/held` have begun.
     pub async fn has_begun(&self, requests: usize) {
-        let begun = async {
-            while self.begun.load(Ordering::Relaxed) < requests {
-                sleep(Duration::from_millis(5)).await;
-            }
-        };
-        timeout(SOON, begun).await.expect("the requests begin");
+        until(|| self.begun.load(Ordering::Relaxed) >= requests).await;
     }
 
     pub fn metric(&self, name: &str) -> u64 {

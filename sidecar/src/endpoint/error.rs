@@ -1,5 +1,6 @@
 //! The reasons why a role was not taken, in words for a person who looks at a pod that doesn't start.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use tokenscope_aws::{Advice, NotRegional, RefusalCode, StsError};
@@ -46,7 +47,7 @@ pub(crate) enum NotTaken {
         /// Its host.
         host: String,
         /// What happened instead.
-        reason: &'static str,
+        reason: Cow<'static, str>,
     },
     /// STS answered.
     #[error("{action} of {role}: {error}")]
@@ -217,7 +218,7 @@ mod tests {
             (
                 NotTaken::NoAnswer {
                     host: "h".into(),
-                    reason: "x",
+                    reason: "x".into(),
                 },
                 true,
                 "ServiceUnavailable",

@@ -2,6 +2,7 @@
 //!
 //! Each call is a connection of its own: between two renewals lie many minutes. No redirect is followed.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
@@ -196,7 +197,7 @@ impl StsClient {
     ) -> Result<T, NotTaken> {
         let action = request.action();
         let deadline = self.deadlines.answer;
-        let late = || no_answer(endpoint.host(), "nothing came within the deadline");
+        let late = || no_answer(endpoint.host(), format!("nothing came within {} s", deadline.as_secs()));
         let answer = timeout(deadline, self.send(endpoint, request, (call.now)())).await;
         let answer = answer.map_err(|_| late())??;
         read(action, answer.status.as_u16(), &answer.body).map_err(|error| NotTaken::Sts {
@@ -293,10 +294,10 @@ fn http_request(request: &StsRequest) -> Option<Request<Full<Bytes>>> {
         .ok()
 }
 
-fn no_answer(host: &str, reason: &'static str) -> NotTaken {
+fn no_answer(host: &str, reason: impl Into<Cow<'static, str>>) -> NotTaken {
     NotTaken::NoAnswer {
         host: host.to_owned(),
-        reason,
+        reason: reason.into(),
     }
 }
 

@@ -118,7 +118,7 @@ impl Cache {
                 ..
             } = update
             {
-                // A text, so that characters of control in it are escaped.
+                // As a text, in which control characters are escaped.
                 let why = why.to_string();
                 tracing::warn!(policy = %name, why, "a policy can't be used");
             }

@@ -33,6 +33,7 @@ use kube::runtime::watcher::Event;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokenscope_core::Settings;
+use tokenscope_fixtures::until;
 use tokenscope_platform::freshness::Freshness;
 use tokenscope_platform::metrics::Registry;
 use tokenscope_platform::tls::Peer;
@@ -219,13 +220,11 @@ impl Harness {
     /// All Events of the namespace, once there are so many; those beyond them show by then.
     async fn events_of(&mut self, count: usize) -> Vec<Value> {
         let mut events = Vec::new();
-        let enough = async {
-            while events.len() < count {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-                events.extend(self.events());
-            }
-        };
-        tokio::time::timeout(SOON, enough).await.unwrap();
+        until(|| {
+            events.extend(self.events());
+            events.len() >= count
+        })
+        .await;
         tokio::time::sleep(Duration::from_millis(500)).await;
         events.extend(self.events());
         events
@@ -242,12 +241,7 @@ impl Harness {
 
     /// Waits until a number is at least this.
     async fn until_at_least(&self, least: u64, number: impl Fn(&Self) -> u64) {
-        let waits = async {
-            while number(self) < least {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(SOON, waits).await.unwrap();
+        until(|| number(self) >= least).await;
     }
 
     /// Starts a request whose body brings so many bytes and then nothing more, each time from another address.

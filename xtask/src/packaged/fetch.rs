@@ -68,6 +68,10 @@ pub(super) fn keycloak(folder: &Path, version: &str, step: &Step) -> Result<()> 
     Ok(())
 }
 
+/// Said where there is no apt-get.
+const NO_APT: &str =
+    "Ceph is fetched by apt-get, which is not there: name the root folder of an installed Ceph with TOKENSCOPE_CEPH";
+
 /// Ceph's packages and what they depend on, unpacked.
 pub(super) fn ceph(folder: &Path, step: &Step) -> Result<()> {
     let server = Packaged::Ceph;
@@ -85,7 +89,7 @@ pub(super) fn ceph(folder: &Path, step: &Step) -> Result<()> {
             .args(["-o", &option("Dir::Log", &folder.join("apt"))])
             .args(["-o", &option("Dir::State::lists", &folder.join("apt/lists"))])
             .args(arguments);
-        ensure!(is_there(&command), "Ceph is fetched by apt-get");
+        ensure!(is_there(&command), NO_APT);
         fetch_quietly(&command)
     };
     // The machine's own lists may be older than what the archive still has.
