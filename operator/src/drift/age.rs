@@ -24,6 +24,9 @@ const SECOND: SignedDuration = SignedDuration::from_secs(1);
 /// The most moments at which a pod's decision is made again. Where policies open or end at more moments around the pod's creation, nothing
 /// is proven.
 const MOST_MOMENTS: usize = 16;
+/// The most policies with a schedule of which it is found out when they were in force around a pod's creation, which takes a millisecond
+/// where a schedule hardly ever opens. Where there are more, nothing is proven.
+const MOST_SCHEDULES: usize = 64;
 
 impl Assessor<'_> {
     /// The certainty that the pod asked for what it asks for now when it was created, and was to be reviewed: no annotation was written
@@ -146,6 +149,9 @@ impl Assessor<'_> {
         let Ok(first) = self.earliest_review(pod).checked_sub(SECOND) else {
             return false;
         };
+        if self.schedules() > MOST_SCHEDULES {
+            return false;
+        }
         let last = pod.created;
         let mut moments = BTreeSet::from([first]);
         let policies = self.policies.about(self.context.namespace);
@@ -158,6 +164,14 @@ impl Assessor<'_> {
             && moments
                 .into_iter()
                 .all(|at| self.was_granted_the_same_at(pod, granted, at))
+    }
+
+    /// The number of policies about the namespace that have a schedule.
+    fn schedules(&self) -> usize {
+        let policies = self.policies.about(self.context.namespace);
+        let unusable = self.policies.unusable_about(self.context.namespace);
+        let of_unusable = unusable.filter_map(|policy| policy.scope()?.active_schedule.as_ref());
+        policies.filter(|policy| policy.active_schedule.is_some()).count() + of_unusable.count()
     }
 
     fn was_granted_the_same_at(&self, pod: &KeptPod, granted: &Granted, at: Timestamp) -> bool {

@@ -29,6 +29,21 @@ fn a_pod_without_a_grant_is_missed_if_the_policy_was_there_first() {
     assert!(report.message.contains("TokenScopePolicy shop/orders"), "{report:?}");
 }
 
+#[test]
+fn where_very_many_policies_have_schedules_a_pod_is_not_missed_for_certain() {
+    let schedule = json!({"cron": "0 0 30 2 *", "duration": "1h", "timeZone": "UTC"});
+    for (count, counts) in [(64, [1, 0, 1, 0]), (65, [1, 0, 0, 1])] {
+        let mut test = Test::new();
+        let policy = test.policy("orders", &default_role(ROLE));
+        for number in 0..count {
+            let spec = json!({"subjects": [{"serviceAccounts": ["other"]}], "roles": {"allowed": [ROLE]}, "activeSchedule": schedule});
+            test.policy(&format!("p{number}"), &spec);
+        }
+        test.pod("after", at("06:03"), &json!({}));
+        assert_eq!(test.counts(&policy), counts, "{count}");
+    }
+}
+
 /// Pods of these namespaces that are all to be assessed, so many of each.
 fn crowds(namespaces: &[(&str, usize)]) -> Test {
     let namespace = |(name, _): &(&str, usize)| {
