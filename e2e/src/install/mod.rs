@@ -165,6 +165,10 @@ struct Started {
 async fn start(client: &Client, programs: &Programs<'_>) -> Result<Started> {
     let operators = programs.start("tokenscope-operator")?;
     if programs.options.has_issuer() {
+        // Where it isn't, its log says why.
+        if let Some((operator, _)) = operators.first() {
+            operator.wait_ready(READY_DEADLINE).await?;
+        }
         std::fs::write(issuer_authority(programs.control_plane), made_authority(client).await?)?;
     }
     let issuers = if programs.options.issuers > 0 {
