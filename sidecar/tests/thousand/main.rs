@@ -52,7 +52,8 @@ struct Pods {
 
 impl Pods {
     fn clock(&self) -> SimulatedClock {
-        let now = Timestamp::now();
+        // STS states the end of a session in whole seconds: from a later moment of a second on, a session is shorter than an hour.
+        let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap();
         SimulatedClock::new(now, now + self.run_for, self.count)
     }
 
