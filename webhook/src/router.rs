@@ -129,12 +129,9 @@ struct Route {
 enum ReviewFailure {
     #[error(transparent)]
     Refused(#[from] Refused),
-    #[error("too many large reviews at a time")]
-    Queue,
-    #[error(
-        "too many reviews of this namespace wait, since very many policies are about its pods: create fewer pods at a time, or have fewer policies select them"
-    )]
-    Namespace,
+    /// Too many wait already.
+    #[error(transparent)]
+    Undone(Undone),
     #[error("the review can't be read: {0}")]
     Unreadable(#[from] ReviewError),
     #[error("what is around the pod is not known, and the API server could not be asked for it")]
@@ -148,8 +145,7 @@ enum ReviewFailure {
 impl From<Undone> for ReviewFailure {
     fn from(undone: Undone) -> Self {
         match undone {
-            Undone::Queue => Self::Queue,
-            Undone::Namespace => Self::Namespace,
+            Undone::Queue | Undone::Namespace => Self::Undone(undone),
             Undone::Panic(_) => Self::Fault(undone),
         }
     }
@@ -158,9 +154,7 @@ impl From<Undone> for ReviewFailure {
 impl ReviewFailure {
     fn status(&self) -> StatusCode {
         match self {
-            Self::Refused(Refused::Full | Refused::Slow) | Self::Queue | Self::Namespace => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Refused(Refused::Full | Refused::Slow) | Self::Undone(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Refused(Refused::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Refused(Refused::Broken) | Self::Unreadable(_) => StatusCode::BAD_REQUEST,
             Self::Lookup(_) | Self::Fault(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -173,7 +167,7 @@ impl ReviewFailure {
         match self {
             Self::Refused(Refused::Full) => Some(Shed::Bytes),
             Self::Refused(Refused::Slow) => Some(Shed::Slow),
-            Self::Queue | Self::Namespace => Some(Shed::Queue),
+            Self::Undone(_) => Some(Shed::Queue),
             _ => None,
         }
     }
