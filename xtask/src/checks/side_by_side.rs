@@ -157,7 +157,12 @@ impl<'a> Runner<'a> {
             say(&progress(&self.running, self.waiting.len(), compilation));
             let limit = if self.selection.nightly { STUCK_NIGHTLY } else { STUCK };
             for running in &mut self.running {
-                end_if_stuck(running, limit);
+                if end_if_stuck(running, limit) {
+                    let (name, minutes) = (&running.program.name, limit.as_secs() / 60);
+                    say(&format!(
+                        "✗ {name} is ended, because no test of it has ended for {minutes} minutes"
+                    ));
+                }
             }
         }
     }
@@ -206,23 +211,21 @@ fn start(
         .with_context(|| format!("can't run {}", path.display()))
 }
 
-/// Kills a program of which no test has ended for so long. Its servers end with it.
-fn end_if_stuck(running: &mut Running, limit: Duration) {
+/// Kills a program of which no test has ended for so long; answers whether it did. Its servers end with it.
+fn end_if_stuck(running: &mut Running, limit: Duration) -> bool {
     let (before, since) = running.progressed;
     let now = ended_so_far(&read(running));
     if now != before {
         running.progressed = (now, Instant::now());
     } else if since.elapsed() > limit && !running.is_stuck {
         running.is_stuck = true;
-        let (name, minutes) = (&running.program.name, limit.as_secs() / 60);
-        say(&format!(
-            "✗ {name} is ended, because no test of it has ended for {minutes} minutes"
-        ));
         // One that has ended by itself meanwhile is no failure.
         let _ = Command::new("kill")
             .args(["-KILL", &running.process.to_string()])
             .status();
+        return true;
     }
+    false
 }
 
 /// Tells when a program has ended.
@@ -302,12 +305,12 @@ mod tests {
             progressed: (0, now),
             is_stuck: false,
         };
-        end_if_stuck(&mut running, Duration::ZERO);
+        assert!(!end_if_stuck(&mut running, Duration::ZERO));
         assert!(!running.is_stuck, "a test has ended since the last look");
-        end_if_stuck(&mut running, Duration::from_secs(3600));
+        assert!(!end_if_stuck(&mut running, Duration::from_secs(3600)));
         assert!(!running.is_stuck, "the limit isn't reached");
         assert!(child.try_wait().unwrap().is_none());
-        end_if_stuck(&mut running, Duration::ZERO);
+        assert!(end_if_stuck(&mut running, Duration::ZERO));
         assert!(running.is_stuck);
         assert!(!child.wait().unwrap().success());
         fs::remove_file(log).unwrap();
