@@ -46,7 +46,10 @@ impl Lab {
 
     /// The same with its folder below another one.
     pub(crate) fn below(parent: &Path, name: &str, containers: &[&str], sts: &str, role: &str) -> Self {
-        let folder = parent.join(format!("tokenscope-endpoint-{name}-{}", std::process::id()));
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        // Two tests may use one name, and run beside each other.
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let folder = parent.join(format!("tokenscope-endpoint-{name}-{}-{number}", std::process::id()));
         let token_file = folder.join("web-identity-token");
         for container in containers {
             fs::create_dir_all(folder.join("authorization").join(container)).unwrap();
