@@ -204,6 +204,11 @@ fn environment(selection: &Selection) -> Result<Vec<(&'static str, String)>> {
     if selection.unit && std::env::var_os("TOKENSCOPE_FUZZ_SECONDS").is_none() {
         variables.push(("TOKENSCOPE_FUZZ_SECONDS", "0.3".to_owned()));
     }
+    // Unit tests wait for more than they compute: for deadlines, pauses and processes of their own.
+    if selection.unit && std::env::var_os("RUST_TEST_THREADS").is_none() {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        variables.push(("RUST_TEST_THREADS", (4 * processors).to_string()));
+    }
     if selection.optimises() {
         let folder = target(Profile::Dist)?;
         variables.push(("TOKENSCOPE_PROGRAMS", folder.display().to_string()));
