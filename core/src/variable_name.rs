@@ -13,27 +13,33 @@ use crate::arn::shortened;
 pub const MOST_VARIABLE_NAME: usize = 64;
 
 /// The beginnings of names that no policy may write.
-pub const FORBIDDEN_PREFIXES: [&str; 64] = [
+pub const FORBIDDEN_PREFIXES: [&str; 74] = [
+    "ANSIBLE_",
     "ASPNETCORE_",
     "AWS_",
     "BASH",
     "BUNDLE_",
+    "BUN_",
     "CARGO_",
     "CLOUDSDK_PYTHON",
     "CORECLR_",
     "COR_",
     "CURL_",
+    "DENO_",
     "DOCKER_",
     "DOTNET_",
     "DYLD_",
+    "ELECTRON_",
     "ERL_",
     "GCONV_",
     "GDAL_",
     "GEM_",
     "GIO_",
     "GIT_",
+    "GI_",
     "GLIBC_",
     "GRPC_",
+    "GST_",
     "GTK_",
     "GUILE_",
     "HELM_",
@@ -42,6 +48,7 @@ pub const FORBIDDEN_PREFIXES: [&str; 64] = [
     "JAVA_",
     "JDK_",
     "JULIA_",
+    "KRB5",
     "KUBECTL_",
     "KUBERNETES_",
     "LD_",
@@ -51,8 +58,10 @@ pub const FORBIDDEN_PREFIXES: [&str; 64] = [
     "MAGICK_",
     "MALLOC_",
     "MAVEN_",
+    "MONO_",
     "NODE_",
     "NPM_",
+    "ODBC",
     "OPENSSL_",
     "OTEL_",
     "PERL",
@@ -71,6 +80,7 @@ pub const FORBIDDEN_PREFIXES: [&str; 64] = [
     "SSH_",
     "SSL_",
     "TERM",
+    "TF_",
     "TOKENSCOPE_",
     "UV_",
     "VIRTUAL_ENV",
@@ -81,7 +91,7 @@ pub const FORBIDDEN_PREFIXES: [&str; 64] = [
 ];
 
 /// Whole names that no policy may write.
-pub const FORBIDDEN_NAMES: [&str; 63] = [
+pub const FORBIDDEN_NAMES: [&str; 71] = [
     "BOTO_CONFIG",
     "BROWSER",
     "CDPATH",
@@ -97,6 +107,7 @@ pub const FORBIDDEN_NAMES: [&str; 63] = [
     "GNUPGHOME",
     "GOBIN",
     "GOCACHE",
+    "GOCOVERDIR",
     "GODEBUG",
     "GOENV",
     "GOFLAGS",
@@ -104,6 +115,7 @@ pub const FORBIDDEN_NAMES: [&str; 63] = [
     "GOMAXPROCS",
     "GOMEMLIMIT",
     "GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES",
+    "GOPACKAGESDRIVER",
     "GOPATH",
     "GOPRIVATE",
     "GOPROXY",
@@ -123,10 +135,13 @@ pub const FORBIDDEN_NAMES: [&str; 63] = [
     "LOGNAME",
     "MAKEFLAGS",
     "MANPATH",
+    "MYSQL_HOME",
+    "NETRC",
     "NLSPATH",
     "PAGER",
     "PATH",
     "PGSERVICEFILE",
+    "PGSYSCONFDIR",
     "PROMPT_COMMAND",
     "PS1",
     "PS2",
@@ -137,13 +152,16 @@ pub const FORBIDDEN_NAMES: [&str; 63] = [
     "SHELLOPTS",
     "SHLVL",
     "SSLKEYLOGFILE",
+    "TCLLIBPATH",
     "TEMP",
     "TMP",
     "TMPDIR",
+    "TNS_ADMIN",
     "TZ",
     "TZDIR",
     "USER",
     "VISUAL",
+    "WGETRC",
     "ZDOTDIR",
 ];
 
@@ -226,92 +244,22 @@ mod tests {
     use super::*;
 
     /// Names by which loaders, shells, runtimes or tools find code, options or certificates.
-    const CHANGE_PROGRAMS: &[&str] = &[
-        "LD_PRELOAD",
-        "LD_AUDIT",
-        "DYLD_INSERT_LIBRARIES",
-        "PATH",
-        "PYTHONPATH",
-        "PYTHONSTARTUP",
-        "PYTHONWARNINGS",
-        "NODE_OPTIONS",
-        "NODE_EXTRA_CA_CERTS",
-        "JAVA_TOOL_OPTIONS",
-        "JDK_JAVA_OPTIONS",
-        "CATALINA_OPTS",
-        "BASH_ENV",
-        "ENV",
-        "IFS",
-        "PS4",
-        "SHELLOPTS",
-        "PROMPT_COMMAND",
-        "AWS_ROLE_ARN",
-        "AWS_ENDPOINT_URL",
-        "AWS_CONFIG_FILE",
-        "GIT_SSH_COMMAND",
-        "HTTP_PROXY",
-        "HTTPS_PROXY",
-        "ALL_PROXY",
-        "NO_PROXY",
-        "SSL_CERT_FILE",
-        "SSL_CERT_DIR",
-        "REQUESTS_CA_BUNDLE",
-        "CURL_CA_BUNDLE",
-        "KUBERNETES_SERVICE_HOST",
-        "KUBECONFIG",
-        "GODEBUG",
-        "PERL5OPT",
-        "PERL5LIB",
-        "RUBYOPT",
-        "RUBYLIB",
-        "PHPRC",
-        "PHP_INI_SCAN_DIR",
-        "DOTNET_STARTUP_HOOKS",
-        "CORECLR_PROFILER_PATH",
-        "GCONV_PATH",
-        "LOCPATH",
-        "OPENSSL_CONF",
-        "OPENSSL_ENGINES",
-        "SSLKEYLOGFILE",
-        "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
-        "HOME",
-        "XDG_CONFIG_HOME",
-        "TMPDIR",
-        "EDITOR",
-        "SSH_AUTH_SOCK",
-        "DOCKER_HOST",
-        "HOSTALIASES",
-        "RES_OPTIONS",
-        "OTEL_EXPORTER_OTLP_ENDPOINT",
-        "CLOUDSDK_PYTHON",
-        "GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES",
-        "TOKENSCOPE_DIRECTORY",
-        "SPIFFE_ENDPOINT_SOCKET",
-        "ES_JAVA_OPTS",
-        "MALLOC_CONF",
-        "LESSOPEN",
-        "RUSTC_WRAPPER",
-        "ERL_FLAGS",
-        "R_PROFILE",
-        "VISUAL",
-        "MAKEFLAGS",
-        "RSYNC_RSH",
-        "CVS_RSH",
-        "LOGGING_CONFIG",
-        "DJANGO_SETTINGS_MODULE",
-        "FLASK_APP",
-        "BOTO_CONFIG",
-        "PGSERVICEFILE",
-        "INPUTRC",
-        "GNUPGHOME",
-        "SPRING_APPLICATION_JSON",
-        "ASPNETCORE_HOSTINGSTARTUPASSEMBLIES",
-        "GUILE_LOAD_PATH",
-        "HELM_PLUGINS",
-        "KUBECTL_EXTERNAL_DIFF",
-        "MAGICK_CONFIGURE_PATH",
-        "GDAL_DRIVER_PATH",
-    ];
+    const CHANGE_PROGRAMS: &str = "\
+        LD_PRELOAD LD_AUDIT DYLD_INSERT_LIBRARIES PATH PYTHONPATH PYTHONSTARTUP PYTHONWARNINGS NODE_OPTIONS \
+        NODE_EXTRA_CA_CERTS JAVA_TOOL_OPTIONS JDK_JAVA_OPTIONS CATALINA_OPTS BASH_ENV ENV IFS PS4 SHELLOPTS \
+        PROMPT_COMMAND AWS_ROLE_ARN AWS_ENDPOINT_URL AWS_CONFIG_FILE GIT_SSH_COMMAND HTTP_PROXY HTTPS_PROXY \
+        ALL_PROXY NO_PROXY SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE CURL_CA_BUNDLE KUBERNETES_SERVICE_HOST \
+        KUBECONFIG GODEBUG PERL5OPT PERL5LIB RUBYOPT RUBYLIB PHPRC PHP_INI_SCAN_DIR DOTNET_STARTUP_HOOKS \
+        CORECLR_PROFILER_PATH GCONV_PATH LOCPATH OPENSSL_CONF OPENSSL_ENGINES SSLKEYLOGFILE \
+        GRPC_DEFAULT_SSL_ROOTS_FILE_PATH HOME XDG_CONFIG_HOME TMPDIR EDITOR SSH_AUTH_SOCK DOCKER_HOST HOSTALIASES \
+        RES_OPTIONS OTEL_EXPORTER_OTLP_ENDPOINT CLOUDSDK_PYTHON GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES \
+        TOKENSCOPE_DIRECTORY SPIFFE_ENDPOINT_SOCKET ES_JAVA_OPTS MALLOC_CONF LESSOPEN RUSTC_WRAPPER ERL_FLAGS \
+        R_PROFILE VISUAL MAKEFLAGS RSYNC_RSH CVS_RSH LOGGING_CONFIG DJANGO_SETTINGS_MODULE FLASK_APP BOTO_CONFIG \
+        PGSERVICEFILE INPUTRC GNUPGHOME SPRING_APPLICATION_JSON ASPNETCORE_HOSTINGSTARTUPASSEMBLIES \
+        GUILE_LOAD_PATH HELM_PLUGINS KUBECTL_EXTERNAL_DIFF MAGICK_CONFIGURE_PATH GDAL_DRIVER_PATH ODBCINI \
+        ODBCSYSINI MONO_PATH TCLLIBPATH GI_TYPELIB_PATH GST_PLUGIN_PATH GOPACKAGESDRIVER ELECTRON_RUN_AS_NODE \
+        ANSIBLE_CONFIG TF_CLI_CONFIG_FILE KRB5_CONFIG MYSQL_HOME NETRC WGETRC TNS_ADMIN PGSYSCONFDIR DENO_CERT \
+        BUN_CONFIG_REGISTRY GOCOVERDIR";
 
     #[test]
     fn variables_of_vendors_are_taken() {
@@ -335,7 +283,7 @@ mod tests {
 
     #[test]
     fn what_changes_how_programs_run_is_refused() {
-        for &name in CHANGE_PROGRAMS {
+        for name in CHANGE_PROGRAMS.split_whitespace() {
             let refused = name.parse::<VariableName>();
             assert_eq!(refused, Err(InvalidVariableName::Forbidden(name.into())), "{name}");
         }
