@@ -178,6 +178,7 @@ fn volume(text: &str) -> Result<String, &'static str> {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use tokenscope_fixtures::unique_name;
 
     use super::*;
 
@@ -187,13 +188,11 @@ mod tests {
         pod_identity: PodIdentityArgs,
     }
 
-    /// A file of its own for each test of each process.
+    /// A path where no file is yet, in a folder of its own.
     fn temporary_file(test: &str) -> PathBuf {
-        let folder = std::env::temp_dir().join(format!("tokenscope-pod-identity-{test}-{}", std::process::id()));
+        let folder = std::env::temp_dir().join(unique_name(&format!("pod-identity-{test}")));
         std::fs::create_dir_all(&folder).unwrap();
-        let file = folder.join("config.json");
-        let _ = std::fs::remove_file(&file);
-        file
+        folder.join("config.json")
     }
 
     fn parse(flags: &[&str]) -> Result<PodIdentityArgs, clap::Error> {

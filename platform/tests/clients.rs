@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use rcgen::{DnType, ExtendedKeyUsagePurpose};
 use support::{Ca, Server, patient, receive, serving_with, try_send};
+use tokenscope_fixtures::unique_name;
 use tokenscope_platform::telemetry::chain;
 use tokenscope_platform::tls::{Clients, server_config};
 
@@ -32,7 +33,7 @@ struct File(PathBuf);
 
 impl File {
     fn new(name: &str, text: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("tokenscope-{name}-{}.pem", std::process::id()));
+        let path = std::env::temp_dir().join(unique_name(name)).with_extension("pem");
         std::fs::write(&path, text).unwrap();
         Self(path)
     }

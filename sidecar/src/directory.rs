@@ -126,6 +126,8 @@ fn write_new(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
 mod tests {
     use std::os::unix::fs::MetadataExt;
 
+    use tokenscope_fixtures::unique_name;
+
     use super::*;
 
     /// A directory that goes away with the test.
@@ -133,7 +135,7 @@ mod tests {
 
     impl Scratch {
         fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("tokenscope-{name}-{}", std::process::id()));
+            let path = std::env::temp_dir().join(unique_name(name));
             fs::create_dir_all(&path).unwrap();
             Self(path)
         }

@@ -211,6 +211,8 @@ impl FileHealth {
 
 #[cfg(test)]
 mod tests {
+    use tokenscope_fixtures::unique_name;
+
     use super::*;
     use crate::fetch_error::TokenProvider;
 
@@ -219,7 +221,7 @@ mod tests {
     }
 
     fn health(name: &str) -> (Health, Directory) {
-        let path = std::env::temp_dir().join(format!("tokenscope-health-{name}-{}", std::process::id()));
+        let path = std::env::temp_dir().join(unique_name(&format!("health-{name}")));
         std::fs::create_dir_all(&path).unwrap();
         let directory = Directory::open(&path).unwrap();
         let health = Health::new(directory.clone(), ["token".to_owned(), "jwt_bundle.json".to_owned()]);

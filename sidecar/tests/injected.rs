@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use tokenscope_fixtures::unique_name;
+
 /// The user that the webhook gives the sidecar.
 const USER: u32 = 65532;
 
@@ -17,7 +19,7 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("tokenscope-injected-{name}-{}", std::process::id()));
+        let path = std::env::temp_dir().join(unique_name(&format!("injected-{name}")));
         fs::create_dir_all(&path).unwrap();
         Self(path)
     }

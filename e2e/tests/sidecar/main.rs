@@ -18,6 +18,7 @@ use tokenscope_e2e::eventually;
 use tokenscope_e2e::process::{ServerProcess, Start, Watchdog};
 use tokenscope_e2e::sidecar::{FILE, Sidecar};
 use tokenscope_e2e::workload_api::{Agent, Answer};
+use tokenscope_fixtures::unique_name;
 use tokenscope_sidecar::config::{Config, Invocation, invocation};
 use tokenscope_sidecar::workload_api::JwtSvidRequest;
 
@@ -32,9 +33,7 @@ struct Lab {
 
 impl Lab {
     fn new() -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let folder = std::env::temp_dir().join(format!("tokenscope-lab-{}-{number}", std::process::id()));
+        let folder = std::env::temp_dir().join(unique_name("lab"));
         fs::create_dir_all(&folder).unwrap();
         let watchdog = Watchdog::start(&folder).unwrap();
         Self { folder, watchdog }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use rustls::ServerConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokenscope_fixtures::unique_name;
 use tokenscope_issuer::signers::Signers;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -47,7 +48,7 @@ impl Site {
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let stop = CancellationToken::new();
-        let folder = std::env::temp_dir().join(format!("tokenscope-site-{name}-{}", std::process::id()));
+        let folder = std::env::temp_dir().join(unique_name(&format!("site-{name}")));
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("ca.crt"), made.cert.pem()).unwrap();
         let this = Self {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokenscope_core::sidecar::variables;
+use tokenscope_fixtures::unique_name;
 use tokenscope_sidecar::config::{Config, Invocation, invocation};
 
 /// The longest time that two busy cores may take for anything.
@@ -46,10 +47,7 @@ impl Lab {
 
     /// The same with its folder below another one.
     pub(crate) fn below(parent: &Path, name: &str, containers: &[&str], sts: &str, role: &str) -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        // Two tests may use one name, and run beside each other.
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let folder = parent.join(format!("tokenscope-endpoint-{name}-{}-{number}", std::process::id()));
+        let folder = parent.join(unique_name(&format!("endpoint-{name}")));
         let token_file = folder.join("web-identity-token");
         for container in containers {
             fs::create_dir_all(folder.join("authorization").join(container)).unwrap();

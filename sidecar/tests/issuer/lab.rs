@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use tokenscope_fixtures::unique_name;
 use tokenscope_sidecar::config::{Config, Invocation, invocation};
 
 use super::server::TestIssuer;
@@ -27,7 +28,7 @@ pub(crate) struct Running<'a> {
 impl Lab {
     /// For one token of AWS's usual audience.
     pub(crate) fn new(name: &str, issuer: &TestIssuer) -> Self {
-        let folder = std::env::temp_dir().join(format!("tokenscope-exchange-{name}-{}", std::process::id()));
+        let folder = std::env::temp_dir().join(unique_name(&format!("exchange-{name}")));
         fs::create_dir_all(folder.join("tokens")).unwrap();
         fs::create_dir_all(folder.join("other")).unwrap();
         let environment = vec![

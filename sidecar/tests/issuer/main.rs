@@ -37,7 +37,7 @@ async fn one_exchange_for_each_audience_fills_all_its_files() {
     let lab = Lab::new("audiences", &issuer);
     let other = |name: &str| lab.path("other").join(name).display().to_string();
     let files = format!("token={STS} {}=vault {}={STS}", other("token"), other("copy"));
-    let lab = Lab::new("audiences", &issuer).with("TOKENSCOPE_ISSUED_TOKENS", files);
+    let lab = lab.with("TOKENSCOPE_ISSUED_TOKENS", files);
     let sidecar = lab.start();
     sidecar
         .until("all files are there", || lab.not_ready().is_none().then_some(()))

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use super::programs::Program;
 use super::rules::Beside;
 
-/// The number of programs that run at once. Each runs its own tests on as many threads as there are processors.
+/// The number of programs that run at once. Each runs its own tests on as many threads as there are processors, and with `--unit` on more.
 const AT_ONCE: usize = 2;
 
 /// The optimised programs, or the images that are made of them.
