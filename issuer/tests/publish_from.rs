@@ -16,6 +16,7 @@ use clap::Parser as _;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokenscope_core::Algorithm;
+use tokenscope_fixtures::retry_while;
 use tokenscope_issuer::args::{IssuerAction, IssuerCommand};
 use tokenscope_issuer::commands;
 use tokenscope_issuer::document_source::DEADLINE;
@@ -43,15 +44,9 @@ fn served(ring: KeyRing) -> Signers {
 ///
 /// A site that answers is late only where the machine stalls, and is asked again then.
 async fn publish(site: &Site) -> Result<PathBuf, String> {
-    let mut tries = 0;
-    loop {
-        let published = publish_from(site, &site.origin(), &site.authorities()).await;
-        let is_late = published.as_ref().is_err_and(|error| error.contains(LATE));
-        tries += 1;
-        if !is_late || tries == 5 {
-            return published;
-        }
-    }
+    let was_late = |published: &Result<PathBuf, String>| published.as_ref().is_err_and(|error| error.contains(LATE));
+    let publish = async || publish_from(site, &site.origin(), &site.authorities()).await;
+    retry_while(was_late, 5, publish).await
 }
 
 /// What an error says of a site that takes too long.

@@ -130,6 +130,7 @@ mod tests {
     use k8s_openapi::api::core::v1::Namespace;
     use kube::Api;
     use kube::api::{ListParams, WatchParams};
+    use tokenscope_fixtures::retry_while;
     use tokio::net::TcpListener;
 
     use super::*;
@@ -189,14 +190,9 @@ mod tests {
         let namespaces = namespaces_from(app, SHORT).await;
 
         // A machine that stalls may do so before the answer has begun, which then is too late.
-        let mut tries = 0;
-        let events = loop {
-            match namespaces.watch(&WatchParams::default(), "0").await {
-                Ok(events) => break events,
-                Err(error) => assert!(is_late(&error) && tries < 20, "{error}"),
-            }
-            tries += 1;
-        };
+        let was_late = |watched: &Result<_, kube::Error>| watched.as_ref().is_err_and(is_late);
+        let watch = async || namespaces.watch(&WatchParams::default(), "0").await;
+        let events = retry_while(was_late, 20, watch).await.unwrap();
         pin_mut!(events);
         let mut seen = 0;
         while events.try_next().await.unwrap().is_some() {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use rcgen::date_time_ymd;
 use support::{Ca, NAME, SOON, Server, is_closed, patient, receive, send, serving, try_send};
+use tokenscope_fixtures::retry_while;
 use tokenscope_platform::certificate::UnusablePair;
 use tokenscope_platform::tls::{Limits, ServingCertificate};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -197,12 +198,10 @@ async fn a_busy_connection_outlives_the_idle_limit() {
         ..patient()
     };
     let server = serving(ca.certificate(), limits).await;
-    // A machine that stalls for as long as the limit makes the connection idle, so there are several tries.
-    let mut tries = 0;
-    while !outlives(&ca, &server, limits.idle).await {
-        tries += 1;
-        assert!(tries < 10, "it was cut each time");
-    }
+    // A machine that stalls for as long as the limit makes the connection idle, so there are several attempts.
+    let outlives = async || outlives(&ca, &server, limits.idle).await;
+    let outlived = retry_while(|outlived: &bool| !outlived, 10, outlives).await;
+    assert!(outlived, "it was cut each time");
 }
 
 #[tokio::test]

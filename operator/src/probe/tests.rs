@@ -6,6 +6,7 @@ use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::ServerConfig;
 use serde_json::json;
 use tokenscope_core::trial_review::UID;
+use tokenscope_fixtures::retry_while;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
@@ -52,14 +53,8 @@ fn answer(uid: &str, allowed: bool) -> String {
 
 /// A webhook that answers is late only where the machine stalls, and is asked again then.
 async fn ask(address: &str, bundles: &[&str]) -> Result<(), Error> {
-    let mut tries = 0;
-    loop {
-        let asked = ask_once(address, bundles).await;
-        tries += 1;
-        if !matches!(asked, Err(Error::Late(_))) || tries == 5 {
-            return asked;
-        }
-    }
+    let was_late = |asked: &Result<(), Error>| matches!(asked, Err(Error::Late(_)));
+    retry_while(was_late, 5, async || ask_once(address, bundles).await).await
 }
 
 async fn ask_once(address: &str, bundles: &[&str]) -> Result<(), Error> {

@@ -4,6 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tokenscope_fixtures::retry_while;
 
 use super::account::{Account, NEAR};
 use super::lab::{Lab, read};
@@ -59,12 +60,10 @@ async fn connections_that_say_nothing_give_way_and_keep_nobody_waiting() {
     lab.write_token(&account.token());
     let sidecar = lab.start();
     sidecar.credentials("app");
-    // On a machine that stalls meanwhile the time of the silent ones is over, so there are several tries.
-    let mut tries = 0;
-    while !silent_ones_give_way(&lab) {
-        tries += 1;
-        assert!(tries < 5, "they kept somebody waiting each time, or did not give way");
-    }
+    // On a machine that stalls meanwhile the time of the silent ones is over, so there are several attempts.
+    let give_way = async || silent_ones_give_way(&lab);
+    let gave_way = retry_while(|gave_way: &bool| !gave_way, 5, give_way).await;
+    assert!(gave_way, "they kept somebody waiting each time, or did not give way");
 }
 
 /// Whether a request is answered beside many connections that say nothing, of which the oldest are gone by then.
