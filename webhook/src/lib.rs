@@ -27,6 +27,7 @@ pub mod patch;
 pub mod review;
 pub mod router;
 pub mod run;
+mod sidecar_args;
 pub mod strip_mark;
 pub mod version;
 pub mod work;
