@@ -10,6 +10,7 @@ mod notes;
 mod pods;
 mod policies;
 mod proof;
+mod review_margin;
 mod share;
 mod spiffe;
 mod webhook_share;
