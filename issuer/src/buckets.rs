@@ -33,7 +33,7 @@ struct TokenBucket {
     at: u64,
 }
 
-/// What was taken of each table, to be given back.
+/// The tokens that were taken from each table, to be given back.
 #[derive(Clone, Copy, Debug)]
 #[must_use = "without it nothing may be done"]
 pub struct Taken([f32; TABLES]);

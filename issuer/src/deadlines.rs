@@ -1,4 +1,4 @@
-//! How long an exchange may take, and what it waits for.
+//! The deadlines of an exchange, and of what it waits for.
 
 use std::time::Duration;
 

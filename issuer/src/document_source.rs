@@ -1,4 +1,4 @@
-//! The two documents of this issuer as somebody else sees them: fetched over TLS, within a deadline and a bound, and checked.
+//! The two documents of this issuer as relying parties see them: fetched over TLS, within a deadline and a bound, and checked.
 //!
 //! The paths are those of the issuer's URL, whatever the discovery document says: it must say the same. No redirect is followed and no
 //! proxy is asked.

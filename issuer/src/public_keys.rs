@@ -1,7 +1,7 @@
 //! The keys at the issuer's own public URL, for installations whose keys sign only once they can be read there.
 //!
-//! A look is one request in a task of its own, with the deadline and bounds of [`DocumentSource`]. Nobody waits for it: who asks gets what
-//! the last one found.
+//! Each look is one request in a task of its own, with the deadline and bounds of [`DocumentSource`]. No caller waits for it: callers get the
+//! result of the last look.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};

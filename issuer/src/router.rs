@@ -1,4 +1,4 @@
-//! The HTTP surface: discovery, keys and the exchange, and what keeps them standing when too much, too slow or nonsense comes in.
+//! The HTTP surface: discovery, keys and the exchange, and their limits against too many, slow or malformed requests.
 //!
 //! Nothing in a request says where the issuer is: neither `Host` nor `X-Forwarded-Host` is read.
 

@@ -1,4 +1,4 @@
-//! Lines of work, one for each group such as a namespace: of each one thing is done at a time, and only so many wait.
+//! Queues of work, one for each group such as a namespace: one item of a group is worked on at a time, and the number that waits is bounded.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

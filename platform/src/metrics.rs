@@ -1,4 +1,4 @@
-//! Numbers about the process, in the OpenMetrics text that Prometheus reads.
+//! Metrics of the process, in the OpenMetrics text that Prometheus reads.
 //!
 //! Memory, processor time and start of the process are read from `/proc` here, because prometheus-client has no collector for them.
 

@@ -1,4 +1,4 @@
-//! One HTTP request as a client, on a connection of its own: between two of them lie many minutes. No redirect is followed.
+//! One HTTP request as a client, on a connection of its own, because many minutes pass between two requests. No redirect is followed.
 
 use std::time::Duration;
 

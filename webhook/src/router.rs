@@ -1,4 +1,4 @@
-//! The HTTP surface: two paths, and what keeps them standing when too much, too slow or nonsense comes in.
+//! The HTTP surface: two paths, and their limits against too many, slow or malformed requests.
 
 use std::pin::pin;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! The keys of the issuer over time: published, waited for, signing, retired, removed.
 //!
-//! AWS fetches an issuer's keys when it likes and says nowhere how long it remembers them. So a key is published long before it
+//! AWS fetches an issuer's keys at times of its own, and does not document how long it remembers them. So a key is published long before it
 //! signs, and stays published until the last token that it signed has ended. Every [`RotationStep`] is one write of the
-//! [`KeyRing`]: whoever is killed between two of them leaves a state from which [`next_step`] goes on.
+//! [`KeyRing`]: a process that is killed between two of them leaves a state from which [`next_step`] goes on.
 
 mod public;
 mod ring;

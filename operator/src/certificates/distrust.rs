@@ -1,4 +1,4 @@
-//! The certificates of authorities that nobody may believe any more, in a form that outlives the Secrets that they were in.
+//! The certificates of distrusted authorities, in a form that outlives the Secrets that they were in.
 //!
 //! The list stands in an annotation of both Secrets of an authority and of the webhook configuration, so that a backup of one of
 //! them brings no distrusted authority back, and in the memory of every replica.

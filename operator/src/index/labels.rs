@@ -1,4 +1,4 @@
-//! Labels of ours on namespaces that have no effect: another value than true or false, or a key that is none of ours.
+//! Labels under tokenscope's prefix on namespaces that have no effect: a value other than true or false, or an unknown key.
 
 use std::iter;
 

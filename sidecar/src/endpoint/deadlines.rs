@@ -1,4 +1,4 @@
-//! How long STS may take.
+//! The deadlines of calls to STS.
 
 use std::time::Duration;
 

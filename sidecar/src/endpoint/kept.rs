@@ -1,4 +1,4 @@
-//! What is known of a container's credentials: those that are served, or why there are none. Pure: the time is an argument.
+//! The state of a container's credentials: those that are served, or the reason why there are none. Pure: the time is an argument.
 
 use std::fmt;
 

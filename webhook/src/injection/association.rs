@@ -2,7 +2,7 @@
 //! the token that the agent takes.
 //!
 //! As for that webhook, what the pod brings of its own stays: a container's own pair of variables, a mount of the volume of this name,
-//! and the volume itself. A volume that is not exactly what would be written is nobody's but the pod's, so the lock judges it.
+//! and the volume itself. A volume that is not exactly what would be written belongs to the pod, so the lock judges it.
 
 use std::borrow::Cow;
 

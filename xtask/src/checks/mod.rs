@@ -1,4 +1,4 @@
-//! `test`: static checks and tests, and one closing line.
+//! `cargo xtask test`: static checks and tests, and one closing line.
 //!
 //! [`selection`] says what runs, [`static_checks`] are the formatting, lints and dependencies, [`programs`] compiles the test
 //! programs, [`side_by_side`] runs them in the order of [`order`], and [`report`] counts what they print.

@@ -18,7 +18,7 @@ use crate::progress::{Step, say};
 /// beside other programs, on two cores.
 const READY_DEADLINE: Duration = Duration::from_secs(300);
 
-/// What pid 1 of the namespaces runs.
+/// The script of process 1 of the namespaces.
 const NODE_SCRIPT: &str = include_str!("node.sh");
 
 /// Says once how a process ended.

@@ -1,4 +1,4 @@
-//! What the sidecar is told of the tokens that it writes, and the volumes that it has for them.
+//! The sidecar's variables about the tokens that it writes, and its volumes for them.
 
 use std::borrow::Cow;
 
