@@ -99,7 +99,7 @@ pub struct FetchedDocuments {
     pub keys: Bytes,
 }
 
-/// Where an issuer's documents are fetched.
+/// The place from which an issuer's documents are fetched.
 #[derive(Clone, Debug)]
 pub struct DocumentSource {
     issuer: IssuerUrl,

@@ -33,7 +33,7 @@ use crate::subject_token::{Caller, Expected, InvalidSubjectToken, SubjectToken};
 use crate::token_review::{NotConfirmed, TokenReviews};
 use crate::work::{NotDone, SignatureThreads};
 
-/// Where tokens are exchanged.
+/// The path at which tokens are exchanged.
 pub const TOKEN_PATH: &str = "/token";
 
 /// The state that requests share.

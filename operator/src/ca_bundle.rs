@@ -46,7 +46,7 @@ pub(crate) struct CaBundleController {
     pub(crate) wanted: watch::Receiver<Option<Vec<u8>>>,
     /// The bundles that it has.
     pub(crate) found: watch::Sender<Option<TrustBundles>>,
-    /// What is distrusted, as far as any task of this process has read of it.
+    /// The distrusted certificates that any task of this process has read of.
     pub(crate) ledger: DistrustLedger,
     /// Takes an Event about a missing configuration.
     pub(crate) events: EventSender,

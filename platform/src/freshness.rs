@@ -50,7 +50,7 @@ struct Watch {
     word: AtomicU64,
     /// The number of requests that run.
     running: AtomicUsize,
-    /// When the last request ended.
+    /// The time at which the last request ended.
     ended: AtomicU64,
 }
 

@@ -52,7 +52,7 @@ impl Lines {
         })
     }
 
-    /// How many have or await their turn in the line of a group.
+    /// The number of items of a group that are worked on or wait.
     pub fn length(&self, group: &str) -> usize {
         self.lock().get(group).map_or(0, |line| line.length)
     }

@@ -165,7 +165,7 @@ fn process_times() -> Option<ProcessTimes> {
     })
 }
 
-/// When the host booted, in seconds since the Unix epoch.
+/// The time at which the host booted, in seconds since the Unix epoch.
 fn boot_time() -> Option<f64> {
     let stat = std::fs::read_to_string("/proc/stat").ok()?;
     stat.lines()

@@ -30,7 +30,7 @@ pub(crate) struct WholeAnswer {
 pub(crate) enum Broken {
     /// Head or body are longer than the bounds.
     TooLong,
-    /// What came is no HTTP/1.1.
+    /// The answer is not HTTP/1.1.
     NotHttp,
     /// The connection ended.
     Lost,

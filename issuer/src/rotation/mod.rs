@@ -214,7 +214,7 @@ pub fn is_too_early(step: &RotationStep, now: Timestamp, api_server: Timestamp) 
     matches!(step, RotationStep::Sign(_) | RotationStep::Remove(_)) && now > later(api_server, CLOCKS_DIFFER)
 }
 
-/// What somebody should look at now.
+/// The conditions that an administrator should look at now.
 pub fn alarms(ring: &KeyRing, now: Timestamp) -> Vec<RotationAlarm> {
     let latest = later(now, CLOCKS_DIFFER);
     let kinds = [Algorithm::RS256, Algorithm::ES256].map(|algorithm| ring.count_of_kind(algorithm));

@@ -160,7 +160,7 @@ fn entry(text: &str) -> Option<(CertificateDigest, Validity)> {
     Some((fingerprint.parse().ok()?, validity))
 }
 
-/// What is distrusted of each authority, as far as any task of this process has read of it. A clone is the same ledger.
+/// The distrusted certificates of each authority that any task of this process has read of. A clone is the same ledger.
 #[derive(Clone, Debug)]
 pub(crate) struct DistrustLedger(Arc<watch::Sender<Lists>>);
 

@@ -64,7 +64,7 @@ impl Index {
         }
     }
 
-    /// What whoever creates a pod in a namespace is warned of because of its labels.
+    /// The warnings to whoever creates a pod in a namespace, because of the namespace's labels.
     fn label_warnings(&self, namespace: &str) -> Vec<String> {
         let Some(known) = self.namespaces.value("", namespace) else {
             return Vec::new();

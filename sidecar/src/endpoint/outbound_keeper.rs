@@ -39,7 +39,7 @@ pub(super) struct OutboundKeeper<C> {
     pub(super) session: watch::Receiver<Session>,
 }
 
-/// What is known of the token.
+/// The state of the token.
 #[derive(Default)]
 struct KnownToken {
     end: Option<Timestamp>,

@@ -66,7 +66,7 @@ impl TokenMemory {
         }
     }
 
-    /// What is answered without asking the issuer: a token, or why there is none.
+    /// The answer that needs no request to the issuer: a token, or the reason why there is none.
     pub(super) fn known(
         &self,
         request: &TokenRequest,

@@ -21,7 +21,7 @@ use super::variables::ContainerVariables;
 /// The most sentences about one pod.
 const MOST: usize = 8;
 
-/// What the containers of a pod should carry.
+/// The parts that the containers of a pod should carry.
 #[derive(Debug)]
 pub(super) struct DesiredAssociation<'a> {
     agent: &'a PodIdentityAgent,

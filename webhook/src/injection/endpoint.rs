@@ -19,7 +19,7 @@ use super::context::Context;
 use super::pieces::{Content, DesiredVariable, DesiredVolume, ProjectedToken};
 use super::variables::ContainerVariables;
 
-/// What is served to a pod's containers.
+/// The credentials that are served to a pod's containers.
 #[derive(Debug, Default)]
 pub(super) struct DesiredEndpoint<'a> {
     containers: Vec<ServedSlot<'a>>,
@@ -46,7 +46,7 @@ struct ServedSlot<'a> {
 pub(super) struct ServedToken<'a> {
     pub(super) token: &'a OutboundToken,
     pub(super) volume: String,
-    /// Where the sidecar has the volume.
+    /// The folder at which the sidecar has the volume.
     pub(super) folder: String,
 }
 
@@ -217,7 +217,7 @@ impl<'a> DesiredEndpoint<'a> {
 }
 
 impl ServedToken<'_> {
-    /// What the sidecar is told; nothing of a token that AWS doesn't sign.
+    /// The settings for the sidecar; `None` for a token that AWS doesn't sign.
     fn told(&self) -> Option<ServedOutbound> {
         let (token, aws) = (self.token, self.token.aws()?);
         Some(ServedOutbound {

@@ -19,7 +19,7 @@ use crate::patch::{Json, push_number};
 /// The sidecar of one pod.
 #[derive(Clone, Debug)]
 pub(super) struct SidecarContainer<'a> {
-    /// What the installation says about it.
+    /// The installation's settings of it.
     settings: &'a SidecarSettings,
     image: &'a str,
     /// Its `resources`, a JSON object.
@@ -28,7 +28,7 @@ pub(super) struct SidecarContainer<'a> {
     /// True if it serves credentials. The kubelet then puts the pod's name into the environment.
     serves: bool,
     mounts: Vec<SidecarMount<'a>>,
-    /// What it gets the tokens with.
+    /// The source of its tokens.
     origin: Origin<'a>,
     source: TokenSource,
     /// The reason why it can't be told what it serves.
@@ -114,7 +114,7 @@ impl<'a> SidecarContainer<'a> {
         })
     }
 
-    /// What it is told to serve, if anything.
+    /// The settings of what it serves, if it serves anything.
     pub(super) fn told(&self) -> Option<&str> {
         let mut variables = self.environment.iter();
         variables.find_map(|(name, value)| (*name == ENDPOINT_VARIABLE).then_some(&**value))

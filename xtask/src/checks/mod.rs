@@ -30,7 +30,7 @@ use crate::run::{Profile, target};
 /// The one crate whose tests start real servers and the project's own programs.
 const SYSTEM_TESTS: &str = "tokenscope-e2e";
 
-/// What the steps of a run have come to.
+/// The results of the steps of a run.
 #[derive(Debug, Default)]
 struct Run {
     totals: Totals,
