@@ -22,8 +22,8 @@ pub(super) const MISSING_FOR: Duration = Duration::from_secs(1);
 /// The number of missing objects that are remembered.
 const MOST_MISSING: usize = 1024;
 
-/// Whoever has lookups made: a namespace, as one peer names it in its reviews. A neighbour who sends reviews of his own making so takes
-/// nothing from the namespaces that he names.
+/// The source of lookups: a namespace, as one peer names it in its reviews. So a neighbour that sends invented reviews takes nothing from
+/// the namespaces that they name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct LookupSource {
     pub(super) peer: IpAddr,
