@@ -7,12 +7,13 @@
     reason = "helpers of tests may fail as tests do"
 )]
 
-mod world;
+mod fixtures;
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use fixtures::{Cluster, EXCHANGE, claims};
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use kube::Client;
@@ -23,7 +24,6 @@ use tokenscope_issuer::deadlines::ExchangeDeadlines;
 use tokenscope_issuer::subject_token::Caller;
 use tokenscope_issuer::token_review::{MOST_AT_A_TIME, MOST_OF_A_NAMESPACE, NotConfirmed, TokenReviews};
 use tokio::task::JoinHandle;
-use world::{Cluster, EXCHANGE, claims};
 
 /// Longer than any test.
 const PATIENCE: Duration = Duration::from_secs(3600);

@@ -9,8 +9,8 @@ use kube::Client;
 use serde_json::{Value, json};
 use tokenscope_issuer::token_review::TokenReviews;
 
+use crate::fixtures::{EXCHANGE, claims};
 use crate::setup::{PATIENCE, POD_UID, Setup, pod, policy_with};
-use crate::world::{EXCHANGE, claims};
 
 /// An API server with this answer, which counts how often it was asked.
 fn reviews(status: u16, answer: Value) -> (TokenReviews, Arc<AtomicUsize>) {

@@ -37,7 +37,7 @@ use tokenscope_platform::freshness::Freshness;
 use tokenscope_platform::metrics::Registry;
 use tower::ServiceExt as _;
 
-use crate::world::{CLUSTER, Cluster, EXCHANGE, NOW, claims};
+use crate::fixtures::{CLUSTER, Cluster, EXCHANGE, NOW, claims};
 
 pub(crate) const URL: &str = "https://issuer.example.com/a";
 /// Longer than a decision takes without optimisation and beside other tests.

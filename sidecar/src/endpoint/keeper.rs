@@ -19,11 +19,11 @@ use super::schedule::renewal;
 use super::settings::ContainerSettings;
 use super::state_file::{self, STATE_FILE};
 use super::sts_client::StsClient;
-use crate::chance::random;
 use crate::clock::{Clock, SETTLING, Woken, later};
 use crate::directory::{Directory, Readers};
 use crate::health::Health;
 use crate::log::{Level, Log};
+use crate::random::random;
 use crate::retry;
 
 /// The longest wait for a token that is not in its file yet: whoever writes it may be a moment behind.
