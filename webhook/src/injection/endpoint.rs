@@ -210,7 +210,7 @@ impl<'a> DesiredEndpoint<'a> {
                 arns: policy.arns.iter().map(|arn| arn.as_str().into()).collect(),
             }),
             regions: endpoint.regions.iter().map(|region| region.as_str().into()).collect(),
-            outbound: container.outbound.iter().filter_map(ServedToken::told).collect(),
+            outbound: container.outbound.iter().filter_map(ServedToken::settings).collect(),
             tokens: grant.given_tokens().into_iter().map(given).collect(),
         }
     }
@@ -218,7 +218,7 @@ impl<'a> DesiredEndpoint<'a> {
 
 impl ServedToken<'_> {
     /// The settings for the sidecar; `None` for a token that AWS doesn't sign.
-    fn told(&self) -> Option<ServedOutbound> {
+    fn settings(&self) -> Option<ServedOutbound> {
         let (token, aws) = (self.token, self.token.aws()?);
         Some(ServedOutbound {
             name: token.name.clone(),

@@ -114,8 +114,8 @@ impl<'a> SidecarContainer<'a> {
         })
     }
 
-    /// The settings of what it serves, if it serves anything.
-    pub(super) fn told(&self) -> Option<&str> {
+    /// The text of the settings of what it serves, if it serves anything.
+    pub(super) fn endpoint_text(&self) -> Option<&str> {
         let mut variables = self.environment.iter();
         variables.find_map(|(name, value)| (*name == ENDPOINT_VARIABLE).then_some(&**value))
     }
