@@ -1,4 +1,4 @@
-//! What a container gets whose role an association of EKS Pod Identity decides.
+//! The credentials of a container whose role an association of EKS Pod Identity decides.
 
 use std::sync::Arc;
 

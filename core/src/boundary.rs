@@ -176,7 +176,7 @@ impl Boundary {
     }
 
     /// A session may do what its role and any of its own policies allow. So each of those must be one that the boundary has, and where there is none
-    /// the session may do all that its role may. The same holds for whoever takes the role himself, with a token that he can read.
+    /// the session may do all that its role may. The same holds for a container that takes the role itself, with a token that it can read.
     fn outside_session_policy(&self, policy: &Policy) -> Option<OutsideBoundary> {
         let most = self.session_policy.as_ref()?;
         let Delivery::Endpoint(EndpointDelivery {

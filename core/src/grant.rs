@@ -127,7 +127,7 @@ pub struct GrantRecord<'a> {
     /// not keep it, too.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<Cow<'a, str>>,
-    /// What the webhook added for EKS Pod Identity.
+    /// The additions of the webhook for EKS Pod Identity.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub association: Option<RecordedAssociation<'a>>,
     /// The pod's labels at admission. Labels of a running pod belong to whoever may patch it, so whatever decides later reads
@@ -144,7 +144,7 @@ pub struct GrantRecord<'a> {
     pub service_account_annotations: Option<Pairs<Cow<'a, str>>>,
 }
 
-/// What the webhook added to a pod whose role an association of EKS Pod Identity decides, beside variables and mounts.
+/// The additions of the webhook to a pod whose role an association of EKS Pod Identity decides, beside variables and mounts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordedAssociation<'a> {
     /// The name of the token's volume; `None` where the pod brought one of that name, which stays its own.

@@ -96,7 +96,7 @@ pub(crate) fn room_in(pattern: &str, starred: usize) -> usize {
     MOST_SUBJECT.saturating_sub(pattern.len().saturating_sub(starred))
 }
 
-/// What stands between the delimiters.
+/// The parts between the delimiters.
 fn fields<'a>(
     format: SubjectFormat,
     policy: &'a PolicyName,

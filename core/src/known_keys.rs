@@ -1,4 +1,4 @@
-//! Keys of annotations and labels that look like ours and say nothing where they stand.
+//! Keys of annotations and labels that look like tokenscope's own and have no effect where they stand.
 
 use Place::{NamespaceLabel, PodAnnotation, PodLabel, ServiceAccountAnnotation};
 

@@ -1,4 +1,4 @@
-//! Names as Kubernetes has them. Others are in no cluster, so nobody needs to be asked for them.
+//! The forms of names that Kubernetes takes. No object has another name, so the API server need not be asked for one.
 
 /// True if a namespace or a container can have this name: a label of RFC 1123, 1 to 63 bytes.
 pub fn is_label(name: &str) -> bool {

@@ -1,6 +1,6 @@
 //! The rule: which roles a pod may have, under which names, and for how long.
 //!
-//! The rule that the webhook, the operator and every later caller share: [`decide`] looks at the facts of a pod
+//! The webhook, the operator and the issuer share it: [`decide`] looks at the facts of a pod
 //! ([`Request`]), the policies ([`PolicySet`]) and the installation's [`Settings`], and answers with a [`Decision`]
 //! that carries its reasons. Everything here is pure: no clock, no network, no Kubernetes client. Time is an argument.
 

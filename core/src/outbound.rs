@@ -1,4 +1,4 @@
-//! Tokens for third parties that a policy gives its pods beside the role: whom they are for, who signs them, and the variables by
+//! Tokens for third parties that a policy gives its pods beside the role: their audience, their signer, and the variables by
 //! which the SDK of the other party finds them.
 
 use std::fmt;
@@ -48,7 +48,7 @@ impl OutboundToken {
         }
     }
 
-    /// What AWS is asked for, if it signs the token.
+    /// The request to AWS, if AWS signs the token.
     pub fn aws(&self) -> Option<&AwsToken> {
         match &self.source {
             OutboundSource::Aws(aws) => Some(aws),
@@ -62,7 +62,7 @@ impl OutboundToken {
     }
 }
 
-/// What AWS is asked for, as texts of a fixed number.
+/// The request to AWS, as a fixed number of texts.
 pub(crate) fn aws_texts(aws: &AwsToken) -> [&str; 3] {
     [
         aws.algorithm.as_str(),

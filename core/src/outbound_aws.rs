@@ -11,7 +11,7 @@ pub const LONGEST_AWS_TOKEN: u32 = 3600;
 /// The most characters of its scopes (`Scope`).
 pub const MOST_AWS_SCOPE: usize = 256;
 
-/// What AWS is asked for beside the audience and the lifetime.
+/// The parts of a request to AWS beside the audience and the lifetime.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct AwsToken {
     /// The algorithm of the signature.

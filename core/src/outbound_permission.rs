@@ -14,7 +14,7 @@ use crate::outbound::{AwsSubject, AwsToken, OutboundToken};
 use crate::trust_policy::{Admitted, Conditions, limit, note_pod_selector};
 use crate::{Policy, RoleArn};
 
-/// What the permission lets through beyond the policy.
+/// The tokens that the permission allows and the policy does not.
 const SIGNATURES: Admitted = Admitted {
     document: "a permission policy",
     ends: "AWS signs no token for running pods either",

@@ -37,7 +37,7 @@ pub struct PodIdentity {
     pub agent: PodIdentityAgent,
 }
 
-/// What a pod gets to reach the agent on its node: the EKS webhook's flags `--container-credentials-*`.
+/// The way to the agent on a pod's node: the EKS webhook's flags `--container-credentials-*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodIdentityAgent {
     /// The audience of the token that the agent takes.

@@ -14,10 +14,10 @@ use crate::delivery::{Delivery, ExternalId, NamedProfile, RoleHop, is_plain};
 use crate::trust_policy::{Admitted, Conditions, limit, note_length, note_pod_selector};
 use crate::{Policy, RoleArn, TokenSource};
 
-/// What a step needs whose session has tags.
+/// The permission that a step needs if its session has tags.
 const TAG_SESSION: &str = "sts:TagSession";
 
-/// What both sides of a step let through beyond the policy.
+/// The sessions that both sides of a step allow and the policy does not.
 const STEPS: Admitted = Admitted {
     document: "the documents",
     ends: "AWS lets running pods take no step either",
@@ -184,7 +184,7 @@ pub fn chained_roles(policy: &Policy) -> Vec<ChainedRole> {
     roles.into_iter().map(chained).collect()
 }
 
-/// What is the same in all documents of a policy.
+/// The parts that all documents of a policy share.
 struct Rules {
     actions: Vec<&'static str>,
     condition: Conditions,

@@ -20,7 +20,7 @@ use jiff::{SignedDuration, Timestamp};
 pub struct Schedule {
     /// Parsed as if for UTC: its times are civil times, which `time_zone` then places.
     crontab: Crontab,
-    /// What the crontab misses of a December.
+    /// The times in December that the crontab misses.
     december: Option<December>,
     time_zone: TimeZone,
     duration: SignedDuration,

@@ -36,7 +36,7 @@ impl SessionPolicy {
 
 /// An IAM policy document: a JSON object of at most 1024 printable ASCII characters, tabs and ends of lines.
 ///
-/// What IAM thinks of it is IAM's to say.
+/// Whether the policy is valid is left to IAM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyDocument(Box<str>);
 

@@ -186,7 +186,7 @@ pub enum InvalidTemplate {
     /// A name that is not in the vocabulary.
     #[error("unknown variable ${{{name}}}: known are {KNOWN}")]
     UnknownVariable {
-        /// What stands between the braces.
+        /// The text between the braces.
         name: Box<str>,
     },
     /// `${` without `}`.

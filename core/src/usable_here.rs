@@ -1,4 +1,4 @@
-//! What keeps a policy from granting anything in this installation, whatever is asked for.
+//! The reasons why a policy can't grant anything in this installation, whatever a pod asks for.
 
 use crate::audience::NO_DEFAULT_AUDIENCE;
 use crate::{Policy, Refusal, Settings};

@@ -5,7 +5,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -13,7 +12,7 @@ use tokenscope_xtask::tools::{Tool, resolve};
 
 use crate::control_plane::ISSUER;
 use crate::issuer_site::{IssuerSite, folder};
-use crate::node::Node;
+use crate::node::{NOTICED, Node};
 use crate::pki::{CertificateAuthority, IssuedCertificate};
 
 /// The address of the stand-in and of the published issuer; RFC 5737.
@@ -180,11 +179,9 @@ impl Aws {
     }
 
     fn answers(&self, node: &Node, service: &str, call: &str) -> Result<()> {
-        node.eventually(
-            Duration::from_secs(120),
-            &format!("the stand-in's {service} answers"),
-            || self.call(node, &[json!({"service": service, "call": call, "with": {}})]),
-        )?;
+        node.eventually(NOTICED, &format!("the stand-in's {service} answers"), || {
+            self.call(node, &[json!({"service": service, "call": call, "with": {}})])
+        })?;
         Ok(())
     }
 }

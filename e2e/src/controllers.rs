@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use tokenscope_fixtures::free_port;
 use tokenscope_xtask::tools::{Tool, resolve};
 
 use crate::control_plane::ControlPlane;
-use crate::process::{ServerProcess, Start, free_port};
+use crate::process::{ServerProcess, Start};
 
 impl ControlPlane {
     /// Starts these controllers, such as `deployment-controller`, each with the rights of its own ServiceAccount.

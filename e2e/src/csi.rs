@@ -6,20 +6,16 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tokenscope_xtask::fetching::fetch_quietly;
 use tokenscope_xtask::root;
 
-use crate::node::Node;
+use crate::node::{NOTICED, Node};
 
 /// The name of the driver that stands for SPIFFE's.
 pub const DRIVER: &str = "csi.spiffe.io";
-
-/// How long a kubelet may take to know a driver.
-const KNOWN: Duration = Duration::from_secs(180);
 
 /// Starts a driver whose inline volumes have the pod's tokens for an audience, in the file `tokens` as the kubelet brings them:
 /// an object by audience. It ends with the cluster.
@@ -44,7 +40,7 @@ pub(crate) fn start(node: &Node, name: &str, sockets: Option<&str>, mut spec: Va
     node.apply(&[json!({
         "apiVersion": "storage.k8s.io/v1", "kind": "CSIDriver", "metadata": {"name": name}, "spec": spec,
     })])?;
-    node.eventually(KNOWN, "the kubelet knows the CSI driver", || {
+    node.eventually(NOTICED, "the kubelet knows the CSI driver", || {
         let nodes = node.get(&["csinodes"])?;
         let drivers = &nodes["items"][0]["spec"]["drivers"];
         let mut known = drivers.as_array().into_iter().flatten();

@@ -130,8 +130,9 @@ fn copy(mut from: &TcpStream, mut to: &TcpStream) {
 
 #[cfg(test)]
 mod tests {
+    use tokenscope_fixtures::free_port;
+
     use super::*;
-    use crate::process::free_port;
 
     /// A server that sends its name, then what it receives, until the connection ends.
     fn server(name: &'static str) -> TcpListener {

@@ -21,12 +21,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
+use tokenscope_fixtures::free_port;
 use tokenscope_xtask::packaged::{Packaged, java, resolve};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::eventually;
-use crate::process::{ServerProcess, Start, Watchdog, free_port};
+use crate::process::{ServerProcess, Start, Watchdog};
 use crate::token_maker::claims_of;
 
 /// How long starting may take on a busy machine.

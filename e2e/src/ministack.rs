@@ -14,10 +14,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
+use tokenscope_fixtures::free_port;
 use tokenscope_xtask::tools::{Tool, resolve};
 use tokio::net::TcpStream;
 
-use crate::process::{ServerProcess, Start, Watchdog, free_port};
+use crate::process::{ServerProcess, Start, Watchdog};
 use crate::{boto3, eventually};
 
 /// The deadline of the start on a busy machine.

@@ -22,6 +22,12 @@ const COMMAND_DEADLINE: &str = "600";
 /// How long Helm may wait for pods of new images, on a busy machine.
 const HELM_DEADLINE: &str = "--timeout=300s";
 
+/// How long a process in the cluster may take to learn of a change by its watch, to listen or to end, on a busy machine.
+pub const NOTICED: Duration = Duration::from_secs(180);
+
+/// How long pods may take to be created, to start and to do what is waited for, on a busy machine.
+pub const STARTED: Duration = Duration::from_secs(300);
+
 /// `0` skips the tests that need a cluster, for whoever is in a hurry.
 const WANTED: &str = "TOKENSCOPE_CLUSTER_TESTS";
 
@@ -233,7 +239,7 @@ impl Node {
 
     /// The trust policy for a role, as it stands in a policy's status.
     pub fn trust_policy(&self, namespace: &str, policy: &str, role: &str) -> Result<String> {
-        self.eventually(Duration::from_secs(180), "the status has the trust policy", || {
+        self.eventually(NOTICED, "the status has the trust policy", || {
             let policy = self.get(&["tokenscopepolicy", policy, "--namespace", namespace])?;
             let entries = policy["status"]["trustPolicies"].as_array();
             let mut entries = entries.into_iter().flatten();
@@ -296,7 +302,7 @@ impl Node {
                 .stderr(Stdio::null())
                 .status()?;
         }
-        self.eventually(Duration::from_secs(60), &format!("{program} is gone"), || {
+        self.eventually(NOTICED, &format!("{program} is gone"), || {
             let left = self.processes(program)?;
             ensure!(left.iter().all(|process| !processes.contains(process)), "{left:?}");
             Ok(())

@@ -7,13 +7,9 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::net::TcpListener;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -334,33 +330,6 @@ impl Drop for ServerProcess {
     fn drop(&mut self) {
         let _ = self.kill();
     }
-}
-
-/// A port on 127.0.0.1 that nobody listens on, and that no other test program is given as long as this one runs.
-///
-/// It is below the range of outgoing connections, so none of those takes it before the server that it is for does. Test
-/// programs run beside each other, so each keeps what it was given by an abstract socket of the port's number.
-pub fn free_port() -> Result<u16> {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    static KEPT: Mutex<Vec<UnixListener>> = Mutex::new(Vec::new());
-    const FIRST: u32 = 20_000;
-    const COUNT: u32 = 12_000;
-    for _ in 0..COUNT {
-        // Different processes start at different places.
-        let offset = std::process::id()
-            .wrapping_mul(97)
-            .wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
-        let port = (FIRST + offset % COUNT) as u16;
-        let name = SocketAddr::from_abstract_name(format!("tokenscope-test-port-{port}"))?;
-        let Ok(kept) = UnixListener::bind_addr(&name) else {
-            continue; // another program has it
-        };
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            guard(&KEPT).push(kept);
-            return Ok(port);
-        }
-    }
-    bail!("no free port on 127.0.0.1 from {FIRST} on")
 }
 
 /// Processor time in user and kernel mode, which a process's `stat` has in this field and the next one, counted from 1 (proc(5)): its own

@@ -21,10 +21,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
+use tokenscope_fixtures::free_port;
 use tokenscope_xtask::tools::{Tool, resolve};
 
 use crate::ceph::{CLUSTER, Programs};
-use crate::process::{Memory, ServerProcess, free_port};
+use crate::process::{Memory, ServerProcess};
 use crate::{boto3, eventually};
 
 /// How long starting may take on a busy machine.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use kube::Client;
 use serde_json::{Value, json};
+use tokenscope_fixtures::free_port;
 
 use crate::admission::{Answer, create_pod};
 use crate::control_plane::ControlPlane;
@@ -15,7 +16,6 @@ use crate::fixtures::{annotation, reviewed};
 use crate::forward::Forward;
 use crate::helm::NAMESPACE;
 use crate::install::{Installed, Options, install};
-use crate::process::free_port;
 
 /// How long a process may take to answer its last reviews and end.
 const DRAIN: Duration = Duration::from_secs(120);

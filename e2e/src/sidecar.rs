@@ -14,12 +14,13 @@ use serde_json::Value;
 use tokenscope_core::credentials_endpoint::{AUTHORIZATION_FOLDERS, CredentialsEndpoint, ENDPOINT_VARIABLE};
 use tokenscope_core::pod::SIDECAR;
 use tokenscope_core::sidecar::variables;
+use tokenscope_fixtures::free_port;
 use tokenscope_sidecar::token::Token;
 
 use crate::container::ContainerView;
 use crate::eventually;
 use crate::install::own_programs;
-use crate::process::{ServerProcess, Start, Watchdog, free_port};
+use crate::process::{ServerProcess, Start, Watchdog};
 
 /// The file of the token.
 pub const FILE: &str = "token";

@@ -14,12 +14,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use tokenscope_fixtures::free_port;
 use tokenscope_sts::{Role, Server};
 use tokenscope_xtask::tools::{Tool, resolve};
 
 use crate::eventually;
 use crate::pki::CertificateAuthority;
-use crate::process::{ServerProcess, Start, Watchdog, free_port};
+use crate::process::{ServerProcess, Start, Watchdog};
 use crate::published::TrustedIssuer;
 
 /// The trust domain.

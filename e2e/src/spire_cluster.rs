@@ -7,7 +7,6 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -17,7 +16,7 @@ use tokenscope_xtask::tools::{Tool, resolve};
 
 use crate::aws::Aws;
 use crate::csi::{self, DRIVER};
-use crate::node::Node;
+use crate::node::{NOTICED, Node};
 use crate::pki::CertificateAuthority;
 use crate::probes::with_libraries;
 
@@ -129,18 +128,15 @@ impl<'a> SpireCluster<'a> {
         self.apply(keys)?;
         self.ready("statefulset/spire-server")?;
         self.restart_agent()?;
-        self.node.eventually(
-            Duration::from_secs(180),
-            "the discovery provider has the new key",
-            || {
+        self.node
+            .eventually(NOTICED, "the discovery provider has the new key", || {
                 let path = "/api/v1/namespaces/spire/services/https:oidc:443/proxy/keys";
                 let published = self.node.kubectl(&["get", "--raw", path])?;
                 let keys_there: Value = serde_json::from_str(&published)?;
                 let mut listed = keys_there["keys"].as_array().into_iter().flatten();
                 ensure!(listed.any(|key| key["alg"] == keys.algorithm()), "{published}");
                 Ok(())
-            },
-        )
+            })
     }
 
     /// Ends the agent and waits for the next one: its socket is another one then.

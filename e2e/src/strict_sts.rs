@@ -4,7 +4,6 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -12,7 +11,7 @@ use serde_json::Value;
 use crate::aws::{ADDRESS, cluster_issuer};
 use crate::install::own_programs;
 use crate::issuer_site::{IssuerSite, folder};
-use crate::node::Node;
+use crate::node::{NOTICED, Node};
 use crate::pki::CertificateAuthority;
 
 /// Starts strict stand-ins for STS in a cluster's network, with certificates of one authority. They end with the cluster.
@@ -78,7 +77,7 @@ impl<'a> StrictSts<'a> {
         let forward = format!("{name}-forward");
         let (listen, to) = (format!("--listen={ADDRESS}:{port}"), format!("--to={loopback}"));
         node.serve(&forward, node.helper(), &["forward", &listen, &to], &[])?;
-        node.eventually(Duration::from_secs(120), &format!("{name} listens"), || {
+        node.eventually(NOTICED, &format!("{name} listens"), || {
             for (log, address) in [
                 (name, loopback.as_str()),
                 (forward.as_str(), &listen["--listen=".len()..]),

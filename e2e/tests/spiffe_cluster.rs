@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use tokenscope_e2e::aws::{ACCOUNT, Aws, REGION};
-use tokenscope_e2e::node::{Node, built_images, is_possible};
+use tokenscope_e2e::node::{NOTICED, Node, STARTED, built_images, is_possible};
 use tokenscope_e2e::probes::Sdk;
 use tokenscope_e2e::spire_cluster::{Keys, SpireCluster, TRUST_DOMAIN, values};
 use tokenscope_xtask::cluster::warm_up;
@@ -19,7 +19,7 @@ use tokenscope_xtask::progress::say;
 
 const SIDECAR: &str = "tokenscope-sidecar";
 
-/// A token of a minute may just have been renewed; the kubelet's question and its Event follow.
+/// A token of a minute may just have been renewed: the next one follows, or its end and then the kubelet's question and its Event.
 const EXPIRED: Duration = Duration::from_secs(300);
 
 struct Setup<'a> {
@@ -123,10 +123,9 @@ impl Setup<'_> {
             },
         });
         // Each webhook learns of a new policy by a watch of its own, a moment later.
-        self.node
-            .eventually(Duration::from_secs(120), "the pod is admitted", || {
-                self.node.apply(std::slice::from_ref(&pod))
-            })
+        self.node.eventually(NOTICED, "the pod is admitted", || {
+            self.node.apply(std::slice::from_ref(&pod))
+        })
     }
 
     fn sdks_use_s3(&self, namespace: &str, keys: Keys) -> Result<()> {
@@ -194,7 +193,7 @@ impl Setup<'_> {
         self.allow("late")?;
         self.create("late", "app", &Sdk::Go.container("app", "late", "late"))?;
         let node = self.node;
-        node.eventually(Duration::from_secs(180), "the sidecar says why it waits", || {
+        node.eventually(STARTED, "the sidecar says why it waits", || {
             let log = node.kubectl_in("late", &["logs", "app", "--container", SIDECAR])?;
             ensure!(
                 log.to_lowercase().contains("no identity") || log.contains("entry"),
@@ -234,15 +233,11 @@ impl Setup<'_> {
                 Ok(log.lines().filter(|line| line.starts_with("caller: ")).count())
             };
             let before = done().unwrap_or_default();
-            node.eventually(
-                Duration::from_secs(240),
-                &format!("the application goes on ({what})"),
-                || {
-                    let now = done()?;
-                    ensure!(now >= before + more, "{now} rounds of {}", before + more);
-                    Ok(now)
-                },
-            )
+            node.eventually(STARTED, &format!("the application goes on ({what})"), || {
+                let now = done()?;
+                ensure!(now >= before + more, "{now} rounds of {}", before + more);
+                Ok(now)
+            })
         };
         rounds("at first", 2)?;
         let first = self.token("lasting")?;
@@ -294,13 +289,10 @@ impl Setup<'_> {
     }
 
     fn renewed(&self, namespace: &str, before: &str, what: &str) -> Result<()> {
-        self.node.eventually(
-            Duration::from_secs(300),
-            &format!("another token is there {what}"),
-            || {
+        self.node
+            .eventually(EXPIRED, &format!("another token is there {what}"), || {
                 ensure!(self.token(namespace)? != before, "it is the same one");
                 Ok(())
-            },
-        )
+            })
     }
 }

@@ -22,7 +22,7 @@ const MOST_TOKENS: usize = 32;
 #[derive(Debug, Default)]
 pub struct CsiDrivers {
     known: DriverTokens,
-    /// What the list that runs, if one does, has named so far.
+    /// The drivers that the running list has named so far, if a list runs.
     listed: Option<DriverTokens>,
     synced: bool,
 }

@@ -1,4 +1,4 @@
-//! The reasons of the Events that webhook, operator and issuer write.
+//! The reasons of the Events that the webhook, the operator and the issuer write.
 
 /// The reason of an Event: a word to search for, `kubectl get events --field-selector reason=…`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use crate::share::{Exceeded, ShareExceeded};
 use crate::shares::Shares;
 use crate::store::{Store, Update};
 
-/// What a policy takes beside its lists and texts. A reason why it can't be used takes no more.
+/// The memory of a policy without its lists and texts. A reason why a policy can't be used takes no more.
 const POLICY_BYTES: usize = 1 << 10;
 /// The group of policies that are in no namespace.
 const CLUSTER: &str = "";

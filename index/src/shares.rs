@@ -65,7 +65,7 @@ struct Used {
     names: usize,
 }
 
-/// What a namespace takes.
+/// The memory that a namespace takes.
 #[derive(Debug, Default)]
 struct Usage {
     /// Objects that are kept, and their bytes.

@@ -6,7 +6,7 @@ use jiff::fmt::rfc2822::DateTimeParser;
 use kube::Client;
 use kube::client::Body;
 
-/// What everybody may read; a refusal has the header too (Kubernetes API, "version").
+/// A path that everybody may read. A refusal has the header too (Kubernetes API, "version").
 const PATH: &str = "/version";
 
 /// The API server's time, to the second. None where it gives no answer, or one without a time that can be read. There is no deadline here.

@@ -1,7 +1,7 @@
 //! One line in the log for each token that was issued or refused, with the target `audit`.
 //!
-//! A token that is issued always leaves its line: pods have so many tokens and no more. Lines about refusals are bounded for each
-//! pod and each address, since whoever is refused chooses how often. What is left out is counted in a metric, and said in one line
+//! Every issued token has its line, because the number of tokens of a pod is bounded. Lines about refusals are bounded for each
+//! pod and each address, because a refused caller can repeat its request at will. Lines that are left out are counted in a metric, and reported in one line
 //! from time to time.
 
 use std::sync::{Mutex, PoisonError};

@@ -8,7 +8,7 @@ use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-/// The tables. Each has a hash with a random key of its own, so nobody can choose with whom he shares a bucket.
+/// The tables. Each has a hash with a random key of its own, so no source can choose the ones that it shares a bucket with.
 const TABLES: usize = 2;
 /// The number of buckets in a table: a quarter of a megabyte for both tables.
 const BUCKETS: usize = 8192;
@@ -33,7 +33,7 @@ struct TokenBucket {
     at: u64,
 }
 
-/// What was taken of each table, to be given back.
+/// The tokens that were taken from each table, to be given back.
 #[derive(Clone, Copy, Debug)]
 #[must_use = "without it nothing may be done"]
 pub struct Taken([f32; TABLES]);

@@ -48,7 +48,7 @@ pub const MOST_LIFETIME: u32 = 12 * 3600;
 /// The shortest token that is worth signing, in seconds: an SDK must be able to use it.
 pub const LEAST_LIFETIME: i64 = 60;
 
-/// When a token is issued and which one it is.
+/// The time at which a token is issued, and its identifier.
 #[derive(Clone, Copy, Debug)]
 pub struct Issuance<'a> {
     /// The issuer.

@@ -1,9 +1,9 @@
-//! What the watches have told of pods, namespaces, service accounts, policies and boundaries. Exchanges only read it.
+//! The pods, namespaces, service accounts, policies and boundaries that the watches have reported. Exchanges only read it.
 //!
-//! All that is kept is bounded: each namespace has a share, and where it needs more, only its own pods suffer. All namespaces have a
-//! room together as well. Ten namespaces whose pods take their whole share fill it, and so do four with their policies: then what comes
-//! later, of any namespace, is left out. Pods about which that leaves a doubt are told to come again until there is room, and are refused
-//! nothing. What all kinds may take is 270 MiB, and the chart's limit of memory is 384 MiB.
+//! All that is kept is bounded: each namespace has a share, and where it needs more, only its own pods are affected. All namespaces together have a
+//! bound as well. Ten namespaces whose pods take their whole share reach it, and so do four with their policies: then what comes
+//! later, of any namespace, is left out. A pod for which that leaves a doubt gets a temporary error until there is room, and no final
+//! refusal. All kinds together may take 270 MiB, and the chart's limit of memory is 384 MiB.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -29,7 +29,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// Enough for 200 keys.
 const MOST_BYTES: usize = 1 << 20;
 
-/// Where the API server publishes its issuer and keys (Kubernetes, "Service account issuer discovery").
+/// The path at which the API server publishes its issuer and keys (Kubernetes, "Service account issuer discovery").
 const DISCOVERY: &str = "/.well-known/openid-configuration";
 const KEYS: &str = "/openid/v1/jwks";
 

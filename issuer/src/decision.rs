@@ -13,7 +13,7 @@ use tokenscope_index::{KeptAnnotations, NamespaceLabels, PodContext, Policies};
 use crate::grant::{GrantingPolicy, TokenGrant};
 use crate::pods::AdmittedPod;
 
-/// What is around a pod at the moment of the exchange.
+/// The facts around a pod at the moment of the exchange.
 #[derive(Clone, Debug)]
 pub struct ExchangeContext {
     /// The namespace's name.

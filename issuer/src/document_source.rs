@@ -1,4 +1,4 @@
-//! The two documents of this issuer as somebody else sees them: fetched over TLS, within a deadline and a bound, and checked.
+//! The two documents of this issuer as relying parties see them: fetched over TLS, within a deadline and a bound, and checked.
 //!
 //! The paths are those of the issuer's URL, whatever the discovery document says: it must say the same. No redirect is followed and no
 //! proxy is asked.
@@ -99,7 +99,7 @@ pub struct FetchedDocuments {
     pub keys: Bytes,
 }
 
-/// Where an issuer's documents are fetched.
+/// The place from which an issuer's documents are fetched.
 #[derive(Clone, Debug)]
 pub struct DocumentSource {
     issuer: IssuerUrl,

@@ -211,7 +211,7 @@ impl Exchange {
         }))
     }
 
-    /// What is around the pod. The labels of its namespace are those of now, since a policy selects namespaces as they are now.
+    /// The facts around the pod. The labels of its namespace are the present ones, since a policy selects namespaces by those.
     fn context(&self, caller: &Caller, pod: &AdmittedPod) -> Result<ExchangeContext, ExchangeError> {
         // A namespace of which no watch has told yet has no pods either.
         let labels = self.index.labels(&caller.namespace).ok_or(ExchangeError::Stale)?;

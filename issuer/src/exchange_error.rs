@@ -62,7 +62,7 @@ pub enum ExchangeError {
     Lifetime {
         /// The policy that grants it.
         policy: PolicyName,
-        /// What is too short.
+        /// The text that is too short.
         why: InvalidLifetime,
     },
     /// Nothing signs yet with the algorithm that the policy wants.
@@ -98,7 +98,7 @@ impl ExchangeError {
         }
     }
 
-    /// What the answer says.
+    /// The text of the answer.
     pub fn answer(&self) -> OAuthError {
         let code = match self {
             Self::Subject(_)

@@ -16,7 +16,7 @@ const MOST_PARAMETERS: usize = 32;
 const NOT_OFFERED: [&str; 3] = ["actor_token", "resource", SCOPE];
 const SCOPE: &str = "scope";
 
-/// What is asked for. No `Debug`: the subject token is a credential.
+/// The request. It has no `Debug`: the subject token is a credential.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ExchangeRequest<'a> {
     /// The token that proves who asks.

@@ -2,7 +2,7 @@
 
 use tokenscope_core::{Algorithm, Audience, FilledClaims, PolicyName};
 
-/// What a policy grants one pod for one audience, under AWS's rules.
+/// The grant of a policy to one pod for one audience, under AWS's rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenGrant {
     /// The audience of the token.

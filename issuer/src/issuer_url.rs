@@ -7,9 +7,9 @@ use std::str::FromStr;
 
 use tokenscope_core::kubernetes_names::is_label;
 
-/// Where discovery is served, below the issuer's path (OpenID Connect Discovery 1.0 §4).
+/// The path of discovery, below the issuer's own path (OpenID Connect Discovery 1.0 §4).
 pub const DISCOVERY_PATH: &str = "/.well-known/openid-configuration";
-/// Where the keys are served, below the issuer's path.
+/// The path of the keys, below the issuer's own path.
 pub const KEYS_PATH: &str = "/keys";
 const SCHEME: &str = "https://";
 
@@ -20,7 +20,7 @@ const SCHEME: &str = "https://";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IssuerUrl {
     text: Box<str>,
-    /// Where the path begins in `text`.
+    /// The index in `text` at which the path begins.
     path: usize,
     has_port: bool,
 }
@@ -93,17 +93,17 @@ impl IssuerUrl {
         self.text.get(SCHEME.len()..self.path).unwrap_or_default()
     }
 
-    /// Where discovery is served: a path.
+    /// The path at which discovery is served.
     pub fn discovery_path(&self) -> String {
         format!("{}{DISCOVERY_PATH}", self.path())
     }
 
-    /// Where the keys are served: a path.
+    /// The path at which the keys are served.
     pub fn keys_path(&self) -> String {
         format!("{}{KEYS_PATH}", self.path())
     }
 
-    /// Where the keys are published: a URL.
+    /// The URL at which the keys are published.
     pub fn jwks_uri(&self) -> String {
         format!("{}{KEYS_PATH}", self.text)
     }

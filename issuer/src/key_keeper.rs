@@ -47,7 +47,7 @@ pub struct KeyKeeper {
     pub claim: watch::Receiver<Claim>,
     /// The times of the rotation.
     pub settings: KeyRotationSettings,
-    /// What the issuer's URL says, where keys sign only once they can be read there.
+    /// The keys at the issuer's URL, where keys sign only once they can be read there.
     pub public: Option<PublicKeys>,
     /// The issuer.
     pub issuer: IssuerUrl,
@@ -78,7 +78,7 @@ struct Seen {
     read: Option<Instant>,
     /// The keys that were removed, as far as this process has read of it.
     removed: Vec<Box<str>>,
-    /// What was wrong with the keys at the last look.
+    /// The fault of the keys at the last look.
     alarms: Vec<RotationAlarm>,
     /// The keys that were held back at the last look.
     held: Vec<Box<str>>,

@@ -1,4 +1,4 @@
-//! Where the keys are: one Secret that all replicas read and the leader writes, or a file that somebody else keeps.
+//! The source of the keys: one Secret that all replicas read and the leader writes, or a file that another program keeps.
 //!
 //! A Secret that was deleted is written again from memory by the first replica that notices. One that can't be read is never overwritten.
 //! Keys that are missing in it without a mark that they were removed are put back by the leader.
@@ -30,7 +30,7 @@ const MOST_FILE_BYTES: u64 = 1 << 20;
 /// The number of times that a write is tried again after somebody else wrote in between.
 const TRIES: usize = 5;
 
-/// Where the keys are.
+/// The source of the keys.
 #[derive(Clone, Debug)]
 pub enum KeySource {
     /// One Secret, which the leader writes.
@@ -52,7 +52,7 @@ pub struct KeyFile {
 /// The Secret with the keys.
 #[derive(Clone, Debug)]
 pub struct SecretKeys {
-    /// Where it is.
+    /// The Secrets of the namespace.
     pub secrets: Api<Secret>,
     /// Its name.
     pub name: String,

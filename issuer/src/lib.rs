@@ -4,7 +4,7 @@
 //! [`keys`] make what goes out, [`rotation`] says which key signs, [`issuer_url`] and [`discovery`] what relying parties read.
 //!
 //! The rest: [`cluster_index`] and [`cluster_keys`] keep what the cluster says, [`exchange`] brings all together, and [`router`] serves
-//! it within the bounds of [`bodies`], [`buckets`] and [`work`], writes it into the [`audit`] log and, where a pod was refused, an Event ([`events`]).
+//! it within the bounds of [`bodies`], [`buckets`] and [`work`] and within its [`deadlines`], writes it into the [`audit`] log and, where a pod was refused, an Event ([`events`]).
 //! [`token_review`] asks the API server about each token, where that is wanted. [`key_keeper`] rotates the keys of a [`key_source`], where that is wanted only
 //! to [`public_keys`], and [`publish`] writes
 //! what is published as files, which a [`document_source`] has fetched.
@@ -19,6 +19,7 @@ pub mod claims;
 pub mod cluster_index;
 pub mod cluster_keys;
 pub mod commands;
+pub mod deadlines;
 pub mod decision;
 pub mod discovery;
 pub mod document_source;

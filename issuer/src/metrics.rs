@@ -30,7 +30,7 @@ pub enum ExchangeOutcome {
     NoPod,
     /// A policy refuses, or none grants the audience.
     NotGranted,
-    /// What is granted breaks a rule of AWS.
+    /// The grant breaks a rule of AWS.
     InvalidClaims,
     /// Something that is needed is not there yet.
     Unavailable,

@@ -1,4 +1,4 @@
-//! What admission recorded of pods: all that an exchange looks at of them.
+//! The records of admission of pods, as far as an exchange reads them.
 //!
 //! Only pods with the mark and a record of a grant are kept, since no other can exchange anything. Labels and annotations are those
 //! of the record, and so is their number: a running pod's own belong to whoever may patch it. So are the annotations of its service

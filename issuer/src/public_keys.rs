@@ -1,7 +1,7 @@
 //! The keys at the issuer's own public URL, for installations whose keys sign only once they can be read there.
 //!
-//! A look is one request in a task of its own, with the deadline and bounds of [`DocumentSource`]. Nobody waits for it: who asks gets what
-//! the last one found.
+//! Each look is one request in a task of its own, with the deadline and bounds of [`DocumentSource`]. No caller waits for it: callers get the
+//! result of the last look.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -38,10 +38,10 @@ pub struct PublicKeys {
 
 #[derive(Debug, Default)]
 struct Found {
-    /// When the last look began.
+    /// The time at which the last look began.
     asked: Option<Instant>,
     is_asking: bool,
-    /// What was read last, and when.
+    /// The result of the last look, and its time.
     read: Option<(Instant, PublicKids)>,
     /// The reason why the last look brought nothing.
     problem: Option<String>,
@@ -66,7 +66,7 @@ impl PublicKeys {
         }
     }
 
-    /// What is known now. Where that is older than the period, a task begins to look again.
+    /// The result of the last look. Where that is older than the period, a task begins to look again.
     pub fn known(&self) -> PublicKids {
         let now = Instant::now();
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! The HTTP surface: discovery, keys and the exchange, and what keeps them standing when too much, too slow or nonsense comes in.
+//! The HTTP surface: discovery, keys and the exchange, and their limits against too many, slow or malformed requests.
 //!
 //! Nothing in a request says where the issuer is: neither `Host` nor `X-Forwarded-Host` is read.
 
@@ -20,6 +20,7 @@ use crate::audit::{AuditLog, AuditRecord};
 use crate::bodies::{Bodies, BodyRefused};
 use crate::buckets::Buckets;
 use crate::cluster_keys::{ClusterKeys, KnownCluster, LEAST_GAP};
+use crate::deadlines::ExchangeDeadlines;
 use crate::decision::NotGranted;
 use crate::events::ExchangeRefusalEvents;
 use crate::exchange::{Exchange, Issued, UnsignedToken};
@@ -32,11 +33,7 @@ use crate::subject_token::{Caller, Expected, InvalidSubjectToken, SubjectToken};
 use crate::token_review::{NotConfirmed, TokenReviews};
 use crate::work::{NotDone, SignatureThreads};
 
-/// The default of [`IssuerService::deadline`].
-pub const DEADLINE: Duration = Duration::from_secs(3);
-/// The time that an exchange waits for the cluster's keys to be fetched anew. The fetch goes on without it.
-const WAIT_FOR_KEYS: Duration = Duration::from_secs(1);
-/// Where tokens are exchanged.
+/// The path at which tokens are exchanged.
 pub const TOKEN_PATH: &str = "/token";
 
 /// The state that requests share.
@@ -61,8 +58,8 @@ pub struct IssuerService {
     pub reviews: Option<TokenReviews>,
     /// Tells the pods' authors of refusals.
     pub events: ExchangeRefusalEvents,
-    /// The longest time that an exchange may take, its body and all waiting included.
-    pub deadline: Duration,
+    /// The longest times of an exchange.
+    pub deadlines: ExchangeDeadlines,
     /// The metrics.
     pub metrics: IssuerMetrics,
     /// The time.
@@ -204,8 +201,8 @@ async fn token(State(issuer): State<Arc<IssuerService>>, peer: Option<Extension<
     let mut audit = AuditRecord::default();
     let taken = issuer.sources.take(&peer, began);
     let exchanged = if taken.is_some() {
-        let exchanged = timeout(issuer.deadline, issuer.exchange(request, &mut audit)).await;
-        exchanged.unwrap_or(Err(Failure::Late(issuer.deadline)))
+        let exchanged = timeout(issuer.deadlines.exchange, issuer.exchange(request, &mut audit)).await;
+        exchanged.unwrap_or(Err(Failure::Late(issuer.deadlines.exchange)))
     } else {
         Err(Failure::Source)
     };
@@ -314,7 +311,7 @@ impl IssuerService {
         let known = self.cluster.known(Instant::now()).ok_or(Failure::NoClusterKeys)?;
         match self.verified(token, &known) {
             Err(Failure::Exchange(ExchangeError::Subject(InvalidSubjectToken::UnknownKey))) => {
-                let refreshed = self.cluster.refresh_within(LEAST_GAP, WAIT_FOR_KEYS).await;
+                let refreshed = self.cluster.refresh_within(LEAST_GAP, self.deadlines.keys).await;
                 let known = self.cluster.known(Instant::now()).ok_or(Failure::NoClusterKeys)?;
                 if refreshed {
                     return self.verified(token, &known);

@@ -19,6 +19,7 @@ use crate::bodies::Bodies;
 use crate::buckets::Buckets;
 use crate::cluster_index::ClusterIndex;
 use crate::cluster_keys::ClusterKeys;
+use crate::deadlines::ExchangeDeadlines;
 use crate::document_source::DocumentError;
 use crate::events::{ExchangeRefusalEvents, KeyEvents, events};
 use crate::exchange::Exchange;
@@ -27,7 +28,7 @@ use crate::key_source::{KeySource, SecretKeys};
 use crate::metrics::IssuerMetrics;
 use crate::public_keys::PublicKeys;
 use crate::rotation::InvalidRotation;
-use crate::router::{DEADLINE, IssuerService, router};
+use crate::router::{IssuerService, router};
 use crate::signers::CurrentSigners;
 use crate::token_review::TokenReviews;
 use crate::watches;
@@ -100,8 +101,11 @@ pub async fn run(arguments: ServeArgs, process: Process) -> Result<(), RunError>
     let certificate = certificate::keep(client.clone(), &arguments.serving_secret, expires, &process);
 
     let now = Instant::now();
+    let deadlines = ExchangeDeadlines::default();
     let app = router(IssuerService {
-        reviews: arguments.token_review.then(|| TokenReviews::new(client, audience)),
+        reviews: arguments
+            .token_review
+            .then(|| TokenReviews::new(client, audience, deadlines.token_review)),
         events,
         audience: audience.into(),
         exchange: Arc::new(Exchange {
@@ -122,7 +126,7 @@ pub async fn run(arguments: ServeArgs, process: Process) -> Result<(), RunError>
         bodies: Bodies::default(),
         threads: SignatureThreads::new(usize::from(arguments.common.workers).min(6)),
         audit: AuditLog::new(metrics.audit_suppressed.clone(), now),
-        deadline: DEADLINE,
+        deadlines,
         metrics,
         clock: Timestamp::now,
     });

@@ -17,8 +17,6 @@ use tokio::time::timeout;
 
 use crate::subject_token::Caller;
 
-/// The longest wait for one answer, if [`TokenReviews::with_deadline`] says nothing else.
-const DEADLINE: Duration = Duration::from_secs(2);
 /// The most questions that wait for an answer at a time.
 pub const MOST_AT_A_TIME: usize = 64;
 /// The most of them about the pods of one namespace. With an answer in five milliseconds that is 1,600 a second.
@@ -108,19 +106,14 @@ impl From<Elapsed> for NotConfirmed {
 }
 
 impl TokenReviews {
-    /// Asks about tokens of this audience.
-    pub fn new(client: Client, audience: &str) -> Self {
+    /// Asks about tokens of this audience, and waits so long at most for an answer.
+    pub fn new(client: Client, audience: &str, deadline: Duration) -> Self {
         Self {
             reviews: Api::all(client),
             audience: audience.into(),
-            deadline: DEADLINE,
+            deadline,
             asking: Asking::default(),
         }
-    }
-
-    /// The same with another longest wait for one answer.
-    pub fn with_deadline(self, deadline: Duration) -> Self {
-        Self { deadline, ..self }
     }
 
     /// Whether the API server takes the token now, for this audience and as this caller's.

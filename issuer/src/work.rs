@@ -130,7 +130,7 @@ mod tests {
             self.begun.lock().unwrap().clone()
         }
 
-        /// How many decisions of a namespace are made or wait.
+        /// The number of decisions of a namespace that are made or wait.
         fn line(&self, namespace: &str) -> usize {
             self.threads.lines.length(namespace)
         }

@@ -9,19 +9,19 @@
 )]
 #![allow(dead_code, reason = "the other exchanges use the rest of the setup")]
 
+mod fixtures;
 #[path = "exchange/setup.rs"]
 mod setup;
-mod world;
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use fixtures::{NOW, claims};
 use http::StatusCode;
 use serde_json::{Value, json};
 use setup::{Setup, policy, policy_with};
 use tracing_subscriber::fmt::MakeWriter;
-use world::{NOW, claims};
 
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);

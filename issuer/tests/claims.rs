@@ -7,10 +7,11 @@
     reason = "helpers of tests may fail as tests do"
 )]
 
-mod world;
+mod fixtures;
 
 use std::collections::BTreeMap;
 
+use fixtures::{NOW, grant};
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{DecodingKey, Validation, decode, decode_header};
 use serde_json::{Value, json};
@@ -19,7 +20,6 @@ use tokenscope_issuer::claims::{self, Issuance};
 use tokenscope_issuer::grant::TokenGrant;
 use tokenscope_issuer::issuer_url::IssuerUrl;
 use tokenscope_issuer::keys::{self, SigningKey};
-use world::{NOW, grant};
 
 fn payload(grant: &TokenGrant) -> Value {
     let issuer: IssuerUrl = "https://issuer.example.com/a".parse().unwrap();

@@ -7,7 +7,7 @@
     reason = "helpers of tests may fail as tests do"
 )]
 
-mod world;
+mod fixtures;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
+use fixtures::{CLUSTER, Cluster};
 use http::{Request, Response};
 use kube::Client;
 use serde_json::json;
@@ -23,7 +24,6 @@ use tokenscope_fixtures::until;
 use tokenscope_issuer::cluster_keys::{ClusterKeys, ClusterKeysError, STALE, fetch};
 use tokenscope_issuer::keys;
 use tokio::sync::Semaphore;
-use world::{CLUSTER, Cluster};
 
 /// Longer than any test takes.
 const HOUR: Duration = Duration::from_secs(3600);

@@ -10,8 +10,9 @@
     reason = "helpers of tests may fail as tests do"
 )]
 
-mod world;
+mod fixtures;
 
+use fixtures::{Cluster, claims};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -19,7 +20,6 @@ use serde_json::json;
 use tokenscope_core::Algorithm;
 use tokenscope_fixtures::fuzz::{self, changed, fuzz_bytes};
 use tokenscope_issuer::exchange_request::ExchangeRequest;
-use world::{Cluster, claims};
 
 fn corpus(name: &str) -> Vec<Vec<u8>> {
     fuzz::corpus(format!("{}/tests/corpus/{name}", env!("CARGO_MANIFEST_DIR")))

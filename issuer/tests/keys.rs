@@ -7,8 +7,8 @@
     reason = "helpers of tests may fail as tests do"
 )]
 
+mod fixtures;
 mod one_secret;
-mod world;
 
 use std::convert::Infallible;
 use std::path::Path;

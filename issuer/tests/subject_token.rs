@@ -7,16 +7,16 @@
     reason = "helpers of tests may fail as tests do"
 )]
 
-mod world;
+mod fixtures;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use fixtures::{CLUSTER, Cluster, EXCHANGE, NOW, claims, forged, with_header};
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
 use tokenscope_core::Algorithm;
 use tokenscope_issuer::keys::{self, VerificationKeys};
 use tokenscope_issuer::subject_token::InvalidSubjectToken::{self, *};
-use world::{CLUSTER, Cluster, EXCHANGE, NOW, claims, forged, with_header};
 
 fn refused(cluster: &Cluster, changes: &Value) -> InvalidSubjectToken {
     cluster.verify(&cluster.token(&claims(changes))).unwrap_err()

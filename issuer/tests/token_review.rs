@@ -7,22 +7,26 @@
     reason = "helpers of tests may fail as tests do"
 )]
 
-mod world;
+mod fixtures;
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use fixtures::{Cluster, EXCHANGE, claims};
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
 use tokenscope_core::Algorithm;
+use tokenscope_issuer::deadlines::ExchangeDeadlines;
 use tokenscope_issuer::subject_token::Caller;
 use tokenscope_issuer::token_review::{MOST_AT_A_TIME, MOST_OF_A_NAMESPACE, NotConfirmed, TokenReviews};
 use tokio::task::JoinHandle;
-use world::{Cluster, EXCHANGE, claims};
+
+/// Longer than any test.
+const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// An API server that gives this status as its answer, and what it was asked.
 fn api_server(status: Value) -> (Client, Arc<Mutex<Vec<Value>>>) {
@@ -61,13 +65,15 @@ fn confirmed() -> Value {
 
 async fn answer(status: Value) -> Result<(), NotConfirmed> {
     let (client, _) = api_server(status);
-    TokenReviews::new(client, EXCHANGE).confirm("token", &caller()).await
+    TokenReviews::new(client, EXCHANGE, PATIENCE)
+        .confirm("token", &caller())
+        .await
 }
 
 #[tokio::test]
 async fn a_token_that_the_api_server_takes_as_this_pods_is_confirmed() {
     let (client, asked) = api_server(confirmed());
-    TokenReviews::new(client, EXCHANGE)
+    TokenReviews::new(client, EXCHANGE, PATIENCE)
         .confirm("token", &caller())
         .await
         .unwrap();
@@ -99,9 +105,9 @@ async fn what_the_api_server_does_not_take_or_takes_for_another_is_refused() {
 }
 
 /// Asks an API server that never answers.
-fn stalling() -> TokenReviews {
+fn stalling(deadline: Duration) -> TokenReviews {
     let stalls = |_: Request<Body>| std::future::pending::<Result<Response<Body>, Infallible>>();
-    TokenReviews::new(Client::new(tower::service_fn(stalls), "default"), EXCHANGE)
+    TokenReviews::new(Client::new(tower::service_fn(stalls), "default"), EXCHANGE, deadline)
 }
 
 /// Asks about as many tokens of a namespace as may wait, and goes on without an answer once each of them waits or was refused.
@@ -125,7 +131,8 @@ fn of_namespace(namespace: &str) -> Caller {
 
 #[tokio::test]
 async fn an_api_server_that_stalls_costs_two_seconds() {
-    let reviews = Arc::new(stalling());
+    let usual = ExchangeDeadlines::default().token_review;
+    let reviews = Arc::new(stalling(usual));
     // The second time each of them has a place again.
     for _ in 0..2 {
         let began = Instant::now();
@@ -140,7 +147,7 @@ async fn an_api_server_that_stalls_costs_two_seconds() {
 #[tokio::test]
 async fn an_api_server_that_stalls_costs_a_bounded_number_of_questions_of_which_each_namespace_has_a_share() {
     // None of them is over before the test is.
-    let reviews = Arc::new(stalling().with_deadline(Duration::from_secs(3600)));
+    let reviews = Arc::new(stalling(PATIENCE));
     let mut waiting = crowd(&reviews, "greedy").await;
     let one_more = reviews.confirm("token", &of_namespace("greedy")).await;
     assert!(
@@ -173,7 +180,7 @@ async fn no_error_repeats_the_token() {
             .body(Body::from(error.to_string().into_bytes()));
         Ok::<_, Infallible>(answer.unwrap())
     });
-    let reviews = TokenReviews::new(Client::new(service, "default"), EXCHANGE);
+    let reviews = TokenReviews::new(Client::new(service, "default"), EXCHANGE, PATIENCE);
     let error = reviews.confirm("secret-token", &caller()).await.unwrap_err();
     assert!(!error.to_string().contains("secret-token"), "{error}");
     assert!(!format!("{reviews:?}").contains("secret-token"));

@@ -1,8 +1,8 @@
 //! The caBundle of the webhook configuration, kept as the certificates want it, and beside it what is distrusted.
 //!
-//! The configuration is no object of a namespace, so no backup of the Secrets brings an older one. It says what is distrusted in the
-//! same write that takes a distrusted authority out of the caBundle, and no authority that it names gets back in, whatever a replica
-//! believes that has heard nothing of it.
+//! The configuration is not in a namespace, so no backup of the Secrets brings back an older one. It names what is distrusted in the
+//! same write that takes a distrusted authority out of the caBundle. No authority that it names gets back in, even where a replica has not
+//! heard of the distrust yet.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -46,7 +46,7 @@ pub(crate) struct CaBundleController {
     pub(crate) wanted: watch::Receiver<Option<Vec<u8>>>,
     /// The bundles that it has.
     pub(crate) found: watch::Sender<Option<TrustBundles>>,
-    /// What is distrusted, as far as any task of this process has read of it.
+    /// The distrusted certificates that any task of this process has read of.
     pub(crate) ledger: DistrustLedger,
     /// Takes an Event about a missing configuration.
     pub(crate) events: EventSender,

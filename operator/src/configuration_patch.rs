@@ -1,4 +1,4 @@
-//! What the webhook configuration says of authorities, and the patch that makes it say what it should.
+//! The authorities in the webhook configuration, and the patch that corrects them.
 
 use jiff::Timestamp;
 use json_patch::jsonptr::PointerBuf;

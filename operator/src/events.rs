@@ -1,5 +1,5 @@
 //! Warning Events: about pods that miss their credentials, policies whose status can't be written, a missing webhook
-//! configuration. Their names are the same in every operator, so that another one that takes over tells nobody again.
+//! configuration. Their names are the same in every replica, so that one that takes over does not repeat them.
 
 use std::sync::Arc;
 use std::time::Duration;

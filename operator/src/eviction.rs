@@ -1,4 +1,4 @@
-//! The pace at which pods may be evicted, so that another one takes its place.
+//! The pace at which pods may be evicted.
 //!
 //! An eviction is a disruption, so it happens only while the webhook has shown that it works, slowly, and one pod of a
 //! controller after the other: the next one goes when the one that took the place of the last one is ready. Disruption

@@ -39,7 +39,7 @@ pub(crate) struct Indexer {
     pub(crate) metrics: Arc<OperatorMetrics>,
 }
 
-/// When each kind of work is done next, and for how long.
+/// The time at which each kind of work is done next, and how long it may take.
 struct Due {
     reassess: Instant,
     resync: Instant,

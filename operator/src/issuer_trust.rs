@@ -1,5 +1,5 @@
-//! How many running pods know another authority of the issuer than the present one: they were admitted before its last rotation, and
-//! reach the issuer for as long as an authority that they know vouches for the present one.
+//! The number of running pods that know another authority of the issuer than the present one. They were admitted before its last rotation, and
+//! reach the issuer for as long as an authority that they know has signed for the present one.
 
 use std::convert::Infallible;
 use std::future::pending;

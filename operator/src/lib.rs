@@ -197,7 +197,7 @@ impl Common<'_> {
         told
     }
 
-    /// What keeps an authority and a serving certificate.
+    /// The controller of an authority and a serving certificate.
     fn certificates(
         &self,
         names: Names,

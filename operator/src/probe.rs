@@ -1,6 +1,6 @@
-//! A probe of the webhook: it is asked itself if it works.
+//! A probe of the webhook: a review that the operator sends to find out whether the webhook works.
 //!
-//! What pods say about it can be written by whoever may create a pod, so it is no evidence. The operator sends a review as
+//! Marks of pods are no evidence, since whoever may create a pod can write them. The operator sends a review as
 //! the API server does: through the Service, over TLS, trusting what the webhook configuration tells the API server to trust.
 
 use std::io;

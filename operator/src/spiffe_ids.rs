@@ -1,7 +1,7 @@
 //! The pods that spire-controller-manager gives an identity, where it is in the cluster.
 //!
 //! A pod whose token comes from SPIFFE waits for an identity, forever if no ClusterSPIFFEID is about it. Where the cluster
-//! has no such definitions, spiffe_ids come by other ways, and there is nothing to say.
+//! has no such definitions, identities come in other ways, and nothing is reported.
 
 use kube::core::DynamicObject;
 use kube::runtime::watcher::Event;

@@ -1,4 +1,4 @@
-//! The Kubernetes client: no request of it can hang, and none is repeated behind the caller's back.
+//! The Kubernetes client: no request of it can hang, and none is repeated without the caller's knowledge.
 
 use std::task::{Context, Poll};
 use std::time::Duration;

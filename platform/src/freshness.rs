@@ -1,8 +1,8 @@
-//! The age of each watch's last word: decisions are only as good as what the watches have told.
+//! The time since each watch last received something: decisions are only as recent as that.
 //!
-//! Every event and every bookmark is a word, and so is a page of a list that is read again. API servers send a bookmark about
-//! once a minute, also where nothing changes; kube's watcher keeps them to itself, so words are noted where their bytes
-//! arrive. An error is no word, and neither is a watch that ends without having said anything.
+//! Every event and every bookmark counts, and so does a page of a list that is read again. API servers send a bookmark about
+//! once a minute, also where nothing changes. kube's watcher does not pass bookmarks on, so the time is noted where the bytes
+//! arrive. An error does not count, and neither does a watch that ends without having sent anything.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -50,7 +50,7 @@ struct Watch {
     word: AtomicU64,
     /// The number of requests that run.
     running: AtomicUsize,
-    /// When the last request ended.
+    /// The time at which the last request ended.
     ended: AtomicU64,
 }
 

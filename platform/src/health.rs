@@ -1,4 +1,4 @@
-//! The process's life, readiness and numbers: `/livez`, `/readyz` and `/metrics` in plain HTTP.
+//! The process's liveness, readiness and metrics: `/livez`, `/readyz` and `/metrics` in plain HTTP.
 //!
 //! The routes are axum's; the listener is the one under every port, because this port can be reached by strangers too.
 

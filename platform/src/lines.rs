@@ -1,4 +1,4 @@
-//! Lines of work, one for each group such as a namespace: of each one thing is done at a time, and only so many wait.
+//! Queues of work, one for each group such as a namespace: one item of a group is worked on at a time, and the number that waits is bounded.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -52,7 +52,7 @@ impl Lines {
         })
     }
 
-    /// How many have or await their turn in the line of a group.
+    /// The number of items of a group that are worked on or wait.
     pub fn length(&self, group: &str) -> usize {
         self.lock().get(group).map_or(0, |line| line.length)
     }

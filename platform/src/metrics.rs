@@ -1,4 +1,4 @@
-//! Numbers about the process, in the OpenMetrics text that Prometheus reads.
+//! Metrics of the process, in the OpenMetrics text that Prometheus reads.
 //!
 //! Memory, processor time and start of the process are read from `/proc` here, because prometheus-client has no collector for them.
 
@@ -165,7 +165,7 @@ fn process_times() -> Option<ProcessTimes> {
     })
 }
 
-/// When the host booted, in seconds since the Unix epoch.
+/// The time at which the host booted, in seconds since the Unix epoch.
 fn boot_time() -> Option<f64> {
     let stat = std::fs::read_to_string("/proc/stat").ok()?;
     stat.lines()

@@ -147,7 +147,7 @@ pub fn chain(error: &(dyn StdError + 'static)) -> String {
     text
 }
 
-/// What an API server answered, if that is what the error is about.
+/// The answer of an API server, if the error is about one.
 fn api_server_words(error: &(dyn StdError + 'static)) -> Option<String> {
     if let Some(error) = error.downcast_ref::<watcher::Error>() {
         return match error {

@@ -1,5 +1,5 @@
-//! The directory of the token files. A file in it is replaced whole: who opens it finds the old content or the new one, at
-//! any moment, and once it is there it is never absent.
+//! The directory of the token files. A file in it is replaced whole: a reader finds the old content or the new one, at
+//! any moment, and a file that was written once is never absent.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::hash::{BuildHasher, RandomState};

@@ -16,7 +16,6 @@
 //! [`run`] puts them together.
 
 pub mod bundle;
-mod chance;
 pub mod clock;
 pub mod config;
 pub mod directory;
@@ -31,6 +30,7 @@ pub mod log;
 pub mod observe;
 #[cfg(feature = "issuer")]
 mod one_request;
+mod random;
 pub mod ready;
 pub mod refresh;
 pub mod retry;

@@ -1,4 +1,4 @@
-//! One HTTP request as a client, on a connection of its own: between two of them lie many minutes. No redirect is followed.
+//! One HTTP request as a client, on a connection of its own, because many minutes pass between two requests. No redirect is followed.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ pub(crate) struct WholeAnswer {
 pub(crate) enum Broken {
     /// Head or body are longer than the bounds.
     TooLong,
-    /// What came is no HTTP/1.1.
+    /// The answer is not HTTP/1.1.
     NotHttp,
     /// The connection ended.
     Lost,

@@ -56,11 +56,11 @@ pub fn ready(config: &Config, now: Timestamp) -> Result<(), String> {
     if agent.is_some_and(|agent| agent.jwt_bundle) {
         checks.push((JWT_BUNDLE_FILE, read(JWT_BUNDLE_FILE).map(|_| ())));
     }
-    told(config, checks)?;
+    first_fault(config, checks)?;
     #[cfg(feature = "endpoint")]
     if let Some(endpoint) = &config.endpoint {
         let taken_with = sources.into_iter().map(|name| (name, token(name)));
-        return crate::endpoint::ready(endpoint, now).or_else(|why| told(config, taken_with).and(Err(why)));
+        return crate::endpoint::ready(endpoint, now).or_else(|why| first_fault(config, taken_with).and(Err(why)));
     }
     Ok(())
 }
@@ -81,8 +81,11 @@ fn sources(_: &Config) -> Vec<&str> {
     Vec::new()
 }
 
-/// The first of these files that is not as it should be, in one line, with the reason that the running process has left.
-fn told<'f>(config: &Config, checks: impl IntoIterator<Item = (&'f str, Result<(), String>)>) -> Result<(), String> {
+/// The first file whose check failed, in one line, with the reason that the running process has left.
+fn first_fault<'f>(
+    config: &Config,
+    checks: impl IntoIterator<Item = (&'f str, Result<(), String>)>,
+) -> Result<(), String> {
     let Some((name, Err(why))) = checks.into_iter().find(|(_, check)| check.is_err()) else {
         return Ok(());
     };

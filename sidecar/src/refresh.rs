@@ -1,6 +1,6 @@
-//! The time of the next question for a token.
+//! The time of the next request for a token.
 //!
-//! SPIRE's agent answers from its cache until half of a token's life, give or take a tenth of that half, is over. Who asks at
+//! SPIRE's agent answers from its cache until half of a token's life, give or take a tenth of that half, is over. A client that asks at
 //! half of the life gets the same token back every second time; from 55 % on it is a new one.
 
 use jiff::{SignedDuration, Timestamp};

@@ -1,5 +1,5 @@
-//! A token's own words: those of a JWT-SVID, of one of tokenscope's issuer, or of one for a third party that AWS signed. Nothing is verified:
-//! the agent is trusted by its socket, the issuer and AWS by their certificates, and whoever the token is for verifies.
+//! The claims of a token: of a JWT-SVID, of one of tokenscope's issuer, or of one for a third party that AWS signed. Nothing is verified:
+//! the agent is trusted by its socket, the issuer and AWS by their certificates, and the recipient verifies the token.
 //!
 //! Two parts are decoded from base64 and read by serde_json. A library for JWTs would do so too and verify besides; what it would add to
 //! the program was not measured.

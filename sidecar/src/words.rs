@@ -1,4 +1,4 @@
-//! Other programs' words, made fit for messages and logs.
+//! Texts of other programs, made safe for messages and logs.
 
 /// The least length of a part of a token that is looked for, in bytes.
 const SHORTEST_PART: usize = 16;
@@ -38,7 +38,7 @@ pub(crate) fn without(text: &str, token: &str) -> String {
     })
 }
 
-/// What stands in place of a token's part.
+/// The text in place of a part of a token.
 const REMOVED: &str = "[token]";
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The work of the command `tokenscope-sidecar write PATH TEXT…`: writes each text to its path, and ends.
 //!
-//! It runs as an init container, whose arguments stand in the pod's specification. A file is replaced whole, and nobody but
-//! its volume's mounts says who reads it.
+//! It runs as an init container, whose arguments stand in the pod's specification. A file is replaced whole, and only the
+//! mounts of its volume decide who reads it.
 
 use std::io;
 use std::path::PathBuf;

@@ -120,7 +120,7 @@ fn begin(uid: &str, allowed: bool, patch: usize) -> String {
     body
 }
 
-/// What the API server writes into its audit log, if it has one.
+/// The entries for the API server's audit log.
 fn audit(outcome: &InjectionOutcome, audited: &Audited<'_>, body: &mut String) {
     /// An audit event has many readers and no use for a book.
     const MOST_BYTES: usize = 2048;
@@ -175,7 +175,7 @@ fn of_associated(associated: &Associated) -> [(&'static str, Cow<'_, str>); 3] {
     ]
 }
 
-/// What the containers' grants say, each once.
+/// The grants of the containers, each once.
 fn distinct<'a, T>(granted: &'a Granted, said: impl Fn(&'a ContainerGrant) -> Option<&'a T>) -> String
 where
     T: PartialEq + fmt::Display + 'a,

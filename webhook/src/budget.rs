@@ -26,12 +26,12 @@ use crate::few_turns::done_in_few_turns;
 pub const SMALL_BYTES: usize = 64 << 10;
 /// The largest body that is read. The API server takes objects of 3 MiB, and a review may hold two.
 pub const MOST_BODY_BYTES: usize = 8 << 20;
-/// What a body counts at least, so that very short ones are bounded in number.
+/// The least that a body counts, so that very short ones are bounded in number.
 const LEAST_BYTES: usize = 4 << 10;
 /// What a body beyond [`SMALL_BYTES`] counts at least of the share of the large ones, so that whoever sends very many that are hardly
 /// large is bounded in number too: they wait for the same threads.
 pub(crate) const LEAST_LARGE_BYTES: usize = 256 << 10;
-/// How long the rest of a body may arrive that is too large.
+/// The time for which the rest of a body that is too large may arrive.
 const REST: Duration = Duration::from_secs(2);
 
 /// The reason why a body or an answer was not taken.
@@ -234,7 +234,7 @@ async fn discard(mut body: Body, most: usize) {
     let _ = timeout(REST, rest).await;
 }
 
-/// What a body counts for which there is room for so many bytes.
+/// The count of a body that has room for so many bytes.
 fn counted(capacity: usize) -> usize {
     if capacity > SMALL_BYTES {
         capacity.max(SMALL_BYTES + LEAST_LARGE_BYTES)
@@ -253,7 +253,7 @@ impl Occupant {
 }
 
 impl Account {
-    /// What is counted in all.
+    /// The count in all.
     fn bytes(&self) -> usize {
         self.held.iter().sum()
     }

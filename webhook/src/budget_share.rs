@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 /// How many bytes of a body are enough to tell its namespace: whatever the API server writes before it is shorter, but for the name of
 /// a pod that is far too long.
 pub(crate) const TELLING_BYTES: usize = 1 << 10;
-/// How many bytes are searched for it.
+/// The number of bytes that are searched for it.
 const MOST_SEARCHED: usize = 4 << 10;
 
 /// Whoever a review comes from.
@@ -37,7 +37,7 @@ pub(crate) struct BudgetShare {
     freed: Notify,
 }
 
-/// What is held of a share. Sources that hold nothing are not in it, so that it has no more entries than there are reviews.
+/// The bytes that sources hold of a share. Sources that hold nothing are not in it, so that it has no more entries than there are reviews.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     all: usize,
@@ -92,7 +92,7 @@ impl BudgetShare {
         }
     }
 
-    /// What is held now.
+    /// The bytes that are held now.
     pub(crate) fn held(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -133,7 +133,7 @@ impl BudgetShare {
         self.freed.notify_waiters();
     }
 
-    /// What one source holds is another one's from now on, whether or not that one may have it.
+    /// Gives what one source holds to another one, whether or not that one may have it.
     pub(crate) fn hand_over(&self, from: ReviewSource, to: ReviewSource, bytes: usize) {
         let mut held = self.held();
         subtract(&mut held.by_source, &from, bytes);
@@ -147,7 +147,7 @@ impl Held {
         self.all
     }
 
-    /// What a peer holds.
+    /// The bytes that a peer holds.
     pub(crate) fn of_peer(&self, peer: IpAddr) -> usize {
         self.by_peer.get(&peer).copied().unwrap_or_default()
     }

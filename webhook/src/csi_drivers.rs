@@ -1,4 +1,4 @@
-//! The CSI drivers that get tokens, as the watch that tells of them and all reviews share them.
+//! The CSI drivers that get tokens, shared by their watch and all reviews.
 
 use std::sync::{PoisonError, RwLock};
 

@@ -1,4 +1,4 @@
-//! How long reviews may take, and how long they may keep others waiting.
+//! The deadlines of reviews, and of what they keep others waiting for.
 
 use std::time::Duration;
 

@@ -1,9 +1,9 @@
 //! Reviews pods: facts, decision, injection, patch.
 //!
-//! The way of one review: bytes → [`review`] → [`facts`] → [`tokenscope_core::decide`] → [`injection`] → [`patch`] → [`answer`]
-//! → bytes. Each of these steps is pure; only [`cache`], [`lookup`], [`events`] and [`version`] touch the network, and
-//! [`router`] and [`run`] put all together, within the memory of [`budget`] and the threads of [`work`]. [`strip_mark`] is the
-//! other, smaller way.
+//! The steps of one review: bytes → [`review`] → [`facts`] → [`tokenscope_core::decide`] → [`injection`] → [`patch`] → [`answer`]
+//! → bytes. Each of these steps is pure; only [`cache`], [`lookup`], [`events`] and [`version`] use the network, and
+//! [`router`] and [`run`] put all together, within the memory of [`budget`] and the threads of [`work`]. [`strip_mark`] answers the
+//! reviews of pods that bring a mark.
 
 pub mod answer;
 pub mod args;
@@ -27,6 +27,7 @@ pub mod patch;
 pub mod review;
 pub mod router;
 pub mod run;
+mod sidecar_args;
 pub mod strip_mark;
 pub mod version;
 pub mod work;

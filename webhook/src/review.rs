@@ -158,7 +158,7 @@ impl Review<'_> {
         facts::service_account(&self.pod)
     }
 
-    /// How often the policies about the pod may be compared with it: for each container anew, and for each token of an audience.
+    /// The most times that a policy is compared with the pod: for each container, and for each token of an audience with each container.
     pub fn comparisons(&self) -> usize {
         let volumes = self.pod.spec.volumes.iter().flatten();
         let tokens = volumes.flat_map(Volume::tokens);
@@ -223,7 +223,7 @@ impl Review<'_> {
         }
     }
 
-    /// What the pod's author is told beside the outcome.
+    /// The warnings to the pod's author beside the outcome.
     fn warnings(
         &self,
         account_is_known: bool,

@@ -1,4 +1,4 @@
-//! The HTTP surface: two paths, and what keeps them standing when too much, too slow or nonsense comes in.
+//! The HTTP surface: two paths, and their limits against too many, slow or malformed requests.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -32,18 +32,18 @@ use crate::review::{self, Asked, Review, ReviewAnswer, ReviewError};
 use crate::strip_mark;
 use crate::work::{LONGEST_QUEUE, SlowWork, Undone, Work};
 
-/// What the bodies and answers of `/mutate` may hold: some hundred small ones at a time, and a few of the largest.
+/// The bytes that the bodies and answers of `/mutate` may hold: some hundred small ones at a time, and a few of the largest.
 const REVIEW_BYTES: (usize, usize) = (16 << 20, 32 << 20);
-/// What those of `/strip-mark` may hold: pods that bring the mark are rare, and a crowd on one path must not starve the other.
+/// The bytes that those of `/strip-mark` may hold: pods that bring the mark are rare, and a crowd on one path must not starve the other.
 const STRIP_MARK_BYTES: (usize, usize) = (4 << 20, 16 << 20);
 // However small large reviews are, their bytes run out before the places where they wait: only of bytes has each source its share.
 const _: () = assert!(REVIEW_BYTES.1 / LEAST_LARGE_BYTES <= LONGEST_QUEUE);
 const _: () = assert!(STRIP_MARK_BYTES.1 / LEAST_LARGE_BYTES <= LONGEST_QUEUE);
-/// How many large reviews are decided at a time. The runtime has eight threads for this and for the resolution of names.
+/// The number of large reviews that are decided at a time. The runtime has eight threads for this and for the resolution of names.
 const LARGE_REVIEWS: usize = 2;
 /// The same for `/strip-mark`.
 const LARGE_STRIPS: usize = 1;
-/// How many reviews are decided at a time that are slow because of the policies about them.
+/// The number of reviews that are decided at a time and are slow because of the policies about them.
 const SLOW_REVIEWS: usize = 2;
 /// The bytes of policies, counted for each comparison with the pod, up to which a review is decided at once. Patterns that are half
 /// stars cost about 23 nanoseconds a byte, so that is three milliseconds; usual ones cost a tenth of it.
@@ -63,7 +63,7 @@ pub struct Webhook {
     pub settings: Arc<ArcSwap<Settings>>,
     /// The queue of refusals to be written.
     pub events: RefusalEvents,
-    /// How long reviews may take.
+    /// The deadlines of reviews.
     pub deadlines: ReviewDeadlines,
     /// The metrics.
     pub metrics: WebhookMetrics,
@@ -103,7 +103,7 @@ struct WebhookService {
     slow: SlowWork,
 }
 
-/// What has come of a review so far.
+/// The results of a review so far.
 enum ReviewProgress {
     Answered(ReviewAnswer),
     Slow(SlowReview),
@@ -116,13 +116,13 @@ struct SlowReview {
     known: AdmissionContext,
 }
 
-/// What one path may use.
+/// The memory and threads that one path may use.
 struct Route {
     budget: Arc<ByteBudget>,
     work: Work,
 }
 
-/// Why there is no verdict. The API server takes each as a failed call, and the failure policy decides.
+/// The reasons why there is no verdict. The API server takes each as a failed call, and the failure policy decides.
 ///
 /// `Display` is what it shows to whoever creates the pod: fixed texts. Causes are for the log.
 #[derive(Debug, thiserror::Error)]

@@ -16,7 +16,7 @@ use crate::budget::SMALL_BYTES;
 /// bound alone would not be fair.
 pub(crate) const LONGEST_QUEUE: usize = 128;
 
-/// How many slow reviews of one namespace are decided or wait, one after the other. A controller creates some hundred pods at a time.
+/// The number of slow reviews of one namespace that are decided or wait, one after the other. A controller creates some hundred pods at a time.
 const MOST_SLOW_OF_A_NAMESPACE: usize = 512;
 
 /// The reason why work was not done.

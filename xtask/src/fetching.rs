@@ -9,13 +9,13 @@ use anyhow::Result;
 use crate::progress::say;
 use crate::run_quietly;
 
-/// How often a program that fetches is run before its failure counts: a registry or the way to it may fail once.
+/// The number of runs of a program that fetches before its failure counts: a registry or the way to it may fail once.
 const ATTEMPTS: u32 = 3;
 
 /// The time before the next attempt.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// How long an attempt may take, in seconds.
+/// The longest time of an attempt, in seconds.
 const FETCH_DEADLINE: u32 = 15 * 60;
 
 /// The same where what is fetched is compiled in the same step, which takes up to eight minutes on two cores that do nothing else.

@@ -97,11 +97,11 @@ struct Associator<'a, 'b> {
     pod_identity: &'b PodIdentity,
 }
 
-/// What the policies say of the token, whatever the container.
+/// The answer of the policies about the token, which is the same for every container.
 struct Allowed<'a> {
     /// The policies that allow it, with what follows.
     by: Vec<(&'a Policy, Arc<Association>)>,
-    /// What a pod gets that no policy selects, where none is required.
+    /// The outcome for a pod that no policy selects, where none is required.
     without_policy: Option<Arc<Association>>,
     refusals: Refusals,
 }

@@ -1,4 +1,4 @@
-//! What is granted: the role, and everything that the policy and the pod's request say of it.
+//! The contents of a grant: the role, and everything that the policy and the pod's request say about it.
 
 use std::borrow::Cow;
 
@@ -124,7 +124,7 @@ impl Candidates<'_> {
         }
     }
 
-    /// What a pod gets that no policy is about, if every boundary of its namespace allows it.
+    /// The grant of a pod that no policy is about, if every boundary of its namespace allows it.
     pub(super) fn grant_without_policy(
         &self,
         wanted: &RoleRequest<'_>,

@@ -1,4 +1,4 @@
-//! Containers that get nothing although their pod asks. Whoever asks for one by name is refused, or at least told.
+//! Containers that get nothing although their pod asks for a role. A pod that asks for such a container by name is refused, or gets a warning.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 

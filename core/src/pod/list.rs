@@ -12,7 +12,7 @@ use crate::bounds::{MOST_ANNOTATIONS, MOST_LABELS};
 use crate::known_keys::{KeyRoom, MOST_KEY_BYTES};
 use crate::{Pairs, annotations};
 
-/// What is read of an item that is passed over.
+/// The part of an item that is read although the item is passed over.
 pub trait PassedOver: for<'de> Deserialize<'de> {
     /// True if the list must tell that there is such a one.
     fn is_told(&self) -> bool;

@@ -1,4 +1,4 @@
-//! What the crontab of a schedule misses of a December.
+//! The times in December that the crontab of a schedule misses.
 
 use cronexpr::Crontab;
 use jiff::civil::{Date, DateTime, Time};

@@ -62,7 +62,7 @@ impl Comparand {
         self
     }
 
-    /// What is known of the values of a template in tokens that `policy` grants.
+    /// The known part of a template's values in the tokens that `policy` grants.
     fn template(template: &Template, policy: &Policy) -> Self {
         let mut comparand = Self::default();
         for piece in template.pieces(&OfPolicy(policy)) {
@@ -169,7 +169,7 @@ impl Conditions {
     }
 }
 
-/// What is the same in every token that a policy grants.
+/// The values that are the same in every token that a policy grants.
 struct OfPolicy<'a>(&'a Policy);
 
 impl Variables for OfPolicy<'_> {

@@ -1,4 +1,4 @@
-//! The limits of a policy beside its subjects: what a document says of them, and what only a note can.
+//! The limits of a policy beside its subjects: those that a document can express, and notes about the others.
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -53,14 +53,14 @@ fn covers_nothing(containers: &ContainerFilter) -> bool {
     }
 }
 
-/// What a document lets through beyond the policy, in the words of its notes.
+/// The uses that a document allows and the policy does not, in the words of its notes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Admitted {
-    /// What the document is.
+    /// The kind of document.
     pub(crate) document: &'static str,
-    /// What ends for running pods at spec.expiresAt.
+    /// The use that ends for running pods at spec.expiresAt.
     pub(crate) ends: &'static str,
-    /// What goes on after it.
+    /// The use that goes on after it.
     pub(crate) lasts: &'static str,
     /// Outside the hours of spec.activeSchedule.
     pub(crate) at_any_time: &'static str,
@@ -116,7 +116,7 @@ pub(crate) fn note_pod_selector(policy: &Policy, admitted: &Admitted, notes: &mu
     }
 }
 
-/// What the sessions that a sidecar takes need of the role.
+/// The requirements of a sidecar's sessions on the role.
 pub(super) fn note_duration(policy: &Policy, notes: &mut Vec<String>) {
     let Delivery::Endpoint(endpoint) = &policy.delivery else {
         return;

@@ -1,4 +1,4 @@
-//! Who gets nothing from tokenscope although a policy selects it: AWS takes the cluster's tokens of these all the same.
+//! Workloads that a policy selects and that get nothing from tokenscope. AWS accepts the cluster's tokens of these workloads all the same.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! What the AWS SDK in a container is told.
+//! The settings of the AWS SDK in a container.
 
 #![expect(
     unreachable_pub,

@@ -1,4 +1,4 @@
-//! What a token of tokenscope's issuer says about the pod.
+//! The claims about the pod in a token of tokenscope's issuer.
 
 #![expect(
     unreachable_pub,

@@ -1,4 +1,4 @@
-//! How credentials reach the SDK in a container.
+//! The way in which credentials reach the SDK in a container.
 
 #![expect(
     unreachable_pub,

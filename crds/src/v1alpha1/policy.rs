@@ -1,4 +1,4 @@
-//! What a policy says.
+//! The specification of a policy.
 
 #![expect(
     unreachable_pub,

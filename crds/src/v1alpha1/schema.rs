@@ -1,4 +1,4 @@
-//! The schema's words: texts with the rules that the API server checks.
+//! The types of texts in the schema, with the rules that the API server checks.
 //!
 //! A rule is CEL rather than a `pattern` wherever a person may get it wrong, since only CEL has a message of its own. Every
 //! text and list has a bound: the API server refuses a definition whose rules could cost too much.

@@ -1,4 +1,4 @@
-//! How long a policy may be in all.
+//! The bound on the length of a whole policy.
 //!
 //! Every policy is kept in memory by the webhook and the operator, so a whole specification has less than 32 KiB of JSON
 //! ([`crate::read::MOST_SPEC_BYTES`]). The bounds of single texts and lists would allow much more together, so the lists that

@@ -1,4 +1,4 @@
-//! What the operator reports about a policy.
+//! The status of a policy, which the operator writes.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;

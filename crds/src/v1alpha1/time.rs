@@ -1,4 +1,4 @@
-//! When a policy is in force, and what becomes of running pods afterwards.
+//! The times when a policy is in force, and what happens to running pods afterwards.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

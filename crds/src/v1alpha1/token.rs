@@ -1,4 +1,4 @@
-//! What kind of token a pod gets.
+//! The kind of token that a pod gets.
 
 #![expect(
     unreachable_pub,

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
+use tokenscope_fixtures::free_port;
 use tokenscope_xtask::tools::{Tool, locate, resolve};
 
 use super::files::{apiserver_arguments, etcd_arguments, write_pki};
 use super::{ControlPlane, NODE, Options};
-use crate::process::{ServerProcess, Start, Watchdog, free_port};
+use crate::process::{ServerProcess, Start, Watchdog};
 use crate::{eventually, get_json, post, put};
 
 /// How long starting may take on a busy machine; 4 to 6 s are usual.

@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use kube::Client;
 use serde_json::{Value, json};
+use tokenscope_fixtures::free_port;
 
 use self::programs::Programs;
 pub(crate) use self::programs::own_programs;
@@ -22,7 +23,7 @@ use crate::forward::Forward;
 use crate::helm::{NAMESPACE, chart, patient, template_of};
 use crate::issuer::authority;
 use crate::policies_act::policies_act;
-use crate::process::{ServerProcess, free_port};
+use crate::process::ServerProcess;
 use crate::rights_act::rights_act;
 use crate::{eventually, get_json};
 

@@ -7,13 +7,14 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
+use tokenscope_fixtures::free_port;
 use tokenscope_xtask::progress::say;
 use tokenscope_xtask::root;
 
 use super::{Options, issuer_authority};
 use crate::control_plane::{ControlPlane, NODE};
 use crate::helm::NAMESPACE;
-use crate::process::{ServerProcess, Start, free_port};
+use crate::process::{ServerProcess, Start};
 
 /// The operator's flag of the longest time from a pod's review to its creation.
 const REVIEW_MARGIN: &str = "--review-margin";

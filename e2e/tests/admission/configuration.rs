@@ -111,7 +111,7 @@ async fn nothing_gets_past_a_changed_configuration(door: Door, objects: Vec<Valu
 }
 
 /// What remains possible: before Kubernetes 1.36 a mark is as true as the registration of the webhook. Whoever may edit that is
-/// to be trusted as the webhook is, unless `protectConfiguration.enabled` refuses it to him.
+/// to be trusted as the webhook is, unless `protectConfiguration.enabled` refuses that.
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_edits_the_entries_selectors_or_address_gets_a_forged_mark_past_only_before_mutating_policies() {
     let values = json!({"lock": {"mode": "deny"}});
@@ -125,7 +125,7 @@ async fn whoever_edits_the_entries_selectors_or_address_gets_a_forged_mark_past_
         let healthy = get_json(&door.client, CONFIGURATION).await.unwrap();
         let nobody = json!({"matchLabels": {"kubernetes.io/metadata.name": "nobody"}});
         let selectors: &dyn Fn(&mut Value) = &|entry| entry["namespaceSelector"] = nobody.clone();
-        // A server of his own that allows everything.
+        // Another server, which allows everything.
         let taken_over: &dyn Fn(&mut Value) = &|_| door.stand_in.answers(Way::Allows, Way::Allows);
         for (what, change) in [("selectors", selectors), ("address", taken_over)] {
             let mut configuration = healthy.clone();

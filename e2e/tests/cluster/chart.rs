@@ -1,11 +1,11 @@
 //! What Helm does with the chart, and what the chart promises.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tokenscope_e2e::helm::{NAMESPACE, chart, template};
-use tokenscope_e2e::node::Node;
+use tokenscope_e2e::node::{NOTICED, Node};
 use tokenscope_xtask::progress::say;
 
 use crate::{locked, shared};
@@ -126,7 +126,7 @@ fn values_are_changed_and_rolled_back(node: &Node) -> Result<()> {
         node.kubectl_in(NAMESPACE, &deployment)?
             .contains("--enforcement=enforce")
     );
-    node.eventually(Duration::from_secs(120), "there are two again", || {
+    node.eventually(NOTICED, "there are two again", || {
         let replicas = replicas(node)?;
         ensure!(replicas == "2", "{replicas}");
         Ok(())
@@ -227,7 +227,7 @@ fn evictions(node: &Node) -> Result<()> {
             node.run("kubectl", &arguments, &eviction.to_string())
         };
         // The budget counts pods a moment after they are ready.
-        node.eventually(Duration::from_secs(180), "the first pod may go", || evict(pods[0]))?;
+        node.eventually(NOTICED, "the first pod may go", || evict(pods[0]))?;
         let refused = evict(pods[1])
             .err()
             .with_context(|| format!("both pods of {component} were evicted"))?;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tokenscope_e2e::apply::documents;
 use tokenscope_e2e::helm::{NAMESPACE, chart, helm};
-use tokenscope_e2e::node::Node;
+use tokenscope_e2e::node::{NOTICED, Node};
 use tokenscope_e2e::node_servers::NodeServer;
 use tokenscope_e2e::pki::CertificateAuthority;
 use tokenscope_e2e::probes::Sdk;
@@ -187,7 +187,7 @@ fn scale_webhook_and_wait(node: &Node, replicas: usize) -> Result<()> {
         return Ok(());
     }
     // Those that end answer until they have.
-    node.eventually(Duration::from_secs(180), "no webhook runs", || {
+    node.eventually(NOTICED, "no webhook runs", || {
         ensure!(node.processes("tokenscope-webhook")?.is_empty(), "one runs");
         Ok(())
     })

@@ -1,10 +1,10 @@
 //! A control plane that starts from cold, with nothing of ours and no DNS server.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use tokenscope_e2e::helm::NAMESPACE;
-use tokenscope_e2e::node::Node;
+use tokenscope_e2e::node::{NOTICED, Node, STARTED};
 use tokenscope_e2e::node_servers::NodeServer;
 use tokenscope_xtask::progress::say;
 
@@ -49,7 +49,7 @@ fn stop_all(node: &Node) -> Result<()> {
         node.kill(name)?;
     }
     // The kubelet, which goes on, may be a moment behind.
-    node.eventually(Duration::from_secs(60), "none of the pods' programs runs", || {
+    node.eventually(NOTICED, "none of the pods' programs runs", || {
         for program in ["coredns", "tokenscope-operator", "tokenscope-webhook"] {
             ensure!(node.processes(program)?.is_empty(), "{program} runs");
         }
@@ -61,7 +61,7 @@ fn stop_all(node: &Node) -> Result<()> {
 fn bring_back(node: &Node, servers: &[NodeServer]) -> Result<()> {
     node.serves_again(&servers[..2])?;
     // These end at once while the API server doesn't know of their rights yet.
-    node.eventually(Duration::from_secs(300), "the controllers work", || {
+    node.eventually(STARTED, "the controllers work", || {
         node.keep_running(servers)?;
         let status = ["rollout", "status", "deployment/coredns", "--timeout=10s"];
         node.kubectl_in("kube-system", &status)

@@ -1,11 +1,9 @@
 //! Inline volumes of a CSI driver that runs, and for which a real kubelet asks for tokens of a locked audience.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tokenscope_e2e::csi::start_token_driver;
-use tokenscope_e2e::node::Node;
+use tokenscope_e2e::node::{NOTICED, Node};
 use tokenscope_e2e::probes::Sdk;
 
 use crate::editors::{LOCKED, make_editor};
@@ -38,12 +36,12 @@ fn a_csi_driver_gets_a_locked_token_from_the_kubelet_only_for_pods_that_a_policy
 fn judged(shared: &Shared) -> Result<()> {
     let node = &shared.node;
     // No policy is about the ServiceAccount `default`. Each webhook learns of a driver by a watch of its own, a moment later.
-    node.eventually(Duration::from_secs(120), "each webhook knows the driver", || {
+    node.eventually(NOTICED, "each webhook knows the driver", || {
         (0..5).try_for_each(|_| is_refused(node, "--dry-run=server"))
     })?;
     is_refused(node, "--dry-run=none")?;
 
-    node.eventually(Duration::from_secs(120), "the granted pod is admitted", || {
+    node.eventually(NOTICED, "the granted pod is admitted", || {
         create(node, "granted", "app", "--dry-run=none")
     })?;
     let (well, log) = node.ended(NAMESPACE, "granted").with_context(|| {

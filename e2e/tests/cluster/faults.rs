@@ -5,12 +5,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tokenscope_e2e::helm::{NAMESPACE, chart};
-use tokenscope_e2e::node::Node;
+use tokenscope_e2e::node::{NOTICED, Node, STARTED};
 use tokenscope_e2e::probes::Sdk;
 use tokenscope_xtask::progress::say;
 
 use crate::cold::start_from_cold;
 use crate::{Shared, asking, locked, scale_webhook, set, shared, without_node};
+
+/// A rotation while pods are created and deleted. That of the authority has several steps.
+const ROTATED: Duration = Duration::from_secs(480);
 
 #[test]
 fn without_any_webhook_pods_that_ask_wait_and_start_by_themselves_and_all_others_run() -> Result<()> {
@@ -18,7 +21,7 @@ fn without_any_webhook_pods_that_ask_wait_and_start_by_themselves_and_all_others
     let node = &shared.node;
     let role = shared.workloads("waiting")?;
     scale_webhook(node, 0)?;
-    node.eventually(Duration::from_secs(180), "no webhook is left", || {
+    node.eventually(NOTICED, "no webhook is left", || {
         let left = node.memory_of("tokenscope-webhook")?;
         ensure!(left.is_empty(), "{left:?}");
         Ok(())
@@ -53,7 +56,7 @@ fn while_every_webhook_is_killed_pods_that_ask_wait_and_all_others_run() -> Resu
     let role = shared.workloads("killed")?;
     // The kubelet starts it again at once, after the second time ten seconds later.
     for _ in 0..2 {
-        node.eventually(Duration::from_secs(300), "two webhooks run", || {
+        node.eventually(STARTED, "two webhooks run", || {
             let found = node.processes("tokenscope-webhook")?;
             ensure!(found.len() == 2, "{found:?}");
             Ok(())
@@ -123,7 +126,7 @@ impl Shared {
 
     fn asking_says_why(&self, namespace: &str) -> Result<()> {
         let what = "the asking Deployment says why it waits";
-        self.node.eventually(Duration::from_secs(180), what, || {
+        self.node.eventually(NOTICED, what, || {
             let path = "--output=jsonpath={.status.conditions[?(@.type==\"ReplicaFailure\")].message}";
             let reason = self
                 .node
@@ -149,7 +152,7 @@ impl Shared {
             "  {namespace}: the pod that waited started after {:.1} s more",
             started.elapsed().as_secs_f64()
         ));
-        let text = self.node.eventually(Duration::from_secs(180), "it has used S3", || {
+        let text = self.node.eventually(STARTED, "it has used S3", || {
             self.aws.object(&self.node, namespace, "asking")
         })?;
         assert!(text.contains(&format!(":assumed-role/{namespace}/")), "{text}");
@@ -197,30 +200,22 @@ impl Shared {
             )
         };
         rotate("tokenscope-webhook-tls")?;
-        node.eventually(
-            Duration::from_secs(300),
-            "the serving certificate is another one",
-            || {
-                up_and_down(node)?;
-                ensure!(certificate(node, "tokenscope-webhook-tls", "tls.crt")? != leaf);
-                Ok(())
-            },
-        )?;
+        node.eventually(ROTATED, "the serving certificate is another one", || {
+            up_and_down(node)?;
+            ensure!(certificate(node, "tokenscope-webhook-tls", "tls.crt")? != leaf);
+            Ok(())
+        })?;
         let started = Instant::now();
         rotate("tokenscope-ca")?;
-        node.eventually(
-            Duration::from_secs(480),
-            "one authority is trusted, another one than before",
-            || {
-                up_and_down(node)?;
-                let now = certificate(node, "tokenscope-ca", "ca.crt")?;
-                ensure!(
-                    now != authority && now.len() < authority.len() * 3 / 2,
-                    "still the old one, or both"
-                );
-                Ok(())
-            },
-        )?;
+        node.eventually(ROTATED, "one authority is trusted, another one than before", || {
+            up_and_down(node)?;
+            let now = certificate(node, "tokenscope-ca", "ca.crt")?;
+            ensure!(
+                now != authority && now.len() < authority.len() * 3 / 2,
+                "still the old one, or both"
+            );
+            Ok(())
+        })?;
         for _ in 0..5 {
             up_and_down(node)?;
         }
@@ -274,7 +269,7 @@ fn up_and_down(node: &Node) -> Result<()> {
             "rotating",
             &["scale", "deployment/many", &format!("--replicas={wanted}")],
         )?;
-        node.eventually(Duration::from_secs(180), &format!("there are {wanted} pods"), || {
+        node.eventually(NOTICED, &format!("there are {wanted} pods"), || {
             let path = "--output=jsonpath={.status.replicas}";
             let count = node.kubectl_in("rotating", &["get", "deployment", "many", path])?;
             ensure!(
@@ -312,9 +307,8 @@ fn another_operator_takes_over_when_the_leaders_pod_is_deleted() -> Result<()> {
         ensure!(!holder.is_empty(), "nobody holds the lease");
         Ok(holder)
     };
-    let wait = Duration::from_secs(240);
     for force in [false, true] {
-        let (before, pod) = node.eventually(wait, "somebody leads who is there", || {
+        let (before, pod) = node.eventually(STARTED, "somebody leads who is there", || {
             let leader = leader()?;
             let pods = node.kubectl_in(NAMESPACE, &["get", "pods", "--output=name"])?;
             let mut pods = pods.lines().filter_map(|line| line.strip_prefix("pod/"));
@@ -327,7 +321,7 @@ fn another_operator_takes_over_when_the_leaders_pod_is_deleted() -> Result<()> {
         }
         let started = Instant::now();
         node.kubectl_in(NAMESPACE, &delete)?;
-        node.eventually(wait, "another one leads", || {
+        node.eventually(STARTED, "another one leads", || {
             let now = leader()?;
             ensure!(now != before, "{now}");
             Ok(())

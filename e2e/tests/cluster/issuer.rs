@@ -1,13 +1,12 @@
 //! Tokens of tokenscope's own issuer, as users have them: the sidecar in a pod exchanges the pod's own token, and AWS SDKs beside it
 //! use S3 with what somebody else's STS gives for the new one.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use tokenscope_e2e::aws::{ACCOUNT, REGION};
 use tokenscope_e2e::helm::NAMESPACE;
 use tokenscope_e2e::issuer_site::{IssuerSite, own_document};
+use tokenscope_e2e::node::{NOTICED, STARTED};
 use tokenscope_e2e::probes::Sdk;
 
 use crate::{Shared, asking, locked, pod, shared};
@@ -90,7 +89,7 @@ fn pods_of_jobs_use_s3(shared: &Shared, role: &str) -> Result<()> {
         }),
     ])?;
     for key in ["job", "cronjob"] {
-        let text = node.eventually(Duration::from_secs(300), &format!("the bucket has {key}"), || {
+        let text = node.eventually(STARTED, &format!("the bucket has {key}"), || {
             shared.aws.object(node, NAME, key).map_err(|error| {
                 let events = node.kubectl_in(NAME, &["get", "pods,events"]).unwrap_or_default();
                 error.context(events)
@@ -98,7 +97,7 @@ fn pods_of_jobs_use_s3(shared: &Shared, role: &str) -> Result<()> {
         })?;
         ensure!(text.contains(&format!(":assumed-role/{NAME}/")), "{key}: {text}");
     }
-    node.eventually(Duration::from_secs(180), "the job of the CronJob is complete", || {
+    node.eventually(STARTED, "the job of the CronJob is complete", || {
         let jobs = node.get(&["jobs", "--namespace", NAME])?;
         let mut jobs = jobs["items"].as_array().into_iter().flatten();
         let complete =
@@ -115,7 +114,7 @@ fn the_cron_job_hands_over_what_is_served(shared: &Shared) -> Result<()> {
     let node = &shared.node;
     let cron_job = "--from=cronjob/tokenscope-issuer-publish";
     node.kubectl_in(NAMESPACE, &["create", "job", "publication", cron_job])?;
-    let log = node.eventually(Duration::from_secs(300), "the files are handed over", || {
+    let log = node.eventually(STARTED, "the files are handed over", || {
         let succeeded = "--output=jsonpath={.status.succeeded}";
         let succeeded = node.kubectl_in(NAMESPACE, &["get", "job", "publication", succeeded])?;
         if succeeded != "1" {
@@ -146,7 +145,7 @@ fn publish(shared: &Shared) -> Result<()> {
     };
     site.publish(node, aws.authority())?;
     let provider = json!({"Url": URL, "ClientIDList": ["sts.amazonaws.com"]});
-    node.eventually(Duration::from_secs(120), "the stand-in knows the issuer", || {
+    node.eventually(NOTICED, "the stand-in knows the issuer", || {
         aws.call(
             node,
             &[json!({"service": "iam", "call": "create_open_id_connect_provider", "with": provider})],

@@ -18,13 +18,12 @@ mod tokens;
 
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use serde_json::{Value, json};
 use tokenscope_e2e::aws::{ACCOUNT, Aws, REGION};
 use tokenscope_e2e::helm::NAMESPACE;
-use tokenscope_e2e::node::{Node, built_images, is_possible};
+use tokenscope_e2e::node::{NOTICED, Node, STARTED, built_images, is_possible};
 use tokenscope_e2e::probes::Sdk;
 use tokenscope_xtask::cluster::warm_up;
 
@@ -50,7 +49,7 @@ fn shared() -> Result<Option<MutexGuard<'static, Shared>>> {
     if let Some(Shared { node, .. }) = shared.as_deref() {
         node.install(&locked(&Value::Null))?;
         // Helm doesn't wait for pods that go.
-        node.eventually(Duration::from_secs(240), "two pods of each process run", || {
+        node.eventually(STARTED, "two pods of each process run", || {
             for program in ["tokenscope-operator", "tokenscope-webhook"] {
                 let found = node.processes(program)?;
                 ensure!(found.len() == 2, "{program}: {found:?}");
@@ -136,10 +135,9 @@ impl Shared {
 
     /// Creates a pod that is to be admitted. Each webhook learns of a new policy by a watch of its own, a moment later.
     fn create(&self, pod: &Value) -> Result<()> {
-        self.node
-            .eventually(Duration::from_secs(120), "the pod is admitted", || {
-                self.node.apply(std::slice::from_ref(pod))
-            })
+        self.node.eventually(NOTICED, "the pod is admitted", || {
+            self.node.apply(std::slice::from_ref(pod))
+        })
     }
 }
 

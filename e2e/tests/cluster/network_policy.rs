@@ -4,13 +4,12 @@
 //! for the pods' addresses as they are.
 
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tokenscope_e2e::aws;
 use tokenscope_e2e::helm::{NAMESPACE, template};
-use tokenscope_e2e::node::Node;
+use tokenscope_e2e::node::{Node, STARTED};
 use tokenscope_e2e::probes::Sdk;
 
 use crate::{asking, locked, pod, shared};
@@ -210,14 +209,10 @@ chain inward {{ type filter hook postrouting priority 0; ct state established,re
 
 /// A connection comes about, also on a busy machine, and where the server has just been killed and starts again.
 fn reaches(node: &Node, process: u32, address: &str, port: u64) -> Result<()> {
-    node.eventually(
-        Duration::from_secs(180),
-        &format!("{address}:{port} is reached"),
-        || {
-            ensure!(connects(process, address, port)?, "it is not");
-            Ok(())
-        },
-    )
+    node.eventually(STARTED, &format!("{address}:{port} is reached"), || {
+        ensure!(connects(process, address, port)?, "it is not");
+        Ok(())
+    })
 }
 
 /// Whether a connection can be made from the network of a process. One whose packets are dropped would be tried for minutes.

@@ -1,10 +1,11 @@
 //! What pods get: AWS SDKs of five languages and both versions of the AWS CLI, the STS's refusals, and every kind of workload.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use serde_json::json;
 use tokenscope_e2e::aws::ACCOUNT;
+use tokenscope_e2e::node::STARTED;
 use tokenscope_e2e::probes::Sdk;
 use tokenscope_xtask::progress::say;
 
@@ -134,7 +135,7 @@ fn every_kind_of_workload_and_container_gets_its_token_under_restricted_pod_secu
         "daemonset",
         "cronjob",
     ] {
-        let text = node.eventually(Duration::from_secs(300), &format!("the bucket has {key}"), || {
+        let text = node.eventually(STARTED, &format!("the bucket has {key}"), || {
             aws.object(node, "kinds", key).map_err(|error| {
                 let events = node.kubectl_in("kinds", &["get", "pods,events"]).unwrap_or_default();
                 error.context(events)

@@ -12,6 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::json;
+use tokenscope_e2e::node::STARTED;
 use tokenscope_e2e::probes::Sdk;
 use tokenscope_xtask::progress::say;
 
@@ -54,7 +55,7 @@ pub(crate) fn begin(shared: &Shared) -> Result<LongLived> {
         .map(|sdk| {
             let token = shared
                 .node
-                .eventually(Duration::from_secs(180), "the pod has a token", || shared.token(sdk))?;
+                .eventually(STARTED, "the pod has a token", || shared.token(sdk))?;
             ensure!(token.expires - token.issued == 600, "{token:?}");
             Ok((sdk, token))
         })

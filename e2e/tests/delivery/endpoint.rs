@@ -6,12 +6,12 @@ use tokenscope_core::credentials_endpoint::{CredentialsEndpoint, ENDPOINT_VARIAB
 use tokenscope_core::hash_of_texts;
 use tokenscope_e2e::admission::{accepts, rejects};
 use tokenscope_e2e::fixtures::{
-    ORDERS, PROPAGATION, container_of, environment, init_containers, mounted_at, orders_may, variable, volume,
+    ORDERS, PROPAGATION, container_of, init_containers, mounted_at, orders_may, variable, volume,
 };
 use tokenscope_e2e::second_webhook::{Order, SecondWebhook, put_mesh_first};
 use tokenscope_e2e::{eventually, get_json, merge};
 
-use super::{TARGET, chain, shop};
+use super::{TARGET, chain, granted_without_a_warning, names_of_variables, shop};
 
 pub(super) const SIDECAR: &str = "tokenscope-sidecar";
 const SOURCE: &str = "tokenscope-source-token";
@@ -43,19 +43,12 @@ pub(super) fn told(pod: &Value) -> CredentialsEndpoint {
 #[tokio::test]
 async fn a_pod_gets_a_sidecar_that_has_the_token_and_containers_that_have_none() {
     let shop = shop("served").await;
-    shop.policy("orders", served()).await.unwrap();
-    let mut pod = shop.asking("orders-1", ORDERS);
-    pod["spec"]["initContainers"] = json!([{"name": "migrate", "image": "m"}]);
-    let answer = shop.granted(&pod).await.unwrap();
-    assert_eq!(answer.warnings, [""; 0]);
-    let pod = answer.body;
+    let pod = granted_without_a_warning(&shop, served()).await;
 
     assert_eq!(init_containers(&pod), [SIDECAR, "migrate"]);
     for name in ["migrate", "app"] {
-        let variables = environment(&pod, name);
-        let names: Vec<&str> = variables.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(
-            names,
+            names_of_variables(&pod, name),
             [
                 "AWS_STS_REGIONAL_ENDPOINTS",
                 "AWS_DEFAULT_REGION",

@@ -82,22 +82,30 @@ fn write_files(pod: &Value, container: &ContainerView) -> Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_pod_gets_the_file_that_its_sdk_takes_the_role_by() {
-    let shop = shop("shop").await;
-    shop.policy("orders", by_file(&json!([]))).await.unwrap();
+/// Pod `orders-1` with an init container `migrate` and a container `app`, which this policy grants its role without a warning.
+async fn granted_without_a_warning(shop: &Shop<'_>, policy: Value) -> Value {
+    shop.policy("orders", policy).await.unwrap();
     let mut pod = shop.asking("orders-1", ORDERS);
     pod["spec"]["initContainers"] = json!([{"name": "migrate", "image": "m"}]);
     let answer = shop.granted(&pod).await.unwrap();
     assert_eq!(answer.warnings, [""; 0]);
-    let pod = answer.body;
+    answer.body
+}
+
+/// The names of a container's variables, in their order.
+fn names_of_variables(pod: &Value, container: &str) -> Vec<String> {
+    environment(pod, container).into_iter().map(|(name, _)| name).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_gets_the_file_that_its_sdk_takes_the_role_by() {
+    let shop = shop("shop").await;
+    let pod = granted_without_a_warning(&shop, by_file(&json!([]))).await;
 
     assert_eq!(init_containers(&pod), [WRITER, "migrate"]);
     for name in ["migrate", "app"] {
-        let variables = environment(&pod, name);
-        let names: Vec<&str> = variables.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(
-            names,
+            names_of_variables(&pod, name),
             [
                 "AWS_STS_REGIONAL_ENDPOINTS",
                 "AWS_EC2_METADATA_DISABLED",

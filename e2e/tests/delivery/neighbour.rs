@@ -18,7 +18,7 @@ use super::served_sdk::{ROLE_SESSION, ServedPod};
 
 type Heard = Arc<Mutex<Vec<String>>>;
 
-/// Who has the port, and writes down which authorizations he is shown.
+/// A server that has the port, and writes down the authorizations that it is shown.
 struct Neighbour {
     heard: Heard,
     server: JoinHandle<()>,

@@ -21,7 +21,7 @@ const PATH: &str = "/v1/credentials/app";
 /// What a refusal says.
 pub(super) const MESSAGE: &str = "policy orders does not allow this role";
 
-/// What STS says to whoever asks who he is.
+/// The answer of STS to a caller that asks for its own identity.
 const IDENTITY: &str = "<GetCallerIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><GetCallerIdentityResult>\
     <Arn>arn:aws:sts::111122223333:assumed-role/orders/orders-1</Arn><UserId>AROA:orders-1</UserId><Account>111122223333</Account>\
     </GetCallerIdentityResult><ResponseMetadata><RequestId>1</RequestId></ResponseMetadata></GetCallerIdentityResponse>";

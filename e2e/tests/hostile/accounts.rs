@@ -137,7 +137,7 @@ async fn many_namespaces_survive_a_restart(field: Arc<Field>) -> Result<()> {
     result
 }
 
-/// Whoever owns a namespace may label it as he likes.
+/// The owner of a namespace may label it at will.
 async fn namespace_labels(field: Arc<Field>, round: Round) -> Result<()> {
     let path = format!("/api/v1/namespaces/{HOSTILE}");
     for number in 0.. {

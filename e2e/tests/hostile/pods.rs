@@ -1,4 +1,4 @@
-//! What an author of pods can do: shapes that are large or many, and marks that are not his.
+//! What an author of pods can do: shapes that are large or many, and forged marks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,4 +1,4 @@
-//! What an editor of policies can do in his namespace: as large and as many as the schema lets him.
+//! What an editor of policies can do in a namespace: policies as large and as many as the schema allows.
 
 use std::sync::Arc;
 use std::time::Instant;

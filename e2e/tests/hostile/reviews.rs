@@ -1,4 +1,4 @@
-//! What a neighbour on the pod network can do with reviews of his own making.
+//! What a neighbour on the pod network can do with invented reviews.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -5,6 +5,7 @@
 //! - [`sidecars`]: the sidecar as admission wrote it into the pod, which exchanges by itself;
 //! - [`rights`]: what the issuer and its neighbours may and may not do;
 //! - [`rotation`]: keys that rotate under three replicas while the leader is killed at each step;
+//! - [`callers`]: pods that exchange all the time, each token verified;
 //! - [`workload`]: a pod with the sidecar and the AWS SDK, which call all the time;
 //! - [`keys`]: keys that are taken out of the Secret by hand, and those that are revoked;
 //! - [`publishing`]: the documents as files, of this issuer and of the cluster's own, by the same command;
@@ -18,6 +19,7 @@
     reason = "helpers of tests may fail as tests do"
 )]
 
+mod callers;
 mod certificate;
 mod demo;
 mod exchanges;

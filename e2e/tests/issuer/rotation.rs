@@ -4,21 +4,20 @@
 //! Keys wait for hours at least, so all times in the Secret are set back until a step is due: the one that the state machine itself names.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::STANDARD;
 use jiff::{SignedDuration, Timestamp};
 use secrecy::ExposeSecret as _;
 use tokenscope_core::Algorithm;
 use tokenscope_e2e::helm::NAMESPACE;
 use tokenscope_e2e::{delete, put};
-use tokenscope_issuer::issuer_url::KEYS_PATH;
-use tokenscope_issuer::keys::{SigningKey, VerificationKeys, read};
+use tokenscope_issuer::keys::SigningKey;
 use tokenscope_issuer::rotation::{ENTRY, KeyRing, KeyRotationSettings, KeyStanding, RingKey, RotationStep, next_step};
 
-use super::workload::{Workload, es256, kid_of};
+use super::callers::Callers;
+use super::workload::{Workload, es256};
 use super::*;
 
 const REPLICAS: usize = 3;
@@ -28,10 +27,6 @@ const WAIT: Duration = Duration::from_secs(3600);
 const PERIOD: Duration = Duration::from_secs(24 * 3600);
 /// How long another replica may take to lead and write: the Lease of fifteen seconds, a look every five, and a busy machine.
 const TAKEN_OVER: Duration = Duration::from_secs(180);
-/// How long a caller tries again before it counts as a failure. A sidecar has a third of its token's life.
-const RETRIED: Duration = Duration::from_secs(60);
-/// As many pods share the exchanges as keep each of them under the rate of a pod.
-const PODS: usize = 16;
 /// More steps than two rotations have.
 const MOST_STEPS: usize = 12;
 
@@ -134,86 +129,6 @@ fn kids(ring: &KeyRing) -> BTreeSet<String> {
     ring.keys().iter().map(|key| key.kid().to_owned()).collect()
 }
 
-/// What pods and a relying party ask of the replicas, whichever of them answers.
-struct Callers {
-    authorities: String,
-    ports: Vec<u16>,
-    subjects: Vec<String>,
-    turn: AtomicUsize,
-    stop: AtomicBool,
-}
-
-impl Callers {
-    fn turn(&self) -> usize {
-        self.turn.fetch_add(1, Ordering::Relaxed)
-    }
-
-    async fn token_of(&self, port: u16) -> Result<String> {
-        let subject = &self.subjects[self.turn() % self.subjects.len()];
-        let (status, answer) = exchange(port, &self.authorities, subject, STS).await?;
-        anyhow::ensure!(status == 200, "{status} {answer}");
-        Ok(answer["access_token"].as_str().context("a token")?.to_owned())
-    }
-
-    async fn keys_of(&self, port: u16) -> Result<VerificationKeys> {
-        let path = format!("/cluster-1{KEYS_PATH}");
-        let (status, answer) = document(port, &self.authorities, &path).await?;
-        anyhow::ensure!(status == 200, "{status} {answer}");
-        Ok(VerificationKeys::of(&read(answer.to_string().as_bytes(), None)?))
-    }
-
-    /// Asks one replica after the other, as a Service with retries does.
-    async fn retried<T>(&self, ask: impl AsyncFn(u16) -> Result<T>) -> Result<T> {
-        let began = Instant::now();
-        loop {
-            let port = self.ports[self.turn() % self.ports.len()];
-            match ask(port).await {
-                Ok(answer) => return Ok(answer),
-                Err(error) if began.elapsed() > RETRIED => return Err(error),
-                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-            }
-        }
-    }
-
-    /// Exchanges again and again. Each token is verified with the keys that some replica published before it, and after it: the
-    /// number of tokens.
-    async fn exchange_and_verify(&self) -> Result<usize> {
-        let mut tokens = 0;
-        while !self.stop.load(Ordering::Relaxed) {
-            let before = self.retried(async |port| self.keys_of(port).await).await?;
-            let token = self.retried(async |port| self.token_of(port).await).await?;
-            let after = self.retried(async |port| self.keys_of(port).await).await?;
-            for (when, keys) in [("before", &before), ("after", &after)] {
-                anyhow::ensure!(
-                    verifies(&token, keys)?,
-                    "a token can't be verified with the keys {when} it"
-                );
-            }
-            tokens += 1;
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-        Ok(tokens)
-    }
-
-    /// Whether a replica publishes and signs with what is in the Secret.
-    async fn is_settled(&self, port: u16, ring: &KeyRing) -> Result<()> {
-        let keys = self.keys_of(port).await?;
-        let published = ring.keys().iter().all(|key| keys.find(key.kid()).is_some());
-        anyhow::ensure!(published && keys.len() == ring.keys().len(), "it publishes other keys");
-        let (signer, _) = ring.signing(Algorithm::ES256).context("a key signs")?;
-        let kid = kid_of(&self.token_of(port).await?)?;
-        anyhow::ensure!(kid == signer.kid(), "it signs with {kid}");
-        Ok(())
-    }
-}
-
-fn verifies(token: &str, keys: &VerificationKeys) -> Result<bool> {
-    let (message, signature) = token.rsplit_once('.').context("three parts")?;
-    let signature = URL_SAFE_NO_PAD.decode(signature)?;
-    let key = keys.find(&kid_of(token)?);
-    Ok(key.is_some_and(|key| key.verifies("ES256", message.as_bytes(), &signature)))
-}
-
 /// The number of the replica that leads.
 async fn leader(client: &Client) -> Result<usize> {
     let path = format!("/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/tokenscope-issuer");
@@ -269,29 +184,6 @@ async fn settled(callers: &Callers, fallen: &Fallen<'_>, ring: &KeyRing) {
         })
         .await
         .unwrap();
-    }
-}
-
-async fn callers(environment: &Environment) -> Callers {
-    let tenant = Tenant::open(environment, "rotating").await;
-    tenant.shop.policy("orders", es256()).await.unwrap();
-    let mut subjects = Vec::new();
-    for number in 0..PODS {
-        let name = format!("orders-{number}");
-        let mut pod = tenant.shop.asking(&name, ORDERS);
-        pod["metadata"]["labels"] = json!({"app": "orders"});
-        tenant.shop.granted(&pod).await.unwrap();
-        let token = environment.control_plane.pod_token("rotating", &name, URL, 3600).await;
-        subjects.push(token.unwrap());
-    }
-    Callers {
-        authorities: authority(&tenant.shop.client).await.unwrap(),
-        ports: (0..REPLICAS)
-            .map(|number| environment.installed.issuer(number).1)
-            .collect(),
-        subjects,
-        turn: AtomicUsize::new(0),
-        stop: AtomicBool::new(false),
     }
 }
 
@@ -370,7 +262,7 @@ async fn deleted(keys: &mut Keys, fallen: &mut Fallen<'_>, callers: &Callers, ri
 #[tokio::test(flavor = "multi_thread")]
 async fn the_leader_is_killed_at_each_step_of_a_rotation_and_no_exchange_fails() {
     let environment = Environment::start(three_issuers()).await.unwrap();
-    let callers = callers(&environment).await;
+    let callers = Callers::start(&environment, REPLICAS).await;
     let mut workload = Workload::start(&environment, "workload", es256(), REPLICAS).await;
     let mut keys = Keys {
         client: environment.control_plane.client().await.unwrap(),
@@ -388,7 +280,7 @@ async fn the_leader_is_killed_at_each_step_of_a_rotation_and_no_exchange_fails()
         assert!(kids(&last).is_disjoint(&kids(&first)), "the first key is gone");
         deleted(&mut keys, &mut fallen, &callers, &last).await;
         workload.let_time_pass(&last).await;
-        callers.stop.store(true, Ordering::Relaxed);
+        callers.stop();
     };
     let (tokens, ()) = tokio::join!(callers.exchange_and_verify(), rotated);
     let tokens = tokens.unwrap();

@@ -22,7 +22,7 @@ const URL: &str = "https://tokens.tokenscope.test";
 const ROLE: &str = "tenant";
 /// The same without a right to tags.
 const ROLE_WITHOUT_TAGS: &str = "without-tags";
-/// A tag that everybody has from the label of his namespace.
+/// A tag that every pod has from the label of its namespace.
 const TEAM: &str = "${namespace.labels['team']}";
 
 /// A cluster and a store that trusts its issuer.
@@ -123,7 +123,7 @@ async fn editor(shop: &Shop<'_>) -> Client {
     control_plane.client_as(namespace, "editor").await.unwrap()
 }
 
-/// All that an editor of a tenant may try for another tenant's tag: the name of the pod that he gets in the end.
+/// All that an editor of a tenant may try for another tenant's tag: the name of the pod that is admitted in the end.
 async fn tries_for_the_tag(shop: &Shop<'_>, other: &str) -> &'static str {
     let editor = editor(shop).await;
     let relabel = json!({"metadata": {"labels": {"team": other}}});
@@ -131,7 +131,7 @@ async fn tries_for_the_tag(shop: &Shop<'_>, other: &str) -> &'static str {
     let error = merge(&editor, &namespace, &relabel).await.unwrap_err().to_string();
     assert!(error.contains("forbidden"), "{error}");
 
-    // A policy of his own that says the other tag is outside the boundary, so a pod by it is refused.
+    // A policy of the editor's that says the other tag is outside the boundary, so a pod by it is refused.
     let policies = format!(
         "/apis/tokenscope.io/v1alpha1/namespaces/{}/tokenscopepolicies",
         shop.namespace
@@ -155,7 +155,7 @@ async fn tries_for_the_tag(shop: &Shop<'_>, other: &str) -> &'static str {
         assert!(said.contains("claims"), "{said}");
     }
 
-    // He may label pods as he likes, before and after they are admitted.
+    // The editor may label pods at will, before and after they are admitted.
     let answer = create_pod(&editor, &pod_of(shop, "mine", other)).await.unwrap();
     assert!(answer.accepted(), "{}", answer.message());
     merge(&editor, &shop.path("pods/mine"), &relabel).await.unwrap();

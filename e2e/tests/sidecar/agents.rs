@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use jiff::{SignedDuration, Timestamp};
-use tokenscope_e2e::process::free_port;
 use tokenscope_e2e::sidecar::Sidecar;
 use tokenscope_e2e::workload_api::{Answer, fresh, svid, token};
 use tokenscope_e2e::{eventually, get};
+use tokenscope_fixtures::free_port;
 use tokenscope_sidecar::fetch_error::FetchError;
 use tokenscope_sidecar::token::Token;
 use tokenscope_sidecar::workload_api::Client;

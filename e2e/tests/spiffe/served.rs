@@ -9,9 +9,9 @@ use tokenscope_core::credentials_endpoint::{
 };
 use tokenscope_core::sidecar::variables;
 use tokenscope_e2e::eventually;
-use tokenscope_e2e::process::free_port;
 use tokenscope_e2e::sidecar::{FILE, Sidecar};
 use tokenscope_e2e::spire::{Options, Spire, TRUST_DOMAIN};
+use tokenscope_fixtures::free_port;
 use tokenscope_sidecar::token::Token;
 
 use crate::{PATIENCE, ROLE, caller};

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tokenscope_aws::{
     Advice, AssumedRole, CallerIdentity, RegionChoice, RegionOutcome, StsEndpoint, StsError, get_caller_identity,
 };
-use tokenscope_e2e::process::free_port;
+use tokenscope_fixtures::free_port;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 

@@ -13,10 +13,10 @@ use tokenscope_e2e::forward::Forward;
 use tokenscope_e2e::helm::NAMESPACE;
 use tokenscope_e2e::install::{Installed, Options};
 use tokenscope_e2e::issuer::{assume, authority, exchange, sts};
-use tokenscope_e2e::process::free_port;
 use tokenscope_e2e::rollout::{Leaving, Rollout};
 use tokenscope_e2e::sidecar::{FILE, Sidecar, program};
 use tokenscope_e2e::token_maker::claims_of;
+use tokenscope_fixtures::free_port;
 use tokenscope_xtask::releases::LAST_PUBLISHED;
 
 use crate::{SIDE_BY_SIDE, options_of};

@@ -1,4 +1,4 @@
-//! What the webhook can't keep of the cluster, as another process sees it that watches the same objects.
+//! The objects that the webhook can't keep, as counted by another process that watches the same objects.
 //!
 //! Each replica of the webhook keeps objects within [`WebhookBounds`]. Where a namespace's policies are beyond them, the webhook judges no
 //! pod there, and where its service accounts are, it looks them up one by one. The operator counts by the same sizes and bounds, and says

@@ -1,6 +1,6 @@
 //! Certificates of our own keys, for relying parties that read keys from certificates alone (`x5c`, RFC 7517 §4.7).
 //!
-//! Such a certificate is signed with its own key and says nothing of anybody: it is another form of the public key.
+//! Such a certificate is signed with its own key and certifies no identity: it is another form of the public key.
 
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, date_time_ymd};
 use secrecy::{ExposeSecret as _, SecretString};

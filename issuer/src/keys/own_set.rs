@@ -1,5 +1,5 @@
-//! The key set of this issuer as somebody reads it who publishes it again. Nothing in it is passed over: what the issuer would not write
-//! refuses the whole set.
+//! A strict reader of this issuer's own key set, for publishing it again. Nothing in the set is passed over: what the issuer would not write
+//! makes the whole set invalid.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -1,8 +1,8 @@
 //! The keys of the issuer over time: published, waited for, signing, retired, removed.
 //!
-//! AWS fetches an issuer's keys when it likes and says nowhere how long it remembers them. So a key is published long before it
+//! AWS fetches an issuer's keys at times of its own, and does not document how long it remembers them. So a key is published long before it
 //! signs, and stays published until the last token that it signed has ended. Every [`RotationStep`] is one write of the
-//! [`KeyRing`]: whoever is killed between two of them leaves a state from which [`next_step`] goes on.
+//! [`KeyRing`]: a process that is killed between two of them leaves a state from which [`next_step`] goes on.
 
 mod public;
 mod ring;
@@ -214,7 +214,7 @@ pub fn is_too_early(step: &RotationStep, now: Timestamp, api_server: Timestamp) 
     matches!(step, RotationStep::Sign(_) | RotationStep::Remove(_)) && now > later(api_server, CLOCKS_DIFFER)
 }
 
-/// What somebody should look at now.
+/// The conditions that an administrator should look at now.
 pub fn alarms(ring: &KeyRing, now: Timestamp) -> Vec<RotationAlarm> {
     let latest = later(now, CLOCKS_DIFFER);
     let kinds = [Algorithm::RS256, Algorithm::ES256].map(|algorithm| ring.count_of_kind(algorithm));

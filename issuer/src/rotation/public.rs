@@ -1,4 +1,4 @@
-//! Which keys relying parties can read, as far as somebody has looked.
+//! The keys that relying parties can read, by the last look.
 
 use std::collections::BTreeSet;
 

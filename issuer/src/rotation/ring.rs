@@ -78,7 +78,7 @@ impl RingKey {
         self.key.algorithm()
     }
 
-    /// When it was published.
+    /// The time at which it was published.
     pub fn published_at(&self) -> Timestamp {
         self.published_at
     }

@@ -22,9 +22,9 @@ pub enum InvalidKeyRing {
     /// It is no JSON of this form. The parser's own error may quote it, so it is left out.
     #[error("{ENTRY} is not readable (line {line}, column {column})")]
     Json {
-        /// Where reading ended.
+        /// The place at which reading ended.
         line: usize,
-        /// Where reading ended.
+        /// The place at which reading ended.
         column: usize,
     },
     /// It is too long.

@@ -11,7 +11,7 @@ use super::{Caller, Expected, InvalidSubjectToken, LEEWAY};
 /// A name or UID of Kubernetes has at most 253 bytes.
 const MOST_NAME_BYTES: usize = 253;
 
-/// What is read. Other claims are passed over; one of these that is there twice refuses the token.
+/// The claims that are read. Others are passed over. A token that has one of these twice is refused.
 #[derive(Deserialize)]
 pub(super) struct SubjectClaims {
     iss: Box<str>,

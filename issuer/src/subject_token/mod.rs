@@ -48,9 +48,9 @@ pub struct Caller {
     pub pod: Box<str>,
     /// The pod's UID.
     pub pod_uid: Box<str>,
-    /// When the token was issued, in seconds since the Unix epoch.
+    /// The time at which the token was issued, in seconds since the Unix epoch.
     pub issued_at: i64,
-    /// When it ends, in seconds since the Unix epoch.
+    /// The time at which it ends, in seconds since the Unix epoch.
     pub expires_at: i64,
 }
 

@@ -8,8 +8,8 @@ use serde_json::json;
 use tokenscope_core::Algorithm;
 use tokenscope_issuer::cluster_keys::LEAST_GAP;
 
+use crate::fixtures::{Cluster, claims};
 use crate::setup::Setup;
-use crate::world::{Cluster, claims};
 
 #[tokio::test]
 async fn tokens_of_unknown_keys_make_the_api_server_be_asked_once_and_not_for_each() {

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
+use crate::fixtures::claims;
 use crate::setup::{POD_UID, Setup, pod, policy, policy_with};
-use crate::world::claims;
 
 #[tokio::test]
 async fn a_refused_pod_has_an_event_with_the_sentence_that_the_answer_has_once() {

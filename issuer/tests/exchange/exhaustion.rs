@@ -30,7 +30,7 @@ fn request(address: u32, body: Body) -> Request<Body> {
 #[tokio::test]
 async fn bodies_that_never_end_give_way_to_honest_callers_and_are_given_up() {
     use tower::ServiceExt as _;
-    let setup = Setup::with_the_usual_deadline().await;
+    let setup = Setup::with_the_usual_deadlines().await;
     let mut senders = Vec::new();
     let mut endless = JoinSet::new();
     for number in 0..CALLERS {

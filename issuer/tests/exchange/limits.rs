@@ -11,8 +11,8 @@ use tokenscope_index::{PodObject, pod_identity};
 use tokenscope_issuer::pods::WatchedPod;
 use tokenscope_platform::tls::Peer;
 
+use crate::fixtures::{Cluster, claims, with_header};
 use crate::setup::{POD_UID, Setup, form, pod, policy};
-use crate::world::{Cluster, claims, with_header};
 
 /// How many tokens a bucket has got back since: one a second.
 fn back_since(began: Instant) -> usize {

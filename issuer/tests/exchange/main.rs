@@ -11,6 +11,8 @@ mod cluster_keys;
 mod documents;
 mod events;
 mod exhaustion;
+#[path = "../fixtures/mod.rs"]
+mod fixtures;
 mod forms;
 mod limits;
 mod reviews;
@@ -18,14 +20,13 @@ mod service_accounts;
 mod setup;
 mod shares;
 mod token_claims;
-#[path = "../world/mod.rs"]
-mod world;
 
 use std::sync::Arc;
 
 use axum::body::Body;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use fixtures::{EXCHANGE, NOW, claims};
 use http::{Request, StatusCode, header};
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{DecodingKey, Validation, decode, decode_header};
@@ -34,7 +35,6 @@ use serde_json::{Value, json};
 use setup::{POD_UID, Setup, URL, form, pod, policy, policy_with};
 use tokenscope_core::Algorithm;
 use tokenscope_issuer::signers::Signers;
-use world::{EXCHANGE, NOW, claims};
 
 #[tokio::test]
 async fn a_pod_gets_the_token_that_its_policy_grants_and_the_published_key_verifies_it() {

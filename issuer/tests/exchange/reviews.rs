@@ -9,8 +9,8 @@ use kube::Client;
 use serde_json::{Value, json};
 use tokenscope_issuer::token_review::TokenReviews;
 
-use crate::setup::{POD_UID, Setup, pod, policy_with};
-use crate::world::{EXCHANGE, claims};
+use crate::fixtures::{EXCHANGE, claims};
+use crate::setup::{PATIENCE, POD_UID, Setup, pod, policy_with};
 
 /// An API server with this answer, which counts how often it was asked.
 fn reviews(status: u16, answer: Value) -> (TokenReviews, Arc<AtomicUsize>) {
@@ -22,7 +22,8 @@ fn reviews(status: u16, answer: Value) -> (TokenReviews, Arc<AtomicUsize>) {
         let response = Response::builder().status(status).body(body).unwrap();
         async move { Ok::<_, Infallible>(response) }
     });
-    (TokenReviews::new(Client::new(service, "default"), EXCHANGE), asked)
+    let reviews = TokenReviews::new(Client::new(service, "default"), EXCHANGE, PATIENCE);
+    (reviews, asked)
 }
 
 fn review(authenticated: bool) -> Value {
@@ -102,7 +103,8 @@ async fn what_ends_while_the_api_server_is_asked_gets_no_token() {
             Ok::<_, Infallible>(Response::builder().status(201).body(body).unwrap())
         }
     });
-    let setup = Setup::with_reviews(TokenReviews::new(Client::new(service, "default"), EXCHANGE)).await;
+    let reviews = TokenReviews::new(Client::new(service, "default"), EXCHANGE, PATIENCE);
+    let setup = Setup::with_reviews(reviews).await;
     let ends = async {
         asked.recv().await.unwrap();
         setup.put_policy(policy_with("a", &json!({"disabled": true})));

@@ -20,6 +20,7 @@ use tokenscope_issuer::bodies::Bodies;
 use tokenscope_issuer::buckets::Buckets;
 use tokenscope_issuer::cluster_index::ClusterIndex;
 use tokenscope_issuer::cluster_keys::ClusterKeys;
+use tokenscope_issuer::deadlines::ExchangeDeadlines;
 use tokenscope_issuer::events::events;
 use tokenscope_issuer::exchange::Exchange;
 use tokenscope_issuer::exchange_request::GRANT_TYPE;
@@ -27,7 +28,7 @@ use tokenscope_issuer::keys::{self, SigningKey};
 use tokenscope_issuer::metrics::IssuerMetrics;
 use tokenscope_issuer::oauth::TOKEN_TYPE;
 use tokenscope_issuer::rotation::KeyRing;
-use tokenscope_issuer::router::{DEADLINE, IssuerService, router};
+use tokenscope_issuer::router::{IssuerService, router};
 use tokenscope_issuer::signers::{CurrentSigners, Signers};
 use tokenscope_issuer::token_review::TokenReviews;
 use tokenscope_issuer::work::SignatureThreads;
@@ -36,9 +37,11 @@ use tokenscope_platform::freshness::Freshness;
 use tokenscope_platform::metrics::Registry;
 use tower::ServiceExt as _;
 
-use crate::world::{CLUSTER, Cluster, EXCHANGE, NOW, claims};
+use crate::fixtures::{CLUSTER, Cluster, EXCHANGE, NOW, claims};
 
 pub(crate) const URL: &str = "https://issuer.example.com/a";
+/// Longer than a decision takes without optimisation and beside other tests.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 pub(crate) const ROLE: &str = "arn:aws:iam::111122223333:role/shop/orders";
 pub(crate) const POD_UID: &str = "5f2c9a10-2c9f-4f57-8d1c-63c4c2f8f8d1";
 
@@ -165,20 +168,23 @@ impl Setup {
     }
 
     async fn before_lists(cluster_name: Option<ClusterName>, reviews: Option<TokenReviews>) -> Self {
-        // Without optimisation and beside other tests, a decision may take long.
-        Self::deciding_within(Duration::from_secs(300), cluster_name, reviews).await
+        let deadlines = ExchangeDeadlines {
+            exchange: PATIENCE,
+            ..ExchangeDeadlines::default()
+        };
+        Self::within(deadlines, cluster_name, reviews).await
     }
 
     /// The same as usual where an exchange has only the time that it has in an installation.
-    pub(crate) async fn with_the_usual_deadline() -> Self {
-        let this = Self::deciding_within(DEADLINE, None, None).await;
+    pub(crate) async fn with_the_usual_deadlines() -> Self {
+        let this = Self::within(ExchangeDeadlines::default(), None, None).await;
         this.list_service_accounts();
         this.list_pods(vec![pod("a", "a")]);
         this
     }
 
-    async fn deciding_within(
-        deadline: Duration,
+    async fn within(
+        deadlines: ExchangeDeadlines,
         cluster_name: Option<ClusterName>,
         reviews: Option<TokenReviews>,
     ) -> Self {
@@ -219,7 +225,7 @@ impl Setup {
             bodies: Bodies::default(),
             threads: SignatureThreads::new(2),
             audit: AuditLog::new(metrics.audit_suppressed.clone(), now),
-            deadline,
+            deadlines,
             reviews,
             events,
             metrics,

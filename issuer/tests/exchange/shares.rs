@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use tokenscope_index::{PodObject, pod_identity};
 use tokenscope_issuer::metrics::IssuerMetrics;
 
+use crate::fixtures::claims;
 use crate::limits::{heavy, of_another_namespace, pod_of_another_namespace};
 use crate::setup::{POD_UID, Setup, earlier, pod};
-use crate::world::claims;
 
 const STS: &str = "sts.amazonaws.com";
 

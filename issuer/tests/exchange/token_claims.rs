@@ -7,8 +7,8 @@ use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
 use tokenscope_issuer::cluster_index::ClusterIndex;
 
+use crate::fixtures::{NOW, claims};
 use crate::setup::{POD_UID, ROLE, Setup, URL, earlier, form, pod, policy, policy_with, recorded};
-use crate::world::{NOW, claims};
 
 const STS: &str = "sts.amazonaws.com";
 

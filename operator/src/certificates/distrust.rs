@@ -1,4 +1,4 @@
-//! The certificates of authorities that nobody may believe any more, in a form that outlives the Secrets that they were in.
+//! The certificates of distrusted authorities, in a form that outlives the Secrets that they were in.
 //!
 //! The list stands in an annotation of both Secrets of an authority and of the webhook configuration, so that a backup of one of
 //! them brings no distrusted authority back, and in the memory of every replica.
@@ -160,7 +160,7 @@ fn entry(text: &str) -> Option<(CertificateDigest, Validity)> {
     Some((fingerprint.parse().ok()?, validity))
 }
 
-/// What is distrusted of each authority, as far as any task of this process has read of it. A clone is the same ledger.
+/// The distrusted certificates of each authority that any task of this process has read of. A clone is the same ledger.
 #[derive(Clone, Debug)]
 pub(crate) struct DistrustLedger(Arc<watch::Sender<Lists>>);
 

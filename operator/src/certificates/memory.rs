@@ -20,7 +20,7 @@ const REMEMBERED: SignedDuration = SignedDuration::from_mins(10);
 #[derive(Clone)]
 pub(crate) struct FormerAuthority {
     secret: Secret,
-    /// When it was seen to be gone.
+    /// The time at which it was seen to be gone.
     gone: Timestamp,
 }
 
@@ -39,7 +39,7 @@ pub(crate) struct Secrets {
     pub(crate) serving: Option<Secret>,
     /// The certificate authority as it was before somebody deleted it or put a distrusted one in its place.
     pub(crate) former: Option<FormerAuthority>,
-    /// What is distrusted, as far as this process has read of it.
+    /// The distrusted certificates that this process has read of.
     pub(crate) distrusted: DistrustList,
 }
 
@@ -106,7 +106,7 @@ impl Secrets {
         self.former.take_if(|former| !former.is_recent(now));
     }
 
-    /// What is distrusted, by this process's memory and by both Secrets.
+    /// The distrusted certificates, by this process's memory and by both Secrets.
     pub(crate) fn distrusted(&self, now: Timestamp) -> DistrustList {
         let mut list = self.distrusted.clone();
         for secret in [&self.authority, &self.serving] {
@@ -136,7 +136,7 @@ impl Secrets {
         certificates
     }
 
-    /// What is distrusted once nothing that is known now is trusted any more.
+    /// The distrusted certificates once nothing that is known now is trusted any more.
     pub(crate) fn all_distrusted(&self, bundles: &TrustBundles, now: Timestamp) -> DistrustList {
         let former = self.former.as_ref().map(|former| &former.secret);
         let secrets = [self.authority.as_ref(), self.serving.as_ref(), former];

@@ -60,7 +60,7 @@ pub(crate) struct Certificates {
     pub(crate) settings: RotationSettings,
     /// The leadership: the one process that has it writes.
     pub(crate) leader: Leader,
-    /// What is distrusted, as far as any task of this process has read of it.
+    /// The distrusted certificates that any task of this process has read of.
     pub(crate) ledger: DistrustLedger,
     /// The bundles that the API servers are told to trust; none before the first look. Nothing is done before, since the configuration says
     /// also what is distrusted.
@@ -202,7 +202,7 @@ impl Certificates {
         );
     }
 
-    /// What API servers are told to trust. Pods are told at admission, so there is no configuration to wait for.
+    /// The authorities that API servers are told to trust. Pods are told at admission, so there is no configuration to wait for.
     fn bundles(&mut self) -> Option<TrustBundles> {
         let bundles = self.bundles.borrow_and_update().clone()?;
         match self.names.trusting {

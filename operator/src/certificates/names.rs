@@ -1,4 +1,4 @@
-//! The names of the Secrets, of what stands in them, and of who trusts their certificates.
+//! The names of the Secrets, of their entries, and of the parties that trust their certificates.
 
 /// Annotation of either Secret: any new value asks for a new certificate.
 pub(crate) const ROTATE: &str = "tokenscope.io/rotate";

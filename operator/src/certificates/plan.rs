@@ -1,12 +1,12 @@
 //! The next step of the certificates: a state machine over public facts, without keys, clock or network.
 //!
-//! A rotation of the certificate authority goes: a new one signs from now on and is trusted beside the old one → the API
+//! The steps of a rotation of the certificate authority: a new one signs from now on and is trusted beside the old one → the API
 //! servers' configuration shows that they trust it, and they get time to notice → the serving certificate is signed by it
 //! → webhooks get time to take that up → the old one is no longer trusted. At no moment does a webhook show a certificate
 //! that an API server doesn't trust; only where somebody asks that the old one be distrusted at once, there is such a moment.
 //!
-//! The issuer's authority goes the same way, with pods in place of API servers. They can't be told of a new one, so nobody is waited
-//! for: the old one vouches for the new one, and the serving certificate comes with that (ADR 19).
+//! The issuer's authority takes the same steps, with pods in place of API servers. They can't be told of a new one, so no step waits
+//! for them: the old one signs a certificate for the new one, and the serving certificate comes with that one (ADR 19).
 
 use std::fmt;
 use std::time::Duration;

@@ -60,7 +60,7 @@ impl Secrets {
         }
     }
 
-    /// What webhook clients are to trust: PEM. None as long as there is no authority that could sign.
+    /// The authorities that webhook clients are to trust, as PEM. None as long as there is no authority that could sign.
     pub(crate) fn bundle(&self, now: Timestamp) -> Option<Vec<u8>> {
         let authority = self.signing_authority(now).ok()?;
         let stored = data(self.authority.as_ref(), BUNDLE);
@@ -75,7 +75,7 @@ impl Secrets {
         Some(trusted.iter().map(Certificate::pem).collect::<String>().into())
     }
 
-    /// When the authority and the serving certificate end, as far as they can be used.
+    /// The times at which the authority and the serving certificate end, as far as they can be used.
     pub(crate) fn ends(&self, now: Timestamp) -> (Option<Timestamp>, Option<Timestamp>) {
         let authority = self.signing_authority(now).ok();
         let serving = read_serving(self.serving.as_ref(), now).ok();

@@ -1,7 +1,7 @@
 //! The certainty that a pod that runs without a grant should have got it when it was created.
 //!
-//! It is full only where the process has seen all that the grant rests on since then, and that nothing went that may have kept the
-//! grant away. Where it has not, the times that objects tell of themselves say whether it may be so.
+//! It is certain only where the process has seen all that the grant rests on since then, and nothing was removed that may have kept the
+//! grant away. Otherwise the times in the objects themselves say whether it is possible.
 //!
 //! Times of the API server have whole seconds, so only what is older by the second is older for certain. And a pod is created after its
 //! review: the API server asks the mutating webhooks one after the other, and sets the time of creation when the last one has answered.

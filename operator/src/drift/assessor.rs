@@ -1,4 +1,4 @@
-//! What an assessment of a pod looks at beside the pod, and how certain it can be.
+//! The facts that an assessment needs beside the pod, and how certain they are.
 
 use jiff::{SignedDuration, Timestamp};
 use tokenscope_core::{PolicySet, Settings};

@@ -1,6 +1,6 @@
 //! The assessment of a pod whose role an association of EKS Pod Identity decides.
 //!
-//! Nobody knows since when a service account stands in the configuration, so no such pod is called missed: what lacks the agent's
+//! It is not known since when a service account is in the configuration, so no such pod is called missed: a pod that lacks the agent's
 //! credentials is outdated.
 
 use std::collections::BTreeSet;

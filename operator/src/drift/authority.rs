@@ -1,4 +1,4 @@
-//! The authority of the issuer that a pod was told of.
+//! The issuer's authority that a pod got when it was admitted.
 
 use std::hash::{DefaultHasher, Hasher as _};
 use std::num::NonZeroU64;

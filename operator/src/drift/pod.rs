@@ -158,7 +158,7 @@ impl KeptPod {
         self.token_volumes.iter().map(KeptVolume::borrowed).collect()
     }
 
-    /// How often policies may be compared with it: for each container anew, and for each token.
+    /// The most times that a policy is compared with it: for each container, and for each token with each container.
     pub(crate) fn comparisons(&self) -> usize {
         let tokens: usize = self.token_volumes.iter().map(KeptVolume::token_count).sum();
         (self.containers.len() + 1) * (tokens + 1)

@@ -1,4 +1,4 @@
-//! Since when the labels or annotations of an object are as they are. A pod that is older is never called missed for them.
+//! The time since which the labels or annotations of an object are unchanged. A pod that is older than that is never called missed because of them.
 //!
 //! The time of a change that the process has seen is known. For what its first list shows, the object's managed fields are a hint. A
 //! key that none of them owns may have come at any time, so it counts from now.

@@ -56,7 +56,7 @@ impl FieldWriter {
         }
     }
 
-    /// When it wrote last.
+    /// The time at which it wrote last.
     pub(super) fn time(&self) -> Option<Timestamp> {
         self.time.as_ref().map(|Time(at)| *at)
     }

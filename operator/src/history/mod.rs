@@ -1,8 +1,8 @@
-//! The past of what grants rest on: since when facts are as they are, and what is gone that was there.
+//! The past of the facts that grants rest on: how old they are, and which ones were removed.
 //!
 //! A running pod is called missed only where the process has seen all of that itself since the pod was created. The times that objects
-//! tell of themselves ([`managed_fields`]) are hints: by them a pod may be missed, and no more, since whoever writes an object may
-//! write them too, and what was removed leaves none.
+//! carry themselves ([`managed_fields`]) are only hints that a pod may be missed, since whoever writes an object may
+//! write them too, and a removed object leaves none.
 
 mod ages;
 mod managed_fields;

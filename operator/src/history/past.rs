@@ -50,7 +50,7 @@ enum WatchState {
 pub(crate) enum Removed {
     /// The statement of a policy.
     Policy(Arc<Policy>),
-    /// What a boundary stated, for the namespaces that it selected.
+    /// The statement of a boundary for the namespaces that it selected.
     Boundary(Selector),
     /// Annotations of a service account of this name.
     Account(Box<str>),

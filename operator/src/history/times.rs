@@ -1,4 +1,4 @@
-//! Times that objects tell of themselves.
+//! The times that objects carry themselves.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, Time};

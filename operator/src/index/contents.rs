@@ -166,7 +166,7 @@ impl Index {
     }
 }
 
-/// What is known of the object that an event puts in place.
+/// The known facts about the object that an event puts in place.
 fn known<K, V: Clone>(store: &Store<V>, event: &Event<K>, metadata: impl Fn(&K) -> &ObjectMeta) -> Option<V> {
     let (Event::Apply(object) | Event::InitApply(object)) = event else {
         return None;

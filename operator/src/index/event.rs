@@ -1,4 +1,4 @@
-//! The events that the index is told.
+//! The events that the index takes in.
 
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use k8s_openapi::api::storage::v1::CSIDriver;

@@ -1,4 +1,4 @@
-//! Pods to which something is to be done, and what people are told about them.
+//! Pods that need an Event or an eviction, and the messages about them.
 
 use jiff::Timestamp;
 use tokenscope_core::{Decision, PolicyName};

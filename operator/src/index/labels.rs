@@ -1,4 +1,4 @@
-//! Labels of ours on namespaces that have no effect: another value than true or false, or a key that is none of ours.
+//! Labels under tokenscope's prefix on namespaces that have no effect: a value other than true or false, or an unknown key.
 
 use std::iter;
 
@@ -64,7 +64,7 @@ impl Index {
         }
     }
 
-    /// What whoever creates a pod in a namespace is warned of because of its labels.
+    /// The warnings to whoever creates a pod in a namespace, because of the namespace's labels.
     fn label_warnings(&self, namespace: &str) -> Vec<String> {
         let Some(known) = self.namespaces.value("", namespace) else {
             return Vec::new();

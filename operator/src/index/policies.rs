@@ -24,7 +24,7 @@ pub(super) struct PolicyObject {
     version: Option<String>,
     pub(super) generation: Option<i64>,
     created: Timestamp,
-    /// When this process first saw this generation.
+    /// The time at which this process first saw this generation.
     seen: Timestamp,
     /// Its statement; none where its namespace's share left no room for it.
     pub(super) policy: Option<Result<Arc<Policy>, InvalidPolicy>>,

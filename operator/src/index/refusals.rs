@@ -1,6 +1,6 @@
 //! The namespaces whose pods the webhook may refuse, since it does not keep all policies that they are judged by.
 //!
-//! What does not fit is counted here the moment that it does not. But when everything fits again, a replica of the webhook goes on refusing
+//! An object that does not fit is counted here at once. When everything fits again, a replica of the webhook goes on refusing
 //! until it has listed anew what it left out. A pod that is evicted before that would not come back.
 
 use std::collections::{BTreeMap, BTreeSet};

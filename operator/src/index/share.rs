@@ -156,7 +156,7 @@ impl Index {
         Some((Reason::ClusterOverShare, message))
     }
 
-    /// What it says where the webhook doesn't keep all service accounts of this namespace, and so looks them up one by one.
+    /// The sentence for a namespace of which the webhook doesn't keep all service accounts, and so looks them up one by one.
     pub(super) fn looked_up_by_webhook(&self, namespace: Option<&str>) -> Option<String> {
         let NotKept::ServiceAccounts(why) = self.for_webhook.not_kept(namespace?)? else {
             return None;

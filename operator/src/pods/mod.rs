@@ -1,4 +1,4 @@
-//! The work on pods: missed ones are told of, and missed and expired ones evicted where the installation allows it.
+//! The work on pods: missed ones are reported, and missed and expired ones are evicted where the installation allows it.
 
 mod missed;
 

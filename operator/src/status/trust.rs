@@ -98,7 +98,7 @@ fn within_room<T>(mut documents: Vec<T>, notes: impl FnOnce(&mut T) -> &mut Vec<
     documents
 }
 
-/// What IAM must say about each role of the policy's chains.
+/// The IAM policies that each role of the policy's chains needs.
 pub(super) fn role_chain_policies(facts: &PolicyFacts<'_>, now: Timestamp) -> Vec<RoleChainPolicyStatus> {
     let Some(policy) = granting(facts, now) else {
         return Vec::new();
@@ -177,7 +177,7 @@ pub(super) fn trust_policies(facts: &PolicyFacts<'_>, now: Timestamp) -> (Vec<Tr
     (documents, fewer.or_else(|| undelivered(policy)))
 }
 
-/// What is said of a role that the policy names and grants to nobody.
+/// The note about a role that the policy names and grants to nobody.
 fn undelivered(policy: &Policy) -> Option<String> {
     let role = policy.roles.exact().find(|role| !policy.delivers(role))?;
     Some(format!(

@@ -1,4 +1,4 @@
-//! The issuer that the cluster's ServiceAccount tokens name: what the API server publishes, unless a flag says otherwise.
+//! The issuer of the cluster's ServiceAccount tokens: the one that the API server publishes, unless a flag names another.
 
 use std::convert::Infallible;
 

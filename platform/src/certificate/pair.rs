@@ -42,9 +42,9 @@ pub enum UnusablePair {
     /// Its time is over, or not yet come.
     #[error("the certificate is valid from {} to {}, and now is {now}", .validity.not_before, .validity.not_after)]
     NotValidNow {
-        /// When it is valid.
+        /// The time for which it is valid.
         validity: Validity,
-        /// When that was looked at.
+        /// The time at which it was judged.
         now: Timestamp,
     },
 }

@@ -28,7 +28,7 @@ use crate::text::up_to;
 /// The API's own bound of a message (events.k8s.io/v1, note).
 pub const MOST_MESSAGE_BYTES: usize = 1024;
 
-/// Where the API has Events about objects without a namespace.
+/// The namespace of Events about objects without a namespace.
 const OF_THE_CLUSTER: &str = "default";
 
 /// The content of an Event.

@@ -33,7 +33,7 @@ struct SourceQueue {
     waiting: VecDeque<Notice>,
     /// When what was taken in: a hash, since texts are long.
     remembered: HashMap<u64, Instant>,
-    /// When something was taken in last.
+    /// The time at which something was taken in last.
     last: Option<Instant>,
 }
 

@@ -1,4 +1,4 @@
-//! Leadership by a `coordination.k8s.io/v1` Lease: all replicas keep warm, the one that holds the Lease writes.
+//! Leadership by a `coordination.k8s.io/v1` Lease: all replicas keep their data up to date, and the one that holds the Lease writes.
 //!
 //! Every write to the Lease carries the `resourceVersion` it was decided on, so of two that take it at the same time one is
 //! refused. Whether another holder's time is over is measured on the local monotonic clock from when its record was last

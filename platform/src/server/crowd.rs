@@ -77,7 +77,7 @@ struct ActivityCounters {
     running: [AtomicU32; 2],
     turn: AtomicUsize,
     finished: AtomicU64,
-    /// When the last request began or ended, or the connection did.
+    /// The time at which the last request began or ended, or the connection began.
     since: AtomicU64,
 }
 

@@ -29,7 +29,7 @@ pub struct Clients {
     file: PathBuf,
     names: Vec<String>,
     verifier: ArcSwap<Trusted>,
-    /// What the file last had, so that only a change is read.
+    /// The last contents of the file, so that only a change is read.
     read: Mutex<Vec<u8>>,
 }
 

@@ -59,7 +59,7 @@ pub enum ServeError {
     Tls(#[from] rustls::Error),
 }
 
-/// Where and how a process serves what it is for.
+/// The listener of a process: its address, certificate and limits.
 #[derive(Debug)]
 pub struct TlsServer {
     /// The name in the log and before the metrics of connections.

@@ -14,7 +14,7 @@ use crate::endpoint::settings::EndpointSettings;
 /// The variable that the container runtime sets to the pod's name; at most 63 characters of it.
 const HOST_NAME: &str = "HOSTNAME";
 
-/// What is served, if anything is.
+/// The settings of the endpoint, if anything is served.
 pub(super) fn endpoint<E: Fn(&str) -> Option<String>>(
     given: &Given<E>,
 ) -> Result<Option<Arc<EndpointSettings>>, ConfigError> {

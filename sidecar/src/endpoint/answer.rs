@@ -1,4 +1,4 @@
-//! What a request is answered. Pure.
+//! The answers to requests. Pure.
 
 use hyper::body::Bytes;
 use jiff::Timestamp;

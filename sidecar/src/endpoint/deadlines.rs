@@ -1,9 +1,9 @@
-//! How long STS may take.
+//! The deadlines of calls to STS.
 
 use std::time::Duration;
 
-/// The longest time that one region may take for one call.
-#[derive(Clone, Copy, Debug)]
+/// The times of one call to one region. The default is what a pod has; tests on a machine that others use too have longer ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StsDeadlines {
     /// For the connection, without TLS.
     pub connection: Duration,

@@ -46,7 +46,7 @@ pub(crate) enum NotTaken {
     NoAnswer {
         /// Its host.
         host: String,
-        /// What happened instead.
+        /// The failure.
         reason: Cow<'static, str>,
     },
     /// STS answered.
@@ -137,7 +137,7 @@ impl NotTaken {
         error.refusal() == Some(RefusalCode::SessionDurationEscalation)
     }
 
-    /// What can be done about a refusal of a token for a third party.
+    /// The remedy for a refusal of a token for a third party.
     pub(crate) fn remedy(&self) -> Option<&'static str> {
         let Self::Sts { error, .. } = self else {
             return None;
@@ -157,7 +157,7 @@ impl NotTaken {
         }
     }
 
-    /// What is told to containers and to the probe.
+    /// The text for containers and for the probe.
     pub(crate) fn trouble(&self) -> RenewalError {
         let code = match self {
             Self::Sts {

@@ -19,11 +19,11 @@ use super::schedule::renewal;
 use super::settings::ContainerSettings;
 use super::state_file::{self, STATE_FILE};
 use super::sts_client::StsClient;
-use crate::chance::random;
 use crate::clock::{Clock, SETTLING, Woken, later};
 use crate::directory::{Directory, Readers};
 use crate::health::Health;
 use crate::log::{Level, Log};
+use crate::random::random;
 use crate::retry;
 
 /// The longest wait for a token that is not in its file yet: whoever writes it may be a moment behind.
@@ -50,7 +50,7 @@ pub(super) struct Keeper<C> {
     pub(super) session: Option<watch::Sender<Session>>,
 }
 
-/// What tells a token's file from another one in its place; the default where there is none.
+/// The identity of a token's file, by which another file in its place is noticed; the default where there is none.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct FileState {
     inode: u64,
@@ -71,7 +71,7 @@ impl FileState {
     }
 }
 
-/// What comes next.
+/// The next step.
 enum Next {
     /// Ask STS.
     Ask,

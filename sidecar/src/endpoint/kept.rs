@@ -1,4 +1,4 @@
-//! What is known of a container's credentials: those that are served, or why there are none. Pure: the time is an argument.
+//! The state of a container's credentials: those that are served, or the reason why there are none. Pure: the time is an argument.
 
 use std::fmt;
 
@@ -70,14 +70,14 @@ impl RenewalError {
     }
 }
 
-/// What is kept for a container.
+/// The credentials that are kept for a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Kept {
     credentials: Option<ServedCredentials>,
     trouble: Option<RenewalError>,
 }
 
-/// What an authorized request is answered.
+/// The answer to an authorized request.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Reply<'a> {
     /// Credentials that are valid.
@@ -106,7 +106,7 @@ impl Kept {
         news
     }
 
-    /// What is answered at `now`.
+    /// The answer at `now`.
     pub(crate) fn reply(&self, now: Timestamp) -> Reply<'_> {
         match (&self.credentials, &self.trouble) {
             (Some(credentials), _) if credentials.expires_at > now => Reply::Credentials(credentials),

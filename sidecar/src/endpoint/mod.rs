@@ -212,7 +212,7 @@ pub(crate) struct IssuedTokens<'a> {
     pub(crate) settings: &'a IssuerSettings,
     /// The state of their files.
     pub(crate) health: &'a Arc<Health>,
-    /// Where the files are.
+    /// The folder of the files.
     pub(crate) directory: &'a Path,
     /// Their names.
     pub(crate) files: Vec<&'a str>,

@@ -17,10 +17,10 @@ use super::outbound_settings::OutboundSettings;
 use super::settings::ContainerSettings;
 use super::state_file;
 use super::sts_client::StsClient;
-use crate::chance::random;
 use crate::clock::{Clock, SETTLING, Woken, later};
 use crate::directory::{Directory, Readers};
 use crate::log::{Level, Log};
+use crate::random::random;
 use crate::retry;
 use crate::token::Token;
 
@@ -39,7 +39,7 @@ pub(super) struct OutboundKeeper<C> {
     pub(super) session: watch::Receiver<Session>,
 }
 
-/// What is known of the token.
+/// The state of the token.
 #[derive(Default)]
 struct KnownToken {
     end: Option<Timestamp>,

@@ -1,4 +1,4 @@
-//! When AWS is asked for the next token for a third party. Pure: the time is an argument, and so is chance.
+//! The time of the next request to AWS for a token for a third party. Pure: the time and the random number are arguments.
 //!
 //! A token never outlasts the session that asks for it, so one that ends with its session is renewed with the next session and not before:
 //! the same session gives none that lasts longer.

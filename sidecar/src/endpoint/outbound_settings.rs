@@ -18,7 +18,7 @@ pub struct OutboundSettings {
     pub audience: Audience,
     /// The seconds that are asked for, while the session lasts as long.
     pub duration_seconds: u32,
-    /// What else AWS is asked for.
+    /// The other parts of the request to AWS.
     pub aws: AwsToken,
 }
 

@@ -1,4 +1,4 @@
-//! When credentials are renewed. Pure: the time is an argument, and so is chance.
+//! The time at which credentials are renewed. Pure: the time and the random number are arguments.
 
 use jiff::{SignedDuration, Timestamp};
 

@@ -1,4 +1,4 @@
-//! What is served: the webhook's JSON, read and checked.
+//! The settings of the endpoint: the webhook's JSON, read and checked.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,7 +31,7 @@ const LONGEST_POLICY: usize = 2048;
 /// The most managed policies that narrow a session (AWS STS API reference, `PolicyArns`).
 const MOST_POLICY_ARNS: usize = 10;
 
-/// What is served, to whom, and where it comes from.
+/// The credentials that are served, the containers that they are served to, and where they come from.
 #[derive(Clone, Debug)]
 pub struct EndpointSettings {
     /// The port on the loopback addresses.
@@ -44,7 +44,7 @@ pub struct EndpointSettings {
     pub common_tokens: Vec<GivenToken>,
     /// The authorities of STS's certificate; `None`: the public ones.
     pub authorities: Option<Arc<[Authority]>>,
-    /// How long STS may take.
+    /// The deadlines of calls to STS.
     pub deadlines: StsDeadlines,
 }
 

@@ -1,4 +1,4 @@
-//! What the probe reads of a container: a file beside its authorization token.
+//! The file that the probe reads for a container: it is beside the container's authorization token.
 //!
 //! A file and not a path of the port, because a neighbour can't forge it: the folder is mounted in the sidecar and, for reading alone, in the
 //! one container, while the port may be taken by whoever is in the pod before the sidecar starts. It has no secret. A process

@@ -46,7 +46,7 @@ pub(crate) struct StsClient {
     provider: Arc<CryptoProvider>,
     authorities: Option<Arc<[Authority]>>,
     deadlines: StsDeadlines,
-    /// What times of [`RegionChoice`] are counted from.
+    /// The moment from which times of [`RegionChoice`] are counted.
     started: Instant,
 }
 

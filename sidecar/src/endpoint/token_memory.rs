@@ -1,4 +1,4 @@
-//! What is known of tokens that were given, and how many more may be asked for. Pure: times are arguments.
+//! The tokens that were given, and the number of further ones that may be asked for. Pure: times are arguments.
 //!
 //! Whoever is in the pod may ask, and the issuer gives a pod 60 tokens at once and 2 a second, so what is asked of it here leaves room for the
 //! tokens that the sidecar itself keeps.
@@ -66,7 +66,7 @@ impl TokenMemory {
         }
     }
 
-    /// What is answered without asking the issuer: a token, or why there is none.
+    /// The answer that needs no request to the issuer: a token, or the reason why there is none.
     pub(super) fn known(
         &self,
         request: &TokenRequest,

@@ -33,7 +33,7 @@ pub(super) struct TokenRequest {
     pub(super) lifetime: TokenExpiration,
 }
 
-/// What the query says.
+/// The contents of the query.
 #[derive(Debug, PartialEq, Eq)]
 struct Query {
     audience: Audience,

@@ -9,11 +9,11 @@ use super::Error;
 use super::shared::Sidecar;
 use super::source::SpiffeAgent;
 use crate::bundle::JwtBundles;
-use crate::chance::random;
 use crate::clock::{Clock, later};
 use crate::directory::Readers;
 use crate::fetch_error::FetchError;
 use crate::log::Level;
+use crate::random::random;
 use crate::retry;
 
 /// Follows the keys that tokens are signed with, and writes them if wanted. It ends only with `once`.

@@ -10,13 +10,13 @@ use tokio::sync::{Notify, watch};
 use super::Error;
 use super::source::TokenClient;
 use crate::bundle::JwtBundles;
-use crate::chance::random;
 use crate::clock::{Clock, later};
 use crate::config::Config;
 use crate::directory::{Directory, Readers};
 use crate::fetch_error::FetchError;
 use crate::health::Health;
 use crate::log::Level;
+use crate::random::random;
 use crate::retry::{self, Kind};
 
 /// After which time without an answer the probe is told that it is waited for.

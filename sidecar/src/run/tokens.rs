@@ -9,12 +9,12 @@ use tokio::sync::watch;
 use super::Error;
 use super::shared::Sidecar;
 use crate::bundle::JwtBundles;
-use crate::chance::random;
 use crate::clock::{Clock, SETTLING, Woken, later};
 use crate::config::SharedToken;
 use crate::directory::Readers;
 use crate::fetch_error::FetchError;
 use crate::log::Level;
+use crate::random::random;
 use crate::refresh::CachedToken;
 use crate::token::Token;
 

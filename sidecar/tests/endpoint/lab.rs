@@ -2,18 +2,15 @@
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokenscope_core::sidecar::variables;
-use tokenscope_fixtures::unique_name;
+use tokenscope_fixtures::{free_port, unique_name};
 use tokenscope_sidecar::config::{Config, Invocation, invocation};
 
 /// The longest time that two busy cores may take for anything.
@@ -55,7 +52,8 @@ impl Lab {
         let containers = containers.iter().map(|container| {
             json!({"name": container, "tokenFile": token_file, "role": {"role": role}, "regions": ["eu-central-1"]})
         });
-        let endpoint = json!({"port": free_port(), "containers": containers.collect::<Vec<_>>(), "stsUrl": sts});
+        let port = free_port().unwrap();
+        let endpoint = json!({"port": port, "containers": containers.collect::<Vec<_>>(), "stsUrl": sts});
         Self {
             folder,
             endpoint,
@@ -279,33 +277,4 @@ impl Drop for Running<'_> {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// A port that is free on both loopback addresses, where there is IPv6, and that nobody else is given as long as this program runs.
-///
-/// It is below the range from which the system gives ports, and an abstract socket of its number keeps it, as the end-to-end tests do it.
-pub(crate) fn free_port() -> u16 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    static KEPT: Mutex<Vec<UnixListener>> = Mutex::new(Vec::new());
-    const FIRST: u32 = 20_000;
-    const COUNT: u32 = 12_000;
-    for _ in 0..COUNT {
-        // Different processes start at different places.
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let offset = std::process::id().wrapping_mul(97).wrapping_add(number) % COUNT;
-        let port = (FIRST + offset) as u16;
-        let name = UnixAddress::from_abstract_name(format!("tokenscope-test-port-{port}")).unwrap();
-        let Ok(kept) = UnixListener::bind_addr(&name) else {
-            continue; // another program has it
-        };
-        let is_taken = |address: IpAddr| {
-            let bound = TcpListener::bind((address, port));
-            bound.is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
-        };
-        if !is_taken(Ipv4Addr::LOCALHOST.into()) && !is_taken(Ipv6Addr::LOCALHOST.into()) {
-            KEPT.lock().unwrap().push(kept);
-            return port;
-        }
-    }
-    panic!("no free port from {FIRST} on");
 }

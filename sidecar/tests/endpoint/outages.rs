@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokenscope_aws::StsEndpoint;
+use tokenscope_fixtures::free_port;
 use tokenscope_sidecar::clock::{Clock, Woken};
 use tokenscope_sidecar::endpoint::deadlines::StsDeadlines;
 use tokenscope_sidecar::run::run;
 
 use super::account::{Account, NEAR};
 use super::faulty_sts::{Fault, FaultySts, credentials, unsigned_token, web_identity_token};
-use super::lab::{Lab, PATIENCE, free_port};
+use super::lab::{Lab, PATIENCE};
 use super::outbound::{CLAUDE, with_token};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -180,7 +181,7 @@ async fn the_first_region_that_answers_is_taken_after_those_that_hang_refuse_con
     let last = FaultySts::start(Fault::Hangs).await;
     let lab = Lab::new("regions", &["app"], &account.sts.url(), NEAR);
     lab.write_token(&account.token());
-    let closed = free_port();
+    let closed = free_port().unwrap();
     let urls = [
         hanging.url(),
         format!("http://127.0.0.1:{closed}"),
@@ -256,7 +257,7 @@ async fn an_old_token_for_a_third_party_stays_through_an_outage_while_it_is_vali
 
     let again = [outage.clone(), outage, web_identity_token(&new)];
     let faulty = FaultySts::start(Fault::AnswersInTurn([&first[..], &again[..]].concat())).await;
-    lab.endpoint["port"] = json!(free_port()); // somebody else may have the first one by now
+    lab.endpoint["port"] = json!(free_port().unwrap()); // somebody else may have the first one by now
     // The state is written right after the token.
     let is_over = || read(&state).lines().nth(1) == Some("");
     run_until(&lab, &[faulty.url()], later(), || read(&file) == new && is_over()).await;

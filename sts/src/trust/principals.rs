@@ -1,4 +1,4 @@
-//! The Principal element of a trust policy, and the one who is compared with it.
+//! The Principal element of a trust policy, and the caller that is compared with it.
 //!
 //! IAM User Guide, "AWS JSON policy elements: Principal": accounts by number or root ARN, roles, users, role sessions, federated
 //! providers. A trust policy is a resource-based policy of the role ("Policy evaluation logic"): what it grants to an account

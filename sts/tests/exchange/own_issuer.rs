@@ -13,7 +13,7 @@ const ACTIONS: [&str; 3] = [
 const PROVIDER_ARN: &str = "arn:aws:iam::111122223333:oidc-provider/oidc.tokenscope.test/cluster";
 
 /// An issuer, its signer, and a server whose role allows what tags and a source identity need.
-async fn world() -> (Issuer, Signer, Server, Arc<AtomicI64>) {
+async fn setup() -> (Issuer, Signer, Server, Arc<AtomicI64>) {
     let signer = Signer::new(Algorithm::ES384, "ec");
     let issuer = Issuer::start("oidc.tokenscope.test", &[signer.jwk()]).await;
     let (server, clock) = start(StsConfig {
@@ -42,7 +42,7 @@ async fn session(server: &Server, token: &str) -> (String, AssumedSession) {
 
 #[tokio::test]
 async fn a_session_has_the_tags_and_the_source_identity_of_its_token() {
-    let (_issuer, signer, server, _) = world().await;
+    let (_issuer, signer, server, _) = setup().await;
     let (body, session) = session(&server, &signer.token(&team("blue"))).await;
 
     assert_eq!(element(&body, "SourceIdentity"), "shop.orders");
@@ -63,7 +63,7 @@ async fn a_session_has_the_tags_and_the_source_identity_of_its_token() {
 
 #[tokio::test]
 async fn two_tenants_of_one_role_are_apart_and_a_revoked_session_does_nothing_any_more() {
-    let (_issuer, signer, server, clock) = world().await;
+    let (_issuer, signer, server, clock) = setup().await;
     let (_, blue) = session(&server, &signer.token(&team("blue"))).await;
     let (_, red) = session(&server, &signer.token(&team("red"))).await;
     let mut policies = vec![json!({"Version": "2012-10-17", "Statement": {
@@ -95,7 +95,7 @@ async fn two_tenants_of_one_role_are_apart_and_a_revoked_session_does_nothing_an
 
 #[tokio::test]
 async fn a_trust_policy_decides_by_the_tags_that_are_asked_for() {
-    let (_issuer, signer, server, _) = world().await;
+    let (_issuer, signer, server, _) = setup().await;
     let mut tagged = role(ROLE, &json!(ACTIONS));
     tagged.trust_policy["Statement"][0]["Condition"]["StringEquals"]["aws:RequestTag/team"] = json!(["blue", "green"]);
     tagged.trust_policy["Statement"][0]["Condition"]["ForAllValues:StringEquals"] =
@@ -126,7 +126,7 @@ async fn a_trust_policy_decides_by_the_tags_that_are_asked_for() {
 
 #[tokio::test]
 async fn claims_that_try_to_be_more_than_one_identity_are_refused() {
-    let (_issuer, signer, server, _) = world().await;
+    let (_issuer, signer, server, _) = setup().await;
     let many: serde_json::Map<String, Value> = (0..51).map(|n| (format!("k{n}"), json!(["v"]))).collect();
     let long: serde_json::Map<String, Value> = (0..10).map(|n| (format!("k{n}"), json!(["v".repeat(256)]))).collect();
     let tags = |tags: Value| json!({"https://aws.amazon.com/tags": {"principal_tags": tags}});
@@ -168,7 +168,7 @@ async fn claims_that_try_to_be_more_than_one_identity_are_refused() {
 
 #[tokio::test]
 async fn a_context_provider_puts_flat_claims_into_the_answer_and_before_trust_policies() {
-    let (_issuer, signer, server, _) = world().await;
+    let (_issuer, signer, server, _) = setup().await;
     let document = json!({"SubjectSourceKey": "sub", "SubjectTypeValue": "workload", "KeyDefinitionList": [
         {"SourceKey": "tokenscope_team", "TargetKey": "team"},
         {"SourceKey": "tokenscope_pod", "TargetKey": "pod"}]});
@@ -236,7 +236,7 @@ async fn a_context_provider_puts_flat_claims_into_the_answer_and_before_trust_po
 
 #[tokio::test]
 async fn a_token_for_a_third_party_may_name_the_workload_and_scopes() {
-    let (_issuer, signer, server, _) = world().await;
+    let (_issuer, signer, server, _) = setup().await;
     let document = json!({"SubjectSourceKey": "sub", "SubjectTypeValue": "workload"});
     server.update_context_provider(PROVIDER_ARN, Some(&document)).unwrap();
     let federation = tokenscope_sts::OutboundFederation {
@@ -290,7 +290,7 @@ async fn a_token_for_a_third_party_may_name_the_workload_and_scopes() {
 
 #[tokio::test]
 async fn a_claim_that_stands_twice_is_refused_whichever_of_both_would_be_let_in() {
-    let (_issuer, signer, server, _) = world().await;
+    let (_issuer, signer, server, _) = setup().await;
     let sign = |claims: &str| {
         let header = Header {
             kid: Some(signer.key_id.to_owned()),
@@ -323,7 +323,7 @@ async fn a_claim_that_stands_twice_is_refused_whichever_of_both_would_be_let_in(
 
 #[tokio::test]
 async fn a_trust_policy_may_ask_how_the_bearer_was_authenticated() {
-    let (_issuer, signer, server, _) = world().await;
+    let (_issuer, signer, server, _) = setup().await;
     let mut attested = role(ROLE, &json!(ACTIONS));
     attested.trust_policy["Statement"][0]["Condition"]["ForAnyValue:StringLike"] =
         json!({"oidc.tokenscope.test/cluster:amr": "pod*"});

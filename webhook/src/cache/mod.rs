@@ -1,7 +1,7 @@
-//! The namespaces, service accounts and policies that the watches have told of.
+//! The namespaces, service accounts and policies that the watches have reported.
 //!
 //! Reviews only read it. No lock is held across an await, and nothing is ever listed because of a review. All that is kept is
-//! bounded ([`WebhookBounds`]): each namespace has a share, and where it needs more, only its own pods suffer. A service account that
+//! bounded ([`WebhookBounds`]): each namespace has a share, and where it needs more, only its own pods are affected. A service account that
 //! is not kept is looked up live; where a policy is not kept, pods that it may be about can't be judged
 //! ([`ShareExceeded`]).
 

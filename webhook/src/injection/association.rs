@@ -2,7 +2,7 @@
 //! the token that the agent takes.
 //!
 //! As for that webhook, what the pod brings of its own stays: a container's own pair of variables, a mount of the volume of this name,
-//! and the volume itself. A volume that is not exactly what would be written is nobody's but the pod's, so the lock judges it.
+//! and the volume itself. A volume that is not exactly what would be written belongs to the pod, so the lock judges it.
 
 use std::borrow::Cow;
 
@@ -21,7 +21,7 @@ use super::variables::ContainerVariables;
 /// The most sentences about one pod.
 const MOST: usize = 8;
 
-/// What the containers of a pod should carry.
+/// The parts that the containers of a pod should carry.
 #[derive(Debug)]
 pub(super) struct DesiredAssociation<'a> {
     agent: &'a PodIdentityAgent,

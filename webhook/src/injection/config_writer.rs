@@ -32,7 +32,7 @@ impl DesiredConfigFile {
         Self { volume, text }
     }
 
-    /// Where the writer writes it.
+    /// The path to which the writer writes it.
     fn path(&self) -> String {
         let file_name = CONFIG_FILE.strip_prefix(CONFIG_FOLDER).unwrap_or_default();
         [&*self.folder(), file_name].concat()

@@ -36,13 +36,13 @@ pub(super) struct Desired<'a> {
     pub(super) config_files: DesiredConfigFiles,
     /// The init container that writes them.
     pub(super) config_writer: Option<ConfigWriter<'a>>,
-    /// What the sidecar serves.
+    /// The credentials that the sidecar serves.
     pub(super) endpoint: DesiredEndpoint<'a>,
     /// The tokens for third parties.
     pub(super) outbound: DesiredOutbound<'a>,
     /// The sidecar that keeps the tokens, where the kubelet doesn't, or serves credentials.
     pub(super) sidecar: Option<SidecarContainer<'a>>,
-    /// What containers get in place of all this, where an association of EKS Pod Identity decides the role.
+    /// The parts that containers get in place of all this, where an association of EKS Pod Identity decides the role.
     pub(super) association: Option<DesiredAssociation<'a>>,
     /// True if a role session name had to be left out.
     omits_session_name: bool,

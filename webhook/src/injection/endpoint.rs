@@ -19,7 +19,7 @@ use super::context::Context;
 use super::pieces::{Content, DesiredVariable, DesiredVolume, ProjectedToken};
 use super::variables::ContainerVariables;
 
-/// What is served to a pod's containers.
+/// The credentials that are served to a pod's containers.
 #[derive(Debug, Default)]
 pub(super) struct DesiredEndpoint<'a> {
     containers: Vec<ServedSlot<'a>>,
@@ -46,7 +46,7 @@ struct ServedSlot<'a> {
 pub(super) struct ServedToken<'a> {
     pub(super) token: &'a OutboundToken,
     pub(super) volume: String,
-    /// Where the sidecar has the volume.
+    /// The folder at which the sidecar has the volume.
     pub(super) folder: String,
 }
 
@@ -210,15 +210,15 @@ impl<'a> DesiredEndpoint<'a> {
                 arns: policy.arns.iter().map(|arn| arn.as_str().into()).collect(),
             }),
             regions: endpoint.regions.iter().map(|region| region.as_str().into()).collect(),
-            outbound: container.outbound.iter().filter_map(ServedToken::told).collect(),
+            outbound: container.outbound.iter().filter_map(ServedToken::settings).collect(),
             tokens: grant.given_tokens().into_iter().map(given).collect(),
         }
     }
 }
 
 impl ServedToken<'_> {
-    /// What the sidecar is told; nothing of a token that AWS doesn't sign.
-    fn told(&self) -> Option<ServedOutbound> {
+    /// The settings for the sidecar; `None` for a token that AWS doesn't sign.
+    fn settings(&self) -> Option<ServedOutbound> {
         let (token, aws) = (self.token, self.token.aws()?);
         Some(ServedOutbound {
             name: token.name.clone(),

@@ -4,7 +4,7 @@ use crate::patch::{Json, JsonList, Operation, Patch, Pointer};
 
 /// An item that a list should have.
 pub(super) trait DesiredItem: Json {
-    /// What an item of the list is read as.
+    /// The type as which an item of the list is read.
     type Present;
 
     /// True if the item stands where this one must stand: it has the same name, for instance.

@@ -43,7 +43,7 @@ use crate::patch::Patch;
 /// The result of a review, and the changes of the pod.
 #[derive(Debug)]
 pub struct Injection {
-    /// What comes of the pod.
+    /// The outcome for the pod.
     pub outcome: InjectionOutcome,
     /// The patch's text; `None` where nothing changes.
     pub patch: Option<String>,
@@ -53,7 +53,7 @@ pub struct Injection {
     pub settled_volumes: Vec<Cow<'static, str>>,
 }
 
-/// What comes of a pod, once its own volumes and mounts were looked at too.
+/// The outcome for a pod, once its own volumes and mounts were looked at too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InjectionOutcome {
     /// It gets no credentials, and nobody asked for any.

@@ -19,13 +19,13 @@ pub(super) fn text(context: &Context<'_>, granted: &Granted, desired: &Desired<'
         context.request.service_account,
         grants.map(|granted| (name(granted.container), &*granted.grant)),
     );
-    let told = desired.sidecar.as_ref().and_then(SidecarContainer::told);
+    let endpoint = desired.sidecar.as_ref().and_then(SidecarContainer::endpoint_text);
     let mut record = GrantRecord {
         grants: Vec::with_capacity(1),
         hash: hash.to_string().into(),
         sidecar: desired.sidecar.is_some(),
         config_writer: desired.config_writer.as_ref().map(|writer| writer.hash().into()),
-        endpoint: told.map(|told| hash_of_texts([told]).into()),
+        endpoint: endpoint.map(|text| hash_of_texts([text]).into()),
         ..context.record_of_request()
     };
     let mut kinds: Vec<&ContainerInjection<'_>> = Vec::with_capacity(1);

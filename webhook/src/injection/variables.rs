@@ -1,4 +1,4 @@
-//! The variables of one container, as they are put together: what the container has of its own stays, and ours of that name is left out.
+//! The variables of one container, put together: a variable of the container's own stays, and ours of the same name is left out.
 //!
 //! Their order is the caller's. Where the EKS webhook writes the same ones, it is that webhook's order.
 

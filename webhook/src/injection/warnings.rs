@@ -1,4 +1,4 @@
-//! What in a granted container keeps its SDK from the granted role, although nothing is wrong with the grant.
+//! Settings of a granted container that keep its SDK from the granted role, although nothing is wrong with the grant.
 
 use tokenscope_core::annotations::{CONTAINERS, ROLE_ARN};
 use tokenscope_core::config_file::CONFIG_FOLDER;

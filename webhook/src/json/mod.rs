@@ -1,11 +1,11 @@
 //! JSON that is read once, borrowed where it is wanted and passed over where it is not.
 //!
-//! Nobody needs most of a review: managed fields, probes, resources. To check the grammar of these parts takes longer than all
+//! Most of a review is never needed: managed fields, probes, resources. Checking the grammar of these parts takes longer than all
 //! other work, so this reader only looks for their end, 64 bytes at a time. Values that are read are checked in full. In parts
 //! that are passed over, only brackets are counted and strings are closed. So a text that is no JSON may be taken. This harms
 //! nobody: the API server sends only JSON, and the patch for any other sender's text is applied to no pod.
 //!
-//! `webhook/tests/json.rs` compares it with serde_json on texts that nobody thought of: of what is read both accept the same texts,
+//! `webhook/tests/json.rs` compares it with serde_json on random texts: of what is read both accept the same texts,
 //! with the same values.
 //!
 //! serde_json spent a third of a review's time on that grammar, and finding the end takes a tenth of it (commit 81eb2a8). A

@@ -15,15 +15,15 @@ pub(super) const MOST_OF_A_SOURCE: usize = 8;
 pub(super) const PER_SECOND: f64 = 20.0;
 /// The most that may begin at once after a rest: a namespace is often made with many service accounts and pods in one go.
 pub(super) const BURST: f64 = 40.0;
-/// How many sources are known at a time. Each is of a namespace that exists.
+/// The number of sources that are known at a time. Each is of a namespace that exists.
 const MOST_SOURCES: usize = 1024;
 /// The time for which it is remembered that something does not exist.
 pub(super) const MISSING_FOR: Duration = Duration::from_secs(1);
-/// How many such things are remembered.
+/// The number of missing objects that are remembered.
 const MOST_MISSING: usize = 1024;
 
-/// Whoever has lookups made: a namespace, as one peer names it in its reviews. A neighbour who sends reviews of his own making so takes
-/// nothing from the namespaces that he names.
+/// The source of lookups: a namespace, as one peer names it in its reviews. So a neighbour that sends invented reviews takes nothing from
+/// the namespaces that they name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct LookupSource {
     pub(super) peer: IpAddr,

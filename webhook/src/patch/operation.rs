@@ -26,9 +26,9 @@ pub enum Operation<'a> {
     },
     /// Takes a value away and adds it elsewhere.
     Move {
-        /// Where it is.
+        /// The place of the value.
         from: Pointer<'a>,
-        /// Where it is from now on.
+        /// The new place of the value.
         path: Pointer<'a>,
     },
 }
@@ -59,7 +59,7 @@ impl Operation<'_> {
     }
 }
 
-/// What stands between an operation's place and its value.
+/// The text between an operation's place and its value.
 pub(super) const VALUE: &str = "\",\"value\":";
 
 /// Appends an operation's name and place, whose string is left open.

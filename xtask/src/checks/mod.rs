@@ -1,4 +1,4 @@
-//! `test`: static checks and tests, and one closing line.
+//! `cargo xtask test`: static checks and tests, and one closing line.
 //!
 //! [`selection`] says what runs, [`static_checks`] are the formatting, lints and dependencies, [`programs`] compiles the test
 //! programs, [`side_by_side`] runs them in the order of [`order`], and [`report`] counts what they print.
@@ -30,7 +30,7 @@ use crate::run::{Profile, target};
 /// The one crate whose tests start real servers and the project's own programs.
 const SYSTEM_TESTS: &str = "tokenscope-e2e";
 
-/// What the steps of a run have come to.
+/// The results of the steps of a run.
 #[derive(Debug, Default)]
 struct Run {
     totals: Totals,

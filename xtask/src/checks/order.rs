@@ -25,7 +25,7 @@ pub(super) enum Optimised {
     Failed,
 }
 
-/// What is compiled while programs run.
+/// The programs that are compiled while others run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Compilation {
     pub(super) optimised: Optimised,

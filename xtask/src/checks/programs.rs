@@ -82,7 +82,7 @@ fn documentation(selection: &Selection) -> Program {
     }
 }
 
-/// What a command printed to standard output; an error has what it wrote to standard error.
+/// The standard output of a command; an error has its standard error.
 fn output(command: &mut Command) -> Result<String> {
     let output = command
         .stdin(Stdio::null())

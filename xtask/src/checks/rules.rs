@@ -17,7 +17,7 @@ pub(super) enum Beside {
     None,
 }
 
-/// What a package says of a test program.
+/// The rules of a package for a test program.
 #[derive(Clone, Debug)]
 pub(super) struct Rule {
     pub(super) beside: Beside,
@@ -57,7 +57,7 @@ impl Rules {
         Ok(rules)
     }
 
-    /// What counts for a program.
+    /// The rules that apply to a program.
     pub(super) fn of_program(&self, manifest: &Path, name: &str) -> Rule {
         let rule = self.0.get(&(manifest.to_owned(), name.to_owned()));
         rule.cloned().unwrap_or_default()

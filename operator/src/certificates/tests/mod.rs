@@ -24,7 +24,7 @@ const DAY: SignedDuration = SignedDuration::from_hours(24);
 const OVERLAP: SignedDuration = SignedDuration::from_secs(60);
 
 /// A cluster with one webhook configuration, as it goes through time.
-struct World {
+struct SimulatedCluster {
     now: Timestamp,
     secrets: Secrets,
     /// The configuration's bundles, and whether somebody keeps them as the Secret has them.
@@ -37,7 +37,7 @@ struct World {
     steps: Vec<CertificateStep>,
 }
 
-impl World {
+impl SimulatedCluster {
     fn new() -> Self {
         Self {
             now: "2026-11-22T08:00:00Z".parse().unwrap(),
@@ -61,10 +61,10 @@ impl World {
     }
 
     fn settled() -> Self {
-        let mut world = Self::new();
-        world.settle();
-        world.steps.clear();
-        world
+        let mut cluster = Self::new();
+        cluster.settle();
+        cluster.steps.clear();
+        cluster
     }
 
     fn state(&self) -> CertificateState {

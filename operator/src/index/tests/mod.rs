@@ -10,10 +10,11 @@ mod notes;
 mod pods;
 mod policies;
 mod proof;
+mod review_margin;
 mod share;
+mod simulated_cluster;
 mod spiffe;
 mod webhook_share;
-mod world;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::core::DynamicObject;

@@ -1,7 +1,7 @@
 //! A pod is called missed only where all that its grant rests on is older for certain, and so is the absence of what could have kept it
 //! away (F5 of e2e/tests/cases).
 
-use super::world::*;
+use super::simulated_cluster::*;
 use super::*;
 
 /// What kept the grant away when the pod was created, and what stands there in its place later, if anything.
@@ -53,12 +53,12 @@ fn obstacles() -> Vec<(&'static str, Object, Option<Object>)> {
 }
 
 /// With a pod of seven o'clock that this keeps the grant from.
-fn world_with_pod(obstacle: &Object) -> World {
-    let mut world = World::with(std::slice::from_ref(obstacle));
+fn cluster_with_pod(obstacle: &Object) -> SimulatedCluster {
+    let mut cluster = SimulatedCluster::with(std::slice::from_ref(obstacle));
     let pod = running("a", "07:00", &json!({}));
     let is_pod = matches!(obstacle, Object::Pod(_));
-    world.at("07:00").put(if is_pod { obstacle } else { &pod });
-    world
+    cluster.at("07:00").put(if is_pod { obstacle } else { &pod });
+    cluster
 }
 
 /// Its generation is another one where it says something else.
@@ -70,41 +70,41 @@ fn as_changed(mut object: Object) -> Object {
 }
 
 /// Now it is gone, or something else stands in its place.
-fn goes(world: &mut World, obstacle: &Object, after: Option<Object>) {
+fn goes(cluster: &mut SimulatedCluster, obstacle: &Object, after: Option<Object>) {
     match after.map(as_changed) {
-        Some(after) => world.put(&after),
-        None => world.delete(obstacle),
+        Some(after) => cluster.put(&after),
+        None => cluster.delete(obstacle),
     };
 }
 
 #[test]
 fn f05_a_pod_is_not_missed_where_something_kept_the_grant_away_that_went_before_the_operators_eyes() {
     for (what, obstacle, after) in obstacles() {
-        let mut world = world_with_pod(&obstacle);
-        assert_eq!(world.found().0, 0, "{what} is there");
-        goes(world.at("09:00"), &obstacle, after);
-        assert_eq!(world.found(), (0, 1, 0), "{what} is gone");
+        let mut cluster = cluster_with_pod(&obstacle);
+        assert_eq!(cluster.found().0, 0, "{what} is there");
+        goes(cluster.at("09:00"), &obstacle, after);
+        assert_eq!(cluster.found(), (0, 1, 0), "{what} is gone");
     }
 }
 
 #[test]
 fn f05_a_pod_is_not_missed_where_the_operator_has_not_seen_what_kept_the_grant_away() {
     for (what, obstacle, after) in obstacles() {
-        let mut world = world_with_pod(&obstacle);
+        let mut cluster = cluster_with_pod(&obstacle);
         let after = after.map(as_changed);
-        world.unseen(Some(&obstacle), after.as_ref()).restart("09:00");
-        assert_eq!(world.found(), (0, 1, 0), "{what} is gone");
+        cluster.unseen(Some(&obstacle), after.as_ref()).restart("09:00");
+        assert_eq!(cluster.found(), (0, 1, 0), "{what} is gone");
     }
 }
 
 #[test]
 fn f05_a_pod_is_not_missed_where_the_operator_was_restarted_before_what_kept_the_grant_away_went() {
     for (what, obstacle, after) in obstacles() {
-        let mut world = world_with_pod(&obstacle);
-        world.restart("08:00");
-        assert_eq!(world.found().0, 0, "{what} is there");
-        goes(world.at("09:00"), &obstacle, after);
-        assert_eq!(world.found(), (0, 1, 0), "{what} is gone");
+        let mut cluster = cluster_with_pod(&obstacle);
+        cluster.restart("08:00");
+        assert_eq!(cluster.found().0, 0, "{what} is there");
+        goes(cluster.at("09:00"), &obstacle, after);
+        assert_eq!(cluster.found(), (0, 1, 0), "{what} is gone");
     }
 }
 
@@ -114,38 +114,47 @@ fn f05_a_pod_that_came_after_what_had_kept_the_grant_away_is_missed() {
         if matches!(obstacle, Object::Pod(_)) {
             continue;
         }
-        let mut world = World::with(std::slice::from_ref(&obstacle));
-        goes(world.at("06:00"), &obstacle, after);
-        world.at("10:00").put(&running("a", "10:00", &json!({})));
-        assert_eq!(world.found(), (1, 0, 1), "{what}");
+        let mut cluster = SimulatedCluster::with(std::slice::from_ref(&obstacle));
+        goes(cluster.at("06:00"), &obstacle, after);
+        cluster.at("10:00").put(&running("a", "10:00", &json!({})));
+        assert_eq!(cluster.found(), (1, 0, 1), "{what}");
     }
 }
 
 #[test]
 fn f05_a_missed_pod_may_be_missed_after_the_operator_was_restarted_and_is_evicted_no_more() {
-    let mut world = World::with(&[]);
-    world.at("07:00").put(&running("a", "07:00", &json!({})));
-    assert_eq!((world.found(), world.reason()), ((1, 0, 1), "MissedPods".to_owned()));
-
-    world.restart("08:00");
+    let mut cluster = SimulatedCluster::with(&[]);
+    cluster.at("07:00").put(&running("a", "07:00", &json!({})));
     assert_eq!(
-        (world.found(), world.reason()),
+        (cluster.found(), cluster.reason()),
+        ((1, 0, 1), "MissedPods".to_owned())
+    );
+
+    cluster.restart("08:00");
+    assert_eq!(
+        (cluster.found(), cluster.reason()),
         ((0, 1, 0), "MaybeMissedPods".to_owned())
     );
-    let message = world.test.ready_message(&PolicyName::namespaced("shop", "orders"));
+    let message = cluster.test.ready_message(&PolicyName::namespaced("shop", "orders"));
     assert!(
         message.starts_with("1 of 1 pods run without what the policy grants, and may"),
         "{message}"
     );
 
-    world.at("09:00").put(&running("b", "09:00", &json!({})));
-    assert_eq!((world.found(), world.reason()), ((1, 1, 1), "MissedPods".to_owned()));
+    cluster.at("09:00").put(&running("b", "09:00", &json!({})));
+    assert_eq!(
+        (cluster.found(), cluster.reason()),
+        ((1, 1, 1), "MissedPods".to_owned())
+    );
 }
 
 #[test]
 fn f05_a_pod_that_is_older_than_its_policy_is_outdated_and_not_maybe_missed() {
-    let mut world = World::with(&[running("a", "01:30", &json!({}))]);
-    assert_eq!((world.found(), world.reason()), ((0, 1, 0), "OutdatedPods".to_owned()));
+    let mut cluster = SimulatedCluster::with(&[running("a", "01:30", &json!({}))]);
+    assert_eq!(
+        (cluster.found(), cluster.reason()),
+        ((0, 1, 0), "OutdatedPods".to_owned())
+    );
 }
 
 #[test]
@@ -164,14 +173,14 @@ fn f05_what_has_nothing_to_do_with_a_pod_may_go_and_it_stays_missed() {
     let other_account = Object::Account(json!({"metadata": other_account}));
     let of_boundary = boundary(&json!({"matchLabels": {"team": "x"}}));
     let all = [of_others, in_others, other_account, of_boundary];
-    let mut world = World::with(&all);
-    world.at("07:00").put(&running("a", "07:00", &json!({})));
+    let mut cluster = SimulatedCluster::with(&all);
+    cluster.at("07:00").put(&running("a", "07:00", &json!({})));
     for object in &all {
-        world.at("09:00").delete(object);
-        assert_eq!(world.found(), (1, 0, 1));
+        cluster.at("09:00").delete(object);
+        assert_eq!(cluster.found(), (1, 0, 1));
     }
-    world.put(&namespace(&json!({"unrelated": "label"})));
-    assert_eq!(world.found(), (1, 0, 1));
+    cluster.put(&namespace(&json!({"unrelated": "label"})));
+    assert_eq!(cluster.found(), (1, 0, 1));
 }
 
 #[test]
@@ -181,20 +190,20 @@ fn f05_a_label_by_which_a_policy_selected_the_namespace_once_makes_its_pods_not_
     orders["roles"] = json!({"default": ROLE});
     let selecting = cluster_policy("x", &spec);
     let grants = cluster_policy("orders", &json!({"subjects": [{}], "roles": {"default": ROLE}}));
-    let mut world = World::with(&[selecting, grants, namespace(&json!({"team": "x"}))]);
-    world.delete(&policy("orders", 1, &orders));
-    world.at("07:00").put(&running("a", "07:00", &json!({})));
-    world.at("09:00").put(&namespace(&json!({})));
-    assert_eq!(world.test.counts(&PolicyName::cluster("orders")), [1, 0, 0, 1]);
+    let mut cluster = SimulatedCluster::with(&[selecting, grants, namespace(&json!({"team": "x"}))]);
+    cluster.delete(&policy("orders", 1, &orders));
+    cluster.at("07:00").put(&running("a", "07:00", &json!({})));
+    cluster.at("09:00").put(&namespace(&json!({})));
+    assert_eq!(cluster.test.counts(&PolicyName::cluster("orders")), [1, 0, 0, 1]);
 }
 
 #[test]
 fn f05_a_policy_that_is_over_by_now_may_have_kept_the_grant_away() {
     let other = json!({"subjects": [{}], "roles": {"default": OTHER_ROLE}, "expiresAt": at("08:00").to_string()});
-    let mut world = World::with(&[policy("other", 1, &other)]);
-    world.at("07:00").put(&running("a", "07:00", &json!({})));
-    world.at("09:00").put(&running("b", "08:30", &json!({})));
-    assert_eq!(world.found(), (1, 1, 1));
+    let mut cluster = SimulatedCluster::with(&[policy("other", 1, &other)]);
+    cluster.at("07:00").put(&running("a", "07:00", &json!({})));
+    cluster.at("09:00").put(&running("b", "08:30", &json!({})));
+    assert_eq!(cluster.found(), (1, 1, 1));
 }
 
 #[test]
@@ -203,146 +212,50 @@ fn f05_a_pod_of_the_second_in_which_a_window_opens_or_another_policy_ends_is_not
     in_hours["activeSchedule"] = json!({"cron": "0 7 * * *", "duration": "10h", "timeZone": "UTC"});
     let ending = json!({"subjects": [{}], "roles": {"default": OTHER_ROLE}, "expiresAt": at("07:00").to_string()});
     for object in [policy("orders", 1, &in_hours), policy("other", 1, &ending)] {
-        let mut world = World::with(&[object]);
-        world.at("07:00").put(&running("a", "07:00", &json!({})));
-        assert_eq!(world.found(), (0, 1, 0));
-        world.at("07:03").put(&running("b", "07:03", &json!({})));
-        assert_eq!(world.found(), (1, 1, 1));
-    }
-}
-
-/// A moment of seven o'clock.
-fn at_second(second: i64) -> Timestamp {
-    at("07:00") + SignedDuration::from_secs(second)
-}
-
-fn running_since(created: Timestamp) -> Object {
-    let mut object = running("a", "07:00", &json!({}));
-    if let Object::Pod(value) = &mut object {
-        value["metadata"]["creationTimestamp"] = created.to_string().into();
-        value["metadata"]["managedFields"][0]["time"] = created.to_string().into();
-    }
-    object
-}
-
-/// Found of a pod that is created so many seconds after something has changed.
-fn found_after(mut world: World, change: impl FnOnce(&mut World), seconds: i64) -> ((i64, i64, usize), String) {
-    world.test.now = at_second(0);
-    change(&mut world);
-    world.test.now = at_second(seconds);
-    world.put(&running_since(at_second(seconds)));
-    (world.found(), world.reason())
-}
-
-/// The API server takes the time of creation after all mutating webhooks have answered, and they take up to a minute together.
-#[test]
-fn f05_a_pod_whose_review_may_be_older_than_what_grants_it_a_role_may_be_missed_and_is_not_evicted() {
-    type Change = fn(&mut World);
-    let without_role = || policy("orders", 1, &json!({"subjects": [{}], "roles": {"allowed": [ROLE]}}));
-    let asks = || account("02:00", &json!({"tokenscope.io/role-arn": ROLE}));
-    let opted_out = || namespace(&json!({"tokenscope.io/inject": "false"}));
-    let changes: [(&str, Vec<Object>, Change); 4] = [
-        ("a policy's role", vec![without_role()], |world| {
-            world.put(&policy("orders", 2, &default_role(ROLE)));
-        }),
-        ("an account's annotation", vec![without_role()], |world| {
-            world.put(&account("02:00", &json!({"tokenscope.io/role-arn": ROLE})));
-        }),
-        ("a namespace's label", vec![opted_out()], |world| {
-            world.put(&namespace(&json!({})));
-        }),
-        ("a boundary that went", vec![boundary(&json!({}))], |world| {
-            world.delete(&boundary(&json!({})));
-        }),
-    ];
-    let maybe = ((0, 1, 0), "MaybeMissedPods".to_owned());
-    let missed = ((1, 0, 1), "MissedPods".to_owned());
-    for (what, objects, change) in changes {
-        for (seconds, expected) in [(1, &maybe), (30, &maybe), (120, &maybe), (121, &missed)] {
-            let found = found_after(World::with(&objects), change, seconds);
-            assert_eq!(found, *expected, "{what}, {seconds} seconds before");
-        }
-    }
-    // What was so before is not younger for it.
-    let found = found_after(World::with(&[without_role(), asks()]), |_| {}, 1);
-    assert_eq!(found, missed);
-}
-
-#[test]
-fn f05_a_pod_whose_review_may_be_older_than_a_windows_opening_or_another_policys_end_is_not_missed() {
-    let mut in_hours = default_role(ROLE);
-    in_hours["activeSchedule"] = json!({"cron": "0 7 * * *", "duration": "10h", "timeZone": "UTC"});
-    let ending = json!({"subjects": [{}], "roles": {"default": OTHER_ROLE}, "expiresAt": at("07:00").to_string()});
-    // It is open for a minute that begins and ends between the earliest moment of the review and the latest.
-    let mut shortly = json!({"subjects": [{}], "roles": {"default": OTHER_ROLE}});
-    shortly["activeSchedule"] = json!({"cron": "59 6 * * *", "duration": "1m", "timeZone": "UTC"});
-    for (name, spec) in [("orders", in_hours), ("other", ending), ("other", shortly)] {
-        for (seconds, expected) in [(30, (0, 1, 0)), (119, (0, 1, 0)), (122, (1, 0, 1))] {
-            let (found, _) = found_after(World::with(&[policy(name, 1, &spec)]), |_| {}, seconds);
-            assert_eq!(found, expected, "{spec}, {seconds} seconds later");
-        }
-    }
-}
-
-/// Nobody reviews a pod of a namespace that is not there yet, so the namespace's labels have no need to be older than its first pods.
-#[test]
-fn f05_the_first_pod_of_a_new_namespace_is_missed_where_an_older_policy_of_the_cluster_grants_it_a_role() {
-    for (relabelled, counts) in [(false, [1, 0, 1, 0]), (true, [1, 0, 0, 1])] {
-        let grants = cluster_policy(
-            "all",
-            &json!({"namespaceSelector": {"matchLabels": {"team": "x"}}, "subjects": [{}], "roles": {"default": ROLE}}),
-        );
-        let mut world = World::with(&[grants]);
-        world.test.now = at_second(0);
-        let bank = |team: &str| {
-            let mut metadata = metadata("bank", "07:00");
-            metadata["labels"] = json!({"team": team});
-            Object::Namespace(json!({"metadata": metadata}))
-        };
-        world.put(&bank(if relabelled { "y" } else { "x" })).put(&bank("x"));
-        let pod = super::pod("bank", "a", at_second(10), &json!({}));
-        world.test.now = at_second(10);
-        world.put(&Object::Pod(pod));
-        assert_eq!(world.test.counts(&PolicyName::cluster("all")), counts, "{relabelled}");
+        let mut cluster = SimulatedCluster::with(&[object]);
+        cluster.at("07:00").put(&running("a", "07:00", &json!({})));
+        assert_eq!(cluster.found(), (0, 1, 0));
+        cluster.at("07:03").put(&running("b", "07:03", &json!({})));
+        assert_eq!(cluster.found(), (1, 1, 1));
     }
 }
 
 #[test]
 fn f05_of_pods_that_came_while_a_watch_was_interrupted_nothing_is_certain() {
-    let mut world = World::with(&[]);
-    world.at("05:00").put(&running("before", "05:00", &json!({})));
-    world.at("06:00").put(&policy(
+    let mut cluster = SimulatedCluster::with(&[]);
+    cluster.at("05:00").put(&running("before", "05:00", &json!({})));
+    cluster.at("06:00").put(&policy(
         "other",
         1,
         &json!({"subjects": [{"serviceAccounts": ["x"]}], "roles": {"allowed": [ROLE]}}),
     ));
-    world.at("07:00").put(&running("while", "07:00", &json!({})));
-    assert_eq!(world.found().0, 2);
-    world.test.apply(IndexEvent::Policy(Event::Init));
-    for object in world.present.clone() {
+    cluster.at("07:00").put(&running("while", "07:00", &json!({})));
+    assert_eq!(cluster.found().0, 2);
+    cluster.test.apply(IndexEvent::Policy(Event::Init));
+    for object in cluster.present.clone() {
         if matches!(object, Object::Policy(_)) {
-            world.test.apply(object.told(Told::InList));
+            cluster.test.apply(object.told(Told::InList));
         }
     }
-    world.at("08:00").test.apply(IndexEvent::Policy(Event::InitDone));
-    world.at("09:00").put(&running("after", "09:00", &json!({})));
+    cluster.at("08:00").test.apply(IndexEvent::Policy(Event::InitDone));
+    cluster.at("09:00").put(&running("after", "09:00", &json!({})));
     assert_eq!(
-        world.found(),
+        cluster.found(),
         (2, 1, 2),
         "{:?}",
-        world.test.index.findings().collect::<Vec<_>>()
+        cluster.test.index.findings().collect::<Vec<_>>()
     );
 }
 
 #[test]
 fn f05_a_pod_that_only_a_list_has_shown_is_not_missed() {
-    let mut world = World::with(&[]);
-    world.at("07:00").test.apply(IndexEvent::Pod(Event::Init));
+    let mut cluster = SimulatedCluster::with(&[]);
+    cluster.at("07:00").test.apply(IndexEvent::Pod(Event::Init));
     let pod = running("a", "06:00", &json!({}));
-    world.test.apply(pod.told(Told::InList));
-    world.test.apply(IndexEvent::Pod(Event::InitDone));
+    cluster.test.apply(pod.told(Told::InList));
+    cluster.test.apply(IndexEvent::Pod(Event::InitDone));
     assert_eq!(
-        (world.found(), world.reason()),
+        (cluster.found(), cluster.reason()),
         ((0, 1, 0), "MaybeMissedPods".to_owned())
     );
 }
@@ -354,43 +267,43 @@ fn f05_times_that_somebody_wrote_into_managed_fields_prove_nothing() {
         value["metadata"]["managedFields"] = json!([{"manager": "a", "operation": "Update", "time": at("02:00").to_string(),
             "fieldsV1": {"f:metadata": {"f:annotations": {"f:tokenscope.io/role-arn": {}}}}}]);
     }
-    let mut world = World::with(&[policy(
+    let mut cluster = SimulatedCluster::with(&[policy(
         "orders",
         1,
         &json!({"subjects": [{}], "roles": {"allowed": [ROLE]}}),
     )]);
-    world.at("07:00").put(&running("a", "07:00", &json!({})));
-    world.at("09:00").put(&forged);
-    assert_eq!(world.found(), (0, 1, 0));
+    cluster.at("07:00").put(&running("a", "07:00", &json!({})));
+    cluster.at("09:00").put(&forged);
+    assert_eq!(cluster.found(), (0, 1, 0));
 }
 
 #[test]
 fn f05_a_mark_or_record_that_was_taken_from_a_running_pod_makes_it_not_missed() {
-    let mut world = World::with(&[]);
+    let mut cluster = SimulatedCluster::with(&[]);
     let mut marked = running("a", "07:00", &json!({}));
     let Object::Pod(value) = &mut marked else {
         unreachable!()
     };
     value["metadata"]["labels"] = json!({"tokenscope.io/reviewed": "granted"});
-    world.at("07:00").put(&marked);
-    let before = world.found();
-    world.at("09:00").put(&running("a", "07:00", &json!({})));
-    assert_eq!((before.0, world.found()), (1, (0, 1, 0)));
+    cluster.at("07:00").put(&marked);
+    let before = cluster.found();
+    cluster.at("09:00").put(&running("a", "07:00", &json!({})));
+    assert_eq!((before.0, cluster.found()), (1, (0, 1, 0)));
 }
 
 #[test]
 fn f05_a_pod_that_was_reviewed_and_given_nothing_is_not_missed_although_the_policy_is_older() {
     for mark in ["untouched", "holds-nothing", "asks-nothing"] {
-        let mut world = World::with(&[]);
+        let mut cluster = SimulatedCluster::with(&[]);
         let mut marked = running("a", "07:00", &json!({}));
         let Object::Pod(value) = &mut marked else {
             unreachable!()
         };
         value["metadata"]["labels"] = json!({"tokenscope.io/reviewed": mark});
-        world.at("07:00").put(&marked);
-        assert_eq!(world.found(), (0, 1, 0), "{mark}");
-        assert_eq!(world.reason(), "OutdatedPods", "{mark}");
-        world.put(&running("b", "07:00", &json!({})));
-        assert_eq!(world.found(), (1, 1, 1), "{mark}: another one that nobody reviewed");
+        cluster.at("07:00").put(&marked);
+        assert_eq!(cluster.found(), (0, 1, 0), "{mark}");
+        assert_eq!(cluster.reason(), "OutdatedPods", "{mark}");
+        cluster.put(&running("b", "07:00", &json!({})));
+        assert_eq!(cluster.found(), (1, 1, 1), "{mark}: another one that nobody reviewed");
     }
 }

@@ -12,8 +12,9 @@ use tokenscope_core::credentials_endpoint::{
 };
 use tokenscope_core::sidecar::variables;
 use tokenscope_e2e::eventually;
-use tokenscope_e2e::process::{ServerProcess, Start, free_port};
+use tokenscope_e2e::process::{ServerProcess, Start};
 use tokenscope_e2e::spire::{Spire, TRUST_DOMAIN};
+use tokenscope_fixtures::free_port;
 use tokenscope_sidecar::workload_api::{Client, DEADLINE};
 use tokenscope_sts::Server;
 

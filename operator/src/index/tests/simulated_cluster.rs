@@ -105,12 +105,12 @@ pub(super) fn running(name: &str, created: &str, annotations: &Value) -> Object 
 }
 
 /// A cluster, and an operator that may be restarted.
-pub(super) struct World {
+pub(super) struct SimulatedCluster {
     pub(super) test: Test,
     pub(super) present: Vec<Object>,
 }
 
-impl World {
+impl SimulatedCluster {
     /// With an operator since one o'clock, a policy that gives its pods a role, and these objects.
     pub(super) fn with(objects: &[Object]) -> Self {
         let mut present = vec![namespace(&json!({})), policy("orders", 1, &default_role(ROLE))];

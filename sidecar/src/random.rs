@@ -1,4 +1,4 @@
-//! Chance, for waits that are spread.
+//! Random numbers, for waits that are spread over time.
 
 use std::hash::{BuildHasher as _, RandomState};
 
