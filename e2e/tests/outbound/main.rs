@@ -3,11 +3,13 @@
 //! - [`verifiers`]: the programs in `examples/verify`, which say what a receiver has to look at;
 //! - [`shown`]: the tokens that they are shown;
 //! - [`aws`]: tokens that AWS signs for the role of a container;
+//! - [`azure`]: the SDK of Azure, and the tokens for which it gets nothing;
 //! - [`parties`]: the SDKs of Snowflake, OpenAI and Google Cloud.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
 mod aws;
+mod azure;
 mod parties;
 mod shown;
 mod verifiers;

@@ -49,6 +49,7 @@ pub(super) fn from_path(tool: Tool) -> Result<Option<Resolved>> {
             | Tool::CertManager
             | Tool::MiniStack
             | Tool::Anthropic
+            | Tool::Azure
             | Tool::Databricks
             | Tool::OpenAi
             | Tool::Snowflake

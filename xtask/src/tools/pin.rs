@@ -63,6 +63,7 @@ impl Tool {
             Self::CertManager => CERT_MANAGER,
             Self::MiniStack => MINI_STACK,
             Self::Anthropic => ANTHROPIC,
+            Self::Azure => AZURE,
             Self::Databricks => DATABRICKS,
             Self::OpenAi => OPEN_AI,
             Self::Snowflake => SNOWFLAKE,
@@ -124,6 +125,15 @@ const ANTHROPIC: Pin = Pin {
     module: "anthropic",
     package: "anthropic",
     folder_name: "anthropic",
+    program: "bin/python",
+    usual: "15 s",
+};
+
+const AZURE: Pin = Pin {
+    source: "azure/requirements.txt",
+    module: "azure-identity",
+    package: "azure-identity",
+    folder_name: "azure",
     program: "bin/python",
     usual: "15 s",
 };

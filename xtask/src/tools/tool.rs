@@ -48,6 +48,8 @@ pub enum Tool {
     MiniStack,
     /// A Python interpreter that has the SDK of the Claude API, and PyJWT.
     Anthropic,
+    /// A Python interpreter that has the SDK of Azure, and with it PyJWT.
+    Azure,
     /// A Python interpreter that has the SDK of Databricks, and with it google-auth.
     Databricks,
     /// A Python interpreter that has the SDK of OpenAI.
@@ -81,7 +83,7 @@ impl Tool {
     pub const SPIRE: [Self; 3] = [Self::SpireServer, Self::SpireAgent, Self::SpireOidcDiscoveryProvider];
 
     /// Every tool.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Etcd,
         Self::KubeApiserver,
         Self::Kubectl,
@@ -103,6 +105,7 @@ impl Tool {
         Self::CertManager,
         Self::MiniStack,
         Self::Anthropic,
+        Self::Azure,
         Self::Databricks,
         Self::OpenAi,
         Self::Snowflake,
@@ -132,6 +135,7 @@ impl Tool {
             Self::CertManager => "cert-manager",
             Self::MiniStack => "ministack",
             Self::Anthropic => "anthropic",
+            Self::Azure => "azure",
             Self::Databricks => "databricks",
             Self::OpenAi => "openai",
             Self::Snowflake => "snowflake",
@@ -175,6 +179,10 @@ impl Tool {
             Self::Helm => command.args(["version", "--template", "{{.Version}}"]),
             Self::Boto3 => command.args(["-c", "import boto3; print(boto3.__version__)"]),
             Self::Anthropic => command.args(["-c", "import importlib.metadata as m; print(m.version('anthropic'))"]),
+            Self::Azure => command.args([
+                "-c",
+                "import importlib.metadata as m; print(m.version('azure-identity'))",
+            ]),
             Self::Databricks => command.args([
                 "-c",
                 "import importlib.metadata as m; print(m.version('databricks-sdk'))",
