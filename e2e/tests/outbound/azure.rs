@@ -8,9 +8,8 @@ use tokenscope_core::Algorithm;
 use tokenscope_e2e::control_plane;
 use tokenscope_e2e::pki::CertificateAuthority;
 use tokenscope_e2e::token_maker::{KeySet, TokenMaker};
-use tokenscope_xtask::run_with_input;
 
-use super::verifiers::{changed_signature, examples};
+use super::verifiers::changed_signature;
 use super::*;
 
 const AUDIENCE: &str = "api://AzureADTokenExchange";
@@ -52,7 +51,7 @@ impl Application {
     /// Tokens that the application doesn't trust, each with what is wrong with it and the words of the refusal.
     fn untrusted(&self, maker: &TokenMaker) -> [(&'static str, String, &'static str); 7] {
         let now = Timestamp::now().as_second();
-        let changed = |changes| self.signed(maker, Algorithm::RS256, &changes);
+        let changed = |changes: Value| self.signed(maker, Algorithm::RS256, &changes);
         let (other, own) = (self.token("other"), self.token("azure"));
         let expired = changed(json!({"iat": now - 960, "exp": now - 60}));
         let other_issuer = changed(json!({"iss": "https://other.example"}));
@@ -105,18 +104,14 @@ impl Application {
                 {"issuer": maker.url(), "subject": self.subject, "keys": made},
             ],
         });
-        tokio::task::block_in_place(|| {
-            let mut command = self.container.command(resolve(Tool::Azure).unwrap());
-            command
-                .env("HOME", &self.container.root)
-                .env("REQUESTS_CA_BUNDLE", trusts)
-                .env("PYTHONPATH", examples().join("python"))
-                .env("PYTHONDONTWRITEBYTECODE", "1")
-                .args(["-c", &[include_str!("serving.py"), include_str!("entra.py")].join("\n")]);
-            let output = run_with_input(&mut command, &input.to_string()).unwrap();
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-            serde_json::from_slice(&output.stdout).unwrap()
-        })
+        let variables = [("REQUESTS_CA_BUNDLE", &*trusts)];
+        said_to(
+            &self.container,
+            Tool::Azure,
+            include_str!("entra.py"),
+            &variables,
+            &input.to_string(),
+        )
     }
 }
 

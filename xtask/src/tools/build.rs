@@ -92,6 +92,7 @@ fn linker_flags(tool: Tool, module: &str, version: &str) -> Result<String> {
         | Tool::Anthropic
         | Tool::Azure
         | Tool::Databricks
+        | Tool::Hvac
         | Tool::OpenAi
         | Tool::Snowflake => String::new(),
     })

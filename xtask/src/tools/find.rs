@@ -51,6 +51,7 @@ pub(super) fn from_path(tool: Tool) -> Result<Option<Resolved>> {
             | Tool::Anthropic
             | Tool::Azure
             | Tool::Databricks
+            | Tool::Hvac
             | Tool::OpenAi
             | Tool::Snowflake
             | Tool::ContainerdShim

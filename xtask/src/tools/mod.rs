@@ -91,6 +91,7 @@ fn search(tool: Tool) -> Result<Resolved> {
         | Tool::Anthropic
         | Tool::Azure
         | Tool::Databricks
+        | Tool::Hvac
         | Tool::OpenAi
         | Tool::Snowflake => build_python(tool, &folder, &version),
         _ => build_go(tool, &folder, &version),

@@ -65,6 +65,7 @@ impl Tool {
             Self::Anthropic => ANTHROPIC,
             Self::Azure => AZURE,
             Self::Databricks => DATABRICKS,
+            Self::Hvac => HVAC,
             Self::OpenAi => OPEN_AI,
             Self::Snowflake => SNOWFLAKE,
         }
@@ -143,6 +144,15 @@ const DATABRICKS: Pin = Pin {
     module: "databricks-sdk",
     package: "databricks-sdk",
     folder_name: "databricks",
+    program: "bin/python",
+    usual: "15 s",
+};
+
+const HVAC: Pin = Pin {
+    source: "hvac/requirements.txt",
+    module: "hvac",
+    package: "hvac",
+    folder_name: "hvac",
     program: "bin/python",
     usual: "15 s",
 };

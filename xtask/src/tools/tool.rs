@@ -52,6 +52,8 @@ pub enum Tool {
     Azure,
     /// A Python interpreter that has the SDK of Databricks, and with it google-auth.
     Databricks,
+    /// A Python interpreter that has hvac, a client of Vault, and PyJWT.
+    Hvac,
     /// A Python interpreter that has the SDK of OpenAI.
     OpenAi,
     /// A Python interpreter that has the command line client of Snowflake. `-m snowflake.cli._app` runs it.
@@ -83,7 +85,7 @@ impl Tool {
     pub const SPIRE: [Self; 3] = [Self::SpireServer, Self::SpireAgent, Self::SpireOidcDiscoveryProvider];
 
     /// Every tool.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Etcd,
         Self::KubeApiserver,
         Self::Kubectl,
@@ -107,6 +109,7 @@ impl Tool {
         Self::Anthropic,
         Self::Azure,
         Self::Databricks,
+        Self::Hvac,
         Self::OpenAi,
         Self::Snowflake,
     ];
@@ -137,6 +140,7 @@ impl Tool {
             Self::Anthropic => "anthropic",
             Self::Azure => "azure",
             Self::Databricks => "databricks",
+            Self::Hvac => "hvac",
             Self::OpenAi => "openai",
             Self::Snowflake => "snowflake",
         }
@@ -187,6 +191,7 @@ impl Tool {
                 "-c",
                 "import importlib.metadata as m; print(m.version('databricks-sdk'))",
             ]),
+            Self::Hvac => command.args(["-c", "import importlib.metadata as m; print(m.version('hvac'))"]),
             Self::OpenAi => command.args(["-c", "import importlib.metadata as m; print(m.version('openai'))"]),
             Self::Snowflake => command.args([
                 "-c",
