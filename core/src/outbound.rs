@@ -119,7 +119,7 @@ pub enum OutboundValue {
 pub enum OutboundPreset {
     /// The Claude API (anthropic 2.14 for Python).
     Anthropic,
-    /// Microsoft Entra workload identity (azure-identity).
+    /// Microsoft Entra workload identity (azure-identity 1.27 for Python).
     Azure,
     /// Databricks (databricks-sdk 0.162 for Python): authentication `file-oidc`.
     Databricks,

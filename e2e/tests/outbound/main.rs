@@ -3,20 +3,25 @@
 //! - [`verifiers`]: the programs in `examples/verify`, which say what a receiver has to look at;
 //! - [`shown`]: the tokens that they are shown;
 //! - [`aws`]: tokens that AWS signs for the role of a container;
-//! - [`parties`]: the SDKs of Snowflake, OpenAI and Google Cloud.
+//! - [`azure`]: the SDK of Azure, and the tokens for which it gets nothing;
+//! - [`parties`]: the SDKs of Snowflake, OpenAI, Google Cloud and Vault.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
 mod aws;
+mod azure;
 mod parties;
 mod shown;
 mod verifiers;
+
+use std::path::Path;
 
 use anyhow::Result;
 use serde_json::{Value, json};
 use tokenscope_e2e::container::ContainerView;
 use tokenscope_e2e::fixtures::{ORDERS, PROPAGATION, Shop, mounted_at, orders_may, variable};
 use tokenscope_e2e::{Environment, Shared, eventually, get_json, install, merge};
+use tokenscope_xtask::run_with_input;
 use tokenscope_xtask::tools::{Tool, resolve};
 
 /// The issuer of the tests. AWS allows no port in an issuer, so the name stands for an address on 127.0.0.1.
@@ -142,13 +147,20 @@ fn said_by_the_claude_api(container: &ContainerView) -> Value {
 
 /// What a program prints in a container, as JSON.
 fn said(container: &ContainerView, python: Tool, program: &str) -> Value {
+    said_to(container, python, program, &[], "")
+}
+
+/// The same for a program that has further variables and this standard input. It can `import verify`, the verifier in Python.
+fn said_to(container: &ContainerView, python: Tool, program: &str, variables: &[(&str, &Path)], input: &str) -> Value {
     tokio::task::block_in_place(|| {
-        let output = container
-            .command(resolve(python).unwrap())
+        let mut command = container.command(resolve(python).unwrap());
+        command
             .env("HOME", &container.root)
-            .args(["-c", &[include_str!("serving.py"), program].join("\n")])
-            .output()
-            .unwrap();
+            .env("PYTHONPATH", verifiers::examples().join("python"))
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .envs(variables.iter().copied())
+            .args(["-c", &[include_str!("serving.py"), program].join("\n")]);
+        let output = run_with_input(&mut command, input).unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).unwrap()
     })

@@ -4,6 +4,7 @@
 use std::fs;
 
 use tokenscope_e2e::apply::documents;
+use tokenscope_e2e::control_plane;
 
 use super::*;
 
@@ -97,4 +98,40 @@ async fn the_unmodified_sdk_of_google_cloud_shows_the_pods_token_by_the_configur
             }},
         })
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_unmodified_client_of_vault_shows_the_pods_token_where_the_code_takes_its_path_from_a_variable() {
+    let shop = shop("vault").await;
+    let tokens = json!([
+        {"name": "vault", "audience": "https://vault.example", "preset": "Vault"},
+        {"name": "other", "audience": "https://other.example", "env": [{"name": "OTHER_TOKEN_FILE", "valueFrom": "File"}]},
+    ]);
+    shop.policy("orders", giving(&tokens)).await.unwrap();
+    shop.granted(&shop.asking("orders-1", ORDERS)).await.unwrap();
+    let container = shop.control_plane.container("vault", "orders-1", "app").await.unwrap();
+    let token = fs::read_to_string(container.file(&format!("{FOLDER}/vault/token"))).unwrap();
+    let role = |account: &str| {
+        let subject = format!("system:serviceaccount:vault:{account}");
+        json!({"bound_audiences": ["https://vault.example"], "bound_subject": subject})
+    };
+    let input = json!({
+        "issuer": control_plane::ISSUER, "keys": get_json(&shop.client, "/openid/v1/jwks").await.unwrap(),
+        "roles": {"orders": role("orders"), "admins": role("admins")},
+    });
+    let program = include_str!("secret.py");
+    let said = said_to(&container, Tool::Hvac, program, &[], &input.to_string());
+    assert_eq!(said["secret"], json!({"password": "7"}));
+    assert_eq!(
+        said["login"],
+        json!({"path": "/v1/auth/jwt/login", "body": {"role": "orders", "jwt": token}})
+    );
+    assert_eq!(
+        said["call"],
+        json!({"path": "/v1/secret/data/orders", "token": "short-lived"})
+    );
+    let refused = |what: &str| said["refused"][what].as_str().unwrap_or_default().to_owned();
+    let (role, token) = (refused("role"), refused("token"));
+    assert!(role.contains("the subject is not the bound one"), "{said}");
+    assert!(token.contains("Audience doesn't match"), "{said}");
 }

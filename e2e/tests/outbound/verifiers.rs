@@ -104,7 +104,7 @@ impl Shown {
 }
 
 /// The token with another bit in the middle of its signature.
-fn changed_signature(token: &str) -> String {
+pub(crate) fn changed_signature(token: &str) -> String {
     let (message, signature) = token.rsplit_once('.').unwrap();
     let mut signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
     let middle = signature.len() / 2;
@@ -112,7 +112,7 @@ fn changed_signature(token: &str) -> String {
     format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
 
-fn examples() -> PathBuf {
+pub(crate) fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/verify")
 }
 

@@ -90,7 +90,9 @@ fn linker_flags(tool: Tool, module: &str, version: &str) -> Result<String> {
         | Tool::Boto3
         | Tool::MiniStack
         | Tool::Anthropic
+        | Tool::Azure
         | Tool::Databricks
+        | Tool::Hvac
         | Tool::OpenAi
         | Tool::Snowflake => String::new(),
     })

@@ -49,7 +49,9 @@ pub(super) fn from_path(tool: Tool) -> Result<Option<Resolved>> {
             | Tool::CertManager
             | Tool::MiniStack
             | Tool::Anthropic
+            | Tool::Azure
             | Tool::Databricks
+            | Tool::Hvac
             | Tool::OpenAi
             | Tool::Snowflake
             | Tool::ContainerdShim

@@ -86,9 +86,14 @@ fn search(tool: Tool) -> Result<Resolved> {
     let folder = cache()?.join(format!("{}-{version}", tool.pin().folder_name));
     let path = folder.join(tool.pin().program);
     let made_now = make_once(&path, &folder, tool.name(), || match tool {
-        Tool::Boto3 | Tool::MiniStack | Tool::Anthropic | Tool::Databricks | Tool::OpenAi | Tool::Snowflake => {
-            build_python(tool, &folder, &version)
-        }
+        Tool::Boto3
+        | Tool::MiniStack
+        | Tool::Anthropic
+        | Tool::Azure
+        | Tool::Databricks
+        | Tool::Hvac
+        | Tool::OpenAi
+        | Tool::Snowflake => build_python(tool, &folder, &version),
         _ => build_go(tool, &folder, &version),
     })?;
     Ok(Resolved {

@@ -63,7 +63,9 @@ impl Tool {
             Self::CertManager => CERT_MANAGER,
             Self::MiniStack => MINI_STACK,
             Self::Anthropic => ANTHROPIC,
+            Self::Azure => AZURE,
             Self::Databricks => DATABRICKS,
+            Self::Hvac => HVAC,
             Self::OpenAi => OPEN_AI,
             Self::Snowflake => SNOWFLAKE,
         }
@@ -128,11 +130,29 @@ const ANTHROPIC: Pin = Pin {
     usual: "15 s",
 };
 
+const AZURE: Pin = Pin {
+    source: "azure/requirements.txt",
+    module: "azure-identity",
+    package: "azure-identity",
+    folder_name: "azure",
+    program: "bin/python",
+    usual: "15 s",
+};
+
 const DATABRICKS: Pin = Pin {
     source: "databricks/requirements.txt",
     module: "databricks-sdk",
     package: "databricks-sdk",
     folder_name: "databricks",
+    program: "bin/python",
+    usual: "15 s",
+};
+
+const HVAC: Pin = Pin {
+    source: "hvac/requirements.txt",
+    module: "hvac",
+    package: "hvac",
+    folder_name: "hvac",
     program: "bin/python",
     usual: "15 s",
 };

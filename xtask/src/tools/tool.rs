@@ -48,8 +48,12 @@ pub enum Tool {
     MiniStack,
     /// A Python interpreter that has the SDK of the Claude API, and PyJWT.
     Anthropic,
+    /// A Python interpreter that has the SDK of Azure, and with it PyJWT.
+    Azure,
     /// A Python interpreter that has the SDK of Databricks, and with it google-auth.
     Databricks,
+    /// A Python interpreter that has hvac, a client of Vault, and PyJWT.
+    Hvac,
     /// A Python interpreter that has the SDK of OpenAI.
     OpenAi,
     /// A Python interpreter that has the command line client of Snowflake. `-m snowflake.cli._app` runs it.
@@ -81,7 +85,7 @@ impl Tool {
     pub const SPIRE: [Self; 3] = [Self::SpireServer, Self::SpireAgent, Self::SpireOidcDiscoveryProvider];
 
     /// Every tool.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 26] = [
         Self::Etcd,
         Self::KubeApiserver,
         Self::Kubectl,
@@ -103,7 +107,9 @@ impl Tool {
         Self::CertManager,
         Self::MiniStack,
         Self::Anthropic,
+        Self::Azure,
         Self::Databricks,
+        Self::Hvac,
         Self::OpenAi,
         Self::Snowflake,
     ];
@@ -132,7 +138,9 @@ impl Tool {
             Self::CertManager => "cert-manager",
             Self::MiniStack => "ministack",
             Self::Anthropic => "anthropic",
+            Self::Azure => "azure",
             Self::Databricks => "databricks",
+            Self::Hvac => "hvac",
             Self::OpenAi => "openai",
             Self::Snowflake => "snowflake",
         }
@@ -175,10 +183,15 @@ impl Tool {
             Self::Helm => command.args(["version", "--template", "{{.Version}}"]),
             Self::Boto3 => command.args(["-c", "import boto3; print(boto3.__version__)"]),
             Self::Anthropic => command.args(["-c", "import importlib.metadata as m; print(m.version('anthropic'))"]),
+            Self::Azure => command.args([
+                "-c",
+                "import importlib.metadata as m; print(m.version('azure-identity'))",
+            ]),
             Self::Databricks => command.args([
                 "-c",
                 "import importlib.metadata as m; print(m.version('databricks-sdk'))",
             ]),
+            Self::Hvac => command.args(["-c", "import importlib.metadata as m; print(m.version('hvac'))"]),
             Self::OpenAi => command.args(["-c", "import importlib.metadata as m; print(m.version('openai'))"]),
             Self::Snowflake => command.args([
                 "-c",
