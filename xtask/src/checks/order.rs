@@ -1,15 +1,19 @@
 //! The order of the test programs, and what may run beside what.
 //!
-//! Programs that start a cluster begin first, because they mostly wait; those that judge times run at the end, each alone. What is
-//! compiled beside them counts as one of the two, and programs that need optimised ones wait for these.
+//! Programs that start a cluster begin first, because they are the longest; those that judge times run at the end, each alone. What is
+//! compiled beside them counts as one of the two that compute, and programs that need optimised ones wait for these. Programs that mostly
+//! wait take no place of one that computes.
 
 use std::collections::VecDeque;
 
 use super::programs::Program;
 use super::rules::Beside;
 
-/// The number of programs that run at once. Each runs its own tests on as many threads as there are processors, and with `--unit` on more.
-const AT_ONCE: usize = 2;
+/// The number of programs that compute at once. Each runs its own tests on as many threads as there are processors, and with `--unit` on more.
+const COMPUTING_AT_ONCE: usize = 2;
+
+/// The number of programs that mostly wait and run at once, beside those that compute.
+const WAITING_AT_ONCE: usize = 2;
 
 /// The optimised programs, or the images that are made of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,10 +45,10 @@ impl Compilation {
     };
 }
 
-/// Clusters first, and what runs alone last; else as they come.
+/// Clusters and what mostly waits first, and what runs alone last; else as they come.
 pub(super) fn in_order(mut programs: Vec<Program>) -> VecDeque<Program> {
     programs.sort_by_key(|program| match program.beside {
-        Beside::NoOtherNode => 0,
+        Beside::NoOtherNode | Beside::AnyWaiting => 0,
         Beside::Any => 1,
         Beside::None => 2,
     });
@@ -59,15 +63,19 @@ pub(super) fn next(
 ) -> Option<Program> {
     let running: Vec<Beside> = running.collect();
     let Compilation { optimised, goes_on } = compilation;
-    if running.len() + usize::from(goes_on) >= AT_ONCE || running.contains(&Beside::None) {
+    if running.contains(&Beside::None) {
         return None;
     }
+    let waits = running.iter().filter(|beside| **beside == Beside::AnyWaiting).count();
+    let one_more_waits = waits < WAITING_AT_ONCE;
+    let one_more_computes = running.len() - waits + usize::from(goes_on) < COMPUTING_AT_ONCE;
     let has_optimised = matches!(optimised, Optimised::Built | Optimised::NotAskedFor);
     let may_start = |program: &Program| {
         (has_optimised || !program.needs_optimised)
             && match program.beside {
-                Beside::Any => true,
-                Beside::NoOtherNode => !running.contains(&Beside::NoOtherNode),
+                Beside::Any => one_more_computes,
+                Beside::NoOtherNode => one_more_computes && !running.contains(&Beside::NoOtherNode),
+                Beside::AnyWaiting => one_more_waits,
                 Beside::None => running.is_empty() && !goes_on,
             }
     };
@@ -162,6 +170,37 @@ mod tests {
         assert!(
             next(&mut others, running.into_iter(), built).is_none(),
             "and no other beside it"
+        );
+    }
+
+    #[test]
+    fn two_that_mostly_wait_run_beside_two_that_compute_and_beside_what_is_compiled_but_not_beside_one_that_judges_times()
+     {
+        let waiting = || {
+            in_order(vec![
+                program("hostile", Beside::None),
+                program("a", Beside::Any),
+                program("b", Beside::Any),
+                program("c", Beside::Any),
+                program("pauses", Beside::AnyWaiting),
+                program("deadlines", Beside::AnyWaiting),
+                program("expiries", Beside::AnyWaiting),
+            ])
+        };
+        let (mut programs, mut running) = (waiting(), Vec::new());
+        assert_eq!(started(&mut programs, &mut running), ["pauses", "deadlines", "a", "b"]);
+        running.retain(|beside| *beside == Beside::Any);
+        assert_eq!(started(&mut programs, &mut running), ["expiries"]);
+        running.clear();
+        assert_eq!(started(&mut programs, &mut running), ["c"]);
+        running.clear();
+        assert_eq!(started(&mut programs, &mut running), ["hostile"]);
+        let mut others = VecDeque::from([program("pauses", Beside::AnyWaiting)]);
+        assert_eq!(started(&mut others, &mut running), [""; 0]);
+        let (mut programs, mut running) = (waiting(), Vec::new());
+        assert_eq!(
+            started_with(Optimised::Pending, &mut programs, &mut running),
+            ["pauses", "deadlines", "a"]
         );
     }
 

@@ -2,9 +2,9 @@
 //!
 //! Everything is compiled by one call of cargo, so that no dependency is compiled twice for two sets of features. A package
 //! names in `[package.metadata.tests]` its test programs that can't run beside all others: `alone` are those that judge times,
-//! and `node` those that start a cluster with a node. `optimised` are those that run optimised programs, and `images` those that run the images,
-//! which are optimised with `--nightly`. `nightly` are single tests, such as `upgrade::helm::…`, that run with `--nightly` or by their name
-//! only.
+//! and `node` those that start a cluster with a node. `waits` are those that mostly wait, so that more of them run at once. `optimised` are
+//! those that run optimised programs, and `images` those that run the images, which are optimised with `--nightly`. `nightly` are single
+//! tests, such as `upgrade::helm::…`, that run with `--nightly` or by their name only.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -48,6 +48,16 @@ pub(super) fn build(selection: &Selection) -> Result<Vec<Program>> {
     step.done(&format!("{} programs", programs.len()));
     programs.push(documentation(selection));
     Ok(programs)
+}
+
+/// The folder of [`optimise`], beside that of programs that are compiled quickly.
+pub(super) const OPTIMISED_FOLDER: &str = "release";
+
+/// Compiles programs of the workspace with Cargo's usual optimisation.
+pub(super) fn optimise(programs: &[&str]) -> Result<()> {
+    let mut command = cargo(&["build", "--workspace", "--locked", "--release"]);
+    command.args(programs.iter().flat_map(|program| ["--bin", program]));
+    output(&mut command).map(drop)
 }
 
 /// Both forms select packages with the same features, so that nothing is compiled twice for them.
@@ -233,11 +243,11 @@ mod tests {
 
     /// The suite and the clusters are what matters most to keep apart, so this fails if their rules are lost.
     #[test]
-    fn the_hostile_suite_runs_alone_with_optimised_programs_and_one_cluster_with_a_node_at_a_time() {
+    fn the_hostile_suite_runs_alone_with_optimised_programs_and_one_cluster_that_computes_at_a_time() {
         let manifest = std::fs::read_to_string(root().join(system_tests_folder()).join("Cargo.toml")).unwrap();
         assert!(manifest.contains("alone = [\"hostile\"]"), "{manifest}");
         assert!(
-            manifest.contains("node = [\"cluster\", \"cluster_lifecycle\", \"delivery_cluster\", \"spiffe_cluster\"]"),
+            manifest.contains("node = [\"cluster\", \"cluster_lifecycle\", \"delivery_cluster\"]"),
             "{manifest}"
         );
         assert!(manifest.contains("optimised = [\"hostile\"]"), "{manifest}");

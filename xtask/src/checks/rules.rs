@@ -13,6 +13,8 @@ pub(super) enum Beside {
     Any,
     /// Beside any that starts no cluster with a node.
     NoOtherNode,
+    /// Beside any, since it mostly waits.
+    AnyWaiting,
     /// Beside none.
     None,
 }
@@ -50,7 +52,7 @@ impl Rules {
         let metadata: Value = serde_json::from_str(metadata)?;
         let mut rules = Self::default();
         for package in metadata["packages"].as_array().into_iter().flatten() {
-            for kind in ["alone", "node", "optimised", "images", "nightly"] {
+            for kind in ["alone", "node", "waits", "optimised", "images", "nightly"] {
                 rules.add(package, kind)?;
             }
         }
@@ -87,6 +89,7 @@ impl Rules {
             match kind {
                 "alone" => rule.beside = Beside::None,
                 "node" => rule.beside = Beside::NoOtherNode,
+                "waits" => rule.beside = Beside::AnyWaiting,
                 "optimised" => rule.needs_optimised = true,
                 "nightly" => rule.nightly.push(test.to_owned()),
                 _ => rule.needs_images = true,

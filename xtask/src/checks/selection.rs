@@ -29,8 +29,8 @@ pub(super) enum CheckStep {
     Programs,
     /// Makes the images of the quickly compiled programs, for the tests in a cluster: before any test runs, since it writes the programs anew.
     Images,
-    /// Compiles the programs whose times are judged, with the profile of the images. With `--nightly` it compiles all of them, and makes the
-    /// published images. It takes minutes, so tests that need none of these begin meanwhile.
+    /// Compiles the programs whose times are judged, optimised. With `--nightly` it makes the images that are published instead, and their
+    /// programs are judged. It takes minutes, so tests that need none of these begin meanwhile.
     Optimised,
     /// Runs the test programs.
     Tests,
@@ -43,8 +43,8 @@ type Lane = &'static [CheckStep];
 type Stage = &'static [Lane];
 
 impl Selection {
-    /// True if programs are also built as the images carry them: the hostile suite judges no times of unoptimised ones. With `--nightly`
-    /// the tests in a cluster run the images that are published, too.
+    /// True if programs are also optimised: the hostile suite judges no times of others. With `--nightly` they are those of the images
+    /// that are published, which the tests in a cluster run, too.
     pub(super) fn optimises(&self) -> bool {
         self.nightly || (self.filter.is_none() && !self.unit)
     }

@@ -1,4 +1,4 @@
-//! Runs test programs, two at a time where they allow it; `order` says which one is next.
+//! Runs test programs beside each other; `order` says which one is next.
 //!
 //! Each writes to a file of its own below `target/test-output`, which is shown in one piece when the program has ended.
 
