@@ -191,6 +191,7 @@ impl Review<'_> {
             text: self.text,
             record: record.as_ref(),
             request: &request,
+            policies,
             settings,
         };
         let injection = injection::inject(&reviewed, &decision, refused);

@@ -27,6 +27,7 @@ mod slot;
 mod variables;
 mod warnings;
 mod whole;
+mod written_tokens;
 
 use std::borrow::Cow;
 
