@@ -16,9 +16,9 @@ use tokenscope_core::pod::{
 use super::association;
 use super::context::Context;
 use super::desired::Desired;
+use super::shared_tokens::SharedTokens;
 use super::slot::Slot;
 use super::whole::{WantedInitContainer, Whole};
-use super::written_tokens::WrittenTokens;
 
 /// The parts of a pod that have our names.
 #[derive(Debug, Default)]
@@ -218,15 +218,15 @@ fn is_brought_mount<'a>(context: &Context<'a>, desired: &Desired<'_>, mount: &Vo
 /// The token volumes that containers with a pair of their own mount as we would and may have, each with the container's index.
 fn brought_volumes<'a>(context: &Context<'a>, desired: &Desired<'_>) -> HashSet<(usize, &'a str)> {
     let mut brought = HashSet::new();
-    let mut written = None;
+    let mut shared = None;
     for (index, slot) in context.containers.iter().enumerate() {
         let mounts = slot.container.volume_mounts.iter().flatten();
         let mut exact = mounts
             .filter(|mount| is_brought_mount(context, desired, mount))
             .peekable();
         if exact.peek().is_some() && is_user(context, desired, index, slot) {
-            let written = written.get_or_insert_with(|| WrittenTokens::of(context, desired));
-            let kept_from = written.kept_from(&slot.container.name);
+            let shared = shared.get_or_insert_with(|| SharedTokens::of(context, desired));
+            let kept_from = shared.kept_from(&slot.container.name);
             let names = exact.map(|mount| &*mount.name);
             brought.extend(
                 names

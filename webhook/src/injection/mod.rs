@@ -22,12 +22,12 @@ mod place;
 mod pull_secrets;
 mod record;
 mod review_spec;
+mod shared_tokens;
 mod sidecar;
 mod slot;
 mod variables;
 mod warnings;
 mod whole;
-mod written_tokens;
 
 use std::borrow::Cow;
 

@@ -14,14 +14,14 @@ use super::pieces::Content;
 
 /// The volumes that the sidecar writes, and the policies that give them.
 #[derive(Debug)]
-pub(super) struct WrittenTokens<'d> {
+pub(super) struct SharedTokens<'d> {
     /// The names of all of them.
     volumes: HashSet<&'d str>,
     /// The containers that a policy covers, and the volumes that it gives to some of the pod.
     given: Vec<(&'d ContainerFilter, HashSet<&'d str>)>,
 }
 
-impl<'d> WrittenTokens<'d> {
+impl<'d> SharedTokens<'d> {
     pub(super) fn of(context: &'d Context<'_>, desired: &'d Desired<'_>) -> Self {
         let is_written = |content: &Content<'_>| matches!(content, Content::Memory);
         let volumes = desired.volumes.iter().filter(|volume| is_written(&volume.content));
