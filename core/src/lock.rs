@@ -64,6 +64,9 @@ pub enum MissingGrant {
         /// The longest lifetime that a policy grants, in seconds.
         most: u32,
     },
+    /// It is not known, since not all is known that decides about it.
+    #[error("this audience is locked, and it is not known whether a policy grants it to this pod, since {0}")]
+    Unknown(Box<str>),
     /// It is not known, since the pod has too many tokens and containers that mount them for the policies about it.
     #[error(
         "this audience is locked, and the pod's tokens and the containers that mount them are too many to be compared with the policies about it: mount them in fewer containers, use fewer such volumes, or have fewer policies select the pod"
@@ -81,6 +84,33 @@ pub fn ungranted<'a>(
     policies: &'a PolicySet,
     settings: &'a Settings,
     now: Timestamp,
+) -> Vec<UngrantedToken> {
+    let mut grants = None;
+    judged(request, policies, settings, |audience, seconds, containers| {
+        let grants = grants.get_or_insert_with(|| TokenGrants::new(request, policies, settings, now));
+        grants.missing(audience, seconds, containers)
+    })
+}
+
+/// The tokens of locked audiences that the pod holds where policies, boundaries or labels of its namespace are not all known, for this reason:
+/// one that is missing may be what keeps a policy from granting them, so none counts as granted.
+pub fn ungranted_where_unknown<'a>(
+    request: &'a Request<'a>,
+    policies: &'a PolicySet,
+    settings: &'a Settings,
+    why: &str,
+) -> Vec<UngrantedToken> {
+    judged(request, policies, settings, |_, _, _| {
+        Some(MissingGrant::Unknown(why.into()))
+    })
+}
+
+/// The tokens of locked audiences of which `missing` says what is missing for an audience, a lifetime and the containers that mount it.
+fn judged<'a>(
+    request: &'a Request<'a>,
+    policies: &'a PolicySet,
+    settings: &'a Settings,
+    mut missing: impl FnMut(&'a str, Option<i64>, &[&'a str]) -> Option<MissingGrant>,
 ) -> Vec<UngrantedToken> {
     if request.pod.token_volumes.is_empty() {
         return Vec::new();
@@ -107,15 +137,12 @@ pub fn ungranted<'a>(
         .take(MOST_UNGRANTED)
         .map(|(volume, token, audience)| tell(volume, token, audience, MissingGrant::Exchange))
         .collect();
-    let mut others = held().filter(|(_, _, audience)| locked.contains(audience)).peekable();
-    if others.peek().is_some() {
-        let mut grants = TokenGrants::new(request, policies, settings, now);
-        let ungranted = others.filter_map(|(volume, token, audience)| {
-            let remedy = grants.missing(audience, token.expiration_seconds, &volume.containers)?;
-            Some(tell(volume, token, audience, remedy))
-        });
-        told.extend(ungranted.take(MOST_UNGRANTED - told.len()));
-    }
+    let others = held().filter(|(_, _, audience)| locked.contains(audience));
+    let ungranted = others.filter_map(|(volume, token, audience)| {
+        let remedy = missing(audience, token.expiration_seconds, &volume.containers)?;
+        Some(tell(volume, token, audience, remedy))
+    });
+    told.extend(ungranted.take(MOST_UNGRANTED - told.len()));
     told
 }
 
