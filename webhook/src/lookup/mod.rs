@@ -39,7 +39,7 @@ pub struct AdmissionContext {
     pub policies: Arc<Policies>,
     /// The reason why the pod can't be judged by all this, if it can't: its namespace needs more than is kept of one.
     pub over_share: Option<ShareExceeded>,
-    /// True if that is since policies, boundaries or labels are missing, and not annotations.
+    /// True if that is because policies, boundaries or labels are missing, and not annotations.
     pub lacks_policies: bool,
 }
 
