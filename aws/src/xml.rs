@@ -1,7 +1,8 @@
 //! A reader of the XML that STS answers with: nested elements with text, and nothing else of XML.
 //!
 //! Not a general reader. Attributes and comments are passed over, namespaces are not resolved, document types are refused. Size,
-//! depth and number of texts have bounds, so an answer that isn't from STS costs no more than its first 64 KiB.
+//! depth, names and the number of texts have bounds, so an answer that isn't from STS costs no more than its first 64 KiB, and the paths
+//! of its texts no more than half a megabyte.
 //! A library would read more of XML than may be here, and these bounds would be written beside it all the same; its size in the
 //! sidecar was not measured.
 
@@ -13,6 +14,8 @@ pub(crate) const MAX_ANSWER: usize = 64 << 10;
 const MAX_DEPTH: usize = 16;
 /// Elements with a text.
 const MAX_TEXTS: usize = 256;
+/// Bytes of an element's name. STS's longest has 33. Each text is kept with the names of all elements around it.
+const MAX_NAME: usize = 128;
 
 /// The texts of a document by their path, such as `ErrorResponse/Error/Code`.
 #[derive(Debug)]
@@ -69,6 +72,9 @@ impl XmlTexts {
                 .strip_suffix('/')
                 .map_or((inside, false), |inside| (inside, true));
             let name = inside.split_ascii_whitespace().next()?;
+            if name.len() > MAX_NAME {
+                return None;
+            }
             text.clear();
             leaf = !empty;
             if empty {
@@ -106,11 +112,15 @@ fn unescape(text: &str) -> Option<Cow<'_, str>> {
             "apos" => '\'',
             _ => {
                 let number = name.strip_prefix('#')?;
-                let code = match number.strip_prefix(['x', 'X']) {
-                    Some(hex) => u32::from_str_radix(hex, 16),
-                    None => number.parse(),
+                let (digits, radix) = match number.strip_prefix(['x', 'X']) {
+                    Some(hex) => (hex, 16),
+                    None => (number, 10),
                 };
-                char::from_u32(code.ok()?)?
+                // The parser of numbers takes a sign, which XML does not.
+                if digits.starts_with('+') {
+                    return None;
+                }
+                char::from_u32(u32::from_str_radix(digits, radix).ok()?)?
             }
         });
         rest = behind;
@@ -154,6 +164,8 @@ mod tests {
             "<A>&nbsp;</A>",
             "<A>&amp</A>",
             "<A>&#xD800;</A>",
+            "<A>&#+65;</A>",
+            "<A>&#x+41;</A>",
             "<!DOCTYPE a><A></A>",
             "<A><![CDATA[x]]></A>",
             "<A><!-- </A>",
@@ -163,6 +175,19 @@ mod tests {
         assert_eq!(read(&"<A>".repeat(17)), None);
         assert_eq!(read(&format!("<A>{}</A>", "<B>1</B>".repeat(300))), None);
         assert!(XmlTexts::read(&vec![b' '; MAX_ANSWER + 1]).is_none());
+    }
+
+    #[test]
+    fn the_names_around_a_text_have_a_bound_since_they_are_kept_with_each() {
+        let document = |bytes: usize| {
+            let name = "N".repeat(bytes);
+            format!("<{name}>{}</{name}>", "<B>1</B>".repeat(MAX_TEXTS - 1))
+        };
+        assert_eq!(read(&document(MAX_NAME)).map(|texts| texts.len()), Some(MAX_TEXTS - 1));
+        // 30,000 bytes with each of 255 texts would be 8 MB, of an answer of 62 kB.
+        for bytes in [MAX_NAME + 1, 30_000] {
+            assert_eq!(read(&document(bytes)), None, "{bytes}");
+        }
     }
 
     proptest! {

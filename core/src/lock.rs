@@ -64,6 +64,9 @@ pub enum MissingGrant {
         /// The longest lifetime that a policy grants, in seconds.
         most: u32,
     },
+    /// It is not known, since not all is known that decides about it.
+    #[error("this audience is locked, and it is not known whether a policy grants it to this pod, since {0}")]
+    Unknown(Box<str>),
     /// It is not known, since the pod has too many tokens and containers that mount them for the policies about it.
     #[error(
         "this audience is locked, and the pod's tokens and the containers that mount them are too many to be compared with the policies about it: mount them in fewer containers, use fewer such volumes, or have fewer policies select the pod"
@@ -82,10 +85,41 @@ pub fn ungranted<'a>(
     settings: &'a Settings,
     now: Timestamp,
 ) -> Vec<UngrantedToken> {
+    let mut grants = None;
+    let selects = |policy: &Policy| policy.namespace_selector.matches(&request.namespace_labels);
+    let locked = || Locked::new(request, policies, settings, selects);
+    judged(request, settings, locked, |audience, seconds, containers| {
+        let grants = grants.get_or_insert_with(|| TokenGrants::new(request, policies, settings, now));
+        grants.missing(audience, seconds, containers)
+    })
+}
+
+/// The tokens of locked audiences that the pod holds where policies, boundaries or labels of its namespace are not all known, for this reason:
+/// one that is missing may be what keeps a policy from granting them, so none counts as granted. With [`Lock::policy_audiences`] those of every cluster
+/// policy are locked, which may select the namespace by a label that is missing.
+pub fn ungranted_where_unknown<'a>(
+    request: &'a Request<'a>,
+    policies: &'a PolicySet,
+    settings: &'a Settings,
+    why: &str,
+) -> Vec<UngrantedToken> {
+    let locked = || Locked::new(request, policies, settings, |_| true);
+    judged(request, settings, locked, |_, _, _| {
+        Some(MissingGrant::Unknown(why.into()))
+    })
+}
+
+/// The tokens of locked audiences of which `missing` says what is missing for an audience, a lifetime and the containers that mount it.
+fn judged<'a>(
+    request: &'a Request<'a>,
+    settings: &'a Settings,
+    locked: impl FnOnce() -> Locked<'a>,
+    mut missing: impl FnMut(&'a str, Option<i64>, &[&'a str]) -> Option<MissingGrant>,
+) -> Vec<UngrantedToken> {
     if request.pod.token_volumes.is_empty() {
         return Vec::new();
     }
-    let locked = Locked::new(request, policies, settings);
+    let locked = locked();
     let held = || {
         let volumes = request.pod.token_volumes.iter();
         volumes.flat_map(|volume| {
@@ -107,15 +141,12 @@ pub fn ungranted<'a>(
         .take(MOST_UNGRANTED)
         .map(|(volume, token, audience)| tell(volume, token, audience, MissingGrant::Exchange))
         .collect();
-    let mut others = held().filter(|(_, _, audience)| locked.contains(audience)).peekable();
-    if others.peek().is_some() {
-        let mut grants = TokenGrants::new(request, policies, settings, now);
-        let ungranted = others.filter_map(|(volume, token, audience)| {
-            let remedy = grants.missing(audience, token.expiration_seconds, &volume.containers)?;
-            Some(tell(volume, token, audience, remedy))
-        });
-        told.extend(ungranted.take(MOST_UNGRANTED - told.len()));
-    }
+    let others = held().filter(|(_, _, audience)| locked.contains(audience));
+    let ungranted = others.filter_map(|(volume, token, audience)| {
+        let remedy = missing(audience, token.expiration_seconds, &volume.containers)?;
+        Some(tell(volume, token, audience, remedy))
+    });
+    told.extend(ungranted.take(MOST_UNGRANTED - told.len()));
     told
 }
 
@@ -176,7 +207,13 @@ pub fn refuses(ungranted: &[UngrantedToken], settings: &Settings) -> bool {
 struct Locked<'a>(HashSet<&'a str>);
 
 impl<'a> Locked<'a> {
-    fn new(request: &Request<'_>, policies: &'a PolicySet, settings: &'a Settings) -> Self {
+    /// `selects` says of a cluster policy whether it is about the pod's namespace.
+    fn new(
+        request: &Request<'_>,
+        policies: &'a PolicySet,
+        settings: &'a Settings,
+        selects: impl Fn(&Policy) -> bool,
+    ) -> Self {
         let mut audiences: HashSet<&str> = HashSet::new();
         if !settings.lock.applies_to(request.namespace) {
             return Self(audiences);
@@ -184,7 +221,7 @@ impl<'a> Locked<'a> {
         audiences.extend(settings.lock.audiences.iter().map(Audience::as_str));
         if settings.lock.policy_audiences {
             for policy in policies.about(request.namespace) {
-                if policy.name.is_cluster() && !policy.namespace_selector.matches(&request.namespace_labels) {
+                if policy.name.is_cluster() && !selects(policy) {
                     continue;
                 }
                 let named = policy.audiences.allowed.iter().chain(&policy.audiences.default);

@@ -7,6 +7,7 @@ pub(crate) const DEFAULT_AUDIENCE: &str = "should be one of audiences.allowed: a
 
 pub(crate) const BOUNDARY_ROLES: &str =
     "should have at least one role or pattern: without them the boundary allows nothing";
+pub(crate) const UNKNOWN_IN_BOUNDARY: &str = "is no field that this version of tokenscope knows, so nobody can keep to it: upgrade the chart tokenscope to the version of tokenscope-crds, or remove the field";
 pub(crate) const BOUNDARY_SESSION_POLICY: &str =
     "should have inline or arns: without them no session can be inside. Leave it out if sessions need no policy";
 

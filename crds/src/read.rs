@@ -32,6 +32,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokenscope_core::{Boundary, InvalidPolicy, Policy, PolicyName, PolicyScope, Schedule, Selector};
 
+use crate::messages;
 use crate::parse::{self, selector};
 use crate::shape::{BOUNDARY, POLICY, Shape};
 use crate::v1alpha1::{
@@ -108,10 +109,15 @@ pub fn selector(value: &Value, field: &str) -> Result<Selector, InvalidPolicy> {
 }
 
 /// The boundary that an object is, and its statement. The error names the first field that is wrong.
+///
+/// A field that is not known here is wrong too: each limits what policies may grant, and a limit that is passed over is none.
 pub fn boundary(object: &DynamicObject) -> (Box<str>, Result<Boundary, InvalidPolicy>) {
     let name: Box<str> = object.metadata.name.as_deref().unwrap_or_default().into();
     let boundary = checked_spec(object, &BOUNDARY)
-        .and_then(|spec| typed::<BoundarySpec>(spec, "spec"))
+        .and_then(|spec| match BOUNDARY.unknown_field(spec, "spec") {
+            Some(field) => Err(InvalidPolicy::new(field, messages::UNKNOWN_IN_BOUNDARY)),
+            None => typed::<BoundarySpec>(spec, "spec"),
+        })
         .and_then(|spec| spec.boundary(&name));
     (name, boundary)
 }

@@ -77,4 +77,25 @@ impl Shape {
             _ => None,
         }
     }
+
+    /// The path of the first field that stands in an object and not in its definition; `path` is the value's own.
+    pub(crate) fn unknown_field(&self, value: &Value, path: &str) -> Option<String> {
+        match (self, value) {
+            (Self::Object(fields), Value::Object(values)) => values.iter().find_map(|(name, value)| {
+                let path = format!("{path}.{name}");
+                match fields.get(name) {
+                    Some(shape) => shape.unknown_field(value, &path),
+                    None => Some(path),
+                }
+            }),
+            (Self::Map(of), Value::Object(values)) => values
+                .iter()
+                .find_map(|(name, value)| of.unknown_field(value, &format!("{path}.{name}"))),
+            (Self::List(of), Value::Array(items)) => items
+                .iter()
+                .enumerate()
+                .find_map(|(index, item)| of.unknown_field(item, &format!("{path}[{index}]"))),
+            _ => None,
+        }
+    }
 }

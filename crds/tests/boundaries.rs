@@ -72,6 +72,42 @@ fn claims_that_are_left_out_are_any_and_an_empty_object_is_none() {
 }
 
 #[test]
+fn a_field_of_a_newer_version_is_an_error_and_no_limit_that_is_passed_over() {
+    let with = |part: &str, value: Value| {
+        let mut spec = json!({"roles": [ROLES]});
+        spec[part] = value;
+        spec
+    };
+    let requirement = json!({"key": "team", "operator": "Exists"});
+    assert!(boundary(&with("namespaceSelector", json!({"matchExpressions": [requirement]}))).is_ok());
+    let mut newer = requirement;
+    newer["newer"] = json!(true);
+    for (spec, field) in [
+        (with("newer", json!([])), "spec.newer"),
+        (
+            with("sessionPolicy", json!({"inline": "{}", "newer": 1})),
+            "spec.sessionPolicy.newer",
+        ),
+        (with("claims", json!({"newer": {}})), "spec.claims.newer"),
+        (
+            with("namespaceSelector", json!({"newer": "x"})),
+            "spec.namespaceSelector.newer",
+        ),
+        (
+            with("namespaceSelector", json!({"matchExpressions": [newer]})),
+            "spec.namespaceSelector.matchExpressions[0].newer",
+        ),
+    ] {
+        let error = boundary(&spec).unwrap_err();
+        assert_eq!(error.field, field, "{spec}");
+        assert!(error.reason.contains("upgrade the chart tokenscope"), "{error}");
+    }
+    // Keys that people choose are no fields.
+    assert!(boundary(&with("claims", json!({"principalTags": {"newer": "x"}}))).is_ok());
+    assert!(boundary(&with("namespaceSelector", json!({"matchLabels": {"newer": "x"}}))).is_ok());
+}
+
+#[test]
 fn a_boundary_that_is_wrong_is_an_error_that_names_the_field() {
     for (spec, field) in [
         (json!({}), "spec"),

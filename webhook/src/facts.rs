@@ -16,6 +16,8 @@ pub struct ReviewContext<'a> {
     pub stale: bool,
     /// The reason why nothing can be granted here, if nothing can: the namespace needs more than is kept of one.
     pub refused: Option<String>,
+    /// True if that is because policies, boundaries or the namespace's labels are not all known: no token can be judged by them either.
+    pub lacks_policies: bool,
     /// The tokens of the CSI drivers that the pod's inline volumes are of.
     pub driver_tokens: Option<&'a DriverTokens>,
 }

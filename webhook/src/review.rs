@@ -182,6 +182,7 @@ impl Review<'_> {
     ) -> ReviewAnswer {
         let account_is_known = surroundings.service_account_annotations.is_some() || surroundings.refused.is_some();
         let refused = surroundings.refused.take();
+        let lacks_policies = surroundings.lacks_policies;
         let stale = surroundings.stale;
         let record = self.pod.grant_record();
         let mut request = facts::request(&self.pod, record.as_ref(), &self.namespace, surroundings);
@@ -191,13 +192,17 @@ impl Review<'_> {
             text: self.text,
             record: record.as_ref(),
             request: &request,
+            policies,
             settings,
         };
-        let injection = injection::inject(&reviewed, &decision, refused);
+        let injection = injection::inject(&reviewed, &decision, refused.clone());
         // What is ours, or goes, is not a token that the pod brings.
         let volumes = &mut request.pod.token_volumes;
         volumes.retain(|volume| !injection.settled_volumes.iter().any(|settled| *settled == volume.name));
-        let ungranted = lock::ungranted(&request, policies, settings, now);
+        let ungranted = match refused.filter(|_| lacks_policies) {
+            Some(why) => lock::ungranted_where_unknown(&request, policies, settings, &why),
+            None => lock::ungranted(&request, policies, settings, now),
+        };
         let mut warnings = self.warnings(account_is_known, &injection.warnings, &request, settings);
         let (outcome, patch) = match refused_by_lock(&ungranted, &injection.outcome, &request, settings) {
             Some(refused) => (refused, None),

@@ -313,6 +313,7 @@ impl Webhook {
             service_account_annotations: annotations.as_ref().map(Pairs::borrowed),
             driver_tokens: Some(&driver_tokens),
             refused: known.over_share.as_ref().map(ToString::to_string),
+            lacks_policies: known.lacks_policies,
             stale: self.freshness.is_stale(),
         };
         let settings = self.settings.load();

@@ -87,6 +87,31 @@ fn opting_out_of_credentials_is_not_opting_out_of_the_lock() {
 }
 
 #[test]
+fn where_policies_boundaries_or_labels_are_missing_no_token_counts_as_granted_whether_the_pod_opts_out_or_is_only_warned()
+ {
+    const WHY: &str = "the labels of namespace shop take more than their share";
+    let mut opted_out = by_hand("sts.amazonaws.com", 3600);
+    opted_out["metadata"]["annotations"] = json!({"tokenscope.io/inject": "false"});
+    let mut warned = by_hand("sts.amazonaws.com", 3600);
+    warned["metadata"]["annotations"] = json!({"tokenscope.io/role-arn": ROLE});
+    let mut fixture = locked(LockMode::Deny);
+    fixture.settings.enforcement = tokenscope_core::Enforcement::Warn;
+    for pod in [&opted_out, &warned] {
+        fixture.lacks_policies = None;
+        assert_ne!(fixture.review(pod).outcome(), ReviewOutcome::Denied);
+        fixture.lacks_policies = Some(WHY);
+        let reviewed = fixture.review(pod);
+        let message = refused(&reviewed);
+        let expected = format!("it is not known whether a policy grants it to this pod, since {WHY}");
+        assert!(message.contains(&expected), "{message}");
+    }
+    // A pod without such a token opts out as before.
+    let mut pod = fixtures::plain(app());
+    pod["metadata"]["annotations"] = json!({"tokenscope.io/inject": "false"});
+    assert_eq!(fixture.review(&pod).outcome(), ReviewOutcome::Untouched);
+}
+
+#[test]
 fn a_container_that_no_policy_covers_may_not_mount_the_token() {
     let mut fixture =
         ReviewFixture::with_policy(|policy| policy.containers.include = vec![tokenscope_core::Glob::new("admin")]);

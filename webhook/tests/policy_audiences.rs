@@ -82,3 +82,22 @@ fn the_audience_of_a_policy_is_locked_in_its_own_namespace_and_of_a_cluster_poli
         assert_eq!(reviewed.outcome(), outcome, "{audience}: {}", reviewed.message());
     }
 }
+
+#[test]
+fn where_labels_are_missing_the_audiences_of_every_cluster_policy_are_locked() {
+    let mut fixture = denying();
+    fixture.settings.lock.policy_audiences = true;
+    let mut banks = policy("any");
+    banks.name = PolicyName::cluster("banks");
+    banks.audiences.allowed = vec!["of-banks".parse().unwrap()];
+    banks.namespace_selector = Selector(vec![Requirement {
+        key: "team".into(),
+        operator: SelectorOperator::In(vec!["bank".into()]),
+    }]);
+    fixture.policies = [banks].into_iter().collect();
+    let mut pod = with_token("of-banks");
+    pod["metadata"]["annotations"] = json!({"tokenscope.io/inject": "false"});
+    assert_eq!(fixture.review(&pod).outcome(), ReviewOutcome::Untouched);
+    fixture.lacks_policies = Some("the labels of namespace shop take more than their share");
+    assert_eq!(fixture.review(&pod).outcome(), ReviewOutcome::Denied);
+}

@@ -100,6 +100,7 @@ impl Case {
             service_account_annotations: Some(annotations),
             driver_tokens: None,
             refused: None,
+            lacks_policies: false,
             stale: false,
         };
         let answer = review.answer(surroundings, &PolicySet::default(), &settings, Timestamp::UNIX_EPOCH);

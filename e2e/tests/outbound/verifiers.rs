@@ -203,6 +203,46 @@ pub(crate) fn judge_in_all(shown: &Shown) {
     });
 }
 
+/// Asks an issuer that sends whoever asks to another address, and prints why the verifier does not go there. It ends with an error if it does.
+const REDIRECTED: &str = r#"
+import io, sys, urllib.request, urllib.response
+from email.message import Message
+
+sys.path.insert(0, sys.argv[1])
+import verify
+
+def elsewhere(self, request):
+    headers = Message()
+    headers["Location"] = sys.argv[2]
+    answer = urllib.response.addinfourl(io.BytesIO(b""), headers, request.full_url, 302)
+    answer.msg = "Found"
+    return answer
+
+urllib.request.HTTPSHandler.https_open = elsewhere
+urllib.request.HTTPHandler.http_open = lambda self, request: sys.exit("asked without TLS")
+try:
+    verify.keys_of("https://issuer.example")
+except verify.Refused as refused:
+    print(refused)
+"#;
+
+#[test]
+fn the_python_verifier_follows_an_issuer_to_no_address_without_tls() {
+    let mut command = Command::new(resolve(Tool::Anthropic).unwrap());
+    let folder = examples().join("python");
+    let output = command
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .args(["-c", REDIRECTED])
+        .arg(folder)
+        .arg("http://issuer.example/keys")
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{error}");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("must come over https"), "{said}");
+}
+
 /// What an issuer signed properly, but at another time: with what is wrong with it, and the words of a refusal.
 const OUT_OF_TIME: [(&str, [i64; 2], &str); 3] = [
     ("it expired a minute ago", [-960, -60], "expired"),

@@ -26,11 +26,24 @@ class Refused(Exception):
     """The token proves nothing. The text says why, and never contains the token."""
 
 
-def fetch(url, context):
-    """A JSON document of the issuer, over TLS, within a time and a size."""
+def over_tls(url):
+    """The address, if what comes from there is the issuer's and nobody else's."""
     if not url.startswith("https://"):
         raise Refused("the issuer's documents must come over https")
-    with urllib.request.urlopen(url, timeout=TIMEOUT, context=context) as answer:
+    return url
+
+
+class OverTls(urllib.request.HTTPRedirectHandler):
+    """Follows an issuer to addresses with TLS alone."""
+
+    def redirect_request(self, request, file, code, message, headers, url):
+        return super().redirect_request(request, file, code, message, headers, over_tls(url))
+
+
+def fetch(url, context):
+    """A JSON document of the issuer, over TLS, of a bounded size. Each wait for the issuer has a bound."""
+    opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), OverTls)
+    with opener.open(over_tls(url), timeout=TIMEOUT) as answer:
         text = answer.read(MOST_DOCUMENT_BYTES + 1)
     if len(text) > MOST_DOCUMENT_BYTES:
         raise Refused("the issuer's document is too large")
@@ -41,9 +54,9 @@ def keys_of(issuer, context=None):
     """The keys that an issuer publishes (OpenID Connect Discovery 1.0). Keep them for some minutes; ask again for an unknown kid."""
     context = context or ssl.create_default_context()
     document = fetch(issuer.rstrip("/") + "/.well-known/openid-configuration", context)
-    if document.get("issuer") != issuer:
+    if not isinstance(document, dict) or document.get("issuer") != issuer:
         raise Refused("the discovery document is of another issuer")
-    return fetch(document["jwks_uri"], context)
+    return fetch(str(document.get("jwks_uri")), context)
 
 
 def verify(token, audience, keys_by_issuer):

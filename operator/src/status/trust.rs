@@ -1,6 +1,7 @@
 //! The IAM trust policies in a policy's status.
 
 use jiff::Timestamp;
+use serde::Serialize;
 use tokenscope_core::{
     ChainDocument, ChainedRole, MOST_TRUSTED_NAMESPACES, OutboundPermission, Policy, SubjectFormat, TokenSource,
     TrustContext, chained_roles, named_namespaces, names_selected_namespaces, never_grants, outbound_permissions,
@@ -84,15 +85,35 @@ pub(super) fn outbound_token_policies(facts: &PolicyFacts<'_>, now: Timestamp) -
     within_room(documents, |document| &mut document.notes)
 }
 
+/// Far more than IAM takes, and what the schema of the status does.
+const MOST_DOCUMENT_BYTES: usize = 65_536;
+
+/// The most bytes of JSON of all documents of one kind. There are three kinds, and etcd takes objects of 1.5 MiB.
+const MOST_BYTES_OF_KIND: usize = 384 * 1024;
+
+/// The first of these documents for which a status has room.
+fn with_room<T: Serialize>(documents: impl Iterator<Item = T>) -> Vec<T> {
+    let mut left = MOST_BYTES_OF_KIND;
+    let has_room = |document: &T| {
+        // Texts always serialise.
+        let bytes = serde_json::to_string(document).map_or(usize::MAX, |text| text.len());
+        let has_room = bytes <= left;
+        left -= if has_room { bytes } else { 0 };
+        has_room
+    };
+    documents.take(MOST_TRUST_POLICIES).filter(has_room).collect()
+}
+
 /// As many documents as the status has room for. The last one says how many roles there are where that is fewer.
-fn within_room<T>(mut documents: Vec<T>, notes: impl FnOnce(&mut T) -> &mut Vec<String>) -> Vec<T> {
+fn within_room<T: Serialize>(documents: Vec<T>, notes: impl FnOnce(&mut T) -> &mut Vec<String>) -> Vec<T> {
     let all = documents.len();
-    documents.truncate(MOST_TRUST_POLICIES);
-    if all > documents.len()
+    let mut documents = with_room(documents.into_iter());
+    let kept = documents.len();
+    if all > kept
         && let Some(last) = documents.last_mut()
     {
         notes(last).push(format!(
-            "documents are given for {MOST_TRUST_POLICIES} of {all} roles: the others need such documents too"
+            "documents are given for {kept} of {all} roles: the others need such documents too"
         ));
     }
     documents
@@ -105,18 +126,24 @@ pub(super) fn role_chain_policies(facts: &PolicyFacts<'_>, now: Timestamp) -> Ve
     };
     // Documents of strings always serialise.
     let text = |document: &ChainDocument| serde_json::to_string_pretty(document).unwrap_or_default();
-    let status = |chained: ChainedRole| RoleChainPolicyStatus {
-        role_arn: chained.role.to_string(),
-        permission_policy: chained.permission_policy.as_ref().map(text),
-        trust_policy: chained.trust_policy.as_ref().map(text),
-        notes: chained.notes,
+    let fits = |text: &String| text.len() <= MOST_DOCUMENT_BYTES;
+    let status = |chained: ChainedRole| {
+        let mut notes = chained.notes;
+        let permission_policy = chained.permission_policy.as_ref().map(text);
+        let trust_policy = chained.trust_policy.as_ref().map(text);
+        if !permission_policy.iter().chain(&trust_policy).all(fits) {
+            notes.push(format!("a document of more than {MOST_DOCUMENT_BYTES} bytes is left out, which IAM would not take: use fewer roles, external ids and transitive tags, or write several policies"));
+        }
+        RoleChainPolicyStatus {
+            role_arn: chained.role.to_string(),
+            permission_policy: permission_policy.filter(fits),
+            trust_policy: trust_policy.filter(fits),
+            notes,
+        }
     };
     let documents = chained_roles(policy).into_iter().map(status).collect();
     within_room(documents, |document| &mut document.notes)
 }
-
-/// Far more than IAM takes, and what the schema of the status does.
-const MOST_DOCUMENT_BYTES: usize = 65_536;
 
 /// One for each role that the policy names exactly, and what is to be said about those that are missing.
 pub(super) fn trust_policies(facts: &PolicyFacts<'_>, now: Timestamp) -> (Vec<TrustPolicyStatus>, Option<String>) {
@@ -152,24 +179,20 @@ pub(super) fn trust_policies(facts: &PolicyFacts<'_>, now: Timestamp) -> (Vec<Tr
         unserved: &facts.unserved,
         now,
     };
-    let mut documents = Vec::new();
-    for role in roles.iter().take(MOST_TRUST_POLICIES) {
-        let Some(trust) = trust_policy(policy, role, &context) else {
-            continue;
-        };
+    let documents = roles.iter().take(MOST_TRUST_POLICIES).filter_map(|role| {
+        let trust = trust_policy(policy, role, &context)?;
         // A document of strings always serialises.
         let document = serde_json::to_string_pretty(&trust.document).unwrap_or_default();
-        if document.len() <= MOST_DOCUMENT_BYTES {
-            documents.push(TrustPolicyStatus {
-                role_arn: role.to_string(),
-                document,
-                notes: trust.notes,
-            });
-        }
-    }
+        (document.len() <= MOST_DOCUMENT_BYTES).then(|| TrustPolicyStatus {
+            role_arn: role.to_string(),
+            document,
+            notes: trust.notes,
+        })
+    });
+    let documents = with_room(documents);
     let fewer = (documents.len() < roles.len()).then(|| {
         format!(
-            "Trust policies are given for {} of {} roles: at most {MOST_TRUST_POLICIES}, and none that IAM could not take",
+            "Trust policies are given for {} of {} roles: at most {MOST_TRUST_POLICIES}, none that IAM could not take, and no more than the status has room for",
             documents.len(),
             roles.len()
         )

@@ -108,7 +108,8 @@ pub(crate) fn is_loopback_host(host: &str) -> bool {
         Some((name, port)) if !port.contains(']') => (name, Some(port)),
         _ => (host, None),
     };
-    let is_port = |port: &str| port.parse::<u16>().is_ok();
+    // The parser of numbers takes a sign, which no port has.
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
     port.is_none_or(is_port) && (["127.0.0.1", "[::1]"].contains(&name) || name.eq_ignore_ascii_case("localhost"))
 }
 
@@ -208,6 +209,10 @@ mod tests {
             "127.0.0.1:x",
             "::1",
             "127.0.0.1:",
+            "127.0.0.1:+80",
+            "127.0.0.1:-0",
+            "[::1]:+80",
+            "localhost:65536",
             "10.0.0.1",
         ] {
             assert!(!is_loopback_host(host), "{host}");

@@ -16,6 +16,7 @@ use tokenscope_core::pod::{
 use super::association;
 use super::context::Context;
 use super::desired::Desired;
+use super::shared_tokens::SharedTokens;
 use super::slot::Slot;
 use super::whole::{WantedInitContainer, Whole};
 
@@ -32,6 +33,8 @@ pub(super) struct Actual<'a> {
     foreign: HashSet<&'a str>,
     /// The names of token volumes that stay for the containers that bring them.
     used: HashSet<&'a str>,
+    /// The indices of these containers, each with the name of a volume that it may have.
+    brought: HashSet<(usize, &'a str)>,
 }
 
 /// A volume that has one of our names.
@@ -96,7 +99,8 @@ impl<'a> Actual<'a> {
         whole: &Whole<'_>,
         volumes: impl Iterator<Item = (usize, &'a Volume<Text<'a>>)>,
     ) {
-        let brought = brought_volumes(context, desired);
+        self.brought = brought_volumes(context, desired);
+        let brought: HashSet<&str> = self.brought.iter().map(|(_, name)| *name).collect();
         let mounted = mounted_sidecar_volumes(context);
         for (index, volume) in volumes {
             let name = &*volume.name;
@@ -177,12 +181,11 @@ impl<'a> Actual<'a> {
         context: &Context<'a>,
         desired: &Desired<'_>,
         container: usize,
-        slot: &Slot<'a>,
         mount: &VolumeMount<Text<'a>>,
     ) -> bool {
         self.used.contains(&*mount.name)
+            && self.brought.contains(&(container, &*mount.name))
             && is_brought_mount(context, desired, mount)
-            && is_user(context, desired, container, slot)
     }
 
     /// The names of the volumes that hold only what is desired, or go: nothing else of these names stays in the pod, which may
@@ -212,16 +215,23 @@ fn is_brought_mount<'a>(context: &Context<'a>, desired: &Desired<'_>, mount: &Vo
     context.is_token_mount(mount) || desired.outbound.is_shared_mount(mount)
 }
 
-/// The names of token volumes that containers with a pair of their own mount as we would.
-fn brought_volumes<'a>(context: &Context<'a>, desired: &Desired<'_>) -> HashSet<&'a str> {
+/// The token volumes that containers with a pair of their own mount as we would and may have, each with the container's index.
+fn brought_volumes<'a>(context: &Context<'a>, desired: &Desired<'_>) -> HashSet<(usize, &'a str)> {
     let mut brought = HashSet::new();
+    let mut shared = None;
     for (index, slot) in context.containers.iter().enumerate() {
         let mounts = slot.container.volume_mounts.iter().flatten();
         let mut exact = mounts
             .filter(|mount| is_brought_mount(context, desired, mount))
             .peekable();
         if exact.peek().is_some() && is_user(context, desired, index, slot) {
-            brought.extend(exact.map(|mount| &*mount.name));
+            let shared = shared.get_or_insert_with(|| SharedTokens::of(context, desired));
+            for name in exact.map(|mount| &*mount.name) {
+                // The same mount may stand there any number of times.
+                if !brought.contains(&(index, name)) && shared.may_have(&slot.container.name, name) {
+                    brought.insert((index, name));
+                }
+            }
         }
     }
     brought

@@ -132,7 +132,7 @@ impl InjectionConflicts {
             if context.place.is_containers_volume(volume) {
                 let is_right = wanted.iter().any(|wanted| wanted.is_written(mount))
                     || actual.owns_mount(context, mount)
-                    || actual.keeps_mount(context, desired, index, slot, mount);
+                    || actual.keeps_mount(context, desired, index, mount);
                 if !is_right {
                     self.add(|| {
                         format!(

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use tokenscope_core::annotations::{Mark, OF_SERVICE_ACCOUNTS};
 use tokenscope_core::lock::holds_locked_token_beside;
 use tokenscope_core::pod::{AddedVariables, Container, Containers, EnvVar, Pod, Text, VolumeMount, is_added_container};
-use tokenscope_core::{Decision, GrantRecord, Pairs, Request, Settings, annotations};
+use tokenscope_core::{Decision, GrantRecord, Pairs, PolicySet, Request, Settings, annotations};
 
 use super::other_variables::OtherVariables;
 use super::paths::is_within;
@@ -26,6 +26,8 @@ pub struct Reviewed<'a> {
     pub record: Option<&'a GrantRecord<'a>>,
     /// The request that the pod gave, which was decided about.
     pub request: &'a Request<'a>,
+    /// The policies by which it was decided.
+    pub policies: &'a PolicySet,
     /// The installation's settings.
     pub settings: &'a Settings,
 }
@@ -37,6 +39,7 @@ pub(super) struct Context<'a> {
     pub(super) text: &'a str,
     pub(super) record: Option<&'a GrantRecord<'a>>,
     pub(super) request: &'a Request<'a>,
+    pub(super) policies: &'a PolicySet,
     pub(super) settings: &'a Settings,
     /// The containers of the request, in its order.
     pub(super) containers: Vec<Slot<'a>>,
@@ -59,6 +62,7 @@ impl<'a> Context<'a> {
             text,
             record,
             request,
+            policies,
             settings,
         } = reviewed;
         let slot = |(list, index, container)| Slot { list, index, container };
@@ -70,6 +74,7 @@ impl<'a> Context<'a> {
             text,
             record,
             request,
+            policies,
             settings,
             place: TokenPlace::of(settings),
             windows: pod.needs_windows(),

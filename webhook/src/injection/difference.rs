@@ -108,7 +108,7 @@ fn mounts<'a>(
     let present = slot.container.volume_mounts.iter().flatten().enumerate();
     let ours = present.filter(|(_, mount)| {
         let is_right = || wanted.iter().any(|wanted| wanted.is_written(mount));
-        let is_kept = || actual.keeps_mount(context, desired, index, slot, mount);
+        let is_kept = || actual.keeps_mount(context, desired, index, mount);
         let is_containers = context.place.is_containers_volume(&mount.name);
         is_right()
             || association::has_added_mount(context, slot.container, mount)

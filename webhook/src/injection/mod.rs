@@ -22,6 +22,7 @@ mod place;
 mod pull_secrets;
 mod record;
 mod review_spec;
+mod shared_tokens;
 mod sidecar;
 mod slot;
 mod variables;

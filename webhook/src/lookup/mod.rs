@@ -39,6 +39,8 @@ pub struct AdmissionContext {
     pub policies: Arc<Policies>,
     /// The reason why the pod can't be judged by all this, if it can't: its namespace needs more than is kept of one.
     pub over_share: Option<ShareExceeded>,
+    /// True if that is because policies, boundaries or labels are missing, and not annotations.
+    pub lacks_policies: bool,
 }
 
 /// The reason why the surroundings of a pod are not known.
@@ -130,6 +132,7 @@ impl LiveLookups {
         Ok(AdmissionContext {
             labels: labels.labels,
             policies,
+            lacks_policies: over_share.is_some(),
             over_share: over_share.or_else(|| annotations.as_ref().err().cloned()),
             annotations: annotations.unwrap_or_default(),
         })

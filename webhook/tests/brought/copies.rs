@@ -2,10 +2,11 @@
 
 use serde_json::{Value, json};
 use tokenscope_core::outbound::{AwsToken, OutboundSource, OutboundToken, OutboundValue, OutboundVariable};
-use tokenscope_core::{Policy, TokenExpiration, TokenSource};
+use tokenscope_core::pod::SUBJECT_TOKEN_VOLUME;
+use tokenscope_core::{Glob, Policy, TokenExpiration, TokenSource};
 use tokenscope_webhook::metrics::ReviewOutcome;
 
-use crate::fixtures::{ROLE, ReviewFixture, app, copy_of, plain, refusal, run_issuer, served};
+use crate::fixtures::{ROLE, ReviewFixture, VOLUME, app, copy_of, plain, refusal, run_issuer, served};
 use crate::{by_file, granted};
 
 fn token(source: OutboundSource) -> OutboundToken {
@@ -117,4 +118,51 @@ fn f08_a_container_that_a_copy_adds_shares_the_token_of_the_pod_and_has_aws_sign
         app.iter().all(|mount| !debugger.contains(mount)),
         "{app:?} {debugger:?}"
     );
+}
+
+#[test]
+fn a_container_that_the_policy_does_not_cover_shares_no_token_that_the_sidecar_writes_whatever_variables_it_brings() {
+    let mut fixture = giving(OutboundSource::Issuer, |policy| {
+        of_issuer(policy);
+        policy.containers.include = vec![Glob::new("app"), Glob::new("app-*")];
+    });
+    let original = granted(&fixture, &plain(app())).pod;
+    let named = |name: &str| {
+        let mut copy = original["spec"]["containers"][0].clone();
+        copy["name"] = json!(name);
+        copy
+    };
+    let beside = |name: &str| {
+        let mut pod = plain(json!([{"name": "app", "image": "app"}, named(name)]));
+        let volumes = original["spec"]["volumes"].as_array().unwrap().iter();
+        let others = volumes.filter(|volume| volume["name"] != SUBJECT_TOKEN_VOLUME);
+        pod["spec"]["volumes"] = others.cloned().collect();
+        pod
+    };
+    // Volumes, variables and mounts are exactly ours, and the lock finds no token in them.
+    let message = refusal(&fixture, &beside("thief"));
+    assert!(
+        message.contains(&format!("container thief mounts volume {VOLUME} itself"))
+            && message.contains("container thief mounts volume tokenscope-outbound-"),
+        "{message}"
+    );
+    // With the record of a review the mounts go, as they came.
+    let mut changed = original.clone();
+    changed["spec"]["containers"]
+        .as_array_mut()
+        .unwrap()
+        .push(named("thief"));
+    assert_eq!(granted(&fixture, &changed).mounts("thief"), Vec::<String>::new());
+    // One that is covered shares both, as in a copy.
+    let reviewed = granted(&fixture, &beside("app-2"));
+    assert_eq!(reviewed.mounts("app-2"), reviewed.mounts("app"));
+    assert_eq!(reviewed.mounts("app").len(), 2);
+    // The policy decides, and nothing else: once it covers every container, the pod that was refused is granted.
+    let covering = fixture.policies.about("shop").map(|policy| {
+        let mut policy = Policy::clone(policy);
+        policy.containers.include = Vec::new();
+        policy
+    });
+    fixture.policies = covering.collect::<Vec<_>>().into_iter().collect();
+    assert_eq!(granted(&fixture, &beside("thief")).mounts("thief").len(), 2);
 }

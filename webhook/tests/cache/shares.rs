@@ -88,6 +88,7 @@ async fn pods_of_a_namespace_whose_policies_overflow_can_not_be_judged_until_som
         why.contains("TokenScopePolicies of namespace crowd") && why.contains("1000") && why.contains("delete"),
         "{why}"
     );
+    assert!(known.lacks_policies);
     let known = asked.around("shop", "orders").await.unwrap();
     assert_eq!((known.over_share, known.policies.about("shop").count()), (None, 1));
     assert!(asked.shows("tokenscope_namespaces_over_share 1"));
@@ -155,6 +156,10 @@ async fn a_namespace_with_too_many_labels_can_not_be_judged() {
     assert!(
         why.contains("labels of namespace crowd") && why.contains("256") && why.contains("remove labels"),
         "{why}"
+    );
+    assert!(
+        known.lacks_policies,
+        "a boundary that selects by a label may be missing"
     );
 }
 

@@ -14,6 +14,7 @@ mod review_margin;
 mod share;
 mod simulated_cluster;
 mod spiffe;
+mod status_size;
 mod webhook_share;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
